@@ -1,0 +1,119 @@
+//! What the agent needs of a hypervisor, and the two that it has: libvirt and a strict simulation.
+//!
+//! A hypervisor knows instances by id alone. It makes transient domains: nothing of a domain outlives its
+//! run, so every start is rendered from the desired state. It never decides anything.
+
+pub mod libvirt;
+pub mod simulated;
+
+use async_trait::async_trait;
+use camino::Utf8PathBuf;
+use protocol::agent::{Architecture, Inventory};
+use protocol::{Generation, InstanceId, MemoryMib, Name, RequestId};
+use thiserror::Error;
+use tokio::sync::broadcast;
+
+/// The seam between the reconciler and whatever runs guests.
+#[async_trait]
+pub trait Hypervisor: Send + Sync + 'static {
+    /// What this host can really do. Slow (it runs a probe guest); called when a session opens.
+    async fn inventory(&self) -> Result<Inventory, HypervisorError>;
+
+    /// Every domain that carries our metadata, in any state.
+    async fn domains(&self) -> Result<Vec<Domain>, HypervisorError>;
+
+    /// Starts a domain. [`HypervisorError::Exists`] when the instance already has one.
+    async fn create(&self, spec: &DomainSpec) -> Result<(), HypervisorError>;
+
+    /// Presses the ACPI power button. Returns at once; the guest may ignore it.
+    async fn press_power_button(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
+    /// Cuts the power. [`HypervisorError::NotFound`] when there is no domain.
+    async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
+    /// What happens from now on. A receiver that lags must look at [`Hypervisor::domains`] again.
+    fn events(&self) -> broadcast::Receiver<Event>;
+}
+
+
+/// A domain as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain {
+    pub id: InstanceId,
+    /// From the domain's metadata: the generation that rendered it.
+    pub generation: Generation,
+    /// From the domain's metadata: the boot it is.
+    pub boot: i64,
+    pub state: DomainState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainState {
+    Running,
+    /// The guest is shutting down.
+    ShuttingDown,
+    /// Stopped by the hypervisor for a reason of its own (I/O error, out of space).
+    Paused,
+    /// Guest code has ended but the domain is still there for a moment.
+    Off,
+}
+
+/// Everything needed to render and start a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainSpec {
+    pub id: InstanceId,
+    pub generation: Generation,
+    pub boot: i64,
+    pub hostname: Name,
+    pub architecture: Architecture,
+    pub vcpus: u32,
+    pub memory_mib: MemoryMib,
+    pub root_disk: DiskChain,
+    /// The seed, a raw image, read-only.
+    pub seed: Utf8PathBuf,
+    /// Where the serial console is logged; bounded and rotated by virtlogd.
+    pub serial_log: Utf8PathBuf,
+    pub request_id: Option<RequestId>,
+}
+
+/// A qcow2 overlay and everything under it, formats given, never probed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskChain {
+    pub overlay: Utf8PathBuf,
+    /// The cached base, qcow2, no backing file.
+    pub base: Utf8PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A domain of ours came to its end.
+    Ended { id: InstanceId, why: EndCause },
+    /// A domain of ours changed in another way: look again.
+    Changed { id: InstanceId },
+    /// The connection to the hypervisor broke; nothing is known until [`Event::Connected`].
+    Disconnected,
+    /// The connection is there (again): look at everything.
+    Connected,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndCause {
+    /// The guest powered itself off, asked or not.
+    GuestShutdown,
+    /// Somebody cut the power.
+    Destroyed,
+    /// QEMU died.
+    Crashed,
+}
+
+#[derive(Debug, Error)]
+pub enum HypervisorError {
+    #[error("the hypervisor is not reachable")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("there is a domain for {0} already")]
+    Exists(InstanceId),
+    #[error("there is no domain for {0}")]
+    NotFound(InstanceId),
+    #[error("the hypervisor refused to {attempted}")]
+    Refused { attempted: &'static str, #[source] source: Box<dyn std::error::Error + Send + Sync> },
+}

@@ -1,0 +1,132 @@
+//! The desired feed: what a host shall look like.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{Architecture, Epoch};
+use crate::image::Format;
+use crate::{
+    Generation, InstanceId, MemoryMib, Name, OperationId, RequestId, Revision, Sha256, SizeGib, TransferId,
+};
+
+/// The longest long poll.
+pub const MAX_WAIT_SECONDS: u32 = 30;
+/// The longest serial log that an agent sends: its newest part.
+pub const MAX_SERIAL_LOG_BYTES: usize = 256 * 1024;
+
+/// `GET /agent/v1/desired`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredQuery {
+    pub epoch: Epoch,
+    /// The last revision seen; 0 asks for everything.
+    pub after: Revision,
+    /// How long to hold the request open when nothing is newer; at most [`MAX_WAIT_SECONDS`].
+    #[serde(default)]
+    pub wait_seconds: u32,
+}
+
+/// Every object of the host that is newer than the asked revision, oldest first.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DesiredPage {
+    /// Ask again after this one.
+    pub revision: Revision,
+    /// True for an answer to `after=0`: what is not in it is unknown to the control plane.
+    pub complete: bool,
+    pub objects: Vec<DesiredObject>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DesiredObject {
+    pub revision: Revision,
+    #[serde(flatten)]
+    pub body: DesiredBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum DesiredBody {
+    /// The whole specification of an instance.
+    Instance(Box<InstanceSpec>),
+    /// The instance was deleted by its owner: remove its domain, disk, seed and logs, then report
+    /// [`super::ObservedState::Absent`].
+    DeleteInstance { id: InstanceId, generation: Generation, operation_id: Option<OperationId> },
+    /// Post the newest part of the serial log to `/agent/v1/transfers/{transfer_id}`.
+    SendSerialLog { transfer_id: TransferId, instance_id: InstanceId, max_bytes: u32 },
+}
+
+/// An instance as its host shall make it. The same generation always means the same specification.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    pub id: InstanceId,
+    pub generation: Generation,
+    /// The guest's host name.
+    pub hostname: Name,
+    pub power: Power,
+    /// Counts the starts that were asked for. A running domain of an older boot is stopped and started
+    /// anew; a boot that has ended (the guest powered off) is not started a second time.
+    pub boot: i64,
+    /// How a running domain goes down when it has to.
+    pub stop: StopMode,
+    pub architecture: Architecture,
+    pub vcpus: u32,
+    pub memory_mib: MemoryMib,
+    pub root_disk: RootDisk,
+    pub seed: Seed,
+    /// The operation whose trail the steps belong to, if one is open.
+    pub operation_id: Option<OperationId>,
+    /// The request that made this generation, for logs and the domain's metadata.
+    pub request_id: Option<RequestId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Power {
+    Running,
+    Stopped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case")]
+pub enum StopMode {
+    /// Press the ACPI power button, and cut the power when the guest is still up after the timeout.
+    Graceful { timeout_seconds: u32 },
+    /// Cut the power.
+    Force,
+}
+
+/// A qcow2 overlay on the cached image. Format and chain come from here and are never probed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RootDisk {
+    pub size_gib: SizeGib,
+    pub image: ImageSource,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageSource {
+    /// The stored bytes; also the key of the host's cache.
+    pub sha256: Sha256,
+    pub format: Format,
+    /// Length of the stored bytes.
+    pub size_bytes: u64,
+    /// Size of the disk that the guest sees in the image.
+    pub virtual_size_bytes: u64,
+}
+
+/// What cloud-init's NoCloud data source gets on a disk labelled `cidata`.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Seed {
+    /// As the user gave it, at most 64 KiB. May hold secrets.
+    pub user_data: Option<String>,
+    /// OpenSSH public keys.
+    pub ssh_authorized_keys: Vec<String>,
+}
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seed")
+            .field("user_data", &self.user_data.as_ref().map(|_| ".."))
+            .field("ssh_authorized_keys", &self.ssh_authorized_keys.len())
+            .finish()
+    }
+}

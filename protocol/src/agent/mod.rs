@@ -1,0 +1,38 @@
+//! The agent protocol: JSON over HTTPS with mutual TLS, the agent always the client.
+//!
+//! ```text
+//! POST /agent/v1/join                    JoinRequest      -> JoinResponse       (join token, no certificate yet)
+//! POST /agent/v1/renew                   RenewRequest     -> RenewResponse
+//! POST /agent/v1/sessions                OpenSession      -> SessionOpened
+//! GET  /agent/v1/desired?epoch&after&wait_seconds         -> DesiredPage        (long poll)
+//! POST /agent/v1/observed                ObservedBatch    -> ObservedAccepted
+//! POST /agent/v1/heartbeat               Heartbeat        -> HeartbeatReply
+//! GET  /agent/v1/blobs/{sha256}                           -> the image's bytes
+//! POST /agent/v1/transfers/{id}?epoch    bytes            -> 204                (answers DesiredBody::SendSerialLog)
+//! ```
+//!
+//! A request on an epoch that is no longer the host's newest is answered 409 `stale_epoch`; the agent then
+//! stops acting and opens a new session. Every message is validated and scoped to the host that the
+//! certificate names.
+
+mod desired;
+mod join;
+mod observed;
+mod session;
+
+pub use desired::{
+    DesiredBody, DesiredObject, DesiredPage, DesiredQuery, ImageSource, InstanceSpec, MAX_SERIAL_LOG_BYTES,
+    MAX_WAIT_SECONDS, Power, RootDisk, Seed, StopMode,
+};
+pub use join::{JoinRequest, JoinResponse, JoinToken, ParseJoinTokenError, RenewRequest, RenewResponse};
+pub use observed::{
+    EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState, Step,
+    StepReport,
+};
+pub use session::{
+    Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory, OpenSession,
+    SessionOpened,
+};
+
+/// The version of the protocol that this build speaks; the control plane also speaks the one before.
+pub const PROTOCOL_VERSION: u32 = 1;

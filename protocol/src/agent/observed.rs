@@ -1,0 +1,164 @@
+//! Observed reports: what a host saw.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::agent::Epoch;
+use crate::{Generation, InstanceId, OperationId};
+
+/// The most reports in one batch.
+pub const MAX_REPORTS: usize = 500;
+/// The longest `detail` that is stored; longer ones are cut.
+pub const MAX_DETAIL_CHARS: usize = 1000;
+
+/// `POST /agent/v1/observed`. Idempotent: a repeated batch changes nothing.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObservedBatch {
+    pub epoch: Epoch,
+    pub reports: Vec<InstanceReport>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ObservedAccepted {
+    /// Instances in the batch that are not this host's, or whose report is older than what is stored.
+    pub ignored: Vec<InstanceId>,
+}
+
+/// The latest word about one instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceReport {
+    pub id: InstanceId,
+    /// The newest generation that the agent has acted on.
+    pub generation: Generation,
+    /// The boot that `state` speaks of.
+    pub boot: i64,
+    pub state: ObservedState,
+    /// For people, in a sentence: why it waits or failed. Never a path or a host name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Steps done for the open operation, each once, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepReport>,
+}
+
+impl InstanceReport {
+    /// One line of [`ObservedBatch::digest_input`].
+    fn digest_line(&self) -> String {
+        format!("{} {} {} {}\n", self.id, self.generation, self.boot, self.state.as_str())
+    }
+}
+
+impl ObservedBatch {
+    /// The text whose SHA-256 a heartbeat carries: one line per instance, ordered by id. Both sides build
+    /// it with this function.
+    pub fn digest_input<'a>(reports: impl IntoIterator<Item = &'a InstanceReport>) -> String {
+        let mut reports: Vec<_> = reports.into_iter().collect();
+        reports.sort_by_key(|report| report.id);
+        reports.into_iter().map(InstanceReport::digest_line).collect()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ObservedState {
+    /// Making disk and domain.
+    Preparing,
+    /// A domain runs.
+    Running,
+    /// A domain runs and is going down.
+    Stopping,
+    /// No domain runs, and none will start by itself.
+    Stopped { reason: EndReason },
+    /// The agent cannot go on; it tries again by itself, ever more slowly.
+    Failed,
+    /// Nothing of the instance is left on the host.
+    Absent,
+}
+
+/// Why no domain runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The desired state asked for it.
+    Requested,
+    /// The guest powered itself off.
+    GuestShutdown,
+    /// QEMU ended without being asked.
+    Crashed,
+    /// It ended while no agent watched.
+    Unobserved,
+    /// It has not been started yet.
+    NeverStarted,
+}
+
+impl ObservedState {
+    /// The stored form; the reason of `Stopped` is stored beside it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped { .. } => "stopped",
+            Self::Failed => "failed",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+impl EndReason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::GuestShutdown => "guest_shutdown",
+            Self::Crashed => "crashed",
+            Self::Unobserved => "unobserved",
+            Self::NeverStarted => "never_started",
+        }
+    }
+}
+
+/// One step of an operation's trail, as the agent did it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepReport {
+    pub operation_id: OperationId,
+    pub step: Step,
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    AgentReceived,
+    ImageCached,
+    DiskMade,
+    SeedMade,
+    DomainDefined,
+    Running,
+    PowerButtonPressed,
+    PowerCut,
+    Stopped,
+    DiskRemoved,
+    Absent,
+}
+
+impl Step {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AgentReceived => "agent_received",
+            Self::ImageCached => "image_cached",
+            Self::DiskMade => "disk_made",
+            Self::SeedMade => "seed_made",
+            Self::DomainDefined => "domain_defined",
+            Self::Running => "running",
+            Self::PowerButtonPressed => "power_button_pressed",
+            Self::PowerCut => "power_cut",
+            Self::Stopped => "stopped",
+            Self::DiskRemoved => "disk_removed",
+            Self::Absent => "absent",
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Sessions, heartbeats, and what a host has to offer.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{HostId, MemoryMib, Sha256, SizeGib};
+
+/// Counts the sessions of one host; the newest is the only valid one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub i64);
+
+/// `POST /agent/v1/sessions`: this agent now speaks for the host of its certificate.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenSession {
+    pub protocol_version: u32,
+    /// The agent's own version, for the operator.
+    pub agent_version: String,
+    pub inventory: Inventory,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SessionOpened {
+    pub host_id: HostId,
+    pub epoch: Epoch,
+    /// Send a [`Heartbeat`] this often.
+    pub heartbeat_seconds: u32,
+}
+
+/// What the host can really do, probed and not guessed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Inventory {
+    /// Logical processors.
+    pub cpus: u32,
+    pub memory_mib: MemoryMib,
+    /// Size of the local pool's file system.
+    pub disk_gib: SizeGib,
+    /// The processor as the kernel names it.
+    pub cpu_model: String,
+    /// For example `QEMU 10.0.2, libvirt 11.3.0`.
+    pub hypervisor: String,
+    pub acceleration: Acceleration,
+    /// Why that acceleration, in a sentence for the operator.
+    pub acceleration_detail: String,
+    /// Guest architectures that this host can run.
+    pub architectures: Vec<Architecture>,
+    /// Changes at each boot of the machine (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: uuid::Uuid,
+}
+
+/// How guest code runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Acceleration {
+    /// Hardware virtualization, proved by a guest that really ran.
+    Kvm,
+    /// Emulation by QEMU's TCG.
+    Tcg,
+    /// No guest runs at all: the simulated hypervisor.
+    Simulated,
+}
+
+/// A guest's processor architecture, as the kernel and libvirt name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Architecture {
+    #[serde(rename = "x86_64")]
+    X86_64,
+    Aarch64,
+    Riscv64,
+}
+
+/// Whether the agent can see its domains. `Degraded` says nothing about the domains themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum HypervisorHealth {
+    Ok,
+    Degraded { reason: String },
+}
+
+/// `POST /agent/v1/heartbeat`: the agent lives. Carries a digest, not the list.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    pub epoch: Epoch,
+    pub hypervisor: HypervisorHealth,
+    /// [`super::ObservedBatch::digest_input`] of everything the agent has reported, hashed; the control
+    /// plane asks for all reports again when its own differs.
+    pub observed_digest: Sha256,
+    /// Domains of ours that the desired state does not know. They are left alone and shown.
+    pub quarantined: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// Send every report again: what the control plane has stored differs.
+    pub report_all: bool,
+}
