@@ -1,0 +1,125 @@
+//! The database: the only state there is.
+//!
+//! It is either one that the operator names or a [private cluster](private_cluster) of our own. Opening it
+//! waits for PostgreSQL, brings the schema up to date under a lock that replicas share, and yields a pool
+//! that fails fast: when PostgreSQL is away a request learns so within a second.
+
+mod connect;
+pub mod private_cluster;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use camino::Utf8Path;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+pub use self::connect::is_unavailable;
+use self::private_cluster::{ClusterError, PrivateCluster, Settings};
+
+/// Every schema change since the beginning, embedded in the program.
+pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+
+const MAX_CONNECTIONS: u32 = 20;
+
+/// A request that gets no connection for this long is better answered with 503.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Nothing a request does takes long; what does is stuck, and must not hold locks meanwhile.
+const SESSION: &str = "SET statement_timeout = '15s'; \
+    SET lock_timeout = '5s'; \
+    SET idle_in_transaction_session_timeout = '10s'";
+
+/// Why the database cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error("the address of the database does not begin with postgres:// or postgresql://")]
+    Scheme,
+    #[error("cannot read the address of the database")]
+    Url(#[source] sqlx::Error),
+    #[error("cannot run the private PostgreSQL cluster")]
+    Cluster(#[from] ClusterError),
+    #[error("cannot connect to PostgreSQL")]
+    Connect(#[source] sqlx::Error),
+    #[error("cannot bring the database schema up to date")]
+    Migrate(#[from] MigrateError),
+}
+
+/// An open database with the current schema.
+pub struct Database {
+    pub pool: PgPool,
+    /// Must run for as long as the pool is used.
+    pub keeper: Keeper,
+}
+
+/// Looks after the private cluster, if there is one.
+#[derive(Debug)]
+pub struct Keeper(Option<PrivateCluster>);
+
+impl Database {
+    /// Opens the database at `url`, or the private one in `data_directory`.
+    pub async fn open(url: Option<&str>, data_directory: &Utf8Path) -> Result<Self, OpenError> {
+        let Some(url) = url else { return Self::open_private(data_directory).await };
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(OpenError::Scheme);
+        }
+        let options = url.parse().map_err(OpenError::Url)?;
+        Ok(Self { pool: prepare(options).await?, keeper: Keeper(None) })
+    }
+
+    async fn open_private(data_directory: &Utf8Path) -> Result<Self, OpenError> {
+        let directory = data_directory.join("postgresql");
+        let cluster = PrivateCluster::start(&directory, &Settings::default()).await?;
+        match prepare(cluster.connect_options()).await {
+            Ok(pool) => Ok(Self { pool, keeper: Keeper(Some(cluster)) }),
+            Err(error) => {
+                cluster.stop().await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Keeper {
+    /// Keeps PostgreSQL running until `shutdown`, then stops it. Ask for the shutdown after the last
+    /// request is answered.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ClusterError> {
+        match self.0 {
+            Some(cluster) => cluster.supervise(shutdown).await,
+            None => {
+                shutdown.cancelled().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn prepare(options: PgConnectOptions) -> Result<PgPool, OpenError> {
+    let options = options.application_name("cumulo-api");
+    let mut connection = connect::patiently(&options).await.map_err(OpenError::Connect)?;
+    migrate(&mut connection).await?;
+    // Closing is a courtesy; the schema is in place.
+    connection.close().await.ok();
+    Ok(pool(options))
+}
+
+/// Migrations run outside the pool: they may take longer than a request.
+async fn migrate(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    tracing::debug!("bringing the database schema up to date");
+    MIGRATOR.run(connection).await
+}
+
+/// A pool that connects when it is first used.
+fn pool(options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(MAX_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(drop) }))
+        .connect_lazy_with(options)
+}
