@@ -37,7 +37,9 @@ impl Connected<IncomingStream<'_, Listener>> for Peer {
 
 /// Passwords and tokens would cross a network in the clear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("refusing to serve plain HTTP on {0}, which is not a loopback address: configure a certificate and key")]
+#[error(
+    "refusing to serve plain HTTP on {0}, which is not a loopback address: configure a certificate and key"
+)]
 pub struct PlainHttpRefused(pub SocketAddr);
 
 /// Plain HTTP is for loopback only.

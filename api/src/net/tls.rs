@@ -41,8 +41,8 @@ pub fn public(certificate: &Utf8Path, key: &Utf8Path) -> Result<Arc<ServerConfig
     if chain.is_empty() {
         return Err(TlsError::NoCertificate { path: certificate.to_owned() });
     }
-    let key = PrivateKeyDer::from_pem_file(key)
-        .map_err(|source| TlsError::Key { path: key.to_owned(), source })?;
+    let key =
+        PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Key { path: key.to_owned(), source })?;
     let config = builder()?.with_no_client_auth().with_single_cert(chain, key)?;
     Ok(finish(config))
 }

@@ -139,8 +139,8 @@ impl Ca {
         let params = leaf_params(SERVER_NAME.to_owned(), ExtendedKeyUsagePurpose::ServerAuth, now)?;
         let leaf = self.sign(&params, &key)?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let signing_key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
-            .map_err(PkiError::UseCertificate)?;
+        let signing_key =
+            rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(PkiError::UseCertificate)?;
         let chain = vec![leaf.der().clone(), self.certificate.clone()];
         Ok(Arc::new(CertifiedKey::new(chain, signing_key)))
     }

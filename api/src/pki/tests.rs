@@ -103,9 +103,8 @@ fn hostile_requests_are_refused() {
 fn only_the_canonical_name_of_a_host_is_a_host() {
     let id = host();
     let key = KeyPair::generate().unwrap();
-    let with_names = |names: Vec<String>| {
-        CertificateParams::new(names).unwrap().self_signed(&key).unwrap().der().clone()
-    };
+    let with_names =
+        |names: Vec<String>| CertificateParams::new(names).unwrap().self_signed(&key).unwrap().der().clone();
     assert_eq!(peer::host_id(&with_names(vec![peer::host_name(id)])), Some(id));
     for names in [
         vec![],
