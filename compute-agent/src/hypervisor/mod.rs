@@ -4,6 +4,7 @@
 //! run, so every start is rendered from the desired state. It never decides anything.
 
 pub mod libvirt;
+mod probe;
 pub mod simulated;
 
 use async_trait::async_trait;

@@ -1,0 +1,255 @@
+//! The hypervisor that runs guests: QEMU, through libvirt.
+//!
+//! ```text
+//! mod.rs        the calls of the trait, each a few libvirt calls
+//! link.rs       the connection: background, reconnecting, bounded in calls and in time
+//! sys.rs        callbacks; the only unsafe code
+//! lifecycle.rs  libvirt's events to ours
+//! xml/          domain XML and our metadata in it
+//! ```
+//!
+//! Domains are transient: libvirt forgets them when they end, and they outlive both this agent and libvirtd.
+
+mod lifecycle;
+mod link;
+mod sys;
+mod xml;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use camino::Utf8PathBuf;
+use protocol::agent::{Acceleration, Architecture, Inventory};
+use protocol::{InstanceId, MIB, MemoryMib};
+use tokio::sync::{OnceCell, broadcast};
+use virt::connect::Connect;
+use virt::domain::Domain as Handle;
+use virt::error::{Error, ErrorNumber};
+use virt::sys as raw;
+
+use self::link::Link;
+use super::probe::{self, Verdict};
+use super::{Domain, DomainSpec, DomainState, Event, Hypervisor, HypervisorError};
+
+/// Far above what an answer takes, even on a busy host.
+const ASK_LIMIT: Duration = Duration::from_secs(30);
+/// QEMU starts in under a second; libvirt itself gives it half a minute and more on a busy host.
+const CREATE_LIMIT: Duration = Duration::from_secs(120);
+/// libvirt asks QEMU to end, waits, and kills it.
+const DESTROY_LIMIT: Duration = Duration::from_secs(60);
+/// A receiver that falls behind by more has to look at everything again.
+const EVENTS: usize = 1024;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// For example `qemu:///system`.
+    pub uri: String,
+    /// The local pool: the host's disk size is that of its file system.
+    pub pool: Utf8PathBuf,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Libvirt {
+    link: Link,
+    pool: Utf8PathBuf,
+    events: broadcast::Sender<Event>,
+    /// Found out once per life of the agent.
+    verdict: OnceCell<Verdict>,
+}
+
+impl Libvirt {
+    /// Starts to connect in the background; must be called inside a tokio runtime. A libvirtd that is not
+    /// there is no error: calls answer [`HypervisorError::Unreachable`] until [`Event::Connected`].
+    pub fn start(options: Options) -> Self {
+        let (events, _) = broadcast::channel(EVENTS);
+        let link = Link::start(options.uri, events.clone());
+        Self { link, pool: options.pool, events, verdict: OnceCell::new() }
+    }
+
+    async fn verdict(&self) -> Result<&Verdict, HypervisorError> {
+        self.verdict.get_or_try_init(|| self.probe()).await
+    }
+
+    /// Runs the probe guest with the emulator that libvirt uses.
+    async fn probe(&self) -> Result<Verdict, HypervisorError> {
+        let (emulator, kvm_refused) = self.link.call(ASK_LIMIT, offered).await?;
+        let verdict = probe::acceleration(&emulator).await.map_err(|e| refused("run a guest at all", e))?;
+        let verdict = match kvm_refused {
+            Some(why) if verdict.acceleration == Acceleration::Kvm => {
+                probe::emulated(&format!("a guest ran on KVM, but libvirt does not offer it ({why})"))
+            }
+            _ => verdict,
+        };
+        tracing::info!(acceleration = ?verdict.acceleration, detail = verdict.detail, "probed the host");
+        Ok(verdict)
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Libvirt {
+    async fn inventory(&self) -> Result<Inventory, HypervisorError> {
+        let verdict = self.verdict().await?.clone();
+        let node = self.link.call(ASK_LIMIT, node).await?;
+        let unread = |error| refused("describe the host", error);
+        Ok(Inventory {
+            cpus: node.cpus,
+            memory_mib: node.memory_mib,
+            disk_gib: probe::pool_size(&self.pool).map_err(unread)?,
+            cpu_model: probe::cpu_model().map_err(unread)?,
+            hypervisor: node.hypervisor,
+            acceleration: verdict.acceleration,
+            acceleration_detail: verdict.detail,
+            architectures: vec![Architecture::X86_64],
+            boot_id: probe::boot_id().map_err(unread)?,
+        })
+    }
+
+    async fn domains(&self) -> Result<Vec<Domain>, HypervisorError> {
+        self.link.call(ASK_LIMIT, list).await
+    }
+
+    async fn create(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        let acceleration = self.verdict().await?.acceleration;
+        let xml = xml::domain(spec, acceleration).map_err(|e| refused("render the domain", e))?;
+        let id = spec.id;
+        let result = self.link.call(CREATE_LIMIT, move |connect| create(connect, id, &xml)).await;
+        if result.is_ok() {
+            tracing::info!(%id, generation = %spec.generation, boot = spec.boot, request_id = ?spec.request_id, "domain started");
+        }
+        result
+    }
+
+    async fn press_power_button(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let press =
+            |domain: &Handle| domain.shutdown_flags(raw::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN).map(drop);
+        self.link
+            .call(ASK_LIMIT, move |connect| on_domain(connect, id, "press the power button", press))
+            .await
+    }
+
+    async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let limit = DESTROY_LIMIT;
+        self.link.call(limit, move |connect| on_domain(connect, id, "cut the power", Handle::destroy)).await
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+}
+
+/// The emulator that libvirt starts, and why it does not offer KVM, if it does not.
+fn offered(connect: &Connect) -> Result<(Utf8PathBuf, Option<String>), HypervisorError> {
+    let attempted = "name its emulator";
+    let arch = Some("x86_64");
+    let emulated = connect.get_domain_capabilities(None, arch, Some("q35"), Some("qemu"), 0);
+    let emulator =
+        xml::emulator(&emulated.map_err(|e| refused(attempted, e))?).map_err(|e| refused(attempted, e))?;
+    let on_hardware = connect.get_domain_capabilities(None, arch, Some("q35"), Some("kvm"), 0);
+    Ok((emulator, on_hardware.err().map(|error| error.message().to_owned())))
+}
+
+struct Node {
+    cpus: u32,
+    memory_mib: MemoryMib,
+    hypervisor: String,
+}
+
+fn node(connect: &Connect) -> Result<Node, HypervisorError> {
+    let failed = |error| refused("describe the host", error);
+    let info = connect.get_node_info().map_err(failed)?;
+    let qemu = version(connect.get_hyp_version().map_err(failed)?);
+    let libvirt = version(connect.get_lib_version().map_err(failed)?);
+    Ok(Node {
+        cpus: info.cpus,
+        // libvirt counts in KiB.
+        memory_mib: MemoryMib(u32::try_from(info.memory * 1024 / MIB).unwrap_or(u32::MAX)),
+        hypervisor: format!("QEMU {qemu}, libvirt {libvirt}"),
+    })
+}
+
+/// libvirt's number form: major * 1,000,000 + minor * 1,000 + release.
+fn version(number: u32) -> String {
+    format!("{}.{}.{}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000)
+}
+
+fn list(connect: &Connect) -> Result<Vec<Domain>, HypervisorError> {
+    let handles = connect.list_all_domains(0).map_err(|e| refused("list the domains", e))?;
+    let mut domains = Vec::new();
+    for handle in handles {
+        match seen(&handle) {
+            Ok(found) => domains.extend(found),
+            // It ended between the list and the look.
+            Err(error) if error.code() == ErrorNumber::NoDomain => {}
+            Err(error) => return Err(refused("look at a domain", error)),
+        }
+    }
+    Ok(domains)
+}
+
+/// `None` when the domain is not ours.
+fn seen(handle: &Handle) -> Result<Option<Domain>, Error> {
+    let Some(id) = xml::instance_of(&handle.get_name()?, handle.get_uuid()?) else { return Ok(None) };
+    let element = raw::VIR_DOMAIN_METADATA_ELEMENT as i32;
+    let metadata = match handle.get_metadata(element, Some(xml::NAMESPACE), 0) {
+        Ok(text) => xml::Metadata::parse(&text),
+        Err(error) if error.code() == ErrorNumber::NoDomainMetadata => {
+            tracing::warn!(%id, "a domain has the name of an instance but not our metadata: left alone");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let metadata = match metadata {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            tracing::warn!(%id, ?error, "the metadata of a domain cannot be read: left alone");
+            return Ok(None);
+        }
+    };
+    let (state, _) = handle.get_state()?;
+    Ok(Some(Domain { id, generation: metadata.generation, boot: metadata.boot, state: domain_state(state) }))
+}
+
+fn domain_state(state: raw::virDomainState) -> DomainState {
+    match state {
+        raw::VIR_DOMAIN_RUNNING | raw::VIR_DOMAIN_BLOCKED | raw::VIR_DOMAIN_NOSTATE => DomainState::Running,
+        raw::VIR_DOMAIN_SHUTDOWN => DomainState::ShuttingDown,
+        raw::VIR_DOMAIN_PAUSED | raw::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused,
+        _ => DomainState::Off,
+    }
+}
+
+fn create(connect: &Connect, id: InstanceId, xml: &str) -> Result<(), HypervisorError> {
+    match Handle::create_xml(connect, xml, raw::VIR_DOMAIN_NONE) {
+        Ok(_) => Ok(()),
+        // libvirt has no code of its own for "there is one already", so look.
+        Err(_) if Handle::lookup_by_uuid(connect, id.as_uuid()).is_ok() => Err(HypervisorError::Exists(id)),
+        Err(error) => Err(refused("start the domain", error)),
+    }
+}
+
+fn on_domain(
+    connect: &Connect,
+    id: InstanceId,
+    attempted: &'static str,
+    act: impl FnOnce(&Handle) -> Result<(), Error>,
+) -> Result<(), HypervisorError> {
+    let domain = Handle::lookup_by_uuid(connect, id.as_uuid()).map_err(|error| match error.code() {
+        ErrorNumber::NoDomain => HypervisorError::NotFound(id),
+        _ => refused(attempted, error),
+    })?;
+    act(&domain).map_err(|error| match domain.is_active() {
+        Ok(true) => refused(attempted, error),
+        // It ended meanwhile.
+        Ok(false) => HypervisorError::NotFound(id),
+        Err(gone) if gone.code() == ErrorNumber::NoDomain => HypervisorError::NotFound(id),
+        Err(_) => refused(attempted, error),
+    })
+}
+
+fn refused(
+    attempted: &'static str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> HypervisorError {
+    HypervisorError::Refused { attempted, source: source.into() }
+}

@@ -1,0 +1,256 @@
+//! The only unsafe code of the agent: what libvirt tells by callback, which the `virt` crate does not wrap.
+//!
+//! libvirt calls back from the one thread that runs its event loop. Each callback owns a boxed sender, its
+//! *opaque*; libvirt frees the box through [`release`] when the callback is deregistered and no longer
+//! running, so a callback never sees freed memory and a session leaks nothing.
+#![expect(unsafe_code, reason = "libvirt's callbacks are reached through its C interface alone")]
+
+use std::ffi::{c_int, c_void};
+use std::mem::{ManuallyDrop, transmute};
+use std::ptr;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use uuid::Uuid;
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::error::{Error, ErrorNumber};
+use virt::sys;
+
+/// A silent libvirtd is given up after about this long (5 s, four times).
+const KEEP_ALIVE_SECS: i32 = 5;
+const KEEP_ALIVE_COUNT: u32 = 3;
+/// Between two runs of an event loop that fails, so that it does not spin.
+const EVENT_LOOP_PAUSE: Duration = Duration::from_millis(200);
+
+/// What libvirt tells without being asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// `virConnectDomainEventLifecycleCallback`: the numbers are libvirt's.
+    Lifecycle { name: String, uuid: Uuid, event: u32, detail: u32 },
+    /// The connection is dead, and every handle that came from it.
+    Closed { reason: &'static str },
+}
+
+type Signals = UnboundedSender<Signal>;
+
+/// An open connection that signals. Closes when dropped.
+#[derive(Debug)]
+pub(super) struct Session {
+    connect: Connect,
+    lifecycle: c_int,
+    close_callback: bool,
+}
+
+impl Session {
+    /// Connects. Blocks for as long as libvirtd takes, possibly for ever.
+    pub(super) fn open(uri: &str, signals: &Signals) -> Result<Self, Error> {
+        start_event_loop()?;
+        let mut session = Self { connect: Connect::open(Some(uri))?, lifecycle: -1, close_callback: false };
+        // From here on an early return drops the session, and that closes it.
+        session.keep_alive()?;
+        session.register_close(signals.clone())?;
+        session.register_lifecycle(signals.clone())?;
+        Ok(session)
+    }
+
+    pub(super) fn connect(&self) -> &Connect {
+        &self.connect
+    }
+
+    fn keep_alive(&self) -> Result<(), Error> {
+        unless_unsupported(self.connect.set_keep_alive(KEEP_ALIVE_SECS, KEEP_ALIVE_COUNT).map(drop))
+    }
+
+    fn register_close(&mut self, signals: Signals) -> Result<(), Error> {
+        let opaque = Box::into_raw(Box::new(signals)).cast();
+        // SAFETY: the connection is open. `opaque` is a boxed `Signals`, which is what `closed` and
+        // `release` take it for; libvirt owns it from here if the call succeeds.
+        let status = unsafe {
+            sys::virConnectRegisterCloseCallback(self.connect.as_ptr(), Some(closed), opaque, Some(release))
+        };
+        if status == 0 {
+            self.close_callback = true;
+            return Ok(());
+        }
+        let error = Error::last_error();
+        // SAFETY: a registration that failed has neither kept nor freed the box.
+        unsafe { release(opaque) };
+        unless_unsupported(Err(error))
+    }
+
+    fn register_lifecycle(&mut self, signals: Signals) -> Result<(), Error> {
+        let opaque = Box::into_raw(Box::new(signals)).cast();
+        // SAFETY: the connection is open; no domain means all domains. libvirt calls the function with the
+        // signature of `LifecycleCallback` because the event id says so: the cast is the documented use
+        // (VIR_DOMAIN_EVENT_CALLBACK). `opaque` as above.
+        let id = unsafe {
+            sys::virConnectDomainEventRegisterAny(
+                self.connect.as_ptr(),
+                ptr::null_mut(),
+                sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE as c_int,
+                Some(transmute::<LifecycleCallback, GenericCallback>(lifecycle)),
+                opaque,
+                Some(release),
+            )
+        };
+        if id < 0 {
+            let error = Error::last_error();
+            // SAFETY: a registration that failed has neither kept nor freed the box.
+            unsafe { release(opaque) };
+            return Err(error);
+        }
+        self.lifecycle = id;
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    /// Closes on a thread of its own: deregistering asks libvirtd, which may hang.
+    fn drop(&mut self) {
+        // SAFETY: the pointer is this session's own reference, which nobody uses after the drop.
+        let connect = unsafe { Connect::from_ptr(self.connect.as_ptr()) };
+        let (lifecycle, close_callback) = (self.lifecycle, self.close_callback);
+        let closer = thread::Builder::new().name("libvirt-close".to_owned());
+        let spawned = closer.spawn(move || close(connect, lifecycle, close_callback));
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "a libvirt connection could not be closed and is left open");
+        }
+    }
+}
+
+/// INVARIANT: callbacks go first, for each holds a reference that keeps the connection open.
+fn close(mut connect: Connect, lifecycle: c_int, close_callback: bool) {
+    // The results do not matter: on a dead connection the far side is gone already, and the near side,
+    // which frees our boxes, is cleaned up in any case.
+    if lifecycle >= 0 {
+        // SAFETY: the connection is open and the id is one that it gave.
+        unsafe { sys::virConnectDomainEventDeregisterAny(connect.as_ptr(), lifecycle) };
+    }
+    if close_callback {
+        // SAFETY: the connection is open and the callback is the one that was registered.
+        unsafe { sys::virConnectUnregisterCloseCallback(connect.as_ptr(), Some(closed)) };
+    }
+    if let Err(error) = connect.close() {
+        tracing::debug!(%error, "closing a libvirt connection failed");
+    }
+}
+
+/// Registers and runs libvirt's event loop, once per process, for as long as the process lives.
+///
+/// INVARIANT: before the first connection is opened, or that one never gets an event.
+fn start_event_loop() -> Result<(), Error> {
+    static STARTED: OnceLock<Result<(), Error>> = OnceLock::new();
+    STARTED
+        .get_or_init(|| {
+            // libvirt prints errors to standard error besides returning them.
+            virt::error::clear_error_callback();
+            virt::event::event_register_default_impl()?;
+            thread::spawn(run_event_loop);
+            Ok(())
+        })
+        .clone()
+}
+
+fn run_event_loop() {
+    loop {
+        if let Err(error) = virt::event::event_run_default_impl() {
+            tracing::warn!(%error, "libvirt's event loop failed");
+            thread::sleep(EVENT_LOOP_PAUSE);
+        }
+    }
+}
+
+/// Drivers inside the process (`test:///`) know neither keep-alive nor a broken connection.
+fn unless_unsupported(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.code() == ErrorNumber::NoSupport => Ok(()),
+        result => result,
+    }
+}
+
+type GenericCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
+type LifecycleCallback =
+    unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
+
+unsafe extern "C" fn lifecycle(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    event: c_int,
+    detail: c_int,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: `opaque` is the boxed `Signals` of the registration, alive until `release`.
+    let signals = unsafe { &*opaque.cast::<Signals>() };
+    // SAFETY: libvirt lends the domain for the duration of the call; it is not dropped here. Name and UUID
+    // are read from the handle and ask nobody.
+    let domain = ManuallyDrop::new(unsafe { Domain::from_ptr(domain) });
+    if let (Ok(name), Ok(uuid), Ok(event), Ok(detail)) =
+        (domain.get_name(), domain.get_uuid(), u32::try_from(event), u32::try_from(detail))
+    {
+        // Nobody listens any more while a session is being closed.
+        let _ = signals.send(Signal::Lifecycle { name, uuid, event, detail });
+    }
+    0
+}
+
+unsafe extern "C" fn closed(_: sys::virConnectPtr, reason: c_int, opaque: *mut c_void) {
+    // SAFETY: `opaque` is the boxed `Signals` of the registration, alive until `release`.
+    let signals = unsafe { &*opaque.cast::<Signals>() };
+    let reason = match u32::try_from(reason) {
+        Ok(sys::VIR_CONNECT_CLOSE_REASON_EOF) => "libvirtd closed the connection",
+        Ok(sys::VIR_CONNECT_CLOSE_REASON_KEEPALIVE) => "libvirtd does not answer",
+        Ok(sys::VIR_CONNECT_CLOSE_REASON_CLIENT) => "the connection was closed here",
+        _ => "the connection failed",
+    };
+    let _ = signals.send(Signal::Closed { reason });
+}
+
+/// Frees the opaque of a callback.
+unsafe extern "C" fn release(opaque: *mut c_void) {
+    // SAFETY: made by `Box::into_raw` from a boxed `Signals`, and given back once.
+    drop(unsafe { Box::from_raw(opaque.cast::<Signals>()) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    /// `test:///default` has one running domain of its own, and its state is shared by the process.
+    #[tokio::test]
+    async fn signals_what_happens_to_a_domain_and_frees_the_sender_when_closed() {
+        let (signals, mut received) = unbounded_channel();
+        let session = Session::open("test:///default", &signals).unwrap();
+        let domain = Domain::lookup_by_name(session.connect(), "test").unwrap();
+        domain.suspend().unwrap();
+        let expected = Signal::Lifecycle {
+            name: "test".to_owned(),
+            uuid: domain.get_uuid().unwrap(),
+            event: sys::VIR_DOMAIN_EVENT_SUSPENDED,
+            detail: sys::VIR_DOMAIN_EVENT_SUSPENDED_PAUSED,
+        };
+        assert_eq!(received.recv().await, Some(expected));
+        domain.resume().unwrap();
+
+        drop((domain, signals));
+        assert_eq!(received.sender_strong_count(), 2);
+        drop(session);
+        // The driver inside the process takes a close callback and forgets it, box and all: that one stays.
+        let freed = async {
+            while received.sender_strong_count() > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), freed).await.expect("the lifecycle sender is freed");
+    }
+
+    #[test]
+    fn a_refused_connection_is_an_error() {
+        let (signals, _received) = unbounded_channel();
+        let error = Session::open("qemu:///system?socket=/no/such/socket", &signals).unwrap_err();
+        assert!(error.to_string().contains("/no/such/socket"), "{error}");
+    }
+}

@@ -1,0 +1,61 @@
+//! Domain XML: rendered by serde, never pasted, from the desired state at every start.
+//!
+//! Formats and the whole backing chain are given, so nothing is probed. What we must know of a domain later
+//! is in its metadata; the reader takes it back from there.
+
+mod model;
+mod render;
+
+use protocol::{Generation, InstanceId, RequestId};
+use serde::Deserialize;
+use thiserror::Error;
+use uuid::Uuid;
+
+pub(super) use render::domain;
+
+/// The namespace of our element in a domain's metadata.
+pub(super) const NAMESPACE: &str = "https://cumulo.dev/xmlns/instance/1";
+
+/// The name of an instance's domain.
+pub(super) fn domain_name(id: InstanceId) -> String {
+    format!("cumulo-{id}")
+}
+
+/// The instance of a domain, if it is one of ours: name and UUID both say so.
+pub(super) fn instance_of(name: &str, uuid: Uuid) -> Option<InstanceId> {
+    let id = InstanceId::from_uuid(uuid);
+    (name == domain_name(id)).then_some(id)
+}
+
+/// What a domain carries of the desired state that it was rendered from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Metadata {
+    pub(super) generation: Generation,
+    pub(super) boot: i64,
+    pub(super) request_id: Option<RequestId>,
+}
+
+/// A text is not our metadata.
+#[derive(Debug, Error)]
+#[error("the metadata is not ours")]
+pub(super) struct NotOurs(#[from] quick_xml::DeError);
+
+impl Metadata {
+    /// Reads the element as `virDomainGetMetadata` gives it.
+    pub(super) fn parse(xml: &str) -> Result<Self, NotOurs> {
+        let instance: model::Instance = quick_xml::de::from_str(xml)?;
+        Ok(Self { generation: instance.generation, boot: instance.boot, request_id: instance.request_id })
+    }
+}
+
+/// The emulator that libvirt starts, from its domain capabilities.
+pub(super) fn emulator(capabilities: &str) -> Result<camino::Utf8PathBuf, quick_xml::DeError> {
+    #[derive(Deserialize)]
+    struct Capabilities {
+        path: camino::Utf8PathBuf,
+    }
+    Ok(quick_xml::de::from_str::<Capabilities>(capabilities)?.path)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+//! The elements of libvirt's domain XML that we use (<https://libvirt.org/formatdomain.html>).
+
+use protocol::agent::Architecture;
+use protocol::{Generation, InstanceId, RequestId};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Serialize)]
+#[serde(rename = "domain")]
+pub(super) struct Domain<'a> {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+    pub(super) name: String,
+    pub(super) uuid: InstanceId,
+    pub(super) title: &'a str,
+    pub(super) metadata: Metadata,
+    pub(super) memory: Memory,
+    pub(super) vcpu: u32,
+    pub(super) os: Os,
+    pub(super) features: Features,
+    pub(super) cpu: Cpu,
+    pub(super) clock: Clock,
+    pub(super) on_poweroff: &'static str,
+    pub(super) on_reboot: &'static str,
+    pub(super) on_crash: &'static str,
+    pub(super) pm: PowerManagement,
+    pub(super) devices: Devices<'a>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Metadata {
+    pub(super) instance: Instance,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "instance")]
+pub(super) struct Instance {
+    #[serde(rename = "@xmlns", default)]
+    pub(super) xmlns: String,
+    #[serde(rename = "@generation")]
+    pub(super) generation: Generation,
+    #[serde(rename = "@boot")]
+    pub(super) boot: i64,
+    #[serde(rename = "@request_id", default, skip_serializing_if = "Option::is_none")]
+    pub(super) request_id: Option<RequestId>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Memory {
+    #[serde(rename = "@unit")]
+    pub(super) unit: &'static str,
+    #[serde(rename = "$text")]
+    pub(super) amount: u32,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Os {
+    #[serde(rename = "type")]
+    pub(super) kind: OsType,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OsType {
+    #[serde(rename = "@arch")]
+    pub(super) arch: Architecture,
+    #[serde(rename = "@machine")]
+    pub(super) machine: &'static str,
+    #[serde(rename = "$text")]
+    pub(super) virtualization: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Features {
+    pub(super) acpi: (),
+    pub(super) apic: (),
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Cpu {
+    #[serde(rename = "@mode")]
+    pub(super) mode: &'static str,
+    #[serde(rename = "@check")]
+    pub(super) check: &'static str,
+    #[serde(rename = "@migratable")]
+    pub(super) migratable: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Clock {
+    #[serde(rename = "@offset")]
+    pub(super) offset: &'static str,
+    pub(super) timer: [Timer; 3],
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Timer {
+    #[serde(rename = "@name")]
+    pub(super) name: &'static str,
+    #[serde(rename = "@tickpolicy", skip_serializing_if = "Option::is_none")]
+    pub(super) tick_policy: Option<&'static str>,
+    #[serde(rename = "@present", skip_serializing_if = "Option::is_none")]
+    pub(super) present: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct PowerManagement {
+    #[serde(rename = "suspend-to-mem")]
+    pub(super) suspend_to_mem: Enabled,
+    #[serde(rename = "suspend-to-disk")]
+    pub(super) suspend_to_disk: Enabled,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Enabled {
+    #[serde(rename = "@enabled")]
+    pub(super) enabled: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Devices<'a> {
+    pub(super) disk: [Disk<'a>; 2],
+    pub(super) controller: Controller,
+    pub(super) serial: Serial<'a>,
+    pub(super) console: Console,
+    pub(super) channel: Channel,
+    pub(super) memballoon: Model,
+    pub(super) rng: Rng,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Disk<'a> {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+    #[serde(rename = "@device")]
+    pub(super) device: &'static str,
+    pub(super) driver: Driver,
+    pub(super) source: Source<'a>,
+    #[serde(rename = "backingStore")]
+    pub(super) backing_store: BackingStore<'a>,
+    pub(super) target: DiskTarget,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) readonly: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) boot: Option<Boot>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Driver {
+    #[serde(rename = "@name")]
+    pub(super) name: &'static str,
+    #[serde(rename = "@type")]
+    pub(super) format: &'static str,
+    #[serde(rename = "@discard", skip_serializing_if = "Option::is_none")]
+    pub(super) discard: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Source<'a> {
+    #[serde(rename = "@file")]
+    pub(super) file: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seclabel: Option<SecurityLabel>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SecurityLabel {
+    #[serde(rename = "@model")]
+    pub(super) model: &'static str,
+    #[serde(rename = "@relabel")]
+    pub(super) relabel: &'static str,
+}
+
+/// Empty ends the chain.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct BackingStore<'a> {
+    #[serde(rename = "@type", skip_serializing_if = "Option::is_none")]
+    pub(super) kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) format: Option<Format>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<Source<'a>>,
+    #[serde(rename = "backingStore", skip_serializing_if = "Option::is_none")]
+    pub(super) backing_store: Option<Box<BackingStore<'a>>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Format {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct DiskTarget {
+    #[serde(rename = "@dev")]
+    pub(super) dev: &'static str,
+    #[serde(rename = "@bus")]
+    pub(super) bus: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Boot {
+    #[serde(rename = "@order")]
+    pub(super) order: u32,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Controller {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+    #[serde(rename = "@model")]
+    pub(super) model: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Serial<'a> {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+    pub(super) log: Log<'a>,
+    pub(super) target: SerialTarget,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Log<'a> {
+    #[serde(rename = "@file")]
+    pub(super) file: &'a str,
+    #[serde(rename = "@append")]
+    pub(super) append: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SerialTarget {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+    #[serde(rename = "@port")]
+    pub(super) port: u32,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Console {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+    pub(super) target: SerialTarget,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Channel {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+    pub(super) target: ChannelTarget,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ChannelTarget {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+    #[serde(rename = "@name")]
+    pub(super) name: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Model {
+    #[serde(rename = "@model")]
+    pub(super) model: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Rng {
+    #[serde(rename = "@model")]
+    pub(super) model: &'static str,
+    pub(super) backend: RngBackend,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct RngBackend {
+    #[serde(rename = "@model")]
+    pub(super) model: &'static str,
+    #[serde(rename = "$text")]
+    pub(super) device: &'static str,
+}

@@ -1,0 +1,144 @@
+//! From the specification of a domain to its XML.
+
+use camino::Utf8Path;
+use protocol::agent::{Acceleration, Architecture};
+use thiserror::Error;
+
+use super::model::{
+    BackingStore, Boot, Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Disk, DiskTarget,
+    Domain, Driver, Enabled, Features, Format, Instance, Log, Memory, Metadata, Model, Os, OsType,
+    PowerManagement, Rng, RngBackend, SecurityLabel, Serial, SerialTarget, Source, Timer,
+};
+use super::{NAMESPACE, domain_name};
+use crate::hypervisor::{DiskChain, DomainSpec};
+
+/// Why a specification has no XML.
+#[derive(Debug, Error)]
+pub(in super::super) enum RenderError {
+    #[error("instances of architecture {0:?} do not run on this host")]
+    Architecture(Architecture),
+    #[error("the path {0:?} is not absolute or has characters that XML does not carry")]
+    Path(String),
+    #[error("the domain cannot be written as XML")]
+    Serialize(#[from] quick_xml::SeError),
+}
+
+/// The XML of a domain that runs under `acceleration`.
+pub(in super::super) fn domain(spec: &DomainSpec, acceleration: Acceleration) -> Result<String, RenderError> {
+    if spec.architecture != Architecture::X86_64 {
+        return Err(RenderError::Architecture(spec.architecture));
+    }
+    let domain = Domain {
+        kind: if acceleration == Acceleration::Kvm { "kvm" } else { "qemu" },
+        name: domain_name(spec.id),
+        uuid: spec.id,
+        title: spec.hostname.as_str(),
+        metadata: metadata(spec),
+        memory: Memory { unit: "MiB", amount: spec.memory_mib.0 },
+        vcpu: spec.vcpus,
+        os: Os { kind: OsType { arch: spec.architecture, machine: "q35", virtualization: "hvm" } },
+        // The power button is an ACPI device.
+        features: Features { acpi: (), apic: () },
+        cpu: cpu(acceleration),
+        clock: clock(),
+        on_poweroff: "destroy",
+        on_reboot: "restart",
+        on_crash: "destroy",
+        // A guest that puts itself to sleep would be a state that nobody can wake it from.
+        pm: PowerManagement {
+            suspend_to_mem: Enabled { enabled: "no" },
+            suspend_to_disk: Enabled { enabled: "no" },
+        },
+        devices: devices(spec)?,
+    };
+    Ok(quick_xml::se::to_string(&domain)?)
+}
+
+fn metadata(spec: &DomainSpec) -> Metadata {
+    let xmlns = NAMESPACE.to_owned();
+    let (generation, boot, request_id) = (spec.generation, spec.boot, spec.request_id);
+    Metadata { instance: Instance { xmlns, generation, boot, request_id } }
+}
+
+/// Everything that the host, or the emulator, can give.
+fn cpu(acceleration: Acceleration) -> Cpu {
+    let mode = if acceleration == Acceleration::Kvm { "host-passthrough" } else { "maximum" };
+    Cpu { mode, check: "none", migratable: "on" }
+}
+
+/// UTC, and the timers as libvirt's own tools set them: lost ticks are made up for, and no HPET, which
+/// costs much and gives nothing beside the TSC.
+fn clock() -> Clock {
+    let timer = |name, tick_policy, present| Timer { name, tick_policy, present };
+    let timers = [
+        timer("rtc", Some("catchup"), None),
+        timer("pit", Some("delay"), None),
+        timer("hpet", None, Some("no")),
+    ];
+    Clock { offset: "utc", timer: timers }
+}
+
+fn devices(spec: &DomainSpec) -> Result<Devices<'_>, RenderError> {
+    Ok(Devices {
+        disk: [root_disk(&spec.root_disk)?, seed_disk(&spec.seed)?],
+        controller: Controller { kind: "usb", model: "none" },
+        serial: Serial {
+            kind: "pty",
+            log: Log { file: path(&spec.serial_log)?, append: "on" },
+            target: SerialTarget { kind: "isa-serial", port: 0 },
+        },
+        console: Console { kind: "pty", target: SerialTarget { kind: "serial", port: 0 } },
+        channel: Channel {
+            kind: "unix",
+            target: ChannelTarget { kind: "virtio", name: "org.qemu.guest_agent.0" },
+        },
+        memballoon: Model { model: "virtio" },
+        rng: Rng { model: "virtio", backend: RngBackend { model: "random", device: "/dev/urandom" } },
+    })
+}
+
+fn root_disk(chain: &DiskChain) -> Result<Disk<'_>, RenderError> {
+    // The base is shared by instances of many owners: it stays root's, world-readable, so that no QEMU can
+    // ever write it. libvirt would otherwise hand it to QEMU's user.
+    let untouched = SecurityLabel { model: "dac", relabel: "no" };
+    let base = BackingStore {
+        kind: Some("file"),
+        format: Some(Format { kind: "qcow2" }),
+        source: Some(Source { file: path(&chain.base)?, seclabel: Some(untouched) }),
+        backing_store: Some(Box::default()),
+    };
+    Ok(Disk {
+        kind: "file",
+        device: "disk",
+        driver: Driver { name: "qemu", format: "qcow2", discard: Some("unmap") },
+        source: Source { file: path(&chain.overlay)?, seclabel: None },
+        backing_store: base,
+        target: DiskTarget { dev: "vda", bus: "virtio" },
+        readonly: None,
+        boot: Some(Boot { order: 1 }),
+    })
+}
+
+fn seed_disk(seed: &Utf8Path) -> Result<Disk<'_>, RenderError> {
+    Ok(Disk {
+        kind: "file",
+        device: "disk",
+        driver: Driver { name: "qemu", format: "raw", discard: None },
+        source: Source { file: path(seed)?, seclabel: None },
+        backing_store: BackingStore::default(),
+        target: DiskTarget { dev: "vdb", bus: "virtio" },
+        readonly: Some(()),
+        boot: None,
+    })
+}
+
+/// XML carries no control characters, and its readers turn line breaks in attributes into spaces: such a
+/// path would name another file.
+fn path(path: &Utf8Path) -> Result<&str, RenderError> {
+    let carried = |c: char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
+    if path.is_absolute() && path.as_str().chars().all(carried) {
+        Ok(path.as_str())
+    } else {
+        Err(RenderError::Path(path.to_string()))
+    }
+}

@@ -1,0 +1,157 @@
+use std::process::Command;
+
+use camino::Utf8PathBuf;
+use proptest::prelude::*;
+use protocol::MemoryMib;
+use protocol::agent::{Acceleration, Architecture};
+use quick_xml::XmlVersion;
+use quick_xml::events::Event;
+
+use super::render::RenderError;
+use super::*;
+use crate::hypervisor::{DiskChain, DomainSpec};
+
+fn spec() -> DomainSpec {
+    DomainSpec {
+        id: InstanceId::from_uuid(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001)),
+        generation: Generation(7),
+        boot: 3,
+        hostname: "web-1".parse().unwrap(),
+        architecture: Architecture::X86_64,
+        vcpus: 2,
+        memory_mib: MemoryMib(512),
+        root_disk: DiskChain { overlay: "/pool/disks/1.qcow2".into(), base: "/pool/bases/2.qcow2".into() },
+        seed: "/pool/seeds/1.img".into(),
+        serial_log: "/pool/logs/1.log".into(),
+        request_id: Some(RequestId::from_uuid(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0002))),
+    }
+}
+
+/// The file is a schema's subject and easier to read with a line per element.
+fn indented(xml: &str) -> String {
+    xml.replace("><", ">\n<")
+}
+
+fn valid(xml: &str) -> Result<(), String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, xml).unwrap();
+    let output = Command::new("virt-xml-validate").arg(file.path()).arg("domain").output().unwrap();
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+/// The metadata element as it stands in a document.
+fn metadata_of(xml: &str) -> &str {
+    xml.split_once("<metadata>").unwrap().1.split_once("</metadata>").unwrap().0
+}
+
+/// The files of all disks, as an XML reader sees them.
+fn sources(xml: &str) -> Vec<Utf8PathBuf> {
+    let mut reader = quick_xml::Reader::from_str(xml);
+    let mut files = Vec::new();
+    loop {
+        match reader.read_event().unwrap() {
+            Event::Eof => return files,
+            Event::Empty(element) | Event::Start(element) if element.name().as_ref() == "source" => {
+                let file = element.try_get_attribute("file").unwrap().unwrap();
+                files.push(file.normalized_value(XmlVersion::Explicit1_0).unwrap().into_owned().into());
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn renders_an_emulated_domain() {
+    let xml = domain(&spec(), Acceleration::Tcg).unwrap();
+    insta::assert_snapshot!(indented(&xml));
+    valid(&xml).unwrap();
+}
+
+#[test]
+fn renders_a_domain_on_hardware() {
+    let xml = domain(&DomainSpec { request_id: None, ..spec() }, Acceleration::Kvm).unwrap();
+    insta::assert_snapshot!(indented(&xml));
+    valid(&xml).unwrap();
+}
+
+#[test]
+fn the_validator_does_refuse() {
+    let xml = domain(&spec(), Acceleration::Tcg).unwrap();
+    valid(&xml.replace("<acpi/>", "<ac-pi/>")).unwrap_err();
+}
+
+#[test]
+fn other_architectures_are_refused() {
+    for architecture in [Architecture::Aarch64, Architecture::Riscv64] {
+        let error = domain(&DomainSpec { architecture, ..spec() }, Acceleration::Tcg).unwrap_err();
+        assert!(matches!(error, RenderError::Architecture(refused) if refused == architecture));
+    }
+}
+
+#[test]
+fn markup_in_a_path_stays_text() {
+    let overlay = Utf8PathBuf::from(r#"/pool/'/><source file="/etc/shadow"/>&amp;.qcow2"#);
+    let mut spec = spec();
+    spec.root_disk.overlay = overlay.clone();
+    let xml = domain(&spec, Acceleration::Tcg).unwrap();
+    valid(&xml).unwrap();
+    assert_eq!(sources(&xml)[0], overlay);
+    assert_eq!(sources(&xml).len(), 3);
+}
+
+#[test]
+fn a_path_that_xml_would_change_is_refused() {
+    for bad in
+        ["", "relative", "./x", "/a\nb", "/a\tb", "/a\rb", "/a\0b", "/a\u{1b}[2J", "/a\u{ffff}", "/a\u{85}b"]
+    {
+        let mut spec = spec();
+        spec.serial_log = bad.into();
+        let error = domain(&spec, Acceleration::Tcg).unwrap_err();
+        assert!(matches!(&error, RenderError::Path(path) if path == bad), "{bad:?}: {error}");
+    }
+}
+
+#[test]
+fn foreign_metadata_is_refused() {
+    for bad in ["", "<instance/>", "<instance generation='x' boot='1'/>", "<instance generation='1'/>", "<a"]
+    {
+        Metadata::parse(bad).unwrap_err();
+    }
+}
+
+#[test]
+fn only_our_names_are_ours() {
+    let uuid = Uuid::from_u128(1);
+    assert_eq!(instance_of(&format!("cumulo-{uuid}"), uuid), Some(InstanceId::from_uuid(uuid)));
+    for (name, uuid) in [(format!("cumulo-{uuid}"), Uuid::from_u128(2)), (uuid.to_string(), uuid)] {
+        assert_eq!(instance_of(&name, uuid), None, "{name}");
+    }
+}
+
+#[test]
+fn finds_the_emulator_in_the_capabilities() {
+    let xml = "<domainCapabilities><path>/usr/bin/qemu-system-x86_64</path><domain>qemu</domain></domainCapabilities>";
+    assert_eq!(emulator(xml).unwrap(), "/usr/bin/qemu-system-x86_64");
+}
+
+proptest! {
+    #[test]
+    fn metadata_survives(generation: i64, boot: i64, request_id: Option<u128>) {
+        let request_id = request_id.map(|id| RequestId::from_uuid(Uuid::from_u128(id)));
+        let generation = Generation(generation);
+        let spec = DomainSpec { generation, boot, request_id, ..spec() };
+        let xml = domain(&spec, Acceleration::Tcg).unwrap();
+        let read = Metadata::parse(metadata_of(&xml)).unwrap();
+        prop_assert_eq!(read, Metadata { generation, boot, request_id });
+    }
+
+    #[test]
+    fn whatever_a_path_holds_is_carried_or_refused(name in any::<String>()) {
+        let mut spec = spec();
+        spec.seed = format!("/pool/{name}").into();
+        if let Ok(xml) = domain(&spec, Acceleration::Tcg) {
+            let [overlay, base] = [spec.root_disk.overlay, spec.root_disk.base];
+            prop_assert_eq!(sources(&xml), [overlay, base, spec.seed]);
+        }
+    }
+}
