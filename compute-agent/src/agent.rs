@@ -1,0 +1,143 @@
+//! The agent as a whole: what it remembers, and the tasks that it is made of.
+//!
+//! ```text
+//! feed ──► desired store ──► workers (one per instance) ──► hypervisor, storage
+//!                              ▲            │
+//!                 hypervisor events      outbox ──► sender ──► control plane
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock::SharedClock;
+use crate::control_plane::ControlPlane;
+use crate::desired::DesiredStore;
+use crate::desired::feed::Feed;
+use crate::host_storage::HostStorage;
+use crate::hypervisor::Hypervisor;
+use crate::inventory::LastInventory;
+use crate::reconcile::boots::Boots;
+use crate::reconcile::workers::Workers;
+use crate::reconcile::{Parts, Reconciler, Uninterrupted, events};
+use crate::report::Outbox;
+use crate::report::sender::Sender;
+use crate::session::Session;
+
+/// What a step under way may take to end when the agent is told to.
+const LAST_STEP: Duration = Duration::from_secs(10);
+
+/// QEMU, under a user of its own, passes through to the disks; what is beside them has folders of its own
+/// that nobody else may enter.
+const PASSABLE: u32 = 0o711;
+
+/// What the agent works with.
+pub struct Surroundings {
+    pub hypervisor: Arc<dyn Hypervisor>,
+    pub storage: Arc<dyn HostStorage>,
+    pub control_plane: Arc<dyn ControlPlane>,
+    pub clock: SharedClock,
+    /// The machine's current boot.
+    pub machine_boot: Uuid,
+}
+
+#[derive(Debug, Error)]
+pub enum StateError {
+    #[error("the state folder {folder} cannot be used")]
+    Unusable { folder: Utf8PathBuf, #[source] source: io::Error },
+    #[error("another agent uses the state folder {folder}")]
+    InUse { folder: Utf8PathBuf },
+}
+
+/// The folder with everything that the agent must not forget, held by one agent at a time.
+#[derive(Debug)]
+pub struct StateDir {
+    path: Utf8PathBuf,
+    /// Released by the kernel when the process ends, however it ends.
+    _lock: Flock<fs::File>,
+}
+
+impl StateDir {
+    /// Takes the folder, which is made when it is missing.
+    pub fn take(path: &Utf8Path) -> Result<Self, StateError> {
+        let unusable = |source| StateError::Unusable { folder: path.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(PASSABLE).create(path).map_err(unusable)?;
+        let file = fs::File::create(path.join("lock")).map_err(unusable)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(StateError::InUse { folder: path.to_owned() }),
+            Err((_, errno)) => Err(unusable(errno.into())),
+        }
+    }
+
+    pub fn path(&self) -> &Utf8Path {
+        &self.path
+    }
+}
+
+/// Runs until `stop` is cancelled. Domains are left as they are.
+pub async fn run(
+    state_dir: &StateDir,
+    surroundings: Surroundings,
+    stop: CancellationToken,
+) -> Result<(), StateError> {
+    let Surroundings { hypervisor, storage, control_plane, clock, machine_boot } = surroundings;
+    let unusable = |source| StateError::Unusable { folder: state_dir.path.clone(), source };
+    let desired = Arc::new(DesiredStore::open(state_dir.path.join("desired")).map_err(unusable)?);
+    let boots = Arc::new(Boots::open(state_dir.path.join("boots")).map_err(unusable)?);
+    let outbox = Arc::new(Outbox::open(state_dir.path.join("outbox")).map_err(unusable)?);
+
+    // Before the first look, so that nothing happens unseen between the two.
+    let hypervisor_events = hypervisor.events();
+    let reconciler = Arc::new(Reconciler::new(Parts {
+        desired: Arc::clone(&desired),
+        boots,
+        outbox: Arc::clone(&outbox),
+        hypervisor: Arc::clone(&hypervisor),
+        storage: Arc::clone(&storage),
+        control_plane: Arc::clone(&control_plane),
+        clock: Arc::clone(&clock),
+        machine_boot,
+        checkpoint: Arc::new(Uninterrupted),
+    }));
+    let workers = Workers::new(Arc::clone(&reconciler), clock, stop.clone());
+    let session = Arc::new(Session::default());
+    let feed = Feed {
+        control_plane: Arc::clone(&control_plane),
+        hypervisor,
+        storage,
+        desired: Arc::clone(&desired),
+        session: Arc::clone(&session),
+        reconciler: Arc::clone(&reconciler),
+        workers: workers.clone(),
+        inventory: LastInventory { file: state_dir.path.join("inventory.json"), machine_boot },
+    };
+    let sender = Sender {
+        control_plane,
+        session,
+        outbox,
+        desired,
+        reconciler: Arc::clone(&reconciler),
+        workers: workers.clone(),
+    };
+    tokio::select! {
+        () = feed.run() => {}
+        () = sender.run() => {}
+        () = events::watch(reconciler, workers.clone(), hypervisor_events) => {}
+        () = stop.cancelled() => {}
+    }
+    if tokio::time::timeout(LAST_STEP, workers.ended()).await.is_err() {
+        // Any step may be cut off: the next agent makes up for it.
+        tracing::warn!("a step was still under way");
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! A control plane in memory, as strict about sessions as the real one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use protocol::agent::{
+    DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, InstanceReport,
+    MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState, OpenSession, SessionOpened, Step, StepReport,
+};
+use protocol::{HostId, InstanceId, Revision, Sha256, TransferId};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::{ControlPlane, ControlPlaneError};
+use crate::host_storage::ByteStream;
+
+#[derive(Debug)]
+pub struct FakeControlPlane {
+    state: Mutex<State>,
+    /// Counts the changes, for whoever waits for one.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    epoch: i64,
+    revision: i64,
+    objects: BTreeMap<InstanceId, DesiredObject>,
+    transfers_asked: Vec<DesiredObject>,
+    blobs: HashMap<Sha256, Bytes>,
+    /// Blobs that are not sent before they are released.
+    held: Vec<Sha256>,
+    unreachable: bool,
+    reports: BTreeMap<InstanceId, InstanceReport>,
+    steps: Vec<StepReport>,
+    last_heartbeat: Option<Heartbeat>,
+    transfers: HashMap<TransferId, Vec<u8>>,
+    ask_for_everything: bool,
+}
+
+impl Default for FakeControlPlane {
+    fn default() -> Self {
+        Self { state: Mutex::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl FakeControlPlane {
+    pub fn want(&self, id: InstanceId, body: DesiredBody) {
+        self.change(|state| {
+            state.revision += 1;
+            state.objects.insert(id, DesiredObject { revision: Revision(state.revision), body });
+        });
+    }
+
+    /// As after the restore of an older database.
+    pub fn know_nothing_of(&self, id: InstanceId) {
+        self.change(|state| drop(state.objects.remove(&id)));
+    }
+
+    pub fn ask_for_serial_log(&self, transfer_id: TransferId, instance_id: InstanceId) {
+        self.change(|state| {
+            state.revision += 1;
+            let body = DesiredBody::SendSerialLog { transfer_id, instance_id, max_bytes: 1000 };
+            state.transfers_asked.push(DesiredObject { revision: Revision(state.revision), body });
+        });
+    }
+
+    pub fn store_blob(&self, sha256: Sha256, bytes: Bytes) {
+        self.change(|state| drop(state.blobs.insert(sha256, bytes)));
+    }
+
+    pub fn hold_blob(&self, sha256: Sha256) {
+        self.change(|state| state.held.push(sha256));
+    }
+
+    pub fn release_blobs(&self) {
+        self.change(|state| state.held.clear());
+    }
+
+    pub fn set_reachable(&self, reachable: bool) {
+        self.change(|state| state.unreachable = !reachable);
+    }
+
+    /// Another agent with the same identity opens a session.
+    pub fn take_session_over(&self) {
+        self.change(|state| state.epoch += 1);
+    }
+
+    pub fn ask_for_everything(&self) {
+        self.change(|state| {
+            state.reports.clear();
+            state.ask_for_everything = true;
+        });
+    }
+
+    pub fn epoch(&self) -> i64 {
+        self.lock().epoch
+    }
+
+    pub fn report(&self, id: InstanceId) -> Option<InstanceReport> {
+        self.lock().reports.get(&id).cloned()
+    }
+
+    pub fn state(&self, id: InstanceId) -> Option<ObservedState> {
+        self.report(id).map(|report| report.state)
+    }
+
+    /// The trail as it was told, in order, of all operations.
+    pub fn steps(&self) -> Vec<Step> {
+        self.lock().steps.iter().map(|step| step.step).collect()
+    }
+
+    pub fn transfer(&self, id: TransferId) -> Option<Vec<u8>> {
+        self.lock().transfers.get(&id).cloned()
+    }
+
+    /// Something of the last heartbeat.
+    pub fn heartbeat<T>(&self, read: impl FnOnce(&Heartbeat) -> T) -> Option<T> {
+        self.lock().last_heartbeat.as_ref().map(read)
+    }
+
+    /// Returns when `condition` holds; panics when that takes longer than a patient person would wait.
+    pub async fn wait_for(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let mut changes = self.changes.subscribe();
+        let met = async {
+            while !condition(self) {
+                changes.changed().await.unwrap();
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(20), met).await.is_ok(), "never happened: {what}");
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reached(&self, call: &'static str) -> Result<MutexGuard<'_, State>, ControlPlaneError> {
+        let state = self.lock();
+        if state.unreachable {
+            Err(ControlPlaneError::Unreachable { call, source: "cut off".into() })
+        } else {
+            Ok(state)
+        }
+    }
+
+    fn in_session(&self, call: &'static str, epoch: Epoch) -> Result<MutexGuard<'_, State>, ControlPlaneError> {
+        let state = self.reached(call)?;
+        if state.epoch == epoch.0 { Ok(state) } else { Err(ControlPlaneError::StaleEpoch) }
+    }
+}
+
+impl State {
+    fn page(&self, after: Revision) -> Option<DesiredPage> {
+        let mut objects: Vec<_> =
+            self.objects.values().chain(&self.transfers_asked).filter(|o| o.revision > after).cloned().collect();
+        objects.sort_by_key(|object| object.revision);
+        let complete = after == Revision(0);
+        (complete || !objects.is_empty()).then_some(DesiredPage {
+            revision: Revision(self.revision.max(1)),
+            complete,
+            objects,
+        })
+    }
+}
+
+#[async_trait]
+impl ControlPlane for FakeControlPlane {
+    async fn open_session(&self, _: &OpenSession) -> Result<SessionOpened, ControlPlaneError> {
+        let epoch = {
+            let mut state = self.reached("the session")?;
+            state.epoch += 1;
+            state.epoch
+        };
+        self.changes.send_modify(|count| *count += 1);
+        let host_id = HostId::from(Uuid::nil());
+        Ok(SessionOpened { host_id, epoch: Epoch(epoch), heartbeat_seconds: 1 })
+    }
+
+    async fn desired(&self, query: &DesiredQuery) -> Result<DesiredPage, ControlPlaneError> {
+        let mut changes = self.changes.subscribe();
+        let poll = async {
+            loop {
+                changes.borrow_and_update();
+                if let Some(page) = self.in_session("the desired state", query.epoch)?.page(query.after) {
+                    return Ok(page);
+                }
+                changes.changed().await.unwrap();
+            }
+        };
+        let nothing = DesiredPage { revision: query.after, complete: false, objects: Vec::new() };
+        tokio::time::timeout(Duration::from_secs(query.wait_seconds.into()), poll).await.unwrap_or(Ok(nothing))
+    }
+
+    async fn observed(&self, batch: &ObservedBatch) -> Result<ObservedAccepted, ControlPlaneError> {
+        assert!(batch.reports.len() <= MAX_REPORTS);
+        drop(self.in_session("the reports", batch.epoch)?);
+        self.change(|state| {
+            for report in &batch.reports {
+                state.steps.extend(report.steps.iter().cloned());
+                state.reports.insert(report.id, InstanceReport { steps: Vec::new(), ..report.clone() });
+            }
+        });
+        Ok(ObservedAccepted { ignored: Vec::new() })
+    }
+
+    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, ControlPlaneError> {
+        drop(self.in_session("the heartbeat", heartbeat.epoch)?);
+        let mut report_all = false;
+        self.change(|state| {
+            report_all = std::mem::take(&mut state.ask_for_everything);
+            state.last_heartbeat = Some(Heartbeat {
+                epoch: heartbeat.epoch,
+                hypervisor: heartbeat.hypervisor.clone(),
+                observed_digest: heartbeat.observed_digest,
+                quarantined: heartbeat.quarantined,
+            });
+        });
+        Ok(HeartbeatReply { report_all })
+    }
+
+    async fn blob(&self, sha256: Sha256) -> Result<ByteStream, ControlPlaneError> {
+        let mut changes = self.changes.subscribe();
+        changes.wait_for(|_| !self.lock().held.contains(&sha256)).await.unwrap();
+        let gone = ControlPlaneError::Refused { call: "the image", status: 404, code: "not_found".to_owned() };
+        let bytes = self.reached("the image")?.blobs.get(&sha256).cloned().ok_or(gone)?;
+        Ok(stream::iter([Ok(bytes)]).boxed())
+    }
+
+    async fn transfer(&self, id: TransferId, epoch: Epoch, bytes: Vec<u8>) -> Result<(), ControlPlaneError> {
+        drop(self.in_session("the transfer", epoch)?);
+        self.change(|state| drop(state.transfers.insert(id, bytes)));
+        Ok(())
+    }
+}
+
+/// For those who only need somebody to be there.
+impl FakeControlPlane {
+    pub fn with_blob(sha256: Sha256, bytes: Bytes) -> Arc<Self> {
+        let fake = Self::default();
+        fake.store_blob(sha256, bytes);
+        Arc::new(fake)
+    }
+}

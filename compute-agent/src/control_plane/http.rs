@@ -1,0 +1,167 @@
+//! The control plane over HTTPS.
+
+use std::io;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt};
+use protocol::agent::{
+    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ObservedAccepted, ObservedBatch, OpenSession,
+    RenewRequest, RenewResponse, SessionOpened,
+};
+use protocol::{Sha256, TransferId};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{ControlPlane, ControlPlaneError};
+use crate::host_storage::ByteStream;
+use crate::identity::{Endpoint, Identity, IdentityError, tls};
+
+/// For everything that is answered at once.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// What a long poll may take beyond its wait.
+const GRACE: Duration = Duration::from_secs(10);
+/// The part of a refusal that is read.
+const MAX_PROBLEM_BYTES: usize = 16 * 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub struct HttpControlPlane {
+    endpoint: Endpoint,
+    base_url: String,
+    client: RwLock<Client>,
+}
+
+/// The part of an RFC 9457 document that decides anything.
+#[derive(Debug, Deserialize)]
+struct Problem {
+    code: String,
+}
+
+impl HttpControlPlane {
+    pub fn new(identity: &Identity) -> Result<Self, IdentityError> {
+        let endpoint = identity.membership.control_plane.clone();
+        let client = tls::client(&endpoint, tls::mutual(identity)?)?;
+        Ok(Self { base_url: endpoint.base_url(), endpoint, client: RwLock::new(client) })
+    }
+
+    /// New connections present this identity's certificate.
+    pub fn use_identity(&self, identity: &Identity) -> Result<(), IdentityError> {
+        let client = tls::client(&self.endpoint, tls::mutual(identity)?)?;
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        Ok(())
+    }
+
+    pub async fn renew(&self, request: &RenewRequest) -> Result<RenewResponse, ControlPlaneError> {
+        self.post("the renewal", "/agent/v1/renew", request).await
+    }
+
+    fn client(&self) -> Client {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base_url)
+    }
+
+    async fn post<Q: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        call: &'static str,
+        path: &str,
+        body: &Q,
+    ) -> Result<A, ControlPlaneError> {
+        post(&self.client(), &self.base_url, call, path, body).await
+    }
+}
+
+/// One JSON call.
+pub(crate) async fn post<Q: Serialize + Sync, A: DeserializeOwned>(
+    client: &Client,
+    base_url: &str,
+    call: &'static str,
+    path: &str,
+    body: &Q,
+) -> Result<A, ControlPlaneError> {
+    let request = client.post(format!("{base_url}{path}")).timeout(TIMEOUT).json(body);
+    answer(call, send(call, request).await?).await
+}
+
+/// Sends; whatever is not a success is an error.
+async fn send(call: &'static str, request: RequestBuilder) -> Result<Response, ControlPlaneError> {
+    let response = request.send().await.map_err(|error| unreachable(call, error))?;
+    if response.status().is_success() { Ok(response) } else { Err(refusal(call, response).await) }
+}
+
+async fn answer<A: DeserializeOwned>(call: &'static str, response: Response) -> Result<A, ControlPlaneError> {
+    let bytes = response.bytes().await.map_err(|error| unreachable(call, error))?;
+    serde_json::from_slice(&bytes).map_err(|error| ControlPlaneError::Malformed { call, source: error.into() })
+}
+
+async fn refusal(call: &'static str, response: Response) -> ControlPlaneError {
+    let status = response.status();
+    let code = problem_code(response).await.unwrap_or_default();
+    if status == StatusCode::CONFLICT && code == "stale_epoch" {
+        ControlPlaneError::StaleEpoch
+    } else {
+        ControlPlaneError::Refused { call, status: status.as_u16(), code }
+    }
+}
+
+async fn problem_code(response: Response) -> Option<String> {
+    let mut body = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        body.extend_from_slice(&chunk.ok()?);
+        if body.len() > MAX_PROBLEM_BYTES {
+            return None;
+        }
+    }
+    serde_json::from_slice(&body).ok().map(|problem: Problem| problem.code)
+}
+
+/// The URL is the same for all, and the cause says the rest.
+fn unreachable(call: &'static str, error: reqwest::Error) -> ControlPlaneError {
+    ControlPlaneError::Unreachable { call, source: error.without_url().into() }
+}
+
+#[async_trait]
+impl ControlPlane for HttpControlPlane {
+    async fn open_session(&self, request: &OpenSession) -> Result<SessionOpened, ControlPlaneError> {
+        self.post("the session", "/agent/v1/sessions", request).await
+    }
+
+    async fn desired(&self, query: &DesiredQuery) -> Result<DesiredPage, ControlPlaneError> {
+        let call = "the desired state";
+        let timeout = Duration::from_secs(query.wait_seconds.into()) + GRACE;
+        let request = self.client().get(self.url("/agent/v1/desired")).query(query).timeout(timeout);
+        answer(call, send(call, request).await?).await
+    }
+
+    async fn observed(&self, batch: &ObservedBatch) -> Result<ObservedAccepted, ControlPlaneError> {
+        self.post("the reports", "/agent/v1/observed", batch).await
+    }
+
+    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, ControlPlaneError> {
+        self.post("the heartbeat", "/agent/v1/heartbeat", heartbeat).await
+    }
+
+    async fn blob(&self, sha256: Sha256) -> Result<ByteStream, ControlPlaneError> {
+        // No limit in all: an image may be large and the line slow. Silence is limited by the client.
+        let request = self.client().get(self.url(&format!("/agent/v1/blobs/{sha256}")));
+        let response = send("the image", request).await?;
+        Ok(response.bytes_stream().map_err(|error| io::Error::other(error.without_url())).boxed())
+    }
+
+    async fn transfer(&self, id: TransferId, epoch: Epoch, bytes: Vec<u8>) -> Result<(), ControlPlaneError> {
+        let request = self
+            .client()
+            .post(self.url(&format!("/agent/v1/transfers/{id}")))
+            .query(&[("epoch", epoch.0)])
+            .header("content-type", "application/octet-stream")
+            .timeout(TIMEOUT)
+            .body(bytes);
+        send("the transfer", request).await.map(drop)
+    }
+}

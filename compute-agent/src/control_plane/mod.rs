@@ -1,0 +1,55 @@
+//! The control plane as the agent sees it: a few calls, always made by the agent.
+
+#[cfg(test)]
+pub mod fake;
+pub mod http;
+
+use async_trait::async_trait;
+use protocol::agent::{
+    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ObservedAccepted, ObservedBatch, OpenSession,
+    SessionOpened,
+};
+use protocol::{Sha256, TransferId};
+use thiserror::Error;
+
+use crate::host_storage::{BoxError, ByteStream};
+
+/// Everything but joining and renewing, which belong to [`crate::identity`].
+#[async_trait]
+pub trait ControlPlane: Send + Sync + 'static {
+    async fn open_session(&self, request: &OpenSession) -> Result<SessionOpened, ControlPlaneError>;
+
+    /// Long-polls the desired feed.
+    async fn desired(&self, query: &DesiredQuery) -> Result<DesiredPage, ControlPlaneError>;
+
+    async fn observed(&self, batch: &ObservedBatch) -> Result<ObservedAccepted, ControlPlaneError>;
+
+    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, ControlPlaneError>;
+
+    /// The bytes of a stored image.
+    async fn blob(&self, sha256: Sha256) -> Result<ByteStream, ControlPlaneError>;
+
+    /// Answers what the feed asked to be sent.
+    async fn transfer(&self, id: TransferId, epoch: Epoch, bytes: Vec<u8>) -> Result<(), ControlPlaneError>;
+}
+
+#[derive(Debug, Error)]
+pub enum ControlPlaneError {
+    /// No answer: nothing is known about what the request did.
+    #[error("the control plane did not answer {call}")]
+    Unreachable { call: &'static str, #[source] source: BoxError },
+    /// Another agent with this host's identity has opened a session.
+    #[error("the session is no longer the newest of this host")]
+    StaleEpoch,
+    #[error("the control plane refused {call} with status {status}, code {code}")]
+    Refused { call: &'static str, status: u16, code: String },
+    #[error("the control plane answered {call} with something else than the protocol says")]
+    Malformed { call: &'static str, #[source] source: BoxError },
+}
+
+impl ControlPlaneError {
+    /// Whether what was asked about is no longer there.
+    pub const fn is_gone(&self) -> bool {
+        matches!(self, Self::Refused { status: 404 | 410, .. })
+    }
+}

@@ -1,0 +1,251 @@
+//! Following the desired feed: a session, then one long poll after the other.
+//!
+//! A network that fails is waited for, and the host goes on with the last desired state. A session that
+//! somebody else took over is another matter: two agents have one identity, so this one stops acting and
+//! takes the session back ever more slowly, lest the two fight.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::agent::{
+    DesiredBody, DesiredPage, DesiredQuery, Epoch, Inventory, MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, OpenSession,
+    PROTOCOL_VERSION,
+};
+use protocol::{InstanceId, Revision, TransferId};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::DesiredStore;
+use crate::backoff::Backoff;
+use crate::control_plane::{ControlPlane, ControlPlaneError};
+use crate::durable::off_thread;
+use crate::host_storage::HostStorage;
+use crate::hypervisor::{Hypervisor, HypervisorError};
+use crate::inventory::LastInventory;
+use crate::reconcile::Reconciler;
+use crate::reconcile::workers::Workers;
+use crate::session::Session;
+
+/// Pauses while the control plane does not answer.
+const UNREACHABLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Pauses before a session is taken back.
+const CONTESTED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// A session that lasted this long was not fought over.
+const UNCONTESTED: Duration = Duration::from_secs(600);
+/// How long the first answer may take before the host goes by the last desired state.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
+/// An empty answer that comes sooner than this was not held open; asking again at once would be a flood.
+const HELD_OPEN: Duration = Duration::from_millis(200);
+const PARALLEL_TRANSFERS: usize = 4;
+
+/// See the module.
+pub struct Feed {
+    pub control_plane: Arc<dyn ControlPlane>,
+    pub hypervisor: Arc<dyn Hypervisor>,
+    pub storage: Arc<dyn HostStorage>,
+    pub desired: Arc<DesiredStore>,
+    pub session: Arc<Session>,
+    pub reconciler: Arc<Reconciler>,
+    pub workers: Workers,
+    pub inventory: LastInventory,
+}
+
+#[derive(Debug, Error)]
+enum OpenError {
+    #[error("the host could not be inspected")]
+    Inventory(#[source] HypervisorError),
+    #[error("no session could be opened")]
+    Session(#[source] ControlPlaneError),
+}
+
+impl Feed {
+    /// Runs until it is dropped.
+    pub async fn run(self) {
+        let mut unreachable = Backoff::new(UNREACHABLE.0, UNREACHABLE.1);
+        let mut contested = Backoff::new(CONTESTED.0, CONTESTED.1);
+        let mut patience = std::pin::pin!(tokio::time::sleep(FIRST_ANSWER));
+        let mut patience_is_over = false;
+        let mut another_acts = false;
+        let transfers = Arc::new(Transfers::default());
+        loop {
+            let opened = {
+                let mut opening = std::pin::pin!(self.open());
+                tokio::select! {
+                    opened = &mut opening => opened,
+                    () = &mut patience, if !patience_is_over => {
+                        patience_is_over = true;
+                        tracing::warn!("no answer yet: going by the last desired state");
+                        self.reconciler.set_acting(!another_acts);
+                        opening.await
+                    }
+                }
+            };
+            let epoch = match opened {
+                Ok(epoch) => epoch,
+                Err(error) => {
+                    tracing::warn!(error = %crate::chain(&error), "going by the last desired state");
+                    self.reconciler.set_acting(!another_acts);
+                    tokio::time::sleep(unreachable.next()).await;
+                    continue;
+                }
+            };
+            unreachable.reset();
+            let since = Instant::now();
+            self.follow(epoch, &transfers).await;
+            self.session.lost(epoch);
+            self.reconciler.set_acting(false);
+            another_acts = true;
+            if since.elapsed() > UNCONTESTED {
+                contested.reset();
+            }
+            let pause = contested.next();
+            tracing::error!(
+                ?epoch,
+                ?pause,
+                "another agent with this host's identity has taken over the session; is the state folder in use twice?"
+            );
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn open(&self) -> Result<Epoch, OpenError> {
+        let request = OpenSession {
+            protocol_version: PROTOCOL_VERSION,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            inventory: self.inspect().await.map_err(OpenError::Inventory)?,
+        };
+        let opened = self.control_plane.open_session(&request).await.map_err(OpenError::Session)?;
+        tracing::info!(host = %opened.host_id, epoch = opened.epoch.0, "session opened");
+        self.session.opened(&opened);
+        Ok(opened.epoch)
+    }
+
+    /// What the host offers; what it last offered while the hypervisor is away.
+    async fn inspect(&self) -> Result<Inventory, HypervisorError> {
+        match self.hypervisor.inventory().await {
+            Ok(inventory) => {
+                self.inventory.keep(&inventory).await;
+                Ok(inventory)
+            }
+            Err(error) => {
+                self.reconciler.view.set_blind(&error);
+                self.inventory.last().await.ok_or(error)
+            }
+        }
+    }
+
+    /// Polls until the session is lost.
+    async fn follow(&self, epoch: Epoch, transfers: &Arc<Transfers>) {
+        let mut backoff = Backoff::new(UNREACHABLE.0, UNREACHABLE.1);
+        let mut query = DesiredQuery { epoch, after: Revision(0), wait_seconds: MAX_WAIT_SECONDS };
+        loop {
+            let asked = Instant::now();
+            let page = tokio::select! {
+                page = self.control_plane.desired(&query) => page,
+                () = self.session.until_lost(epoch) => return,
+            };
+            match page {
+                Ok(page) => {
+                    let page = Arc::new(page);
+                    if let Err(error) = self.take(epoch, &page, transfers).await {
+                        tracing::error!(%error, "the desired state could not be written down");
+                        tokio::time::sleep(backoff.next()).await;
+                        continue;
+                    }
+                    backoff.reset();
+                    self.reconciler.set_acting(true);
+                    query.after = page.revision;
+                    if page.objects.is_empty() && asked.elapsed() < HELD_OPEN {
+                        tokio::time::sleep(HELD_OPEN).await;
+                    }
+                }
+                Err(ControlPlaneError::StaleEpoch) => return,
+                Err(error) => {
+                    tracing::warn!(error = %crate::chain(&error), "no word about the desired state");
+                    tokio::time::sleep(backoff.next()).await;
+                }
+            }
+        }
+    }
+
+    /// INVARIANT: a wish is on disk before anything is done about it.
+    async fn take(
+        &self,
+        epoch: Epoch,
+        page: &Arc<DesiredPage>,
+        transfers: &Arc<Transfers>,
+    ) -> std::io::Result<()> {
+        let (desired, wishes) = (Arc::clone(&self.desired), Arc::clone(page));
+        let changed = off_thread(move || desired.take(&wishes)).await?;
+        if page.complete {
+            self.workers.nudge_all();
+        }
+        changed.into_iter().for_each(|id| self.workers.nudge(id));
+        for object in &page.objects {
+            if let DesiredBody::SendSerialLog { transfer_id, instance_id, max_bytes } = object.body {
+                self.send_serial_log(epoch, transfer_id, instance_id, max_bytes, transfers);
+            }
+        }
+        Ok(())
+    }
+
+    fn send_serial_log(
+        &self,
+        epoch: Epoch,
+        transfer: TransferId,
+        instance: InstanceId,
+        max_bytes: u32,
+        transfers: &Arc<Transfers>,
+    ) {
+        if !transfers.begin(transfer) {
+            return;
+        }
+        let (storage, control_plane) = (Arc::clone(&self.storage), Arc::clone(&self.control_plane));
+        let transfers = Arc::clone(transfers);
+        let max_bytes = usize::try_from(max_bytes).map_or(MAX_SERIAL_LOG_BYTES, |max| max.min(MAX_SERIAL_LOG_BYTES));
+        tokio::spawn(async move {
+            let _turn = transfers.turns.acquire().await;
+            match storage.serial_tail(instance, max_bytes).await {
+                Ok(log) => match control_plane.transfer(transfer, epoch, log).await {
+                    // Whoever asked has gone.
+                    Ok(()) => {}
+                    Err(error) if error.is_gone() => {}
+                    Err(error) => {
+                        tracing::warn!(%instance, error = %crate::chain(&error), "serial log not sent");
+                    }
+                },
+                Err(error) => tracing::warn!(%instance, error = %crate::chain(&error), "serial log not read"),
+            }
+            transfers.end(transfer);
+        });
+    }
+}
+
+/// The transfers under way: each is sent once, a few at a time.
+struct Transfers {
+    turns: Semaphore,
+    underway: std::sync::Mutex<HashSet<TransferId>>,
+}
+
+impl Default for Transfers {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(PARALLEL_TRANSFERS), underway: std::sync::Mutex::default() }
+    }
+}
+
+impl Transfers {
+    /// False when it is being sent already.
+    fn begin(&self, transfer: TransferId) -> bool {
+        self.lock().insert(transfer)
+    }
+
+    fn end(&self, transfer: TransferId) {
+        self.lock().remove(&transfer);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<TransferId>> {
+        self.underway.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,208 @@
+//! The last desired state, on disk before anything is done about it.
+//!
+//! One file per instance. The store refuses what is older than what it has, and a deletion is final: no
+//! later word about that instance starts it again. What a complete page does not name is *unknown* to the
+//! control plane; it is set aside (left as it is, and counted), because an unknown instance is more likely
+//! a restored database than an order to destroy.
+
+pub mod feed;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use protocol::agent::{DesiredBody, DesiredPage, ImageSource, InstanceSpec};
+use protocol::{Generation, InstanceId, OperationId};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::sync::watch;
+
+use crate::durable;
+
+/// What is wanted of one instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "wanted", rename_all = "snake_case")]
+pub enum Wanted {
+    Instance(Box<InstanceSpec>),
+    Deleted { id: InstanceId, generation: Generation, operation_id: Option<OperationId> },
+}
+
+impl Wanted {
+    pub fn id(&self) -> InstanceId {
+        match self {
+            Self::Instance(spec) => spec.id,
+            Self::Deleted { id, .. } => *id,
+        }
+    }
+
+    pub fn generation(&self) -> Generation {
+        match self {
+            Self::Instance(spec) => spec.generation,
+            Self::Deleted { generation, .. } => *generation,
+        }
+    }
+
+    /// The operation whose trail the steps belong to.
+    pub fn operation_id(&self) -> Option<OperationId> {
+        match self {
+            Self::Instance(spec) => spec.operation_id,
+            Self::Deleted { operation_id, .. } => *operation_id,
+        }
+    }
+
+    pub fn image(&self) -> Option<&ImageSource> {
+        match self {
+            Self::Instance(spec) => Some(&spec.root_disk.image),
+            Self::Deleted { .. } => None,
+        }
+    }
+
+    fn from_body(body: &DesiredBody) -> Option<Self> {
+        match body {
+            DesiredBody::Instance(spec) => Some(Self::Instance(spec.clone())),
+            &DesiredBody::DeleteInstance { id, generation, operation_id } => {
+                Some(Self::Deleted { id, generation, operation_id })
+            }
+            DesiredBody::SendSerialLog { .. } => None,
+        }
+    }
+}
+
+/// Something is wanted of an instance, unless the control plane no longer knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    /// Unknown to the control plane: do nothing.
+    #[serde(default)]
+    set_aside: bool,
+    #[serde(serialize_with = "serialize_shared", deserialize_with = "deserialize_shared")]
+    wanted: Arc<Wanted>,
+}
+
+fn serialize_shared<S: Serializer>(wanted: &Arc<Wanted>, serializer: S) -> Result<S::Ok, S::Error> {
+    wanted.as_ref().serialize(serializer)
+}
+
+fn deserialize_shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Wanted>, D::Error> {
+    Wanted::deserialize(deserializer).map(Arc::new)
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct DesiredStore {
+    folder: Utf8PathBuf,
+    entries: Mutex<HashMap<InstanceId, Entry>>,
+    /// Counts the changes.
+    changes: watch::Sender<u64>,
+}
+
+impl DesiredStore {
+    /// Opens the store in `folder`, which is made when it is missing.
+    pub fn open(folder: Utf8PathBuf) -> io::Result<Self> {
+        durable::make_folder(&folder)?;
+        let entries = durable::read_json_folder(&folder)?.into_iter().collect();
+        Ok(Self { folder, entries: Mutex::new(entries), changes: watch::Sender::new(0) })
+    }
+
+    /// What is wanted of an instance; `None` when nothing is, or nobody knows.
+    pub fn get(&self, id: InstanceId) -> Option<Arc<Wanted>> {
+        self.lock().get(&id).filter(|entry| !entry.set_aside).map(|entry| Arc::clone(&entry.wanted))
+    }
+
+    /// Every instance of which something is wanted.
+    pub fn ids(&self) -> Vec<InstanceId> {
+        self.lock().iter().filter(|(_, entry)| !entry.set_aside).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes a page in. When this returns, it is on disk; the instances whose wishes changed are named.
+    pub fn take(&self, page: &DesiredPage) -> io::Result<Vec<InstanceId>> {
+        let changes = changes(&self.lock(), page);
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut files = Vec::with_capacity(changes.len());
+        for (id, entry) in &changes {
+            files.push((file_name(*id), serde_json::to_vec(entry)?));
+        }
+        durable::write_all(&self.folder, files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))?;
+        let changed = changes.keys().copied().collect();
+        self.lock().extend(changes);
+        self.changes.send_modify(|count| *count += 1);
+        Ok(changed)
+    }
+
+    /// Forgets a deletion that is done and acknowledged. False when something else is wanted by now.
+    pub fn forget_deleted(&self, id: InstanceId, acknowledged: Generation) -> io::Result<bool> {
+        let done = |entry: &Entry| match *entry.wanted {
+            Wanted::Deleted { generation, .. } => generation == acknowledged,
+            Wanted::Instance(_) => false,
+        };
+        if !self.lock().get(&id).is_some_and(done) {
+            return Ok(false);
+        }
+        durable::remove(&path(&self.folder, id))?;
+        self.lock().remove(&id);
+        self.changes.send_modify(|count| *count += 1);
+        Ok(true)
+    }
+
+    /// Returns when something else than `wanted` is wanted of its instance.
+    pub async fn superseded(&self, wanted: &Arc<Wanted>) {
+        let mut changes = self.changes.subscribe();
+        // The sender lives in `self`, so the channel cannot be closed.
+        while self.get(wanted.id()).is_some_and(|now| Arc::ptr_eq(&now, wanted)) && changes.changed().await.is_ok() {
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<InstanceId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn file_name(id: InstanceId) -> String {
+    format!("{id}.json")
+}
+
+fn path(folder: &Utf8Path, id: InstanceId) -> Utf8PathBuf {
+    folder.join(file_name(id))
+}
+
+/// The entries that a page changes.
+fn changes(entries: &HashMap<InstanceId, Entry>, page: &DesiredPage) -> HashMap<InstanceId, Entry> {
+    let mut changes: HashMap<InstanceId, Entry> = HashMap::new();
+    let mut named = HashSet::new();
+    for wanted in page.objects.iter().filter_map(|object| Wanted::from_body(&object.body)) {
+        let id = wanted.id();
+        named.insert(id);
+        let known = changes.get(&id).or_else(|| entries.get(&id));
+        if let Some(refusal) = known.and_then(|known| refusal(&known.wanted, &wanted)) {
+            tracing::warn!(instance = %id, generation = %wanted.generation(), refusal, "desired state refused");
+            continue;
+        }
+        if known.is_none_or(|known| known.set_aside || *known.wanted != wanted) {
+            changes.insert(id, Entry { set_aside: false, wanted: Arc::new(wanted) });
+        }
+    }
+    if page.complete {
+        for (id, entry) in entries.iter().filter(|(id, entry)| !named.contains(*id) && may_be_set_aside(entry)) {
+            tracing::warn!(instance = %id, "unknown to the control plane: set aside, left as it is");
+            changes.insert(*id, Entry { set_aside: true, wanted: Arc::clone(&entry.wanted) });
+        }
+    }
+    changes
+}
+
+/// INVARIANT: a generation never goes back, and a deletion is never taken back.
+fn refusal(known: &Wanted, new: &Wanted) -> Option<&'static str> {
+    match (known, new) {
+        (Wanted::Deleted { .. }, Wanted::Instance(_)) => Some("it was deleted"),
+        _ if new.generation() < known.generation() => Some("a newer generation has been seen"),
+        _ => None,
+    }
+}
+
+/// A recorded deletion is carried out even when the control plane has forgotten it in the meantime.
+fn may_be_set_aside(entry: &Entry) -> bool {
+    !entry.set_aside && matches!(*entry.wanted, Wanted::Instance(_))
+}

@@ -1,0 +1,254 @@
+//! A hypervisor that runs nothing, and is as strict as the real one.
+//!
+//! Thousands of hosts of it fit into one machine, speaking the real protocol. It refuses what libvirt
+//! refuses (a second domain for an instance, the destruction of none), loses its domains at
+//! [`Simulated::reboot_machine`], goes away and comes back, fails on demand, and counts every start, so a
+//! test can prove that no boot ran twice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use protocol::agent::{Acceleration, Architecture, Inventory};
+use protocol::{InstanceId, MemoryMib, SizeGib};
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use super::{Domain, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError};
+
+/// Events that a slow receiver may fall behind before it has to look again.
+const EVENT_BUFFER: usize = 1024;
+
+/// The machine that is pretended.
+#[derive(Debug, Clone)]
+pub struct SimulatedMachine {
+    pub cpus: u32,
+    pub memory_mib: MemoryMib,
+    pub disk_gib: SizeGib,
+    pub boot_id: Uuid,
+    /// How long [`Hypervisor::create`] takes.
+    pub create_latency: Duration,
+    /// Whether guests obey the power button.
+    pub guests_obey_power_button: bool,
+}
+
+impl SimulatedMachine {
+    /// 16 processors, 64 GiB of memory, 1 TiB of disk, obedient guests.
+    pub fn new(boot_id: Uuid) -> Self {
+        Self {
+            cpus: 16,
+            memory_mib: MemoryMib(64 * 1024),
+            disk_gib: SizeGib(1024),
+            boot_id,
+            create_latency: Duration::ZERO,
+            guests_obey_power_button: true,
+        }
+    }
+}
+
+/// The calls that can be made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    Create,
+    PressPowerButton,
+    Destroy,
+}
+
+impl Call {
+    const fn attempted(self) -> &'static str {
+        match self {
+            Self::Create => "start the domain",
+            Self::PressPowerButton => "press the power button",
+            Self::Destroy => "cut the power",
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Simulated {
+    state: Mutex<State>,
+    events: broadcast::Sender<Event>,
+}
+
+#[derive(Debug)]
+struct State {
+    machine: SimulatedMachine,
+    domains: BTreeMap<InstanceId, Domain>,
+    starts: HashMap<(InstanceId, i64), u32>,
+    presses: HashMap<InstanceId, u32>,
+    failures: HashMap<Call, u32>,
+    reachable: bool,
+}
+
+impl Simulated {
+    pub fn new(machine: SimulatedMachine) -> Self {
+        let state = State {
+            machine,
+            domains: BTreeMap::new(),
+            starts: HashMap::new(),
+            presses: HashMap::new(),
+            failures: HashMap::new(),
+            reachable: true,
+        };
+        Self { state: Mutex::new(state), events: broadcast::Sender::new(EVENT_BUFFER) }
+    }
+
+    /// The guest powers itself off. False when there is no domain.
+    pub fn guest_shutdown(&self, id: InstanceId) -> bool {
+        self.end(id, EndCause::GuestShutdown)
+    }
+
+    /// QEMU dies. False when there is no domain.
+    pub fn crash(&self, id: InstanceId) -> bool {
+        self.end(id, EndCause::Crashed)
+    }
+
+    /// A domain ends and the event about it is lost. False when there is no domain.
+    pub fn vanish(&self, id: InstanceId) -> bool {
+        self.lock().domains.remove(&id).is_some()
+    }
+
+    /// The machine goes down hard and comes up again: no domain is left and nobody says why.
+    pub fn reboot_machine(&self, boot_id: Uuid) {
+        let mut state = self.lock();
+        state.domains.clear();
+        state.machine.boot_id = boot_id;
+    }
+
+    /// Breaks or restores the connection; domains run on meanwhile.
+    pub fn set_reachable(&self, reachable: bool) {
+        self.lock().reachable = reachable;
+        self.emit(if reachable { Event::Connected } else { Event::Disconnected });
+    }
+
+    /// Whether guests obey the power button from now on.
+    pub fn set_guests_obey_power_button(&self, obey: bool) {
+        self.lock().machine.guests_obey_power_button = obey;
+    }
+
+    /// The next `times` calls of that kind are refused.
+    pub fn fail_next(&self, call: Call, times: u32) {
+        self.lock().failures.insert(call, times);
+    }
+
+    /// How often that boot of the instance was started.
+    pub fn starts(&self, id: InstanceId, boot: i64) -> u32 {
+        self.lock().starts.get(&(id, boot)).copied().unwrap_or(0)
+    }
+
+    /// How often the instance's power button was pressed.
+    pub fn presses(&self, id: InstanceId) -> u32 {
+        self.lock().presses.get(&id).copied().unwrap_or(0)
+    }
+
+    fn end(&self, id: InstanceId, why: EndCause) -> bool {
+        let had = self.lock().domains.remove(&id).is_some();
+        if had {
+            self.emit(Event::Ended { id, why });
+        }
+        had
+    }
+
+    fn emit(&self, event: Event) {
+        // Nobody listening is no error: the agent may not have started yet.
+        let _ = self.events.send(event);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reached(&self) -> Result<MutexGuard<'_, State>, HypervisorError> {
+        let state = self.lock();
+        if state.reachable {
+            Ok(state)
+        } else {
+            let source = io::Error::new(io::ErrorKind::ConnectionRefused, "simulated: not reachable");
+            Err(HypervisorError::Unreachable(Box::new(source)))
+        }
+    }
+}
+
+impl State {
+    fn fail_if_asked(&mut self, call: Call) -> Result<(), HypervisorError> {
+        match self.failures.get_mut(&call) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                let source = io::Error::other("simulated: refused on demand");
+                Err(HypervisorError::Refused { attempted: call.attempted(), source: Box::new(source) })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Simulated {
+    async fn inventory(&self) -> Result<Inventory, HypervisorError> {
+        let state = self.reached()?;
+        Ok(Inventory {
+            cpus: state.machine.cpus,
+            memory_mib: state.machine.memory_mib,
+            disk_gib: state.machine.disk_gib,
+            cpu_model: "simulated".to_owned(),
+            hypervisor: "simulated".to_owned(),
+            acceleration: Acceleration::Simulated,
+            acceleration_detail: "no guest runs on this host".to_owned(),
+            architectures: vec![Architecture::X86_64, Architecture::Aarch64, Architecture::Riscv64],
+            boot_id: state.machine.boot_id,
+        })
+    }
+
+    async fn domains(&self) -> Result<Vec<Domain>, HypervisorError> {
+        Ok(self.reached()?.domains.values().cloned().collect())
+    }
+
+    async fn create(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        let latency = self.reached()?.machine.create_latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        let id = spec.id;
+        {
+            let mut state = self.reached()?;
+            state.fail_if_asked(Call::Create)?;
+            if state.domains.contains_key(&id) {
+                return Err(HypervisorError::Exists(id));
+            }
+            let domain =
+                Domain { id, generation: spec.generation, boot: spec.boot, state: DomainState::Running };
+            state.domains.insert(id, domain);
+            *state.starts.entry((id, spec.boot)).or_default() += 1;
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
+    }
+
+    async fn press_power_button(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let obeys = {
+            let mut state = self.reached()?;
+            state.fail_if_asked(Call::PressPowerButton)?;
+            if !state.domains.contains_key(&id) {
+                return Err(HypervisorError::NotFound(id));
+            }
+            *state.presses.entry(id).or_default() += 1;
+            state.machine.guests_obey_power_button
+        };
+        if obeys {
+            self.end(id, EndCause::GuestShutdown);
+        }
+        Ok(())
+    }
+
+    async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.reached()?.fail_if_asked(Call::Destroy)?;
+        if self.end(id, EndCause::Destroyed) { Ok(()) } else { Err(HypervisorError::NotFound(id)) }
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+}

@@ -1,0 +1,128 @@
+//! Joining: a one-time token becomes an identity.
+
+use std::fs;
+use std::io;
+
+use camino::Utf8Path;
+use protocol::Name;
+use protocol::agent::{JoinRequest, JoinResponse, JoinToken, PROTOCOL_VERSION};
+use thiserror::Error;
+
+use super::certificate::{check_is_for, new_key, parse_pem, request};
+use super::{
+    CA, CERTIFICATE, CONTROL_PLANE, Endpoint, Identity, IdentityError, KEY, Membership, pin, tls,
+};
+use crate::control_plane::ControlPlaneError;
+use crate::control_plane::http;
+use crate::durable::{self, Survive};
+
+/// What a join came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Joined {
+    Now(Membership),
+    /// The same name at the same control plane: nothing was asked, the token is still unused.
+    Already(Membership),
+}
+
+#[derive(Debug, Error)]
+pub enum JoinError {
+    #[error(
+        "this host has already joined {} as {}; remove {folder} to join anew",
+        .membership.control_plane, .membership.name
+    )]
+    JoinedElsewhere { membership: Box<Membership>, folder: camino::Utf8PathBuf },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("the control plane did not let this host join")]
+    Refused(#[source] ControlPlaneError),
+    #[error("the control plane's certificate authority is not the one that the token names")]
+    WrongAuthority,
+    #[error("the identity could not be stored in {folder}")]
+    Store { folder: camino::Utf8PathBuf, #[source] source: io::Error },
+}
+
+/// Joins as `name`, and stores the identity in `state_dir`.
+pub async fn join(
+    endpoint: &Endpoint,
+    token: &JoinToken,
+    state_dir: &Utf8Path,
+    name: &Name,
+) -> Result<Joined, JoinError> {
+    if let Some(membership) = already(endpoint, token, state_dir, name)? {
+        return Ok(Joined::Already(membership));
+    }
+    let key = new_key()?;
+    let body = JoinRequest {
+        protocol_version: PROTOCOL_VERSION,
+        token: token.expose(),
+        name: name.clone(),
+        csr_pem: request(&key)?,
+    };
+    let client = tls::client(endpoint, tls::pinned(token.ca_sha256)?)?;
+    let answer: JoinResponse = http::post(&client, &endpoint.base_url(), "join", "/agent/v1/join", &body)
+        .await
+        .map_err(JoinError::Refused)?;
+    if pin::digest(&parse_pem(&answer.ca_pem)?) != token.ca_sha256 {
+        return Err(JoinError::WrongAuthority);
+    }
+    check_is_for(&answer.certificate_pem, &key)?;
+    let membership =
+        Membership { control_plane: endpoint.clone(), host_id: answer.host_id, name: name.clone() };
+    let folder = Identity::folder_in(state_dir);
+    store(&folder, &membership, &key.serialize_pem(), &answer)
+        .map_err(|source| JoinError::Store { folder, source })?;
+    Ok(Joined::Now(membership))
+}
+
+fn already(
+    endpoint: &Endpoint,
+    token: &JoinToken,
+    state_dir: &Utf8Path,
+    name: &Name,
+) -> Result<Option<Membership>, JoinError> {
+    let identity = match Identity::load(state_dir) {
+        Ok(identity) => identity,
+        Err(IdentityError::NotJoined { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let is_same = identity.membership.control_plane == *endpoint
+        && identity.membership.name == *name
+        && pin::digest(&parse_pem(&identity.ca_pem)?) == token.ca_sha256;
+    if is_same {
+        Ok(Some(identity.membership))
+    } else {
+        let Identity { membership, folder, .. } = identity;
+        Err(JoinError::JoinedElsewhere { membership: Box::new(membership), folder })
+    }
+}
+
+/// All or nothing: the folder gets its name when everything in it is on disk.
+fn store(
+    folder: &Utf8Path,
+    membership: &Membership,
+    key_pem: &str,
+    answer: &JoinResponse,
+) -> io::Result<()> {
+    let unfinished = folder.with_extension("new");
+    match fs::remove_dir_all(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    durable::make_folder(&unfinished)?;
+    durable::write_all(
+        &unfinished,
+        [
+            (KEY, key_pem.as_bytes()),
+            (CERTIFICATE, answer.certificate_pem.as_bytes()),
+            (CA, answer.ca_pem.as_bytes()),
+            (CONTROL_PLANE, &serde_json::to_vec_pretty(membership)?),
+        ],
+    )?;
+    fs::rename(&unfinished, folder)?;
+    folder.parent().map_or(Ok(()), durable::sync_folder)
+}
+
+/// Replaces the certificate, for the same key.
+pub(super) fn replace_certificate(folder: &Utf8Path, certificate_pem: &str) -> io::Result<()> {
+    durable::write(&folder.join(CERTIFICATE), certificate_pem.as_bytes(), Survive::PowerCut)
+}

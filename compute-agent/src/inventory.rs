@@ -1,0 +1,38 @@
+//! What the host last offered, for a session that has to be opened while the hypervisor is away.
+
+use std::io;
+
+use camino::Utf8PathBuf;
+use protocol::agent::Inventory;
+use uuid::Uuid;
+
+use crate::durable::{self, Survive, off_thread};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct LastInventory {
+    pub file: Utf8PathBuf,
+    /// The machine's current boot.
+    pub machine_boot: Uuid,
+}
+
+impl LastInventory {
+    /// Remembers what was found. A failure costs nothing now, so it is only logged.
+    pub async fn keep(&self, inventory: &Inventory) {
+        let (file, contents) = (self.file.clone(), serde_json::to_vec(inventory));
+        let written = off_thread(move || durable::write(&file, &contents?, Survive::Process)).await;
+        if let Err(error) = written {
+            tracing::warn!(%error, "the inventory could not be written down");
+        }
+    }
+
+    /// What was found the last time that the hypervisor answered.
+    pub async fn last(&self) -> Option<Inventory> {
+        let file = self.file.clone();
+        let read = off_thread(move || {
+            serde_json::from_slice::<Inventory>(&std::fs::read(&file)?).map_err(io::Error::from)
+        });
+        let inventory = read.await.ok()?;
+        Some(Inventory { boot_id: self.machine_boot, ..inventory })
+    }
+}

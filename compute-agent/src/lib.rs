@@ -1,0 +1,29 @@
+//! The agent of one host: it makes the host look like what the control plane wants, and says what it saw.
+//!
+//! [`desired`] keeps the wishes, [`reconcile`] carries them out through [`hypervisor`] and
+//! [`host_storage`], [`report`] tells, [`control_plane`] is the line and [`identity`] the passport.
+//! [`agent`] puts them together. The agent only ever dials out: it listens on nothing.
+
+pub mod agent;
+mod backoff;
+pub mod clock;
+pub mod control_plane;
+pub mod desired;
+mod durable;
+pub mod host_storage;
+pub mod hypervisor;
+pub mod identity;
+mod inventory;
+pub mod reconcile;
+pub mod report;
+#[cfg(test)]
+mod samples;
+mod session;
+
+/// An error and its causes in one line, for the log.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

@@ -1,0 +1,216 @@
+//! `cumulo-agent`: joins this machine to a cloud as a host, and is that host's agent.
+
+use std::fs;
+use std::io::{self, Read};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use compute_agent::agent::{self, StateDir, Surroundings};
+use compute_agent::clock::SystemClock;
+use compute_agent::control_plane::http::HttpControlPlane;
+use compute_agent::host_storage::{HostStorage, LocalPool, SimulatedStorage};
+use compute_agent::hypervisor::Hypervisor;
+use compute_agent::hypervisor::libvirt::{self, Libvirt};
+use compute_agent::hypervisor::simulated::{Simulated, SimulatedMachine};
+use compute_agent::identity::join::{Joined, join};
+use compute_agent::identity::{Endpoint, Identity, renew};
+use protocol::Name;
+use protocol::agent::JoinToken;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use uuid::Uuid;
+
+/// Far above a token; what is longer is some other file.
+const MAX_TOKEN_BYTES: u64 = 4096;
+/// The agent waits far more than it works.
+const WORKER_THREADS: usize = 2;
+const BLOCKING_THREADS: usize = 32;
+
+#[derive(Debug, Parser)]
+#[command(name = "cumulo-agent", version, about)]
+struct Cli {
+    /// How to write the log, which goes to standard error; RUST_LOG says how much.
+    #[arg(long, env = "CUMULO_LOG_FORMAT", value_enum, default_value = "plain", global = true)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Plain,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make this machine a host of a cloud, with a one-time token.
+    Join(JoinArgs),
+    /// Be the agent of this host.
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+struct JoinArgs {
+    /// The control plane, https://HOST:PORT.
+    #[arg(long, env = "CUMULO_CONTROL_PLANE")]
+    control_plane: Endpoint,
+    /// The file with the join token, or - for standard input. A token never goes on a command line, where
+    /// every user of the machine could read it.
+    #[arg(long, env = "CUMULO_TOKEN_FILE")]
+    token_file: Utf8PathBuf,
+    /// Where the agent keeps its identity, its memory and the instances' disks.
+    #[arg(long, env = "CUMULO_STATE_DIR")]
+    state_dir: Utf8PathBuf,
+    /// The host's name in the cloud, unique.
+    #[arg(long, env = "CUMULO_HOST_NAME")]
+    name: Name,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Where the agent keeps its identity, its memory and the instances' disks.
+    #[arg(long, env = "CUMULO_STATE_DIR")]
+    state_dir: Utf8PathBuf,
+    /// What runs the guests.
+    #[arg(long, env = "CUMULO_HYPERVISOR", value_enum, default_value = "libvirt")]
+    hypervisor: HypervisorKind,
+    /// How libvirt is reached.
+    #[arg(long, env = "CUMULO_LIBVIRT_URI", default_value = "qemu:///system")]
+    libvirt_uri: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum HypervisorKind {
+    Libvirt,
+    /// Nothing runs: for trying out large clouds.
+    Simulated,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.log_format);
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Plain => log.with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .context("the runtime could not be started")?;
+    let result = match command {
+        Command::Join(args) => runtime.block_on(join_cloud(&args)),
+        Command::Run(args) => runtime.block_on(run_agent(&args)),
+    };
+    // A call to libvirt that hangs must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn join_cloud(args: &JoinArgs) -> Result<()> {
+    let token = read_token(&args.token_file)?;
+    let state_dir = StateDir::take(&args.state_dir)?;
+    match join(&args.control_plane, &token, state_dir.path(), &args.name).await? {
+        Joined::Now(joined) => tracing::info!(host = %joined.host_id, name = %joined.name, "joined"),
+        Joined::Already(joined) => {
+            tracing::info!(host = %joined.host_id, name = %joined.name, "has joined already: nothing to do");
+        }
+    }
+    Ok(())
+}
+
+fn read_token(file: &Utf8Path) -> Result<JoinToken> {
+    let mut text = String::new();
+    let read = if file == "-" {
+        io::stdin().take(MAX_TOKEN_BYTES).read_to_string(&mut text)
+    } else {
+        fs::File::open(file).and_then(|file| file.take(MAX_TOKEN_BYTES).read_to_string(&mut text))
+    };
+    read.with_context(|| format!("the join token could not be read from {file}"))?;
+    Ok(text.parse()?)
+}
+
+async fn run_agent(args: &RunArgs) -> Result<()> {
+    let state_dir = StateDir::take(&args.state_dir)?;
+    let identity = Identity::load(state_dir.path())?;
+    let machine_boot = machine_boot()?;
+    let pool = state_dir.path().join("pool");
+    let (hypervisor, storage): (Arc<dyn Hypervisor>, Arc<dyn HostStorage>) = match args.hypervisor {
+        HypervisorKind::Libvirt => {
+            let storage = LocalPool::open(&pool).context("the pool could not be opened")?;
+            let options = libvirt::Options { uri: args.libvirt_uri.clone(), pool };
+            (Arc::new(Libvirt::start(options)), Arc::new(storage))
+        }
+        HypervisorKind::Simulated => {
+            let machine = SimulatedMachine::new(machine_boot);
+            (Arc::new(Simulated::new(machine)), Arc::new(SimulatedStorage::default()))
+        }
+    };
+    let control_plane = Arc::new(HttpControlPlane::new(&identity)?);
+    let clock = Arc::new(SystemClock);
+    let membership = identity.membership.clone();
+    tracing::info!(
+        host = %membership.host_id, name = %membership.name, control_plane = %membership.control_plane, "agent starts"
+    );
+    let stop = CancellationToken::new();
+    let surroundings = Surroundings {
+        hypervisor,
+        storage,
+        control_plane: Arc::clone(&control_plane) as _,
+        clock: Arc::clone(&clock) as _,
+        machine_boot,
+    };
+    let until_signal = stop_at_signal(stop.clone())?;
+    tokio::select! {
+        ended = agent::run(&state_dir, surroundings, stop) => ended?,
+        () = renew::keep_valid(identity, control_plane, clock) => {}
+        () = until_signal => {}
+    }
+    tracing::info!("agent ends; instances are left as they are");
+    Ok(())
+}
+
+/// Cancels `stop` at SIGTERM or SIGINT; the future itself never ends, so that the agent can come to rest.
+fn stop_at_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+        std::future::pending().await
+    })
+}
+
+/// Differs after each boot of the machine (`random(4)`).
+fn machine_boot() -> Result<Uuid> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(FILE).with_context(|| format!("{FILE} could not be read"))?;
+    match text.trim().parse() {
+        Ok(id) => Ok(id),
+        Err(_) => bail!("{FILE} is not a UUID"),
+    }
+}

@@ -1,0 +1,232 @@
+//! Doing one step. Dumb: everything was decided before.
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt, StreamExt};
+use protocol::InstanceId;
+use protocol::agent::{ImageSource, InstanceSpec};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::Reconciler;
+use super::boots::{BootRecord, Phase};
+use super::plan::Step;
+use crate::desired::Wanted;
+use crate::durable::off_thread;
+use crate::host_storage::{BoxError, ByteStream, HostStorageError};
+use crate::hypervisor::{DiskChain, DomainSpec, HypervisorError};
+
+/// Steps that touch the host at the same time; libvirt serves five requests of a connection at once.
+const PARALLEL_STEPS: usize = 8;
+/// Different images that are fetched at the same time.
+const PARALLEL_DOWNLOADS: usize = 4;
+
+const NOT_STARTED: &str = "The host could not start the instance.";
+const NOT_STOPPED: &str = "The host could not stop the instance.";
+const NOT_RECORDED: &str = "The host could not write down what it does.";
+
+/// Why a step was not done.
+#[derive(Debug)]
+pub(super) enum StepError {
+    /// The world, or what is wanted of it, is another than it was when the step was decided.
+    LookAgain,
+    Blind(HypervisorError),
+    Failed { detail: &'static str, source: BoxError },
+}
+
+/// Bounds what happens at once.
+#[derive(Debug)]
+pub(super) struct Limits {
+    steps: Semaphore,
+    downloads: Arc<Semaphore>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            steps: Semaphore::new(PARALLEL_STEPS),
+            downloads: Arc::new(Semaphore::new(PARALLEL_DOWNLOADS)),
+        }
+    }
+}
+
+impl Reconciler {
+    pub(super) async fn apply(&self, wanted: &Arc<Wanted>, step: &Step) -> Result<(), StepError> {
+        let id = wanted.id();
+        match step {
+            Step::EnsureBase => self.ensure_base(wanted).await,
+            Step::EnsureOverlay => {
+                let _turn = self.turn().await;
+                Ok(self.parts.storage.ensure_overlay(instance(wanted)?).await?)
+            }
+            Step::EnsureSeed => self.ensure_seed(instance(wanted)?).await,
+            Step::CreateDomain => self.create_domain(instance(wanted)?).await,
+            Step::PressPowerButton => self.press_power_button(id).await,
+            Step::DestroyDomain => self.destroy_domain(id).await,
+            Step::RemoveFiles => {
+                let _turn = self.turn().await;
+                Ok(self.parts.storage.remove_instance(id).await?)
+            }
+            Step::RecordStarting => {
+                self.record(id, Some(self.new_record(instance(wanted)?.boot, Phase::Starting))).await
+            }
+            Step::RecordStarted { boot } => {
+                self.record(id, Some(self.new_record(*boot, Phase::Started))).await?;
+                self.remember(id, |memory| memory.pressed_at = None);
+                Ok(())
+            }
+            Step::RecordStopping { deadline } => {
+                self.amend_record(id, |record| record.stop_deadline = Some(*deadline)).await
+            }
+            Step::RecordEnded { reason } => {
+                let ended = |record: &mut BootRecord| {
+                    record.phase = Phase::Ended(*reason);
+                    record.stop_deadline = None;
+                };
+                self.amend_record(id, ended).await
+            }
+            Step::ForgetRecord => self.record(id, None).await,
+        }
+    }
+
+    /// Fetches, unless something else is wanted in the meantime. An unfinished download is no finished image.
+    async fn ensure_base(&self, wanted: &Arc<Wanted>) -> Result<(), StepError> {
+        let image = &instance(wanted)?.root_disk.image;
+        tokio::select! {
+            done = self.fetch(image) => done,
+            () = self.parts.desired.superseded(wanted) => Err(StepError::LookAgain),
+        }
+    }
+
+    /// Asked for by one of those who need the image; the others wait without taking up a place.
+    async fn fetch(&self, image: &ImageSource) -> Result<(), StepError> {
+        let (control_plane, sha256) = (Arc::clone(&self.parts.control_plane), image.sha256);
+        let downloads = Arc::clone(&self.limits.downloads);
+        let fetch = async move {
+            let place = downloads.acquire_owned().await?;
+            let bytes = control_plane.blob(sha256).await?;
+            // The place is taken until the last byte.
+            Ok::<ByteStream, BoxError>(bytes.inspect(move |_| _ = &place).boxed())
+        };
+        Ok(self.parts.storage.ensure_base(image, fetch.boxed()).await?)
+    }
+
+    async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        self.parts.storage.ensure_seed(spec).await?;
+        self.remember(spec.id, |memory| memory.seed_made = Some(spec.generation));
+        Ok(())
+    }
+
+    async fn create_domain(&self, spec: &InstanceSpec) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        // Whatever was heard of an end was about an earlier domain.
+        self.remember(spec.id, |memory| {
+            memory.ended = None;
+            memory.missing_since = None;
+            memory.created = None;
+            memory.pressed_at = None;
+        });
+        match self.parts.hypervisor.create(&self.domain_spec(spec)).await {
+            Ok(()) => {
+                self.remember(spec.id, |memory| memory.created = Some(spec.boot));
+                Ok(())
+            }
+            Err(HypervisorError::Exists(_)) => Err(StepError::LookAgain),
+            Err(error) => Err(StepError::of(error, NOT_STARTED)),
+        }
+    }
+
+    async fn press_power_button(&self, id: InstanceId) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let now = self.parts.clock.now();
+        let pressed = self.parts.hypervisor.press_power_button(id).await;
+        // A press that failed is not repeated sooner than one that was ignored: the deadline decides.
+        self.remember(id, |memory| memory.pressed_at = Some(now));
+        match pressed {
+            Ok(()) => Ok(()),
+            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
+            Err(error @ HypervisorError::Unreachable(_)) => Err(StepError::Blind(error)),
+            Err(error) => {
+                tracing::warn!(instance = %id, error = %crate::chain(&error), "the power button has no effect");
+                Err(StepError::LookAgain)
+            }
+        }
+    }
+
+    async fn destroy_domain(&self, id: InstanceId) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        match self.parts.hypervisor.destroy(id).await {
+            Ok(()) => Ok(()),
+            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
+            Err(error) => Err(StepError::of(error, NOT_STOPPED)),
+        }
+    }
+
+    fn domain_spec(&self, spec: &InstanceSpec) -> DomainSpec {
+        let places = self.parts.storage.places(spec.id, &spec.root_disk.image);
+        DomainSpec {
+            id: spec.id,
+            generation: spec.generation,
+            boot: spec.boot,
+            hostname: spec.hostname.clone(),
+            architecture: spec.architecture,
+            vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+            root_disk: DiskChain { overlay: places.overlay, base: places.base },
+            seed: places.seed,
+            serial_log: places.serial_log,
+            request_id: spec.request_id,
+        }
+    }
+
+    fn new_record(&self, boot: i64, phase: Phase) -> BootRecord {
+        BootRecord { boot, machine_boot: self.parts.machine_boot, phase, stop_deadline: None }
+    }
+
+    async fn amend_record(
+        &self,
+        id: InstanceId,
+        amend: impl FnOnce(&mut BootRecord),
+    ) -> Result<(), StepError> {
+        let mut record = self.parts.boots.get(id).ok_or(StepError::LookAgain)?;
+        amend(&mut record);
+        self.record(id, Some(record)).await
+    }
+
+    async fn record(&self, id: InstanceId, record: Option<BootRecord>) -> Result<(), StepError> {
+        let boots = Arc::clone(&self.parts.boots);
+        let written = off_thread(move || match record {
+            Some(record) => boots.put(id, record),
+            None => boots.forget(id),
+        });
+        written.await.map_err(|error| StepError::Failed { detail: NOT_RECORDED, source: error.into() })
+    }
+
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed: there is always a permit to come.
+        self.limits.steps.acquire().await.ok()
+    }
+}
+
+/// The specification, or a fresh look if the instance has been deleted meanwhile.
+fn instance(wanted: &Wanted) -> Result<&InstanceSpec, StepError> {
+    match wanted {
+        Wanted::Instance(spec) => Ok(spec),
+        Wanted::Deleted { .. } => Err(StepError::LookAgain),
+    }
+}
+
+impl StepError {
+    fn of(error: HypervisorError, detail: &'static str) -> Self {
+        match error {
+            HypervisorError::Unreachable(_) => Self::Blind(error),
+            error => Self::Failed { detail, source: error.into() },
+        }
+    }
+}
+
+impl From<HostStorageError> for StepError {
+    fn from(error: HostStorageError) -> Self {
+        Self::Failed { detail: error.detail(), source: error.into() }
+    }
+}

@@ -1,0 +1,317 @@
+//! Making one instance after the other as it is wanted.
+//!
+//! A [`Reconciler::pass`] looks, decides one step ([`plan`]), does it ([`apply`]), and looks again, until
+//! the instance is settled, has to wait, or cannot go on. It takes no input and keeps no promise in memory:
+//! whoever kills it anywhere and runs it again gets the same end. [`workers`] runs the passes, [`events`]
+//! says when.
+
+mod apply;
+pub mod boots;
+pub mod events;
+mod observe;
+pub mod plan;
+#[cfg(test)]
+mod tests;
+pub mod view;
+pub mod workers;
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use protocol::InstanceId;
+use protocol::agent::{InstanceReport, Step as Told};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::chain;
+use crate::clock::SharedClock;
+use crate::control_plane::ControlPlane;
+use crate::desired::{DesiredStore, Wanted};
+use crate::durable::off_thread;
+use crate::host_storage::HostStorage;
+use crate::hypervisor::{DomainState, EndCause, Hypervisor};
+use crate::report::Outbox;
+use apply::{Limits, StepError};
+use boots::Boots;
+use plan::{Memory, Plan, Seen, Step, plan};
+use view::DomainView;
+
+/// More steps than this without rest means that a deed has no effect.
+const MAX_STEPS_PER_PASS: u32 = 32;
+const NO_PROGRESS: &str = "The host could not bring the instance to the wanted state yet.";
+const STORAGE_FAILED: &str = "The host's storage failed.";
+
+/// Everything a pass works with.
+pub struct Parts {
+    pub desired: Arc<DesiredStore>,
+    pub boots: Arc<Boots>,
+    pub outbox: Arc<Outbox>,
+    pub hypervisor: Arc<dyn Hypervisor>,
+    pub storage: Arc<dyn HostStorage>,
+    pub control_plane: Arc<dyn ControlPlane>,
+    pub clock: SharedClock,
+    /// The machine's current boot.
+    pub machine_boot: Uuid,
+    pub checkpoint: Arc<dyn Checkpoint>,
+}
+
+/// See the module.
+pub struct Reconciler {
+    parts: Parts,
+    pub view: DomainView,
+    limits: Limits,
+    memories: Mutex<HashMap<InstanceId, Memory>>,
+    /// False until the newest wishes are known, and while another agent speaks for this host.
+    acting: watch::Sender<bool>,
+}
+
+/// How a pass ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// As wanted.
+    Settled,
+    /// Nothing to do before that time, unless something happens.
+    Wait(OffsetDateTime),
+    /// A step failed while this was wanted; try again later.
+    Failed(Arc<Wanted>),
+    /// The hypervisor cannot be seen: no conclusions.
+    Blind,
+    /// This agent may not act now.
+    Paused,
+    /// Nothing is wanted of the instance.
+    Unknown,
+    /// A checkpoint ended the pass.
+    Interrupted,
+}
+
+/// Where a pass may be cut off, to prove that the next one makes up for it.
+pub trait Checkpoint: Send + Sync + 'static {
+    fn reached(&self, id: InstanceId, step: &Step, moment: Moment) -> ControlFlow<()>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Decided, not begun.
+    Before,
+    /// Done, and nobody knows yet.
+    Done,
+    /// Done and noted in the trail.
+    Noted,
+}
+
+/// Passes run to their end.
+#[derive(Debug, Clone, Copy)]
+pub struct Uninterrupted;
+
+impl Checkpoint for Uninterrupted {
+    fn reached(&self, _: InstanceId, _: &Step, _: Moment) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// What a single round came to.
+enum Round {
+    Again,
+    End(Outcome),
+}
+
+impl Reconciler {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            view: DomainView::new(Arc::clone(&parts.hypervisor)),
+            limits: Limits::default(),
+            memories: Mutex::default(),
+            acting: watch::Sender::new(false),
+            parts,
+        }
+    }
+
+    /// One instance, from whatever it is towards what it shall be. Never run twice at once for the same one.
+    pub async fn pass(&self, id: InstanceId) -> Outcome {
+        for _ in 0..MAX_STEPS_PER_PASS {
+            let Some(wanted) = self.parts.desired.get(id) else {
+                return self.forget(id).await;
+            };
+            match self.round(&wanted).await {
+                Round::Again => {}
+                Round::End(outcome) => return outcome,
+            }
+        }
+        match self.parts.desired.get(id) {
+            Some(wanted) => self.fail(&wanted, NO_PROGRESS, "no step of the plan has an effect"),
+            None => Outcome::Unknown,
+        }
+    }
+
+    async fn round(&self, wanted: &Arc<Wanted>) -> Round {
+        let seen = match self.look(wanted).await {
+            Ok(seen) => seen,
+            Err(outcome) => return Round::End(outcome),
+        };
+        let now = self.parts.clock.now();
+        let plan = plan(wanted, &seen, now);
+        self.note(wanted, &[Told::AgentReceived]).await;
+        if plan == Plan::Settled {
+            // Before the report: when a final state has been acknowledged, its step has been, too.
+            self.note(wanted, observe::told_when_settled(wanted, &seen)).await;
+        }
+        self.report(wanted, &seen);
+        match plan {
+            Plan::Do(step) => self.step(wanted, &seen, &step).await,
+            Plan::Wait(until) => Round::End(Outcome::Wait(until)),
+            Plan::Settled => {
+                let again = plan::look_again(&seen, now);
+                Round::End(again.map_or(Outcome::Settled, Outcome::Wait))
+            }
+        }
+    }
+
+    /// Does one step, and lets the checkpoint cut it off.
+    async fn step(&self, wanted: &Arc<Wanted>, seen: &Seen, step: &Step) -> Round {
+        if !*self.acting.borrow() {
+            return Round::End(Outcome::Paused);
+        }
+        let id = wanted.id();
+        let cut_off = |moment| self.parts.checkpoint.reached(id, step, moment).is_break();
+        if cut_off(Moment::Before) {
+            return Round::End(Outcome::Interrupted);
+        }
+        tracing::debug!(instance = %id, ?step, "begin");
+        match self.apply(wanted, step).await {
+            Ok(()) => {
+                tracing::info!(instance = %id, generation = %wanted.generation(), ?step, "done");
+                if cut_off(Moment::Done) {
+                    return Round::End(Outcome::Interrupted);
+                }
+                self.remember(id, |memory| memory.failure = None);
+                self.note(wanted, observe::told_after(step, seen)).await;
+                if cut_off(Moment::Noted) { Round::End(Outcome::Interrupted) } else { Round::Again }
+            }
+            Err(StepError::LookAgain) => Round::Again,
+            Err(StepError::Blind(error)) => {
+                self.view.set_blind(&error);
+                Round::End(Outcome::Blind)
+            }
+            Err(StepError::Failed { detail, source }) => {
+                let outcome = self.fail(wanted, detail, &chain(source.as_ref()));
+                self.report_again(wanted, seen);
+                Round::End(outcome)
+            }
+        }
+    }
+
+    /// INVARIANT: the event about an end is taken out before the domains are listed. A domain that is
+    /// listed as running after that is another one than the event spoke of.
+    async fn look(&self, wanted: &Arc<Wanted>) -> Result<Seen, Outcome> {
+        let id = wanted.id();
+        let ended = self.memory(id).ended;
+        let listing = self.view.look().await.map_err(|error| {
+            tracing::debug!(instance = %id, error = %chain(&error), "hypervisor not seen");
+            Outcome::Blind
+        })?;
+        let domain = listing.get(&id).cloned();
+        let record = self.parts.boots.get(id);
+        let files = self.parts.storage.look(id, wanted.image()).await.map_err(|error| {
+            let outcome = self.fail(wanted, STORAGE_FAILED, &chain(&error));
+            self.remember(id, |memory| memory.failure = Some(STORAGE_FAILED));
+            outcome
+        })?;
+        let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);
+        let now = self.parts.clock.now();
+        let memory = self.remember(id, |memory| {
+            if is_live && memory.ended == ended {
+                memory.ended = None;
+            }
+            memory.missing_since = if is_live { None } else { memory.missing_since.or(Some(now)) };
+        });
+        Ok(Seen { domain, record, files, machine_boot: self.parts.machine_boot, memory })
+    }
+
+    /// A domain's end was announced.
+    pub fn ended(&self, id: InstanceId, why: EndCause) {
+        self.remember(id, |memory| memory.ended = Some(why));
+    }
+
+    /// Allows or forbids steps.
+    pub fn set_acting(&self, acting: bool) {
+        self.acting.send_replace(acting);
+    }
+
+    async fn until_acting_or(&self, stop: &CancellationToken) {
+        let mut acting = self.acting.subscribe();
+        tokio::select! {
+            // The sender lives in `self`, so the channel cannot be closed.
+            _ = acting.wait_for(|acting| *acting) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Domains of ours of which nothing is wanted. They are left alone.
+    pub fn quarantined(&self) -> usize {
+        let wanted: HashSet<_> = self.parts.desired.ids().into_iter().collect();
+        self.view.unknown(&wanted)
+    }
+
+    fn report(&self, wanted: &Wanted, seen: &Seen) {
+        let Some(observation) = observe::observe(wanted, seen) else { return };
+        self.parts.outbox.report(InstanceReport {
+            id: wanted.id(),
+            generation: wanted.generation(),
+            boot: observation.boot,
+            state: observation.state,
+            detail: observation.detail.map(str::to_owned),
+            steps: Vec::new(),
+        });
+    }
+
+    /// The same look, told with what has been learnt since.
+    fn report_again(&self, wanted: &Wanted, seen: &Seen) {
+        self.report(wanted, &Seen { memory: self.memory(wanted.id()), ..seen.clone() });
+    }
+
+    async fn note(&self, wanted: &Wanted, steps: &'static [Told]) {
+        let (Some(operation_id), false) = (wanted.operation_id(), steps.is_empty()) else { return };
+        let (outbox, id, at) = (Arc::clone(&self.parts.outbox), wanted.id(), self.parts.clock.now());
+        if !outbox.is_news(id, operation_id, steps) {
+            return;
+        }
+        if let Err(error) = off_thread(move || outbox.note(id, operation_id, steps, at)).await {
+            // The step is told all the same, unless the agent ends before that.
+            tracing::warn!(instance = %id, %error, "the trail could not be written down");
+        }
+    }
+
+    fn fail(&self, wanted: &Arc<Wanted>, detail: &'static str, cause: &str) -> Outcome {
+        let id = wanted.id();
+        tracing::warn!(instance = %id, generation = %wanted.generation(), cause, "cannot go on: {detail}");
+        self.remember(id, |memory| memory.failure = Some(detail));
+        Outcome::Failed(Arc::clone(wanted))
+    }
+
+    async fn forget(&self, id: InstanceId) -> Outcome {
+        self.memories().remove(&id);
+        let outbox = Arc::clone(&self.parts.outbox);
+        if let Err(error) = off_thread(move || outbox.forget(id)).await {
+            tracing::warn!(instance = %id, %error, "the trail could not be removed");
+        }
+        Outcome::Unknown
+    }
+
+    fn memory(&self, id: InstanceId) -> Memory {
+        self.memories().get(&id).cloned().unwrap_or_default()
+    }
+
+    fn remember(&self, id: InstanceId, change: impl FnOnce(&mut Memory)) -> Memory {
+        let mut memories = self.memories();
+        let memory = memories.entry(id).or_default();
+        change(memory);
+        memory.clone()
+    }
+
+    fn memories(&self) -> MutexGuard<'_, HashMap<InstanceId, Memory>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

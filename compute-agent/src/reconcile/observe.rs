@@ -1,0 +1,116 @@
+//! What to tell the control plane: from what is wanted and what was seen to a state, and which steps of an
+//! operation's trail are thereby done. Pure.
+
+use protocol::agent::{EndReason, ObservedState, Power, Step as Told};
+
+use super::boots::Phase;
+use super::plan::{Seen, Step};
+use crate::desired::Wanted;
+use crate::hypervisor::{Domain, DomainState};
+
+const PAUSED: &str = "The hypervisor has paused the instance, most likely because its disk could not be written.";
+
+/// What is true of one instance, in the words of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Observation {
+    pub state: ObservedState,
+    pub boot: i64,
+    pub detail: Option<&'static str>,
+}
+
+/// `None` while the truth is being found out: the last word stands.
+pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
+    let failure = seen.memory.failure;
+    if let Some(domain) = seen.live() {
+        let paused = (domain.state == DomainState::Paused).then_some(PAUSED);
+        let state = live_state(wanted, domain);
+        return Some(Observation { state, boot: domain.boot, detail: failure.or(paused) });
+    }
+    let (state, boot) = match wanted {
+        Wanted::Deleted { .. } => without_domain_deleted(seen),
+        Wanted::Instance(spec) => match recorded_end(seen) {
+            Some((reason, boot)) if spec.power == Power::Stopped || boot >= spec.boot => {
+                (ObservedState::Stopped { reason }, boot)
+            }
+            _ if spec.power == Power::Running => {
+                if is_missing(seen, spec.boot) {
+                    return None;
+                }
+                (ObservedState::Preparing, spec.boot)
+            }
+            _ if seen.record.is_some() => return None,
+            _ => (ObservedState::Stopped { reason: EndReason::NeverStarted }, spec.boot),
+        },
+    };
+    let is_final = matches!(state, ObservedState::Absent)
+        || (matches!(state, ObservedState::Stopped { .. }) && matches!(wanted, Wanted::Instance(_)));
+    let state = if failure.is_some() && !is_final { ObservedState::Failed } else { state };
+    Some(Observation { state, boot, detail: failure })
+}
+
+fn live_state(wanted: &Wanted, domain: &Domain) -> ObservedState {
+    let is_wanted = match wanted {
+        Wanted::Instance(spec) => spec.power == Power::Running && domain.boot >= spec.boot,
+        Wanted::Deleted { .. } => false,
+    };
+    let is_leaving = domain.state == DomainState::ShuttingDown;
+    if is_wanted && !is_leaving { ObservedState::Running } else { ObservedState::Stopping }
+}
+
+fn without_domain_deleted(seen: &Seen) -> (ObservedState, i64) {
+    let boot = seen.record.as_ref().map_or(0, |record| record.boot);
+    if seen.domain.is_none() && !seen.files.any && seen.record.is_none() {
+        (ObservedState::Absent, boot)
+    } else {
+        (ObservedState::Stopped { reason: EndReason::Requested }, boot)
+    }
+}
+
+fn recorded_end(seen: &Seen) -> Option<(EndReason, i64)> {
+    match seen.record.as_ref()? {
+        record if let Phase::Ended(reason) = record.phase => Some((reason, record.boot)),
+        _ => None,
+    }
+}
+
+/// A boot that had been started on this boot of the machine has no domain any more.
+fn is_missing(seen: &Seen, boot: i64) -> bool {
+    seen.record.as_ref().is_some_and(|record| {
+        record.boot >= boot && record.phase == Phase::Started && record.machine_boot == seen.machine_boot
+    })
+}
+
+/// The steps of the trail that a deed completes. On the first boot each names those before it as well: an
+/// image that was cached already is as good as one just fetched, and an agent that died between a deed and
+/// its note is made up for. The outbox keeps each step once.
+pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
+    let first_boot = seen.record.is_none();
+    match step {
+        Step::EnsureBase => &[Told::ImageCached],
+        Step::EnsureOverlay => &[Told::ImageCached, Told::DiskMade],
+        Step::EnsureSeed if first_boot => &[Told::ImageCached, Told::DiskMade, Told::SeedMade],
+        Step::EnsureSeed => &[Told::SeedMade],
+        Step::RecordStarting if first_boot => &[Told::ImageCached, Told::DiskMade, Told::SeedMade],
+        Step::CreateDomain => &[Told::DomainDefined],
+        Step::RecordStarted { .. } if seen.memory.created.is_some() => &[Told::DomainDefined],
+        Step::PressPowerButton => &[Told::PowerButtonPressed],
+        Step::DestroyDomain => &[Told::PowerCut],
+        Step::RemoveFiles => &[Told::DiskRemoved],
+        Step::RecordStarting
+        | Step::RecordStarted { .. }
+        | Step::RecordStopping { .. }
+        | Step::RecordEnded { .. }
+        | Step::ForgetRecord => &[],
+    }
+}
+
+/// The steps of the trail that being settled completes.
+pub(super) fn told_when_settled(wanted: &Wanted, seen: &Seen) -> &'static [Told] {
+    match wanted {
+        Wanted::Deleted { .. } => &[Told::DiskRemoved, Told::Absent],
+        Wanted::Instance(spec) => match (spec.power, seen.live()) {
+            (Power::Running, Some(_)) => &[Told::DomainDefined, Told::Running],
+            _ => &[Told::Stopped],
+        },
+    }
+}

@@ -1,0 +1,230 @@
+//! The decision: from what is wanted and what was seen to the next step. Pure.
+//!
+//! Only one step is ever decided, because after each the world is looked at again. That is also why the
+//! process may die anywhere: the next look decides the same as if nothing had happened.
+
+use std::time::Duration;
+
+use protocol::Generation;
+use protocol::agent::{EndReason, InstanceSpec, Power, StopMode};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::boots::{BootRecord, Phase};
+use crate::desired::Wanted;
+use crate::host_storage::Files;
+use crate::hypervisor::{Domain, DomainState, EndCause};
+
+/// A guest that ignores the power button is asked again this often: some only listen once they have booted.
+const PRESS_AGAIN: Duration = Duration::from_secs(5);
+/// How long a missing domain may wait for the event that says why.
+const WHY_GRACE: Duration = Duration::from_secs(1);
+/// How long a start that an earlier agent asked for may take to become visible.
+const ORPHANED_START_GRACE: Duration = Duration::from_secs(3);
+/// How soon to look again at a domain that is on its way out.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What was seen of one instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    pub domain: Option<Domain>,
+    pub record: Option<BootRecord>,
+    pub files: Files,
+    /// The machine's current boot.
+    pub machine_boot: Uuid,
+    pub memory: Memory,
+}
+
+/// What this process knows beyond the disk. Losing it costs a repetition, never a wrong step.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Memory {
+    /// The boot whose domain this process has started.
+    pub created: Option<i64>,
+    /// The generation that the seed on disk was made for.
+    pub seed_made: Option<Generation>,
+    /// Why the domain ended, from an event.
+    pub ended: Option<EndCause>,
+    /// Since when the domain of a started boot is missing.
+    pub missing_since: Option<OffsetDateTime>,
+    /// When the power button was last pressed.
+    pub pressed_at: Option<OffsetDateTime>,
+    /// Why the last step failed, for the instance's owner; gone with the next that works.
+    pub failure: Option<&'static str>,
+}
+
+/// One idempotent deed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    EnsureBase,
+    EnsureOverlay,
+    EnsureSeed,
+    /// Write down that the boot is about to start.
+    RecordStarting,
+    CreateDomain,
+    /// Write down that a domain of that boot runs.
+    RecordStarted { boot: i64 },
+    /// Write down until when the guest may take to go down.
+    RecordStopping { deadline: OffsetDateTime },
+    PressPowerButton,
+    DestroyDomain,
+    /// Write down that the boot is over.
+    RecordEnded { reason: EndReason },
+    RemoveFiles,
+    ForgetRecord,
+}
+
+/// The decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    Do(Step),
+    /// Nothing to do before that time, unless something happens.
+    Wait(OffsetDateTime),
+    /// The instance is as it shall be.
+    Settled,
+}
+
+impl Seen {
+    /// The domain, unless its guest has ended.
+    pub fn live(&self) -> Option<&Domain> {
+        self.domain.as_ref().filter(|domain| domain.state != DomainState::Off)
+    }
+}
+
+pub fn plan(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Plan {
+    match wanted {
+        Wanted::Deleted { .. } => plan_deleted(seen, now),
+        Wanted::Instance(spec) => match (spec.power, seen.live()) {
+            (Power::Running, Some(domain)) if domain.boot >= spec.boot => plan_running(domain, seen),
+            (_, Some(domain)) => plan_stop(spec.stop, domain, seen, now),
+            (Power::Running, None) => plan_start(spec, seen, now),
+            (Power::Stopped, None) => plan_stopped(seen),
+        },
+    }
+}
+
+/// The power is cut first: nothing may write to a disk that is being removed.
+fn plan_deleted(seen: &Seen, now: OffsetDateTime) -> Plan {
+    if seen.domain.is_some() {
+        return Plan::Do(Step::DestroyDomain);
+    }
+    match seen.memory.missing_since.map(|since| since + ORPHANED_START_GRACE) {
+        Some(until) if start_may_be_underway(seen) && now < until => Plan::Wait(until),
+        _ => plan_removal(seen),
+    }
+}
+
+/// An agent that dies while it starts a domain leaves a request behind that may yet be carried out.
+fn start_may_be_underway(seen: &Seen) -> bool {
+    seen.record.as_ref().is_some_and(|record| {
+        record.phase == Phase::Starting
+            && record.machine_boot == seen.machine_boot
+            && seen.memory.created != Some(record.boot)
+    })
+}
+
+fn plan_removal(seen: &Seen) -> Plan {
+    if seen.files.any {
+        Plan::Do(Step::RemoveFiles)
+    } else if seen.record.is_some() {
+        Plan::Do(Step::ForgetRecord)
+    } else {
+        Plan::Settled
+    }
+}
+
+/// The domain is the one that is wanted; the record must say so, and that nobody is stopping it.
+fn plan_running(domain: &Domain, seen: &Seen) -> Plan {
+    let told = seen.record.as_ref().is_some_and(|record| {
+        is_started(record, domain.boot, seen.machine_boot) && record.stop_deadline.is_none()
+    });
+    if told { Plan::Settled } else { Plan::Do(Step::RecordStarted { boot: domain.boot }) }
+}
+
+fn plan_stop(mode: StopMode, domain: &Domain, seen: &Seen, now: OffsetDateTime) -> Plan {
+    let timeout = match mode {
+        StopMode::Force => return Plan::Do(Step::DestroyDomain),
+        StopMode::Graceful { timeout_seconds } => Duration::from_secs(timeout_seconds.into()),
+    };
+    let Some(record) = seen.record.as_ref().filter(|r| is_started(r, domain.boot, seen.machine_boot)) else {
+        return Plan::Do(Step::RecordStarted { boot: domain.boot });
+    };
+    // A later request may shorten the time, never lengthen it.
+    let deadline = match record.stop_deadline {
+        Some(deadline) if deadline <= now + timeout => deadline,
+        _ => return Plan::Do(Step::RecordStopping { deadline: now + timeout }),
+    };
+    if now >= deadline {
+        return Plan::Do(Step::DestroyDomain);
+    }
+    match seen.memory.pressed_at.map(|pressed| pressed + PRESS_AGAIN) {
+        Some(again) if again > now => Plan::Wait(again.min(deadline)),
+        _ => Plan::Do(Step::PressPowerButton),
+    }
+}
+
+fn plan_start(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Plan {
+    let Some(record) = seen.record.as_ref().filter(|record| record.boot >= spec.boot) else {
+        return plan_launch(spec, seen, Step::RecordStarting);
+    };
+    match record.phase {
+        Phase::Ended(_) => Plan::Settled,
+        // The machine itself went down with the domain.
+        _ if record.machine_boot != seen.machine_boot => plan_launch(spec, seen, Step::RecordStarting),
+        Phase::Starting if seen.memory.created == Some(record.boot) => {
+            Plan::Do(Step::RecordStarted { boot: record.boot })
+        }
+        Phase::Starting => plan_launch(spec, seen, Step::CreateDomain),
+        Phase::Started => plan_ended(seen, now),
+    }
+}
+
+/// Everything a domain needs, then `last`.
+fn plan_launch(spec: &InstanceSpec, seen: &Seen, last: Step) -> Plan {
+    let seed_is_fresh = seen.files.seed && seen.memory.seed_made == Some(spec.generation);
+    if seen.domain.is_some() {
+        // The remains of the boot before.
+        Plan::Do(Step::DestroyDomain)
+    } else if !seen.files.base {
+        Plan::Do(Step::EnsureBase)
+    } else if !seen.files.overlay {
+        Plan::Do(Step::EnsureOverlay)
+    } else if !seed_is_fresh {
+        Plan::Do(Step::EnsureSeed)
+    } else {
+        Plan::Do(last)
+    }
+}
+
+/// A boot that was running has no domain any more, and nobody had asked for that.
+fn plan_ended(seen: &Seen, now: OffsetDateTime) -> Plan {
+    let reason = match seen.memory.ended {
+        Some(EndCause::GuestShutdown) => EndReason::GuestShutdown,
+        // Not by us: the plan destroys only where the boot is not wanted any more.
+        Some(EndCause::Crashed | EndCause::Destroyed) => EndReason::Crashed,
+        None => {
+            let until = seen.memory.missing_since.unwrap_or(now) + WHY_GRACE;
+            if now < until {
+                return Plan::Wait(until);
+            }
+            EndReason::Unobserved
+        }
+    };
+    Plan::Do(Step::RecordEnded { reason })
+}
+
+fn plan_stopped(seen: &Seen) -> Plan {
+    match seen.record.as_ref().map(|record| record.phase) {
+        Some(Phase::Starting | Phase::Started) => Plan::Do(Step::RecordEnded { reason: EndReason::Requested }),
+        Some(Phase::Ended(_)) | None => Plan::Settled,
+    }
+}
+
+fn is_started(record: &BootRecord, boot: i64, machine_boot: Uuid) -> bool {
+    record.boot == boot && record.phase == Phase::Started && record.machine_boot == machine_boot
+}
+
+/// When a settled instance has to be looked at again without being told to.
+pub fn look_again(seen: &Seen, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    let passing = |state| matches!(state, DomainState::Off | DomainState::ShuttingDown);
+    seen.domain.as_ref().is_some_and(|domain| passing(domain.state)).then(|| now + LOOK_AGAIN)
+}

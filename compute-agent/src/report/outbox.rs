@@ -1,0 +1,303 @@
+//! The latest word about every instance, kept until the control plane has acknowledged it.
+//!
+//! Reports replace each other, so only the newest is kept; it is found again by looking, so it need not be
+//! on disk. The steps of an operation's trail happened once and are written down at once: each is told
+//! once per operation, also across a restart of the agent.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use camino::Utf8PathBuf;
+use protocol::agent::{InstanceReport, MAX_DETAIL_CHARS, ObservedBatch, ObservedState, Step, StepReport};
+use protocol::{Generation, InstanceId, OperationId, Sha256};
+use serde::{Deserialize, Serialize};
+use sha2::Digest;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+
+use crate::durable::{self, Survive};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Outbox {
+    folder: Utf8PathBuf,
+    items: Mutex<HashMap<InstanceId, Item>>,
+    /// Held while a trail is written, so that an older one cannot replace a newer one.
+    disk: Mutex<()>,
+    dirty: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Item {
+    latest: Option<InstanceReport>,
+    acknowledged: Option<InstanceReport>,
+    trail: Trail,
+    /// Counts the changes of `latest` and `trail`.
+    version: u64,
+    sent_version: u64,
+}
+
+/// The steps of the operations on one instance.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Trail {
+    operation_id: Option<OperationId>,
+    /// The steps of that operation that have been noted, acknowledged or not.
+    noted: Vec<Step>,
+    unacknowledged: Vec<StepReport>,
+}
+
+/// Reports on their way.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub reports: Vec<InstanceReport>,
+    versions: Vec<u64>,
+}
+
+impl Outbox {
+    /// Opens the outbox in `folder`, which is made when it is missing.
+    pub fn open(folder: Utf8PathBuf) -> io::Result<Self> {
+        durable::make_folder(&folder)?;
+        let items = durable::read_json_folder(&folder)?
+            .into_iter()
+            .map(|(id, trail)| (id, Item { trail, ..Item::default() }))
+            .collect();
+        Ok(Self { folder, items: Mutex::new(items), disk: Mutex::default(), dirty: Notify::new() })
+    }
+
+    /// Replaces the word about an instance. `steps` of the report are ignored: see [`Self::note`].
+    pub fn report(&self, mut report: InstanceReport) {
+        report.steps.clear();
+        report.detail = report.detail.map(|detail| detail.chars().take(MAX_DETAIL_CHARS).collect());
+        let mut items = self.lock();
+        let item = items.entry(report.id).or_default();
+        if item.latest.as_ref() != Some(&report) {
+            item.latest = Some(report);
+            item.version += 1;
+            self.dirty.notify_one();
+        }
+    }
+
+    /// Adds steps to an operation's trail; those that are in it already are left out.
+    pub fn note(
+        &self,
+        id: InstanceId,
+        operation_id: OperationId,
+        steps: &[Step],
+        at: OffsetDateTime,
+    ) -> io::Result<()> {
+        {
+            let mut items = self.lock();
+            let item = items.entry(id).or_default();
+            if !item.trail.note(operation_id, steps, at) {
+                return Ok(());
+            }
+            item.version += 1;
+        }
+        self.dirty.notify_one();
+        self.write_trail(id)
+    }
+
+    /// Whether [`Self::note`] would add anything.
+    pub fn is_news(&self, id: InstanceId, operation_id: OperationId, steps: &[Step]) -> bool {
+        let items = self.lock();
+        let trail = items.get(&id).map(|item| &item.trail).filter(|t| t.operation_id == Some(operation_id));
+        trail.is_none_or(|trail| steps.iter().any(|step| !trail.noted.contains(step)))
+    }
+
+    /// What has to be sent, at most `limit` reports.
+    pub fn outgoing(&self, limit: usize) -> Option<Outgoing> {
+        let items = self.lock();
+        let due = items.values().filter(|item| item.version > item.sent_version);
+        let (reports, versions): (Vec<_>, Vec<_>) = due
+            .filter_map(|item| {
+                let steps = item.trail.unacknowledged.clone();
+                Some((InstanceReport { steps, ..item.latest.clone()? }, item.version))
+            })
+            .take(limit)
+            .unzip();
+        (!reports.is_empty()).then_some(Outgoing { reports, versions })
+    }
+
+    /// The control plane has what was sent. Named are the instances that are known to be gone, with the
+    /// generation that said so, of which there is nothing left to tell.
+    pub fn acknowledge(&self, sent: &Outgoing) -> io::Result<Vec<(InstanceId, Generation)>> {
+        let mut gone = Vec::new();
+        for (report, version) in sent.reports.iter().zip(&sent.versions) {
+            let Some((trail_changed, all_told)) =
+                self.lock().get_mut(&report.id).map(|item| item.acknowledge(report, *version))
+            else {
+                continue;
+            };
+            if trail_changed {
+                self.write_trail(report.id)?;
+            }
+            if all_told && report.state == ObservedState::Absent {
+                gone.push((report.id, report.generation));
+            }
+        }
+        Ok(gone)
+    }
+
+    /// The control plane asked for everything again.
+    pub fn resend_all(&self) {
+        self.lock().values_mut().for_each(|item| item.version += 1);
+        self.dirty.notify_one();
+    }
+
+    /// Returns when there may be something to send.
+    pub async fn dirty(&self) {
+        self.dirty.notified().await;
+    }
+
+    /// SHA-256 of [`ObservedBatch::digest_input`] of everything acknowledged.
+    pub fn digest(&self) -> Sha256 {
+        let items = self.lock();
+        let text = ObservedBatch::digest_input(items.values().filter_map(|item| item.acknowledged.as_ref()));
+        Sha256::from_bytes(sha2::Sha256::digest(text).into())
+    }
+
+    /// Nothing will be said about that instance any more.
+    pub fn forget(&self, id: InstanceId) -> io::Result<()> {
+        let _disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lock().remove(&id);
+        durable::remove(&self.path(id))
+    }
+
+    fn write_trail(&self, id: InstanceId) -> io::Result<()> {
+        let _disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(trail) = self.lock().get(&id).map(|item| item.trail.clone()) else { return Ok(()) };
+        durable::write(&self.path(id), &serde_json::to_vec(&trail)?, Survive::Process)
+    }
+
+    fn path(&self, id: InstanceId) -> Utf8PathBuf {
+        self.folder.join(format!("{id}.json"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<InstanceId, Item>> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest report of an instance and the steps of its open operation.
+    #[cfg(test)]
+    pub fn latest(&self, id: InstanceId) -> Option<(InstanceReport, Vec<Step>)> {
+        let items = self.lock();
+        let item = items.get(&id)?;
+        Some((item.latest.clone()?, item.trail.noted.clone()))
+    }
+}
+
+impl Item {
+    /// Whether the trail changed, and whether everything is told.
+    fn acknowledge(&mut self, report: &InstanceReport, version: u64) -> (bool, bool) {
+        self.sent_version = self.sent_version.max(version);
+        self.acknowledged = Some(report.clone());
+        let before = self.trail.unacknowledged.len();
+        self.trail.unacknowledged.retain(|step| !report.steps.contains(step));
+        (self.trail.unacknowledged.len() != before, self.version == self.sent_version)
+    }
+}
+
+impl Trail {
+    /// False when there is nothing new in `steps`.
+    fn note(&mut self, operation_id: OperationId, steps: &[Step], at: OffsetDateTime) -> bool {
+        if self.operation_id != Some(operation_id) {
+            self.operation_id = Some(operation_id);
+            self.noted.clear();
+        }
+        let before = self.noted.len();
+        for &step in steps {
+            if !self.noted.contains(&step) {
+                self.noted.push(step);
+                self.unacknowledged.push(StepReport { operation_id, step, at });
+            }
+        }
+        self.noted.len() > before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+    use uuid::Uuid;
+
+    const AT: OffsetDateTime = datetime!(2030-01-01 00:00 UTC);
+
+    fn report(id: InstanceId, state: ObservedState) -> InstanceReport {
+        InstanceReport { id, generation: Generation(1), boot: 1, state, detail: None, steps: Vec::new() }
+    }
+
+    fn steps(outgoing: &Outgoing) -> Vec<Step> {
+        outgoing.reports.iter().flat_map(|report| &report.steps).map(|step| step.step).collect()
+    }
+
+    fn open(dir: &tempfile::TempDir) -> Outbox {
+        Outbox::open(Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_step_is_told_once_per_operation_and_kept_until_acknowledged_across_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (id, operation) = (InstanceId::from(Uuid::now_v7()), OperationId::from(Uuid::now_v7()));
+        let outbox = open(&dir);
+        outbox.report(report(id, ObservedState::Preparing));
+        outbox.note(id, operation, &[Step::AgentReceived], AT).unwrap();
+
+        let outbox = open(&dir);
+        outbox.report(report(id, ObservedState::Preparing));
+        outbox.note(id, operation, &[Step::AgentReceived, Step::ImageCached], AT).unwrap();
+        let sent = outbox.outgoing(10).unwrap();
+        assert_eq!(steps(&sent), [Step::AgentReceived, Step::ImageCached]);
+        outbox.note(id, operation, &[Step::DiskMade], AT).unwrap();
+        outbox.acknowledge(&sent).unwrap();
+
+        let outbox = open(&dir);
+        outbox.report(report(id, ObservedState::Running));
+        outbox.note(id, operation, &[Step::AgentReceived], AT).unwrap();
+        let sent = outbox.outgoing(10).unwrap();
+        assert_eq!(steps(&sent), [Step::DiskMade]);
+        outbox.acknowledge(&sent).unwrap();
+        assert!(outbox.outgoing(10).is_none());
+
+        outbox.note(id, OperationId::from(Uuid::now_v7()), &[Step::AgentReceived], AT).unwrap();
+        assert_eq!(steps(&outbox.outgoing(10).unwrap()), [Step::AgentReceived], "another operation");
+    }
+
+    #[test]
+    fn a_change_while_a_batch_is_on_its_way_is_sent_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(&dir);
+        let id = InstanceId::from(Uuid::now_v7());
+        outbox.report(report(id, ObservedState::Preparing));
+        let sent = outbox.outgoing(10).unwrap();
+        outbox.report(report(id, ObservedState::Running));
+        outbox.acknowledge(&sent).unwrap();
+        assert_eq!(outbox.outgoing(10).unwrap().reports[0].state, ObservedState::Running);
+    }
+
+    #[test]
+    fn the_digest_covers_what_was_acknowledged_and_everything_can_be_asked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(&dir);
+        let empty = outbox.digest();
+        for _ in 0..3 {
+            outbox.report(report(InstanceId::from(Uuid::now_v7()), ObservedState::Running));
+        }
+        assert_eq!(outbox.digest(), empty, "nothing has arrived yet");
+        let first = outbox.outgoing(2).unwrap();
+        assert_eq!(first.reports.len(), 2);
+        outbox.acknowledge(&first).unwrap();
+        let rest = outbox.outgoing(2).unwrap();
+        assert_eq!(rest.reports.len(), 1);
+        outbox.acknowledge(&rest).unwrap();
+        assert_ne!(outbox.digest(), empty);
+        assert!(outbox.outgoing(2).is_none());
+        outbox.resend_all();
+        assert_eq!(outbox.outgoing(10).unwrap().reports.len(), 3);
+        for report in [first, rest].iter().flat_map(|sent| &sent.reports) {
+            outbox.forget(report.id).unwrap();
+        }
+        assert_eq!(outbox.digest(), empty);
+    }
+}

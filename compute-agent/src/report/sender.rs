@@ -1,0 +1,132 @@
+//! The task that empties the outbox and sends heartbeats.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::agent::{Epoch, Heartbeat, MAX_REPORTS, ObservedBatch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Outbox;
+use crate::backoff::Backoff;
+use crate::control_plane::{ControlPlane, ControlPlaneError};
+use crate::desired::DesiredStore;
+use crate::durable::off_thread;
+use crate::reconcile::Reconciler;
+use crate::reconcile::workers::Workers;
+use crate::session::{Current, Session};
+
+/// Pauses after a batch that did not arrive.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
+/// Whatever the control plane asks for, not more often and not more seldom than this.
+const HEARTBEAT_SECONDS: std::ops::RangeInclusive<u32> = 1..=60;
+
+/// Reports and heartbeats go one after the other, so that a heartbeat's digest is of what has arrived.
+pub struct Sender {
+    pub control_plane: Arc<dyn ControlPlane>,
+    pub session: Arc<Session>,
+    pub outbox: Arc<Outbox>,
+    pub desired: Arc<DesiredStore>,
+    pub reconciler: Arc<Reconciler>,
+    pub workers: Workers,
+}
+
+impl Sender {
+    /// Runs until it is dropped.
+    pub async fn run(self) {
+        loop {
+            let current = self.session.until_open().await;
+            tokio::select! {
+                () = self.send(current) => {}
+                () = self.session.until_lost(current.epoch) => {}
+            }
+        }
+    }
+
+    async fn send(&self, current: Current) {
+        let seconds = current.heartbeat_seconds.clamp(*HEARTBEAT_SECONDS.start(), *HEARTBEAT_SECONDS.end());
+        let mut beat = tokio::time::interval(Duration::from_secs(seconds.into()));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut not_before = Instant::now();
+        // What has changed while there was no session was announced to nobody.
+        let mut due = true;
+        let mut health = self.reconciler.view.watch_health();
+        loop {
+            if due {
+                tokio::select! {
+                    () = tokio::time::sleep_until(not_before) => match self.flush(current.epoch).await {
+                        Ok(()) => {
+                            due = false;
+                            backoff.reset();
+                        }
+                        Err(error) => {
+                            self.on_error(current.epoch, &error);
+                            not_before = Instant::now() + backoff.next();
+                        }
+                    },
+                    _ = beat.tick() => self.beat(current.epoch).await,
+                }
+            } else {
+                tokio::select! {
+                    () = self.outbox.dirty() => due = true,
+                    _ = beat.tick() => self.beat(current.epoch).await,
+                    // The sender of health lives as long as the reconciler.
+                    _ = health.changed() => self.beat(current.epoch).await,
+                }
+            }
+        }
+    }
+
+    /// Sends everything that is due.
+    async fn flush(&self, epoch: Epoch) -> Result<(), ControlPlaneError> {
+        while let Some(mut outgoing) = self.outbox.outgoing(MAX_REPORTS) {
+            let batch = ObservedBatch { epoch, reports: std::mem::take(&mut outgoing.reports) };
+            let accepted = self.control_plane.observed(&batch).await?;
+            if !accepted.ignored.is_empty() {
+                tracing::warn!(ignored = ?accepted.ignored, "the control plane ignored reports");
+            }
+            outgoing.reports = batch.reports;
+            let outbox = Arc::clone(&self.outbox);
+            match off_thread(move || outbox.acknowledge(&outgoing)).await {
+                Ok(gone) => self.forget(gone).await,
+                // They are told again after a restart, which does no harm.
+                Err(error) => tracing::warn!(%error, "an acknowledgement could not be written down"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The control plane knows that these are gone: nothing is wanted of them any more.
+    async fn forget(&self, gone: Vec<(protocol::InstanceId, protocol::Generation)>) {
+        for (id, generation) in gone {
+            let desired = Arc::clone(&self.desired);
+            match off_thread(move || desired.forget_deleted(id, generation)).await {
+                Ok(true) => self.workers.nudge(id),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(instance = %id, %error, "a done deletion could not be forgotten"),
+            }
+        }
+    }
+
+    async fn beat(&self, epoch: Epoch) {
+        let heartbeat = Heartbeat {
+            epoch,
+            hypervisor: self.reconciler.view.health(),
+            observed_digest: self.outbox.digest(),
+            quarantined: u32::try_from(self.reconciler.quarantined()).unwrap_or(u32::MAX),
+        };
+        match self.control_plane.heartbeat(&heartbeat).await {
+            Ok(reply) if reply.report_all => self.outbox.resend_all(),
+            Ok(_) => {}
+            Err(error) => self.on_error(epoch, &error),
+        }
+    }
+
+    fn on_error(&self, epoch: Epoch, error: &ControlPlaneError) {
+        if matches!(error, ControlPlaneError::StaleEpoch) {
+            self.session.lost(epoch);
+        } else {
+            tracing::warn!(error = %crate::chain(error), "not told");
+        }
+    }
+}
