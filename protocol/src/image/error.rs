@@ -20,7 +20,7 @@ pub enum InspectError {
     FormatMismatch { declared: Format, found: Option<Container> },
     #[error(
         "{part} reaches to byte {end}, but the file has only {length} bytes: upload the whole file, and \
-         if it is whole, run `qemu-img check` on it"
+         if it is whole, convert it with `qemu-img convert -O qcow2`"
     )]
     Truncated { part: Part, end: u64, length: u64 },
     #[error("the disk has {size} bytes, more than the {MAX_VIRTUAL_SIZE_BYTES} that are possible")]

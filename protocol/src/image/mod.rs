@@ -41,6 +41,11 @@ impl Format {
             Self::Raw => "raw",
         }
     }
+
+    /// The format of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Qcow2, Self::Raw].into_iter().find(|format| format.as_str() == name)
+    }
 }
 
 /// Disks have whole sectors of this many bytes.

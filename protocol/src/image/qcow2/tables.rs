@@ -134,7 +134,7 @@ impl Walk<'_> {
         if entry & !(OFFSET_MASK | COPIED | zero_flag) != 0 {
             return Err(reserved(entry));
         }
-        let allocated = self.host_cluster(entry, 0)?;
+        let allocated = self.host_cluster(entry, self.header.cluster_size())?;
         let has_data = allocated && entry & zero_flag == 0;
         Ok(has_data.then_some((0, self.header.cluster_size())))
     }
@@ -151,8 +151,8 @@ impl Walk<'_> {
         let subcluster = self.header.cluster_size() / SUBCLUSTERS;
         let first = u64::from(allocated.trailing_zeros()) * subcluster;
         let end = u64::from(u32::BITS - allocated.leading_zeros()) * subcluster;
-        // The last cluster of a file may end with its last subcluster in use.
-        self.host_cluster(entry, end.saturating_sub(subcluster))?;
+        // QEMU lets a file end with the last subcluster in use.
+        self.host_cluster(entry, end)?;
         Ok((allocated != 0).then_some((first, end)))
     }
 
@@ -176,19 +176,16 @@ impl Walk<'_> {
         Ok(Some((0, self.header.cluster_size())))
     }
 
-    /// Checks where a standard cluster lies; false when it lies nowhere.
-    ///
-    /// The last cluster of a file may be cut short (QEMU reads zeros there), so the byte at `reaches` has
-    /// to be in the file, not the whole cluster.
-    fn host_cluster(&mut self, entry: u64, reaches: u64) -> Result<bool, InspectError> {
+    /// Checks that the first `used` bytes of a standard cluster lie in the file; false when it lies nowhere.
+    fn host_cluster(&mut self, entry: u64, used: u64) -> Result<bool, InspectError> {
         let offset = entry & OFFSET_MASK;
         if offset == 0 {
             // Offset 0 in use exists only with an external data file.
             return if entry & COPIED == 0 { Ok(false) } else { Err(reserved(entry)) };
         }
         check_placed(Part::Cluster, offset, self.header)?;
-        if offset + reaches >= self.file_length {
-            let end = offset + self.header.cluster_size();
+        let end = offset + used;
+        if end > self.file_length {
             return Err(InspectError::Truncated { part: Part::Cluster, end, length: self.file_length });
         }
         self.clusters += 1;

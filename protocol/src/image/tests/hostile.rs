@@ -168,11 +168,14 @@ fn subclusters() {
             i.u64(L2 + 16, (1 << 62) | (5 * 16384));
             i.u64(L2 + 24, 1);
         }),
-        ("accepted", |i| i.bytes.truncate(5 * 16384 + 31 * 512 + 1)),
-        ("image_truncated", |i| i.bytes.truncate(5 * 16384 + 31 * 512)),
+        ("image_truncated", |i| i.bytes.truncate(6 * 16384 - 1)),
         ("accepted", |i| {
             i.u64(L2 + 8, 1);
             i.bytes.truncate(5 * 16384 + 512);
+        }),
+        ("image_truncated", |i| {
+            i.u64(L2 + 8, 1);
+            i.bytes.truncate(5 * 16384 + 511);
         }),
     ];
     for (number, (expected, spoil)) in cases.iter().enumerate() {

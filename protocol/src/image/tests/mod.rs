@@ -48,16 +48,10 @@ fn zero_clusters_hold_no_data() {
 }
 
 #[test]
-fn the_last_cluster_may_be_cut_short_and_a_missing_one_not() {
-    let image = Qcow2::v3();
-    assert_eq!(verdict(&image.bytes[..5 * CLUSTER as usize + 512], Format::Qcow2), "accepted");
-    assert_eq!(verdict(&image.bytes[..5 * CLUSTER as usize], Format::Qcow2), "image_truncated");
-}
-
-#[test]
 fn every_shorter_file_is_refused() {
     let image = Qcow2::v3().bytes;
-    for length in (1..5 * CLUSTER as usize).step_by(97) {
+    assert_eq!(verdict(&image, Format::Qcow2), "accepted");
+    for length in (1..image.len()).step_by(97).chain([image.len() - 1]) {
         let found = verdict(&image[..length], Format::Qcow2);
         let expected = if length < 4 { "image_format_mismatch" } else { "image_truncated" };
         assert_eq!(found, expected, "{length} bytes");

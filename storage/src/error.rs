@@ -1,0 +1,88 @@
+//! What can go wrong in a pool, and whose fault it is.
+
+use std::io;
+use std::sync::Arc;
+
+use protocol::image::InspectError;
+use protocol::{Sha256, SizeGib};
+use thiserror::Error;
+
+use crate::sandbox::SandboxError;
+
+/// A pool could not do what was asked. No message holds a path.
+#[derive(Debug, Error)]
+pub enum PoolError {
+    #[error("could not {attempted}")]
+    Io {
+        attempted: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the pool is in use by another process")]
+    InUse,
+    #[error("image {0} could not be fetched")]
+    Fetch(Sha256, #[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("image {image} has {expected} bytes, but its source sent {}{got}", if got > expected { "at least " } else { "" })]
+    Length { image: Sha256, expected: u64, got: u64 },
+    #[error("the bytes sent for image {expected} have the digest {got}")]
+    Digest { expected: Sha256, got: Sha256 },
+    #[error("image {0} is refused")]
+    Refused(Sha256, #[source] InspectError),
+    #[error("image {image} was said to hold a disk of {expected} bytes and holds one of {got}")]
+    VirtualSize { image: Sha256, expected: u64, got: u64 },
+    #[error("image {0} could not be converted")]
+    Convert(Sha256, #[source] SandboxError),
+    #[error("the conversion of image {0} made something else")]
+    Converted(Sha256, #[source] Option<InspectError>),
+    #[error("the pool has {free} bytes left and {needed} are needed")]
+    Full { needed: u64, free: u64 },
+    #[error("a disk of {size} GiB cannot hold an image of {virtual_size_bytes} bytes")]
+    DiskTooSmall { size: SizeGib, virtual_size_bytes: u64 },
+    #[error("image {0} is not in the cache")]
+    NoBase(Sha256),
+    #[error("qemu-img could not {attempted}")]
+    QemuImg {
+        attempted: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    /// The outcome of another call for the same image.
+    #[error(transparent)]
+    Shared(Arc<PoolError>),
+}
+
+/// Where to look for the cause of a [`PoolError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Where the bytes came from. Trying again may help.
+    Source,
+    /// The image or the request itself. Trying again does not help.
+    Image,
+    /// Nothing; there is no room.
+    Space,
+    /// This host.
+    Host,
+}
+
+impl PoolError {
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Fetch(..) | Self::Length { .. } | Self::Digest { .. } => Blame::Source,
+            Self::Refused(_, why) if why.is_refusal() => Blame::Image,
+            Self::VirtualSize { .. } | Self::DiskTooSmall { .. } => Blame::Image,
+            Self::Convert(_, why) if why.is_limit() => Blame::Image,
+            Self::Full { .. } => Blame::Space,
+            Self::Io { source, .. } | Self::QemuImg { source, .. } if is_full(source) => Blame::Space,
+            Self::Shared(error) => error.blame(),
+            _ => Blame::Host,
+        }
+    }
+
+    pub(crate) fn io(attempted: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { attempted, source }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,70 @@
+//! Where things are. Every name is a digest or a UUID, never anything that a user chose.
+
+use camino::{Utf8Path, Utf8PathBuf};
+use protocol::{InstanceId, Sha256};
+use uuid::Uuid;
+
+/// The files of one instance, there or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstancePaths {
+    pub dir: Utf8PathBuf,
+    pub overlay: Utf8PathBuf,
+    pub seed: Utf8PathBuf,
+    pub serial_log: Utf8PathBuf,
+}
+
+#[derive(Debug)]
+pub(crate) struct Layout {
+    root: Utf8PathBuf,
+}
+
+impl Layout {
+    /// `root` is absolute.
+    pub(crate) fn new(root: Utf8PathBuf) -> Self {
+        Self { root }
+    }
+
+    pub(crate) fn root(&self) -> &Utf8Path {
+        &self.root
+    }
+
+    pub(crate) fn lock(&self) -> Utf8PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn images(&self) -> Utf8PathBuf {
+        self.root.join("images")
+    }
+
+    pub(crate) fn image(&self, digest: Sha256) -> Utf8PathBuf {
+        self.images().join(format!("{digest}.qcow2"))
+    }
+
+    pub(crate) fn instances(&self) -> Utf8PathBuf {
+        self.root.join("instances")
+    }
+
+    pub(crate) fn incoming(&self) -> Utf8PathBuf {
+        self.root.join("incoming")
+    }
+
+    /// A name in `incoming/` that nobody else has.
+    pub(crate) fn fresh(&self) -> Utf8PathBuf {
+        self.incoming().join(Uuid::new_v4().to_string())
+    }
+
+    pub(crate) fn instance(&self, id: InstanceId) -> InstancePaths {
+        let dir = self.instances().join(id.to_string());
+        InstancePaths {
+            overlay: dir.join("root.qcow2"),
+            seed: dir.join("seed.img"),
+            serial_log: dir.join("serial.log"),
+            dir,
+        }
+    }
+}
+
+/// The instance that a directory belongs to; `None` for a name that we would not have given.
+pub(crate) fn instance_of(name: &str) -> Option<InstanceId> {
+    name.parse().ok().filter(|id: &InstanceId| id.to_string() == name)
+}

@@ -1,0 +1,41 @@
+//! The local pool of one host: cached images, root disks, seeds and serial logs.
+//!
+//! ```text
+//! <root>/images/<sha256>.qcow2             an image of our own making, never written again
+//!        instances/<uuid>/root.qcow2       an overlay on one of them
+//!                        /seed.img         the NoCloud disk for cloud-init
+//!                        /serial.log(.0…)  written and rotated by virtlogd
+//!        incoming/                         unfinished work of this process, emptied when the pool opens
+//! ```
+//!
+//! Mechanism only: it knows qcow2 and directories, nothing of HTTP, tenants or libvirt. Two rules carry it.
+//! *A name means a finished file*: everything is made under `incoming/`, flushed, and renamed into place, so
+//! a process killed at any point leaves either nothing or the whole, and the next call goes on. *An image is
+//! hostile until it is ours*: what was fetched is read by [`protocol::image`] alone, then rewritten once by
+//! [`sandbox`], and only the rewritten file is ever seen by a hypervisor.
+
+mod base;
+mod durable;
+mod error;
+mod flight;
+mod layout;
+mod overlay;
+mod pool;
+mod qemu_img;
+pub mod sandbox;
+mod seed;
+mod serial;
+
+pub use error::{Blame, PoolError};
+pub use layout::InstancePaths;
+pub use pool::{Found, Pool, Space};
+
+/// Whether a call made the file or found it made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    Now,
+    Before,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! The pool itself: its directories, and what is in them.
+
+use std::fs::{self, File};
+use std::io;
+use std::sync::Arc;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::statvfs;
+use protocol::InstanceId;
+use protocol::agent::ImageSource;
+use tokio::sync::Semaphore;
+
+use crate::durable::{PRIVATE_DIR, REACHABLE_DIR, blocking, make_dir, sync_dir};
+use crate::flight::Flights;
+use crate::layout::{Layout, instance_of};
+use crate::sandbox::Sandbox;
+use crate::{InstancePaths, PoolError};
+
+/// The local pool. Clones are the same pool.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) layout: Layout,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) flights: Flights,
+    /// INVARIANT: one conversion at a time. All run as one user, who must not be able to reach into another.
+    pub(crate) conversions: Semaphore,
+    _lock: Flock<File>,
+}
+
+/// What there is of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Found {
+    /// The cached image that was asked about.
+    pub base: bool,
+    pub overlay: bool,
+    pub seed: bool,
+    /// Anything of the instance's own.
+    pub any: bool,
+}
+
+/// Room on the pool's file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+}
+
+impl Pool {
+    /// Opens the pool at `root`, which is made if it is not there, with the default [`Sandbox`].
+    pub fn open(root: &Utf8Path) -> Result<Self, PoolError> {
+        let sandbox = Sandbox::new().map_err(PoolError::io("prepare the sandbox"))?;
+        Self::open_with(root, sandbox)
+    }
+
+    /// Opens a pool for this process alone and clears away what an earlier one did not finish.
+    pub fn open_with(root: &Utf8Path, sandbox: Sandbox) -> Result<Self, PoolError> {
+        let (layout, lock) = prepare(root).map_err(PoolError::io("open the pool"))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| PoolError::InUse)?;
+        empty(&layout.incoming()).map_err(PoolError::io("clear away unfinished work"))?;
+        let (flights, conversions) = (Flights::default(), Semaphore::new(1));
+        Ok(Self { inner: Arc::new(Inner { layout, sandbox, flights, conversions, _lock: lock }) })
+    }
+
+    /// Where the instance's files are, or will be.
+    pub fn paths(&self, id: InstanceId) -> InstancePaths {
+        self.inner.layout.instance(id)
+    }
+
+    /// Where the image is in the cache, or will be.
+    pub fn base(&self, image: &ImageSource) -> Utf8PathBuf {
+        self.inner.layout.image(image.sha256)
+    }
+
+    /// What there is of an instance, and whether `image` is cached.
+    pub async fn look(&self, id: InstanceId, image: Option<&ImageSource>) -> Result<Found, PoolError> {
+        let paths = self.paths(id);
+        let base = image.map(|image| self.base(image));
+        blocking("look at an instance's files", move || {
+            Ok(Found {
+                base: base.map_or(Ok(false), |base| exists(&base))?,
+                overlay: exists(&paths.overlay)?,
+                seed: exists(&paths.seed)?,
+                any: exists(&paths.dir)?,
+            })
+        })
+        .await
+    }
+
+    /// The instances that have files, in the order of their ids.
+    pub async fn instances(&self) -> Result<Vec<InstanceId>, PoolError> {
+        let dir = self.inner.layout.instances();
+        blocking("list the instances", move || list(&dir)).await
+    }
+
+    /// Removes the instance's directory with its disk, seed and logs; false when there was none.
+    pub async fn remove_instance(&self, id: InstanceId) -> Result<bool, PoolError> {
+        let (dir, grave) = (self.paths(id).dir, self.inner.layout.fresh());
+        blocking("remove an instance's files", move || remove(&dir, &grave)).await
+    }
+
+    /// Room on the file system, as an unprivileged user would find it.
+    pub async fn space(&self) -> Result<Space, PoolError> {
+        let root = self.inner.layout.root().to_owned();
+        blocking("measure the pool", move || {
+            let stat = statvfs(root.as_std_path())?;
+            let in_bytes = |blocks: nix::libc::fsblkcnt_t| blocks * stat.fragment_size();
+            Ok(Space { total_bytes: in_bytes(stat.blocks()), free_bytes: in_bytes(stat.blocks_available()) })
+        })
+        .await
+    }
+
+    /// Refuses to begin work that cannot end well.
+    pub(crate) async fn require_space(&self, needed: u64) -> Result<(), PoolError> {
+        let free = self.space().await?.free_bytes;
+        if free < needed {
+            return Err(PoolError::Full { needed, free });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+/// Makes the directories; gives them and the file to lock.
+fn prepare(root: &Utf8Path) -> io::Result<(Layout, File)> {
+    fs::create_dir_all(root)?;
+    // Absolute, so that no name can look like an option or a protocol to qemu-img.
+    let layout = Layout::new(root.canonicalize_utf8()?);
+    make_dir(layout.root(), REACHABLE_DIR)?;
+    make_dir(&layout.images(), REACHABLE_DIR)?;
+    make_dir(&layout.instances(), REACHABLE_DIR)?;
+    make_dir(&layout.incoming(), PRIVATE_DIR)?;
+    let lock = File::options().create(true).truncate(false).write(true).open(layout.lock())?;
+    sync_dir(layout.root())?;
+    Ok((layout, lock))
+}
+
+fn empty(dir: &Utf8Path) -> io::Result<()> {
+    for entry in dir.read_dir_utf8()? {
+        remove_entry(entry?.path())?;
+    }
+    Ok(())
+}
+
+/// Removes what has this name, a link itself and never what it leads to.
+fn remove_entry(path: &Utf8Path) -> io::Result<()> {
+    match fs::symlink_metadata(path)?.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    }
+}
+
+/// Takes the name away first: what is killed on the way is finished by the next opening of the pool.
+fn remove(dir: &Utf8Path, grave: &Utf8Path) -> io::Result<bool> {
+    match fs::rename(dir, grave) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        renamed => renamed?,
+    }
+    dir.parent().map_or(Ok(()), sync_dir)?;
+    remove_entry(grave)?;
+    Ok(true)
+}
+
+fn list(dir: &Utf8Path) -> io::Result<Vec<InstanceId>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        match name.to_str().and_then(instance_of) {
+            Some(id) => ids.push(id),
+            None => tracing::warn!(?name, "the pool has something that is not ours"),
+        }
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+fn exists(path: &Utf8Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
