@@ -1,6 +1,55 @@
-# The commands of this repository. `make help` lists them.
+# The commands of this repository; `make` alone lists them.
 SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
 
-.PHONY: sqlx
-sqlx: ## Write .sqlx/ anew after a change of SQL
+# Queries are checked against .sqlx/; only `make sqlx` asks a database.
+export SQLX_OFFLINE := true
+# The programs that `make up` runs.
+RELEASE := target/release
+
+.PHONY: help up down env status test lab bench fmt sqlx programs cargo
+
+help: ## List the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+up: programs ## Start a cloud on this machine, with a running VM; again: bring it up to date
+	@tests/guests/cached fast >/dev/null
+	@CUMULO_BIN_DIR=$(RELEASE) $(RELEASE)/lab up
+
+down: ## Stop what `make up` started; the data stays
+	@$(RELEASE)/lab down
+
+env: ## Print shell lines for curl: eval "$$(make -s env)"
+	@$(RELEASE)/lab env
+
+status: ## Say what of `make up` runs
+	@$(RELEASE)/lab status
+
+programs: cargo
+	@deploy/packages host build guests
+	@cargo build --quiet --release --package api --package compute-agent --package tests --bins
+
+cargo:
+	@command -v cargo >/dev/null || { \
+	  echo "cargo is missing. Install Rust with rustup (https://rustup.rs):" >&2; \
+	  echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal" >&2; \
+	  echo "and open a new shell." >&2; exit 1; }
+
+test: cargo ## Run everything that must be true of a change (what CI runs)
+	@deploy/packages host build guests
+	@deploy/check
+
+lab: cargo ## Run the tests that need several hosts: make lab HOSTS=3
+	@deploy/packages host build guests
+	@CUMULO_LAB_HOSTS=$(or $(HOSTS),3) cargo nextest run --workspace --test lab
+
+bench: programs ## Measure one thing beside its peer: make bench NAME=b1
+	@cargo run --quiet --release --package benches -- $(NAME)
+
+fmt: cargo ## Format the code
+	@cargo fmt --all
+
+sqlx: cargo ## Write .sqlx/ anew after a change of SQL
 	@deploy/sqlx-data update

@@ -1,0 +1,112 @@
+//! The control plane of a lab: cumulo-api and its private PostgreSQL on a machine of their own.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::cloud::{Cloud, Credentials};
+use crate::daemon::Daemon;
+use crate::gateway::Gateway;
+use crate::machine::Machine;
+use crate::process::ProcessId;
+use crate::wiring::CONTROL_ADDRESS;
+use crate::{binaries, wait};
+
+const DATA: &str = "/var/lib/cumulo/api";
+const CREDENTIALS: &str = "/var/lib/cumulo/credentials.json";
+/// Inside the machine, so always free.
+const LISTEN: &str = "127.0.0.1:8080";
+const AGENT_PORT: u16 = 8443;
+
+pub struct ControlPlane {
+    pub machine: Machine,
+    pub api: Daemon,
+    gateway: Gateway,
+}
+
+impl ControlPlane {
+    /// Starts the API and waits until it is ready.
+    pub(crate) async fn start(machine: Machine) -> Result<Self> {
+        let gateway = Gateway::open(&machine, LISTEN.parse::<SocketAddr>()?)?;
+        let mut control = Self { api: api(&machine)?, machine, gateway };
+        control.api.start().await?;
+        control.wait_ready(Duration::from_secs(60)).await?;
+        Ok(control)
+    }
+
+    /// The API's address for the test: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.gateway.address)
+    }
+
+    /// Where agents dial.
+    pub(crate) fn agent_url(&self) -> String {
+        format!("https://{CONTROL_ADDRESS}:{AGENT_PORT}")
+    }
+
+    /// Signs in as the first-run administrator.
+    pub async fn login(&self) -> Result<Cloud> {
+        let path = self.machine.outside(CREDENTIALS);
+        let text = fs::read(&path).with_context(|| format!("read {path}"))?;
+        let credentials: Credentials =
+            serde_json::from_slice(&text).with_context(|| format!("understand {path}"))?;
+        Cloud::login(&self.url(), credentials).await
+    }
+
+    pub async fn wait_ready(&self, limit: Duration) -> Result<()> {
+        let ready = wait::eventually("cumulo-api to be ready", limit, async || {
+            self.api.process()?;
+            let answer = reqwest::get(format!("{}/readyz", self.url())).await?;
+            ensure!(answer.status() == 200, "/readyz answers {}", answer.status());
+            Ok(())
+        });
+        ready.await.with_context(|| self.api.log_tail(30))
+    }
+
+    /// kill -9 of the API alone and a new start; its PostgreSQL lives on in between.
+    pub async fn crash_api(&mut self) -> Result<()> {
+        self.api.kill().await?;
+        self.api.start().await?;
+        self.wait_ready(Duration::from_secs(30)).await
+    }
+
+    /// kill -9 of the whole PostgreSQL; bringing it back is the API's business.
+    pub async fn crash_postgres(&self) -> Result<()> {
+        let victims = self.postgres_processes();
+        ensure!(!victims.is_empty(), "no PostgreSQL runs in the lab");
+        for victim in &victims {
+            victim.signal(Signal::SIGKILL)?;
+        }
+        ensure!(
+            victims.into_iter().all(|v| v.wait_gone(Duration::from_secs(5))),
+            "PostgreSQL survives SIGKILL"
+        );
+        self.wait_ready(Duration::from_secs(60)).await
+    }
+
+    /// The postmaster and all its children.
+    pub fn postgres_processes(&self) -> Vec<ProcessId> {
+        let is_postgres = |id: &ProcessId| {
+            fs::read_to_string(format!("/proc/{}/comm", id.pid)).is_ok_and(|name| name.trim() == "postgres")
+        };
+        self.machine.members().into_iter().filter(is_postgres).collect()
+    }
+}
+
+fn api(machine: &Machine) -> Result<Daemon> {
+    let program = binaries::find("cumulo-api")?;
+    let log = machine.dir.join("api.log");
+    let machine = machine.clone();
+    let agent_listen = format!("{CONTROL_ADDRESS}:{AGENT_PORT}");
+    Ok(Daemon::new("cumulo-api", log, move || {
+        let mut command = machine.command(program.as_str());
+        command.args(["serve", "--data-dir", DATA, "--listen", LISTEN, "--agent-listen", &agent_listen]);
+        command.args(["--first-run-credentials", CREDENTIALS]);
+        // Whatever database the developer works with is none of the lab's business.
+        command.env_remove("DATABASE_URL");
+        command
+    }))
+}

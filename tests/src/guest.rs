@@ -1,0 +1,34 @@
+//! The guest images of the tests: built on first use, then cached.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::machine::said_or_failed;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guest {
+    /// Debian's kernel and busybox: boots in seconds, understands the seed.
+    Fast,
+    /// Debian with genuine cloud-init: boots in minutes under emulation.
+    Debian,
+}
+
+impl Guest {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Debian => "debian",
+        }
+    }
+}
+
+/// The path of an up-to-date image, building it first when necessary.
+pub fn cached(guest: Guest) -> Result<Utf8PathBuf> {
+    let script = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/cached");
+    let said = Command::new(&script).arg(guest.name()).stderr(std::process::Stdio::inherit()).output();
+    let said = said_or_failed(said, || format!("{script} {}", guest.name()))?;
+    let path = said.lines().last().map(str::trim).filter(|line| !line.is_empty());
+    Ok(path.with_context(|| format!("{script} printed no path"))?.into())
+}

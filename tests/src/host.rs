@@ -1,0 +1,136 @@
+//! A host of the lab: a machine with its own libvirtd and the real agent.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use camino::Utf8PathBuf;
+
+use crate::daemon::Daemon;
+use crate::machine::Machine;
+use crate::process::ProcessId;
+use crate::virsh::Virsh;
+use crate::{binaries, libvirtd, wait};
+
+/// The agent's folder, as the agent sees it.
+const AGENT_STATE: &str = "/var/lib/cumulo/agent";
+const JOIN_TOKEN: &str = "/var/lib/cumulo/join-token";
+
+pub struct Host {
+    pub machine: Machine,
+    pub libvirtd: Daemon,
+    pub virtlogd: Daemon,
+    pub agent: Daemon,
+    pub virsh: Virsh,
+}
+
+impl Host {
+    /// A machine with a running libvirtd; the agent has not joined yet.
+    pub(crate) async fn start(machine: Machine) -> Result<Self> {
+        let (mut libvirtd, mut virtlogd) = libvirtd::prepare(&machine)?;
+        virtlogd.start().await?;
+        libvirtd.start().await?;
+        let virsh = libvirtd::virsh(&machine);
+        let agent = agent(&machine)?;
+        let host = Self { machine, libvirtd, virtlogd, agent, virsh };
+        libvirtd::wait_ready(&host.libvirtd, &host.virsh).await?;
+        Ok(host)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.machine.name
+    }
+
+    /// Joins the cloud with a one-time token and starts the agent.
+    pub(crate) async fn join(&mut self, control_plane: &str, token: &str) -> Result<()> {
+        fs::write(self.machine.outside(JOIN_TOKEN), token).context("write the join token")?;
+        let program = binaries::find("cumulo-agent")?;
+        let arguments = ["join", "--control-plane", control_plane, "--token-file", JOIN_TOKEN];
+        let rest = ["--state-dir", AGENT_STATE, "--name", self.name()];
+        self.machine.run(program.as_str(), &[arguments.as_slice(), &rest].concat())?;
+        fs::remove_file(self.machine.outside(JOIN_TOKEN)).context("remove the join token")?;
+        self.agent.start().await
+    }
+
+    /// kill -9 and a new start.
+    pub async fn crash_agent(&mut self) -> Result<()> {
+        self.agent.kill().await?;
+        self.agent.start().await
+    }
+
+    /// kill -9 and a new start; returns when the new libvirtd answers.
+    pub async fn crash_libvirtd(&mut self) -> Result<()> {
+        self.libvirtd.kill().await?;
+        self.libvirtd.start().await?;
+        libvirtd::wait_ready(&self.libvirtd, &self.virsh).await
+    }
+
+    /// The QEMU process of each domain.
+    pub fn qemu_processes(&self) -> Result<BTreeMap<String, ProcessId>> {
+        self.virsh.qemu_processes()
+    }
+
+    /// The agent's folder, seen from the test.
+    pub fn agent_state(&self) -> Utf8PathBuf {
+        self.machine.outside(AGENT_STATE)
+    }
+
+    /// Every file of an instance that is left on this host, and every domain and QEMU process.
+    pub fn leftovers(&self) -> Result<Vec<String>> {
+        let mut found: Vec<String> =
+            self.virsh.domains()?.into_iter().map(|d| format!("domain {d}")).collect();
+        found.extend(self.qemu_processes()?.into_keys().map(|name| format!("QEMU process of {name}")));
+        let pool = self.agent_state().join("pool");
+        for kind in ["instances", "tmp"] {
+            found.extend(files_below(&pool.join(kind))?);
+        }
+        Ok(found)
+    }
+
+    /// Waits until nothing of any instance is left here; the error names what is.
+    pub async fn wait_empty(&self, limit: Duration) -> Result<()> {
+        wait::eventually(format!("{} to be empty", self.name()), limit, async || {
+            let left = self.leftovers()?;
+            ensure!(left.is_empty(), "left: {}", left.join(", "));
+            Ok(())
+        })
+        .await
+    }
+
+    /// What its daemons said last.
+    pub fn log_tails(&self, lines: usize) -> String {
+        self.agent.log_tail(lines) + &self.libvirtd.log_tail(lines)
+    }
+}
+
+fn agent(machine: &Machine) -> Result<Daemon> {
+    let program = binaries::find("cumulo-agent")?;
+    let log = machine.dir.join("agent.log");
+    let machine = machine.clone();
+    Ok(Daemon::new(format!("agent of {}", machine.name), log, move || {
+        let mut command = machine.command(program.as_str());
+        command.args(["run", "--state-dir", AGENT_STATE, "--libvirt-uri", "qemu:///system"]);
+        command
+    }))
+}
+
+/// All files below a folder, none when there is no such folder.
+fn files_below(dir: &Utf8PathBuf) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("list {dir}")),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = Utf8PathBuf::try_from(entry?.path())?;
+        // A file may go while we look.
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_dir() => found.extend(files_below(&path)?),
+            Ok(_) => found.push(path.into_string()),
+            Err(_) => (),
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,110 @@
+//! A running lab.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use serde_json::json;
+
+use crate::cloud::Cloud;
+use crate::control::ControlPlane;
+use crate::host::Host;
+use crate::machine::Machine;
+use crate::machines::Machines;
+use crate::{wait, wiring};
+
+/// The probe of a new host boots a tiny guest, and may have to find out that KVM hangs.
+const HOST_READY: Duration = Duration::from_secs(120);
+
+pub struct LabOptions {
+    pub hosts: usize,
+}
+
+impl Default for LabOptions {
+    /// `CUMULO_LAB_HOSTS` hosts, or three.
+    fn default() -> Self {
+        let asked = std::env::var("CUMULO_LAB_HOSTS").ok().and_then(|text| text.parse().ok());
+        Self { hosts: asked.unwrap_or(3) }
+    }
+}
+
+/// A cloud with its control plane and hosts, all ready.
+pub struct Lab {
+    pub control: ControlPlane,
+    pub hosts: Vec<Host>,
+    pub cloud: Cloud,
+    underlay: Machine,
+}
+
+/// Runs a test in a lab of its own. When it fails, the error shows what all daemons said last; when it
+/// succeeds, the lab must also end without leaving anything.
+pub async fn in_lab(options: LabOptions, test: impl AsyncFnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    let machines = tokio::task::spawn_blocking(move || Machines::start(options.hosts)).await??;
+    let mut lab = Lab::start(&machines, options.hosts).await?;
+    // Errors come as values; a panic unwinds through here and ends the machines all the same.
+    test(&mut lab).await.map_err(|error| anyhow::anyhow!("{error:#}\n{}", lab.log_tails(60)))?;
+    drop(lab);
+    machines.finish()
+}
+
+impl Lab {
+    /// Starts every daemon, joins every host, and waits until all are ready.
+    async fn start(machines: &Machines, hosts: usize) -> Result<Self> {
+        let control = ControlPlane::start(machines.control()?).await?;
+        let cloud = control.login().await?;
+        let mut lab = Self { control, hosts: Vec::new(), cloud, underlay: machines.underlay()? };
+        for number in 1..=hosts {
+            // One after the other: the first one fills the cache of capabilities for all.
+            lab.hosts.push(Host::start(machines.host(number)?).await?);
+        }
+        lab.join_all().await?;
+        lab.wait_hosts_ready(HOST_READY).await?;
+        Ok(lab)
+    }
+
+    async fn join_all(&mut self) -> Result<()> {
+        let agent_url = self.control.agent_url();
+        let cloud = &self.cloud;
+        let joins = self.hosts.iter_mut().map(async |host| {
+            let answer = cloud.post("/v1/host_join_tokens", json!({"ttl_seconds": 600})).await?.success()?;
+            let token = answer["token"].as_str().context("no token in the answer")?.to_owned();
+            host.join(&agent_url, &token).await.with_context(|| format!("join {}", host.name()))
+        });
+        try_join_all(joins).await.map(|_| ())
+    }
+
+    /// Waits until the control plane calls every host ready.
+    pub async fn wait_hosts_ready(&self, limit: Duration) -> Result<()> {
+        let ready = wait::eventually("all hosts to be ready", limit, async || {
+            let answer = self.cloud.get("/v1/hosts").await?.success()?;
+            let states: Vec<(&str, &str)> = items(&answer)
+                .filter_map(|host| Some((host["name"].as_str()?, host["state"].as_str()?)))
+                .collect();
+            let ready = states.iter().filter(|(_, state)| *state == "ready").count();
+            ensure!(ready == self.hosts.len(), "{states:?}");
+            Ok(())
+        });
+        ready.await.with_context(|| self.log_tails(20))
+    }
+
+    /// Cuts a host off from the underlay, or connects it again.
+    pub fn set_cable(&self, host: &Host, plugged: bool) -> Result<()> {
+        wiring::set_cable(&self.underlay, host.name(), plugged)
+    }
+
+    /// Waits until no host has anything of an instance left.
+    pub async fn wait_empty(&self, limit: Duration) -> Result<()> {
+        try_join_all(self.hosts.iter().map(|host| host.wait_empty(limit))).await.map(|_| ())
+    }
+
+    /// What all daemons said last.
+    pub fn log_tails(&self, lines: usize) -> String {
+        let hosts: String = self.hosts.iter().map(|host| host.log_tails(lines)).collect();
+        self.control.api.log_tail(lines) + &hosts
+    }
+}
+
+/// The items of a list answer.
+pub(crate) fn items(answer: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
+    answer["items"].as_array().into_iter().flatten()
+}

@@ -1,0 +1,112 @@
+//! `make down`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::progress::Progress;
+use super::record::Record;
+use super::settings::Settings;
+use super::steps::{AGENT, API, read_credentials};
+use super::{libvirt, service};
+use crate::cloud::Cloud;
+use crate::lab::items;
+use crate::wait;
+
+/// A guest that ignores the power button for so long is switched off.
+const GRACE_SECONDS: u32 = 30;
+
+/// Stops the running instances and remembers them, then everything that `up` has started.
+pub async fn down() -> Result<()> {
+    let settings = Settings::from_env()?;
+    if !settings.state.exists() {
+        println!("there is no cloud in {}", settings.state);
+        return Ok(());
+    }
+    let mut record = Record::open(&settings.state)?;
+    let progress = Progress::new();
+
+    let step = progress.step("instances");
+    step.done(stop_instances(&settings, &mut record).await?);
+    for name in [AGENT, API] {
+        let step = progress.step(name);
+        step.done(if service::end(name, &mut record)? { "stopped" } else { "did not run" });
+    }
+    record.set_url(None)?;
+    for name in [libvirt::LIBVIRTD, libvirt::VIRTLOGD] {
+        if record.running(name).is_some() {
+            let step = progress.step(name);
+            service::end(name, &mut record)?;
+            step.done("stopped");
+        }
+    }
+    println!("\nThe data stays in {}; `make up` goes on with it.", settings.state);
+    Ok(())
+}
+
+async fn stop_instances(settings: &Settings, record: &mut Record) -> Result<String> {
+    let (Some(url), Some(_)) = (record.url(), record.running(API)) else {
+        return Ok("the API does not run; instances are left alone".to_owned());
+    };
+    let cloud = Cloud::login(url, read_credentials(&settings.credentials())?).await?;
+    let running = running_instances(&cloud).await?;
+    // Remembered first: if this command is killed now, the next `up` starts them all the same.
+    let known = running.iter().cloned().chain(record.stopped().iter().cloned());
+    record.set_stopped(known.collect::<std::collections::BTreeSet<_>>().into_iter().collect())?;
+    for instance in &running {
+        stop(&cloud, instance).await.with_context(|| format!("stop {instance}"))?;
+    }
+    for instance in &running {
+        wait_stopped(&cloud, instance).await?;
+    }
+    Ok(format!("{} stopped", running.len()))
+}
+
+/// Every running instance of every project, as `project/name`.
+async fn running_instances(cloud: &Cloud) -> Result<Vec<String>> {
+    let mut running = Vec::new();
+    for project in all(cloud, "/v1/projects").await? {
+        let project = project["name"].as_str().context("a project has no name")?;
+        for instance in all(cloud, &format!("/v1/projects/{project}/instances")).await? {
+            if ["running", "provisioning", "pending"].iter().any(|state| instance["state"] == *state) {
+                running.push(format!("{project}/{}", instance["name"].as_str().context("no name")?));
+            }
+        }
+    }
+    Ok(running)
+}
+
+/// All items of a list, page by page.
+async fn all(cloud: &Cloud, path: &str) -> Result<Vec<Value>> {
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = cloud.get(&format!("{path}?limit=100{cursor}")).await?.success()?;
+        found.extend(items(&page).cloned());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(found),
+        }
+    }
+}
+
+async fn stop(cloud: &Cloud, instance: &str) -> Result<()> {
+    let answer =
+        cloud.post(&format!("{}/stop", path(instance)), json!({"timeout_seconds": GRACE_SECONDS})).await?;
+    answer.success().map(|_| ())
+}
+
+async fn wait_stopped(cloud: &Cloud, instance: &str) -> Result<()> {
+    let limit = Duration::from_secs(u64::from(GRACE_SECONDS) + 30);
+    wait::eventually(format!("{instance} to stop"), limit, async || {
+        let found = cloud.get(&format!("{}?wait=10", path(instance))).await?;
+        ensure!(found.status == 404 || found.body["state"] == "stopped", "it is {}", found.body["state"]);
+        Ok(())
+    })
+    .await
+}
+
+fn path(instance: &str) -> String {
+    let (project, name) = instance.split_once('/').unwrap_or_default();
+    format!("/v1/projects/{project}/instances/{name}")
+}

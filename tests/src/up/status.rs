@@ -1,0 +1,30 @@
+//! `lab status`: what of `make up` runs.
+
+use anyhow::Result;
+
+use super::libvirt;
+use super::record::Record;
+use super::settings::Settings;
+use super::steps::{AGENT, API};
+
+pub async fn status() -> Result<()> {
+    let settings = Settings::from_env()?;
+    if !settings.state.exists() {
+        println!("there is no cloud in {}", settings.state);
+        return Ok(());
+    }
+    let record = Record::open(&settings.state)?;
+    for name in [API, AGENT, libvirt::LIBVIRTD, libvirt::VIRTLOGD] {
+        match record.running(name) {
+            Some(started) => println!("  {name:<14} pid {}, log {}", started.process.pid, settings.log(name)),
+            None => println!("  {name:<14} not started by `make up`"),
+        }
+    }
+    println!(
+        "  {:<14} {}",
+        "libvirt",
+        if libvirt::virsh().answers() { "answers" } else { "does not answer" }
+    );
+    println!("  {:<14} {}", "API", record.url().unwrap_or("none"));
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! What needs one machine: the lab's own promises, and `make up` with all that a user does after it.
+
+mod machines;
