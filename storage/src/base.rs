@@ -12,9 +12,9 @@ use std::pin::pin;
 use futures_util::{Stream, StreamExt};
 use nix::unistd::fchown;
 use nix::unistd::{Gid, Uid};
-use protocol::Sha256;
 use protocol::agent::ImageSource;
 use protocol::image::{Format, ImageInfo, InspectError, inspect};
+use protocol::{MIB, Sha256};
 use sha2::Digest;
 use tokio::io::AsyncWriteExt;
 
@@ -30,22 +30,24 @@ const OPTIONS: &str = "compat=1.1,cluster_size=65536,lazy_refcounts=off,prealloc
 const READ_ONLY_FILE: u32 = 0o444;
 /// Read by the converter through its descriptor. The directory keeps everybody else out.
 const CONVERTER_INPUT: u32 = 0o444;
+const NEARLY_FULL_BYTES: u64 = 16 * MIB;
 
 impl Pool {
     /// Brings the image into the cache.
     ///
     /// `fetch` is called once at most, and by one caller at a time per image. How long a silent source is
     /// waited for is for its stream to say. A dropped call leaves nothing behind.
-    pub async fn ensure_base<F, S, B, E>(
+    pub async fn ensure_base<F, S, B, E, G>(
         &self,
         image: &ImageSource,
         fetch: impl FnOnce() -> F,
     ) -> Result<Made, PoolError>
     where
         F: Future<Output = Result<S, E>>,
-        S: Stream<Item = Result<B, E>>,
+        S: Stream<Item = Result<B, G>>,
         B: AsRef<[u8]>,
         E: Into<BoxError>,
+        G: Into<BoxError>,
     {
         let work = async {
             if tokio::fs::try_exists(self.base(image)).await.map_err(PoolError::io("look for an image"))? {
@@ -133,8 +135,11 @@ impl Pool {
         })
         .await?;
         let for_child = output.try_clone().map_err(PoolError::io(PREPARE))?;
-        let done = sandbox.convert(input, info, for_child).await;
-        done.map_err(|error| PoolError::Convert(image, error))?;
+        if let Err(error) = sandbox.convert(input, info, for_child).await {
+            // Others may have taken the room meanwhile; the converter only says that it failed.
+            self.require_space(NEARLY_FULL_BYTES).await?;
+            return Err(PoolError::Convert(image, error));
+        }
         let ours = user.map(|_| (Uid::effective(), Gid::effective()));
         let output = blocking("take a converted image back", move || {
             hand_over(&output, ours, READ_ONLY_FILE)?;

@@ -28,8 +28,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
 /// Makes a directory, or gives one that is there the same mode.
 pub(crate) fn make_dir(path: &Utf8Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        Ok(()) => sync_parent(path)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
     }
     if !fs::symlink_metadata(path)?.is_dir() {
         return Err(io::Error::from(io::ErrorKind::NotADirectory));

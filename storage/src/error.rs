@@ -70,7 +70,7 @@ impl PoolError {
             Self::Fetch(..) | Self::Length { .. } | Self::Digest { .. } => Blame::Source,
             Self::Refused(_, why) if why.is_refusal() => Blame::Image,
             Self::VirtualSize { .. } | Self::DiskTooSmall { .. } => Blame::Image,
-            Self::Convert(_, why) if why.is_limit() => Blame::Image,
+            Self::Convert(_, why) if why.blames_image() => Blame::Image,
             Self::Full { .. } => Blame::Space,
             Self::Io { source, .. } | Self::QemuImg { source, .. } if is_full(source) => Blame::Space,
             Self::Shared(error) => error.blame(),

@@ -1,8 +1,9 @@
 //! Where things are. Every name is a digest or a UUID, never anything that a user chose.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::{InstanceId, Sha256};
-use uuid::Uuid;
 
 /// The files of one instance, there or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +17,13 @@ pub struct InstancePaths {
 #[derive(Debug)]
 pub(crate) struct Layout {
     root: Utf8PathBuf,
+    works: AtomicU64,
 }
 
 impl Layout {
     /// `root` is absolute.
     pub(crate) fn new(root: Utf8PathBuf) -> Self {
-        Self { root }
+        Self { root, works: AtomicU64::new(0) }
     }
 
     pub(crate) fn root(&self) -> &Utf8Path {
@@ -48,9 +50,9 @@ impl Layout {
         self.root.join("incoming")
     }
 
-    /// A name in `incoming/` that nobody else has.
+    /// A name in `incoming/` that nobody else has: the directory was empty when we began, and is ours alone.
     pub(crate) fn fresh(&self) -> Utf8PathBuf {
-        self.incoming().join(Uuid::new_v4().to_string())
+        self.incoming().join(self.works.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     pub(crate) fn instance(&self, id: InstanceId) -> InstancePaths {

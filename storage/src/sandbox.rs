@@ -36,6 +36,8 @@ use crate::qemu_img::PATH;
 
 /// How much of the converter's complaints is kept for the log.
 const MAX_STDERR_BYTES: u64 = 8 * 1024;
+/// The exit code of qemu-img when it could not read or write.
+const CONVERTER_FAILED: i32 = 1;
 /// How much later the inner clock is than ours.
 const OURS_FIRST: Duration = Duration::from_secs(10);
 
@@ -86,9 +88,14 @@ pub enum SandboxError {
 }
 
 impl SandboxError {
-    /// Whether the image wanted more than it may have.
-    pub const fn is_limit(&self) -> bool {
-        matches!(self, Self::TimedOut(_) | Self::Killed(_))
+    /// Whether the image wanted more than it may have or could not be read. The programs around the
+    /// converter have other exit codes when they cannot do their part.
+    pub fn blames_image(&self) -> bool {
+        match self {
+            Self::Run(_) => false,
+            Self::TimedOut(_) | Self::Killed(_) => true,
+            Self::Failed(status) => status.code() == Some(CONVERTER_FAILED),
+        }
     }
 }
 

@@ -109,6 +109,42 @@ async fn a_hostile_image_is_refused_before_it_is_converted() {
 }
 
 #[tokio::test]
+async fn data_that_does_not_unpack_is_the_images_fault() {
+    let fixture = Fixture::new();
+    let path = fixture.path("broken.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", path.as_str(), "4M"]);
+    tool("qemu-io", &["-f", "qcow2", "-c", "write -c -P 7 0 64k", path.as_str()]);
+    let mut bytes = fs::read(&path).unwrap();
+    // The compressed data is the last thing in the file.
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end - 15..=end].fill(0xff);
+    fs::write(&path, &bytes).unwrap();
+    let error = fixture.cache(&path, &source(&path, Format::Qcow2, 4 * MIB)).await.unwrap_err();
+    assert!(format!("{error:?}").contains("Convert"), "{error:?}");
+    assert_eq!(error.blame(), Blame::Image, "{error:?}");
+    fixture.assert_only(&[]);
+}
+
+/// The shape in which an agent calls: boxed, and from a task that may move between threads.
+#[tokio::test]
+async fn caching_can_move_between_threads() {
+    use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+    type Pieces = BoxStream<'static, std::io::Result<Vec<u8>>>;
+    type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+    let fixture = Fixture::new();
+    let path = fixture.qcow2("upload.qcow2", &[]);
+    let image = source(&path, Format::Qcow2, 4 * MIB);
+    let (pool, bytes) = (fixture.pool.clone(), fs::read(&path).unwrap());
+    let pieces = async move { Ok(stream::iter([Ok(bytes)]).boxed()) };
+    let fetch: BoxFuture<'static, Result<Pieces, BoxError>> = pieces.boxed();
+    let cached = image.clone();
+    let task = tokio::spawn(async move { pool.ensure_base(&cached, || fetch).await });
+    assert_eq!(task.await.unwrap().unwrap(), Made::Now);
+    fixture.assert_only(&[&image]);
+}
+
+#[tokio::test]
 async fn a_call_that_goes_away_leaves_nothing_and_hands_on() {
     let fixture = Fixture::new();
     let path = fixture.qcow2("upload.qcow2", &[]);
