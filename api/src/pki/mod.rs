@@ -79,6 +79,7 @@ pub struct CaPem {
 /// The cluster's certificate authority, ready to sign.
 pub struct Ca {
     certificate: CertificateDer<'static>,
+    certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -111,7 +112,7 @@ impl Ca {
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|error| PkiError::LoadCertificate(error.into()))?;
-        Ok(Self { certificate, issuer })
+        Ok(Self { certificate, certificate_pem: certificate_pem.to_owned(), issuer })
     }
 
     /// The SHA-256 of the certificate's DER; what a join token pins.
@@ -122,6 +123,11 @@ impl Ca {
     /// The authority's certificate; what peers verify each other against.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// The same as PEM, as it is stored and handed to hosts.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
     }
 
     /// A certificate for a host, PEM. Of the request only the public key is used, once its signature

@@ -74,6 +74,24 @@ pub enum Architecture {
     Riscv64,
 }
 
+impl Architecture {
+    /// The wire form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+            Self::Riscv64 => "riscv64",
+        }
+    }
+
+    /// The architecture of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::X86_64, Self::Aarch64, Self::Riscv64]
+            .into_iter()
+            .find(|architecture| architecture.as_str() == name)
+    }
+}
+
 /// Whether the agent can see its domains. `Degraded` says nothing about the domains themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]

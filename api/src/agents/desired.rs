@@ -1,0 +1,60 @@
+//! The desired feed, and the bytes of the images that it names.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse, Response};
+use protocol::Sha256;
+use protocol::agent::{DesiredPage, DesiredQuery, MAX_WAIT_SECONDS};
+use tokio::time::Instant;
+
+use super::peer::Host;
+use crate::app::App;
+use crate::http::{ApiError, parse_query};
+use crate::images;
+use crate::instances::store::hosts::desired_after;
+use crate::nudge::Topic;
+
+/// Looking again without a nudge, in case one was lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What is newer than `after`; waits for it if nothing is.
+pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<Json<DesiredPage>, ApiError> {
+    let query: DesiredQuery = parse_query(&uri)?;
+    let until = Instant::now() + Duration::from_secs(query.wait_seconds.min(MAX_WAIT_SECONDS).into());
+    let mut waiter = app.nudges.subscribe(Topic::Host(host.0));
+    loop {
+        // One snapshot: the revision and the objects belong together.
+        let mut tx = app.pool.begin().await?;
+        sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
+        let session = host.session(&mut tx, query.epoch).await?;
+        let objects = desired_after(&mut tx, host.0, query.after).await?;
+        tx.commit().await?;
+        let left = until.saturating_duration_since(Instant::now());
+        let complete = query.after.0 == 0;
+        if !objects.is_empty() || complete || left.is_zero() {
+            return Ok(Json(DesiredPage { revision: session.desired_revision, complete, objects }));
+        }
+        waiter.nudged(left.min(LOOK_AGAIN)).await;
+    }
+}
+
+/// The bytes of an image, if the host has an instance made from it.
+pub(super) async fn get_blob(
+    State(app): State<App>,
+    host: Host,
+    Path(sha256): Path<String>,
+) -> Result<Response, ApiError> {
+    let sha256: Sha256 = sha256.parse().map_err(|_| ApiError::not_found())?;
+    let found = images::blob_for_host(&mut *app.pool.acquire().await?, host.0, sha256).await?;
+    let (blob, size) = found.ok_or_else(ApiError::not_found)?;
+    let stream = app.images.stream(blob).await.map_err(ApiError::internal)?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, size.to_string()),
+    ];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}

@@ -1,0 +1,38 @@
+//! Heartbeats: the agent lives, and this is what it has reported so far.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use protocol::Sha256;
+use protocol::agent::{Heartbeat, HeartbeatReply, HypervisorHealth, MAX_DETAIL_CHARS, ObservedBatch};
+use sha2::Digest;
+
+use super::observed::clean;
+use super::peer::Host;
+use crate::app::App;
+use crate::hosts;
+use crate::http::{ApiError, parse_json};
+use crate::instances::store::hosts::observed;
+
+pub(super) async fn beat(
+    State(app): State<App>,
+    host: Host,
+    body: Bytes,
+) -> Result<Json<HeartbeatReply>, ApiError> {
+    let beat: Heartbeat = parse_json(&body)?;
+    let now = app.clock.now();
+    let mut conn = app.pool.acquire().await?;
+    let session = host.session(&mut conn, beat.epoch).await?;
+    let degraded = match beat.hypervisor {
+        HypervisorHealth::Ok => None,
+        HypervisorHealth::Degraded { reason } => Some(clean(&reason, MAX_DETAIL_CHARS)),
+    };
+    let quarantined = i32::try_from(beat.quarantined).unwrap_or(i32::MAX);
+    if session.hypervisor_degraded != degraded || session.quarantined != quarantined {
+        hosts::store::set_health(&mut conn, host.0, degraded.as_deref(), quarantined, now).await?;
+    }
+    app.heartbeats.heard(host.0, now);
+    let stored = observed(&mut conn, host.0).await?;
+    let digest = sha2::Sha256::digest(ObservedBatch::digest_input(&stored));
+    Ok(Json(HeartbeatReply { report_all: Sha256::from_bytes(digest.into()) != beat.observed_digest }))
+}

@@ -1,0 +1,63 @@
+//! Joining the cloud, and staying in it.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use protocol::HostId;
+use protocol::agent::{JoinRequest, JoinResponse, JoinToken, PROTOCOL_VERSION, RenewRequest, RenewResponse};
+
+use super::peer::Host;
+use crate::app::App;
+use crate::hosts::{self, NewHost};
+use crate::http::{ApiError, ErrorCode, FieldError, parse_json};
+use crate::pki::PkiError;
+
+/// The only call without a certificate: the token stands for the operator.
+pub(super) async fn join(State(app): State<App>, body: Bytes) -> Result<Json<JoinResponse>, ApiError> {
+    let request: JoinRequest = parse_json(&body)?;
+    check_version(request.protocol_version)?;
+    let refused = || {
+        ApiError::because(
+            ErrorCode::InvalidCredentials,
+            "the join token is unknown, used or expired; make a new one",
+        )
+    };
+    let token: JoinToken = request.token.parse().map_err(|_| refused())?;
+    let now = app.clock.now();
+    let host_id: HostId = app.clock.new_id();
+    let mut tx = app.pool.begin().await?;
+    if !hosts::store::spend_join_token(&mut tx, hosts::hash_secret(&token), now).await? {
+        return Err(refused());
+    }
+    hosts::store::insert(&mut tx, &NewHost { id: host_id, name: request.name }, now).await?;
+    let certificate_pem = app.ca.issue_host(host_id, &request.csr_pem, now).map_err(csr_refused)?;
+    tx.commit().await?;
+    tracing::info!(host = %host_id, "a host has joined");
+    Ok(Json(JoinResponse { host_id, certificate_pem, ca_pem: app.ca.certificate_pem().to_owned() }))
+}
+
+/// A new certificate for the identity of the old one.
+pub(super) async fn renew(
+    State(app): State<App>,
+    host: Host,
+    body: Bytes,
+) -> Result<Json<RenewResponse>, ApiError> {
+    let request: RenewRequest = parse_json(&body)?;
+    let known = hosts::store::session(&mut *app.pool.acquire().await?, host.0).await?;
+    known.ok_or_else(|| ApiError::because(ErrorCode::Unauthenticated, "this host has been removed"))?;
+    let certificate_pem =
+        app.ca.issue_host(host.0, &request.csr_pem, app.clock.now()).map_err(csr_refused)?;
+    Ok(Json(RenewResponse { certificate_pem }))
+}
+
+fn csr_refused(error: PkiError) -> ApiError {
+    ApiError::invalid(vec![FieldError::new("/csr_pem", "invalid", error.to_string())])
+}
+
+pub(super) fn check_version(version: u32) -> Result<(), ApiError> {
+    if version == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    let detail = format!("this control plane speaks version {PROTOCOL_VERSION}, the agent {version}");
+    Err(ApiError::because(ErrorCode::UnsupportedProtocol, detail))
+}

@@ -1,0 +1,18 @@
+//! The control plane's side of the agent protocol, on a listener of its own with mutual TLS.
+//!
+//! The certificate is the identity: whatever a message says, it reads and writes only what belongs to the
+//! host in the certificate. A message is a stranger's until it has been validated and bounded, and counts
+//! only on the host's newest session.
+
+mod desired;
+mod heartbeat;
+mod join;
+mod observed;
+mod peer;
+mod router;
+mod session;
+#[cfg(test)]
+mod tests;
+pub(crate) mod transfers;
+
+pub(crate) use router::agent_router;

@@ -1,0 +1,21 @@
+//! The agent listener's routes.
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use super::{desired, heartbeat, join, observed, session, transfers};
+use crate::app::App;
+
+/// Every route of the agent protocol; see [`protocol::agent`].
+pub(crate) fn agent_router(app: App) -> Router {
+    let router = Router::new()
+        .route("/agent/v1/join", post(join::join))
+        .route("/agent/v1/renew", post(join::renew))
+        .route("/agent/v1/sessions", post(session::open))
+        .route("/agent/v1/desired", get(desired::get))
+        .route("/agent/v1/observed", post(observed::report))
+        .route("/agent/v1/heartbeat", post(heartbeat::beat))
+        .route("/agent/v1/blobs/{sha256}", get(desired::get_blob))
+        .route("/agent/v1/transfers/{id}", post(transfers::fill));
+    crate::http::router::layered(router, app)
+}

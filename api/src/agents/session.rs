@@ -1,0 +1,63 @@
+//! Opening a session: the agent that did so last speaks for the host.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use protocol::agent::{OpenSession, SessionOpened};
+
+use super::join::check_version;
+use super::peer::Host;
+use crate::app::App;
+use crate::hosts::{self, offered_capacity};
+use crate::http::{ApiError, ErrorCode, FieldError, parse_json};
+use crate::nudge::{self, Topic};
+
+const HEARTBEAT_SECONDS: u32 = 5;
+const MAX_TEXT_CHARS: usize = 500;
+
+pub(super) async fn open(
+    State(app): State<App>,
+    host: Host,
+    body: Bytes,
+) -> Result<Json<SessionOpened>, ApiError> {
+    let request: OpenSession = parse_json(&body)?;
+    check_version(request.protocol_version)?;
+    ApiError::reject(validate(&request))?;
+    let offered = offered_capacity(&request.inventory);
+    let mut tx = app.pool.begin().await?;
+    let epoch = hosts::store::open_session(
+        &mut tx,
+        host.0,
+        &request.agent_version,
+        &request.inventory,
+        offered,
+        app.clock.now(),
+    )
+    .await?
+    .ok_or_else(|| ApiError::because(ErrorCode::Unauthenticated, "this host has been removed"))?;
+    // The long poll of an older session ends, and what waited for room may have found it.
+    nudge::send(&mut tx, Topic::Host(host.0)).await?;
+    nudge::send(&mut tx, Topic::Placement).await?;
+    tx.commit().await?;
+    tracing::info!(host = %host.0, epoch = epoch.0, "agent session opened");
+    Ok(Json(SessionOpened { host_id: host.0, epoch, heartbeat_seconds: HEARTBEAT_SECONDS }))
+}
+
+fn validate(request: &OpenSession) -> Vec<FieldError> {
+    let inventory = &request.inventory;
+    let texts = [
+        ("/agent_version", &request.agent_version),
+        ("/inventory/cpu_model", &inventory.cpu_model),
+        ("/inventory/hypervisor", &inventory.hypervisor),
+        ("/inventory/acceleration_detail", &inventory.acceleration_detail),
+    ];
+    let mut errors: Vec<_> = texts
+        .into_iter()
+        .filter(|(_, text)| text.chars().count() > MAX_TEXT_CHARS || text.contains('\0'))
+        .map(|(pointer, _)| FieldError::new(pointer, "invalid", "at most 500 characters, without NUL"))
+        .collect();
+    if inventory.architectures.len() > 16 {
+        errors.push(FieldError::new("/inventory/architectures", "too_many", "at most 16"));
+    }
+    errors
+}

@@ -1,0 +1,43 @@
+//! What every handler and controller shares.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::PgPool;
+
+use crate::auth::{Passwords, Tokens};
+use crate::clock::Clock;
+use crate::hosts::Heartbeats;
+use crate::images::ImageStore;
+use crate::nudge::Nudges;
+use crate::pki::Ca;
+
+/// Handles to the outside, cheap to clone. Nothing here is state of the cloud: that is all in PostgreSQL.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+pub struct Parts {
+    pub pool: PgPool,
+    pub clock: Clock,
+    pub passwords: Passwords,
+    pub tokens: Tokens,
+    pub ca: Arc<Ca>,
+    pub images: ImageStore,
+    pub nudges: Nudges,
+    pub heartbeats: Heartbeats,
+    pub metrics: PrometheusHandle,
+}
+
+impl App {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

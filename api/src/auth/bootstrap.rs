@@ -1,0 +1,74 @@
+//! First run: a signing key and an administrator.
+
+use camino::Utf8Path;
+use sqlx::{PgConnection, PgPool};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+use super::passwords::{self, Passwords};
+use super::store::{self, SigningKey};
+use super::tokens::Tokens;
+use crate::clock::Clock;
+use crate::http::ApiError;
+
+/// One replica at a time does first-run work; the number is arbitrary but ours.
+const FIRST_RUN_LOCK: i64 = 0x6375_6d75_6c6f;
+
+/// Loads the signing keys, and makes key and administrator if this cloud has none. The administrator's
+/// password goes to `credentials_file` (mode 0600), or to standard output; only its hash is stored.
+pub(crate) async fn run(
+    pool: &PgPool,
+    clock: &Clock,
+    passwords: &Passwords,
+    credentials_file: Option<&Utf8Path>,
+) -> Result<Tokens, ApiError> {
+    let mut tx = pool.begin().await?;
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", FIRST_RUN_LOCK).execute(&mut *tx).await?;
+    if store::signing_keys(&mut tx).await?.is_empty() {
+        let key = generate_key(clock)?;
+        store::insert_signing_key(&mut tx, &key, clock.now()).await?;
+    }
+    if !store::any_user(&mut tx).await? {
+        make_administrator(&mut tx, clock, passwords, credentials_file).await?;
+    }
+    let keys = store::signing_keys(&mut tx).await?;
+    tx.commit().await?;
+    Tokens::new(&keys)
+}
+
+async fn make_administrator(
+    conn: &mut PgConnection,
+    clock: &Clock,
+    passwords: &Passwords,
+    credentials_file: Option<&Utf8Path>,
+) -> Result<(), ApiError> {
+    let password = passwords::generate();
+    let hash = passwords.hash(password.clone()).await?;
+    store::insert_user(conn, clock.new_id(), "admin", true, &hash, clock.now()).await?;
+    // Shown before the commit: a password that nobody saw would lock everybody out.
+    show(&password, credentials_file).map_err(ApiError::internal)
+}
+
+fn show(password: &str, credentials_file: Option<&Utf8Path>) -> std::io::Result<()> {
+    let Some(path) = credentials_file else {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "Cumulo's first administrator, shown this once:")?;
+        writeln!(out, "  user name  admin")?;
+        writeln!(out, "  password   {password}")?;
+        return out.flush();
+    };
+    let text = serde_json::json!({ "username": "admin", "password": password }).to_string();
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn generate_key(clock: &Clock) -> Result<SigningKey, ApiError> {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(ApiError::internal)?;
+    Ok(SigningKey {
+        id: clock.new_id(),
+        private_pkcs8: pair.serialize_der(),
+        public_key: pair.public_key_raw().to_vec(),
+    })
+}

@@ -1,0 +1,77 @@
+//! Passwords: Argon2id with 19 MiB, two passes and one lane (OWASP's first choice), a few at a time.
+
+use std::sync::Arc;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use rand::Rng;
+use tokio::sync::Semaphore;
+
+use crate::http::ApiError;
+
+const MEMORY_KIB: u32 = 19_456;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+
+/// Hashes and checks passwords off the async threads. The semaphore bounds memory: each hash in progress
+/// takes 19 MiB.
+#[derive(Clone)]
+pub struct Passwords {
+    permits: Arc<Semaphore>,
+    /// Checked when the user does not exist, so that both cases take as long.
+    decoy: Arc<str>,
+}
+
+impl Passwords {
+    /// # Errors
+    /// When the hash parameters are refused; a defect.
+    pub fn new() -> Result<Self, ApiError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let decoy = hash_now(&generate())?;
+        Ok(Self { permits: Arc::new(Semaphore::new(cores.max(2))), decoy: decoy.into() })
+    }
+
+    pub async fn hash(&self, password: String) -> Result<String, ApiError> {
+        self.run(move || hash_now(&password)).await
+    }
+
+    /// Whether the password is the one behind the stored hash; without a hash it never is, as slowly.
+    pub async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, ApiError> {
+        let known = stored.is_some();
+        let stored = stored.unwrap_or_else(|| self.decoy.to_string());
+        self.run(move || {
+            let hash = PasswordHash::new(&stored).map_err(|error| ApiError::internal(error.to_string()))?;
+            Ok(known & argon2()?.verify_password(password.as_bytes(), &hash).is_ok())
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let _permit = self.permits.acquire().await.map_err(ApiError::internal)?;
+        tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
+    }
+}
+
+fn argon2() -> Result<Argon2<'static>, ApiError> {
+    let params =
+        Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|e| ApiError::internal(e.to_string()))?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+fn hash_now(password: &str) -> Result<String, ApiError> {
+    let hash = argon2()?
+        .hash_password(password.as_bytes())
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(hash.to_string())
+}
+
+/// A random password of 120 bits, easy to copy: no letter that looks like a digit.
+pub(super) fn generate() -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bytes = [0; 24];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
+}

@@ -1,0 +1,1 @@
+//! Through the router, on a real database.

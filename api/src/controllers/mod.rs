@@ -1,0 +1,71 @@
+//! Level-triggered work: each function looks at the tables, does what is due, and may run on any replica at
+//! any time. A failure is logged and tried again; nothing is remembered in between.
+
+use std::time::Duration;
+
+use time::Duration as Age;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::nudge::Topic;
+use crate::{agents, auth, http, images, instances, operations};
+
+/// Sessions that ended are kept this long, for whoever asks what happened.
+const KEEP_SESSIONS: Age = Age::days(7);
+
+/// Runs all controllers until the shutdown.
+pub(crate) async fn run(app: App, shutdown: CancellationToken) {
+    let placement =
+        repeat(&app, &shutdown, "placement", Duration::from_secs(5), Some(Topic::Placement), |app| {
+            Box::pin(async move { instances::place_pending(&app).await })
+        });
+    let heartbeats = repeat(&app, &shutdown, "heartbeats", Duration::from_secs(1), None, |app| {
+        Box::pin(async move { app.heartbeats.flush(&app.pool).await })
+    });
+    let deadlines = repeat(&app, &shutdown, "deadlines", Duration::from_secs(5), None, |app| {
+        Box::pin(async move { operations::expire(&app).await })
+    });
+    let sweep = repeat(&app, &shutdown, "sweep", Duration::from_secs(30), Some(Topic::Sweep), |app| {
+        Box::pin(async move { sweep(&app).await })
+    });
+    tokio::join!(placement, heartbeats, deadlines, sweep);
+}
+
+/// Removes what has served its time.
+async fn sweep(app: &App) -> Result<(), sqlx::Error> {
+    images::sweep(app).await?;
+    let now = app.clock.now();
+    let mut conn = app.pool.acquire().await?;
+    agents::transfers::forget_old(&mut conn, now).await?;
+    http::forget_old_answers(&mut conn, now).await?;
+    auth::forget_sessions(&mut conn, now - KEEP_SESSIONS).await
+}
+
+type Work = std::pin::Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send>>;
+
+/// Does the work now, then on every nudge and at least once an interval.
+async fn repeat(
+    app: &App,
+    shutdown: &CancellationToken,
+    name: &'static str,
+    interval: Duration,
+    topic: Option<Topic>,
+    work: impl Fn(App) -> Work,
+) {
+    let mut waiter = topic.map(|topic| app.nudges.subscribe(topic));
+    while !shutdown.is_cancelled() {
+        if let Err(error) = work(app.clone()).await {
+            tracing::info!(controller = name, %error, "trying again");
+        }
+        let pause = async {
+            match &mut waiter {
+                Some(waiter) => waiter.nudged(interval).await,
+                None => tokio::time::sleep(interval).await,
+            }
+        };
+        tokio::select! {
+            () = pause => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+}

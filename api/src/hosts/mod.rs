@@ -1,0 +1,15 @@
+//! Hosts: the machines that run instances, as the operator sees them.
+//!
+//! A machine joins with a one-time token and from then on speaks through [`crate::agents`]. What it can do
+//! comes from its agent; what placement has given away is kept by the database itself.
+
+mod heartbeats;
+mod model;
+mod routes;
+pub(crate) mod store;
+mod types;
+
+pub use heartbeats::Heartbeats;
+pub(crate) use model::{HostState, UNREACHABLE_AFTER, offered_capacity};
+pub(crate) use routes::{hash_secret, router};
+pub(crate) use types::NewHost;

@@ -1,0 +1,93 @@
+//! Handlers of hosts.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use protocol::Sha256;
+use protocol::agent::JoinToken;
+use rand::Rng;
+use sha2::Digest;
+use time::Duration;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::store;
+use super::types::{CreateHostJoinToken, Host, HostJoinToken};
+use crate::app::App;
+use crate::auth::actions;
+use crate::http::{ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Problem, Selector};
+
+const DEFAULT_TTL_SECONDS: u32 = 600;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_host_join_token))
+        .routes(routes!(list_hosts))
+        .routes(routes!(get_host))
+}
+
+/// Make a one-time token with which one machine joins the cloud.
+#[utoipa::path(post, path = "/v1/host_join_tokens", tag = "hosts", params(MutationQuery),
+    request_body = CreateHostJoinToken, responses(
+        (status = 201, body = HostJoinToken),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn create_host_join_token(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
+    let new: CreateHostJoinToken = call.json()?;
+    let ttl = new.ttl_seconds.unwrap_or(DEFAULT_TTL_SECONDS);
+    if !(60..=3600).contains(&ttl) {
+        return Err(ApiError::invalid(vec![FieldError::new(
+            "/ttl_seconds",
+            "out_of_range",
+            "from 60 to 3600",
+        )]));
+    }
+    let mut change = call.changing::<actions::CreateHostJoinToken>(&app, None).await?;
+    let mut secret = [0; 32];
+    rand::rng().fill_bytes(&mut secret);
+    let token = JoinToken { secret, ca_sha256: app.ca.fingerprint() };
+    let (id, now) = (app.clock.new_id(), change.now);
+    let expires_at = now + Duration::seconds(ttl.into());
+    let (conn, allowed) = change.parts();
+    store::insert_join_token(conn, allowed, id, hash_secret(&token), now, expires_at).await?;
+    change.commit(StatusCode::CREATED, None, &HostJoinToken { token: token.expose(), expires_at }).await
+}
+
+/// Join tokens are stored as hashes; they are random, so a plain hash is enough.
+pub(crate) fn hash_secret(token: &JoinToken) -> Sha256 {
+    Sha256::from_bytes(sha2::Sha256::digest(token.secret).into())
+}
+
+/// List hosts.
+#[utoipa::path(get, path = "/v1/hosts", tag = "hosts", params(PageQuery), responses(
+    (status = 200, body = Page<Host>),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn list_hosts(State(app): State<App>, call: Call) -> Result<axum::Json<Page<Host>>, ApiError> {
+    let query = call.query::<PageQuery>()?.checked()?;
+    let after = query.after()?;
+    let mut reading = call.reading::<actions::ListHosts>(&app, None).await?;
+    let (conn, allowed) = reading.parts();
+    let rows = store::list(conn, allowed, after, query.name(), query.rows()).await?;
+    let now = app.clock.now();
+    let items = rows.into_iter().map(|row| row.into_wire(now)).collect();
+    Ok(axum::Json(query.page(items, |host: &Host| host.id.as_uuid())))
+}
+
+/// Get a host.
+#[utoipa::path(get, path = "/v1/hosts/{host}", tag = "hosts",
+    params(("host" = String, Path, description = "Name or id")), responses(
+        (status = 200, body = Host),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn get_host(
+    State(app): State<App>,
+    Path(host): Path<String>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let mut reading = call.reading::<actions::GetHost>(&app, None).await?;
+    let selector = Selector::parse(&host).ok_or_else(ApiError::not_found)?;
+    let (conn, allowed) = reading.parts();
+    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    Ok(call.answer(row.etag(), &row.into_wire(app.clock.now())))
+}

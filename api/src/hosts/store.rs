@@ -1,0 +1,241 @@
+//! SQL of hosts.
+
+use protocol::agent::{Epoch, Inventory};
+use protocol::{HostId, Revision, Sha256};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::model::{HostState, Offered};
+use super::types::{Capacity, Host, NewHost};
+use crate::auth::{Allowed, actions};
+use crate::http::{ApiError, ETag, ErrorCode, Selector, violated_constraint};
+
+/// A host's row.
+pub(super) struct Row {
+    pub id: Uuid,
+    pub name: String,
+    pub generation: i64,
+    pub agent_version: Option<String>,
+    pub inventory: Option<Json<Inventory>>,
+    pub hypervisor_degraded: Option<String>,
+    pub quarantined: i32,
+    pub last_seen_at: Option<OffsetDateTime>,
+    pub vcpus_capacity: i32,
+    pub vcpus_reserved: i32,
+    pub memory_mib_capacity: i32,
+    pub memory_mib_reserved: i32,
+    pub disk_gib_capacity: i32,
+    pub disk_gib_reserved: i32,
+    pub created_at: OffsetDateTime,
+}
+
+impl Row {
+    pub(super) fn etag(&self) -> ETag {
+        ETag {
+            generation: self.generation,
+            observation: self.last_seen_at.map_or(0, OffsetDateTime::unix_timestamp),
+        }
+    }
+
+    pub(super) fn into_wire(self, now: OffsetDateTime) -> Host {
+        Host {
+            id: self.id.into(),
+            name: self.name,
+            state: HostState::of(self.last_seen_at, self.hypervisor_degraded.is_some(), now),
+            state_reason: self.hypervisor_degraded,
+            vcpus: Capacity { total: self.vcpus_capacity, reserved: self.vcpus_reserved },
+            memory_mib: Capacity { total: self.memory_mib_capacity, reserved: self.memory_mib_reserved },
+            disk_gib: Capacity { total: self.disk_gib_capacity, reserved: self.disk_gib_reserved },
+            quarantined_domains: self.quarantined,
+            agent_version: self.agent_version,
+            inventory: self.inventory.map(|inventory| inventory.0),
+            last_seen_at: self.last_seen_at,
+            created_at: self.created_at,
+        }
+    }
+}
+
+pub(super) async fn list(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::ListHosts>,
+    after: Uuid,
+    name: Option<&str>,
+    rows: i64,
+) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT id, name, generation, agent_version, inventory AS "inventory: Json<Inventory>",
+                  hypervisor_degraded, quarantined, last_seen_at, vcpus_capacity, vcpus_reserved,
+                  memory_mib_capacity, memory_mib_reserved, disk_gib_capacity, disk_gib_reserved, created_at
+           FROM hosts WHERE id > $1 AND ($2::text IS NULL OR name = $2) ORDER BY id LIMIT $3"#,
+        after,
+        name,
+        rows
+    )
+    .fetch_all(conn)
+    .await
+}
+
+pub(super) async fn find(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::GetHost>,
+    selector: &Selector,
+) -> Result<Option<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT id, name, generation, agent_version, inventory AS "inventory: Json<Inventory>",
+                  hypervisor_degraded, quarantined, last_seen_at, vcpus_capacity, vcpus_reserved,
+                  memory_mib_capacity, memory_mib_reserved, disk_gib_capacity, disk_gib_reserved, created_at
+           FROM hosts WHERE id = $1 OR name = $2"#,
+        selector.id(),
+        selector.name()
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+pub(super) async fn insert_join_token(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::CreateHostJoinToken>,
+    id: Uuid,
+    secret_hash: Sha256,
+    now: OffsetDateTime,
+    expires_at: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO host_join_tokens (id, secret_hash, created_by, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5)",
+        id,
+        &secret_hash.as_bytes()[..],
+        allowed.principal().as_uuid(),
+        now,
+        expires_at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Spends a join token. False when it is unknown, spent or expired: the caller learns no more.
+pub(crate) async fn spend_join_token(
+    conn: &mut PgConnection,
+    secret_hash: Sha256,
+    now: OffsetDateTime,
+) -> Result<bool, sqlx::Error> {
+    let spent = sqlx::query!(
+        "UPDATE host_join_tokens SET used_at = $2
+         WHERE secret_hash = $1 AND used_at IS NULL AND expires_at > $2",
+        &secret_hash.as_bytes()[..],
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(spent.rows_affected() == 1)
+}
+
+pub(crate) async fn insert(
+    conn: &mut PgConnection,
+    new: &NewHost,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let inserted = sqlx::query!(
+        "INSERT INTO hosts (id, name, generation, created_at, updated_at) VALUES ($1, $2, 1, $3, $3)",
+        new.id.as_uuid(),
+        new.name.as_str(),
+        now
+    )
+    .execute(conn)
+    .await;
+    inserted.map(drop).map_err(|error| match violated_constraint(&error) {
+        Some("hosts_name_unique") => {
+            ApiError::because(ErrorCode::NameTaken, "there is a host of this name already")
+        }
+        _ => error.into(),
+    })
+}
+
+/// Opens the host's next session. `None` when the host is not known any more.
+pub(crate) async fn open_session(
+    conn: &mut PgConnection,
+    host: HostId,
+    agent_version: &str,
+    inventory: &Inventory,
+    offered: Offered,
+    now: OffsetDateTime,
+) -> Result<Option<Epoch>, sqlx::Error> {
+    // A host that shrank below what runs on it offers what runs on it, and so takes nothing more.
+    let epoch = sqlx::query_scalar!(
+        "UPDATE hosts SET epoch = epoch + 1, agent_version = $2, inventory = $3, last_seen_at = $7, updated_at = $7,
+                vcpus_capacity = GREATEST($4, vcpus_reserved),
+                memory_mib_capacity = GREATEST($5, memory_mib_reserved),
+                disk_gib_capacity = GREATEST($6, disk_gib_reserved)
+         WHERE id = $1 RETURNING epoch",
+        host.as_uuid(),
+        agent_version,
+        Json(inventory) as _,
+        offered.vcpus,
+        offered.memory_mib,
+        offered.disk_gib,
+        now
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(epoch.map(Epoch))
+}
+
+/// What the control plane knows of a host's session.
+pub(crate) struct Session {
+    pub epoch: Epoch,
+    pub desired_revision: Revision,
+    pub hypervisor_degraded: Option<String>,
+    pub quarantined: i32,
+}
+
+pub(crate) async fn session(conn: &mut PgConnection, host: HostId) -> Result<Option<Session>, sqlx::Error> {
+    let row = sqlx::query!(
+        "SELECT epoch, desired_revision, hypervisor_degraded, quarantined FROM hosts WHERE id = $1",
+        host.as_uuid()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| Session {
+        epoch: Epoch(row.epoch),
+        desired_revision: Revision(row.desired_revision),
+        hypervisor_degraded: row.hypervisor_degraded,
+        quarantined: row.quarantined,
+    }))
+}
+
+/// Stores a change of health; heartbeats that change nothing do not come here.
+pub(crate) async fn set_health(
+    conn: &mut PgConnection,
+    host: HostId,
+    degraded: Option<&str>,
+    quarantined: i32,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE hosts SET hypervisor_degraded = $2, quarantined = $3, updated_at = $4 WHERE id = $1",
+        host.as_uuid(),
+        degraded,
+        quarantined,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The next revision of what the host shall look like. Holds the host's row until the transaction ends, so
+/// revisions become visible in order.
+pub(crate) async fn bump_revision(conn: &mut PgConnection, host: HostId) -> Result<Revision, sqlx::Error> {
+    sqlx::query_scalar!(
+        "UPDATE hosts SET desired_revision = desired_revision + 1 WHERE id = $1 RETURNING desired_revision",
+        host.as_uuid()
+    )
+    .fetch_one(conn)
+    .await
+    .map(Revision)
+}

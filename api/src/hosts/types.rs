@@ -1,0 +1,62 @@
+//! The wire of hosts. Only operators see it.
+
+use protocol::agent::Inventory;
+use protocol::{HostId, Name};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use super::model::HostState;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Host {
+    pub id: HostId,
+    pub name: String,
+    pub state: HostState,
+    /// Why it is degraded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<String>,
+    pub vcpus: Capacity,
+    pub memory_mib: Capacity,
+    pub disk_gib: Capacity,
+    /// Domains that the control plane does not know. They are left alone.
+    pub quarantined_domains: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_version: Option<String>,
+    /// What the host can really do, as its agent probed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub last_seen_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// What placement may give away, and what it has given away.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct Capacity {
+    pub total: i32,
+    pub reserved: i32,
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateHostJoinToken {
+    /// From 60 to 3600; 600 unless given.
+    #[schema(minimum = 60, maximum = 3600)]
+    pub ttl_seconds: Option<u32>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct HostJoinToken {
+    /// Shown this once. Lets one machine join.
+    pub token: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// The name under which a new host is stored.
+pub(crate) struct NewHost {
+    pub id: HostId,
+    pub name: Name,
+}

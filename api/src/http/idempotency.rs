@@ -1,0 +1,132 @@
+//! `Idempotency-Key`: a repeated request has one effect and one answer.
+//!
+//! The stored answer is written in the transaction of the effect itself, so there is no moment at which one
+//! exists without the other. A second request with the same key meets an advisory lock that lasts as long as
+//! the first one's transaction.
+
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::IntoResponse;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::call::Call;
+use super::problem::{ApiError, ErrorCode};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const MAX_KEY_CHARS: usize = 255;
+/// How long an answer is kept.
+const KEEP: Duration = Duration::hours(24);
+
+/// A key that this transaction holds.
+pub(super) struct Claim {
+    principal: Uuid,
+    key: String,
+    request_hash: [u8; 32],
+}
+
+/// An answer as it is stored.
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub etag: Option<String>,
+    pub body: Vec<u8>,
+}
+
+/// Takes the key of this request for this transaction.
+///
+/// # Errors
+/// The earlier answer when the request is a repetition; `idempotency_key_reused` when the key belongs to
+/// another request; `request_in_flight` while the first one is being worked on.
+pub(super) async fn claim(conn: &mut PgConnection, call: &Call) -> Result<Option<Claim>, ApiError> {
+    let Some(value) = call.headers.get(IDEMPOTENCY_KEY).filter(|_| call.method == Method::POST) else {
+        return Ok(None);
+    };
+    let key = value.to_str().unwrap_or_default();
+    if key.is_empty() || key.len() > MAX_KEY_CHARS {
+        return Err(ApiError::because(
+            ErrorCode::InvalidHeader,
+            "Idempotency-Key: 1 to 255 visible ASCII characters",
+        ));
+    }
+    let claim = Claim {
+        principal: call.claims.user_id.as_uuid(),
+        key: key.to_owned(),
+        request_hash: hash_request(call),
+    };
+    if !lock(conn, &claim).await? {
+        return Err(ApiError::new(ErrorCode::RequestInFlight).retry_after(1));
+    }
+    let stored = sqlx::query!(
+        "SELECT request_hash, status, etag, body FROM idempotency_keys WHERE principal_id = $1 AND key = $2",
+        claim.principal,
+        claim.key
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(stored) = stored else { return Ok(Some(claim)) };
+    if stored.request_hash != claim.request_hash {
+        return Err(ApiError::because(
+            ErrorCode::IdempotencyKeyReused,
+            "this key was used for a request with another path, query or body; choose a new one",
+        ));
+    }
+    let status = u16::try_from(stored.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+    let answer = Answer { status: status.unwrap_or(StatusCode::OK), etag: stored.etag, body: stored.body };
+    let replayed = [(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"))];
+    Err(ApiError::replay((replayed, answer).into_response()))
+}
+
+/// Stores the answer beside the effect.
+pub(super) async fn record(
+    conn: &mut PgConnection,
+    claim: &Claim,
+    answer: &Answer,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO idempotency_keys (principal_id, key, request_hash, status, etag, body, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        claim.principal,
+        claim.key,
+        &claim.request_hash[..],
+        i16::try_from(answer.status.as_u16()).unwrap_or_default(),
+        answer.etag,
+        answer.body,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets answers older than a day.
+pub(crate) async fn forget_old(conn: &mut PgConnection, now: OffsetDateTime) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM idempotency_keys WHERE created_at < $1", now - KEEP).execute(conn).await?;
+    Ok(())
+}
+
+/// Held until the transaction ends, whichever way.
+async fn lock(conn: &mut PgConnection, claim: &Claim) -> Result<bool, sqlx::Error> {
+    let mut hasher = Sha256::new();
+    hasher.update(claim.principal.as_bytes());
+    hasher.update(claim.key.as_bytes());
+    let digest: [u8; 32] = hasher.finalize().into();
+    let mut id = [0; 8];
+    id.copy_from_slice(&digest[..8]);
+    sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "locked!""#, i64::from_be_bytes(id))
+        .fetch_one(conn)
+        .await
+}
+
+/// Method, path with query, and body; the caller is part of the key itself.
+fn hash_request(call: &Call) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(call.method.as_str());
+    hasher.update([0]);
+    hasher.update(call.uri.path_and_query().map_or("", |path| path.as_str()));
+    hasher.update([0]);
+    hasher.update(&call.body);
+    hasher.finalize().into()
+}

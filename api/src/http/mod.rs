@@ -1,0 +1,31 @@
+//! The conventions that every endpoint keeps, each written once.
+//!
+//! A handler takes a [`Call`]: the request after sign-in, its body read and bounded. Reading goes through
+//! [`Call::reading`], changing through [`Call::changing`]; both give the proof of authorisation without
+//! which no store function works.
+
+mod body;
+mod call;
+mod etag;
+mod health;
+mod idempotency;
+mod labels;
+mod mutation;
+mod page;
+mod problem;
+mod request;
+pub(crate) mod router;
+mod selector;
+
+pub use body::parse_json;
+pub use call::{Call, MutationQuery, Reading};
+pub(crate) use call::{claims, parse_query};
+pub use etag::ETag;
+pub use health::{Health, Ready};
+pub(crate) use idempotency::forget_old as forget_old_answers;
+pub use labels::{LabelSelector, Labels, validate_labels};
+pub use mutation::Mutation;
+pub use page::{Page, PageQuery};
+pub use problem::{ApiError, ErrorCode, FieldError, Problem, violated_constraint};
+pub use router::{openapi_document, public_router};
+pub use selector::Selector;

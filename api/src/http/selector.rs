@@ -1,0 +1,35 @@
+//! A path segment that names a resource: its name or its id.
+
+use protocol::Name;
+use uuid::Uuid;
+
+/// A name is never a UUID, so a segment is one or the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    Id(Uuid),
+    Name(Name),
+}
+
+impl Selector {
+    /// `None` for a text that cannot name anything; the answer is then 404 like for any other unknown name.
+    pub fn parse(segment: &str) -> Option<Self> {
+        match Uuid::try_parse(segment) {
+            Ok(id) => Some(Self::Id(id)),
+            Err(_) => segment.parse().ok().map(Self::Name),
+        }
+    }
+
+    pub const fn id(&self) -> Option<Uuid> {
+        match self {
+            Self::Id(id) => Some(*id),
+            Self::Name(_) => None,
+        }
+    }
+
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Id(_) => None,
+            Self::Name(name) => Some(name.as_str()),
+        }
+    }
+}

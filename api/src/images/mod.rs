@@ -1,0 +1,20 @@
+//! Images: operating systems as files.
+//!
+//! An image is made first and filled by an upload. The upload streams into the image store while it is
+//! hashed, is inspected without trust, and only then becomes available. Bytes are stored once per content:
+//! images of equal content share a blob, found by its digest.
+
+mod blob_reader;
+mod blob_store;
+mod reconcile;
+mod routes;
+mod store;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use blob_store::{ImageStore, ImageStoreError};
+pub(crate) use reconcile::sweep;
+pub(crate) use routes::router;
+pub(crate) use store::{ImageRow, blob_for_host, find};

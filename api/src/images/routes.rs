@@ -1,0 +1,123 @@
+//! Handlers of images.
+
+mod upload;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use protocol::ImageId;
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::store;
+use super::types::{CreateImage, Image};
+use crate::app::App;
+use crate::auth::actions;
+use crate::http::{
+    ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Problem, Selector, validate_labels,
+};
+
+const MAX_DESCRIPTION_CHARS: usize = 1000;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_image, list_images))
+        .routes(routes!(get_image, delete_image))
+        .routes(routes!(upload::upload_image))
+}
+
+/// Make an image. Its content comes with `PUT …/content`.
+#[utoipa::path(post, path = "/v1/projects/{project}/images", tag = "images",
+    params(("project" = String, Path, description = "Name or id"), MutationQuery),
+    request_body = CreateImage, responses(
+        (status = 201, body = Image),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn create_image(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let new: CreateImage = call.json()?;
+    ApiError::reject(validate(&new))?;
+    let mut change = call.changing::<actions::CreateImage>(&app, &project).await?;
+    let (id, now): (ImageId, _) = (app.clock.new_id(), change.now);
+    let (conn, allowed) = change.parts();
+    store::insert(conn, allowed, id, &new, now).await?;
+    let selector = Selector::Id(id.as_uuid());
+    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    let etag = row.etag();
+    change.commit(StatusCode::CREATED, Some(etag), &row.into_wire()).await
+}
+
+fn validate(new: &CreateImage) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if new.description.chars().count() > MAX_DESCRIPTION_CHARS || new.description.contains('\0') {
+        let message = format!("at most {MAX_DESCRIPTION_CHARS} characters, without NUL");
+        errors.push(FieldError::new("/description", "invalid", message));
+    }
+    validate_labels(&new.labels, &mut errors);
+    errors
+}
+
+/// List the images of a project.
+#[utoipa::path(get, path = "/v1/projects/{project}/images", tag = "images",
+    params(("project" = String, Path, description = "Name or id"), PageQuery), responses(
+        (status = 200, body = Page<Image>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn list_images(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    call: Call,
+) -> Result<axum::Json<Page<Image>>, ApiError> {
+    let query = call.query::<PageQuery>()?.checked()?;
+    let (after, labels) = (query.after()?, query.labels()?);
+    let mut reading = call.reading::<actions::ListImages>(&app, &project).await?;
+    let (conn, allowed) = reading.parts();
+    let rows = store::list(conn, allowed, after, query.name(), &labels, query.rows()).await?;
+    let items = rows.into_iter().map(store::ImageRow::into_wire).collect();
+    Ok(axum::Json(query.page(items, |image: &Image| image.id.as_uuid())))
+}
+
+/// Get an image.
+#[utoipa::path(get, path = "/v1/projects/{project}/images/{image}", tag = "images",
+    params(("project" = String, Path, description = "Name or id"),
+           ("image" = String, Path, description = "Name or id")), responses(
+        (status = 200, body = Image),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn get_image(
+    State(app): State<App>,
+    Path((project, image)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let mut reading = call.reading::<actions::GetImage>(&app, &project).await?;
+    let selector = Selector::parse(&image).ok_or_else(ApiError::not_found)?;
+    let (conn, allowed) = reading.parts();
+    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    Ok(call.answer(row.etag(), &row.into_wire()))
+}
+
+/// Delete an image that no instance is made from any more.
+#[utoipa::path(delete, path = "/v1/projects/{project}/images/{image}", tag = "images",
+    params(("project" = String, Path, description = "Name or id"),
+           ("image" = String, Path, description = "Name or id"), MutationQuery), responses(
+        (status = 204),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn delete_image(
+    State(app): State<App>,
+    Path((project, image)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let mut change = call.changing::<actions::DeleteImage>(&app, &project).await?;
+    let selector = Selector::parse(&image).ok_or_else(ApiError::not_found)?;
+    let (conn, allowed) = change.parts();
+    let row = store::lock(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    change.check_if_match(row.etag())?;
+    let (conn, allowed) = change.parts();
+    store::delete(conn, allowed, &row).await?;
+    change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await
+}

@@ -1,0 +1,10 @@
+//! Instance types: the sizes of instances that the operator offers to every project.
+//!
+//! An instance copies its size when it is made, so a type can go once nothing was made from it any more.
+
+mod routes;
+mod store;
+mod types;
+
+pub(crate) use routes::router;
+pub(crate) use store::{InstanceTypeRow, find};

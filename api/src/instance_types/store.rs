@@ -1,0 +1,123 @@
+//! SQL of instance types.
+
+use protocol::InstanceTypeId;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::types::{CreateInstanceType, InstanceType};
+use crate::auth::{Action, Allowed, actions};
+use crate::http::{ApiError, ETag, ErrorCode, Selector, violated_constraint};
+
+/// An instance type's row.
+#[derive(Debug, Clone)]
+pub(crate) struct InstanceTypeRow {
+    pub id: Uuid,
+    pub name: String,
+    pub architecture: String,
+    pub vcpus: i32,
+    pub memory_mib: i32,
+    pub root_disk_gib: i32,
+    pub generation: i64,
+    pub created_at: OffsetDateTime,
+}
+
+impl InstanceTypeRow {
+    pub(super) fn etag(&self) -> ETag {
+        ETag::of_generation(self.generation)
+    }
+
+    pub(super) fn into_wire(self) -> InstanceType {
+        InstanceType {
+            id: self.id.into(),
+            name: self.name,
+            architecture: self.architecture,
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib,
+            root_disk_gib: self.root_disk_gib,
+            created_at: self.created_at,
+        }
+    }
+}
+
+pub(super) async fn insert(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::CreateInstanceType>,
+    id: InstanceTypeId,
+    new: &CreateInstanceType,
+    now: OffsetDateTime,
+) -> Result<InstanceTypeRow, ApiError> {
+    let signed = |number: u32| i32::try_from(number).map_err(ApiError::internal);
+    let inserted = sqlx::query_as!(
+        InstanceTypeRow,
+        "INSERT INTO instance_types
+             (id, name, architecture, vcpus, memory_mib, root_disk_gib, generation, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7)
+         RETURNING id, name, architecture, vcpus, memory_mib, root_disk_gib, generation, created_at",
+        id.as_uuid(),
+        new.name.as_str(),
+        new.architecture.as_str(),
+        signed(new.vcpus)?,
+        signed(new.memory_mib.0)?,
+        signed(new.root_disk_gib.0)?,
+        now
+    )
+    .fetch_one(conn)
+    .await;
+    inserted.map_err(|error| match violated_constraint(&error) {
+        Some("instance_types_name_unique") => {
+            ApiError::because(ErrorCode::NameTaken, "there is an instance type of this name already")
+        }
+        _ => error.into(),
+    })
+}
+
+pub(super) async fn list(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::ListInstanceTypes>,
+    after: Uuid,
+    name: Option<&str>,
+    rows: i64,
+) -> Result<Vec<InstanceTypeRow>, sqlx::Error> {
+    sqlx::query_as!(
+        InstanceTypeRow,
+        "SELECT id, name, architecture, vcpus, memory_mib, root_disk_gib, generation, created_at
+         FROM instance_types WHERE id > $1 AND ($2::text IS NULL OR name = $2) ORDER BY id LIMIT $3",
+        after,
+        name,
+        rows
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Types belong to the cloud and are seen by everyone who is signed in and may do anything at all.
+pub(crate) async fn find<A: Action>(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<A>,
+    selector: &Selector,
+) -> Result<Option<InstanceTypeRow>, sqlx::Error> {
+    sqlx::query_as!(
+        InstanceTypeRow,
+        "SELECT id, name, architecture, vcpus, memory_mib, root_disk_gib, generation, created_at
+         FROM instance_types WHERE id = $1 OR name = $2",
+        selector.id(),
+        selector.name()
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+pub(super) async fn delete(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::DeleteInstanceType>,
+    id: Uuid,
+) -> Result<(), ApiError> {
+    let deleted = sqlx::query!("DELETE FROM instance_types WHERE id = $1", id).execute(conn).await;
+    deleted.map(drop).map_err(|error| match violated_constraint(&error) {
+        Some("instances_instance_type_id_fkey") => {
+            ApiError::because(ErrorCode::InUse, "instances of this type exist; delete them first")
+        }
+        _ => error.into(),
+    })
+}

@@ -1,0 +1,60 @@
+//! The wire of instance types.
+
+use protocol::agent::Architecture;
+use protocol::{InstanceTypeId, MemoryMib, Name, SizeGib};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::http::FieldError;
+
+const MAX_VCPUS: u32 = 512;
+const MIN_MEMORY_MIB: u32 = 32;
+const MAX_MEMORY_MIB: u32 = 8 << 20;
+const MAX_DISK_GIB: u32 = 16_384;
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateInstanceType {
+    pub name: Name,
+    #[schema(minimum = 1, maximum = 512)]
+    pub vcpus: u32,
+    #[schema(value_type = u32, minimum = 32)]
+    pub memory_mib: MemoryMib,
+    #[schema(value_type = u32, minimum = 1, maximum = 16384)]
+    pub root_disk_gib: SizeGib,
+    /// `x86_64` unless given.
+    #[serde(default = "x86_64")]
+    pub architecture: Architecture,
+}
+
+const fn x86_64() -> Architecture {
+    Architecture::X86_64
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InstanceType {
+    pub id: InstanceTypeId,
+    pub name: String,
+    pub architecture: String,
+    pub vcpus: i32,
+    pub memory_mib: i32,
+    pub root_disk_gib: i32,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+impl CreateInstanceType {
+    pub(super) fn validate(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let mut check = |pointer: &str, value: u32, low: u32, high: u32| {
+            if !(low..=high).contains(&value) {
+                errors.push(FieldError::new(pointer, "out_of_range", format!("from {low} to {high}")));
+            }
+        };
+        check("/vcpus", self.vcpus, 1, MAX_VCPUS);
+        check("/memory_mib", self.memory_mib.0, MIN_MEMORY_MIB, MAX_MEMORY_MIB);
+        check("/root_disk_gib", self.root_disk_gib.0, 1, MAX_DISK_GIB);
+        errors
+    }
+}

@@ -1,0 +1,18 @@
+//! Instances: virtual machines, from the call that asks for one to the last file of it on a host.
+//!
+//! Intent, observation and the state that a user sees are three things. Calls change intent and count it
+//! with a generation; the host's agent makes it so and reports what it saw; [`model::shown`] computes the
+//! visible state from the two. Placement ([`reconcile`]) decides the host.
+
+mod model;
+mod reconcile;
+mod routes;
+pub(crate) mod store;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use model::{Observed, Outcome, outcome};
+pub(crate) use reconcile::place_pending;
+pub(crate) use routes::router;

@@ -1,0 +1,199 @@
+//! Handlers of instances.
+
+mod create;
+mod power;
+mod serial;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use protocol::OperationId;
+use serde::Deserialize;
+use sqlx::PgConnection;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::store::{self, NewIntent, Row};
+use super::types::{Instance, UpdateInstance};
+use crate::app::App;
+use crate::auth::{Action, Allowed, InProject, actions};
+use crate::hosts;
+use crate::http::{
+    ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Page, PageQuery, Problem, Selector,
+    validate_labels,
+};
+use crate::nudge::{self, Topic};
+use crate::operations::{self, check_wait, wait_for_end};
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create::create_instance, list_instances))
+        .routes(routes!(get_instance, update_instance, power::delete_instance))
+        .routes(routes!(power::start_instance))
+        .routes(routes!(power::stop_instance))
+        .routes(routes!(power::reboot_instance))
+        .routes(routes!(serial::get_instance_serial))
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct WaitQuery {
+    /// Wait for its operation to end, at most this many seconds.
+    #[serde(default)]
+    #[param(maximum = 300)]
+    wait: u16,
+}
+
+/// List the instances of a project, oldest first.
+#[utoipa::path(get, path = "/v1/projects/{project}/instances", tag = "instances",
+    params(("project" = String, Path, description = "Name or id"), PageQuery), responses(
+        (status = 200, body = Page<Instance>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn list_instances(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    call: Call,
+) -> Result<axum::Json<Page<Instance>>, ApiError> {
+    let query = call.query::<PageQuery>()?.checked()?;
+    let (after, labels) = (query.after()?, query.labels()?);
+    let mut reading = call.reading::<actions::ListInstances>(&app, &project).await?;
+    let (conn, allowed) = reading.parts();
+    let rows = store::list(conn, allowed, after, query.name(), &labels, query.rows()).await?;
+    let now = app.clock.now();
+    let items = rows.into_iter().map(|row| row.into_wire(now)).collect();
+    Ok(axum::Json(query.page(items, |instance: &Instance| instance.id.as_uuid())))
+}
+
+/// Get an instance.
+#[utoipa::path(get, path = "/v1/projects/{project}/instances/{instance}", tag = "instances",
+    params(("project" = String, Path, description = "Name or id"),
+           ("instance" = String, Path, description = "Name or id"), WaitQuery), responses(
+        (status = 200, body = Instance),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn get_instance(
+    State(app): State<App>,
+    Path((project, instance)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let query: WaitQuery = call.query()?;
+    check_wait(query.wait)?;
+    let mut reading = call.reading::<actions::GetInstance>(&app, &project).await?;
+    let selector = Selector::parse(&instance).ok_or_else(ApiError::not_found)?;
+    let (conn, allowed) = reading.parts();
+    let mut row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    if query.wait > 0 {
+        let allowed = allowed.clone();
+        drop(reading);
+        wait_for_end(&app, &allowed, row.operation_id.into(), query.wait).await?;
+        let mut conn = app.pool.acquire().await?;
+        row = store::find(&mut conn, &allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    }
+    Ok(call.answer(row.etag(), &row.into_wire(app.clock.now())))
+}
+
+/// Change an instance's name or labels.
+#[utoipa::path(patch, path = "/v1/projects/{project}/instances/{instance}", tag = "instances",
+    params(("project" = String, Path, description = "Name or id"),
+           ("instance" = String, Path, description = "Name or id"), MutationQuery),
+    request_body = UpdateInstance, responses(
+        (status = 200, body = Instance),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn update_instance(
+    State(app): State<App>,
+    Path((project, instance)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let patch: UpdateInstance = call.json()?;
+    let mut errors: Vec<FieldError> = Vec::new();
+    if let Some(labels) = &patch.labels {
+        validate_labels(labels, &mut errors);
+    }
+    ApiError::reject(errors)?;
+    let mut change = call.changing::<actions::UpdateInstance>(&app, &project).await?;
+    let row = lock(&mut change, &instance).await?;
+    let name = patch.name.as_ref().map_or(row.name.as_str(), |name| name.as_str());
+    let labels = patch.labels.as_ref().unwrap_or(&row.labels.0);
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    store::update_metadata(conn, allowed, row.id, name, labels, now).await?;
+    let row = store::find(conn, allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
+    let etag = row.etag();
+    change.commit(StatusCode::OK, Some(etag), &row.into_wire(now)).await
+}
+
+/// Locks the instance of the path and checks `If-Match`.
+async fn lock<A: Action<Scope = InProject>>(
+    change: &mut Mutation<A>,
+    instance: &str,
+) -> Result<Row, ApiError> {
+    let selector = Selector::parse(instance).ok_or_else(ApiError::not_found)?;
+    let (conn, allowed) = change.parts();
+    let row = store::lock(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    change.check_if_match(row.etag())?;
+    Ok(row)
+}
+
+/// Refuses to change the intent of an instance that is on its way out.
+fn refuse_deleting(row: &Row) -> Result<(), ApiError> {
+    match row.deletion_requested_at {
+        Some(_) => Err(ApiError::because(ErrorCode::WrongState, "it is being deleted")),
+        None => Ok(()),
+    }
+}
+
+/// Begins the operation, stores the next intent and tells the host.
+async fn change_intent<A: Action<Scope = InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    row: &Row,
+    kind: &'static str,
+    intent: &NewIntent,
+) -> Result<(), sqlx::Error> {
+    let begin = operations::store::Begin {
+        id: intent.operation_id,
+        kind,
+        resource_id: row.id,
+        resource_name: &row.name,
+        request_id: intent.request_id,
+        now: intent.now,
+    };
+    operations::store::begin(conn, allowed, begin).await?;
+    let revision = match row.host_id {
+        Some(host) => Some(hosts::store::bump_revision(conn, host.into()).await?),
+        None => None,
+    };
+    store::set_intent(conn, allowed, row.id, intent, revision.map(|revision| revision.0)).await?;
+    match row.host_id {
+        Some(host) => nudge::send(conn, Topic::Host(host.into())).await,
+        None => nudge::send(conn, Topic::Placement).await,
+    }
+}
+
+/// Commits, and waits for the operation when the caller asked to: the answer then shows the end.
+async fn accept<A: Action<Scope = InProject>>(
+    app: &App,
+    mut change: Mutation<A>,
+    row_id: uuid::Uuid,
+) -> Result<Response, ApiError> {
+    let (conn, allowed) = change.parts();
+    let selector = Selector::Id(row_id);
+    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    let (etag, operation) = (row.etag(), OperationId::from(row.operation_id));
+    let wait = if change.query.dry_run { 0 } else { change.query.wait };
+    let (allowed, now) = (change.allowed.clone(), change.now);
+    let answer = change.commit(StatusCode::ACCEPTED, Some(etag), &row.into_wire(now)).await?;
+    if wait == 0 {
+        return Ok(answer);
+    }
+    wait_for_end(app, &allowed, operation, wait).await?;
+    let mut conn = app.pool.acquire().await?;
+    match store::find(&mut conn, &allowed, &selector).await? {
+        Some(row) => Ok((StatusCode::OK, axum::Json(row.into_wire(app.clock.now()))).into_response()),
+        None => Ok(StatusCode::NO_CONTENT.into_response()),
+    }
+}

@@ -1,0 +1,176 @@
+//! Starting, stopping, rebooting and deleting: each stores the next intent, nothing more.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use protocol::agent::Power;
+use utoipa::ToSchema;
+
+use super::super::model::{InstanceState, shown};
+use super::super::store::{self, NewIntent, Row};
+use super::super::types::{DEFAULT_STOP_TIMEOUT_SECONDS, Instance, StopInstance};
+use super::{accept, change_intent, lock, refuse_deleting};
+use crate::app::App;
+use crate::auth::{Action, InProject, actions};
+use crate::http::{ApiError, Call, ErrorCode, Mutation, MutationQuery, Problem};
+use crate::operations;
+
+/// No fields.
+#[derive(Debug, serde::Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoFields {}
+
+/// Start a stopped instance. Does nothing to one that runs.
+#[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/start", tag = "instances",
+    params(("project" = String, Path, description = "Name or id"),
+           ("instance" = String, Path, description = "Name or id"), MutationQuery),
+    responses(
+        (status = 202, body = Instance),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn start_instance(
+    State(app): State<App>,
+    Path((project, instance)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    call.json::<NoFields>()?;
+    let mut change = call.changing::<actions::StartInstance>(&app, &project).await?;
+    let row = lock(&mut change, &instance).await?;
+    refuse_deleting(&row)?;
+    let next = next_intent(&app, &call, &change, &row);
+    let next = NewIntent { power: Power::Running, boot: row.boot + i64::from(ended(&row)), ..next };
+    apply(&app, change, &row, "start_instance", next).await
+}
+
+/// Stop an instance: the power button first, the power itself after a time-out.
+#[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/stop", tag = "instances",
+    params(("project" = String, Path, description = "Name or id"),
+           ("instance" = String, Path, description = "Name or id"), MutationQuery),
+    request_body = StopInstance, responses(
+        (status = 202, body = Instance),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn stop_instance(
+    State(app): State<App>,
+    Path((project, instance)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let body: StopInstance = call.json()?;
+    ApiError::reject(body.validate())?;
+    let mut change = call.changing::<actions::StopInstance>(&app, &project).await?;
+    let row = lock(&mut change, &instance).await?;
+    refuse_deleting(&row)?;
+    let next = next_intent(&app, &call, &change, &row);
+    let next = stopping(NewIntent { power: Power::Stopped, ..next }, &body);
+    apply(&app, change, &row, "stop_instance", next).await
+}
+
+/// Shut an instance down, like a stop, and start it again.
+#[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/reboot", tag = "instances",
+    params(("project" = String, Path, description = "Name or id"),
+           ("instance" = String, Path, description = "Name or id"), MutationQuery),
+    request_body = StopInstance, responses(
+        (status = 202, body = Instance),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn reboot_instance(
+    State(app): State<App>,
+    Path((project, instance)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let body: StopInstance = call.json()?;
+    ApiError::reject(body.validate())?;
+    let mut change = call.changing::<actions::RebootInstance>(&app, &project).await?;
+    let row = lock(&mut change, &instance).await?;
+    refuse_deleting(&row)?;
+    let (state, _) = shown(&row.intent(), row.observed().as_ref(), true, false);
+    if state == InstanceState::Stopped || row.intent().power == Power::Stopped {
+        return Err(ApiError::because(ErrorCode::WrongState, "it is stopped; start it instead"));
+    }
+    let next = next_intent(&app, &call, &change, &row);
+    let next = stopping(NewIntent { power: Power::Running, boot: row.boot + 1, ..next }, &body);
+    apply(&app, change, &row, "reboot_instance", next).await
+}
+
+/// Delete an instance with its root disk. It is cut off at once.
+#[utoipa::path(delete, path = "/v1/projects/{project}/instances/{instance}", tag = "instances",
+    params(("project" = String, Path, description = "Name or id"),
+           ("instance" = String, Path, description = "Name or id"), MutationQuery),
+    responses(
+        (status = 202, body = Instance, description = "Stored; its host is removing it"),
+        (status = 204, description = "Gone, if the call waited for it"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn delete_instance(
+    State(app): State<App>,
+    Path((project, instance)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let mut change = call.changing::<actions::DeleteInstance>(&app, &project).await?;
+    let row = lock(&mut change, &instance).await?;
+    if row.deletion_requested_at.is_some() {
+        // Asking twice is asking once.
+        return accept(&app, change, row.id).await;
+    }
+    let next = NewIntent { deletion_requested: true, ..next_intent(&app, &call, &change, &row) };
+    if row.host_id.is_some() {
+        return apply(&app, change, &row, "delete_instance", next).await;
+    }
+    delete_unplaced(change, &row, &next).await
+}
+
+/// No host knows of it: the row is all there is.
+async fn delete_unplaced(
+    mut change: Mutation<actions::DeleteInstance>,
+    row: &Row,
+    next: &NewIntent,
+) -> Result<Response, ApiError> {
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    change_intent(conn, allowed, row, "delete_instance", next).await?;
+    let selector = crate::http::Selector::Id(row.id);
+    let deleting = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    store::delete_unplaced(conn, allowed, row.id).await?;
+    operations::store::finish(conn, next.operation_id, &operations::store::End::Succeeded, now).await?;
+    change.commit(axum::http::StatusCode::ACCEPTED, None, &deleting.into_wire(now)).await
+}
+
+/// The present intent under a new operation.
+fn next_intent<A: Action>(app: &App, call: &Call, change: &Mutation<A>, row: &Row) -> NewIntent {
+    NewIntent {
+        power: row.intent().power,
+        boot: row.boot,
+        stop_mode: "graceful",
+        stop_timeout_seconds: DEFAULT_STOP_TIMEOUT_SECONDS.cast_signed(),
+        deletion_requested: false,
+        operation_id: app.clock.new_id(),
+        request_id: call.request_id(),
+        now: change.now,
+    }
+}
+
+fn stopping(intent: NewIntent, body: &StopInstance) -> NewIntent {
+    let timeout = body.timeout_seconds.unwrap_or(DEFAULT_STOP_TIMEOUT_SECONDS);
+    NewIntent {
+        stop_mode: if body.force { "force" } else { "graceful" },
+        stop_timeout_seconds: timeout.cast_signed(),
+        ..intent
+    }
+}
+
+/// Whether the present boot is over or on its way out, so that a start needs another one.
+fn ended(row: &Row) -> bool {
+    let (state, _) = shown(&row.intent(), row.observed().as_ref(), true, false);
+    matches!(state, InstanceState::Stopped | InstanceState::Stopping)
+}
+
+async fn apply<A: Action<Scope = InProject>>(
+    app: &App,
+    mut change: Mutation<A>,
+    row: &Row,
+    kind: &'static str,
+    next: NewIntent,
+) -> Result<Response, ApiError> {
+    let (conn, allowed) = change.parts();
+    change_intent(conn, allowed, row, kind, &next).await?;
+    accept(app, change, row.id).await
+}

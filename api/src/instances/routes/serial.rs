@@ -1,0 +1,84 @@
+//! The serial console's log.
+//!
+//! Agents listen on nothing, so the log is asked for through the desired feed and arrives as a transfer: a
+//! row that the host's agent fills and the waiting call empties, on whichever replicas the two happen.
+
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use protocol::TransferId;
+use protocol::agent::MAX_SERIAL_LOG_BYTES;
+use tokio::time::Instant;
+
+use super::super::store;
+use crate::agents::transfers;
+use crate::app::App;
+use crate::auth::actions;
+use crate::hosts;
+use crate::http::{ApiError, Call, ErrorCode, Problem, Selector};
+use crate::nudge::{self, Topic};
+
+/// How long a host has to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+const CONTENT_SECURITY_POLICY: HeaderName = header::CONTENT_SECURITY_POLICY;
+
+/// Read the newest 256 KiB of the serial console's log, as the guest wrote it.
+#[utoipa::path(get, path = "/v1/projects/{project}/instances/{instance}/serial", tag = "instances",
+    params(("project" = String, Path, description = "Name or id"),
+           ("instance" = String, Path, description = "Name or id")), responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "`host_unreachable`"),
+))]
+pub(super) async fn get_instance_serial(
+    State(app): State<App>,
+    Path((project, instance)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let mut reading = call.reading::<actions::GetInstanceSerial>(&app, &project).await?;
+    let selector = Selector::parse(&instance).ok_or_else(ApiError::not_found)?;
+    let (conn, allowed) = reading.parts();
+    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    drop(reading);
+    let Some(host) = row.host_id.map(protocol::HostId::from) else { return Ok(text(Vec::new())) };
+
+    let id: TransferId = app.clock.new_id();
+    let mut waiter = app.nudges.subscribe(Topic::Transfer(id));
+    let mut tx = app.pool.begin().await?;
+    let revision = hosts::store::bump_revision(&mut tx, host).await?;
+    let wanted = transfers::Wanted {
+        id,
+        host,
+        instance: row.id.into(),
+        max_bytes: i32::try_from(MAX_SERIAL_LOG_BYTES).map_err(ApiError::internal)?,
+        revision,
+        now: app.clock.now(),
+    };
+    transfers::ask(&mut tx, &wanted).await?;
+    nudge::send(&mut tx, Topic::Host(host)).await?;
+    tx.commit().await?;
+
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(bytes) = transfers::take(&mut *app.pool.acquire().await?, id).await? {
+            return Ok(text(bytes));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let detail = "the host did not send the log in time; the instance may well be running";
+            return Err(ApiError::because(ErrorCode::HostUnreachable, detail).retry_after(5));
+        }
+        waiter.nudged(left.min(Duration::from_secs(1))).await;
+    }
+}
+
+/// What a guest writes is hostile: it is text, and nothing may take it for more.
+fn text(bytes: Vec<u8>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox")),
+    ];
+    (headers, bytes).into_response()
+}

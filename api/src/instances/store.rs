@@ -1,0 +1,330 @@
+//! SQL of instances, for their owners. What hosts and controllers need is in the files below.
+
+pub(crate) mod hosts;
+pub(super) mod placement;
+
+use protocol::agent::Power;
+use protocol::{InstanceId, OperationId, RequestId};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::model::{Intent, Observed, shown, stored};
+use super::types::{Instance, OperationSummary, Reference};
+use crate::auth::{Action, Allowed, InProject, actions};
+use crate::hosts::UNREACHABLE_AFTER;
+use crate::http::{ApiError, ETag, ErrorCode, LabelSelector, Labels, Selector, violated_constraint};
+use crate::instance_types::InstanceTypeRow;
+use crate::operations::OperationStatus;
+use crate::scheduler::Explanation;
+
+/// An instance's row with the names of what it refers to.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub id: Uuid,
+    pub name: String,
+    pub labels: Json<Labels>,
+    pub generation: i64,
+    pub observation: i64,
+    pub image_id: Uuid,
+    pub image_name: String,
+    pub instance_type_id: Uuid,
+    pub instance_type_name: String,
+    pub architecture: String,
+    pub vcpus: i32,
+    pub memory_mib: i32,
+    pub root_disk_gib: i32,
+    pub hostname: String,
+    pub power: String,
+    pub boot: i64,
+    pub deletion_requested_at: Option<OffsetDateTime>,
+    pub operation_id: Uuid,
+    pub operation_kind: String,
+    pub operation_status: String,
+    pub host_id: Option<Uuid>,
+    pub host_last_seen_at: Option<OffsetDateTime>,
+    pub placement_explanation: Option<Json<Explanation>>,
+    pub observed_generation: Option<i64>,
+    pub observed_boot: Option<i64>,
+    pub observed_state: Option<String>,
+    pub observed_end_reason: Option<String>,
+    pub observed_detail: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub updated_at: OffsetDateTime,
+}
+
+impl Row {
+    pub(super) fn etag(&self) -> ETag {
+        ETag { generation: self.generation, observation: self.observation }
+    }
+
+    pub(super) fn intent(&self) -> Intent {
+        Intent {
+            generation: self.generation,
+            power: stored::parse_power(&self.power),
+            boot: self.boot,
+            deletion_requested: self.deletion_requested_at.is_some(),
+            placed: self.host_id.is_some(),
+        }
+    }
+
+    pub(super) fn observed(&self) -> Option<Observed> {
+        Some(Observed {
+            generation: self.observed_generation?,
+            boot: self.observed_boot?,
+            state: stored::parse_state(self.observed_state.as_deref()?, self.observed_end_reason.as_deref())?,
+        })
+    }
+
+    pub(super) fn into_wire(self, now: OffsetDateTime) -> Instance {
+        let reachable = self.host_last_seen_at.is_some_and(|seen| now - seen <= UNREACHABLE_AFTER);
+        let unplaceable = self.placement_explanation.is_some();
+        let (state, reason) = shown(&self.intent(), self.observed().as_ref(), reachable, unplaceable);
+        Instance {
+            id: self.id.into(),
+            name: self.name,
+            labels: self.labels.0,
+            state,
+            state_reason: reason,
+            state_detail: self.observed_detail,
+            image: Reference { id: self.image_id, name: self.image_name },
+            instance_type: Reference { id: self.instance_type_id, name: self.instance_type_name },
+            architecture: self.architecture,
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib,
+            root_disk_gib: self.root_disk_gib,
+            hostname: self.hostname,
+            operation: OperationSummary {
+                id: self.operation_id.into(),
+                kind: self.operation_kind,
+                status: OperationStatus::from_text(&self.operation_status),
+            },
+            placement: self.placement_explanation.filter(|_| self.host_id.is_none()).map(|json| json.0),
+            plan: None,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        }
+    }
+}
+
+/// What a new instance is made of.
+pub(super) struct New<'a> {
+    pub id: InstanceId,
+    pub name: &'a str,
+    pub hostname: &'a str,
+    pub labels: &'a Labels,
+    pub image_id: Uuid,
+    pub instance_type: &'a InstanceTypeRow,
+    pub user_data: Option<&'a str>,
+    pub ssh_authorized_keys: &'a [String],
+    pub stop_timeout_seconds: i32,
+    pub operation_id: OperationId,
+    pub request_id: RequestId,
+    pub now: OffsetDateTime,
+}
+
+pub(super) async fn insert(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::CreateInstance>,
+    new: New<'_>,
+) -> Result<(), ApiError> {
+    let inserted = sqlx::query!(
+        "INSERT INTO instances
+             (id, project_id, name, labels, generation, image_id, instance_type_id, architecture, vcpus,
+              memory_mib, root_disk_gib, hostname, user_data, ssh_authorized_keys, power, boot, stop_mode,
+              stop_timeout_seconds, operation_id, request_id, placement_due_at, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'running', 1, 'graceful', $14, $15,
+                 $16, $17, $17, $17)",
+        new.id.as_uuid(),
+        allowed.project().as_uuid(),
+        new.name,
+        Json(new.labels) as _,
+        new.image_id,
+        new.instance_type.id,
+        new.instance_type.architecture,
+        new.instance_type.vcpus,
+        new.instance_type.memory_mib,
+        new.instance_type.root_disk_gib,
+        new.hostname,
+        new.user_data,
+        new.ssh_authorized_keys,
+        new.stop_timeout_seconds,
+        new.operation_id.as_uuid(),
+        new.request_id.as_uuid(),
+        new.now
+    )
+    .execute(conn)
+    .await;
+    inserted.map(drop).map_err(name_taken)
+}
+
+/// The instance as it is.
+pub(super) async fn find<A: Action<Scope = InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    selector: &Selector,
+) -> Result<Option<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation, i.observation,
+                  i.image_id, m.name AS image_name, i.instance_type_id, t.name AS instance_type_name,
+                  i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname, i.power, i.boot,
+                  i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
+                  i.host_id, h.last_seen_at AS "host_last_seen_at?",
+                  i.placement_explanation AS "placement_explanation: Json<Explanation>",
+                  i.observed_generation, i.observed_boot, i.observed_state, i.observed_end_reason,
+                  i.observed_detail, i.created_at, i.updated_at
+           FROM instances i
+           JOIN images m ON m.id = i.image_id
+           JOIN instance_types t ON t.id = i.instance_type_id
+           JOIN operations o ON o.id = i.operation_id
+           LEFT JOIN hosts h ON h.id = i.host_id
+           WHERE i.project_id = $1 AND (i.id = $2 OR i.name = $3)"#,
+        allowed.project().as_uuid(),
+        selector.id(),
+        selector.name()
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// The instance, locked until the transaction ends.
+pub(super) async fn lock<A: Action<Scope = InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    selector: &Selector,
+) -> Result<Option<Row>, sqlx::Error> {
+    sqlx::query!(
+        "SELECT FROM instances WHERE project_id = $1 AND (id = $2 OR name = $3) FOR UPDATE",
+        allowed.project().as_uuid(),
+        selector.id(),
+        selector.name()
+    )
+    .execute(&mut *conn)
+    .await?;
+    find(conn, allowed, selector).await
+}
+
+pub(super) async fn list(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::ListInstances>,
+    after: Uuid,
+    name: Option<&str>,
+    labels: &LabelSelector,
+    rows: i64,
+) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation, i.observation,
+                  i.image_id, m.name AS image_name, i.instance_type_id, t.name AS instance_type_name,
+                  i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname, i.power, i.boot,
+                  i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
+                  i.host_id, h.last_seen_at AS "host_last_seen_at?",
+                  i.placement_explanation AS "placement_explanation: Json<Explanation>",
+                  i.observed_generation, i.observed_boot, i.observed_state, i.observed_end_reason,
+                  i.observed_detail, i.created_at, i.updated_at
+           FROM instances i
+           JOIN images m ON m.id = i.image_id
+           JOIN instance_types t ON t.id = i.instance_type_id
+           JOIN operations o ON o.id = i.operation_id
+           LEFT JOIN hosts h ON h.id = i.host_id
+           WHERE i.project_id = $1 AND i.id > $2 AND ($3::text IS NULL OR i.name = $3)
+             AND i.labels @> $4 AND i.labels ?& $5 AND NOT i.labels ?| $6
+             AND NOT EXISTS (SELECT FROM jsonb_each_text($7) u WHERE i.labels ->> u.key = u.value)
+           ORDER BY i.id LIMIT $8"#,
+        allowed.project().as_uuid(),
+        after,
+        name,
+        labels.equal(),
+        labels.present(),
+        labels.absent(),
+        labels.not_equal(),
+        rows
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Name and labels: nothing that a host needs to know.
+pub(super) async fn update_metadata(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::UpdateInstance>,
+    id: Uuid,
+    name: &str,
+    labels: &Labels,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let updated = sqlx::query!(
+        "UPDATE instances SET name = $2, labels = $3, observation = observation + 1, updated_at = $4 WHERE id = $1",
+        id,
+        name,
+        Json(labels) as _,
+        now
+    )
+    .execute(conn)
+    .await;
+    updated.map(drop).map_err(name_taken)
+}
+
+/// A change of what the host shall do.
+pub(super) struct NewIntent {
+    pub power: Power,
+    pub boot: i64,
+    pub stop_mode: &'static str,
+    pub stop_timeout_seconds: i32,
+    pub deletion_requested: bool,
+    pub operation_id: OperationId,
+    pub request_id: RequestId,
+    pub now: OffsetDateTime,
+}
+
+/// Stores the next generation of the intent, at this revision of the host if it has one.
+pub(super) async fn set_intent<A: Action<Scope = InProject>>(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<A>,
+    id: Uuid,
+    intent: &NewIntent,
+    desired_revision: Option<i64>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE instances SET generation = generation + 1, power = $2, boot = $3, stop_mode = $4,
+                stop_timeout_seconds = $5, operation_id = $6, request_id = $7, updated_at = $8,
+                deletion_requested_at = CASE WHEN $9 THEN coalesce(deletion_requested_at, $8) END,
+                desired_revision = $10
+         WHERE id = $1",
+        id,
+        stored::power(intent.power),
+        intent.boot,
+        intent.stop_mode,
+        intent.stop_timeout_seconds,
+        intent.operation_id.as_uuid(),
+        intent.request_id.as_uuid(),
+        intent.now,
+        intent.deletion_requested,
+        desired_revision
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Removes the row of an instance of which nothing is left anywhere.
+pub(super) async fn delete_unplaced(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::DeleteInstance>,
+    id: Uuid,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM instances WHERE id = $1 AND host_id IS NULL", id).execute(conn).await?;
+    Ok(())
+}
+
+fn name_taken(error: sqlx::Error) -> ApiError {
+    match violated_constraint(&error) {
+        Some("instances_name_unique") => ApiError::because(
+            ErrorCode::NameTaken,
+            "there is an instance of this name in the project already",
+        ),
+        _ => error.into(),
+    }
+}

@@ -1,0 +1,113 @@
+//! SQL of placement. Called by the controller, which works for the cloud and not for a tenant.
+
+use protocol::agent::{Architecture, Inventory};
+use protocol::{HostId, InstanceId, OperationId};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+
+use crate::hosts::HostState;
+use crate::scheduler::{Candidate, Explanation, Request, Size};
+
+/// An instance that waits for a host.
+pub(crate) struct Pending {
+    pub id: InstanceId,
+    pub operation_id: OperationId,
+    pub request: Request,
+}
+
+/// Takes instances that are due; other replicas pass them over until this transaction ends.
+pub(crate) async fn take_pending(
+    conn: &mut PgConnection,
+    now: OffsetDateTime,
+    limit: i64,
+) -> Result<Vec<Pending>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT id, operation_id, architecture, vcpus, memory_mib, root_disk_gib FROM instances
+         WHERE host_id IS NULL AND placement_due_at <= $1 ORDER BY placement_due_at, id LIMIT $2
+         FOR UPDATE SKIP LOCKED",
+        now,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    let pending = rows.into_iter().filter_map(|row| {
+        let size = Size { vcpus: row.vcpus, memory_mib: row.memory_mib, disk_gib: row.root_disk_gib };
+        let request = Request { architecture: Architecture::from_name(&row.architecture)?, size };
+        Some(Pending { id: row.id.into(), operation_id: row.operation_id.into(), request })
+    });
+    Ok(pending.collect())
+}
+
+/// A snapshot of all hosts.
+pub(crate) async fn candidates(
+    conn: &mut PgConnection,
+    now: OffsetDateTime,
+) -> Result<Vec<Candidate>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT id, inventory AS "inventory: Json<Inventory>", hypervisor_degraded, last_seen_at,
+                  vcpus_capacity, vcpus_reserved, memory_mib_capacity, memory_mib_reserved,
+                  disk_gib_capacity, disk_gib_reserved
+           FROM hosts ORDER BY id"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let candidates = rows.into_iter().map(|row| Candidate {
+        id: row.id.into(),
+        ready: HostState::of(row.last_seen_at, row.hypervisor_degraded.is_some(), now) == HostState::Ready,
+        architectures: row.inventory.map(|inventory| inventory.0.architectures).unwrap_or_default(),
+        free: Size {
+            vcpus: row.vcpus_capacity - row.vcpus_reserved,
+            memory_mib: row.memory_mib_capacity - row.memory_mib_reserved,
+            disk_gib: row.disk_gib_capacity - row.disk_gib_reserved,
+        },
+        total: Size {
+            vcpus: row.vcpus_capacity,
+            memory_mib: row.memory_mib_capacity,
+            disk_gib: row.disk_gib_capacity,
+        },
+    });
+    Ok(candidates.collect())
+}
+
+/// Gives the instance to the host. The trigger takes the capacity; a CHECK fails when somebody was faster.
+pub(crate) async fn assign(
+    conn: &mut PgConnection,
+    id: InstanceId,
+    host: HostId,
+    desired_revision: i64,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE instances SET host_id = $2, desired_revision = $3, placement_explanation = NULL,
+                observation = observation + 1, updated_at = $4
+         WHERE id = $1",
+        id.as_uuid(),
+        host.as_uuid(),
+        desired_revision,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Keeps the reason why no host takes it, and when to look again.
+pub(crate) async fn postpone(
+    conn: &mut PgConnection,
+    id: InstanceId,
+    explanation: &Explanation,
+    due_at: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE instances SET placement_due_at = $3, placement_explanation = $2,
+                observation = observation + (placement_explanation IS DISTINCT FROM $2)::int
+         WHERE id = $1",
+        id.as_uuid(),
+        Json(explanation) as _,
+        due_at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

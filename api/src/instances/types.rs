@@ -1,0 +1,167 @@
+//! The wire of instances.
+
+use protocol::{InstanceId, Name, OperationId};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::model::{InstanceState, StateReason};
+use crate::http::{FieldError, Labels, validate_labels};
+use crate::operations::OperationStatus;
+use crate::scheduler::Explanation;
+
+const MAX_USER_DATA_BYTES: usize = 64 * 1024;
+const MAX_SSH_KEYS: usize = 32;
+const MAX_SSH_KEY_CHARS: usize = 8192;
+/// A guest that ignores the power button for this long is cut off, unless the caller says otherwise.
+pub(super) const DEFAULT_STOP_TIMEOUT_SECONDS: u32 = 60;
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateInstance {
+    pub name: Name,
+    /// Name or id of an image of this project.
+    #[schema(example = "cumulo-test")]
+    pub image: String,
+    /// Name or id of an instance type.
+    #[schema(example = "tiny")]
+    pub instance_type: String,
+    /// The guest's host name; the instance's name unless given.
+    pub hostname: Option<Name>,
+    /// What cloud-init gets: a `#cloud-config`, or a script that begins with `#!`. At most 64 KiB.
+    #[schema(max_length = 65536)]
+    pub user_data: Option<String>,
+    /// OpenSSH public keys for the image's default user; at most 32.
+    #[serde(default)]
+    #[schema(max_items = 32)]
+    pub ssh_authorized_keys: Vec<String>,
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+/// A JSON Merge Patch (RFC 7396): absent fields stay as they are.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateInstance {
+    pub name: Option<Name>,
+    pub labels: Option<Labels>,
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StopInstance {
+    /// Cut the power at once.
+    #[serde(default)]
+    pub force: bool,
+    /// How long the guest may take to shut down before its power is cut; 60 unless given.
+    #[schema(minimum = 1, maximum = 3600)]
+    pub timeout_seconds: Option<u32>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub name: String,
+    pub labels: Labels,
+    pub state: InstanceState,
+    /// Why it is in that state.
+    pub state_reason: StateReason,
+    /// The reason in words, if there is more to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_detail: Option<String>,
+    pub image: Reference,
+    pub instance_type: Reference,
+    pub architecture: String,
+    pub vcpus: i32,
+    pub memory_mib: i32,
+    pub root_disk_gib: i32,
+    pub hostname: String,
+    /// The newest call that changed it.
+    pub operation: OperationSummary,
+    /// Why no host takes it, while none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Explanation>,
+    /// Only on a dry run: what would happen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+}
+
+/// Another resource.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Reference {
+    pub id: Uuid,
+    pub name: String,
+}
+
+/// An operation in short; its trail is at `/v1/projects/{project}/operations/{id}`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OperationSummary {
+    pub id: OperationId,
+    #[schema(example = "create_instance")]
+    pub kind: String,
+    pub status: OperationStatus,
+}
+
+/// What a creation would lead to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Plan {
+    /// Whether a host would take it now.
+    pub placeable: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Explanation>,
+}
+
+impl CreateInstance {
+    pub(super) fn validate(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Some(user_data) = &self.user_data {
+            if user_data.len() > MAX_USER_DATA_BYTES {
+                errors.push(FieldError::new("/user_data", "too_long", "at most 64 KiB"));
+            }
+            if user_data.contains('\0') {
+                errors.push(FieldError::new("/user_data", "invalid", "text without NUL"));
+            }
+        }
+        if self.ssh_authorized_keys.len() > MAX_SSH_KEYS {
+            let message = format!("at most {MAX_SSH_KEYS} keys");
+            errors.push(FieldError::new("/ssh_authorized_keys", "too_many", message));
+        }
+        for (index, key) in self.ssh_authorized_keys.iter().enumerate() {
+            if !is_public_key(key) {
+                let pointer = format!("/ssh_authorized_keys/{index}");
+                let message = "an OpenSSH public key on one line, like `ssh-ed25519 AAAA… comment`";
+                errors.push(FieldError::new(pointer, "invalid", message));
+            }
+        }
+        validate_labels(&self.labels, &mut errors);
+        errors
+    }
+}
+
+impl StopInstance {
+    pub(super) fn validate(&self) -> Vec<FieldError> {
+        match self.timeout_seconds {
+            Some(timeout) if !(1..=3600).contains(&timeout) => {
+                vec![FieldError::new("/timeout_seconds", "out_of_range", "from 1 to 3600")]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// `<type> <base64> [comment]`, printable, one line (sshd(8), AUTHORIZED_KEYS FILE FORMAT; no options).
+fn is_public_key(key: &str) -> bool {
+    let mut words = key.split(' ');
+    let (Some(kind), Some(blob)) = (words.next(), words.next()) else { return false };
+    key.len() <= MAX_SSH_KEY_CHARS
+        && key.chars().all(|c| !c.is_control())
+        && ["ssh-", "ecdsa-sha2-", "sk-"].iter().any(|prefix| kind.starts_with(prefix))
+        && blob.starts_with("AAAA")
+        && blob.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
+}

@@ -1,0 +1,30 @@
+//! The Cumulo control plane.
+//!
+//! A request comes in through [`http`], proves who sent it and what it may do ([`auth`]), and reads or
+//! changes one resource. Every resource is one folder with the same files: `routes` (handlers), `types` (the
+//! wire), `model` (rules, no I/O), `store` (all SQL), `reconcile` (from intent to done). A mutating call is
+//! one PostgreSQL transaction ([`http::Mutation`]); nothing of it lives in memory.
+//!
+//! Hosts are never called. Their agents fetch what their host shall look like and report what they saw
+//! ([`agents`]); [`scheduler`] decides where an instance goes, as a pure function; [`controllers`] carry rows
+//! from intent to done.
+
+pub mod agents;
+pub mod app;
+pub mod auth;
+pub mod clock;
+pub mod controllers;
+pub mod database;
+pub mod hosts;
+pub mod http;
+pub mod images;
+pub mod instance_types;
+pub mod instances;
+pub mod net;
+pub mod nudge;
+pub mod operations;
+pub mod pki;
+mod pki_store;
+pub mod projects;
+pub mod scheduler;
+pub mod serve;

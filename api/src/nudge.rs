@@ -1,0 +1,172 @@
+//! Wake-up calls: "look again", never "here is what changed".
+//!
+//! A transaction that changes what somebody may be waiting for ends with a `NOTIFY`; each replica listens
+//! and wakes those who wait for that topic. Losing a nudge costs time, never correctness: whoever waits
+//! reads the truth from the tables, and looks again by itself now and then.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use protocol::{HostId, OperationId, TransferId};
+use sqlx::postgres::PgListener;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::watch;
+
+const CHANNEL: &str = "cumulo";
+
+/// What one can wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// The desired state of a host.
+    Host(HostId),
+    /// The end of an operation.
+    Operation(OperationId),
+    /// The arrival of bytes from a host.
+    Transfer(TransferId),
+    /// Something may be placed, or has to be.
+    Placement,
+    /// Something is there to be swept.
+    Sweep,
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(id) => write!(f, "host {id}"),
+            Self::Operation(id) => write!(f, "operation {id}"),
+            Self::Transfer(id) => write!(f, "transfer {id}"),
+            Self::Placement => f.write_str("placement -"),
+            Self::Sweep => f.write_str("sweep -"),
+        }
+    }
+}
+
+impl FromStr for Topic {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (kind, id) = text.split_once(' ').ok_or(())?;
+        match kind {
+            "host" => id.parse().map(Self::Host).map_err(drop),
+            "operation" => id.parse().map(Self::Operation).map_err(drop),
+            "transfer" => id.parse().map(Self::Transfer).map_err(drop),
+            "placement" => Ok(Self::Placement),
+            "sweep" => Ok(Self::Sweep),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Nudges everybody who waits for the topic, when this transaction commits.
+pub async fn send(conn: &mut PgConnection, topic: Topic) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT pg_notify($1, $2)", CHANNEL, topic.to_string()).execute(conn).await?;
+    Ok(())
+}
+
+/// Who waits in this process.
+#[derive(Clone, Default)]
+pub struct Nudges(Arc<Mutex<HashMap<Topic, watch::Sender<()>>>>);
+
+/// Waits for one topic. Made before the first look at the tables, so that no nudge falls in between.
+pub struct Waiter {
+    receiver: watch::Receiver<()>,
+    topic: Topic,
+    nudges: Nudges,
+}
+
+impl Nudges {
+    pub fn subscribe(&self, topic: Topic) -> Waiter {
+        let mut topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let receiver = topics.entry(topic).or_insert_with(|| watch::channel(()).0).subscribe();
+        Waiter { receiver, topic, nudges: self.clone() }
+    }
+
+    fn wake(&self, topic: Topic) {
+        if let Some(sender) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&topic) {
+            sender.send_replace(());
+        }
+    }
+
+    fn wake_all(&self) {
+        for sender in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            sender.send_replace(());
+        }
+    }
+
+    /// Listens for ever.
+    pub async fn listen(self, pool: PgPool) {
+        loop {
+            if let Err(error) = self.listen_once(&pool).await {
+                tracing::info!(%error, "not listening for nudges; trying again");
+            }
+            // Whatever was missed in between, everybody looks again.
+            self.wake_all();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn listen_once(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.listen(CHANNEL).await?;
+        self.wake_all();
+        while let Some(notification) = listener.try_recv().await? {
+            if let Ok(topic) = notification.payload().parse() {
+                self.wake(topic);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Waiter {
+    /// Waits for the next nudge, at most this long.
+    pub async fn nudged(&mut self, at_most: Duration) {
+        // An elapsed time-out is as good as a nudge: the caller looks again either way.
+        let _elapsed = tokio::time::timeout(at_most, self.receiver.changed()).await;
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut topics = self.nudges.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Ours is the last receiver.
+        if topics.get(&self.topic).is_some_and(|sender| sender.receiver_count() == 1) {
+            topics.remove(&self.topic);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_survive_their_wire_form() {
+        let id = uuid::Uuid::from_u128(7);
+        let topics = [
+            Topic::Host(id.into()),
+            Topic::Operation(id.into()),
+            Topic::Transfer(id.into()),
+            Topic::Placement,
+            Topic::Sweep,
+        ];
+        for topic in topics {
+            assert_eq!(topic.to_string().parse(), Ok(topic));
+        }
+        assert_eq!("host x".parse::<Topic>(), Err(()));
+    }
+
+    #[tokio::test]
+    async fn a_nudge_between_subscribing_and_waiting_is_not_lost() {
+        let nudges = Nudges::default();
+        let mut waiter = nudges.subscribe(Topic::Placement);
+        nudges.wake(Topic::Placement);
+        // Would hang for a minute if the nudge were lost.
+        let nudged = tokio::time::timeout(Duration::from_secs(5), waiter.nudged(Duration::from_secs(60)));
+        assert!(nudged.await.is_ok());
+        drop(waiter);
+        assert!(nudges.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,124 @@
+//! Handlers of operations.
+
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use protocol::OperationId;
+use serde::Deserialize;
+use tokio::time::Instant;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::store;
+use super::types::{Operation, OperationStatus};
+use crate::app::App;
+use crate::auth::{Action, Allowed, InProject, actions};
+use crate::http::{ApiError, Call, ErrorCode, Page, PageQuery, Problem};
+use crate::nudge::Topic;
+
+const MAX_WAIT_SECONDS: u16 = 300;
+/// Looking again without a nudge, in case one was lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list_operations)).routes(routes!(get_operation))
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct WaitQuery {
+    /// Wait for the end, at most this many seconds.
+    #[serde(default)]
+    #[param(maximum = 300)]
+    wait: u16,
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    /// Items per page; 50 unless given.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<u16>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Only operations on the resource with this id.
+    resource_id: Option<Uuid>,
+}
+
+/// List the operations of a project, oldest first.
+#[utoipa::path(get, path = "/v1/projects/{project}/operations", tag = "operations",
+    params(("project" = String, Path, description = "Name or id"), ListQuery), responses(
+        (status = 200, body = Page<Operation>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn list_operations(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    call: Call,
+) -> Result<axum::Json<Page<Operation>>, ApiError> {
+    let query: ListQuery = call.query()?;
+    let page = PageQuery::new(query.limit, query.cursor).checked()?;
+    let after = page.after()?;
+    let mut reading = call.reading::<actions::ListOperations>(&app, &project).await?;
+    let (conn, allowed) = reading.parts();
+    let items = store::list(conn, allowed, query.resource_id, after, page.rows()).await?;
+    Ok(axum::Json(page.page(items, |operation| operation.id.as_uuid())))
+}
+
+/// Get an operation with its trail.
+#[utoipa::path(get, path = "/v1/projects/{project}/operations/{operation}", tag = "operations",
+    params(("project" = String, Path, description = "Name or id"), ("operation" = Uuid, Path), WaitQuery),
+    responses(
+        (status = 200, body = Operation),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn get_operation(
+    State(app): State<App>,
+    Path((project, operation)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let query: WaitQuery = call.query()?;
+    check_wait(query.wait)?;
+    let mut reading = call.reading::<actions::GetOperation>(&app, &project).await?;
+    let id: OperationId = operation.parse().map_err(|_| ApiError::not_found())?;
+    let (conn, allowed) = reading.parts();
+    store::find(conn, allowed, id.as_uuid()).await?.ok_or_else(ApiError::not_found)?;
+    let allowed = allowed.clone();
+    drop(reading);
+    let operation = wait_for_end(&app, &allowed, id, query.wait).await?;
+    Ok(axum::Json(operation).into_response())
+}
+
+pub(crate) fn check_wait(seconds: u16) -> Result<(), ApiError> {
+    if seconds <= MAX_WAIT_SECONDS {
+        return Ok(());
+    }
+    Err(ApiError::because(ErrorCode::InvalidQuery, "wait: at most 300 seconds"))
+}
+
+/// The operation when it has ended, or as it is after so many seconds. Holds no connection while it waits.
+pub(crate) async fn wait_for_end<A: Action<Scope = InProject>>(
+    app: &App,
+    allowed: &Allowed<A>,
+    id: OperationId,
+    seconds: u16,
+) -> Result<Operation, ApiError> {
+    let until = Instant::now() + Duration::from_secs(seconds.into());
+    let mut waiter = app.nudges.subscribe(Topic::Operation(id));
+    loop {
+        let mut conn = app.pool.acquire().await?;
+        let operation =
+            store::find(&mut conn, allowed, id.as_uuid()).await?.ok_or_else(ApiError::not_found)?;
+        drop(conn);
+        let left = until.saturating_duration_since(Instant::now());
+        if operation.status != OperationStatus::Running || left.is_zero() {
+            return Ok(operation);
+        }
+        waiter.nudged(left.min(LOOK_AGAIN)).await;
+    }
+}

@@ -1,0 +1,236 @@
+//! SQL of operations and their trails.
+
+use protocol::{OperationId, RequestId, UserId};
+use serde::Deserialize;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::types::{Operation, OperationError, OperationStatus, TrailStep, progress};
+use crate::auth::{Action, Allowed, InProject};
+use crate::nudge::{self, Topic};
+
+/// An operation that no host ends in this time has failed; the intent behind it stays.
+const DEADLINE: Duration = Duration::minutes(15);
+
+/// A new operation.
+pub(crate) struct Begin<'a> {
+    pub id: OperationId,
+    pub kind: &'static str,
+    pub resource_id: Uuid,
+    pub resource_name: &'a str,
+    pub request_id: RequestId,
+    pub now: OffsetDateTime,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    Succeeded,
+    Failed { code: &'static str, detail: Option<String> },
+    Cancelled { code: &'static str, detail: &'static str },
+}
+
+struct Row {
+    id: Uuid,
+    kind: String,
+    resource_id: Uuid,
+    resource_name: String,
+    status: String,
+    error_code: Option<String>,
+    error_detail: Option<String>,
+    principal_id: Uuid,
+    request_id: Uuid,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+    deadline_at: OffsetDateTime,
+    finished_at: Option<OffsetDateTime>,
+    trail: Json<Vec<Step>>,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    step: String,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    detail: Option<String>,
+}
+
+impl From<Row> for Operation {
+    fn from(row: Row) -> Self {
+        let status = OperationStatus::from_text(&row.status);
+        let trail: Vec<_> = row
+            .trail
+            .0
+            .into_iter()
+            .map(|step| TrailStep { step: step.step, at: step.at, detail: step.detail })
+            .collect();
+        Self {
+            progress_percent: progress(&row.kind, status, trail.len()),
+            id: row.id.into(),
+            kind: row.kind,
+            resource_id: row.resource_id,
+            resource_name: row.resource_name,
+            status,
+            trail,
+            error: row.error_code.map(|code| OperationError { code, detail: row.error_detail }),
+            principal_id: row.principal_id.into(),
+            request_id: row.request_id.into(),
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            deadline_at: row.deadline_at,
+            finished_at: row.finished_at,
+        }
+    }
+}
+
+/// Begins an operation; an open one on the same resource is overtaken by it.
+pub(crate) async fn begin<A: Action<Scope = InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    new: Begin<'_>,
+) -> Result<(), sqlx::Error> {
+    let overtaken = sqlx::query_scalar!(
+        "SELECT id FROM operations WHERE resource_id = $1 AND status = 'running' FOR UPDATE",
+        new.resource_id
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for id in overtaken {
+        let end =
+            End::Cancelled { code: "superseded", detail: "a later call on the same resource took over" };
+        finish(conn, id.into(), &end, new.now).await?;
+    }
+    sqlx::query!(
+        "INSERT INTO operations (id, project_id, kind, resource_id, resource_name, status, principal_id,
+                                 request_id, created_at, updated_at, deadline_at)
+         VALUES ($1, $2, $3, $4, $5, 'running', $6, $7, $8, $8, $9)",
+        new.id.as_uuid(),
+        allowed.project().as_uuid(),
+        new.kind,
+        new.resource_id,
+        new.resource_name,
+        UserId::as_uuid(allowed.principal()),
+        new.request_id.as_uuid(),
+        new.now,
+        new.now + DEADLINE
+    )
+    .execute(&mut *conn)
+    .await?;
+    step(conn, new.id, "authorised", new.now, Some(A::NAME)).await
+}
+
+/// Adds a step to the trail; a step that is there already stays as it was.
+pub(crate) async fn step(
+    conn: &mut PgConnection,
+    id: OperationId,
+    step: &str,
+    at: OffsetDateTime,
+    detail: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "WITH s AS (INSERT INTO operation_steps (operation_id, step, at, detail) VALUES ($1, $2, $3, $4)
+                    ON CONFLICT DO NOTHING RETURNING operation_id)
+         UPDATE operations SET updated_at = GREATEST(updated_at, $3) FROM s WHERE id = s.operation_id",
+        id.as_uuid(),
+        step,
+        at,
+        detail
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends an operation that is still running, and wakes whoever waits for it.
+pub(crate) async fn finish(
+    conn: &mut PgConnection,
+    id: OperationId,
+    end: &End,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let (status, code, detail) = match end {
+        End::Succeeded => ("succeeded", None, None),
+        End::Failed { code, detail } => ("failed", Some(*code), detail.as_deref()),
+        End::Cancelled { code, detail } => ("cancelled", Some(*code), Some(*detail)),
+    };
+    sqlx::query!(
+        "UPDATE operations SET status = $2, error_code = $3, error_detail = $4, finished_at = $5, updated_at = $5
+         WHERE id = $1 AND status = 'running'",
+        id.as_uuid(),
+        status,
+        code,
+        detail,
+        now
+    )
+    .execute(&mut *conn)
+    .await?;
+    nudge::send(conn, Topic::Operation(id)).await
+}
+
+pub(crate) async fn find<A: Action<Scope = InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    id: Uuid,
+) -> Result<Option<Operation>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"SELECT id, kind, resource_id, resource_name, status, error_code, error_detail, principal_id,
+                  request_id, created_at, updated_at, deadline_at, finished_at,
+                  (SELECT coalesce(jsonb_agg(jsonb_build_object('step', s.step, 'at', s.at, 'detail', s.detail)
+                                             ORDER BY s.position), '[]')
+                   FROM operation_steps s WHERE s.operation_id = o.id) AS "trail!: Json<Vec<Step>>"
+           FROM operations o WHERE id = $2 AND project_id = $1"#,
+        allowed.project().as_uuid(),
+        id
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(Operation::from))
+}
+
+/// Newest last, of one resource or of all.
+pub(super) async fn list<A: Action<Scope = InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    resource: Option<Uuid>,
+    after: Uuid,
+    rows: i64,
+) -> Result<Vec<Operation>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT id, kind, resource_id, resource_name, status, error_code, error_detail, principal_id,
+                  request_id, created_at, updated_at, deadline_at, finished_at,
+                  (SELECT coalesce(jsonb_agg(jsonb_build_object('step', s.step, 'at', s.at, 'detail', s.detail)
+                                             ORDER BY s.position), '[]')
+                   FROM operation_steps s WHERE s.operation_id = o.id) AS "trail!: Json<Vec<Step>>"
+           FROM operations o
+           WHERE project_id = $1 AND ($2::uuid IS NULL OR resource_id = $2) AND id > $3
+           ORDER BY id LIMIT $4"#,
+        allowed.project().as_uuid(),
+        resource,
+        after,
+        rows
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(Operation::from).collect())
+}
+
+/// Running operations past their deadline.
+pub(super) async fn overdue(
+    conn: &mut PgConnection,
+    now: OffsetDateTime,
+    limit: i64,
+) -> Result<Vec<OperationId>, sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        "SELECT id FROM operations WHERE status = 'running' AND deadline_at <= $1
+         ORDER BY deadline_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+        now,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(OperationId::from).collect())
+}

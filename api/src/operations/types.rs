@@ -1,0 +1,97 @@
+//! The wire of operations.
+
+use protocol::{OperationId, RequestId, UserId};
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// The record of one mutating call.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Operation {
+    pub id: OperationId,
+    /// The operation of this API that began it.
+    #[schema(example = "create_instance")]
+    pub kind: String,
+    pub resource_id: Uuid,
+    pub resource_name: String,
+    pub status: OperationStatus,
+    /// How much of the expected trail is behind it.
+    #[schema(minimum = 0, maximum = 100)]
+    pub progress_percent: u8,
+    /// Every step with its time, in order.
+    pub trail: Vec<TrailStep>,
+    /// Why it failed or was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<OperationError>,
+    /// Who asked.
+    pub principal_id: UserId,
+    /// The request that began it.
+    pub request_id: RequestId,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+    /// By then it has ended, or it fails with `deadline_exceeded`.
+    #[serde(with = "time::serde::rfc3339")]
+    pub deadline_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationStatus {
+    Running,
+    Succeeded,
+    Failed,
+    /// Overtaken by a later call on the same resource.
+    Cancelled,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct TrailStep {
+    #[schema(example = "domain_defined")]
+    pub step: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// A problem, without the parts that belong to an HTTP answer.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct OperationError {
+    #[schema(example = "deadline_exceeded")]
+    pub code: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl OperationStatus {
+    pub(crate) fn from_text(text: &str) -> Self {
+        match text {
+            "succeeded" => Self::Succeeded,
+            "failed" => Self::Failed,
+            "cancelled" => Self::Cancelled,
+            _ => Self::Running,
+        }
+    }
+}
+
+/// How many steps each kind takes when all goes well.
+fn expected_steps(kind: &str) -> usize {
+    match kind {
+        "create_instance" => 10,
+        "reboot_instance" => 7,
+        _ => 4,
+    }
+}
+
+/// 100 once it succeeded, at most 99 before.
+pub(super) fn progress(kind: &str, status: OperationStatus, steps: usize) -> u8 {
+    if status == OperationStatus::Succeeded {
+        return 100;
+    }
+    u8::try_from((steps * 100 / expected_steps(kind)).min(99)).unwrap_or(99)
+}

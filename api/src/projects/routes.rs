@@ -1,0 +1,121 @@
+//! Handlers of projects.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::store;
+use super::types::{CreateProject, Project, UpdateProject, validate};
+use crate::app::App;
+use crate::auth::actions;
+use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Problem};
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(create_project, list_projects)).routes(routes!(
+        get_project,
+        update_project,
+        delete_project
+    ))
+}
+
+/// Make a project.
+#[utoipa::path(post, path = "/v1/projects", tag = "projects", params(MutationQuery),
+    request_body = CreateProject, responses(
+        (status = 201, body = Project),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn create_project(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
+    let new: CreateProject = call.json()?;
+    ApiError::reject(validate(&new.description, &new.labels))?;
+    let mut change = call.changing::<actions::CreateProject>(&app, None).await?;
+    let (id, now) = (app.clock.new_id(), change.now);
+    let (conn, allowed) = change.parts();
+    let row = store::insert(conn, allowed, id, new, now).await?;
+    let etag = row.etag();
+    change.commit(StatusCode::CREATED, Some(etag), &row.into_wire()).await
+}
+
+/// List projects.
+#[utoipa::path(get, path = "/v1/projects", tag = "projects", params(PageQuery), responses(
+    (status = 200, body = Page<Project>),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn list_projects(State(app): State<App>, call: Call) -> Result<axum::Json<Page<Project>>, ApiError> {
+    let query = call.query::<PageQuery>()?.checked()?;
+    let (after, labels) = (query.after()?, query.labels()?);
+    let mut reading = call.reading::<actions::ListProjects>(&app, None).await?;
+    let (conn, allowed) = reading.parts();
+    let rows = store::list(conn, allowed, after, query.name(), &labels, query.rows()).await?;
+    let items = rows.into_iter().map(store::Row::into_wire).collect();
+    Ok(axum::Json(query.page(items, |project: &Project| project.id.as_uuid())))
+}
+
+/// Get a project.
+#[utoipa::path(get, path = "/v1/projects/{project}", tag = "projects",
+    params(("project" = String, Path, description = "Name or id")), responses(
+        (status = 200, body = Project),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn get_project(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let mut reading = call.reading::<actions::GetProject>(&app, &project).await?;
+    let (conn, allowed) = reading.parts();
+    let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    Ok(call.answer(row.etag(), &row.into_wire()))
+}
+
+/// Change a project's name, description or labels.
+#[utoipa::path(patch, path = "/v1/projects/{project}", tag = "projects",
+    params(("project" = String, Path, description = "Name or id"), MutationQuery),
+    request_body = UpdateProject, responses(
+        (status = 200, body = Project),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn update_project(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let patch: UpdateProject = call.json()?;
+    let mut change = call.changing::<actions::UpdateProject>(&app, &project).await?;
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    let mut row = store::lock(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    change.check_if_match(row.etag())?;
+    if let Some(name) = patch.name {
+        row.name = name.as_str().to_owned();
+    }
+    row.description = patch.description.unwrap_or(row.description);
+    row.labels.0 = patch.labels.unwrap_or(row.labels.0);
+    ApiError::reject(validate(&row.description, &row.labels))?;
+    row.generation += 1;
+    row.updated_at = now;
+    store::update(change.conn(), &row).await?;
+    let etag = row.etag();
+    change.commit(StatusCode::OK, Some(etag), &row.into_wire()).await
+}
+
+/// Delete a project that owns nothing any more.
+#[utoipa::path(delete, path = "/v1/projects/{project}", tag = "projects",
+    params(("project" = String, Path, description = "Name or id"), MutationQuery), responses(
+        (status = 204),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+async fn delete_project(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let mut change = call.changing::<actions::DeleteProject>(&app, &project).await?;
+    let (conn, allowed) = change.parts();
+    let row = store::lock(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    change.check_if_match(row.etag())?;
+    store::delete(change.conn(), row.id).await?;
+    change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await
+}

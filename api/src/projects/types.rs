@@ -1,0 +1,54 @@
+//! The wire of projects.
+
+use protocol::{Name, ProjectId};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::http::{FieldError, Labels, validate_labels};
+
+pub(super) const MAX_DESCRIPTION_CHARS: usize = 1000;
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateProject {
+    pub name: Name,
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    pub description: String,
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+/// A JSON Merge Patch (RFC 7396): absent fields stay as they are.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateProject {
+    pub name: Option<Name>,
+    #[schema(max_length = 1000)]
+    pub description: Option<String>,
+    pub labels: Option<Labels>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Project {
+    pub id: ProjectId,
+    pub name: String,
+    pub description: String,
+    pub labels: Labels,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+}
+
+/// PostgreSQL has no place for NUL, and a description needs none.
+pub(super) fn validate(description: &str, labels: &Labels) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if description.chars().count() > MAX_DESCRIPTION_CHARS || description.contains('\0') {
+        let message = format!("at most {MAX_DESCRIPTION_CHARS} characters, without NUL");
+        errors.push(FieldError::new("/description", "invalid", message));
+    }
+    validate_labels(labels, &mut errors);
+    errors
+}

@@ -1,0 +1,105 @@
+//! Placement: which host an instance goes to, and why the others did not take it.
+//!
+//! [`place`] is a pure function of a snapshot of the hosts and a request. The same function makes the real
+//! decision, answers a dry run and explains a refusal. Its choice is committed under CHECK constraints, so a
+//! snapshot that has grown old can lose a race but never oversell a host.
+
+mod explain;
+#[cfg(test)]
+mod tests;
+
+pub use explain::{Explanation, NearestMiss, RejectionCount};
+
+use protocol::HostId;
+use protocol::agent::Architecture;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A host as placement sees it. Sizes are what is free, in the unit of the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub id: HostId,
+    pub ready: bool,
+    pub architectures: Vec<Architecture>,
+    pub free: Size,
+    pub total: Size,
+}
+
+/// vCPUs, memory and disk: asked for, free, or in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Size {
+    pub vcpus: i32,
+    pub memory_mib: i32,
+    pub disk_gib: i32,
+}
+
+/// What an instance needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    pub architecture: Architecture,
+    pub size: Size,
+}
+
+/// Why a host does not take an instance: the first filter that it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejection {
+    /// Its agent is silent, degraded or new.
+    NotReady,
+    /// It cannot run guests of this architecture.
+    Architecture,
+    Vcpus,
+    Memory,
+    Disk,
+}
+
+/// A host that takes the instance, or the whole reason why none does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    Host(HostId),
+    Nowhere(Explanation),
+}
+
+/// Chooses the host with the largest share of its scarcest resource left; of equals, the lowest id.
+pub fn place(candidates: &[Candidate], request: &Request) -> Placement {
+    let fitting = candidates.iter().filter(|candidate| reject(candidate, request).is_none());
+    let best = fitting.max_by(|a, b| {
+        let (left_a, left_b) = (share_left(a, request.size), share_left(b, request.size));
+        left_a.total_cmp(&left_b).then_with(|| b.id.cmp(&a.id))
+    });
+    match best {
+        Some(candidate) => Placement::Host(candidate.id),
+        None => Placement::Nowhere(explain::explain(candidates, request)),
+    }
+}
+
+/// The first filter that the host fails.
+pub fn reject(candidate: &Candidate, request: &Request) -> Option<Rejection> {
+    let (free, asked) = (candidate.free, request.size);
+    let filters = [
+        (candidate.ready, Rejection::NotReady),
+        (candidate.architectures.contains(&request.architecture), Rejection::Architecture),
+        (free.vcpus >= asked.vcpus, Rejection::Vcpus),
+        (free.memory_mib >= asked.memory_mib, Rejection::Memory),
+        (free.disk_gib >= asked.disk_gib, Rejection::Disk),
+    ];
+    filters.into_iter().find(|(passed, _)| !passed).map(|(_, rejection)| rejection)
+}
+
+impl Candidate {
+    /// Counts an instance that was just placed here, for the next decision on the same snapshot.
+    pub fn take(&mut self, size: Size) {
+        self.free.vcpus -= size.vcpus;
+        self.free.memory_mib -= size.memory_mib;
+        self.free.disk_gib -= size.disk_gib;
+    }
+}
+
+/// The smallest share of any resource that would be left, from 0 to 1.
+fn share_left(candidate: &Candidate, size: Size) -> f64 {
+    let share = |free: i32, asked: i32, total: i32| f64::from(free - asked) / f64::from(total.max(1));
+    let (free, total) = (candidate.free, candidate.total);
+    share(free.vcpus, size.vcpus, total.vcpus)
+        .min(share(free.memory_mib, size.memory_mib, total.memory_mib))
+        .min(share(free.disk_gib, size.disk_gib, total.disk_gib))
+}

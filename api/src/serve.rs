@@ -1,0 +1,145 @@
+//! Putting the service together and running it until it is told to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use camino::Utf8PathBuf;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::agents::agent_router;
+use crate::app::{App, Parts};
+use crate::auth::{self, Passwords};
+use crate::clock::Clock;
+use crate::controllers;
+use crate::database::Database;
+use crate::hosts::Heartbeats;
+use crate::http::public_router;
+use crate::images::ImageStore;
+use crate::net::{self, Listener, Peer, tls};
+use crate::nudge::Nudges;
+use crate::pki::ServerCertificates;
+
+/// How to run the control plane.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Where the private PostgreSQL and the images live.
+    #[arg(long, env = "CUMULO_DATA_DIR", default_value = "/var/lib/cumulo/api")]
+    pub data_dir: Utf8PathBuf,
+    /// PostgreSQL to use; without it, a private one in the data directory.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Address of the REST API. Other than loopback needs a certificate.
+    #[arg(long, env = "CUMULO_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Address for agents; always mutual TLS.
+    #[arg(long, env = "CUMULO_AGENT_LISTEN", default_value = "127.0.0.1:8443")]
+    pub agent_listen: SocketAddr,
+    /// Certificate chain of the REST API, PEM, leaf first.
+    #[arg(long, env = "CUMULO_TLS_CERTIFICATE", requires = "tls_key")]
+    pub tls_certificate: Option<Utf8PathBuf>,
+    /// Key of that certificate, PEM.
+    #[arg(long, env = "CUMULO_TLS_KEY", requires = "tls_certificate")]
+    pub tls_key: Option<Utf8PathBuf>,
+    /// On the first run, write the administrator's credentials to this file (mode 0600) and not to standard
+    /// output.
+    #[arg(long, env = "CUMULO_FIRST_RUN_CREDENTIALS")]
+    pub first_run_credentials: Option<Utf8PathBuf>,
+}
+
+/// Runs until `shutdown`, then answers what is under way and stops the private PostgreSQL.
+pub async fn serve(options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
+    net::require_tls_unless_loopback(options.listen, options.tls_certificate.is_some())?;
+    make_data_dir(&options).context("cannot prepare the data directory")?;
+    let database = Database::open(options.database_url.as_deref(), &options.data_dir).await?;
+    let keeper_shutdown = CancellationToken::new();
+    let keeper = tokio::spawn(database.keeper.run(keeper_shutdown.clone()));
+    let served = serve_with(&options, database.pool, shutdown).await;
+    // PostgreSQL goes last.
+    keeper_shutdown.cancel();
+    keeper.await.context("the keeper of PostgreSQL panicked")??;
+    served
+}
+
+/// PostgreSQL's own user must be able to reach its folder below.
+fn make_data_dir(options: &Options) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(&options.data_dir)?;
+    std::fs::set_permissions(&options.data_dir, std::fs::Permissions::from_mode(0o711))
+}
+
+async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let clock = Clock::system();
+    let passwords = Passwords::new().map_err(plain)?;
+    let tokens = auth::bootstrap::run(&pool, &clock, &passwords, options.first_run_credentials.as_deref())
+        .await
+        .map_err(plain)
+        .context("cannot prepare users and keys")?;
+    let ca = crate::pki_store::load_or_make(&pool, &clock).await?;
+    let app = App::new(Parts {
+        pool: pool.clone(),
+        clock: clock.clone(),
+        passwords,
+        tokens,
+        images: ImageStore::local(&options.data_dir.join("images"))?,
+        nudges: Nudges::default(),
+        heartbeats: Heartbeats::default(),
+        metrics: install_metrics()?,
+        ca: Arc::clone(&ca),
+    });
+
+    let certificates = ServerCertificates::new(Arc::clone(&ca), move || clock.now())?;
+    let agents = Listener::tls(options.agent_listen, tls::agents(&ca, Arc::new(certificates))?)
+        .await
+        .with_context(|| format!("cannot listen for agents on {}", options.agent_listen))?;
+    let public = public_listener(options).await?;
+    tracing::info!(api = %public.address()?, agents = %agents.address()?, "cumulo-api is up");
+
+    let listening = tokio::spawn(app.nudges.clone().listen(pool));
+    let controllers = tokio::spawn(controllers::run(app.clone(), shutdown.clone()));
+    let (public, agents) = tokio::join!(
+        run(public, public_router(app.clone()), shutdown.clone()),
+        run(agents, agent_router(app), shutdown),
+    );
+    listening.abort();
+    controllers.await.context("a controller panicked")?;
+    public.and(agents)
+}
+
+async fn public_listener(options: &Options) -> anyhow::Result<Listener> {
+    let address = options.listen;
+    let listener = match (&options.tls_certificate, &options.tls_key) {
+        (Some(certificate), Some(key)) => Listener::tls(address, tls::public(certificate, key)?).await,
+        _ => Listener::plain(address).await,
+    };
+    listener.with_context(|| format!("cannot listen on {address}; choose another address with --listen"))
+}
+
+async fn run(listener: Listener, router: Router, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    let stop = shutdown.clone();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
+    // Long polls would hold a graceful shutdown for half a minute; whoever polls asks again.
+    let deadline = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    };
+    tokio::select! {
+        served = serving => Ok(served?),
+        () = deadline => Ok(()),
+    }
+}
+
+fn install_metrics() -> anyhow::Result<PrometheusHandle> {
+    const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+    let builder = PrometheusBuilder::new().set_buckets(SECONDS)?;
+    Ok(builder.install_recorder()?)
+}
+
+/// An error before there is a request to answer.
+fn plain(error: crate::http::ApiError) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
+}
