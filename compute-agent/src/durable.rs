@@ -46,7 +46,8 @@ pub(crate) fn write_all<'a>(
 
 fn stage(path: &Utf8Path, contents: &[u8], survive: Survive) -> io::Result<()> {
     let unfinished = format!("{path}{UNFINISHED}");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(contents)?;
     if survive == Survive::PowerCut {
         file.sync_data()?;
@@ -92,8 +93,8 @@ where
         let Some(key) = entry.file_name().strip_suffix(".json").and_then(|stem| stem.parse().ok()) else {
             continue;
         };
-        let parsed = fs::read(entry.path())
-            .and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from));
+        let parsed =
+            fs::read(entry.path()).and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from));
         match parsed {
             Ok(value) => found.push((key, value)),
             Err(error) => tracing::error!(file = %entry.path(), %error, "unreadable state file is left out"),

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use protocol::agent::{
     DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, InstanceReport,
-    MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState, OpenSession, SessionOpened, Step, StepReport,
+    MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState, OpenSession, SessionOpened, Step,
+    StepReport,
 };
 use protocol::{HostId, InstanceId, Revision, Sha256, TransferId};
 use tokio::sync::watch;
@@ -118,6 +119,11 @@ impl FakeControlPlane {
         self.lock().transfers.get(&id).cloned()
     }
 
+    /// What is asked of heartbeats from now on is answered by new ones.
+    pub fn forget_heartbeat(&self) {
+        self.change(|state| state.last_heartbeat = None);
+    }
+
     /// Something of the last heartbeat.
     pub fn heartbeat<T>(&self, read: impl FnOnce(&Heartbeat) -> T) -> Option<T> {
         self.lock().last_heartbeat.as_ref().map(read)
@@ -152,7 +158,11 @@ impl FakeControlPlane {
         }
     }
 
-    fn in_session(&self, call: &'static str, epoch: Epoch) -> Result<MutexGuard<'_, State>, ControlPlaneError> {
+    fn in_session(
+        &self,
+        call: &'static str,
+        epoch: Epoch,
+    ) -> Result<MutexGuard<'_, State>, ControlPlaneError> {
         let state = self.reached(call)?;
         if state.epoch == epoch.0 { Ok(state) } else { Err(ControlPlaneError::StaleEpoch) }
     }
@@ -160,8 +170,13 @@ impl FakeControlPlane {
 
 impl State {
     fn page(&self, after: Revision) -> Option<DesiredPage> {
-        let mut objects: Vec<_> =
-            self.objects.values().chain(&self.transfers_asked).filter(|o| o.revision > after).cloned().collect();
+        let mut objects: Vec<_> = self
+            .objects
+            .values()
+            .chain(&self.transfers_asked)
+            .filter(|o| o.revision > after)
+            .cloned()
+            .collect();
         objects.sort_by_key(|object| object.revision);
         let complete = after == Revision(0);
         (complete || !objects.is_empty()).then_some(DesiredPage {
@@ -197,7 +212,9 @@ impl ControlPlane for FakeControlPlane {
             }
         };
         let nothing = DesiredPage { revision: query.after, complete: false, objects: Vec::new() };
-        tokio::time::timeout(Duration::from_secs(query.wait_seconds.into()), poll).await.unwrap_or(Ok(nothing))
+        tokio::time::timeout(Duration::from_secs(query.wait_seconds.into()), poll)
+            .await
+            .unwrap_or(Ok(nothing))
     }
 
     async fn observed(&self, batch: &ObservedBatch) -> Result<ObservedAccepted, ControlPlaneError> {
@@ -230,7 +247,8 @@ impl ControlPlane for FakeControlPlane {
     async fn blob(&self, sha256: Sha256) -> Result<ByteStream, ControlPlaneError> {
         let mut changes = self.changes.subscribe();
         changes.wait_for(|_| !self.lock().held.contains(&sha256)).await.unwrap();
-        let gone = ControlPlaneError::Refused { call: "the image", status: 404, code: "not_found".to_owned() };
+        let gone =
+            ControlPlaneError::Refused { call: "the image", status: 404, code: "not_found".to_owned() };
         let bytes = self.reached("the image")?.blobs.get(&sha256).cloned().ok_or(gone)?;
         Ok(stream::iter([Ok(bytes)]).boxed())
     }

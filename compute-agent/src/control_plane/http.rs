@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt};
 use protocol::agent::{
-    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ObservedAccepted, ObservedBatch, OpenSession,
-    RenewRequest, RenewResponse, SessionOpened,
+    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ObservedAccepted, ObservedBatch,
+    OpenSession, RenewRequest, RenewResponse, SessionOpened,
 };
 use protocol::{Sha256, TransferId};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
@@ -96,7 +96,8 @@ async fn send(call: &'static str, request: RequestBuilder) -> Result<Response, C
 
 async fn answer<A: DeserializeOwned>(call: &'static str, response: Response) -> Result<A, ControlPlaneError> {
     let bytes = response.bytes().await.map_err(|error| unreachable(call, error))?;
-    serde_json::from_slice(&bytes).map_err(|error| ControlPlaneError::Malformed { call, source: error.into() })
+    serde_json::from_slice(&bytes)
+        .map_err(|error| ControlPlaneError::Malformed { call, source: error.into() })
 }
 
 async fn refusal(call: &'static str, response: Response) -> ControlPlaneError {

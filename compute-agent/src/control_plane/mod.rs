@@ -6,8 +6,8 @@ pub mod http;
 
 use async_trait::async_trait;
 use protocol::agent::{
-    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ObservedAccepted, ObservedBatch, OpenSession,
-    SessionOpened,
+    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ObservedAccepted, ObservedBatch,
+    OpenSession, SessionOpened,
 };
 use protocol::{Sha256, TransferId};
 use thiserror::Error;
@@ -37,14 +37,22 @@ pub trait ControlPlane: Send + Sync + 'static {
 pub enum ControlPlaneError {
     /// No answer: nothing is known about what the request did.
     #[error("the control plane did not answer {call}")]
-    Unreachable { call: &'static str, #[source] source: BoxError },
+    Unreachable {
+        call: &'static str,
+        #[source]
+        source: BoxError,
+    },
     /// Another agent with this host's identity has opened a session.
     #[error("the session is no longer the newest of this host")]
     StaleEpoch,
     #[error("the control plane refused {call} with status {status}, code {code}")]
     Refused { call: &'static str, status: u16, code: String },
     #[error("the control plane answered {call} with something else than the protocol says")]
-    Malformed { call: &'static str, #[source] source: BoxError },
+    Malformed {
+        call: &'static str,
+        #[source]
+        source: BoxError,
+    },
 }
 
 impl ControlPlaneError {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::agent::{
-    DesiredBody, DesiredPage, DesiredQuery, Epoch, Inventory, MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, OpenSession,
-    PROTOCOL_VERSION,
+    DesiredBody, DesiredPage, DesiredQuery, Epoch, Inventory, MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS,
+    OpenSession, PROTOCOL_VERSION,
 };
 use protocol::{InstanceId, Revision, TransferId};
 use thiserror::Error;
@@ -204,7 +204,8 @@ impl Feed {
         }
         let (storage, control_plane) = (Arc::clone(&self.storage), Arc::clone(&self.control_plane));
         let transfers = Arc::clone(transfers);
-        let max_bytes = usize::try_from(max_bytes).map_or(MAX_SERIAL_LOG_BYTES, |max| max.min(MAX_SERIAL_LOG_BYTES));
+        let max_bytes =
+            usize::try_from(max_bytes).map_or(MAX_SERIAL_LOG_BYTES, |max| max.min(MAX_SERIAL_LOG_BYTES));
         tokio::spawn(async move {
             let _turn = transfers.turns.acquire().await;
             match storage.serial_tail(instance, max_bytes).await {

@@ -125,7 +125,10 @@ impl DesiredStore {
         for (id, entry) in &changes {
             files.push((file_name(*id), serde_json::to_vec(entry)?));
         }
-        durable::write_all(&self.folder, files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))?;
+        durable::write_all(
+            &self.folder,
+            files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())),
+        )?;
         let changed = changes.keys().copied().collect();
         self.lock().extend(changes);
         self.changes.send_modify(|count| *count += 1);
@@ -151,8 +154,9 @@ impl DesiredStore {
     pub async fn superseded(&self, wanted: &Arc<Wanted>) {
         let mut changes = self.changes.subscribe();
         // The sender lives in `self`, so the channel cannot be closed.
-        while self.get(wanted.id()).is_some_and(|now| Arc::ptr_eq(&now, wanted)) && changes.changed().await.is_ok() {
-        }
+        while self.get(wanted.id()).is_some_and(|now| Arc::ptr_eq(&now, wanted))
+            && changes.changed().await.is_ok()
+        {}
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<InstanceId, Entry>> {
@@ -185,7 +189,9 @@ fn changes(entries: &HashMap<InstanceId, Entry>, page: &DesiredPage) -> HashMap<
         }
     }
     if page.complete {
-        for (id, entry) in entries.iter().filter(|(id, entry)| !named.contains(*id) && may_be_set_aside(entry)) {
+        for (id, entry) in
+            entries.iter().filter(|(id, entry)| !named.contains(*id) && may_be_set_aside(entry))
+        {
             tracing::warn!(instance = %id, "unknown to the control plane: set aside, left as it is");
             changes.insert(*id, Entry { set_aside: true, wanted: Arc::clone(&entry.wanted) });
         }

@@ -33,7 +33,7 @@ pub trait HostStorage: Send + Sync + 'static {
     /// Where the instance's files are, or will be.
     fn places(&self, id: InstanceId, image: &ImageSource) -> Places;
 
-    /// Brings the image into the cache.
+    /// Brings the image into the cache. Of those who need one image, a single one fetches it.
     async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError>;
 
     /// Makes the root disk over its cached image; one that exists is left as it is.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
@@ -16,6 +16,8 @@ use super::{Fetch, Files, HostStorage, HostStorageError, Places};
 #[derive(Debug, Default)]
 pub struct SimulatedStorage {
     state: Mutex<State>,
+    /// Held by the one who fetches an image, so that the others share what it brings.
+    fetching: Mutex<HashMap<Sha256, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +42,11 @@ impl SimulatedStorage {
     /// The instances that have files.
     pub fn instances(&self) -> Vec<InstanceId> {
         self.lock().instances.keys().copied().collect()
+    }
+
+    fn fetching(&self, image: Sha256) -> Arc<tokio::sync::Mutex<()>> {
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(fetching.entry(image).or_default())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -75,6 +82,8 @@ impl HostStorage for SimulatedStorage {
     }
 
     async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError> {
+        let fetching = self.fetching(image.sha256);
+        let _one_at_a_time = fetching.lock().await;
         if self.lock().bases.contains(&image.sha256) {
             return Ok(());
         }

@@ -35,7 +35,10 @@ pub(super) fn validity(certificate_pem: &str) -> Result<Validity, IdentityError>
     let der = parse_pem(certificate_pem)?;
     let (_, certificate) = X509Certificate::from_der(&der).map_err(unusable("certificate"))?;
     let validity = certificate.validity();
-    Ok(Validity { not_before: validity.not_before.to_datetime(), not_after: validity.not_after.to_datetime() })
+    Ok(Validity {
+        not_before: validity.not_before.to_datetime(),
+        not_after: validity.not_after.to_datetime(),
+    })
 }
 
 pub(super) fn new_key() -> Result<KeyPair, IdentityError> {

@@ -102,7 +102,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), printed);
         }
-        for bad in ["cloud.example:7443", "http://a:1", "https://a:1/v1", "https://u@a:1", "https://a:1?x", ""] {
+        for bad in
+            ["cloud.example:7443", "http://a:1", "https://a:1/v1", "https://u@a:1", "https://a:1?x", ""]
+        {
             assert_eq!(bad.parse::<Endpoint>(), Err(ParseEndpointError), "{bad}");
         }
     }

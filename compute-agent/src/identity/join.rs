@@ -9,9 +9,7 @@ use protocol::agent::{JoinRequest, JoinResponse, JoinToken, PROTOCOL_VERSION};
 use thiserror::Error;
 
 use super::certificate::{check_is_for, new_key, parse_pem, request};
-use super::{
-    CA, CERTIFICATE, CONTROL_PLANE, Endpoint, Identity, IdentityError, KEY, Membership, pin, tls,
-};
+use super::{CA, CERTIFICATE, CONTROL_PLANE, Endpoint, Identity, IdentityError, KEY, Membership, pin, tls};
 use crate::control_plane::ControlPlaneError;
 use crate::control_plane::http;
 use crate::durable::{self, Survive};
@@ -38,7 +36,11 @@ pub enum JoinError {
     #[error("the control plane's certificate authority is not the one that the token names")]
     WrongAuthority,
     #[error("the identity could not be stored in {folder}")]
-    Store { folder: camino::Utf8PathBuf, #[source] source: io::Error },
+    Store {
+        folder: camino::Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Joins as `name`, and stores the identity in `state_dir`.
@@ -97,12 +99,7 @@ fn already(
 }
 
 /// All or nothing: the folder gets its name when everything in it is on disk.
-fn store(
-    folder: &Utf8Path,
-    membership: &Membership,
-    key_pem: &str,
-    answer: &JoinResponse,
-) -> io::Result<()> {
+fn store(folder: &Utf8Path, membership: &Membership, key_pem: &str, answer: &JoinResponse) -> io::Result<()> {
     let unfinished = folder.with_extension("new");
     match fs::remove_dir_all(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -11,6 +11,8 @@ mod endpoint;
 pub mod join;
 mod pin;
 pub mod renew;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 use std::fs;
@@ -55,9 +57,17 @@ pub enum IdentityError {
     #[error("this host has not joined a control plane: there is no identity in {folder}")]
     NotJoined { folder: Utf8PathBuf },
     #[error("the host's identity could not be read from {file}")]
-    Unreadable { file: Utf8PathBuf, #[source] source: io::Error },
+    Unreadable {
+        file: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("the host's {what} cannot be used")]
-    Unusable { what: &'static str, #[source] source: crate::host_storage::BoxError },
+    Unusable {
+        what: &'static str,
+        #[source]
+        source: crate::host_storage::BoxError,
+    },
 }
 
 impl std::fmt::Debug for Identity {
@@ -81,8 +91,9 @@ impl Identity {
             let file = folder.join(name);
             fs::read_to_string(&file).map_err(|source| IdentityError::Unreadable { file, source })
         };
-        let membership = serde_json::from_str(&read(CONTROL_PLANE)?)
-            .map_err(|error| IdentityError::Unreadable { file: folder.join(CONTROL_PLANE), source: error.into() })?;
+        let membership = serde_json::from_str(&read(CONTROL_PLANE)?).map_err(|error| {
+            IdentityError::Unreadable { file: folder.join(CONTROL_PLANE), source: error.into() }
+        })?;
         Ok(Self {
             membership,
             certificate_pem: read(CERTIFICATE)?,

@@ -36,7 +36,9 @@ pub async fn keep_valid(mut identity: Identity, control_plane: Arc<HttpControlPl
     loop {
         match wait_until_due(&identity, &clock).await {
             Ok(()) => {}
-            Err(error) => tracing::error!(error = %crate::chain(&error), "this host's certificate is unreadable"),
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "this host's certificate is unreadable");
+            }
         }
         match renew(&identity, &control_plane).await {
             Ok(renewed) => {

@@ -30,7 +30,10 @@ pub(super) enum StepError {
     /// The world, or what is wanted of it, is another than it was when the step was decided.
     LookAgain,
     Blind(HypervisorError),
-    Failed { detail: &'static str, source: BoxError },
+    Failed {
+        detail: &'static str,
+        source: BoxError,
+    },
 }
 
 /// Bounds what happens at once.

@@ -8,7 +8,8 @@ use super::plan::{Seen, Step};
 use crate::desired::Wanted;
 use crate::hypervisor::{Domain, DomainState};
 
-const PAUSED: &str = "The hypervisor has paused the instance, most likely because its disk could not be written.";
+const PAUSED: &str =
+    "The hypervisor has paused the instance, most likely because its disk could not be written.";
 
 /// What is true of one instance, in the words of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +23,11 @@ pub(super) struct Observation {
 pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
     let failure = seen.memory.failure;
     if let Some(domain) = seen.live() {
-        let paused = (domain.state == DomainState::Paused).then_some(PAUSED);
         let state = live_state(wanted, domain);
+        if state == ObservedState::Running && failure.is_none() && !is_recorded(seen, domain) {
+            return None;
+        }
+        let paused = (domain.state == DomainState::Paused).then_some(PAUSED);
         return Some(Observation { state, boot: domain.boot, detail: failure.or(paused) });
     }
     let (state, boot) = match wanted {
@@ -55,6 +59,11 @@ fn live_state(wanted: &Wanted, domain: &Domain) -> ObservedState {
     };
     let is_leaving = domain.state == DomainState::ShuttingDown;
     if is_wanted && !is_leaving { ObservedState::Running } else { ObservedState::Stopping }
+}
+
+/// Said to run only once that is written down: whoever hears it may rely on it.
+fn is_recorded(seen: &Seen, domain: &Domain) -> bool {
+    seen.record.as_ref().is_some_and(|record| record.boot == domain.boot && record.phase == Phase::Started)
 }
 
 fn without_domain_deleted(seen: &Seen) -> (ObservedState, i64) {

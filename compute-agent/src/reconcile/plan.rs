@@ -62,13 +62,19 @@ pub enum Step {
     RecordStarting,
     CreateDomain,
     /// Write down that a domain of that boot runs.
-    RecordStarted { boot: i64 },
+    RecordStarted {
+        boot: i64,
+    },
     /// Write down until when the guest may take to go down.
-    RecordStopping { deadline: OffsetDateTime },
+    RecordStopping {
+        deadline: OffsetDateTime,
+    },
     PressPowerButton,
     DestroyDomain,
     /// Write down that the boot is over.
-    RecordEnded { reason: EndReason },
+    RecordEnded {
+        reason: EndReason,
+    },
     RemoveFiles,
     ForgetRecord,
 }
@@ -145,6 +151,10 @@ fn plan_stop(mode: StopMode, domain: &Domain, seen: &Seen, now: OffsetDateTime) 
         StopMode::Force => return Plan::Do(Step::DestroyDomain),
         StopMode::Graceful { timeout_seconds } => Duration::from_secs(timeout_seconds.into()),
     };
+    if seen.record.as_ref().is_some_and(|record| record.boot > domain.boot) {
+        // A newer boot has been here; this one is a leftover that must not run beside or after it.
+        return Plan::Do(Step::DestroyDomain);
+    }
     let Some(record) = seen.record.as_ref().filter(|r| is_started(r, domain.boot, seen.machine_boot)) else {
         return Plan::Do(Step::RecordStarted { boot: domain.boot });
     };
@@ -214,7 +224,9 @@ fn plan_ended(seen: &Seen, now: OffsetDateTime) -> Plan {
 
 fn plan_stopped(seen: &Seen) -> Plan {
     match seen.record.as_ref().map(|record| record.phase) {
-        Some(Phase::Starting | Phase::Started) => Plan::Do(Step::RecordEnded { reason: EndReason::Requested }),
+        Some(Phase::Starting | Phase::Started) => {
+            Plan::Do(Step::RecordEnded { reason: EndReason::Requested })
+        }
         Some(Phase::Ended(_)) | None => Plan::Settled,
     }
 }

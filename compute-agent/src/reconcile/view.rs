@@ -58,7 +58,8 @@ impl DomainView {
     async fn list(&self) -> Result<Listing, Arc<HypervisorError>> {
         match self.hypervisor.domains().await {
             Ok(domains) => {
-                let listing: Listing = Arc::new(domains.into_iter().map(|domain| (domain.id, domain)).collect());
+                let listing: Listing =
+                    Arc::new(domains.into_iter().map(|domain| (domain.id, domain)).collect());
                 *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&listing);
                 self.set_health(HypervisorHealth::Ok);
                 Ok(listing)

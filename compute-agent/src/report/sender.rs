@@ -103,7 +103,9 @@ impl Sender {
             match off_thread(move || desired.forget_deleted(id, generation)).await {
                 Ok(true) => self.workers.nudge(id),
                 Ok(false) => {}
-                Err(error) => tracing::warn!(instance = %id, %error, "a done deletion could not be forgotten"),
+                Err(error) => {
+                    tracing::warn!(instance = %id, %error, "a done deletion could not be forgotten");
+                }
             }
         }
     }

@@ -6,6 +6,9 @@
 //!                 hypervisor events      outbox ──► sender ──► control plane
 //! ```
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -53,7 +56,11 @@ pub struct Surroundings {
 #[derive(Debug, Error)]
 pub enum StateError {
     #[error("the state folder {folder} cannot be used")]
-    Unusable { folder: Utf8PathBuf, #[source] source: io::Error },
+    Unusable {
+        folder: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("another agent uses the state folder {folder}")]
     InUse { folder: Utf8PathBuf },
 }

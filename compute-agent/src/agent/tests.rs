@@ -1,0 +1,343 @@
+//! The whole agent against a control plane in memory and the simulated host, in real time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use camino::Utf8PathBuf;
+use protocol::agent::{EndReason, HypervisorHealth, InstanceSpec, ObservedState, Power, Step};
+use protocol::{InstanceId, Sha256, TransferId};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{StateDir, StateError, Surroundings, run};
+use crate::clock::SystemClock;
+use crate::control_plane::fake::FakeControlPlane;
+use crate::host_storage::SimulatedStorage;
+use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
+use crate::hypervisor::{DiskChain, DomainSpec, Hypervisor};
+use crate::samples::{
+    GRACEFUL, IMAGE, IMAGE_SHA256, booted_again, deleted, instance_id, running, stopped, wish,
+};
+
+/// A host, its control plane, and the agents that live on it one after the other.
+struct Cloud {
+    dir: tempfile::TempDir,
+    machine_boot: Uuid,
+    hypervisor: Arc<Simulated>,
+    storage: Arc<SimulatedStorage>,
+    control_plane: Arc<FakeControlPlane>,
+}
+
+struct Agent {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), StateError>>,
+}
+
+impl Cloud {
+    fn new() -> Self {
+        let machine_boot = Uuid::now_v7();
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            machine_boot,
+            hypervisor: Arc::new(Simulated::new(SimulatedMachine::new(machine_boot))),
+            storage: Arc::default(),
+            control_plane: FakeControlPlane::with_blob(IMAGE_SHA256, IMAGE),
+        }
+    }
+
+    fn state_dir(&self) -> Utf8PathBuf {
+        Utf8PathBuf::from_path_buf(self.dir.path().join("state")).unwrap()
+    }
+
+    fn start_agent(&self) -> Agent {
+        let state_dir = StateDir::take(&self.state_dir()).unwrap();
+        let surroundings = Surroundings {
+            hypervisor: Arc::clone(&self.hypervisor) as _,
+            storage: Arc::clone(&self.storage) as _,
+            control_plane: Arc::clone(&self.control_plane) as _,
+            clock: Arc::new(SystemClock),
+            machine_boot: self.machine_boot,
+        };
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        Agent { stop, task: tokio::spawn(async move { run(&state_dir, surroundings, stopped).await }) }
+    }
+
+    fn want(&self, spec: &InstanceSpec) {
+        self.control_plane.want(spec.id, wish(spec));
+    }
+
+    async fn until(&self, id: InstanceId, state: ObservedState) {
+        self.control_plane.wait_for(&format!("{state:?}"), |it| it.state(id) == Some(state)).await;
+    }
+
+    async fn running_instance(&self) -> InstanceSpec {
+        let spec = running(instance_id());
+        self.want(&spec);
+        self.until(spec.id, ObservedState::Running).await;
+        spec
+    }
+}
+
+impl Agent {
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+const REQUESTED: ObservedState = ObservedState::Stopped { reason: EndReason::Requested };
+
+#[tokio::test]
+async fn an_instance_lives_from_create_to_delete_and_leaves_nothing() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = cloud.running_instance().await;
+    let spec = stopped(&spec, GRACEFUL);
+    cloud.want(&spec);
+    cloud.until(spec.id, REQUESTED).await;
+    let spec = booted_again(&spec);
+    cloud.want(&spec);
+    cloud.until(spec.id, ObservedState::Running).await;
+    cloud.control_plane.want(spec.id, deleted(&spec));
+    cloud.until(spec.id, ObservedState::Absent).await;
+    assert_eq!(
+        cloud.control_plane.steps(),
+        [
+            Step::AgentReceived,
+            Step::ImageCached,
+            Step::DiskMade,
+            Step::SeedMade,
+            Step::DomainDefined,
+            Step::Running,
+            Step::AgentReceived,
+            Step::PowerButtonPressed,
+            Step::Stopped,
+            Step::AgentReceived,
+            Step::SeedMade,
+            Step::DomainDefined,
+            Step::Running,
+            Step::AgentReceived,
+            Step::PowerCut,
+            Step::DiskRemoved,
+            Step::Absent,
+        ]
+    );
+    assert!(cloud.hypervisor.domains().await.unwrap().is_empty());
+    assert!(cloud.storage.instances().is_empty());
+    // What is acknowledged is forgotten; the heartbeat says so.
+    let nothing = sha2_of("");
+    cloud.control_plane.forget_heartbeat();
+    cloud
+        .control_plane
+        .wait_for("an empty digest", |it| it.heartbeat(|beat| beat.observed_digest) == Some(nothing))
+        .await;
+    agent.stop().await;
+    for folder in ["desired", "boots", "outbox"] {
+        let left = cloud.state_dir().join(folder).read_dir_utf8().unwrap().count();
+        assert_eq!(left, 0, "{folder}");
+    }
+}
+
+fn sha2_of(text: &str) -> Sha256 {
+    use sha2::Digest;
+    Sha256::from_bytes(sha2::Sha256::digest(text).into())
+}
+
+#[tokio::test]
+async fn a_guest_that_powers_itself_off_is_told_within_a_second() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = cloud.running_instance().await;
+    cloud.hypervisor.guest_shutdown(spec.id);
+    let told = cloud.until(spec.id, ObservedState::Stopped { reason: EndReason::GuestShutdown });
+    assert!(tokio::time::timeout(Duration::from_secs(1), told).await.is_ok());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_image_delays_nobody_else_and_a_deletion_does_not_wait_for_it() {
+    let cloud = Cloud::new();
+    let slow = Sha256::from_bytes([8; 32]);
+    cloud.control_plane.store_blob(slow, Bytes::from_static(b"slow"));
+    cloud.control_plane.hold_blob(slow);
+    let agent = cloud.start_agent();
+    // More than can be fetched or done at once.
+    let waiting: Vec<_> = (0..20)
+        .map(|_| {
+            let mut spec = running(instance_id());
+            spec.root_disk.image.sha256 = slow;
+            spec.root_disk.image.size_bytes = 4;
+            cloud.want(&spec);
+            spec
+        })
+        .collect();
+    for spec in &waiting {
+        cloud.until(spec.id, ObservedState::Preparing).await;
+    }
+    cloud.running_instance().await;
+    cloud.control_plane.want(waiting[0].id, deleted(&waiting[0]));
+    cloud.until(waiting[0].id, ObservedState::Absent).await;
+    cloud.control_plane.release_blobs();
+    for spec in &waiting[1..] {
+        cloud.until(spec.id, ObservedState::Running).await;
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn hundreds_of_instances_are_started_and_their_domains_outlive_the_agent() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let specs: Vec<_> = (0..300).map(|_| running(instance_id())).collect();
+    specs.iter().for_each(|spec| cloud.want(spec));
+    for spec in &specs {
+        cloud.until(spec.id, ObservedState::Running).await;
+    }
+    agent.stop().await;
+    assert_eq!(cloud.hypervisor.domains().await.unwrap().len(), specs.len());
+    // The next agent finds them as they are, and says so when everything is asked for.
+    cloud.control_plane.ask_for_everything();
+    let agent = cloud.start_agent();
+    for spec in &specs {
+        cloud.until(spec.id, ObservedState::Running).await;
+        assert_eq!(cloud.hypervisor.starts(spec.id, 1), 1);
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_control_plane_the_host_goes_by_the_last_desired_state() {
+    let mut cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let runs = cloud.running_instance().await;
+    agent.stop().await;
+    cloud.control_plane.set_reachable(false);
+    cloud.machine_boot = Uuid::now_v7();
+    cloud.hypervisor.reboot_machine(cloud.machine_boot);
+
+    let agent = cloud.start_agent();
+    let mut events = cloud.hypervisor.events();
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while cloud.hypervisor.starts(runs.id, 1) < 2 {
+            events.recv().await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    cloud.control_plane.ask_for_everything();
+    cloud.control_plane.set_reachable(true);
+    cloud.until(runs.id, ObservedState::Running).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_was_taken_over_is_taken_back_slowly_and_nothing_is_done_meanwhile() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    cloud.running_instance().await;
+    let epoch = cloud.control_plane.epoch();
+    cloud.control_plane.take_session_over();
+    let lost = tokio::time::Instant::now();
+    let late = running(instance_id());
+    cloud.want(&late);
+    cloud.control_plane.wait_for("a new session", |it| it.epoch() > epoch + 1).await;
+    assert!(lost.elapsed() >= Duration::from_millis(900), "back after {:?}", lost.elapsed());
+    cloud.until(late.id, ObservedState::Running).await;
+
+    let lost = tokio::time::Instant::now();
+    let epoch = cloud.control_plane.epoch();
+    cloud.control_plane.take_session_over();
+    cloud.control_plane.wait_for("a new session", |it| it.epoch() > epoch + 1).await;
+    assert!(lost.elapsed() >= Duration::from_millis(1900), "back after {:?}", lost.elapsed());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn while_the_hypervisor_is_away_the_host_is_degraded_and_no_instance_is_said_to_have_stopped() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = cloud.running_instance().await;
+    cloud.hypervisor.set_reachable(false);
+    let degraded = |beat: &protocol::agent::Heartbeat| beat.hypervisor != HypervisorHealth::Ok;
+    cloud.control_plane.wait_for("degraded", |it| it.heartbeat(degraded) == Some(true)).await;
+    let other = running(instance_id());
+    cloud.want(&other);
+    cloud
+        .control_plane
+        .wait_for("two more beats", {
+            let started = tokio::time::Instant::now();
+            move |_| started.elapsed() > Duration::from_secs(2)
+        })
+        .await;
+    assert_eq!(cloud.control_plane.state(spec.id), Some(ObservedState::Running));
+    assert_eq!(cloud.control_plane.state(other.id), None);
+    cloud.hypervisor.set_reachable(true);
+    cloud.control_plane.wait_for("well again", |it| it.heartbeat(degraded) == Some(false)).await;
+    cloud.until(other.id, ObservedState::Running).await;
+    assert_eq!(cloud.hypervisor.starts(spec.id, 1), 1);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_control_plane_does_not_know_is_left_alone_and_counted() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = cloud.running_instance().await;
+    let stranger = stranger(instance_id());
+    cloud.hypervisor.create(&stranger).await.unwrap();
+    agent.stop().await;
+    cloud.control_plane.know_nothing_of(spec.id);
+
+    let agent = cloud.start_agent();
+    let two = |beat: &protocol::agent::Heartbeat| beat.quarantined == 2;
+    cloud.control_plane.wait_for("two in quarantine", |it| it.heartbeat(two) == Some(true)).await;
+    assert_eq!(cloud.hypervisor.domains().await.unwrap().len(), 2);
+    // It is known again, and looked after again.
+    cloud.want(&stopped(&spec, GRACEFUL));
+    cloud.until(spec.id, REQUESTED).await;
+    let one = |beat: &protocol::agent::Heartbeat| beat.quarantined == 1;
+    cloud.control_plane.wait_for("one in quarantine", |it| it.heartbeat(one) == Some(true)).await;
+    agent.stop().await;
+}
+
+fn stranger(id: InstanceId) -> DomainSpec {
+    let spec = InstanceSpec { power: Power::Running, ..running(id) };
+    DomainSpec {
+        id,
+        generation: spec.generation,
+        boot: spec.boot,
+        hostname: spec.hostname,
+        architecture: spec.architecture,
+        vcpus: spec.vcpus,
+        memory_mib: spec.memory_mib,
+        root_disk: DiskChain { overlay: "/nonexistent/root".into(), base: "/nonexistent/base".into() },
+        seed: "/nonexistent/seed".into(),
+        serial_log: "/nonexistent/log".into(),
+        request_id: None,
+    }
+}
+
+#[tokio::test]
+async fn a_serial_log_is_sent_when_it_is_asked_for() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = cloud.running_instance().await;
+    let transfer = TransferId::from(Uuid::now_v7());
+    cloud.control_plane.ask_for_serial_log(transfer, spec.id);
+    cloud.control_plane.wait_for("the log", |it| it.transfer(transfer).is_some()).await;
+    let log = String::from_utf8(cloud.control_plane.transfer(transfer).unwrap()).unwrap();
+    assert_eq!(log, format!("simulated guest {}\n", spec.id));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_state_folder_has_one_agent() {
+    let cloud = Cloud::new();
+    let taken = StateDir::take(&cloud.state_dir()).unwrap();
+    assert!(matches!(StateDir::take(&cloud.state_dir()), Err(StateError::InUse { .. })));
+    drop(taken);
+    assert!(StateDir::take(&cloud.state_dir()).is_ok());
+}
