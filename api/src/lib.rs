@@ -28,3 +28,5 @@ mod pki_store;
 pub mod projects;
 pub mod scheduler;
 pub mod serve;
+#[cfg(test)]
+mod testing;

@@ -1,5 +1,7 @@
 //! The `cumulo-api` program.
 
+use std::io::IsTerminal;
+
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +36,8 @@ fn main() -> anyhow::Result<()> {
 #[tokio::main]
 async fn serve(options: api::serve::Options) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let shutdown = CancellationToken::new();
     tokio::spawn(on_signal(shutdown.clone())?);
     api::serve::serve(options, shutdown).await

@@ -1,7 +1,6 @@
 //! Heartbeats: the agent lives, and this is what it has reported so far.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use protocol::Sha256;
 use protocol::agent::{Heartbeat, HeartbeatReply, HypervisorHealth, MAX_DETAIL_CHARS, ObservedBatch};
@@ -11,13 +10,13 @@ use super::observed::clean;
 use super::peer::Host;
 use crate::app::App;
 use crate::hosts;
-use crate::http::{ApiError, parse_json};
+use crate::http::{ApiError, RawBody, parse_json};
 use crate::instances::store::hosts::observed;
 
 pub(super) async fn beat(
     State(app): State<App>,
     host: Host,
-    body: Bytes,
+    RawBody(body): RawBody,
 ) -> Result<Json<HeartbeatReply>, ApiError> {
     let beat: Heartbeat = parse_json(&body)?;
     let now = app.clock.now();

@@ -1,7 +1,6 @@
 //! Joining the cloud, and staying in it.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use protocol::HostId;
 use protocol::agent::{JoinRequest, JoinResponse, JoinToken, PROTOCOL_VERSION, RenewRequest, RenewResponse};
@@ -9,11 +8,14 @@ use protocol::agent::{JoinRequest, JoinResponse, JoinToken, PROTOCOL_VERSION, Re
 use super::peer::Host;
 use crate::app::App;
 use crate::hosts::{self, NewHost};
-use crate::http::{ApiError, ErrorCode, FieldError, parse_json};
+use crate::http::{ApiError, ErrorCode, FieldError, RawBody, parse_json};
 use crate::pki::PkiError;
 
 /// The only call without a certificate: the token stands for the operator.
-pub(super) async fn join(State(app): State<App>, body: Bytes) -> Result<Json<JoinResponse>, ApiError> {
+pub(super) async fn join(
+    State(app): State<App>,
+    RawBody(body): RawBody,
+) -> Result<Json<JoinResponse>, ApiError> {
     let request: JoinRequest = parse_json(&body)?;
     check_version(request.protocol_version)?;
     let refused = || {
@@ -40,7 +42,7 @@ pub(super) async fn join(State(app): State<App>, body: Bytes) -> Result<Json<Joi
 pub(super) async fn renew(
     State(app): State<App>,
     host: Host,
-    body: Bytes,
+    RawBody(body): RawBody,
 ) -> Result<Json<RenewResponse>, ApiError> {
     let request: RenewRequest = parse_json(&body)?;
     let known = hosts::store::session(&mut *app.pool.acquire().await?, host.0).await?;

@@ -1,7 +1,6 @@
 //! Observed reports: validated, scoped to the host, and folded into the rows in one transaction.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use protocol::HostId;
 use protocol::agent::{
@@ -12,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::peer::Host;
 use crate::app::App;
-use crate::http::{ApiError, FieldError, parse_json};
+use crate::http::{ApiError, FieldError, RawBody, parse_json};
 use crate::instances::store::hosts as instances;
 use crate::instances::{Observed, Outcome, outcome};
 use crate::nudge::{self, Topic};
@@ -23,7 +22,7 @@ const MAX_STEPS: usize = 100;
 pub(super) async fn report(
     State(app): State<App>,
     host: Host,
-    body: Bytes,
+    RawBody(body): RawBody,
 ) -> Result<Json<ObservedAccepted>, ApiError> {
     let mut batch: ObservedBatch = parse_json(&body)?;
     if batch.reports.len() > MAX_REPORTS {

@@ -1,7 +1,6 @@
 //! Opening a session: the agent that did so last speaks for the host.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use protocol::agent::{OpenSession, SessionOpened};
 
@@ -9,7 +8,7 @@ use super::join::check_version;
 use super::peer::Host;
 use crate::app::App;
 use crate::hosts::{self, offered_capacity};
-use crate::http::{ApiError, ErrorCode, FieldError, parse_json};
+use crate::http::{ApiError, ErrorCode, FieldError, RawBody, parse_json};
 use crate::nudge::{self, Topic};
 
 const HEARTBEAT_SECONDS: u32 = 5;
@@ -18,7 +17,7 @@ const MAX_TEXT_CHARS: usize = 500;
 pub(super) async fn open(
     State(app): State<App>,
     host: Host,
-    body: Bytes,
+    RawBody(body): RawBody,
 ) -> Result<Json<SessionOpened>, ApiError> {
     let request: OpenSession = parse_json(&body)?;
     check_version(request.protocol_version)?;

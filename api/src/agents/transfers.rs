@@ -1,6 +1,5 @@
 //! Bytes that the control plane asked a host for, on their way to the call that waits for them.
 
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use protocol::agent::Epoch;
@@ -11,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::peer::Host;
 use crate::app::App;
-use crate::http::{ApiError, ErrorCode, parse_query};
+use crate::http::{ApiError, ErrorCode, RawBody, parse_query};
 use crate::nudge::{self, Topic};
 
 /// After this, nobody waits any more.
@@ -74,7 +73,7 @@ pub(super) async fn fill(
     host: Host,
     Path(id): Path<String>,
     uri: Uri,
-    body: Bytes,
+    RawBody(body): RawBody,
 ) -> Result<StatusCode, ApiError> {
     let query: FillQuery = parse_query(&uri)?;
     let id: TransferId = id.parse().map_err(|_| ApiError::not_found())?;

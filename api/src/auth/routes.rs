@@ -1,6 +1,5 @@
 //! Sign in, stay signed in, sign out.
 
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -18,7 +17,7 @@ use super::store;
 use super::tokens::ACCESS_LIFETIME;
 use super::types::{LoginRequest, RefreshRequest, TokenResponse};
 use crate::app::App;
-use crate::http::{ApiError, ErrorCode, Problem, parse_json};
+use crate::http::{ApiError, ErrorCode, Problem, RawBody, parse_json};
 
 /// A session ends this long after its sign-in, refreshed or not.
 const SESSION_LIFETIME: Duration = Duration::days(14);
@@ -32,7 +31,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     (status = 200, body = TokenResponse),
     (status = 401, body = Problem, description = "`invalid_credentials`, whichever of the two is wrong"),
 ))]
-async fn login(State(app): State<App>, body: Bytes) -> Result<Response, ApiError> {
+async fn login(State(app): State<App>, RawBody(body): RawBody) -> Result<Response, ApiError> {
     let request: LoginRequest = parse_json(&body)?;
     // An unknown name and a wrong password take as long and look the same. A text that PostgreSQL would
     // refuse names nobody.
@@ -59,7 +58,7 @@ async fn login(State(app): State<App>, body: Bytes) -> Result<Response, ApiError
     (status = 200, body = TokenResponse),
     (status = 401, body = Problem, description = "`invalid_token`"),
 ))]
-async fn refresh(State(app): State<App>, body: Bytes) -> Result<Response, ApiError> {
+async fn refresh(State(app): State<App>, RawBody(body): RawBody) -> Result<Response, ApiError> {
     let request: RefreshRequest = parse_json(&body)?;
     let now = app.clock.now();
     let mut tx = app.pool.begin().await?;
@@ -85,7 +84,7 @@ async fn refresh(State(app): State<App>, body: Bytes) -> Result<Response, ApiErr
 #[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", security(()), request_body = RefreshRequest, responses(
     (status = 204),
 ))]
-async fn logout(State(app): State<App>, body: Bytes) -> Result<Response, ApiError> {
+async fn logout(State(app): State<App>, RawBody(body): RawBody) -> Result<Response, ApiError> {
     let request: RefreshRequest = parse_json(&body)?;
     let now = app.clock.now();
     let mut tx = app.pool.begin().await?;

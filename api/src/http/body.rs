@@ -1,8 +1,44 @@
 //! JSON bodies: strict, and errors that point at the field.
 
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::problem::{ApiError, ErrorCode, FieldError};
+
+/// The largest body that is held in memory.
+const MAX_BODY_BYTES: usize = 1 << 20;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A bounded body, as it came.
+pub(crate) struct RawBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for RawBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        read_bounded(request.into_body()).await.map(Self)
+    }
+}
+
+/// Reads a body of at most 1 MiB within 30 s.
+pub(super) async fn read_bounded(body: Body) -> Result<Bytes, ApiError> {
+    let read = Limited::new(body, MAX_BODY_BYTES).collect();
+    let body = tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(|_| {
+        ApiError::because(ErrorCode::RequestTimeout, "the body did not arrive within 30 seconds")
+    })?;
+    body.map(|body| body.to_bytes()).map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            ApiError::because(ErrorCode::PayloadTooLarge, "a body has at most 1 MiB")
+        } else {
+            ApiError::caused(ErrorCode::BadRequest, error)
+        }
+    })
+}
 
 /// Parses a body; an empty one counts as `{}`.
 ///

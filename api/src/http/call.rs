@@ -5,7 +5,6 @@ use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use protocol::RequestId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -13,15 +12,12 @@ use sqlx::PgConnection;
 use sqlx::pool::PoolConnection;
 use utoipa::IntoParams;
 
-use super::body::parse_json;
+use super::body::{parse_json, read_bounded};
 use super::etag::ETag;
 use super::mutation::Mutation;
 use super::problem::{ApiError, ErrorCode};
 use crate::app::App;
 use crate::auth::{Action, Allowed, Claims, Scope, authorize};
-
-/// The largest JSON body.
-pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// A request whose access token is genuine and whose body is read. What the caller may do is not decided
 /// yet: that happens in [`Call::reading`] and [`Call::changing`].
@@ -139,20 +135,14 @@ impl FromRequest<App> for Call {
         let (parts, body) = request.into_parts();
         // Nothing is read of a stranger's body.
         let claims = claims(&parts, app)?;
-        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                ApiError::because(ErrorCode::PayloadTooLarge, "a JSON body has at most 1 MiB")
-            } else {
-                ApiError::caused(ErrorCode::BadRequest, error)
-            }
-        })?;
+        let body = read_bounded(body).await?;
         Ok(Self {
             claims,
             request_id: request_id(&parts, app),
             method: parts.method,
             uri: parts.uri,
             headers: parts.headers,
-            body: body.to_bytes(),
+            body,
         })
     }
 }

@@ -17,6 +17,7 @@ mod request;
 pub(crate) mod router;
 mod selector;
 
+pub(crate) use body::RawBody;
 pub use body::parse_json;
 pub use call::{Call, MutationQuery, Reading};
 pub(crate) use call::{claims, parse_query};

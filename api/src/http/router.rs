@@ -1,9 +1,6 @@
 //! All routes, their OpenAPI document, and the layers around them.
 
-use std::time::Duration;
-
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -18,8 +15,6 @@ use super::problem::{ApiError, Problem};
 use super::request;
 use crate::app::App;
 use crate::{auth, hosts, images, instance_types, instances, operations, projects};
-
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(330);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -84,13 +79,8 @@ pub fn public_router(app: App) -> Router {
 /// The layers that public and agent API share, innermost first.
 pub(crate) fn layered(router: Router<App>, app: App) -> Router {
     router
-        .layer(DefaultBodyLimit::max(super::call::MAX_BODY_BYTES))
         .layer(CatchPanicLayer::custom(request::panicked))
-        .layer(tower_http::timeout::TimeoutLayer::with_status_code(
-            axum::http::StatusCode::REQUEST_TIMEOUT,
-            REQUEST_TIMEOUT,
-        ))
-        .route_layer(middleware::from_fn_with_state(app.clone(), request::wrap))
+        .layer(middleware::from_fn_with_state(app.clone(), request::wrap))
         .with_state(app)
 }
 

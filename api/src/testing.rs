@@ -1,0 +1,276 @@
+//! A cloud in a test: the real router on a real database, a clock that the test moves, and a host that says
+//! what the test tells it to.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use protocol::HostId;
+use protocol::agent::{Acceleration, Architecture, Inventory};
+use protocol::{MemoryMib, SizeGib};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
+use tower::ServiceExt;
+
+use crate::agents::agent_router;
+use crate::app::{App, Parts};
+use crate::auth::{self, Passwords};
+use crate::clock::Clock;
+use crate::database::testing::TestDatabase;
+use crate::hosts::Heartbeats;
+use crate::http::public_router;
+use crate::images::ImageStore;
+use crate::net::Peer;
+use crate::nudge::Nudges;
+use crate::pki::Ca;
+
+const START: OffsetDateTime = datetime!(2026-06-01 12:00 UTC);
+
+pub(crate) struct TestCloud {
+    pub app: App,
+    pub router: Router,
+    pub agents: Router,
+    pub database: TestDatabase,
+    token: OnceLock<String>,
+    credentials: Value,
+    seconds: Arc<AtomicI64>,
+    _data: TempDir,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    /// Asserts the status and gives the body.
+    #[track_caller]
+    pub(crate) fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", String::from_utf8_lossy(&self.body));
+        if self.body.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// Asserts a problem document with this status and code.
+    #[track_caller]
+    pub(crate) fn expect_problem(&self, status: u16, code: &str) -> Value {
+        let body = self.expect(status);
+        assert_eq!(body["code"], code, "{body}");
+        assert_eq!(body["status"], status, "{body}");
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(body["request_id"].as_str().map(str::len), Some(36), "{body}");
+        body
+    }
+}
+
+impl TestCloud {
+    /// An empty cloud with its administrator.
+    pub(crate) async fn start() -> Self {
+        let database = TestDatabase::create().await;
+        let data = TempDir::new().unwrap();
+        let root = camino::Utf8Path::from_path(data.path()).unwrap();
+        let seconds = Arc::new(AtomicI64::new(0));
+        let clock = Clock::from_fn({
+            let seconds = Arc::clone(&seconds);
+            move || START + Duration::seconds(seconds.load(Ordering::SeqCst))
+        });
+        let passwords = Passwords::new().unwrap();
+        let credentials_file = root.join("credentials.json");
+        let tokens =
+            auth::bootstrap::run(&database.pool, &clock, &passwords, Some(&credentials_file)).await.unwrap();
+        let credentials = serde_json::from_slice(&std::fs::read(&credentials_file).unwrap()).unwrap();
+        let made = Ca::generate(clock.now()).unwrap();
+        let nudges = Nudges::default();
+        tokio::spawn(nudges.clone().listen(database.pool.clone()));
+        let app = App::new(Parts {
+            pool: database.pool.clone(),
+            clock,
+            passwords,
+            tokens,
+            ca: Arc::new(Ca::load(&made.certificate, &made.key).unwrap()),
+            images: ImageStore::local(&root.join("images")).unwrap(),
+            nudges,
+            heartbeats: Heartbeats::default(),
+            metrics: PrometheusBuilder::new().build_recorder().handle(),
+        });
+        let (router, agents) = (public_router(app.clone()), agent_router(app.clone()));
+        Self { app, router, agents, database, token: OnceLock::new(), credentials, seconds, _data: data }
+    }
+
+    /// Moves the clock.
+    pub(crate) fn pass(&self, seconds: i64) {
+        self.seconds.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    pub(crate) fn credentials(&self) -> &Value {
+        &self.credentials
+    }
+
+    /// The administrator's access token; signs in on first use.
+    pub(crate) async fn token(&self) -> String {
+        if let Some(token) = self.token.get() {
+            return token.clone();
+        }
+        let answer =
+            self.send(request(Method::POST, "/v1/auth/login", &[], self.credentials.to_string())).await;
+        let token = answer.expect(200)["access_token"].as_str().unwrap().to_owned();
+        self.token.get_or_init(|| token).clone()
+    }
+
+    /// Sends a request to the public API as it is.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        exchange(&self.router, request).await
+    }
+
+    /// Sends a request as the administrator.
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        self.call_with(method, path, &[], body).await
+    }
+
+    pub(crate) async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
+        let bearer = format!("Bearer {}", self.token().await);
+        let mut all = vec![("authorization", bearer.as_str())];
+        all.extend_from_slice(headers);
+        self.send(request(method, path, &all, body.map(|body| body.to_string()).unwrap_or_default())).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, None).await
+    }
+
+    /// Sends bytes as the administrator.
+    pub(crate) async fn put_bytes(&self, path: &str, bytes: Vec<u8>) -> Answer {
+        let bearer = format!("Bearer {}", self.token().await);
+        self.send(Request::put(path).header(header::AUTHORIZATION, bearer).body(Body::from(bytes)).unwrap())
+            .await
+    }
+
+    /// Project `demo` with the available raw image `image` and the type `tiny`.
+    pub(crate) async fn furnish(&self) {
+        self.post("/v1/projects", json!({"name": "demo"})).await.expect(201);
+        let tiny = json!({"name": "tiny", "vcpus": 1, "memory_mib": 256, "root_disk_gib": 1});
+        self.post("/v1/instance_types", tiny).await.expect(201);
+        let image = json!({"name": "image", "format": "raw"});
+        self.post("/v1/projects/demo/images", image).await.expect(201);
+        self.put_bytes("/v1/projects/demo/images/image/content", vec![0; 4096]).await.expect(200);
+    }
+
+    /// A host that has joined, opened a session and is heard of now.
+    pub(crate) async fn join_host(&self, name: &str) -> TestHost<'_> {
+        let token = self.post("/v1/host_join_tokens", json!({})).await.expect(201)["token"].clone();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let join = json!({"protocol_version": 1, "token": token, "name": name, "csr_pem": csr});
+        let joined = self.agent_call(None, Method::POST, "/agent/v1/join", Some(join)).await.expect(200);
+        let id: HostId = joined["host_id"].as_str().unwrap().parse().unwrap();
+        let mut host = TestHost { cloud: self, id, epoch: 0 };
+        host.open_session().await;
+        host
+    }
+
+    /// Calls the agent API with the certificate of this host, or with none.
+    pub(crate) async fn agent_call(
+        &self,
+        host: Option<HostId>,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        let mut request = request(method, path, &[], body.map(|body| body.to_string()).unwrap_or_default());
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        request.extensions_mut().insert(ConnectInfo(Peer { address, host }));
+        exchange(&self.agents, request).await
+    }
+}
+
+/// The agent's side, by hand.
+pub(crate) struct TestHost<'a> {
+    cloud: &'a TestCloud,
+    pub id: HostId,
+    pub epoch: i64,
+}
+
+impl TestHost<'_> {
+    pub(crate) async fn open_session(&mut self) {
+        let body = json!({"protocol_version": 1, "agent_version": "test", "inventory": inventory()});
+        let opened = self.call(Method::POST, "/agent/v1/sessions", Some(body)).await.expect(200);
+        self.epoch = opened["epoch"].as_i64().unwrap();
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        self.cloud.agent_call(Some(self.id), method, path, body).await
+    }
+
+    /// What the host shall look like, after this revision.
+    pub(crate) async fn desired(&self, after: i64) -> Value {
+        let path = format!("/agent/v1/desired?epoch={}&after={after}", self.epoch);
+        self.call(Method::GET, &path, None).await.expect(200)
+    }
+
+    /// Reports one instance as in this state, at the generation and boot that are desired.
+    pub(crate) async fn report(&self, instance: &Value, generation: i64, boot: i64, state: Value) -> Value {
+        let report = json!({"id": instance, "generation": generation, "boot": boot, "state": state});
+        let body = json!({"epoch": self.epoch, "reports": [report]});
+        self.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200)
+    }
+}
+
+pub(crate) fn inventory() -> Inventory {
+    Inventory {
+        cpus: 4,
+        memory_mib: MemoryMib(8192),
+        disk_gib: SizeGib(100),
+        cpu_model: "test".to_owned(),
+        hypervisor: "test".to_owned(),
+        acceleration: Acceleration::Simulated,
+        acceleration_detail: "nothing runs".to_owned(),
+        architectures: vec![Architecture::X86_64],
+        boot_id: uuid::Uuid::from_u128(1),
+    }
+}
+
+pub(crate) fn request(method: Method, path: &str, headers: &[(&str, &str)], body: String) -> Request<Body> {
+    let mut request =
+        Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Body::from(body)).unwrap()
+}
+
+async fn exchange(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: body.collect().await.unwrap().to_bytes().to_vec(),
+    }
+}
