@@ -12,16 +12,16 @@ RELEASE := target/release
 .PHONY: help up down env status test lab bench fmt sqlx programs cargo
 
 help: ## List the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/; s/[$$][$$]/$$/' | expand -t 10
 
 up: programs ## Start a cloud on this machine, with a running VM; again: bring it up to date
 	@tests/guests/cached fast >/dev/null
-	@CUMULO_BIN_DIR=$(RELEASE) $(RELEASE)/lab up
+	@$(RELEASE)/lab up
 
 down: ## Stop what `make up` started; the data stays
 	@$(RELEASE)/lab down
 
-env: ## Print shell lines for curl: eval "$$(make -s env)"
+env: ## Print shell lines that let curl find the cloud: eval "$$(make -s env)"
 	@$(RELEASE)/lab env
 
 status: ## Say what of `make up` runs

@@ -7,7 +7,7 @@ use camino::Utf8PathBuf;
 /// folder that this very program runs from.
 pub fn find(name: &str) -> Result<Utf8PathBuf> {
     let dir = match std::env::var("CUMULO_BIN_DIR") {
-        Ok(dir) => Utf8PathBuf::from(dir),
+        Ok(dir) => Utf8PathBuf::from(&dir).canonicalize_utf8().with_context(|| format!("find {dir}"))?,
         Err(_) => own_target_folder()?,
     };
     let path = dir.join(name);

@@ -47,13 +47,16 @@ impl ControlPlane {
         format!("https://{CONTROL_ADDRESS}:{AGENT_PORT}")
     }
 
-    /// Signs in as the first-run administrator.
-    pub async fn login(&self) -> Result<Cloud> {
+    /// The first-run administrator's.
+    pub fn credentials(&self) -> Result<Credentials> {
         let path = self.machine.outside(CREDENTIALS);
         let text = fs::read(&path).with_context(|| format!("read {path}"))?;
-        let credentials: Credentials =
-            serde_json::from_slice(&text).with_context(|| format!("understand {path}"))?;
-        Cloud::login(&self.url(), credentials).await
+        serde_json::from_slice(&text).with_context(|| format!("understand {path}"))
+    }
+
+    /// Signs in as the first-run administrator.
+    pub async fn login(&self) -> Result<Cloud> {
+        Cloud::login(&self.url(), self.credentials()?).await
     }
 
     pub async fn wait_ready(&self, limit: Duration) -> Result<()> {

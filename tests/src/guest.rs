@@ -16,10 +16,19 @@ pub enum Guest {
 }
 
 impl Guest {
-    const fn name(self) -> &'static str {
+    /// Names its image and its instance type.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Fast => "fast",
             Self::Debian => "debian",
+        }
+    }
+
+    /// Memory in MiB and root disk in GiB.
+    pub(crate) const fn needs(self) -> (u32, u32) {
+        match self {
+            Self::Fast => (128, 1),
+            Self::Debian => (1024, 4),
         }
     }
 }

@@ -82,7 +82,7 @@ impl Host {
             self.virsh.domains()?.into_iter().map(|d| format!("domain {d}")).collect();
         found.extend(self.qemu_processes()?.into_keys().map(|name| format!("QEMU process of {name}")));
         let pool = self.agent_state().join("pool");
-        for kind in ["instances", "tmp"] {
+        for kind in ["instances", "incoming"] {
             found.extend(files_below(&pool.join(kind))?);
         }
         Ok(found)

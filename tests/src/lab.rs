@@ -1,16 +1,19 @@
 //! A running lab.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use serde_json::json;
 
-use crate::cloud::Cloud;
+use crate::cloud::{Cloud, Project};
 use crate::control::ControlPlane;
+use crate::guest::{self, Guest};
 use crate::host::Host;
 use crate::machine::Machine;
 use crate::machines::Machines;
+use crate::process::ProcessId;
 use crate::{wait, wiring};
 
 /// The probe of a new host boots a tiny guest, and may have to find out that KVM hangs.
@@ -85,6 +88,27 @@ impl Lab {
             Ok(())
         });
         ready.await.with_context(|| self.log_tails(20))
+    }
+
+    /// A project with this guest's image and an instance type that fits it, both named after the guest.
+    pub async fn project_with(&self, guest: Guest) -> Result<Project> {
+        let image = tokio::task::spawn_blocking(move || guest::cached(guest)).await??;
+        let project = self.cloud.project("tests").await?;
+        project.image(guest.name(), &image).await?;
+        let (memory_mib, root_disk_gib) = guest.needs();
+        self.cloud.instance_type(guest.name(), 1, memory_mib, root_disk_gib).await?;
+        Ok(project)
+    }
+
+    /// The QEMU process of each domain of all hosts. A domain that two hosts have is an error.
+    pub fn qemu_processes(&self) -> Result<BTreeMap<String, ProcessId>> {
+        let mut all = BTreeMap::new();
+        for host in &self.hosts {
+            for (domain, process) in host.qemu_processes()? {
+                ensure!(all.insert(domain.clone(), process).is_none(), "{domain} runs on two hosts");
+            }
+        }
+        Ok(all)
     }
 
     /// Cuts a host off from the underlay, or connects it again.

@@ -44,16 +44,6 @@ impl Virsh {
         Ok(names.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
     }
 
-    /// The domain that runs an instance: the one whose XML names its id.
-    pub fn domain_of(&self, instance: &str) -> Result<Option<String>> {
-        for name in self.domains()? {
-            if self.run(&["dumpxml", &name])?.contains(instance) {
-                return Ok(Some(name));
-            }
-        }
-        Ok(None)
-    }
-
     /// The QEMU process of each domain, from libvirt's own pid files.
     pub fn qemu_processes(&self) -> Result<BTreeMap<String, ProcessId>> {
         let dir = self.run.join("qemu");

@@ -9,13 +9,13 @@ use super::{Answer, Project};
 use crate::wait;
 
 #[derive(Clone)]
-pub struct Instance<'c> {
-    pub project: Project<'c>,
+pub struct Instance {
+    pub project: Project,
     pub id: String,
     pub name: String,
 }
 
-impl Instance<'_> {
+impl Instance {
     pub fn path(&self, rest: &str) -> String {
         self.project.path(&format!("/instances/{}{rest}", self.id))
     }

@@ -4,6 +4,7 @@ mod answer;
 mod instance;
 mod project;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -27,19 +28,20 @@ pub struct Credentials {
     pub password: String,
 }
 
-/// A signed-in user of one cloud.
+/// A signed-in user of one cloud; cheap to clone.
+#[derive(Clone)]
 pub struct Cloud {
     url: String,
     http: reqwest::Client,
     credentials: Credentials,
-    token: RwLock<HeaderValue>,
+    token: Arc<RwLock<HeaderValue>>,
 }
 
 impl Cloud {
     pub async fn login(url: &str, credentials: Credentials) -> Result<Self> {
         let http = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         let token = sign_in(&http, url, &credentials).await?;
-        Ok(Self { url: url.to_owned(), http, credentials, token: RwLock::new(token) })
+        Ok(Self { url: url.to_owned(), http, credentials, token: Arc::new(RwLock::new(token)) })
     }
 
     pub fn url(&self) -> &str {
@@ -95,14 +97,14 @@ impl Cloud {
     }
 
     /// A project of that name; made when it is not there yet.
-    pub async fn project(&self, name: &str) -> Result<Project<'_>> {
+    pub async fn project(&self, name: &str) -> Result<Project> {
         let answer = self.get(&format!("/v1/projects/{name}")).await?;
         if answer.status == 404 {
             self.post("/v1/projects", json!({"name": name})).await?.success()?;
         } else {
             answer.success()?;
         }
-        Ok(Project { cloud: self, name: name.to_owned() })
+        Ok(Project { cloud: self.clone(), name: name.to_owned() })
     }
 
     /// An instance type of that name; made when it is not there yet.

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::{Answer, Cloud, Instance};
 
 #[derive(Clone)]
-pub struct Project<'c> {
-    pub cloud: &'c Cloud,
+pub struct Project {
+    pub cloud: Cloud,
     pub name: String,
 }
 
-impl<'c> Project<'c> {
+impl Project {
     pub fn path(&self, rest: &str) -> String {
         format!("/v1/projects/{}{rest}", self.name)
     }
@@ -47,13 +47,13 @@ impl<'c> Project<'c> {
     }
 
     /// Asks for an instance; returns as soon as it is accepted.
-    pub async fn create(&self, body: Value) -> Result<Instance<'c>> {
+    pub async fn create(&self, body: Value) -> Result<Instance> {
         let instance = self.cloud.post(&self.path("/instances"), body).await?.expect(202)?;
         self.instance(&instance)
     }
 
     /// The handle of an instance from its JSON.
-    pub fn instance(&self, body: &Value) -> Result<Instance<'c>> {
+    pub fn instance(&self, body: &Value) -> Result<Instance> {
         let text = |field: &str| body[field].as_str().map(str::to_owned);
         Ok(Instance {
             project: self.clone(),

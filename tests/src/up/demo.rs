@@ -19,7 +19,7 @@ pub(crate) const GUEST_READY: &str = "cumulo-test: ready";
 const BOOT: Duration = Duration::from_secs(120);
 
 /// Project, image and type; makes what is missing.
-pub(crate) async fn ensure_catalogue(cloud: &Cloud) -> Result<Project<'_>> {
+pub(crate) async fn ensure_catalogue(cloud: &Cloud) -> Result<Project> {
     let project = cloud.project(PROJECT).await?;
     let image = tokio::task::spawn_blocking(|| guest::cached(Guest::Fast)).await??;
     project.image(IMAGE, &image).await?;
@@ -28,7 +28,7 @@ pub(crate) async fn ensure_catalogue(cloud: &Cloud) -> Result<Project<'_>> {
 }
 
 /// The instance `hello`, running and ready; says what was done.
-pub(crate) async fn ensure_instance(project: &Project<'_>) -> Result<String> {
+pub(crate) async fn ensure_instance(project: &Project) -> Result<String> {
     let found = project.cloud.get(&project.path(&format!("/instances/{INSTANCE}"))).await?;
     let (instance, started) = if found.status == 404 {
         let body = json!({"name": INSTANCE, "image": IMAGE, "instance_type": INSTANCE_TYPE});

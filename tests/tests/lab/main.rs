@@ -1,1 +1,4 @@
-//! A cloud of several hosts.
+//! A cloud of several hosts: `make lab HOSTS=3`.
+
+mod crashes;
+mod spread;
