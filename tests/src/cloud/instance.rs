@@ -79,13 +79,19 @@ impl Instance {
 
     /// Waits until the serial console shows `text`; returns all of it.
     pub async fn wait_for_serial(&self, text: &str, limit: Duration) -> Result<String> {
+        self.wait_for_serial_times(text, 1, limit).await
+    }
+
+    /// Waits until the serial console shows `text` so many times: its log goes on over a stop and a start.
+    pub async fn wait_for_serial_times(&self, text: &str, times: usize, limit: Duration) -> Result<String> {
         let mut last = String::new();
-        let seen =
-            wait::eventually(format!("{text:?} on the serial console of {}", self.name), limit, async || {
-                last = self.serial().await?;
-                ensure!(last.contains(text), "not there yet");
-                Ok(())
-            });
+        let what = format!("{text:?} on the serial console of {}", self.name);
+        let seen = wait::eventually(what, limit, async || {
+            last = self.serial().await?;
+            let found = last.matches(text).count();
+            ensure!(found >= times, "it is there {found} times, not {times}");
+            Ok(())
+        });
         let seen = seen.await;
         seen.with_context(|| format!("the console says:\n{last}"))?;
         Ok(last)

@@ -30,30 +30,36 @@ pub(crate) async fn ensure_catalogue(cloud: &Cloud) -> Result<Project> {
 /// The instance `hello`, running and ready; says what was done.
 pub(crate) async fn ensure_instance(project: &Project) -> Result<String> {
     let found = project.cloud.get(&project.path(&format!("/instances/{INSTANCE}"))).await?;
-    let (instance, started) = if found.status == 404 {
+    let (instance, boots) = if found.status == 404 {
         let body = json!({"name": INSTANCE, "image": IMAGE, "instance_type": INSTANCE_TYPE});
-        (project.create(body).await?, true)
+        (project.create(body).await?, 1)
     } else {
         let found = found.success()?;
         let instance = project.instance(&found)?;
-        if found["state"] == "stopped" {
-            instance.start().await?;
+        if found["state"] == "running" {
+            return Ok("runs already".to_owned());
         }
-        (instance, found["state"] != "running")
+        // The console's log goes on over the start: one more than now is the new boot.
+        let boots = if found["state"] == "stopped" {
+            let boots = instance.serial().await?.matches(GUEST_READY).count();
+            instance.start().await?;
+            boots + 1
+        } else {
+            1
+        };
+        (instance, boots)
     };
     instance.wait_for_state("running", BOOT).await?;
-    if !started {
-        return Ok("running".to_owned());
-    }
-    instance.wait_for_serial(GUEST_READY, BOOT).await.context("wait for the guest to boot")?;
-    Ok(format!("started, its console says {GUEST_READY:?}"))
+    instance.wait_for_serial_times(GUEST_READY, boots, BOOT).await.context("wait for the guest to boot")?;
+    Ok(format!("runs, its console says {GUEST_READY:?}"))
 }
 
 /// Starts instances that `down` has stopped, given as `project/name`. One that is gone or runs already is
-/// as it should be.
+/// as it should be; `hello` is [`ensure_instance`]'s.
 pub(crate) async fn start_again(cloud: &Cloud, instances: &[String]) -> Result<usize> {
     let mut started = 0;
-    for (project, name) in instances.iter().filter_map(|path| path.split_once('/')) {
+    let others = instances.iter().filter_map(|path| path.split_once('/'));
+    for (project, name) in others.filter(|other| *other != (PROJECT, INSTANCE)) {
         let path = format!("/v1/projects/{project}/instances/{name}");
         let found = cloud.get(&path).await?;
         if found.status != 404 && found.success()?["state"] == "stopped" {
