@@ -256,6 +256,23 @@ async fn a_session_that_was_taken_over_is_taken_back_slowly_and_nothing_is_done_
 }
 
 #[tokio::test]
+async fn an_agent_whose_session_was_taken_over_does_nothing_until_it_has_it_back() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    cloud.control_plane.hold_blob(IMAGE_SHA256);
+    let spec = running(instance_id());
+    cloud.want(&spec);
+    cloud.until(spec.id, ObservedState::Preparing).await;
+    let mut events = cloud.hypervisor.events();
+    let lost = tokio::time::Instant::now();
+    cloud.control_plane.take_session_over();
+    cloud.control_plane.release_blobs();
+    events.recv().await.unwrap();
+    assert!(lost.elapsed() >= Duration::from_millis(900), "started after {:?}", lost.elapsed());
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn while_the_hypervisor_is_away_the_host_is_degraded_and_no_instance_is_said_to_have_stopped() {
     let cloud = Cloud::new();
     let agent = cloud.start_agent();

@@ -37,7 +37,7 @@ const UNCONTESTED: Duration = Duration::from_secs(600);
 /// How long the first answer may take before the host goes by the last desired state.
 const FIRST_ANSWER: Duration = Duration::from_secs(3);
 /// An empty answer that comes sooner than this was not held open; asking again at once would be a flood.
-const HELD_OPEN: Duration = Duration::from_millis(200);
+const HELD_OPEN: Duration = Duration::from_millis(500);
 const PARALLEL_TRANSFERS: usize = 4;
 
 /// See the module.

@@ -69,9 +69,7 @@ impl Reconciler {
                 let _turn = self.turn().await;
                 Ok(self.parts.storage.remove_instance(id).await?)
             }
-            Step::RecordStarting => {
-                self.record(id, Some(self.new_record(instance(wanted)?.boot, Phase::Starting))).await
-            }
+            Step::RecordStarting => self.record_starting(instance(wanted)?).await,
             Step::RecordStarted { boot } => {
                 self.record(id, Some(self.new_record(*boot, Phase::Started))).await?;
                 self.remember(id, |memory| memory.pressed_at = None);
@@ -117,6 +115,12 @@ impl Reconciler {
         let _turn = self.turn().await;
         self.parts.storage.ensure_seed(spec).await?;
         self.remember(spec.id, |memory| memory.seed_made = Some(spec.generation));
+        Ok(())
+    }
+
+    async fn record_starting(&self, spec: &InstanceSpec) -> Result<(), StepError> {
+        self.record(spec.id, Some(self.new_record(spec.boot, Phase::Starting))).await?;
+        self.remember(spec.id, |memory| memory.starting = Some(spec.boot));
         Ok(())
     }
 

@@ -38,6 +38,8 @@ pub struct Seen {
 /// What this process knows beyond the disk. Losing it costs a repetition, never a wrong step.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Memory {
+    /// The boot that this process has written down as about to start.
+    pub starting: Option<i64>,
     /// The boot whose domain this process has started.
     pub created: Option<i64>,
     /// The generation that the seed on disk was made for.
@@ -182,6 +184,11 @@ fn plan_start(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Plan {
         _ if record.machine_boot != seen.machine_boot => plan_launch(spec, seen, Step::RecordStarting),
         Phase::Starting if seen.memory.created == Some(record.boot) => {
             Plan::Do(Step::RecordStarted { boot: record.boot })
+        }
+        // An earlier agent had started it, and this one heard it end before it could write down the start.
+        // What is heard of a boot that this agent is starting itself may be late word of the boot before.
+        Phase::Starting if seen.memory.starting != Some(record.boot) && seen.memory.ended.is_some() => {
+            plan_ended(seen, now)
         }
         Phase::Starting => plan_launch(spec, seen, Step::CreateDomain),
         Phase::Started => plan_ended(seen, now),

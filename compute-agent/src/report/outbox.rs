@@ -31,7 +31,8 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Item {
     latest: Option<InstanceReport>,
-    acknowledged: Option<InstanceReport>,
+    /// What the control plane has.
+    stored: Option<InstanceReport>,
     trail: Trail,
     /// Counts the changes of `latest` and `trail`.
     version: u64,
@@ -119,13 +120,20 @@ impl Outbox {
         (!reports.is_empty()).then_some(Outgoing { reports, versions })
     }
 
-    /// The control plane has what was sent. Named are the instances that are known to be gone, with the
+    /// The control plane has what was sent; what it `ignored` need not be told again, but it is not stored
+    /// there and so not in the digest. Named are the instances that are known to be gone, with the
     /// generation that said so, of which there is nothing left to tell.
-    pub fn acknowledge(&self, sent: &Outgoing) -> io::Result<Vec<(InstanceId, Generation)>> {
+    pub fn acknowledge(
+        &self,
+        sent: &Outgoing,
+        ignored: &[InstanceId],
+    ) -> io::Result<Vec<(InstanceId, Generation)>> {
         let mut gone = Vec::new();
         for (report, version) in sent.reports.iter().zip(&sent.versions) {
-            let Some((trail_changed, all_told)) =
-                self.lock().get_mut(&report.id).map(|item| item.acknowledge(report, *version))
+            let Some((trail_changed, all_told)) = self
+                .lock()
+                .get_mut(&report.id)
+                .map(|item| item.acknowledge(report, *version, ignored.contains(&report.id)))
             else {
                 continue;
             };
@@ -150,10 +158,12 @@ impl Outbox {
         self.dirty.notified().await;
     }
 
-    /// SHA-256 of [`ObservedBatch::digest_input`] of everything acknowledged.
+    /// SHA-256 of [`ObservedBatch::digest_input`] of everything that the control plane has. It drops what is
+    /// absent as soon as it hears of it.
     pub fn digest(&self) -> Sha256 {
         let items = self.lock();
-        let text = ObservedBatch::digest_input(items.values().filter_map(|item| item.acknowledged.as_ref()));
+        let stored = items.values().filter_map(|item| item.stored.as_ref());
+        let text = ObservedBatch::digest_input(stored.filter(|report| report.state != ObservedState::Absent));
         Sha256::from_bytes(sha2::Sha256::digest(text).into())
     }
 
@@ -189,9 +199,11 @@ impl Outbox {
 
 impl Item {
     /// Whether the trail changed, and whether everything is told.
-    fn acknowledge(&mut self, report: &InstanceReport, version: u64) -> (bool, bool) {
+    fn acknowledge(&mut self, report: &InstanceReport, version: u64, is_ignored: bool) -> (bool, bool) {
         self.sent_version = self.sent_version.max(version);
-        self.acknowledged = Some(report.clone());
+        if !is_ignored {
+            self.stored = Some(report.clone());
+        }
         let before = self.trail.unacknowledged.len();
         self.trail.unacknowledged.retain(|step| !report.steps.contains(step));
         (self.trail.unacknowledged.len() != before, self.version == self.sent_version)
@@ -250,14 +262,14 @@ mod tests {
         let sent = outbox.outgoing(10).unwrap();
         assert_eq!(steps(&sent), [Step::AgentReceived, Step::ImageCached]);
         outbox.note(id, operation, &[Step::DiskMade], AT).unwrap();
-        outbox.acknowledge(&sent).unwrap();
+        outbox.acknowledge(&sent, &[]).unwrap();
 
         let outbox = open(&dir);
         outbox.report(report(id, ObservedState::Running));
         outbox.note(id, operation, &[Step::AgentReceived], AT).unwrap();
         let sent = outbox.outgoing(10).unwrap();
         assert_eq!(steps(&sent), [Step::DiskMade]);
-        outbox.acknowledge(&sent).unwrap();
+        outbox.acknowledge(&sent, &[]).unwrap();
         assert!(outbox.outgoing(10).is_none());
 
         outbox.note(id, OperationId::from(Uuid::now_v7()), &[Step::AgentReceived], AT).unwrap();
@@ -272,7 +284,7 @@ mod tests {
         outbox.report(report(id, ObservedState::Preparing));
         let sent = outbox.outgoing(10).unwrap();
         outbox.report(report(id, ObservedState::Running));
-        outbox.acknowledge(&sent).unwrap();
+        outbox.acknowledge(&sent, &[]).unwrap();
         assert_eq!(outbox.outgoing(10).unwrap().reports[0].state, ObservedState::Running);
     }
 
@@ -287,10 +299,10 @@ mod tests {
         assert_eq!(outbox.digest(), empty, "nothing has arrived yet");
         let first = outbox.outgoing(2).unwrap();
         assert_eq!(first.reports.len(), 2);
-        outbox.acknowledge(&first).unwrap();
+        outbox.acknowledge(&first, &[]).unwrap();
         let rest = outbox.outgoing(2).unwrap();
         assert_eq!(rest.reports.len(), 1);
-        outbox.acknowledge(&rest).unwrap();
+        outbox.acknowledge(&rest, &[]).unwrap();
         assert_ne!(outbox.digest(), empty);
         assert!(outbox.outgoing(2).is_none());
         outbox.resend_all();
@@ -298,6 +310,33 @@ mod tests {
         for report in [first, rest].iter().flat_map(|sent| &sent.reports) {
             outbox.forget(report.id).unwrap();
         }
+        assert_eq!(outbox.digest(), empty);
+    }
+
+    #[test]
+    fn what_the_control_plane_ignores_is_told_once_and_not_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(&dir);
+        let empty = outbox.digest();
+        let id = InstanceId::from(Uuid::now_v7());
+        outbox.report(report(id, ObservedState::Running));
+        let sent = outbox.outgoing(10).unwrap();
+        outbox.acknowledge(&sent, &[id]).unwrap();
+        assert!(outbox.outgoing(10).is_none());
+        assert_eq!(outbox.digest(), empty);
+    }
+
+    #[test]
+    fn what_is_gone_is_named_when_all_of_it_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(&dir);
+        let (id, empty) = (InstanceId::from(Uuid::now_v7()), outbox.digest());
+        outbox.report(report(id, ObservedState::Absent));
+        let sent = outbox.outgoing(10).unwrap();
+        outbox.note(id, OperationId::from(Uuid::now_v7()), &[Step::Absent], AT).unwrap();
+        assert!(outbox.acknowledge(&sent, &[]).unwrap().is_empty(), "a step is left to tell");
+        let rest = outbox.outgoing(10).unwrap();
+        assert_eq!(outbox.acknowledge(&rest, &[id]).unwrap(), [(id, Generation(1))]);
         assert_eq!(outbox.digest(), empty);
     }
 }

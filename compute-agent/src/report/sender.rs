@@ -87,7 +87,7 @@ impl Sender {
             }
             outgoing.reports = batch.reports;
             let outbox = Arc::clone(&self.outbox);
-            match off_thread(move || outbox.acknowledge(&outgoing)).await {
+            match off_thread(move || outbox.acknowledge(&outgoing, &accepted.ignored)).await {
                 Ok(gone) => self.forget(gone).await,
                 // They are told again after a restart, which does no harm.
                 Err(error) => tracing::warn!(%error, "an acknowledgement could not be written down"),
