@@ -1,7 +1,7 @@
 //! `cumulo-agent`: joins this machine to a cloud as a host, and is that host's agent.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
-        LogFormat::Plain => log.with_target(false).init(),
+        LogFormat::Plain => log.with_target(false).with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
 }
@@ -201,7 +201,7 @@ fn stop_at_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
         stop.cancel();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
 }
 

@@ -86,6 +86,7 @@ impl Feed {
                 Ok(epoch) => epoch,
                 Err(error) => {
                     tracing::warn!(error = %crate::chain(&error), "going by the last desired state");
+                    patience_is_over = true;
                     self.reconciler.set_acting(!another_acts);
                     tokio::time::sleep(unreachable.next()).await;
                     continue;
