@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 
 # Queries are checked against .sqlx/; only `make sqlx` asks a database.
 export SQLX_OFFLINE := true
+# A failing test says what it saw; where in the test it was is in the message.
+export RUST_LIB_BACKTRACE ?= 0
 # The programs that `make up` runs.
 RELEASE := target/release
 
