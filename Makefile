@@ -11,7 +11,7 @@ export RUST_LIB_BACKTRACE ?= 0
 # The programs that `make up` runs.
 RELEASE := target/release
 
-.PHONY: help up down env status test lab bench fmt sqlx programs cargo
+.PHONY: nextest help up down env status test lab bench fmt sqlx openapi programs cargo
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/; s/[$$][$$]/$$/' | expand -t 10
@@ -39,11 +39,14 @@ cargo:
 	  echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal" >&2; \
 	  echo "and open a new shell." >&2; exit 1; }
 
-test: cargo ## Run everything that must be true of a change (what CI runs)
+nextest: cargo
+	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
+
+test: nextest ## Run everything that must be true of a change (what CI runs)
 	@deploy/packages host build guests
 	@deploy/check
 
-lab: cargo ## Run the tests that need several hosts: make lab HOSTS=3
+lab: nextest ## Run the tests that need several hosts: make lab HOSTS=3
 	@deploy/packages host build guests
 	@CUMULO_LAB_HOSTS=$(or $(HOSTS),3) cargo nextest run --workspace --test lab
 
@@ -55,3 +58,7 @@ fmt: cargo ## Format the code
 
 sqlx: cargo ## Write .sqlx/ anew after a change of SQL
 	@deploy/sqlx-data update
+
+openapi: cargo ## Write the OpenAPI document anew after a change of the API
+	@cargo run --quiet --package api -- openapi > openapi/cumulo.json.new
+	@mv openapi/cumulo.json.new openapi/cumulo.json

@@ -24,8 +24,8 @@ CREATE TABLE hosts (
     -- Counts the agent's sessions; only the newest may speak.
     epoch               bigint NOT NULL DEFAULT 0,
     -- Bumped under the row lock by every transaction that changes what this host shall look like, so
-    -- revisions commit in order and a feed that has seen one has seen all before it.
-    desired_revision    bigint NOT NULL DEFAULT 0,
+    -- revisions commit in order and a feed that has seen one has seen all before it. 0 asks for all.
+    desired_revision    bigint NOT NULL DEFAULT 1,
     agent_version       text,
     inventory           jsonb,
     hypervisor_degraded text,

@@ -41,8 +41,6 @@ CREATE TABLE instances (
     labels                jsonb NOT NULL,
     -- Counts changes of intent; the agent refuses an older one.
     generation            bigint NOT NULL,
-    -- Counts changes of what was seen; with the generation it makes the ETag.
-    observation           bigint NOT NULL DEFAULT 0,
 
     -- Intent.
     image_id              uuid NOT NULL REFERENCES images,

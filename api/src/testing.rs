@@ -37,11 +37,11 @@ pub(crate) struct TestCloud {
     pub app: App,
     pub router: Router,
     pub agents: Router,
-    pub database: TestDatabase,
+    _database: TestDatabase,
     token: OnceLock<String>,
     credentials: Value,
     seconds: Arc<AtomicI64>,
-    _data: TempDir,
+    data: TempDir,
 }
 
 /// An answer, read to its end.
@@ -107,12 +107,17 @@ impl TestCloud {
             metrics: PrometheusBuilder::new().build_recorder().handle(),
         });
         let (router, agents) = (public_router(app.clone()), agent_router(app.clone()));
-        Self { app, router, agents, database, token: OnceLock::new(), credentials, seconds, _data: data }
+        Self { app, router, agents, _database: database, token: OnceLock::new(), credentials, seconds, data }
     }
 
     /// Moves the clock.
     pub(crate) fn pass(&self, seconds: i64) {
         self.seconds.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// The cloud's data directory.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        self.data.path()
     }
 
     pub(crate) fn credentials(&self) -> &Value {

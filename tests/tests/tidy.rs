@@ -3,6 +3,8 @@
 //!
 //! Advisories need a database that lives on the network; `deny.toml` is there for `cargo deny check`.
 
+#![expect(clippy::unwrap_used, reason = "a check that cannot read the repository shall fail")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,13 +38,25 @@ const RESERVED: &[(&str, &str, &str)] = &[
 
 /// Licences that go with Apache-2.0 without further thought.
 const LICENCES: &[&str] = &[
-    "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "MIT", "MIT-0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib",
-    "Unicode-3.0", "0BSD", "CC0-1.0", "BSL-1.0", "Unlicense", "CDLA-Permissive-2.0", "OpenSSL",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "MIT",
+    "MIT-0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "Unicode-3.0",
+    "0BSD",
+    "CC0-1.0",
+    "BSL-1.0",
+    "Unlicense",
+    "CDLA-Permissive-2.0",
+    "OpenSSL",
 ];
 
 /// Licences that need a decision, each with the crates it was made for.
-const DECIDED: &[(&str, &[&str])] =
-    &[("LGPL-2.1", &["virt", "virt-sys"])];
+const DECIDED: &[(&str, &[&str])] = &[("LGPL-2.1", &["virt", "virt-sys"])];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
@@ -90,7 +104,10 @@ fn crates_keep_the_dependency_law() {
             assert!(allowed.contains(inner), "{package} must not use {inner}");
         }
         for (reserved, owner, reason) in RESERVED {
-            assert!(package == owner || !used.contains(reserved), "{package} must not use {reserved}: {reason}");
+            assert!(
+                package == owner || !used.contains(reserved),
+                "{package} must not use {reserved}: {reason}"
+            );
         }
     }
     let does_io = ["tokio", "reqwest", "sqlx", "nix"];

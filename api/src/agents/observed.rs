@@ -12,9 +12,8 @@ use time::OffsetDateTime;
 use super::peer::Host;
 use crate::app::App;
 use crate::http::{ApiError, FieldError, RawBody, parse_json};
-use crate::instances::store::hosts as instances;
+use crate::instances::store::{hosts as instances, placement};
 use crate::instances::{Observed, Outcome, outcome};
-use crate::nudge::{self, Topic};
 use crate::operations::store::{self as operations, End};
 
 const MAX_STEPS: usize = 100;
@@ -81,7 +80,7 @@ async fn fold(
     }
     if stored.intent.deletion_requested && observed.state == ObservedState::Absent {
         instances::delete(conn, host, report.id).await?;
-        nudge::send(conn, Topic::Placement).await?;
+        placement::retry_now(conn, now).await?;
     }
     Ok(true)
 }

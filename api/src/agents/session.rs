@@ -9,6 +9,7 @@ use super::peer::Host;
 use crate::app::App;
 use crate::hosts::{self, offered_capacity};
 use crate::http::{ApiError, ErrorCode, FieldError, RawBody, parse_json};
+use crate::instances::store::placement;
 use crate::nudge::{self, Topic};
 
 const HEARTBEAT_SECONDS: u32 = 5;
@@ -36,7 +37,7 @@ pub(super) async fn open(
     .ok_or_else(|| ApiError::because(ErrorCode::Unauthenticated, "this host has been removed"))?;
     // The long poll of an older session ends, and what waited for room may have found it.
     nudge::send(&mut tx, Topic::Host(host.0)).await?;
-    nudge::send(&mut tx, Topic::Placement).await?;
+    placement::retry_now(&mut tx, app.clock.now()).await?;
     tx.commit().await?;
     tracing::info!(host = %host.0, epoch = epoch.0, "agent session opened");
     Ok(Json(SessionOpened { host_id: host.0, epoch, heartbeat_seconds: HEARTBEAT_SECONDS }))

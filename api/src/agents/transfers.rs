@@ -1,6 +1,6 @@
 //! Bytes that the control plane asked a host for, on their way to the call that waits for them.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use protocol::agent::Epoch;
 use protocol::{HostId, InstanceId, Revision, TransferId};

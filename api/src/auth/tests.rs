@@ -1,1 +1,186 @@
-//! Through the router, on a real database.
+//! Signing in, and every way of pretending to have done so.
+
+use axum::http::Method;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use super::store;
+use crate::testing::{Answer, TestCloud, request};
+
+async fn with_token(cloud: &TestCloud, token: &str) -> Answer {
+    let bearer = format!("Bearer {token}");
+    cloud.send(request(Method::GET, "/v1/projects", &[("authorization", &bearer)], String::new())).await
+}
+
+async fn post(cloud: &TestCloud, path: &str, body: Value) -> Answer {
+    cloud.send(request(Method::POST, path, &[], body.to_string())).await
+}
+
+#[tokio::test]
+async fn wrong_credentials_all_look_the_same() {
+    let cloud = TestCloud::start().await;
+    let long = "x".repeat(100_000);
+    for (username, password) in
+        [("admin", "wrong"), ("nobody", "wrong"), ("ad\0min", "x"), ("admin", long.as_str()), ("", "")]
+    {
+        let answer =
+            post(&cloud, "/v1/auth/login", json!({"username": username, "password": password})).await;
+        let problem = answer.expect_problem(401, "invalid_credentials");
+        assert_eq!(problem.get("detail"), None, "{username:?}");
+    }
+    post(&cloud, "/v1/auth/login", cloud.credentials().clone()).await.expect(200);
+}
+
+#[tokio::test]
+async fn passwords_are_stored_as_argon2id_with_the_parameters_of_the_house() {
+    let cloud = TestCloud::start().await;
+    let hash: String = sqlx::query_scalar("SELECT password_hash FROM user_passwords")
+        .fetch_one(&cloud.app.pool)
+        .await
+        .unwrap();
+    assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+    assert!(!hash.contains(cloud.credentials()["password"].as_str().unwrap()));
+}
+
+#[tokio::test]
+async fn forged_tokens_are_refused() {
+    let cloud = TestCloud::start().await;
+    let genuine = cloud.token().await;
+    with_token(&cloud, &genuine).await.expect(200);
+    let mut parts = genuine.split('.');
+    let (header, payload, signature) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
+    let decode =
+        |part: &str| -> Value { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap() };
+    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let mut claims = decode(payload);
+    claims["exp"] = json!(4_000_000_000_i64);
+    let kid = decode(header)["kid"].as_str().unwrap().to_owned();
+    let signed = |algorithm: Algorithm, kid: &str, key: &EncodingKey| {
+        let mut header = Header::new(algorithm);
+        header.kid = Some(kid.to_owned());
+        jsonwebtoken::encode(&header, &claims, key).unwrap()
+    };
+    let public: Vec<u8> =
+        sqlx::query_scalar("SELECT public_key FROM signing_keys").fetch_one(&cloud.app.pool).await.unwrap();
+    let stranger = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let stranger = EncodingKey::from_ed_der(&stranger.serialize_der());
+    let forged = [
+        ("tampered payload", format!("{header}.{}.{signature}", encode(&claims))),
+        ("no algorithm", format!("{}.{}.", encode(&json!({"alg": "none", "kid": kid})), encode(&claims))),
+        ("public key as secret", signed(Algorithm::HS256, &kid, &EncodingKey::from_secret(&public))),
+        ("another key under our id", signed(Algorithm::EdDSA, &kid, &stranger)),
+        ("unknown key", signed(Algorithm::EdDSA, "unknown", &stranger)),
+        ("no signature", format!("{header}.{payload}.")),
+        ("garbage", "garbage".to_owned()),
+    ];
+    for (name, token) in forged {
+        let problem = with_token(&cloud, &token).await.expect_problem(401, "invalid_token");
+        assert!(problem["errors"].is_null(), "{name}");
+    }
+    let none = cloud.send(request(Method::GET, "/v1/projects", &[], String::new())).await;
+    none.expect_problem(401, "unauthenticated");
+    assert_eq!(none.headers["www-authenticate"], "Bearer");
+    let basic = [("authorization", "Basic YTpi")];
+    let basic = cloud.send(request(Method::GET, "/v1/projects", &basic, String::new())).await;
+    basic.expect_problem(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn access_ends_after_fifteen_minutes_and_with_the_session() {
+    let cloud = TestCloud::start().await;
+    let signed_in = post(&cloud, "/v1/auth/login", cloud.credentials().clone()).await.expect(200);
+    assert_eq!(signed_in["expires_in"], 900);
+    let token = signed_in["access_token"].as_str().unwrap();
+    cloud.pass(899);
+    with_token(&cloud, token).await.expect(200);
+    cloud.pass(1);
+    with_token(&cloud, token).await.expect_problem(401, "expired_token");
+
+    let again = post(&cloud, "/v1/auth/login", cloud.credentials().clone()).await.expect(200);
+    let token = again["access_token"].as_str().unwrap();
+    with_token(&cloud, token).await.expect(200);
+    let out = json!({"refresh_token": again["refresh_token"]});
+    post(&cloud, "/v1/auth/logout", out).await.expect(204);
+    with_token(&cloud, token).await.expect_problem(401, "invalid_token");
+}
+
+#[tokio::test]
+async fn a_refresh_token_works_once_and_its_reuse_ends_the_session() {
+    let cloud = TestCloud::start().await;
+    let first = post(&cloud, "/v1/auth/login", cloud.credentials().clone()).await.expect(200);
+    let body = json!({"refresh_token": first["refresh_token"]});
+    let second = post(&cloud, "/v1/auth/refresh", body.clone()).await.expect(200);
+    assert_ne!(second["refresh_token"], first["refresh_token"]);
+    with_token(&cloud, second["access_token"].as_str().unwrap()).await.expect(200);
+
+    post(&cloud, "/v1/auth/refresh", body).await.expect_problem(401, "invalid_token");
+    // Of the thief and the owner, both are out.
+    with_token(&cloud, second["access_token"].as_str().unwrap()).await.expect_problem(401, "invalid_token");
+    let body = json!({"refresh_token": second["refresh_token"]});
+    post(&cloud, "/v1/auth/refresh", body).await.expect_problem(401, "invalid_token");
+    let unknown = json!({"refresh_token": "cumulo_refresh_unknown\0"});
+    post(&cloud, "/v1/auth/refresh", unknown).await.expect_problem(401, "invalid_token");
+}
+
+#[tokio::test]
+async fn a_stranger_sees_nothing_and_cannot_tell_it_from_nothing_being_there() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let hash = cloud.app.passwords.hash("correct horse".to_owned()).await.unwrap();
+    let (id, now) = (cloud.app.clock.new_id(), cloud.app.clock.now());
+    let mut conn = cloud.app.pool.acquire().await.unwrap();
+    store::insert_user(&mut conn, id, "stranger", false, &hash, now).await.unwrap();
+    let body = json!({"username": "stranger", "password": "correct horse"});
+    let token = post(&cloud, "/v1/auth/login", body).await.expect(200)["access_token"].clone();
+    let bearer = format!("Bearer {}", token.as_str().unwrap());
+    let ask = async |method: &Method, path: &str| {
+        let mut answer =
+            cloud.send(request(method.clone(), path, &[("authorization", &bearer)], String::new())).await;
+        let mut body = answer.json();
+        body["request_id"] = Value::Null;
+        answer.body.clear();
+        (answer.status, body)
+    };
+    let mut tried = 0;
+    for (path, item) in crate::http::openapi_document().paths.paths {
+        for (method, operation) in [
+            (Method::GET, item.get),
+            (Method::POST, item.post),
+            (Method::PUT, item.put),
+            (Method::PATCH, item.patch),
+            (Method::DELETE, item.delete),
+        ] {
+            let Some(operation) = operation else { continue };
+            if operation
+                .security
+                .as_ref()
+                .is_some_and(|security| security.iter().all(|one| *one == Default::default()))
+            {
+                continue;
+            }
+            tried += 1;
+            let nobody = cloud.send(request(method.clone(), &path, &[], String::new())).await;
+            nobody.expect_problem(401, "unauthenticated");
+            let named = |project: &str| path.replace("{project}", project).replace("{image}", "image");
+            let (status, answer) = ask(&method, &named("demo")).await;
+            if path.contains("{project}") && !operation_needs_body(&operation) {
+                assert_eq!(status, 404, "{method} {path}: {answer}");
+                let random = ask(&method, &named("0190a0a0-0000-7000-8000-000000000000")).await;
+                assert_eq!((status, answer), random, "{method} {path}");
+            } else {
+                assert!(status.is_client_error(), "{method} {path}: {answer}");
+            }
+        }
+    }
+    assert!(tried >= 25, "only {tried} operations were tried");
+    let unchanged: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM projects").fetch_one(&cloud.app.pool).await.unwrap();
+    assert_eq!(unchanged, 1);
+}
+
+/// Bodies are read before rights are asked, so an empty one is refused first.
+fn operation_needs_body(operation: &utoipa::openapi::path::Operation) -> bool {
+    operation.request_body.is_some()
+}

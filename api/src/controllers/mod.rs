@@ -33,6 +33,7 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
 
 /// Removes what has served its time.
 async fn sweep(app: &App) -> Result<(), sqlx::Error> {
+    app.metrics.run_upkeep();
     images::sweep(app).await?;
     let now = app.clock.now();
     let mut conn = app.pool.acquire().await?;

@@ -22,15 +22,22 @@ impl Heartbeats {
         if heard.is_empty() {
             return Ok(());
         }
-        let (ids, times): (Vec<_>, Vec<_>) = heard.into_iter().map(|(id, at)| (id.as_uuid(), at)).unzip();
-        sqlx::query!(
+        let (ids, times): (Vec<_>, Vec<_>) = heard.iter().map(|(id, at)| (id.as_uuid(), *at)).unzip();
+        let written = sqlx::query!(
             "UPDATE hosts SET last_seen_at = GREATEST(last_seen_at, h.at)
              FROM unnest($1::uuid[], $2::timestamptz[]) AS h (id, at) WHERE hosts.id = h.id",
             &ids,
             &times
         )
         .execute(pool)
-        .await?;
-        Ok(())
+        .await;
+        if written.is_err() {
+            // Nothing is lost but a second; what has come in meanwhile is newer.
+            let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            for (host, at) in heard {
+                waiting.entry(host).or_insert(at);
+            }
+        }
+        written.map(drop)
     }
 }

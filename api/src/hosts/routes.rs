@@ -1,6 +1,6 @@
 //! Handlers of hosts.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::Sha256;
@@ -15,7 +15,7 @@ use super::store;
 use super::types::{CreateHostJoinToken, Host, HostJoinToken};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Problem, Selector};
+use crate::http::{ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Path, Problem, Selector};
 
 const DEFAULT_TTL_SECONDS: u32 = 600;
 
@@ -30,7 +30,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 #[utoipa::path(post, path = "/v1/host_join_tokens", tag = "hosts", params(MutationQuery),
     request_body = CreateHostJoinToken, responses(
         (status = 201, body = HostJoinToken),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn create_host_join_token(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
     let new: CreateHostJoinToken = call.json()?;
@@ -61,7 +60,6 @@ pub(crate) fn hash_secret(token: &JoinToken) -> Sha256 {
 /// List hosts.
 #[utoipa::path(get, path = "/v1/hosts", tag = "hosts", params(PageQuery), responses(
     (status = 200, body = Page<Host>),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn list_hosts(State(app): State<App>, call: Call) -> Result<axum::Json<Page<Host>>, ApiError> {
     let query = call.query::<PageQuery>()?.checked()?;
@@ -76,9 +74,8 @@ async fn list_hosts(State(app): State<App>, call: Call) -> Result<axum::Json<Pag
 
 /// Get a host.
 #[utoipa::path(get, path = "/v1/hosts/{host}", tag = "hosts",
-    params(("host" = String, Path, description = "Name or id")), responses(
+    responses(
         (status = 200, body = Host),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn get_host(
     State(app): State<App>,
@@ -89,5 +86,5 @@ async fn get_host(
     let selector = Selector::parse(&host).ok_or_else(ApiError::not_found)?;
     let (conn, allowed) = reading.parts();
     let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    Ok(call.answer(row.etag(), &row.into_wire(app.clock.now())))
+    call.answer(row.version(), &row.into_wire(app.clock.now()))
 }

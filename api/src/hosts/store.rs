@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::model::{HostState, Offered};
 use super::types::{Capacity, Host, NewHost};
 use crate::auth::{Allowed, actions};
-use crate::http::{ApiError, ETag, ErrorCode, Selector, violated_constraint};
+use crate::http::{ApiError, ErrorCode, Selector, Version, violated_constraint};
 
 /// A host's row.
 pub(super) struct Row {
@@ -32,11 +32,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn etag(&self) -> ETag {
-        ETag {
-            generation: self.generation,
-            observation: self.last_seen_at.map_or(0, OffsetDateTime::unix_timestamp),
-        }
+    pub(super) fn version(&self) -> Version {
+        Version(self.generation)
     }
 
     pub(super) fn into_wire(self, now: OffsetDateTime) -> Host {

@@ -47,6 +47,10 @@ pub(super) async fn read_bounded(body: Body) -> Result<Bytes, ApiError> {
 /// shape: a wrong type, an unknown or missing field, a value that its type refuses.
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = if body.is_empty() { b"{}" } else { body };
+    // serde takes an array for a struct, field by field; this API does not.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(ApiError::invalid(vec![FieldError::new("", "invalid", "a JSON object is expected")]));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = pointer(error.path());

@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use protocol::RequestId;
 use serde::de::DeserializeOwned;
@@ -13,7 +13,7 @@ use sqlx::pool::PoolConnection;
 use utoipa::IntoParams;
 
 use super::body::{parse_json, read_bounded};
-use super::etag::ETag;
+use super::etag::{ETag, Version};
 use super::mutation::Mutation;
 use super::problem::{ApiError, ErrorCode};
 use crate::app::App;
@@ -108,16 +108,18 @@ impl Call {
     }
 
     /// Answers a read: the body with its ETag, or 304 when the caller has it already.
-    pub fn answer(&self, etag: ETag, body: &impl Serialize) -> Response {
+    pub fn answer(&self, version: Version, body: &impl Serialize) -> Result<Response, ApiError> {
+        let body = serde_json::to_vec(body).map_err(ApiError::internal)?;
+        let etag = ETag::of(version, &body);
         let mut response = if etag.is_known(&self.headers) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
-            axum::Json(body).into_response()
+            ([(header::CONTENT_TYPE, "application/json")], body).into_response()
         };
-        if let Some(tag) = etag.header() {
+        if let Ok(tag) = HeaderValue::from_str(&etag.to_string()) {
             response.headers_mut().insert(header::ETAG, tag);
         }
-        response
+        Ok(response)
     }
 }
 

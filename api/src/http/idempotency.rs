@@ -16,6 +16,8 @@ use super::problem::{ApiError, ErrorCode};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// PostgreSQL's code for a lock that did not come in time.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 const MAX_KEY_CHARS: usize = 255;
 /// How long an answer is kept.
 const KEEP: Duration = Duration::hours(24);
@@ -55,9 +57,7 @@ pub(super) async fn claim(conn: &mut PgConnection, call: &Call) -> Result<Option
         key: key.to_owned(),
         request_hash: hash_request(call),
     };
-    if !lock(conn, &claim).await? {
-        return Err(ApiError::new(ErrorCode::RequestInFlight).retry_after(1));
-    }
+    lock(conn, &claim).await?;
     let stored = sqlx::query!(
         "SELECT request_hash, status, etag, body FROM idempotency_keys WHERE principal_id = $1 AND key = $2",
         claim.principal,
@@ -107,17 +107,24 @@ pub(crate) async fn forget_old(conn: &mut PgConnection, now: OffsetDateTime) -> 
     Ok(())
 }
 
-/// Held until the transaction ends, whichever way.
-async fn lock(conn: &mut PgConnection, claim: &Claim) -> Result<bool, sqlx::Error> {
+/// Held until the transaction ends, whichever way. Waits for a moment, in which a request that has just been
+/// answered lets go of it.
+async fn lock(conn: &mut PgConnection, claim: &Claim) -> Result<(), ApiError> {
     let mut hasher = Sha256::new();
     hasher.update(claim.principal.as_bytes());
     hasher.update(claim.key.as_bytes());
     let digest: [u8; 32] = hasher.finalize().into();
     let mut id = [0; 8];
     id.copy_from_slice(&digest[..8]);
-    sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "locked!""#, i64::from_be_bytes(id))
-        .fetch_one(conn)
-        .await
+    sqlx::query!("SET LOCAL lock_timeout = '300ms'").execute(&mut *conn).await?;
+    let locked =
+        sqlx::query!("SELECT pg_advisory_xact_lock($1)", i64::from_be_bytes(id)).execute(&mut *conn).await;
+    locked.map_err(|error| match error.as_database_error().and_then(|error| error.code()).as_deref() {
+        Some(LOCK_NOT_AVAILABLE) => ApiError::new(ErrorCode::RequestInFlight).retry_after(1),
+        _ => error.into(),
+    })?;
+    sqlx::query!("SET LOCAL lock_timeout = '5s'").execute(conn).await?;
+    Ok(())
 }
 
 /// Method, path with query, and body; the caller is part of the key itself.

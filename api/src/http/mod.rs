@@ -15,18 +15,23 @@ mod page;
 mod problem;
 mod request;
 pub(crate) mod router;
+mod segments;
 mod selector;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use body::RawBody;
 pub use body::parse_json;
 pub use call::{Call, MutationQuery, Reading};
 pub(crate) use call::{claims, parse_query};
-pub use etag::ETag;
+pub use etag::Version;
 pub use health::{Health, Ready};
 pub(crate) use idempotency::forget_old as forget_old_answers;
 pub use labels::{LabelSelector, Labels, validate_labels};
 pub use mutation::Mutation;
+pub(crate) use mutation::tagged;
 pub use page::{Page, PageQuery};
 pub use problem::{ApiError, ErrorCode, FieldError, Problem, violated_constraint};
 pub use router::{openapi_document, public_router};
+pub(crate) use segments::Path;
 pub use selector::Selector;

@@ -15,7 +15,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
 
 use super::call::{Call, MutationQuery};
-use super::etag::ETag;
+use super::etag::{ETag, Version};
 use super::idempotency::{self, Answer, Claim};
 use super::problem::{ApiError, ErrorCode};
 use crate::app::App;
@@ -46,7 +46,14 @@ impl<A: Action> Mutation<A> {
         }
         let mut tx = app.pool.begin().await?;
         let allowed = authorize(&mut tx, app, &call.claims, scope).await?;
-        let claim = idempotency::claim(&mut tx, call).await?;
+        let claim = match idempotency::claim(&mut tx, call).await {
+            Ok(claim) => claim,
+            Err(answer) => {
+                // Before the answer, so that whoever repeats the request at once meets no lock of ours.
+                tx.rollback().await?;
+                return Err(answer);
+            }
+        };
         Ok(Self { tx, allowed, query, now: app.clock.now(), claim, if_match: call.headers.clone() })
     }
 
@@ -60,19 +67,20 @@ impl<A: Action> Mutation<A> {
     }
 
     /// Refuses the change when the caller's `If-Match` has been overtaken.
-    pub fn check_if_match(&self, etag: ETag) -> Result<(), ApiError> {
-        etag.check_if_match(&self.if_match)
+    pub fn check_if_match(&self, version: Version) -> Result<(), ApiError> {
+        version.check_if_match(&self.if_match)
     }
 
     /// Ends the call with this answer: stored and committed, or, for a dry run, rolled back.
     pub async fn commit(
         mut self,
         status: StatusCode,
-        etag: Option<ETag>,
+        version: Option<Version>,
         body: &impl Serialize,
     ) -> Result<Response, ApiError> {
         let body = serde_json::to_vec(body).map_err(ApiError::internal)?;
-        let answer = Answer { status, etag: etag.map(|etag| etag.to_string()), body };
+        let answer =
+            Answer { status, etag: version.map(|version| ETag::of(version, &body).to_string()), body };
         if self.query.dry_run {
             self.tx.rollback().await?;
             let answer = Answer { status: StatusCode::OK, etag: None, ..answer };
@@ -84,6 +92,17 @@ impl<A: Action> Mutation<A> {
         self.tx.commit().await?;
         Ok(answer.into_response())
     }
+}
+
+/// An answer with its ETag, after the transaction.
+pub(crate) fn tagged(
+    status: StatusCode,
+    version: Version,
+    body: &impl Serialize,
+) -> Result<Response, ApiError> {
+    let body = serde_json::to_vec(body).map_err(ApiError::internal)?;
+    let etag = Some(ETag::of(version, &body).to_string());
+    Ok(Answer { status, etag, body }.into_response())
 }
 
 impl IntoResponse for Answer {

@@ -2,7 +2,7 @@
 
 mod upload;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::ImageId;
@@ -15,7 +15,7 @@ use super::types::{CreateImage, Image};
 use crate::app::App;
 use crate::auth::actions;
 use crate::http::{
-    ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Problem, Selector, validate_labels,
+    ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Path, Problem, Selector, validate_labels,
 };
 
 const MAX_DESCRIPTION_CHARS: usize = 1000;
@@ -29,10 +29,9 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 
 /// Make an image. Its content comes with `PUT …/content`.
 #[utoipa::path(post, path = "/v1/projects/{project}/images", tag = "images",
-    params(("project" = String, Path, description = "Name or id"), MutationQuery),
+    params(MutationQuery),
     request_body = CreateImage, responses(
         (status = 201, body = Image),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn create_image(
     State(app): State<App>,
@@ -47,8 +46,8 @@ async fn create_image(
     store::insert(conn, allowed, id, &new, now).await?;
     let selector = Selector::Id(id.as_uuid());
     let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    let etag = row.etag();
-    change.commit(StatusCode::CREATED, Some(etag), &row.into_wire()).await
+    let version = row.version();
+    change.commit(StatusCode::CREATED, Some(version), &row.into_wire()).await
 }
 
 fn validate(new: &CreateImage) -> Vec<FieldError> {
@@ -63,9 +62,8 @@ fn validate(new: &CreateImage) -> Vec<FieldError> {
 
 /// List the images of a project.
 #[utoipa::path(get, path = "/v1/projects/{project}/images", tag = "images",
-    params(("project" = String, Path, description = "Name or id"), PageQuery), responses(
+    params(PageQuery), responses(
         (status = 200, body = Page<Image>),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn list_images(
     State(app): State<App>,
@@ -83,10 +81,8 @@ async fn list_images(
 
 /// Get an image.
 #[utoipa::path(get, path = "/v1/projects/{project}/images/{image}", tag = "images",
-    params(("project" = String, Path, description = "Name or id"),
-           ("image" = String, Path, description = "Name or id")), responses(
+    responses(
         (status = 200, body = Image),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn get_image(
     State(app): State<App>,
@@ -97,15 +93,13 @@ async fn get_image(
     let selector = Selector::parse(&image).ok_or_else(ApiError::not_found)?;
     let (conn, allowed) = reading.parts();
     let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    Ok(call.answer(row.etag(), &row.into_wire()))
+    call.answer(row.version(), &row.into_wire())
 }
 
 /// Delete an image that no instance is made from any more.
 #[utoipa::path(delete, path = "/v1/projects/{project}/images/{image}", tag = "images",
-    params(("project" = String, Path, description = "Name or id"),
-           ("image" = String, Path, description = "Name or id"), MutationQuery), responses(
+    params(MutationQuery), responses(
         (status = 204),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn delete_image(
     State(app): State<App>,
@@ -116,7 +110,7 @@ async fn delete_image(
     let selector = Selector::parse(&image).ok_or_else(ApiError::not_found)?;
     let (conn, allowed) = change.parts();
     let row = store::lock(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    change.check_if_match(row.etag())?;
+    change.check_if_match(row.version())?;
     let (conn, allowed) = change.parts();
     store::delete(conn, allowed, &row).await?;
     change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::types::{CreateImage, Image, ImageState};
 use crate::auth::{Action, Allowed, InProject, actions};
-use crate::http::{ApiError, ETag, ErrorCode, LabelSelector, Labels, Selector, violated_constraint};
+use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::nudge::{self, Topic};
 
 /// An image's row with what is known of its bytes.
@@ -32,8 +32,8 @@ pub(crate) struct ImageRow {
 }
 
 impl ImageRow {
-    pub(super) fn etag(&self) -> ETag {
-        ETag::of_generation(self.generation)
+    pub(super) fn version(&self) -> Version {
+        Version(self.generation)
     }
 
     pub(super) fn into_wire(self) -> Image {

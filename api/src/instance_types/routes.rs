@@ -1,6 +1,6 @@
 //! Handlers of instance types.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
@@ -11,7 +11,7 @@ use super::store::{self, InstanceTypeRow};
 use super::types::{CreateInstanceType, InstanceType};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Problem, Selector};
+use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Path, Problem, Selector};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -23,7 +23,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 #[utoipa::path(post, path = "/v1/instance_types", tag = "instance_types", params(MutationQuery),
     request_body = CreateInstanceType, responses(
         (status = 201, body = InstanceType),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn create_instance_type(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
     let new: CreateInstanceType = call.json()?;
@@ -32,14 +31,13 @@ async fn create_instance_type(State(app): State<App>, call: Call) -> Result<Resp
     let (id, now) = (app.clock.new_id(), change.now);
     let (conn, allowed) = change.parts();
     let row = store::insert(conn, allowed, id, &new, now).await?;
-    let etag = row.etag();
-    change.commit(StatusCode::CREATED, Some(etag), &row.into_wire()).await
+    let version = row.version();
+    change.commit(StatusCode::CREATED, Some(version), &row.into_wire()).await
 }
 
 /// List instance types.
 #[utoipa::path(get, path = "/v1/instance_types", tag = "instance_types", params(PageQuery), responses(
     (status = 200, body = Page<InstanceType>),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn list_instance_types(
     State(app): State<App>,
@@ -56,9 +54,8 @@ async fn list_instance_types(
 
 /// Get an instance type.
 #[utoipa::path(get, path = "/v1/instance_types/{instance_type}", tag = "instance_types",
-    params(("instance_type" = String, Path, description = "Name or id")), responses(
+    responses(
         (status = 200, body = InstanceType),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn get_instance_type(
     State(app): State<App>,
@@ -69,14 +66,13 @@ async fn get_instance_type(
     let selector = Selector::parse(&instance_type).ok_or_else(ApiError::not_found)?;
     let (conn, allowed) = reading.parts();
     let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    Ok(call.answer(row.etag(), &row.into_wire()))
+    call.answer(row.version(), &row.into_wire())
 }
 
 /// Withdraw an instance type that no instance has any more.
 #[utoipa::path(delete, path = "/v1/instance_types/{instance_type}", tag = "instance_types",
-    params(("instance_type" = String, Path, description = "Name or id"), MutationQuery), responses(
+    params(MutationQuery), responses(
         (status = 204),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn delete_instance_type(
     State(app): State<App>,
@@ -87,7 +83,7 @@ async fn delete_instance_type(
     let selector = Selector::parse(&instance_type).ok_or_else(ApiError::not_found)?;
     let (conn, allowed) = change.parts();
     let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    change.check_if_match(row.etag())?;
+    change.check_if_match(row.version())?;
     let (conn, allowed) = change.parts();
     store::delete(conn, allowed, row.id).await?;
     change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::types::{CreateInstanceType, InstanceType};
 use crate::auth::{Action, Allowed, actions};
-use crate::http::{ApiError, ETag, ErrorCode, Selector, violated_constraint};
+use crate::http::{ApiError, ErrorCode, Selector, Version, violated_constraint};
 
 /// An instance type's row.
 #[derive(Debug, Clone)]
@@ -23,8 +23,8 @@ pub(crate) struct InstanceTypeRow {
 }
 
 impl InstanceTypeRow {
-    pub(super) fn etag(&self) -> ETag {
-        ETag::of_generation(self.generation)
+    pub(super) fn version(&self) -> Version {
+        Version(self.generation)
     }
 
     pub(super) fn into_wire(self) -> InstanceType {

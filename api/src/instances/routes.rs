@@ -4,7 +4,7 @@ mod create;
 mod power;
 mod serial;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use protocol::OperationId;
@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::hosts;
 use crate::http::{
-    ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Page, PageQuery, Problem, Selector,
+    ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Page, PageQuery, Path, Problem, Selector,
     validate_labels,
 };
 use crate::nudge::{self, Topic};
@@ -48,9 +48,8 @@ struct WaitQuery {
 
 /// List the instances of a project, oldest first.
 #[utoipa::path(get, path = "/v1/projects/{project}/instances", tag = "instances",
-    params(("project" = String, Path, description = "Name or id"), PageQuery), responses(
+    params(PageQuery), responses(
         (status = 200, body = Page<Instance>),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn list_instances(
     State(app): State<App>,
@@ -69,10 +68,8 @@ async fn list_instances(
 
 /// Get an instance.
 #[utoipa::path(get, path = "/v1/projects/{project}/instances/{instance}", tag = "instances",
-    params(("project" = String, Path, description = "Name or id"),
-           ("instance" = String, Path, description = "Name or id"), WaitQuery), responses(
+    params(WaitQuery), responses(
         (status = 200, body = Instance),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn get_instance(
     State(app): State<App>,
@@ -92,16 +89,14 @@ async fn get_instance(
         let mut conn = app.pool.acquire().await?;
         row = store::find(&mut conn, &allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
     }
-    Ok(call.answer(row.etag(), &row.into_wire(app.clock.now())))
+    call.answer(row.version(), &row.into_wire(app.clock.now()))
 }
 
 /// Change an instance's name or labels.
 #[utoipa::path(patch, path = "/v1/projects/{project}/instances/{instance}", tag = "instances",
-    params(("project" = String, Path, description = "Name or id"),
-           ("instance" = String, Path, description = "Name or id"), MutationQuery),
+    params(MutationQuery),
     request_body = UpdateInstance, responses(
         (status = 200, body = Instance),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn update_instance(
     State(app): State<App>,
@@ -120,10 +115,17 @@ async fn update_instance(
     let labels = patch.labels.as_ref().unwrap_or(&row.labels.0);
     let now = change.now;
     let (conn, allowed) = change.parts();
-    store::update_metadata(conn, allowed, row.id, name, labels, now).await?;
+    let revision = match row.host_id {
+        Some(host) => Some(hosts::store::bump_revision(conn, host.into()).await?.0),
+        None => None,
+    };
+    store::update_metadata(conn, allowed, row.id, name, labels, revision, now).await?;
+    if let Some(host) = row.host_id {
+        nudge::send(conn, Topic::Host(host.into())).await?;
+    }
     let row = store::find(conn, allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
-    let etag = row.etag();
-    change.commit(StatusCode::OK, Some(etag), &row.into_wire(now)).await
+    let version = row.version();
+    change.commit(StatusCode::OK, Some(version), &row.into_wire(now)).await
 }
 
 /// Locks the instance of the path and checks `If-Match`.
@@ -134,7 +136,7 @@ async fn lock<A: Action<Scope = InProject>>(
     let selector = Selector::parse(instance).ok_or_else(ApiError::not_found)?;
     let (conn, allowed) = change.parts();
     let row = store::lock(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    change.check_if_match(row.etag())?;
+    change.check_if_match(row.version())?;
     Ok(row)
 }
 
@@ -183,17 +185,17 @@ async fn accept<A: Action<Scope = InProject>>(
     let (conn, allowed) = change.parts();
     let selector = Selector::Id(row_id);
     let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    let (etag, operation) = (row.etag(), OperationId::from(row.operation_id));
+    let (version, operation) = (row.version(), OperationId::from(row.operation_id));
     let wait = if change.query.dry_run { 0 } else { change.query.wait };
     let (allowed, now) = (change.allowed.clone(), change.now);
-    let answer = change.commit(StatusCode::ACCEPTED, Some(etag), &row.into_wire(now)).await?;
+    let answer = change.commit(StatusCode::ACCEPTED, Some(version), &row.into_wire(now)).await?;
     if wait == 0 {
         return Ok(answer);
     }
     wait_for_end(app, &allowed, operation, wait).await?;
     let mut conn = app.pool.acquire().await?;
     match store::find(&mut conn, &allowed, &selector).await? {
-        Some(row) => Ok((StatusCode::OK, axum::Json(row.into_wire(app.clock.now()))).into_response()),
+        Some(row) => crate::http::tagged(StatusCode::OK, row.version(), &row.into_wire(app.clock.now())),
         None => Ok(StatusCode::NO_CONTENT.into_response()),
     }
 }

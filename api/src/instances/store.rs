@@ -1,7 +1,7 @@
 //! SQL of instances, for their owners. What hosts and controllers need is in the files below.
 
 pub(crate) mod hosts;
-pub(super) mod placement;
+pub(crate) mod placement;
 
 use protocol::agent::Power;
 use protocol::{InstanceId, OperationId, RequestId};
@@ -14,7 +14,7 @@ use super::model::{Intent, Observed, shown, stored};
 use super::types::{Instance, OperationSummary, Reference};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::hosts::UNREACHABLE_AFTER;
-use crate::http::{ApiError, ETag, ErrorCode, LabelSelector, Labels, Selector, violated_constraint};
+use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::instance_types::InstanceTypeRow;
 use crate::operations::OperationStatus;
 use crate::scheduler::Explanation;
@@ -26,7 +26,6 @@ pub(crate) struct Row {
     pub name: String,
     pub labels: Json<Labels>,
     pub generation: i64,
-    pub observation: i64,
     pub image_id: Uuid,
     pub image_name: String,
     pub instance_type_id: Uuid,
@@ -55,8 +54,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(super) fn etag(&self) -> ETag {
-        ETag { generation: self.generation, observation: self.observation }
+    pub(super) fn version(&self) -> Version {
+        Version(self.generation)
     }
 
     pub(super) fn intent(&self) -> Intent {
@@ -167,7 +166,7 @@ pub(super) async fn find<A: Action<Scope = InProject>>(
 ) -> Result<Option<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
-        r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation, i.observation,
+        r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
                   i.image_id, m.name AS image_name, i.instance_type_id, t.name AS instance_type_name,
                   i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname, i.power, i.boot,
                   i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
@@ -216,7 +215,7 @@ pub(super) async fn list(
 ) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
-        r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation, i.observation,
+        r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
                   i.image_id, m.name AS image_name, i.instance_type_id, t.name AS instance_type_name,
                   i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname, i.power, i.boot,
                   i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
@@ -246,21 +245,24 @@ pub(super) async fn list(
     .await
 }
 
-/// Name and labels: nothing that a host needs to know.
+/// Name and labels. A new generation like any other change of intent, which the host only has to acknowledge.
 pub(super) async fn update_metadata(
     conn: &mut PgConnection,
     _allowed: &Allowed<actions::UpdateInstance>,
     id: Uuid,
     name: &str,
     labels: &Labels,
+    desired_revision: Option<i64>,
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
     let updated = sqlx::query!(
-        "UPDATE instances SET name = $2, labels = $3, observation = observation + 1, updated_at = $4 WHERE id = $1",
+        "UPDATE instances SET name = $2, labels = $3, generation = generation + 1, desired_revision = $5, updated_at = $4
+         WHERE id = $1",
         id,
         name,
         Json(labels) as _,
-        now
+        now,
+        desired_revision
     )
     .execute(conn)
     .await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use protocol::OperationId;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use super::store;
 use super::types::{Operation, OperationStatus};
 use crate::app::App;
 use crate::auth::{Action, Allowed, InProject, actions};
-use crate::http::{ApiError, Call, ErrorCode, Page, PageQuery, Problem};
+use crate::http::{ApiError, Call, ErrorCode, Page, PageQuery, Path, Problem};
 use crate::nudge::Topic;
 
 const MAX_WAIT_SECONDS: u16 = 300;
@@ -52,9 +52,8 @@ struct ListQuery {
 
 /// List the operations of a project, oldest first.
 #[utoipa::path(get, path = "/v1/projects/{project}/operations", tag = "operations",
-    params(("project" = String, Path, description = "Name or id"), ListQuery), responses(
+    params(ListQuery), responses(
         (status = 200, body = Page<Operation>),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn list_operations(
     State(app): State<App>,
@@ -72,10 +71,9 @@ async fn list_operations(
 
 /// Get an operation with its trail.
 #[utoipa::path(get, path = "/v1/projects/{project}/operations/{operation}", tag = "operations",
-    params(("project" = String, Path, description = "Name or id"), ("operation" = Uuid, Path), WaitQuery),
+    params(WaitQuery),
     responses(
         (status = 200, body = Operation),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn get_operation(
     State(app): State<App>,

@@ -4,7 +4,4 @@ mod routes;
 mod store;
 mod types;
 
-#[cfg(test)]
-mod tests;
-
 pub(crate) use routes::router;

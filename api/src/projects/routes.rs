@@ -1,6 +1,6 @@
 //! Handlers of projects.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
@@ -11,7 +11,7 @@ use super::store;
 use super::types::{CreateProject, Project, UpdateProject, validate};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Problem};
+use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Path, Problem};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(create_project, list_projects)).routes(routes!(
@@ -25,7 +25,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 #[utoipa::path(post, path = "/v1/projects", tag = "projects", params(MutationQuery),
     request_body = CreateProject, responses(
         (status = 201, body = Project),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn create_project(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
     let new: CreateProject = call.json()?;
@@ -34,14 +33,13 @@ async fn create_project(State(app): State<App>, call: Call) -> Result<Response, 
     let (id, now) = (app.clock.new_id(), change.now);
     let (conn, allowed) = change.parts();
     let row = store::insert(conn, allowed, id, new, now).await?;
-    let etag = row.etag();
-    change.commit(StatusCode::CREATED, Some(etag), &row.into_wire()).await
+    let version = row.version();
+    change.commit(StatusCode::CREATED, Some(version), &row.into_wire()).await
 }
 
 /// List projects.
 #[utoipa::path(get, path = "/v1/projects", tag = "projects", params(PageQuery), responses(
     (status = 200, body = Page<Project>),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn list_projects(State(app): State<App>, call: Call) -> Result<axum::Json<Page<Project>>, ApiError> {
     let query = call.query::<PageQuery>()?.checked()?;
@@ -55,9 +53,8 @@ async fn list_projects(State(app): State<App>, call: Call) -> Result<axum::Json<
 
 /// Get a project.
 #[utoipa::path(get, path = "/v1/projects/{project}", tag = "projects",
-    params(("project" = String, Path, description = "Name or id")), responses(
+    responses(
         (status = 200, body = Project),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn get_project(
     State(app): State<App>,
@@ -67,15 +64,14 @@ async fn get_project(
     let mut reading = call.reading::<actions::GetProject>(&app, &project).await?;
     let (conn, allowed) = reading.parts();
     let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
-    Ok(call.answer(row.etag(), &row.into_wire()))
+    call.answer(row.version(), &row.into_wire())
 }
 
 /// Change a project's name, description or labels.
 #[utoipa::path(patch, path = "/v1/projects/{project}", tag = "projects",
-    params(("project" = String, Path, description = "Name or id"), MutationQuery),
+    params(MutationQuery),
     request_body = UpdateProject, responses(
         (status = 200, body = Project),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn update_project(
     State(app): State<App>,
@@ -87,7 +83,7 @@ async fn update_project(
     let now = change.now;
     let (conn, allowed) = change.parts();
     let mut row = store::lock(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
-    change.check_if_match(row.etag())?;
+    change.check_if_match(row.version())?;
     if let Some(name) = patch.name {
         row.name = name.as_str().to_owned();
     }
@@ -97,15 +93,14 @@ async fn update_project(
     row.generation += 1;
     row.updated_at = now;
     store::update(change.conn(), &row).await?;
-    let etag = row.etag();
-    change.commit(StatusCode::OK, Some(etag), &row.into_wire()).await
+    let version = row.version();
+    change.commit(StatusCode::OK, Some(version), &row.into_wire()).await
 }
 
 /// Delete a project that owns nothing any more.
 #[utoipa::path(delete, path = "/v1/projects/{project}", tag = "projects",
-    params(("project" = String, Path, description = "Name or id"), MutationQuery), responses(
+    params(MutationQuery), responses(
         (status = 204),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn delete_project(
     State(app): State<App>,
@@ -115,7 +110,7 @@ async fn delete_project(
     let mut change = call.changing::<actions::DeleteProject>(&app, &project).await?;
     let (conn, allowed) = change.parts();
     let row = store::lock(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
-    change.check_if_match(row.etag())?;
+    change.check_if_match(row.version())?;
     store::delete(change.conn(), row.id).await?;
     change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::types::{CreateProject, Project};
 use crate::auth::actions::{CreateProject as MayCreate, ListProjects};
 use crate::auth::{Action, Allowed, InProject};
-use crate::http::{ApiError, ETag, ErrorCode, LabelSelector, Labels, violated_constraint};
+use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Version, violated_constraint};
 
 /// A project's row.
 pub(super) struct Row {
@@ -23,8 +23,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn etag(&self) -> ETag {
-        ETag::of_generation(self.generation)
+    pub(super) fn version(&self) -> Version {
+        Version(self.generation)
     }
 
     pub(super) fn into_wire(self) -> Project {

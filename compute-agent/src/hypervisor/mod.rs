@@ -36,7 +36,6 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn events(&self) -> broadcast::Receiver<Event>;
 }
 
-
 /// A domain as it was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Domain {
@@ -116,5 +115,9 @@ pub enum HypervisorError {
     #[error("there is no domain for {0}")]
     NotFound(InstanceId),
     #[error("the hypervisor refused to {attempted}")]
-    Refused { attempted: &'static str, #[source] source: Box<dyn std::error::Error + Send + Sync> },
+    Refused {
+        attempted: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }

@@ -46,7 +46,11 @@ pub struct InstanceReport {
 impl InstanceReport {
     /// One line of [`ObservedBatch::digest_input`].
     fn digest_line(&self) -> String {
-        format!("{} {} {} {}\n", self.id, self.generation, self.boot, self.state.as_str())
+        let reason = match self.state {
+            ObservedState::Stopped { reason } => reason.as_str(),
+            _ => "-",
+        };
+        format!("{} {} {} {} {reason}\n", self.id, self.generation, self.boot, self.state.as_str())
     }
 }
 

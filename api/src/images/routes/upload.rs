@@ -11,7 +11,7 @@
 use std::time::Duration as Patience;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt};
@@ -26,7 +26,7 @@ use super::super::store::{self, Content, ImageRow};
 use super::super::types::Image;
 use crate::app::App;
 use crate::auth::{Allowed, Claims, actions, authorize};
-use crate::http::{ApiError, ErrorCode, Problem, Selector, claims};
+use crate::http::{ApiError, ErrorCode, Path, Problem, Selector, claims};
 
 /// The largest file.
 const MAX_FILE_BYTES: u64 = 256 << 30;
@@ -38,13 +38,10 @@ const SILENCE: Patience = Patience::from_secs(60);
 
 /// Send the file of an image, as it is.
 #[utoipa::path(put, path = "/v1/projects/{project}/images/{image}/content", tag = "images",
-    params(("project" = String, Path, description = "Name or id"),
-           ("image" = String, Path, description = "Name or id")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
         (status = 200, body = Image),
         (status = 422, body = Problem, content_type = "application/problem+json",
             description = "`checksum_mismatch`, or `image_refused` with the reason"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn upload_image(
     State(app): State<App>,

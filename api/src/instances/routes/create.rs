@@ -1,6 +1,6 @@
 //! Making an instance.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use protocol::InstanceId;
 use protocol::agent::Architecture;
@@ -11,7 +11,7 @@ use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance
 use super::accept;
 use crate::app::App;
 use crate::auth::{Allowed, actions};
-use crate::http::{ApiError, Call, FieldError, MutationQuery, Problem, Selector};
+use crate::http::{ApiError, Call, FieldError, MutationQuery, Path, Problem, Selector};
 use crate::images;
 use crate::instance_types::{self, InstanceTypeRow};
 use crate::nudge::{self, Topic};
@@ -20,10 +20,9 @@ use crate::scheduler::{Placement, Request, Size, place};
 
 /// Make an instance and start it.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances", tag = "instances",
-    params(("project" = String, Path, description = "Name or id"), MutationQuery),
+    params(MutationQuery),
     request_body = CreateInstance, responses(
         (status = 202, body = Instance, description = "Stored; a host is being found"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn create_instance(
     State(app): State<App>,

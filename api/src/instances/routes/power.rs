@@ -1,6 +1,6 @@
 //! Starting, stopping, rebooting and deleting: each stores the next intent, nothing more.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use protocol::agent::Power;
 use utoipa::ToSchema;
@@ -11,7 +11,7 @@ use super::super::types::{DEFAULT_STOP_TIMEOUT_SECONDS, Instance, StopInstance};
 use super::{accept, change_intent, lock, refuse_deleting};
 use crate::app::App;
 use crate::auth::{Action, InProject, actions};
-use crate::http::{ApiError, Call, ErrorCode, Mutation, MutationQuery, Problem};
+use crate::http::{ApiError, Call, ErrorCode, Mutation, MutationQuery, Path, Problem};
 use crate::operations;
 
 /// No fields.
@@ -21,11 +21,9 @@ pub(super) struct NoFields {}
 
 /// Start a stopped instance. Does nothing to one that runs.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/start", tag = "instances",
-    params(("project" = String, Path, description = "Name or id"),
-           ("instance" = String, Path, description = "Name or id"), MutationQuery),
+    params(MutationQuery),
     responses(
         (status = 202, body = Instance),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn start_instance(
     State(app): State<App>,
@@ -43,11 +41,9 @@ pub(super) async fn start_instance(
 
 /// Stop an instance: the power button first, the power itself after a time-out.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/stop", tag = "instances",
-    params(("project" = String, Path, description = "Name or id"),
-           ("instance" = String, Path, description = "Name or id"), MutationQuery),
+    params(MutationQuery),
     request_body = StopInstance, responses(
         (status = 202, body = Instance),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn stop_instance(
     State(app): State<App>,
@@ -66,11 +62,9 @@ pub(super) async fn stop_instance(
 
 /// Shut an instance down, like a stop, and start it again.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/reboot", tag = "instances",
-    params(("project" = String, Path, description = "Name or id"),
-           ("instance" = String, Path, description = "Name or id"), MutationQuery),
+    params(MutationQuery),
     request_body = StopInstance, responses(
         (status = 202, body = Instance),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn reboot_instance(
     State(app): State<App>,
@@ -93,12 +87,10 @@ pub(super) async fn reboot_instance(
 
 /// Delete an instance with its root disk. It is cut off at once.
 #[utoipa::path(delete, path = "/v1/projects/{project}/instances/{instance}", tag = "instances",
-    params(("project" = String, Path, description = "Name or id"),
-           ("instance" = String, Path, description = "Name or id"), MutationQuery),
+    params(MutationQuery),
     responses(
         (status = 202, body = Instance, description = "Stored; its host is removing it"),
         (status = 204, description = "Gone, if the call waited for it"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn delete_instance(
     State(app): State<App>,

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use protocol::TransferId;
@@ -17,7 +17,7 @@ use crate::agents::transfers;
 use crate::app::App;
 use crate::auth::actions;
 use crate::hosts;
-use crate::http::{ApiError, Call, ErrorCode, Problem, Selector};
+use crate::http::{ApiError, Call, ErrorCode, Path, Problem, Selector};
 use crate::nudge::{self, Topic};
 
 /// How long a host has to answer.
@@ -26,10 +26,8 @@ const CONTENT_SECURITY_POLICY: HeaderName = header::CONTENT_SECURITY_POLICY;
 
 /// Read the newest 256 KiB of the serial console's log, as the guest wrote it.
 #[utoipa::path(get, path = "/v1/projects/{project}/instances/{instance}/serial", tag = "instances",
-    params(("project" = String, Path, description = "Name or id"),
-           ("instance" = String, Path, description = "Name or id")), responses(
+    responses(
         (status = 200, body = String, content_type = "text/plain"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "`host_unreachable`"),
 ))]
 pub(super) async fn get_instance_serial(

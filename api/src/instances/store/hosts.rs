@@ -187,8 +187,7 @@ pub(crate) async fn set_observed(
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE instances SET observed_generation = $2, observed_boot = $3, observed_state = $4,
-                observed_end_reason = $5, observed_detail = $6, observed_at = $7, updated_at = $7,
-                observation = observation + 1
+                observed_end_reason = $5, observed_detail = $6, observed_at = $7, updated_at = $7
          WHERE id = $1",
         id.as_uuid(),
         observed.generation,

@@ -7,6 +7,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use crate::hosts::HostState;
+use crate::nudge::{self, Topic};
 use crate::scheduler::{Candidate, Explanation, Request, Size};
 
 /// An instance that waits for a host.
@@ -79,8 +80,7 @@ pub(crate) async fn assign(
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE instances SET host_id = $2, desired_revision = $3, placement_explanation = NULL,
-                observation = observation + 1, updated_at = $4
+        "UPDATE instances SET host_id = $2, desired_revision = $3, placement_explanation = NULL, updated_at = $4
          WHERE id = $1",
         id.as_uuid(),
         host.as_uuid(),
@@ -92,6 +92,17 @@ pub(crate) async fn assign(
     Ok(())
 }
 
+/// Room may have appeared: whoever waits for it is due at once.
+pub(crate) async fn retry_now(conn: &mut PgConnection, now: OffsetDateTime) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE instances SET placement_due_at = $1 WHERE host_id IS NULL AND placement_due_at > $1",
+        now
+    )
+    .execute(&mut *conn)
+    .await?;
+    nudge::send(conn, Topic::Placement).await
+}
+
 /// Keeps the reason why no host takes it, and when to look again.
 pub(crate) async fn postpone(
     conn: &mut PgConnection,
@@ -100,8 +111,7 @@ pub(crate) async fn postpone(
     due_at: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE instances SET placement_due_at = $3, placement_explanation = $2,
-                observation = observation + (placement_explanation IS DISTINCT FROM $2)::int
+        "UPDATE instances SET placement_due_at = $3, placement_explanation = $2
          WHERE id = $1",
         id.as_uuid(),
         Json(explanation) as _,

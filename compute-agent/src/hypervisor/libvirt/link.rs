@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
 
 use super::lifecycle::Reader;
@@ -26,19 +27,29 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Also bounds how long after libvirtd's return the agent notices.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// How often the connection is asked, without a word to libvirtd, whether it is still alive.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug)]
 pub(super) struct Link {
     state: watch::Receiver<State>,
-    calls: Arc<Semaphore>,
     supervisor: AbortHandle,
 }
 
 #[derive(Debug, Clone)]
 enum State {
     Down { why: String },
-    Up(Arc<Session>),
+    Up(Connection),
+}
+
+#[derive(Debug, Clone)]
+struct Connection {
+    session: Arc<Session>,
+    /// One set per session: calls that hang in a dead one do not hold up those of the next.
+    turns: Arc<Semaphore>,
+    lost: CancellationToken,
 }
 
 impl Link {
@@ -46,32 +57,29 @@ impl Link {
     pub(super) fn start(uri: String, events: broadcast::Sender<Event>) -> Self {
         let (publish, state) = watch::channel(State::Down { why: "not connected yet".to_owned() });
         let supervisor = tokio::spawn(supervise(uri, publish, events)).abort_handle();
-        Self { state, calls: Arc::new(Semaphore::new(CALLS_AT_ONCE)), supervisor }
+        Self { state, supervisor }
     }
 
-    /// Runs `call` where it may block, for at most `limit`, the wait for its turn included. A call that
-    /// outlives its limit keeps its turn until libvirt lets go of it, so hung calls do not pile up.
+    /// Runs `call` where it may block, for at most `limit`, the wait for its turn included, and no longer
+    /// than the connection lives. A call that is given up keeps its turn until libvirt lets go of it, so
+    /// hung calls do not pile up.
     pub(super) async fn call<T, F>(&self, limit: Duration, call: F) -> Result<T, HypervisorError>
     where
         T: Send + 'static,
         F: FnOnce(&Connect) -> Result<T, HypervisorError> + Send + 'static,
     {
-        let session = self.session()?;
-        let deadline = Instant::now() + limit;
-        let turn = timeout_at(deadline, Arc::clone(&self.calls).acquire_owned()).await;
-        let turn = turn.map_err(|_| timed_out(limit))?.map_err(unreachable)?;
-        let call = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            let result = call(session.connect());
-            result.map_err(|error| blame_connection(error, session.connect()))
-        });
-        timeout_at(deadline, call).await.map_err(|_| timed_out(limit))?.map_err(unreachable)?
+        let connection = self.connection()?;
+        let lost = connection.lost.clone();
+        tokio::select! {
+            result = timeout(limit, connection.run(call)) => result.map_err(|_| timed_out(limit))?,
+            () = lost.cancelled() => Err(not_connected("the connection was lost meanwhile")),
+        }
     }
 
-    fn session(&self) -> Result<Arc<Session>, HypervisorError> {
+    fn connection(&self) -> Result<Connection, HypervisorError> {
         match &*self.state.borrow() {
-            State::Up(session) => Ok(Arc::clone(session)),
-            State::Down { why } => Err(unreachable(io::Error::new(io::ErrorKind::NotConnected, why.clone()))),
+            State::Up(connection) => Ok(connection.clone()),
+            State::Down { why } => Err(not_connected(why)),
         }
     }
 }
@@ -80,6 +88,32 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.supervisor.abort();
     }
+}
+
+impl Connection {
+    fn new(session: Session) -> Self {
+        let turns = Arc::new(Semaphore::new(CALLS_AT_ONCE));
+        Self { session: Arc::new(session), turns, lost: CancellationToken::new() }
+    }
+
+    async fn run<T, F>(self, call: F) -> Result<T, HypervisorError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connect) -> Result<T, HypervisorError> + Send + 'static,
+    {
+        let Self { session, turns, .. } = self;
+        let turn = turns.acquire_owned().await.map_err(unreachable)?;
+        let call = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let result = call(session.connect());
+            result.map_err(|error| blame_connection(error, session.connect()))
+        });
+        call.await.map_err(unreachable)?
+    }
+}
+
+fn not_connected(why: &str) -> HypervisorError {
+    unreachable(io::Error::new(io::ErrorKind::NotConnected, why))
 }
 
 fn unreachable(error: impl Into<BoxError>) -> HypervisorError {
@@ -108,12 +142,14 @@ async fn supervise(uri: String, publish: watch::Sender<State>, events: broadcast
             Ok((session, signals)) => {
                 pause.reset();
                 tracing::info!(uri, "connected to libvirt");
-                publish.send_replace(State::Up(Arc::new(session)));
+                let connection = Connection::new(session);
+                publish.send_replace(State::Up(connection.clone()));
                 // Without a receiver an event is nobody's loss: here and below.
                 let _ = events.send(Event::Connected);
-                let why = pass_on(signals, &events).await.to_owned();
+                let why = pass_on(&connection.session, signals, &events).await.to_owned();
                 tracing::warn!(why, "the connection to libvirt is lost");
                 publish.send_replace(State::Down { why });
+                connection.lost.cancel();
                 let _ = events.send(Event::Disconnected);
             }
             Err(why) => {
@@ -126,19 +162,31 @@ async fn supervise(uri: String, publish: watch::Sender<State>, events: broadcast
 }
 
 /// Passes events on until the connection is dead; returns why it is.
-async fn pass_on(mut signals: UnboundedReceiver<Signal>, events: &broadcast::Sender<Event>) -> &'static str {
+async fn pass_on(
+    session: &Session,
+    mut signals: UnboundedReceiver<Signal>,
+    events: &broadcast::Sender<Event>,
+) -> &'static str {
     let mut reader = Reader::default();
-    while let Some(signal) = signals.recv().await {
-        match signal {
-            Signal::Closed { reason } => return reason,
-            Signal::Lifecycle { name, uuid, event, detail } => {
-                if let Some(id) = xml::instance_of(&name, uuid) {
-                    let _ = events.send(reader.read(id, event, detail));
+    let mut look = tokio::time::interval(LOOK_AFTER);
+    loop {
+        tokio::select! {
+            signal = signals.recv() => match signal {
+                Some(Signal::Lifecycle { name, uuid, event, detail }) => {
+                    if let Some(id) = xml::instance_of(&name, uuid) {
+                        let _ = events.send(reader.read(id, event, detail));
+                    }
                 }
-            }
+                Some(Signal::Closed { reason }) => return reason,
+                None => return "libvirt signals no more",
+            },
+            // When keep-alive gives up while a call waits, libvirt marks the connection dead but does not
+            // call back (seen with 11.3).
+            _ = look.tick() => if !session.connect().is_alive().unwrap_or(false) {
+                return "libvirtd does not answer";
+            },
         }
     }
-    "libvirt signals no more"
 }
 
 /// On a thread of its own: a libvirtd that accepts and then hangs holds this thread for as long as it

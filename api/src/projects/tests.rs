@@ -1,1 +1,0 @@
-//! Through the router, on a real database.

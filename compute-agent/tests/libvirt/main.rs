@@ -1,0 +1,222 @@
+//! The libvirt hypervisor against a real libvirtd and real guests.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
+mod guest;
+mod host;
+mod reaper;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use camino::Utf8Path;
+use compute_agent::hypervisor::libvirt::{Libvirt, Options};
+use compute_agent::hypervisor::{
+    DiskChain, Domain, DomainSpec, DomainState, EndCause, Event, Hypervisor as _, HypervisorError,
+};
+use host::{Host, ownership, wait_until};
+use nix::sys::signal::{Signal, kill};
+use protocol::agent::{Acceleration, Architecture};
+use protocol::{Generation, InstanceId, MemoryMib};
+use tokio::sync::broadcast::Receiver;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+const HELLO: &str = "hello from the guest\r\n";
+/// What the slowest step may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Lab {
+    host: Host,
+    libvirt: Libvirt,
+    events: Receiver<Event>,
+}
+
+impl Lab {
+    async fn start() -> Self {
+        let host = Host::start();
+        let libvirt = Libvirt::start(Options { uri: host.uri(), pool: host.root().to_owned() });
+        let mut events = libvirt.events();
+        expect(&mut events, &Event::Connected).await;
+        Self { host, libvirt, events }
+    }
+
+    fn spec(&self, base: &Utf8Path) -> DomainSpec {
+        let id = InstanceId::from_uuid(Uuid::now_v7());
+        DomainSpec {
+            id,
+            generation: Generation(4),
+            boot: 2,
+            hostname: "guest".parse().unwrap(),
+            architecture: Architecture::X86_64,
+            vcpus: 1,
+            memory_mib: MemoryMib(64),
+            root_disk: DiskChain { overlay: self.host.make_disk(base, id), base: base.to_owned() },
+            seed: self.host.make_seed(id),
+            serial_log: self.host.root().join(format!("{id}.log")),
+            request_id: None,
+        }
+    }
+
+    /// Starts a domain and waits until its guest has printed.
+    async fn create(&self, spec: &DomainSpec) {
+        let started = Instant::now();
+        self.libvirt.create(spec).await.unwrap();
+        let created = started.elapsed();
+        wait_until("the guest prints", || says_hello(spec));
+        println!("created in {created:?}, printed after {:?}", started.elapsed());
+    }
+
+    async fn ended(&mut self, id: InstanceId, why: EndCause, since: Instant) {
+        expect(&mut self.events, &Event::Ended { id, why }).await;
+        println!("{why:?} seen after {:?}", since.elapsed());
+        assert!(self.libvirt.domains().await.unwrap().iter().all(|domain| domain.id != id));
+    }
+}
+
+fn says_hello(spec: &DomainSpec) -> bool {
+    fs::read_to_string(&spec.serial_log).is_ok_and(|text| text.contains(HELLO))
+}
+
+/// Waits for an event; mere changes are passed over.
+async fn expect(events: &mut Receiver<Event>, expected: &Event) {
+    let next = async {
+        loop {
+            match events.recv().await.unwrap() {
+                Event::Changed { .. } => {}
+                event => break event,
+            }
+        }
+    };
+    assert_eq!(&timeout(PATIENCE, next).await.expect("an event"), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_domain_lives_and_ends_in_every_way() {
+    let mut lab = Lab::start().await;
+    let base = lab.host.make_base("base.qcow2", &guest::obedient(HELLO));
+    let base_ownership = ownership(&base);
+    let (spec, other) = (lab.spec(&base), lab.spec(&base));
+    let id = spec.id;
+
+    // Two at once on one base.
+    tokio::join!(lab.create(&spec), lab.create(&other));
+    let seen = Domain { id, generation: Generation(4), boot: 2, state: DomainState::Running };
+    let mut domains = lab.libvirt.domains().await.unwrap();
+    domains.sort_by_key(|domain| domain.id);
+    assert_eq!(domains, [seen.clone(), Domain { id: other.id, ..seen }]);
+    assert_eq!(ownership(&base), base_ownership, "the shared base stays ours");
+    assert!(matches!(lab.libvirt.create(&spec).await, Err(HypervisorError::Exists(exists)) if exists == id));
+
+    let pressed = Instant::now();
+    lab.libvirt.press_power_button(id).await.unwrap();
+    lab.ended(id, EndCause::GuestShutdown, pressed).await;
+    assert!(matches!(lab.libvirt.destroy(id).await, Err(HypervisorError::NotFound(gone)) if gone == id));
+    let button = lab.libvirt.press_power_button(id).await;
+    assert!(matches!(button, Err(HypervisorError::NotFound(gone)) if gone == id));
+
+    // The next boot of the same instance, with the same disk, appends to the log.
+    lab.create(&DomainSpec { boot: 3, ..spec.clone() }).await;
+    wait_until("both boots are in the log", || {
+        fs::read_to_string(&spec.serial_log).unwrap().matches(HELLO).count() == 2
+    });
+    let destroyed = Instant::now();
+    lab.libvirt.destroy(id).await.unwrap();
+    lab.ended(id, EndCause::Destroyed, destroyed).await;
+
+    let killed = Instant::now();
+    kill(lab.host.qemu(other.id), Signal::SIGKILL).unwrap();
+    lab.ended(other.id, EndCause::Crashed, killed).await;
+
+    // What a shutdown of the host does to QEMU is not the guest's doing.
+    lab.create(&other).await;
+    let terminated = Instant::now();
+    kill(lab.host.qemu(other.id), Signal::SIGTERM).unwrap();
+    lab.ended(other.id, EndCause::Destroyed, terminated).await;
+
+    assert_eq!(ownership(&base), base_ownership);
+    assert_eq!(
+        ownership(&spec.root_disk.overlay),
+        "0:0 600",
+        "an instance's disk is ours again after its run"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_powers_itself_off_is_told() {
+    let mut lab = Lab::start().await;
+    let spec = lab.spec(&lab.host.make_base("base.qcow2", &guest::brief(HELLO)));
+    let started = Instant::now();
+    lab.libvirt.create(&spec).await.unwrap();
+    lab.ended(spec.id, EndCause::GuestShutdown, started).await;
+    assert!(says_hello(&spec));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn libvirtd_dies_and_domains_live_on() {
+    let mut lab = Lab::start().await;
+    let spec = lab.spec(&lab.host.make_base("base.qcow2", &guest::obedient(HELLO)));
+    lab.create(&spec).await;
+    let before = (lab.libvirt.domains().await.unwrap(), lab.host.qemu(spec.id));
+
+    let killed = Instant::now();
+    lab.host.kill_libvirtd();
+    expect(&mut lab.events, &Event::Disconnected).await;
+    println!("disconnected after {:?}", killed.elapsed());
+    let asked = Instant::now();
+    assert!(matches!(lab.libvirt.domains().await, Err(HypervisorError::Unreachable(_))));
+    assert!(matches!(lab.libvirt.destroy(spec.id).await, Err(HypervisorError::Unreachable(_))));
+    assert!(asked.elapsed() < Duration::from_secs(1), "answered at once, not after a wait");
+
+    let started = Instant::now();
+    lab.host.start_libvirtd();
+    expect(&mut lab.events, &Event::Connected).await;
+    println!("connected again after {:?}", started.elapsed());
+    assert_eq!((lab.libvirt.domains().await.unwrap(), lab.host.qemu(spec.id)), before);
+    assert!(kill(before.1, None).is_ok(), "the same process lives");
+
+    let pressed = Instant::now();
+    lab.libvirt.press_power_button(spec.id).await.unwrap();
+    lab.ended(spec.id, EndCause::GuestShutdown, pressed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_libvirtd_that_hangs_is_given_up_and_found_again() {
+    let mut lab = Lab::start().await;
+    let hung = Instant::now();
+    lab.host.signal_libvirtd(Signal::SIGSTOP);
+    let calls = (0..8).map(|_| lab.libvirt.domains());
+    for answer in futures_util::future::join_all(calls).await {
+        assert!(matches!(answer, Err(HypervisorError::Unreachable(_))), "{answer:?}");
+    }
+    expect(&mut lab.events, &Event::Disconnected).await;
+    println!("given up after {:?}", hung.elapsed());
+    let continued = Instant::now();
+    lab.host.signal_libvirtd(Signal::SIGCONT);
+    expect(&mut lab.events, &Event::Connected).await;
+    println!("connected again after {:?}", continued.elapsed());
+    assert_eq!(lab.libvirt.domains().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_inventory_is_this_machine() {
+    let lab = Lab::start().await;
+    let inventory = lab.libvirt.inventory().await.unwrap();
+    println!("{inventory:#?}");
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap().matches("processor\t:").count();
+    assert_eq!(inventory.cpus as usize, cpus);
+    assert!(inventory.memory_mib > MemoryMib(0));
+    assert!(inventory.hypervisor.starts_with("QEMU "), "{}", inventory.hypervisor);
+    assert_eq!(inventory.architectures, [Architecture::X86_64]);
+    assert_ne!(inventory.acceleration, Acceleration::Simulated);
+}
+
+#[tokio::test]
+async fn without_libvirtd_every_call_is_unreachable_at_once() {
+    let uri = "qemu:///system?socket=/no/such/socket".to_owned();
+    let libvirt = Libvirt::start(Options { uri, pool: "/".into() });
+    assert!(matches!(libvirt.inventory().await, Err(HypervisorError::Unreachable(_))));
+    assert!(matches!(libvirt.domains().await, Err(HypervisorError::Unreachable(_))));
+    let id = InstanceId::from_uuid(Uuid::now_v7());
+    assert!(matches!(libvirt.press_power_button(id).await, Err(HypervisorError::Unreachable(_))));
+}
