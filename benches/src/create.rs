@@ -1,0 +1,72 @@
+//! B1: from POST to a running domain, beside the same by hand.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::compare::{Series, report};
+use crate::site::Site;
+
+const INSTANCES: &str = "/v1/projects/demo/instances";
+
+/// Alternates between the two; every machine that is made is removed before the next.
+pub(crate) async fn run(site: &Site, rounds: usize) -> Result<()> {
+    let mut ours = Series::new("POST .../instances to running");
+    let mut peer = Series::new("qemu-img create + virsh create of the same XML");
+    for round in 0..rounds {
+        let body = json!({"name": format!("bench-{round}"), "image": "cumulo-test", "instance_type": "tiny"});
+        let started = Instant::now();
+        let made: Value = site.cloud.post(&format!("{INSTANCES}?wait=60"), body).await?.success()?;
+        ours.values.push(started.elapsed().as_secs_f64() * 1e3);
+        ensure!(made["state"] == "running", "the instance does not run: {made}");
+        let id = made["id"].as_str().context("an id")?;
+        let xml = virsh(&["dumpxml", "--inactive", &format!("cumulo-{id}")])?;
+        site.cloud.delete(&format!("{INSTANCES}/{id}?wait=60")).await?.success()?;
+        peer.values.push(by_hand(site, id, &xml)?);
+    }
+    report("b1", "ms", &ours, &peer)
+}
+
+/// The time of the bare commands, with disk and seed of the peer's own.
+fn by_hand(site: &Site, id: &str, xml: &str) -> Result<f64> {
+    let folder = tempfile::Builder::new().prefix("cumulo-bench-").tempdir_in("/var/tmp")?;
+    let path = folder.path().to_str().context("a path of text")?.to_owned();
+    run_command("chmod", &["711", &path])?;
+    let base = xml
+        .split('\'')
+        .find(|text| text.contains("/images/") && text.ends_with(".qcow2"))
+        .context("the XML names the cached image")?;
+    std::fs::write(format!("{path}/seed.img"), vec![0; 2 << 20])?;
+    let own = uuid::Uuid::new_v4().to_string();
+    let xml = xml
+        .replace(&format!("{}/agent/pool/instances/{id}", site.state), &path)
+        .replace(id, &own)
+        .replace("cumulo-", "bench-")
+        .replace(&path.replace("cumulo-", "bench-"), &path)
+        .replace("https://cumulo.dev/xmlns/instance/1", "https://cumulo.dev/xmlns/bench/1");
+    let file = format!("{path}/domain.xml");
+    std::fs::write(&file, xml)?;
+    let backing = format!("extended_l2=on,cluster_size=128k,backing_file={base},backing_fmt=qcow2");
+    let disk = format!("{path}/root.qcow2");
+
+    let started = Instant::now();
+    run_command("qemu-img", &["create", "-q", "-f", "qcow2", "-o", &backing, &disk, "1G"])?;
+    virsh(&["create", &file])?;
+    let elapsed = started.elapsed().as_secs_f64() * 1e3;
+    virsh(&["destroy", &format!("bench-{own}")])?;
+    Ok(elapsed)
+}
+
+fn virsh(arguments: &[&str]) -> Result<String> {
+    let mut all = vec!["--quiet", "--connect", "qemu:///system"];
+    all.extend_from_slice(arguments);
+    run_command("virsh", &all)
+}
+
+pub(crate) fn run_command(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
+    ensure!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}

@@ -1,0 +1,23 @@
+//! The running cloud.
+
+use anyhow::{Context, Result};
+use lab::Cloud;
+
+/// Where `make up` keeps it.
+pub(crate) struct Site {
+    pub state: String,
+    pub cloud: Cloud,
+}
+
+impl Site {
+    pub(crate) async fn find() -> Result<Self> {
+        let state = std::env::var("CUMULO_STATE_DIR").unwrap_or_else(|_| "/var/lib/cumulo".to_owned());
+        let listen = std::env::var("CUMULO_LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
+        let credentials = std::fs::read(format!("{state}/credentials.json"))
+            .context("there is no cloud on this machine; run `make up` first")?;
+        let cloud = Cloud::login(&format!("http://{listen}"), serde_json::from_slice(&credentials)?)
+            .await
+            .context("the cloud does not answer; run `make up` first")?;
+        Ok(Self { state, cloud })
+    }
+}
