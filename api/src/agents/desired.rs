@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::peer::Host;
 use crate::app::App;
-use crate::http::{ApiError, parse_query};
+use crate::http::{ApiError, Path, parse_query};
 use crate::images;
 use crate::instances::store::hosts::desired_after;
 use crate::nudge::Topic;

@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::peer::Host;
 use crate::app::App;
-use crate::http::{ApiError, ErrorCode, RawBody, parse_query};
+use crate::http::{ApiError, ErrorCode, Path, RawBody, parse_query};
 use crate::nudge::{self, Topic};
 
 /// After this, nobody waits any more.

@@ -17,7 +17,7 @@ use super::store;
 use super::tokens::ACCESS_LIFETIME;
 use super::types::{LoginRequest, RefreshRequest, TokenResponse};
 use crate::app::App;
-use crate::http::{ApiError, ErrorCode, Problem, RawBody, parse_json};
+use crate::http::{ApiError, ErrorCode, RawBody, parse_json};
 
 /// A session ends this long after its sign-in, refreshed or not.
 const SESSION_LIFETIME: Duration = Duration::days(14);
@@ -29,7 +29,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 /// Signs in with user name and password.
 #[utoipa::path(post, path = "/v1/auth/login", tag = "auth", security(()), request_body = LoginRequest, responses(
     (status = 200, body = TokenResponse),
-    (status = 401, body = Problem, description = "`invalid_credentials`, whichever of the two is wrong"),
+    (status = 401, description = "`invalid_credentials`, whichever of the two is wrong"),
 ))]
 async fn login(State(app): State<App>, RawBody(body): RawBody) -> Result<Response, ApiError> {
     let request: LoginRequest = parse_json(&body)?;
@@ -56,7 +56,7 @@ async fn login(State(app): State<App>, RawBody(body): RawBody) -> Result<Respons
 /// one of its two users is a thief.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", security(()), request_body = RefreshRequest, responses(
     (status = 200, body = TokenResponse),
-    (status = 401, body = Problem, description = "`invalid_token`"),
+    (status = 401, description = "`invalid_token`"),
 ))]
 async fn refresh(State(app): State<App>, RawBody(body): RawBody) -> Result<Response, ApiError> {
     let request: RefreshRequest = parse_json(&body)?;

@@ -15,7 +15,7 @@ use super::store;
 use super::types::{CreateHostJoinToken, Host, HostJoinToken};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Path, Problem, Selector};
+use crate::http::{ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Path, Selector};
 
 const DEFAULT_TTL_SECONDS: u32 = 600;
 
@@ -73,9 +73,8 @@ async fn list_hosts(State(app): State<App>, call: Call) -> Result<axum::Json<Pag
 }
 
 /// Get a host.
-#[utoipa::path(get, path = "/v1/hosts/{host}", tag = "hosts",
-    responses(
-        (status = 200, body = Host),
+#[utoipa::path(get, path = "/v1/hosts/{host}", tag = "hosts", responses(
+    (status = 200, body = Host),
 ))]
 async fn get_host(
     State(app): State<App>,

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::problem::{ApiError, ErrorCode, Problem};
+use super::problem::{ApiError, ErrorCode};
 use crate::app::App;
 
 #[derive(Serialize, ToSchema)]
@@ -42,7 +42,7 @@ async fn get_health() -> axum::Json<Health> {
 /// Whether it can do its work: the database answers.
 #[utoipa::path(get, path = "/readyz", tag = "service", security(()), responses(
     (status = 200, body = Ready),
-    (status = 503, body = Problem, description = "`database_unavailable`"),
+    (status = 503, description = "`database_unavailable`"),
 ))]
 async fn get_readiness(State(app): State<App>) -> Result<axum::Json<Ready>, ApiError> {
     let asked = async { sqlx::query_scalar!("SELECT 1 AS one").fetch_one(&app.pool).await };

@@ -1,4 +1,4 @@
-//! All routes, their OpenAPI document, and the layers around them.
+//! All routes and the layers around them.
 
 use axum::Router;
 use axum::middleware;
@@ -6,11 +6,10 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
-use utoipa::openapi::OpenApi as Document;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use super::openapi::openapi_document;
 use super::problem::{ApiError, Problem};
 use super::request;
 use crate::app::App;
@@ -41,7 +40,7 @@ use crate::{auth, hosts, images, instance_types, instances, operations, projects
 struct Root;
 
 /// Every route of the public API.
-fn routes() -> OpenApiRouter<App> {
+pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Root::openapi())
         .merge(auth::routes::router())
         .merge(projects::router())
@@ -51,18 +50,6 @@ fn routes() -> OpenApiRouter<App> {
         .merge(operations::router())
         .merge(hosts::router())
         .merge(super::health::router())
-}
-
-/// The OpenAPI 3.1 document, as it is checked in under `openapi/`.
-pub fn openapi_document() -> Document {
-    let mut document = routes().into_openapi();
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
-    document
-        .components
-        .get_or_insert_default()
-        .security_schemes
-        .insert("bearer".to_owned(), SecurityScheme::Http(bearer).into());
-    document
 }
 
 /// The public API with everything around it.

@@ -15,7 +15,7 @@ use super::types::{CreateImage, Image};
 use crate::app::App;
 use crate::auth::actions;
 use crate::http::{
-    ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Path, Problem, Selector, validate_labels,
+    ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Path, Selector, validate_labels,
 };
 
 const MAX_DESCRIPTION_CHARS: usize = 1000;
@@ -61,9 +61,8 @@ fn validate(new: &CreateImage) -> Vec<FieldError> {
 }
 
 /// List the images of a project.
-#[utoipa::path(get, path = "/v1/projects/{project}/images", tag = "images",
-    params(PageQuery), responses(
-        (status = 200, body = Page<Image>),
+#[utoipa::path(get, path = "/v1/projects/{project}/images", tag = "images", params(PageQuery), responses(
+    (status = 200, body = Page<Image>),
 ))]
 async fn list_images(
     State(app): State<App>,
@@ -80,9 +79,8 @@ async fn list_images(
 }
 
 /// Get an image.
-#[utoipa::path(get, path = "/v1/projects/{project}/images/{image}", tag = "images",
-    responses(
-        (status = 200, body = Image),
+#[utoipa::path(get, path = "/v1/projects/{project}/images/{image}", tag = "images", responses(
+    (status = 200, body = Image),
 ))]
 async fn get_image(
     State(app): State<App>,
@@ -97,9 +95,8 @@ async fn get_image(
 }
 
 /// Delete an image that no instance is made from any more.
-#[utoipa::path(delete, path = "/v1/projects/{project}/images/{image}", tag = "images",
-    params(MutationQuery), responses(
-        (status = 204),
+#[utoipa::path(delete, path = "/v1/projects/{project}/images/{image}", tag = "images", params(MutationQuery), responses(
+    (status = 204),
 ))]
 async fn delete_image(
     State(app): State<App>,

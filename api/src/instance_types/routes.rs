@@ -11,7 +11,7 @@ use super::store::{self, InstanceTypeRow};
 use super::types::{CreateInstanceType, InstanceType};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Path, Problem, Selector};
+use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Path, Selector};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -53,9 +53,8 @@ async fn list_instance_types(
 }
 
 /// Get an instance type.
-#[utoipa::path(get, path = "/v1/instance_types/{instance_type}", tag = "instance_types",
-    responses(
-        (status = 200, body = InstanceType),
+#[utoipa::path(get, path = "/v1/instance_types/{instance_type}", tag = "instance_types", responses(
+    (status = 200, body = InstanceType),
 ))]
 async fn get_instance_type(
     State(app): State<App>,
@@ -70,9 +69,8 @@ async fn get_instance_type(
 }
 
 /// Withdraw an instance type that no instance has any more.
-#[utoipa::path(delete, path = "/v1/instance_types/{instance_type}", tag = "instance_types",
-    params(MutationQuery), responses(
-        (status = 204),
+#[utoipa::path(delete, path = "/v1/instance_types/{instance_type}", tag = "instance_types", params(MutationQuery), responses(
+    (status = 204),
 ))]
 async fn delete_instance_type(
     State(app): State<App>,

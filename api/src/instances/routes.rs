@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::hosts;
 use crate::http::{
-    ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Page, PageQuery, Path, Problem, Selector,
+    ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Page, PageQuery, Path, Selector,
     validate_labels,
 };
 use crate::nudge::{self, Topic};
@@ -47,9 +47,8 @@ struct WaitQuery {
 }
 
 /// List the instances of a project, oldest first.
-#[utoipa::path(get, path = "/v1/projects/{project}/instances", tag = "instances",
-    params(PageQuery), responses(
-        (status = 200, body = Page<Instance>),
+#[utoipa::path(get, path = "/v1/projects/{project}/instances", tag = "instances", params(PageQuery), responses(
+    (status = 200, body = Page<Instance>),
 ))]
 async fn list_instances(
     State(app): State<App>,
@@ -67,9 +66,8 @@ async fn list_instances(
 }
 
 /// Get an instance.
-#[utoipa::path(get, path = "/v1/projects/{project}/instances/{instance}", tag = "instances",
-    params(WaitQuery), responses(
-        (status = 200, body = Instance),
+#[utoipa::path(get, path = "/v1/projects/{project}/instances/{instance}", tag = "instances", params(WaitQuery), responses(
+    (status = 200, body = Instance),
 ))]
 async fn get_instance(
     State(app): State<App>,

@@ -16,7 +16,7 @@ use super::store;
 use super::types::{Operation, OperationStatus};
 use crate::app::App;
 use crate::auth::{Action, Allowed, InProject, actions};
-use crate::http::{ApiError, Call, ErrorCode, Page, PageQuery, Path, Problem};
+use crate::http::{ApiError, Call, ErrorCode, Page, PageQuery, Path};
 use crate::nudge::Topic;
 
 const MAX_WAIT_SECONDS: u16 = 300;
@@ -51,9 +51,8 @@ struct ListQuery {
 }
 
 /// List the operations of a project, oldest first.
-#[utoipa::path(get, path = "/v1/projects/{project}/operations", tag = "operations",
-    params(ListQuery), responses(
-        (status = 200, body = Page<Operation>),
+#[utoipa::path(get, path = "/v1/projects/{project}/operations", tag = "operations", params(ListQuery), responses(
+    (status = 200, body = Page<Operation>),
 ))]
 async fn list_operations(
     State(app): State<App>,

@@ -11,7 +11,7 @@ use super::store;
 use super::types::{CreateProject, Project, UpdateProject, validate};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Path, Problem};
+use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Path};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(create_project, list_projects)).routes(routes!(
@@ -52,9 +52,8 @@ async fn list_projects(State(app): State<App>, call: Call) -> Result<axum::Json<
 }
 
 /// Get a project.
-#[utoipa::path(get, path = "/v1/projects/{project}", tag = "projects",
-    responses(
-        (status = 200, body = Project),
+#[utoipa::path(get, path = "/v1/projects/{project}", tag = "projects", responses(
+    (status = 200, body = Project),
 ))]
 async fn get_project(
     State(app): State<App>,
@@ -98,9 +97,8 @@ async fn update_project(
 }
 
 /// Delete a project that owns nothing any more.
-#[utoipa::path(delete, path = "/v1/projects/{project}", tag = "projects",
-    params(MutationQuery), responses(
-        (status = 204),
+#[utoipa::path(delete, path = "/v1/projects/{project}", tag = "projects", params(MutationQuery), responses(
+    (status = 204),
 ))]
 async fn delete_project(
     State(app): State<App>,

@@ -26,7 +26,7 @@ use super::super::store::{self, Content, ImageRow};
 use super::super::types::Image;
 use crate::app::App;
 use crate::auth::{Allowed, Claims, actions, authorize};
-use crate::http::{ApiError, ErrorCode, Path, Problem, Selector, claims};
+use crate::http::{ApiError, ErrorCode, Path, Selector, claims};
 
 /// The largest file.
 const MAX_FILE_BYTES: u64 = 256 << 30;
@@ -40,8 +40,7 @@ const SILENCE: Patience = Patience::from_secs(60);
 #[utoipa::path(put, path = "/v1/projects/{project}/images/{image}/content", tag = "images",
     request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
         (status = 200, body = Image),
-        (status = 422, body = Problem, content_type = "application/problem+json",
-            description = "`checksum_mismatch`, or `image_refused` with the reason"),
+        (status = 422, description = "`checksum_mismatch`, or `image_refused` with the reason"),
 ))]
 pub(super) async fn upload_image(
     State(app): State<App>,

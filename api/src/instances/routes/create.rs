@@ -11,7 +11,7 @@ use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance
 use super::accept;
 use crate::app::App;
 use crate::auth::{Allowed, actions};
-use crate::http::{ApiError, Call, FieldError, MutationQuery, Path, Problem, Selector};
+use crate::http::{ApiError, Call, FieldError, MutationQuery, Path, Selector};
 use crate::images;
 use crate::instance_types::{self, InstanceTypeRow};
 use crate::nudge::{self, Topic};

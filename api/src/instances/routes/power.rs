@@ -11,7 +11,7 @@ use super::super::types::{DEFAULT_STOP_TIMEOUT_SECONDS, Instance, StopInstance};
 use super::{accept, change_intent, lock, refuse_deleting};
 use crate::app::App;
 use crate::auth::{Action, InProject, actions};
-use crate::http::{ApiError, Call, ErrorCode, Mutation, MutationQuery, Path, Problem};
+use crate::http::{ApiError, Call, ErrorCode, Mutation, MutationQuery, Path};
 use crate::operations;
 
 /// No fields.

@@ -17,7 +17,7 @@ use crate::agents::transfers;
 use crate::app::App;
 use crate::auth::actions;
 use crate::hosts;
-use crate::http::{ApiError, Call, ErrorCode, Path, Problem, Selector};
+use crate::http::{ApiError, Call, ErrorCode, Path, Selector};
 use crate::nudge::{self, Topic};
 
 /// How long a host has to answer.
@@ -28,7 +28,7 @@ const CONTENT_SECURITY_POLICY: HeaderName = header::CONTENT_SECURITY_POLICY;
 #[utoipa::path(get, path = "/v1/projects/{project}/instances/{instance}/serial", tag = "instances",
     responses(
         (status = 200, body = String, content_type = "text/plain"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "`host_unreachable`"),
+        (status = 503, description = "`host_unreachable`"),
 ))]
 pub(super) async fn get_instance_serial(
     State(app): State<App>,
