@@ -10,15 +10,14 @@ use super::observed::clean;
 use super::peer::Host;
 use crate::app::App;
 use crate::hosts;
-use crate::http::{ApiError, RawBody, parse_json};
+use crate::http::{ApiError, JsonBody};
 use crate::instances::store::hosts::observed;
 
 pub(super) async fn beat(
     State(app): State<App>,
     host: Host,
-    RawBody(body): RawBody,
+    JsonBody(beat): JsonBody<Heartbeat>,
 ) -> Result<Json<HeartbeatReply>, ApiError> {
-    let beat: Heartbeat = parse_json(&body)?;
     let now = app.clock.now();
     let mut conn = app.pool.acquire().await?;
     let session = host.session(&mut conn, beat.epoch).await?;

@@ -8,15 +8,14 @@ use protocol::agent::{JoinRequest, JoinResponse, JoinToken, PROTOCOL_VERSION, Re
 use super::peer::Host;
 use crate::app::App;
 use crate::hosts::{self, NewHost};
-use crate::http::{ApiError, ErrorCode, FieldError, RawBody, parse_json};
+use crate::http::{ApiError, ErrorCode, FieldError, JsonBody};
 use crate::pki::PkiError;
 
 /// The only call without a certificate: the token stands for the operator.
 pub(super) async fn join(
     State(app): State<App>,
-    RawBody(body): RawBody,
+    JsonBody(request): JsonBody<JoinRequest>,
 ) -> Result<Json<JoinResponse>, ApiError> {
-    let request: JoinRequest = parse_json(&body)?;
     check_version(request.protocol_version)?;
     let refused = || {
         ApiError::because(
@@ -42,9 +41,8 @@ pub(super) async fn join(
 pub(super) async fn renew(
     State(app): State<App>,
     host: Host,
-    RawBody(body): RawBody,
+    JsonBody(request): JsonBody<RenewRequest>,
 ) -> Result<Json<RenewResponse>, ApiError> {
-    let request: RenewRequest = parse_json(&body)?;
     let known = hosts::store::session(&mut *app.pool.acquire().await?, host.0).await?;
     known.ok_or_else(|| ApiError::because(ErrorCode::Unauthenticated, "this host has been removed"))?;
     let certificate_pem =

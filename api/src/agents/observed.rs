@@ -3,15 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use protocol::HostId;
-use protocol::agent::{
-    InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState,
-};
+use protocol::agent::{InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, ObservedAccepted, ObservedBatch};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::peer::Host;
 use crate::app::App;
-use crate::http::{ApiError, FieldError, RawBody, parse_json};
+use crate::http::{ApiError, FieldError, JsonBody};
 use crate::instances::store::{hosts as instances, placement};
 use crate::instances::{Observed, Outcome, outcome};
 use crate::operations::store::{self as operations, End};
@@ -21,9 +19,8 @@ const MAX_STEPS: usize = 100;
 pub(super) async fn report(
     State(app): State<App>,
     host: Host,
-    RawBody(body): RawBody,
+    JsonBody(mut batch): JsonBody<ObservedBatch>,
 ) -> Result<Json<ObservedAccepted>, ApiError> {
-    let mut batch: ObservedBatch = parse_json(&body)?;
     if batch.reports.len() > MAX_REPORTS {
         let message = format!("at most {MAX_REPORTS} reports");
         return Err(ApiError::invalid(vec![FieldError::new("/reports", "too_many", message)]));
@@ -33,24 +30,42 @@ pub(super) async fn report(
     let now = app.clock.now();
     let mut tx = app.pool.begin().await?;
     host.session(&mut tx, batch.epoch).await?;
-    let mut ignored = Vec::new();
+    let (mut ignored, mut gone) = (Vec::new(), Vec::new());
     for report in &batch.reports {
-        if !fold(&mut tx, host.0, report, now).await? {
-            ignored.push(report.id);
+        match fold(&mut tx, host.0, report, now).await? {
+            Folded::Ignored => ignored.push(report.id),
+            Folded::Stored => {}
+            Folded::Gone => gone.push(report.id),
         }
+    }
+    // Last, because it takes the host's row: everybody locks instances first and their host after.
+    if !gone.is_empty() {
+        instances::delete(&mut tx, host.0, &gone).await?;
+        placement::retry_now(&mut tx, now).await?;
     }
     tx.commit().await?;
     Ok(Json(ObservedAccepted { ignored }))
 }
 
-/// Folds one report in. False when it is about something that is not this host's, or overtaken.
+/// What became of a report.
+enum Folded {
+    /// It is about something that is not this host's, or overtaken.
+    Ignored,
+    Stored,
+    /// The instance was deleted by its owner, and nothing is left of it.
+    Gone,
+}
+
+/// Folds one report in.
 async fn fold(
     conn: &mut PgConnection,
     host: HostId,
     report: &InstanceReport,
     now: OffsetDateTime,
-) -> Result<bool, ApiError> {
-    let Some(stored) = instances::lock_reported(conn, host, report.id).await? else { return Ok(false) };
+) -> Result<Folded, ApiError> {
+    let Some(stored) = instances::lock_reported(conn, host, report.id).await? else {
+        return Ok(Folded::Ignored);
+    };
     let observed = Observed { generation: report.generation.0, boot: report.boot, state: report.state };
     let from_the_future =
         observed.generation > stored.intent.generation || observed.boot > stored.intent.boot;
@@ -58,31 +73,27 @@ async fn fold(
         .observed
         .is_some_and(|before| (observed.generation, observed.boot) < (before.generation, before.boot));
     if from_the_future || overtaken {
-        return Ok(false);
+        return Ok(Folded::Ignored);
     }
     for step in report.steps.iter().take(MAX_STEPS).filter(|step| step.operation_id == stored.operation_id) {
-        operations::step(conn, step.operation_id, step.step.as_str(), step.at, None).await?;
+        // A host whose clock is fast does not write into the future.
+        operations::step(conn, step.operation_id, step.step.as_str(), step.at.min(now), None).await?;
     }
     let detail = report.detail.as_deref().map(|detail| clean(detail, MAX_DETAIL_CHARS));
     if stored.observed != Some(observed) || stored.observed_detail != detail {
         instances::set_observed(conn, report.id, &observed, detail.as_deref(), now).await?;
     }
     let end = match outcome(&stored.intent, &observed) {
-        Outcome::Open => None,
-        Outcome::Done => Some(End::Succeeded),
+        Outcome::Open => return Ok(Folded::Stored),
+        Outcome::Done => End::Succeeded,
         Outcome::Crashed => {
             let detail = "the virtual machine ended before it was seen running; its serial log may tell why";
-            Some(End::Failed { code: "guest_crashed", detail: Some(detail.to_owned()) })
+            End::Failed { code: "guest_crashed", detail: Some(detail.to_owned()) }
         }
     };
-    if let Some(end) = end {
-        operations::finish(conn, stored.operation_id, &end, now).await?;
-    }
-    if stored.intent.deletion_requested && observed.state == ObservedState::Absent {
-        instances::delete(conn, host, report.id).await?;
-        placement::retry_now(conn, now).await?;
-    }
-    Ok(true)
+    operations::finish(conn, stored.operation_id, &end, now).await?;
+    // A deletion is done when nothing is left.
+    Ok(if stored.intent.deletion_requested { Folded::Gone } else { Folded::Stored })
 }
 
 /// A text from outside, bounded and without control characters.

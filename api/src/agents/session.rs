@@ -8,7 +8,7 @@ use super::join::check_version;
 use super::peer::Host;
 use crate::app::App;
 use crate::hosts::{self, offered_capacity};
-use crate::http::{ApiError, ErrorCode, FieldError, RawBody, parse_json};
+use crate::http::{ApiError, ErrorCode, FieldError, JsonBody};
 use crate::instances::store::placement;
 use crate::nudge::{self, Topic};
 
@@ -18,9 +18,8 @@ const MAX_TEXT_CHARS: usize = 500;
 pub(super) async fn open(
     State(app): State<App>,
     host: Host,
-    RawBody(body): RawBody,
+    JsonBody(request): JsonBody<OpenSession>,
 ) -> Result<Json<SessionOpened>, ApiError> {
-    let request: OpenSession = parse_json(&body)?;
     check_version(request.protocol_version)?;
     ApiError::reject(validate(&request))?;
     let offered = offered_capacity(&request.inventory);

@@ -17,7 +17,7 @@ use super::store;
 use super::tokens::ACCESS_LIFETIME;
 use super::types::{LoginRequest, RefreshRequest, TokenResponse};
 use crate::app::App;
-use crate::http::{ApiError, ErrorCode, RawBody, parse_json};
+use crate::http::{ApiError, ErrorCode, JsonBody};
 
 /// A session ends this long after its sign-in, refreshed or not.
 const SESSION_LIFETIME: Duration = Duration::days(14);
@@ -31,8 +31,10 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     (status = 200, body = TokenResponse),
     (status = 401, description = "`invalid_credentials`, whichever of the two is wrong"),
 ))]
-async fn login(State(app): State<App>, RawBody(body): RawBody) -> Result<Response, ApiError> {
-    let request: LoginRequest = parse_json(&body)?;
+async fn login(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<LoginRequest>,
+) -> Result<Response, ApiError> {
     // An unknown name and a wrong password take as long and look the same. A text that PostgreSQL would
     // refuse names nobody.
     let user = match request.username.parse::<protocol::Name>() {
@@ -53,13 +55,15 @@ async fn login(State(app): State<App>, RawBody(body): RawBody) -> Result<Respons
 }
 
 /// Exchanges a refresh token for new tokens. A token that has been used before ends the whole session, since
-/// one of its two users is a thief.
+/// one of its two users is a thief. Two uses at once are no different: of those, too, one comes second.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", security(()), request_body = RefreshRequest, responses(
     (status = 200, body = TokenResponse),
     (status = 401, description = "`invalid_token`"),
 ))]
-async fn refresh(State(app): State<App>, RawBody(body): RawBody) -> Result<Response, ApiError> {
-    let request: RefreshRequest = parse_json(&body)?;
+async fn refresh(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<RefreshRequest>,
+) -> Result<Response, ApiError> {
     let now = app.clock.now();
     let mut tx = app.pool.begin().await?;
     let found = store::lock_refresh_token(&mut tx, &request.refresh_token, now).await?;
@@ -84,8 +88,10 @@ async fn refresh(State(app): State<App>, RawBody(body): RawBody) -> Result<Respo
 #[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", security(()), request_body = RefreshRequest, responses(
     (status = 204),
 ))]
-async fn logout(State(app): State<App>, RawBody(body): RawBody) -> Result<Response, ApiError> {
-    let request: RefreshRequest = parse_json(&body)?;
+async fn logout(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<RefreshRequest>,
+) -> Result<Response, ApiError> {
     let now = app.clock.now();
     let mut tx = app.pool.begin().await?;
     if let Some(token) = store::lock_refresh_token(&mut tx, &request.refresh_token, now).await? {

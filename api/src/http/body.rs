@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
@@ -25,6 +26,19 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
     }
 }
 
+/// A JSON body of a call that needs no sign-in; see [`parse_json`].
+pub(crate) struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = read_bounded(body).await?;
+        parse_json(&parts.headers, &body).map(Self)
+    }
+}
+
 /// Reads a body of at most 1 MiB within 30 s.
 pub(super) async fn read_bounded(body: Body) -> Result<Bytes, ApiError> {
     let read = Limited::new(body, MAX_BODY_BYTES).collect();
@@ -43,9 +57,26 @@ pub(super) async fn read_bounded(body: Body) -> Result<Bytes, ApiError> {
 /// Parses a body; an empty one counts as `{}`.
 ///
 /// # Errors
+/// `unsupported_media_type` when it is not sent as JSON, which also keeps foreign web pages from sending it;
 /// `invalid_json` when it is not JSON at all, `validation_failed` with a pointer when it is JSON of another
 /// shape: a wrong type, an unknown or missing field, a value that its type refuses.
-pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(super) fn parse_json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, ApiError> {
+    check_media_type(headers, body)?;
+    parse(body)
+}
+
+fn check_media_type(headers: &HeaderMap, body: &[u8]) -> Result<(), ApiError> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    match content_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()) {
+        _ if body.is_empty() => Ok(()),
+        Some(essence) if ["application/json", "application/merge-patch+json"].contains(&essence.as_str()) => {
+            Ok(())
+        }
+        _ => Err(ApiError::because(ErrorCode::UnsupportedMediaType, "send the body as application/json")),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = if body.is_empty() { b"{}" } else { body };
     // serde takes an array for a struct, field by field; this API does not.
     if body.trim_ascii_start().starts_with(b"[") {
@@ -97,7 +128,7 @@ mod tests {
 
     #[test]
     fn errors_point_at_the_field() {
-        let error = parse_json::<Body>(br#"{"list":[1,"x"]}"#).unwrap_err();
+        let error = parse::<Body>(br#"{"list":[1,"x"]}"#).unwrap_err();
         assert!(format!("{error:?}").contains("/list/1"), "{error:?}");
         for (text, code) in [
             ("{", ErrorCode::InvalidJson),
@@ -105,8 +136,8 @@ mod tests {
             ("[]", ErrorCode::ValidationFailed),
             (r#"{"unknown":1}"#, ErrorCode::ValidationFailed),
         ] {
-            assert_eq!(parse_json::<Body>(text.as_bytes()).unwrap_err().code(), Some(code), "{text}");
+            assert_eq!(parse::<Body>(text.as_bytes()).unwrap_err().code(), Some(code), "{text}");
         }
-        assert!(parse_json::<Body>(b"").unwrap().list.is_empty());
+        assert!(parse::<Body>(b"").unwrap().list.is_empty());
     }
 }

@@ -64,19 +64,7 @@ impl Call {
 
     /// The body as JSON; see [`parse_json`].
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        let content_type = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let essence = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
-        match essence {
-            _ if self.body.is_empty() => {}
-            Some("application/json" | "application/merge-patch+json") => {}
-            _ => {
-                return Err(ApiError::because(
-                    ErrorCode::UnsupportedMediaType,
-                    "send the body as application/json",
-                ));
-            }
-        }
-        parse_json(&self.body)
+        parse_json(&self.headers, &self.body)
     }
 
     /// The query, unknown parameters refused.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::problem::{ApiError, ErrorCode, FieldError};
 
@@ -33,7 +33,7 @@ pub fn validate_labels(labels: &Labels, errors: &mut Vec<FieldError>) {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector {
     equal: Labels,
-    not_equal: Labels,
+    not_equal: Vec<(String, String)>,
     present: Vec<String>,
     absent: Vec<String>,
 }
@@ -44,18 +44,21 @@ impl LabelSelector {
         for term in text.split(',').map(str::trim).filter(|term| !term.is_empty()) {
             let (key, value) = match (term.split_once("!="), term.split_once('=')) {
                 (Some((key, value)), _) | (None, Some((key, value))) => (key, value),
-                (None, None) => (term.trim_start_matches('!'), ""),
+                (None, None) => (term.strip_prefix('!').unwrap_or(term), ""),
             };
             if key.is_empty() || !is_label_text(key) || !is_label_text(value) {
-                return Err(ApiError::because(
-                    ErrorCode::InvalidQuery,
-                    "label_selector: terms are key=value, key!=value, key or !key, joined by commas",
-                ));
+                return Err(wrong("terms are key=value, key!=value, key or !key, joined by commas"));
             }
             if term.contains("!=") {
-                selector.not_equal.insert(key.to_owned(), value.to_owned());
+                selector.not_equal.push((key.to_owned(), value.to_owned()));
             } else if term.contains('=') {
-                selector.equal.insert(key.to_owned(), value.to_owned());
+                if selector
+                    .equal
+                    .insert(key.to_owned(), value.to_owned())
+                    .is_some_and(|before| before != value)
+                {
+                    return Err(wrong("no label has two values at once"));
+                }
             } else if term.starts_with('!') {
                 selector.absent.push(key.to_owned());
             } else {
@@ -67,12 +70,12 @@ impl LabelSelector {
 
     /// For `labels @> $n`.
     pub(crate) fn equal(&self) -> Value {
-        object(&self.equal)
+        self.equal.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect()
     }
 
-    /// For `NOT EXISTS (SELECT FROM jsonb_each_text($n) u WHERE labels ->> u.key = u.value)`.
-    pub(crate) fn not_equal(&self) -> Value {
-        object(&self.not_equal)
+    /// For `NOT labels @> ANY($n)`.
+    pub(crate) fn not_equal(&self) -> Vec<Value> {
+        self.not_equal.iter().map(|(key, value)| json!({ key: value })).collect()
     }
 
     /// For `labels ?& $n`.
@@ -86,8 +89,8 @@ impl LabelSelector {
     }
 }
 
-fn object(labels: &Labels) -> Value {
-    labels.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect()
+fn wrong(why: &str) -> ApiError {
+    ApiError::because(ErrorCode::InvalidQuery, format!("label_selector: {why}"))
 }
 
 #[cfg(test)]
@@ -96,14 +99,15 @@ mod tests {
 
     #[test]
     fn selectors_parse() {
-        let selector = LabelSelector::parse("tier=web, stage!=test,owner,!temporary").unwrap();
-        assert_eq!(selector.equal(), serde_json::json!({"tier": "web"}));
-        assert_eq!(selector.not_equal(), serde_json::json!({"stage": "test"}));
+        let selector = LabelSelector::parse("tier=web, stage!=test,stage!=dev,owner,!temporary").unwrap();
+        assert_eq!(selector.equal(), json!({"tier": "web"}));
+        assert_eq!(selector.not_equal(), [json!({"stage": "test"}), json!({"stage": "dev"})]);
         assert_eq!(
             (selector.present(), selector.absent()),
             (&["owner".into()][..], &["temporary".into()][..])
         );
-        assert!(LabelSelector::parse("=web").is_err());
-        assert!(LabelSelector::parse("a=b c").is_err());
+        for wrong in ["=web", "a=b c", "!!a", "!a=b", "a!=b!=c", "a=b,a=c", "!"] {
+            assert!(LabelSelector::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

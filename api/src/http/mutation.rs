@@ -83,8 +83,7 @@ impl<A: Action> Mutation<A> {
             Answer { status, etag: version.map(|version| ETag::of(version, &body).to_string()), body };
         if self.query.dry_run {
             self.tx.rollback().await?;
-            let answer = Answer { status: StatusCode::OK, etag: None, ..answer };
-            return Ok(([(CUMULO_DRY_RUN, HeaderValue::from_static("true"))], answer).into_response());
+            return Ok(dry(answer.body));
         }
         if let Some(claim) = &self.claim {
             idempotency::record(&mut self.tx, claim, &answer, self.now).await?;
@@ -92,6 +91,16 @@ impl<A: Action> Mutation<A> {
         self.tx.commit().await?;
         Ok(answer.into_response())
     }
+}
+
+/// The answer to a dry run.
+pub(crate) fn dry_answer(body: &impl Serialize) -> Result<Response, ApiError> {
+    Ok(dry(serde_json::to_vec(body).map_err(ApiError::internal)?))
+}
+
+fn dry(body: Vec<u8>) -> Response {
+    let answer = Answer { status: StatusCode::OK, etag: None, body };
+    ([(CUMULO_DRY_RUN, HeaderValue::from_static("true"))], answer).into_response()
 }
 
 /// An answer with its ETag, after the transaction.

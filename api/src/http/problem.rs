@@ -11,6 +11,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::database::is_unavailable;
+
 macro_rules! error_codes {
     ($($name:ident $status:ident $code:literal $title:literal)+) => {
         /// Stable, machine-readable error codes.
@@ -226,24 +228,17 @@ impl IntoResponse for ApiError {
 
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
-        let unavailable = match &error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::Tls(_) => true,
-            // 57P01..03: shutting down or starting up; 08*: connection trouble; 53300: too many connections.
-            sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-                code.starts_with("08") || matches!(&*code, "57P01" | "57P02" | "57P03" | "53300" | "25006")
-            }),
-            _ => false,
-        };
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
+        // 25006: a standby, in the middle of a failover.
+        let unavailable = is_unavailable(&error) || matches!(error, sqlx::Error::Tls(_)) || code == "25006";
         // Serialization failures, deadlocks and lock time-outs are nobody's fault: try again.
-        let busy = error
-            .as_database_error()
-            .and_then(sqlx::error::DatabaseError::code)
-            .is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03" | "57014"));
+        let busy = matches!(&*code, "40001" | "40P01" | "55P03" | "57014");
+        // The project was deleted between the decision and the change.
+        let projectless = violated_constraint(&error).is_some_and(|name| name.ends_with("_project_id_fkey"));
         if unavailable {
             Self::caused(ErrorCode::DatabaseUnavailable, error).retry_after(1)
+        } else if projectless {
+            Self::not_found()
         } else if busy {
             Self::caused(ErrorCode::Busy, error).retry_after(1)
         } else {

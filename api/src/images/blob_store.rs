@@ -32,6 +32,8 @@ pub enum ImageStoreError {
         #[source]
         source: object_store::Error,
     },
+    #[error("cannot remove an unfinished blob")]
+    Unfinished { source: std::io::Error },
     #[error("the sender broke off")]
     Sender(#[source] axum::Error),
     #[error("more than {limit} bytes")]
@@ -49,6 +51,7 @@ pub(super) struct Received {
 #[derive(Clone, Debug)]
 pub struct ImageStore {
     objects: Arc<dyn ObjectStore>,
+    directory: Utf8PathBuf,
 }
 
 impl ImageStore {
@@ -63,7 +66,7 @@ impl ImageStore {
         let objects = LocalFileSystem::new_with_prefix(directory)
             .map_err(|source| error(source.into()))?
             .with_fsync(true);
-        Ok(Self { objects: Arc::new(objects) })
+        Ok(Self { objects: Arc::new(objects), directory: directory.to_owned() })
     }
 
     /// Streams a blob in, hashing as it goes. What fails leaves at most an unfinished object, which
@@ -107,8 +110,20 @@ impl ImageStore {
     /// Removes a blob, finished or not. Nothing there is as good as removed.
     pub(super) async fn remove(&self, id: BlobId) -> Result<(), ImageStoreError> {
         match self.objects.delete(&key(id)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => self.remove_unfinished(id).await,
             Err(source) => Err(ImageStoreError::Blob { attempted: "remove", source }),
+        }
+    }
+
+    /// A receiver that was killed leaves its bytes under the name that the store gives to the one and only
+    /// unfinished upload of an object.
+    async fn remove_unfinished(&self, id: BlobId) -> Result<(), ImageStoreError> {
+        let path = self.directory.join(format!("{}#1", key(id)));
+        match tokio::fs::remove_file(&path).await {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(ImageStoreError::Unfinished { source })
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -142,7 +142,7 @@ pub(super) async fn list(
            FROM images i LEFT JOIN blobs b ON b.id = i.blob_id
            WHERE i.project_id = $1 AND i.id > $2 AND ($3::text IS NULL OR i.name = $3)
              AND i.labels @> $4 AND i.labels ?& $5 AND NOT i.labels ?| $6
-             AND NOT EXISTS (SELECT FROM jsonb_each_text($7) u WHERE i.labels ->> u.key = u.value)
+             AND NOT i.labels @> ANY($7)
            ORDER BY i.id LIMIT $8"#,
         allowed.project().as_uuid(),
         after,
@@ -150,7 +150,7 @@ pub(super) async fn list(
         labels.equal(),
         labels.present(),
         labels.absent(),
-        labels.not_equal(),
+        &labels.not_equal(),
         rows
     )
     .fetch_all(conn)
@@ -266,6 +266,13 @@ pub(super) async fn discard_blob(conn: &mut PgConnection, id: BlobId) -> Result<
         .execute(&mut *conn)
         .await?;
     nudge::send(conn, Topic::Sweep).await
+}
+
+/// Whether the blob has a row, in whatever state.
+pub(super) async fn is_announced(conn: &mut PgConnection, id: BlobId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM blobs WHERE id = $1) AS "exists!""#, id.as_uuid())
+        .fetch_one(conn)
+        .await
 }
 
 pub(super) async fn set_blob(

@@ -23,6 +23,7 @@ pub(crate) async fn place_pending(app: &App) -> Result<(), sqlx::Error> {
     loop {
         let now = app.clock.now();
         let mut tx = app.pool.begin().await?;
+        placement::take_turn(&mut tx).await?;
         let pending = placement::take_pending(&mut tx, now, BATCH).await?;
         if pending.is_empty() {
             return tx.commit().await;

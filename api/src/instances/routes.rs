@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::hosts;
 use crate::http::{
-    ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Page, PageQuery, Path, Selector,
+    ApiError, Call, ErrorCode, Mutation, MutationQuery, Page, PageQuery, Path, Selector, merge_labels,
     validate_labels,
 };
 use crate::nudge::{self, Topic};
@@ -102,22 +102,20 @@ async fn update_instance(
     call: Call,
 ) -> Result<Response, ApiError> {
     let patch: UpdateInstance = call.json()?;
-    let mut errors: Vec<FieldError> = Vec::new();
-    if let Some(labels) = &patch.labels {
-        validate_labels(labels, &mut errors);
-    }
-    ApiError::reject(errors)?;
     let mut change = call.changing::<actions::UpdateInstance>(&app, &project).await?;
     let row = lock(&mut change, &instance).await?;
     let name = patch.name.as_ref().map_or(row.name.as_str(), |name| name.as_str());
-    let labels = patch.labels.as_ref().unwrap_or(&row.labels.0);
+    let labels = merge_labels(row.labels.0, patch.labels);
+    let mut errors = Vec::new();
+    validate_labels(&labels, &mut errors);
+    ApiError::reject(errors)?;
     let now = change.now;
     let (conn, allowed) = change.parts();
     let revision = match row.host_id {
         Some(host) => Some(hosts::store::bump_revision(conn, host.into()).await?.0),
         None => None,
     };
-    store::update_metadata(conn, allowed, row.id, name, labels, revision, now).await?;
+    store::update_metadata(conn, allowed, row.id, name, &labels, revision, now).await?;
     if let Some(host) = row.host_id {
         nudge::send(conn, Topic::Host(host.into())).await?;
     }

@@ -14,7 +14,9 @@ use super::model::{Intent, Observed, shown, stored};
 use super::types::{Instance, OperationSummary, Reference};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::hosts::UNREACHABLE_AFTER;
-use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
+use crate::http::{
+    ApiError, ErrorCode, FieldError, LabelSelector, Labels, Selector, Version, violated_constraint,
+};
 use crate::instance_types::InstanceTypeRow;
 use crate::operations::OperationStatus;
 use crate::scheduler::Explanation;
@@ -76,8 +78,12 @@ impl Row {
         })
     }
 
+    pub(super) fn host_reachable(&self, now: OffsetDateTime) -> bool {
+        self.host_last_seen_at.is_some_and(|seen| now - seen <= UNREACHABLE_AFTER)
+    }
+
     pub(super) fn into_wire(self, now: OffsetDateTime) -> Instance {
-        let reachable = self.host_last_seen_at.is_some_and(|seen| now - seen <= UNREACHABLE_AFTER);
+        let reachable = self.host_reachable(now);
         let unplaceable = self.placement_explanation.is_some();
         let (state, reason) = shown(&self.intent(), self.observed().as_ref(), reachable, unplaceable);
         Instance {
@@ -155,7 +161,22 @@ pub(super) async fn insert(
     )
     .execute(conn)
     .await;
-    inserted.map(drop).map_err(name_taken)
+    inserted.map(drop).map_err(|error| match violated_constraint(&error) {
+        // Deleted since they were looked up.
+        Some("instances_image_id_fkey") => ApiError::invalid(vec![no_image()]),
+        Some("instances_instance_type_id_fkey") => ApiError::invalid(vec![no_instance_type()]),
+        _ => name_taken(error),
+    })
+}
+
+/// The body names an image that is not there.
+pub(super) fn no_image() -> FieldError {
+    FieldError::new("/image", "not_found", "this project has no such image")
+}
+
+/// The body names an instance type that is not there.
+pub(super) fn no_instance_type() -> FieldError {
+    FieldError::new("/instance_type", "not_found", "there is no such instance type")
 }
 
 /// The instance as it is.
@@ -230,7 +251,7 @@ pub(super) async fn list(
            LEFT JOIN hosts h ON h.id = i.host_id
            WHERE i.project_id = $1 AND i.id > $2 AND ($3::text IS NULL OR i.name = $3)
              AND i.labels @> $4 AND i.labels ?& $5 AND NOT i.labels ?| $6
-             AND NOT EXISTS (SELECT FROM jsonb_each_text($7) u WHERE i.labels ->> u.key = u.value)
+             AND NOT i.labels @> ANY($7)
            ORDER BY i.id LIMIT $8"#,
         allowed.project().as_uuid(),
         after,
@@ -238,7 +259,7 @@ pub(super) async fn list(
         labels.equal(),
         labels.present(),
         labels.absent(),
-        labels.not_equal(),
+        &labels.not_equal(),
         rows
     )
     .fetch_all(conn)

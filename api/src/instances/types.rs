@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::model::{InstanceState, StateReason};
-use crate::http::{FieldError, Labels, validate_labels};
+use crate::http::{FieldError, Labels, LabelsPatch, not_null, validate_labels};
 use crate::operations::OperationStatus;
 use crate::scheduler::Explanation;
 
@@ -44,8 +44,11 @@ pub struct CreateInstance {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateInstance {
+    #[serde(default, deserialize_with = "not_null")]
     pub name: Option<Name>,
-    pub labels: Option<Labels>,
+    /// A label that is `null` is removed.
+    #[serde(default)]
+    pub labels: LabelsPatch,
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]

@@ -11,7 +11,7 @@ use super::store;
 use super::types::{CreateProject, Project, UpdateProject, validate};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Path};
+use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Path, merge_labels};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(create_project, list_projects)).routes(routes!(
@@ -87,7 +87,7 @@ async fn update_project(
         row.name = name.as_str().to_owned();
     }
     row.description = patch.description.unwrap_or(row.description);
-    row.labels.0 = patch.labels.unwrap_or(row.labels.0);
+    row.labels.0 = merge_labels(row.labels.0, patch.labels);
     ApiError::reject(validate(&row.description, &row.labels))?;
     row.generation += 1;
     row.updated_at = now;

@@ -76,14 +76,14 @@ pub(super) async fn list(
            FROM projects
            WHERE id > $1 AND ($2::text IS NULL OR name = $2)
              AND labels @> $3 AND labels ?& $4 AND NOT labels ?| $5
-             AND NOT EXISTS (SELECT FROM jsonb_each_text($6) u WHERE labels ->> u.key = u.value)
+             AND NOT labels @> ANY($6)
            ORDER BY id LIMIT $7"#,
         after,
         name,
         labels.equal(),
         labels.present(),
         labels.absent(),
-        labels.not_equal(),
+        &labels.not_equal(),
         rows
     )
     .fetch_all(conn)

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::http::{FieldError, Labels, validate_labels};
+use crate::http::{FieldError, Labels, LabelsPatch, not_null, validate_labels};
 
 pub(super) const MAX_DESCRIPTION_CHARS: usize = 1000;
 
@@ -24,10 +24,14 @@ pub struct CreateProject {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateProject {
+    #[serde(default, deserialize_with = "not_null")]
     pub name: Option<Name>,
+    #[serde(default, deserialize_with = "not_null")]
     #[schema(max_length = 1000)]
     pub description: Option<String>,
-    pub labels: Option<Labels>,
+    /// A label that is `null` is removed.
+    #[serde(default)]
+    pub labels: LabelsPatch,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -12,13 +12,15 @@ use std::time::Duration as Patience;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
 use futures_util::{Stream, StreamExt};
 use protocol::image::{self, Format, InspectError};
 use protocol::{BlobId, Sha256};
+use serde::Deserialize;
 use time::Duration;
 use tokio::runtime::Handle;
+use utoipa::IntoParams;
 
 use super::super::blob_reader::BlobReader;
 use super::super::blob_store::{ImageStoreError, Received};
@@ -26,7 +28,7 @@ use super::super::store::{self, Content, ImageRow};
 use super::super::types::Image;
 use crate::app::App;
 use crate::auth::{Allowed, Claims, actions, authorize};
-use crate::http::{ApiError, ErrorCode, Path, Selector, claims};
+use crate::http::{ApiError, ErrorCode, Path, Selector, claims, dry_answer, parse_query, tagged};
 
 /// The largest file.
 const MAX_FILE_BYTES: u64 = 256 << 30;
@@ -38,7 +40,7 @@ const SILENCE: Patience = Patience::from_secs(60);
 
 /// Send the file of an image, as it is.
 #[utoipa::path(put, path = "/v1/projects/{project}/images/{image}/content", tag = "images",
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
+    params(UploadQuery), request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
         (status = 200, body = Image),
         (status = 422, description = "`checksum_mismatch`, or `image_refused` with the reason"),
 ))]
@@ -49,34 +51,52 @@ pub(super) async fn upload_image(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let claims = claims(&parts, &app)?;
+    let query: UploadQuery = parse_query(&parts.uri)?;
     let selector = Selector::parse(&image).ok_or_else(ApiError::not_found)?;
     let announced =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > MAX_FILE_BYTES) {
         return Err(too_large(MAX_FILE_BYTES));
     }
-    let upload = Upload { app: &app, claims, project: &project, selector, blob: app.clock.new_id() };
+    let upload = Upload {
+        app: &app,
+        claims,
+        headers: &parts.headers,
+        project: &project,
+        selector,
+        blob: app.clock.new_id(),
+        dry_run: query.dry_run,
+    };
     let image = upload.announce().await?;
     let done = upload.receive(&image, body).await;
     let row = match done {
         Ok(content) => upload.keep(&content).await,
         Err(error) => Err(error),
     };
-    match row {
-        Ok(row) => Ok(axum::Json(row.into_wire()).into_response()),
-        Err(error) => {
-            upload.give_up().await;
-            Err(error)
-        }
+    if query.dry_run || row.is_err() {
+        upload.give_up().await;
     }
+    let (version, image) = row.map(|row| (row.version(), row.into_wire()))?;
+    if query.dry_run { dry_answer(&image) } else { tagged(StatusCode::OK, version, &image) }
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UploadQuery {
+    /// Check everything, the content too, keep nothing, and answer with the would-be image.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 struct Upload<'a> {
     app: &'a App,
     claims: Claims,
+    headers: &'a HeaderMap,
     project: &'a str,
     selector: Selector,
     blob: BlobId,
+    dry_run: bool,
 }
 
 impl Upload<'_> {
@@ -92,7 +112,7 @@ impl Upload<'_> {
         let mut tx = self.app.pool.begin().await?;
         let allowed = self.allowed(&mut tx).await?;
         let image = store::find(&mut tx, &allowed, &self.selector).await?.ok_or_else(ApiError::not_found)?;
-        refuse_filled(&image)?;
+        self.check(&image)?;
         store::announce_blob(&mut tx, &allowed, self.blob, now, now + LEASE).await?;
         tx.commit().await?;
         Ok(image)
@@ -149,21 +169,40 @@ impl Upload<'_> {
         let mut tx = self.app.pool.begin().await?;
         let allowed = self.allowed(&mut tx).await?;
         let image = store::lock(&mut tx, &allowed, &self.selector).await?.ok_or_else(ApiError::not_found)?;
-        refuse_filled(&image)?;
+        self.check(&image)?;
         let blob = store::keep_blob(&mut tx, &allowed, self.blob, content).await?;
         let blob = blob.ok_or_else(|| ApiError::because(ErrorCode::WrongState, "the upload was given up"))?;
         store::set_blob(&mut tx, &allowed, image.id, blob, self.app.clock.now()).await?;
         let row = store::find(&mut tx, &allowed, &self.selector).await?.ok_or_else(ApiError::not_found)?;
-        tx.commit().await?;
+        if self.dry_run {
+            tx.rollback().await?;
+        } else {
+            tx.commit().await?;
+        }
         Ok(row)
+    }
+
+    fn check(&self, image: &ImageRow) -> Result<(), ApiError> {
+        image.version().check_if_match(self.headers)?;
+        refuse_filled(image)
     }
 
     /// Best effort: the lease does the same later.
     async fn give_up(&self) {
-        let discarded = async { store::discard_blob(&mut *self.app.pool.acquire().await?, self.blob).await };
-        if let Err(error) = discarded.await {
+        if let Err(error) = self.discard().await {
             tracing::info!(%error, blob = %self.blob, "an abandoned upload waits for its lease to end");
         }
+    }
+
+    /// Leaves the file to the sweeper, unless the sweeper has been here already: it took the lease for over,
+    /// and the file may have been finished after that.
+    async fn discard(&self) -> Result<(), ApiError> {
+        let mut conn = self.app.pool.acquire().await?;
+        store::discard_blob(&mut conn, self.blob).await?;
+        if !store::is_announced(&mut conn, self.blob).await? {
+            self.app.images.remove(self.blob).await.map_err(ApiError::internal)?;
+        }
+        Ok(())
     }
 }
 

@@ -86,10 +86,10 @@ async fn find_parts(
         check_together(image, instance_type, &mut errors);
     }
     if image.is_none() {
-        errors.push(FieldError::new("/image", "not_found", "this project has no such image"));
+        errors.push(store::no_image());
     }
     if instance_type.is_none() {
-        errors.push(FieldError::new("/instance_type", "not_found", "there is no such instance type"));
+        errors.push(store::no_instance_type());
     }
     match (image, instance_type) {
         (Some(image), Some(instance_type)) if errors.is_empty() => Ok((image, instance_type)),

@@ -1,6 +1,7 @@
 //! Starting, stopping, rebooting and deleting: each stores the next intent, nothing more.
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::agent::Power;
 use utoipa::ToSchema;
@@ -123,7 +124,9 @@ async fn delete_unplaced(
     let deleting = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
     store::delete_unplaced(conn, allowed, row.id).await?;
     operations::store::finish(conn, next.operation_id, &operations::store::End::Succeeded, now).await?;
-    change.commit(axum::http::StatusCode::ACCEPTED, None, &deleting.into_wire(now)).await
+    // Whoever waits has waited long enough.
+    let status = if change.query.wait > 0 { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED };
+    change.commit(status, None, &deleting.into_wire(now)).await
 }
 
 /// The present intent under a new operation.

@@ -41,6 +41,9 @@ pub(super) async fn get_instance_serial(
     let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
     drop(reading);
     let Some(host) = row.host_id.map(protocol::HostId::from) else { return Ok(text(Vec::new())) };
+    if !row.host_reachable(app.clock.now()) {
+        return Err(silent_host());
+    }
 
     let id: TransferId = app.clock.new_id();
     let mut waiter = app.nudges.subscribe(Topic::Transfer(id));
@@ -65,11 +68,15 @@ pub(super) async fn get_instance_serial(
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            let detail = "the host did not send the log in time; the instance may well be running";
-            return Err(ApiError::because(ErrorCode::HostUnreachable, detail).retry_after(5));
+            return Err(silent_host());
         }
         waiter.nudged(left.min(Duration::from_secs(1))).await;
     }
+}
+
+fn silent_host() -> ApiError {
+    let detail = "the host does not send the log; the instance may well be running";
+    ApiError::because(ErrorCode::HostUnreachable, detail).retry_after(5)
 }
 
 /// What a guest writes is hostile: it is text, and nothing may take it for more.

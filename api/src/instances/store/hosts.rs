@@ -202,9 +202,14 @@ pub(crate) async fn set_observed(
     Ok(())
 }
 
-/// The end of an instance: its host has said that nothing is left. The trigger gives the capacity back.
-pub(crate) async fn delete(conn: &mut PgConnection, host: HostId, id: InstanceId) -> Result<(), sqlx::Error> {
-    sqlx::query!("DELETE FROM instances WHERE id = $1 AND host_id = $2", id.as_uuid(), host.as_uuid())
+/// The end of instances: their host has said that nothing is left. The trigger gives the capacity back.
+pub(crate) async fn delete(
+    conn: &mut PgConnection,
+    host: HostId,
+    ids: &[InstanceId],
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
+    sqlx::query!("DELETE FROM instances WHERE id = ANY($1) AND host_id = $2", &ids, host.as_uuid())
         .execute(conn)
         .await?;
     Ok(())

@@ -10,11 +10,21 @@ use crate::hosts::HostState;
 use crate::nudge::{self, Topic};
 use crate::scheduler::{Candidate, Explanation, Request, Size};
 
+/// The number is arbitrary but ours.
+const PLACEMENT_LOCK: i64 = 0x706c_6163_656d;
+
 /// An instance that waits for a host.
 pub(crate) struct Pending {
     pub id: InstanceId,
     pub operation_id: OperationId,
     pub request: Request,
+}
+
+/// One replica decides at a time, until its transaction ends: two that filled the same hosts in different
+/// orders would lock each other out.
+pub(crate) async fn take_turn(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", PLACEMENT_LOCK).execute(conn).await?;
+    Ok(())
 }
 
 /// Takes instances that are due; other replicas pass them over until this transaction ends.
@@ -92,10 +102,12 @@ pub(crate) async fn assign(
     Ok(())
 }
 
-/// Room may have appeared: whoever waits for it is due at once.
+/// Room may have appeared: whoever waits for it is due at once. Those that are being decided about just now
+/// are passed over, since waiting for them here could lock both sides out.
 pub(crate) async fn retry_now(conn: &mut PgConnection, now: OffsetDateTime) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE instances SET placement_due_at = $1 WHERE host_id IS NULL AND placement_due_at > $1",
+        "UPDATE instances SET placement_due_at = $1 WHERE id IN (
+             SELECT id FROM instances WHERE host_id IS NULL AND placement_due_at > $1 FOR UPDATE SKIP LOCKED)",
         now
     )
     .execute(&mut *conn)
