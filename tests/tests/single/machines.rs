@@ -1,9 +1,11 @@
 //! The lab's machines: apart from each other and from their surroundings, and never left behind.
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use camino::{Utf8Path, Utf8PathBuf};
 use lab::{Machine, Machines, ProcessId};
 
 /// Something that would run for ever on a machine.
@@ -53,24 +55,53 @@ fn finishing_ends_what_runs_and_removes_what_was_written() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_test_that_is_killed_leaves_nothing() -> Result<()> {
-    // The keeper as a test starts it; closing its standard input is all that a killed test does.
-    let dir = camino::Utf8PathBuf::from("/var/tmp/cumulo-lab").join(format!("killed-{}", std::process::id()));
+/// A keeper as a test starts it.
+fn start_keeper(dir: &Utf8Path) -> Result<Child> {
     let mut keeper = Command::new(env!("CARGO_BIN_EXE_lab"))
         .args(["keeper", "--dir", dir.as_str(), "--hosts", "1"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let mut said = std::io::BufReader::new(keeper.stdout.take().context("no standard output")?);
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut said, &mut line)?;
-    ensure!(line == "ready\n", "{line}");
-    ensure!(dir.exists());
+    let mut said = String::new();
+    BufReader::new(keeper.stdout.as_mut().context("no standard output")?).read_line(&mut said)?;
+    ensure!(said == "ready\n" && dir.exists(), "the keeper says {said:?}");
+    Ok(keeper)
+}
+
+fn own_dir(name: &str) -> Utf8PathBuf {
+    Utf8PathBuf::from("/var/tmp/cumulo-lab").join(format!("{name}-{}", std::process::id()))
+}
+
+#[test]
+fn a_test_that_is_killed_leaves_nothing() -> Result<()> {
+    let dir = own_dir("killed");
+    let mut keeper = start_keeper(&dir)?;
+    // Closing the keeper's standard input is all that a killed test does.
     drop(keeper.stdin.take());
     let id = ProcessId::of(keeper.id().cast_signed());
     ensure!(id.is_none_or(|id| id.wait_gone(Duration::from_secs(20))), "the keeper does not end");
     keeper.wait()?;
+    ensure!(!dir.exists(), "{dir} is still there");
+    Ok(())
+}
+
+#[test]
+fn a_keeper_that_is_killed_is_made_up_for_by_lab_clean() -> Result<()> {
+    let dir = own_dir("abandoned");
+    let mut keeper = start_keeper(&dir)?;
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("lab.json"))?)?;
+    let holders: Vec<ProcessId> = record["machines"]
+        .as_array()
+        .context("no machines in the record")?
+        .iter()
+        .map(|machine| Ok(serde_json::from_value(machine["holder"].clone())?))
+        .collect::<Result<_>>()?;
+    ensure!(holders.len() == 3 && holders.iter().all(|holder| holder.is_alive()), "{holders:?}");
+    keeper.kill()?;
+    keeper.wait()?;
+    let cleaned = Command::new(env!("CARGO_BIN_EXE_lab")).arg("clean").output()?;
+    ensure!(cleaned.status.success(), "{}", String::from_utf8_lossy(&cleaned.stderr));
+    ensure!(holders.iter().all(|holder| !holder.is_alive()), "machines are still held: {holders:?}");
     ensure!(!dir.exists(), "{dir} is still there");
     Ok(())
 }
