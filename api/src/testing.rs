@@ -1,6 +1,8 @@
 //! A cloud in a test: the real router on a real database, a clock that the test moves, and a host that says
 //! what the test tells it to.
 
+mod line;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -14,11 +16,14 @@ use protocol::HostId;
 use protocol::agent::{Acceleration, Architecture, Inventory};
 use protocol::{MemoryMib, SizeGib};
 use serde_json::{Value, json};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use tempfile::TempDir;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 use tower::ServiceExt;
 
+pub(crate) use self::line::{Line, Lost};
 use crate::agents::agent_router;
 use crate::app::{App, Parts};
 use crate::auth::{self, Passwords};
@@ -37,7 +42,7 @@ pub(crate) struct TestCloud {
     pub app: App,
     pub router: Router,
     pub agents: Router,
-    _database: TestDatabase,
+    _database: Option<TestDatabase>,
     token: OnceLock<String>,
     credentials: Value,
     seconds: Arc<AtomicI64>,
@@ -80,6 +85,22 @@ impl TestCloud {
     /// An empty cloud with its administrator.
     pub(crate) async fn start() -> Self {
         let database = TestDatabase::create().await;
+        Self::on(database.pool.clone(), Some(database)).await
+    }
+
+    /// The same, with a line to its database that can be cut.
+    pub(crate) async fn start_on_a_line() -> (Self, Line) {
+        let database = TestDatabase::create().await;
+        let line = Line::to(&database.options());
+        let pool = PgPoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(std::time::Duration::from_secs(5))
+            .connect_lazy_with(line.options(database.options()));
+        (Self::on(pool, Some(database)).await, line)
+    }
+
+    /// An empty cloud on this database.
+    pub(crate) async fn on(pool: PgPool, database: Option<TestDatabase>) -> Self {
         let data = TempDir::new().unwrap();
         let root = camino::Utf8Path::from_path(data.path()).unwrap();
         let seconds = Arc::new(AtomicI64::new(0));
@@ -89,14 +110,13 @@ impl TestCloud {
         });
         let passwords = Passwords::new().unwrap();
         let credentials_file = root.join("credentials.json");
-        let tokens =
-            auth::bootstrap::run(&database.pool, &clock, &passwords, Some(&credentials_file)).await.unwrap();
+        let tokens = auth::bootstrap::run(&pool, &clock, &passwords, Some(&credentials_file)).await.unwrap();
         let credentials = serde_json::from_slice(&std::fs::read(&credentials_file).unwrap()).unwrap();
         let made = Ca::generate(clock.now()).unwrap();
         let nudges = Nudges::default();
-        tokio::spawn(nudges.clone().listen(database.pool.clone()));
+        tokio::spawn(nudges.clone().listen(pool.clone()));
         let app = App::new(Parts {
-            pool: database.pool.clone(),
+            pool,
             clock,
             passwords,
             tokens,

@@ -1,6 +1,9 @@
 //! Level-triggered work: each function looks at the tables, does what is due, and may run on any replica at
 //! any time. A failure is logged and tried again; nothing is remembered in between.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use time::Duration as Age;

@@ -1,0 +1,196 @@
+//! Every controller and two calls, with the line to PostgreSQL cut at each message: before it arrives, and
+//! before its answer does. Done again, the end is the same.
+
+use std::cell::Cell;
+
+use axum::http::Method;
+use serde_json::json;
+use sqlx::AssertSqlSafe;
+use time::OffsetDateTime;
+
+use crate::testing::{Line, Lost, TestCloud};
+use crate::{images, instances, operations};
+
+const INSTANCES: &str = "/v1/projects/demo/instances";
+const IMAGES: &str = "/v1/projects/demo/images";
+
+async fn query<T>(cloud: &TestCloud, sql: &str) -> T
+where
+    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&cloud.app.pool).await.unwrap()
+}
+
+async fn execute(cloud: &TestCloud, sql: &'static str) {
+    sqlx::query(sql).execute(&cloud.app.pool).await.unwrap();
+}
+
+/// A furnished cloud with one host that has room for everything.
+async fn roomy() -> (TestCloud, Line) {
+    let (cloud, line) = TestCloud::start_on_a_line().await;
+    cloud.furnish().await;
+    cloud.join_host("host-1").await;
+    let room =
+        "UPDATE hosts SET vcpus_capacity = 9999, memory_mib_capacity = 999999, disk_gib_capacity = 9999";
+    execute(&cloud, room).await;
+    (cloud, line)
+}
+
+/// One cut of the line.
+struct Cut<'a> {
+    line: &'a Line,
+    messages: usize,
+    lost: Lost,
+    happened: Cell<bool>,
+    /// Counts the cuts of a test.
+    number: i64,
+}
+
+impl Cut<'_> {
+    /// Does the work while the line is to be cut, and tells whether it came to its end all the same.
+    async fn during<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        self.line.cut_after(self.messages, self.lost);
+        let done = work.await;
+        self.happened.set(self.line.was_cut());
+        done
+    }
+}
+
+/// Calls `round` for one message after the other, and for both kinds of loss, until the work has no more
+/// messages. There must be at least so many.
+async fn at_each_message(line: &Line, at_least: usize, round: impl AsyncFn(&Cut<'_>)) {
+    let mut number = 0;
+    for lost in [Lost::Request, Lost::Reply] {
+        for messages in 0.. {
+            let cut = Cut { line, messages, lost, happened: Cell::new(false), number };
+            round(&cut).await;
+            number += 1;
+            if !cut.happened.get() {
+                assert!(messages >= at_least, "{lost:?}: only {messages} messages");
+                break;
+            }
+        }
+    }
+}
+
+async fn create(cloud: &TestCloud, number: i64) {
+    let body = json!({"name": format!("web-{number}"), "image": "image", "instance_type": "tiny"});
+    cloud.post(INSTANCES, body).await.expect(202);
+}
+
+#[tokio::test]
+async fn placement() {
+    let (cloud, line) = roomy().await;
+    at_each_message(&line, 8, async |cut| {
+        create(&cloud, cut.number).await;
+        cut.during(instances::place_pending(&cloud.app)).await.ok();
+        instances::place_pending(&cloud.app).await.unwrap();
+        let made = cut.number + 1;
+        assert_eq!(query::<i64>(&cloud, "SELECT sum(vcpus_reserved) FROM hosts").await, made);
+        let steps = "SELECT count(*) FROM operation_steps WHERE step = 'placed'";
+        assert_eq!(query::<i64>(&cloud, steps).await, made);
+        let revisions = "SELECT count(DISTINCT desired_revision) FROM instances WHERE host_id IS NOT NULL";
+        assert_eq!(query::<i64>(&cloud, revisions).await, made);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deadlines() {
+    let (cloud, line) = roomy().await;
+    at_each_message(&line, 4, async |cut| {
+        create(&cloud, cut.number).await;
+        execute(&cloud, "UPDATE operations SET deadline_at = created_at").await;
+        cut.during(operations::expire(&cloud.app)).await.ok();
+        operations::expire(&cloud.app).await.unwrap();
+        let failed = "SELECT count(*) FROM operations
+                      WHERE status = 'failed' AND error_code = 'deadline_exceeded' AND finished_at IS NOT NULL";
+        assert_eq!(query::<i64>(&cloud, failed).await, cut.number + 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sweeping() {
+    let (cloud, line) = TestCloud::start_on_a_line().await;
+    cloud.furnish().await;
+    at_each_message(&line, 2, async |cut| {
+        cloud.post(IMAGES, json!({"name": "gone", "format": "raw"})).await.expect(201);
+        cloud.put_bytes(&format!("{IMAGES}/gone/content"), vec![7; 512]).await.expect(200);
+        cloud.delete(&format!("{IMAGES}/gone")).await.expect(204);
+        cut.during(images::sweep(&cloud.app)).await.ok();
+        images::sweep(&cloud.app).await.unwrap();
+        // The image that the cloud is furnished with stays.
+        assert_eq!(blobs(&cloud).await, (1, 1));
+    })
+    .await;
+}
+
+/// How many there are, as rows and as files.
+async fn blobs(cloud: &TestCloud) -> (i64, usize) {
+    let files = std::fs::read_dir(cloud.data().join("images/blobs")).map_or(0, Iterator::count);
+    (query(cloud, "SELECT count(*) FROM blobs").await, files)
+}
+
+#[tokio::test]
+async fn heartbeats() {
+    let (cloud, line) = roomy().await;
+    let id: uuid::Uuid = query(&cloud, "SELECT id FROM hosts").await;
+    at_each_message(&line, 1, async |cut| {
+        cloud.pass(1);
+        cloud.app.heartbeats.heard(id.into(), cloud.app.clock.now());
+        cut.during(cloud.app.heartbeats.flush(&cloud.app.pool)).await.ok();
+        cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+        let seen: OffsetDateTime = query(&cloud, "SELECT last_seen_at FROM hosts").await;
+        assert_eq!(seen, cloud.app.clock.now());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_creation_that_is_repeated_with_its_key() {
+    let (cloud, line) = roomy().await;
+    cloud.token().await;
+    at_each_message(&line, 8, async |cut| {
+        let key = format!("key-{}", cut.number);
+        let body = json!({"name": format!("web-{}", cut.number), "image": "image", "instance_type": "tiny"});
+        let headers = [("idempotency-key", key.as_str())];
+        let call = || cloud.call_with(Method::POST, INSTANCES, &headers, Some(body.clone()));
+        let first = cut.during(async { Ok::<_, ()>(call().await) }).await.unwrap();
+        if first.status != 202 {
+            first.expect_problem(503, "database_unavailable");
+            assert_eq!(first.headers["retry-after"], "1");
+        }
+        call().await.expect(202);
+        let made = cut.number + 1;
+        for table in ["instances", "operations", "idempotency_keys"] {
+            let count: i64 = query(&cloud, &format!("SELECT count(*) FROM {table}")).await;
+            assert_eq!(count, made, "{table}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upload() {
+    let (cloud, line) = TestCloud::start_on_a_line().await;
+    cloud.post("/v1/projects", json!({"name": "demo"})).await.expect(201);
+    let content = format!("{IMAGES}/image/content");
+    at_each_message(&line, 10, async |cut| {
+        cloud.post(IMAGES, json!({"name": "image", "format": "raw"})).await.expect(201);
+        let first = cut.during(async { Ok::<_, ()>(cloud.put_bytes(&content, vec![7; 4096]).await) }).await;
+        if first.as_ref().is_ok_and(|answer| answer.status != 200) {
+            first.unwrap().expect_problem(503, "database_unavailable");
+        }
+        let again = cloud.put_bytes(&content, vec![7; 4096]).await;
+        // The answer to the first one may be all that was lost.
+        assert!(again.status == 200 || again.json()["code"] == "wrong_state", "{again:?}");
+        execute(&cloud, "UPDATE blobs SET lease_until = created_at - interval '1 second'").await;
+        images::sweep(&cloud.app).await.unwrap();
+        assert_eq!(blobs(&cloud).await, (1, 1), "after {} messages, {:?}", cut.messages, cut.lost);
+        cloud.delete(&format!("{IMAGES}/image")).await.expect(204);
+        images::sweep(&cloud.app).await.unwrap();
+        assert_eq!(blobs(&cloud).await, (0, 0));
+    })
+    .await;
+}
