@@ -69,9 +69,11 @@ async fn fold(
     let observed = Observed { generation: report.generation.0, boot: report.boot, state: report.state };
     let from_the_future =
         observed.generation > stored.intent.generation || observed.boot > stored.intent.boot;
-    let overtaken = stored
-        .observed
-        .is_some_and(|before| (observed.generation, observed.boot) < (before.generation, before.boot));
+    let overtaken = stored.observed.is_some_and(|before| {
+        // Of what is gone for good nobody knows the boot any more.
+        let older_boot = observed.boot < before.boot && observed.state != ObservedState::Absent;
+        observed.generation < before.generation || (observed.generation == before.generation && older_boot)
+    });
     if from_the_future || overtaken {
         return Ok(Folded::Ignored);
     }

@@ -23,6 +23,7 @@ pub async fn watch(reconciler: Arc<Reconciler>, workers: Workers, mut events: br
     loop {
         tokio::select! {
             event = events.recv() => match event {
+                Ok(Event::Connected) => resync.reset_immediately(),
                 Ok(event) => on_event(&reconciler, &workers, &event),
                 Err(RecvError::Lagged(missed)) => {
                     tracing::warn!(missed, "hypervisor events were missed: looking at everything");
@@ -53,7 +54,8 @@ fn on_event(reconciler: &Reconciler, workers: &Workers, event: &Event) {
         Event::Disconnected => reconciler.view.set_health(HypervisorHealth::Degraded {
             reason: "the connection to the hypervisor broke".to_owned(),
         }),
-        Event::Connected => workers.nudge_all(),
+        // Everything is looked at then.
+        Event::Connected => {}
     }
 }
 
