@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use protocol::HostId;
-use protocol::agent::{InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, ObservedAccepted, ObservedBatch};
+use protocol::agent::{
+    InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState,
+};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 

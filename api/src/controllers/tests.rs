@@ -2,6 +2,7 @@
 //! before its answer does. Done again, the end is the same.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use axum::http::Method;
 use serde_json::json;
@@ -38,6 +39,7 @@ async fn roomy() -> (TestCloud, Line) {
 
 /// One cut of the line.
 struct Cut<'a> {
+    cloud: &'a TestCloud,
     line: &'a Line,
     messages: usize,
     lost: Lost,
@@ -52,17 +54,31 @@ impl Cut<'_> {
         self.line.cut_after(self.messages, self.lost);
         let done = work.await;
         self.happened.set(self.line.was_cut());
+        self.settled().await;
         done
+    }
+
+    /// Until PostgreSQL has noticed the cut: before that, the rows of the work are still taken, and whoever
+    /// comes after it passes them over until its next turn.
+    async fn settled(&self) {
+        let busy = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL";
+        let settled = async {
+            while query::<i64>(self.cloud, busy).await > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), settled).await.expect("a transaction never ended");
     }
 }
 
 /// Calls `round` for one message after the other, and for both kinds of loss, until the work has no more
 /// messages. There must be at least so many.
-async fn at_each_message(line: &Line, at_least: usize, round: impl AsyncFn(&Cut<'_>)) {
+async fn at_each_message(cloud: &TestCloud, line: &Line, at_least: usize, round: impl AsyncFn(&Cut<'_>)) {
     let mut number = 0;
     for lost in [Lost::Request, Lost::Reply] {
         for messages in 0.. {
-            let cut = Cut { line, messages, lost, happened: Cell::new(false), number };
+            let cut = Cut { cloud, line, messages, lost, happened: Cell::new(false), number };
             round(&cut).await;
             number += 1;
             if !cut.happened.get() {
@@ -81,7 +97,7 @@ async fn create(cloud: &TestCloud, number: i64) {
 #[tokio::test]
 async fn placement() {
     let (cloud, line) = roomy().await;
-    at_each_message(&line, 8, async |cut| {
+    at_each_message(&cloud, &line, 8, async |cut| {
         create(&cloud, cut.number).await;
         cut.during(instances::place_pending(&cloud.app)).await.ok();
         instances::place_pending(&cloud.app).await.unwrap();
@@ -98,7 +114,7 @@ async fn placement() {
 #[tokio::test]
 async fn deadlines() {
     let (cloud, line) = roomy().await;
-    at_each_message(&line, 4, async |cut| {
+    at_each_message(&cloud, &line, 4, async |cut| {
         create(&cloud, cut.number).await;
         execute(&cloud, "UPDATE operations SET deadline_at = created_at").await;
         cut.during(operations::expire(&cloud.app)).await.ok();
@@ -114,7 +130,7 @@ async fn deadlines() {
 async fn sweeping() {
     let (cloud, line) = TestCloud::start_on_a_line().await;
     cloud.furnish().await;
-    at_each_message(&line, 2, async |cut| {
+    at_each_message(&cloud, &line, 2, async |cut| {
         cloud.post(IMAGES, json!({"name": "gone", "format": "raw"})).await.expect(201);
         cloud.put_bytes(&format!("{IMAGES}/gone/content"), vec![7; 512]).await.expect(200);
         cloud.delete(&format!("{IMAGES}/gone")).await.expect(204);
@@ -136,7 +152,7 @@ async fn blobs(cloud: &TestCloud) -> (i64, usize) {
 async fn heartbeats() {
     let (cloud, line) = roomy().await;
     let id: uuid::Uuid = query(&cloud, "SELECT id FROM hosts").await;
-    at_each_message(&line, 1, async |cut| {
+    at_each_message(&cloud, &line, 1, async |cut| {
         cloud.pass(1);
         cloud.app.heartbeats.heard(id.into(), cloud.app.clock.now());
         cut.during(cloud.app.heartbeats.flush(&cloud.app.pool)).await.ok();
@@ -151,7 +167,7 @@ async fn heartbeats() {
 async fn a_creation_that_is_repeated_with_its_key() {
     let (cloud, line) = roomy().await;
     cloud.token().await;
-    at_each_message(&line, 8, async |cut| {
+    at_each_message(&cloud, &line, 8, async |cut| {
         let key = format!("key-{}", cut.number);
         let body = json!({"name": format!("web-{}", cut.number), "image": "image", "instance_type": "tiny"});
         let headers = [("idempotency-key", key.as_str())];
@@ -176,7 +192,7 @@ async fn an_upload() {
     let (cloud, line) = TestCloud::start_on_a_line().await;
     cloud.post("/v1/projects", json!({"name": "demo"})).await.expect(201);
     let content = format!("{IMAGES}/image/content");
-    at_each_message(&line, 10, async |cut| {
+    at_each_message(&cloud, &line, 10, async |cut| {
         cloud.post(IMAGES, json!({"name": "image", "format": "raw"})).await.expect(201);
         let first = cut.during(async { Ok::<_, ()>(cloud.put_bytes(&content, vec![7; 4096]).await) }).await;
         if first.as_ref().is_ok_and(|answer| answer.status != 200) {
