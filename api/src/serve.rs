@@ -73,10 +73,10 @@ fn make_data_dir(options: &Options) -> std::io::Result<()> {
 
 async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken) -> anyhow::Result<()> {
     let clock = Clock::system();
-    let passwords = Passwords::new().map_err(plain)?;
+    let passwords = Passwords::new().map_err(|error| plain(&error))?;
     let tokens = auth::bootstrap::run(&pool, &clock, &passwords, options.first_run_credentials.as_deref())
         .await
-        .map_err(plain)
+        .map_err(|error| plain(&error))
         .context("cannot prepare users and keys")?;
     let ca = crate::pki_store::load_or_make(&pool, &clock).await?;
     let app = App::new(Parts {
@@ -140,6 +140,6 @@ fn install_metrics() -> anyhow::Result<PrometheusHandle> {
 }
 
 /// An error before there is a request to answer.
-fn plain(error: crate::http::ApiError) -> anyhow::Error {
+fn plain(error: &crate::http::ApiError) -> anyhow::Error {
     anyhow::anyhow!("{error}")
 }

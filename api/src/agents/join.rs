@@ -31,7 +31,7 @@ pub(super) async fn join(
         return Err(refused());
     }
     hosts::store::insert(&mut tx, &NewHost { id: host_id, name: request.name }, now).await?;
-    let certificate_pem = app.ca.issue_host(host_id, &request.csr_pem, now).map_err(csr_refused)?;
+    let certificate_pem = app.ca.issue_host(host_id, &request.csr_pem, now).map_err(|error| csr_refused(&error))?;
     tx.commit().await?;
     tracing::info!(host = %host_id, "a host has joined");
     Ok(Json(JoinResponse { host_id, certificate_pem, ca_pem: app.ca.certificate_pem().to_owned() }))
@@ -46,11 +46,11 @@ pub(super) async fn renew(
     let known = hosts::store::session(&mut *app.pool.acquire().await?, host.0).await?;
     known.ok_or_else(|| ApiError::because(ErrorCode::Unauthenticated, "this host has been removed"))?;
     let certificate_pem =
-        app.ca.issue_host(host.0, &request.csr_pem, app.clock.now()).map_err(csr_refused)?;
+        app.ca.issue_host(host.0, &request.csr_pem, app.clock.now()).map_err(|error| csr_refused(&error))?;
     Ok(Json(RenewResponse { certificate_pem }))
 }
 
-fn csr_refused(error: PkiError) -> ApiError {
+fn csr_refused(error: &PkiError) -> ApiError {
     ApiError::invalid(vec![FieldError::new("/csr_pem", "invalid", error.to_string())])
 }
 

@@ -12,6 +12,8 @@ mod passwords;
 pub(crate) mod routes;
 mod store;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod tokens;
 mod types;

@@ -1,5 +1,7 @@
 //! Opening the database, from nothing to a pool.
 
+mod outage;
+
 use sqlx::ConnectOptions as _;
 use tokio::time::Instant;
 

@@ -30,7 +30,7 @@ impl Version {
     /// `precondition_failed` when the caller has seen another version, `invalid_header` when the header is no
     /// list of our tags.
     pub(crate) fn check_if_match(self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(tags) = tags(headers, header::IF_MATCH)? else { return Ok(()) };
+        let Some(tags) = tags(headers, &header::IF_MATCH)? else { return Ok(()) };
         if tags.iter().any(|tag| tag.is_none_or(|tag| tag.version == self)) {
             return Ok(());
         }
@@ -50,7 +50,7 @@ impl ETag {
     /// Whether `If-None-Match` says that the caller has this very representation. A header that makes no
     /// sense says nothing.
     pub(super) fn is_known(self, headers: &HeaderMap) -> bool {
-        let known = tags(headers, header::IF_NONE_MATCH).ok().flatten().unwrap_or_default();
+        let known = tags(headers, &header::IF_NONE_MATCH).ok().flatten().unwrap_or_default();
         known.iter().any(|tag| tag.is_none_or(|tag| tag == self))
     }
 }
@@ -62,8 +62,8 @@ impl fmt::Display for ETag {
 }
 
 /// The tags of a header; `None` in the list stands for `*`.
-fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Vec<Option<ETag>>>, ApiError> {
-    let values: Vec<&HeaderValue> = headers.get_all(&name).iter().collect();
+fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Vec<Option<ETag>>>, ApiError> {
+    let values: Vec<&HeaderValue> = headers.get_all(name).iter().collect();
     if values.is_empty() {
         return Ok(None);
     }

@@ -1,5 +1,7 @@
 //! The conventions, through the router.
 
+mod limits;
+
 use std::collections::BTreeSet;
 
 use axum::body::Body;

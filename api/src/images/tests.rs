@@ -1,5 +1,7 @@
 //! Uploads, honest and otherwise.
 
+mod edges;
+
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request};
 use serde_json::json;

@@ -148,6 +148,15 @@ impl CreateInstance {
 }
 
 impl StopInstance {
+    /// As it is stored.
+    pub(super) const fn mode(&self) -> &'static str {
+        if self.force { "force" } else { "graceful" }
+    }
+
+    pub(super) fn timeout_seconds(&self) -> i32 {
+        self.timeout_seconds.unwrap_or(DEFAULT_STOP_TIMEOUT_SECONDS).cast_signed()
+    }
+
     pub(super) fn validate(&self) -> Vec<FieldError> {
         match self.timeout_seconds {
             Some(timeout) if !(1..=3600).contains(&timeout) => {

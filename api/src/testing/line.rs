@@ -96,7 +96,7 @@ async fn carry(mut client: UnixStream, mut server: UnixStream, fuse: Arc<Fuse>) 
                 }
                 if lost == Some(Lost::Reply) {
                     // Once it answers, it has done what was asked. Whether it could answer does not matter.
-                    server.read(&mut answered).await.ok();
+                    server.readable().await.ok();
                     return;
                 }
             }

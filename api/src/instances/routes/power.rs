@@ -56,8 +56,13 @@ pub(super) async fn stop_instance(
     let mut change = call.changing::<actions::StopInstance>(&app, &project).await?;
     let row = lock(&mut change, &instance).await?;
     refuse_deleting(&row)?;
-    let next = next_intent(&app, &call, &change, &row);
-    let next = stopping(NewIntent { power: Power::Stopped, ..next }, &body);
+    let present = next_intent(&app, &call, &change, &row);
+    let next = NewIntent {
+        power: Power::Stopped,
+        stop_mode: body.mode(),
+        stop_timeout_seconds: body.timeout_seconds(),
+        ..present
+    };
     apply(&app, change, &row, "stop_instance", next).await
 }
 
@@ -81,8 +86,14 @@ pub(super) async fn reboot_instance(
     if state == InstanceState::Stopped || row.intent().power == Power::Stopped {
         return Err(ApiError::because(ErrorCode::WrongState, "it is stopped; start it instead"));
     }
-    let next = next_intent(&app, &call, &change, &row);
-    let next = stopping(NewIntent { power: Power::Running, boot: row.boot + 1, ..next }, &body);
+    let present = next_intent(&app, &call, &change, &row);
+    let next = NewIntent {
+        power: Power::Running,
+        boot: row.boot + 1,
+        stop_mode: body.mode(),
+        stop_timeout_seconds: body.timeout_seconds(),
+        ..present
+    };
     apply(&app, change, &row, "reboot_instance", next).await
 }
 
@@ -140,15 +151,6 @@ fn next_intent<A: Action>(app: &App, call: &Call, change: &Mutation<A>, row: &Ro
         operation_id: app.clock.new_id(),
         request_id: call.request_id(),
         now: change.now,
-    }
-}
-
-fn stopping(intent: NewIntent, body: &StopInstance) -> NewIntent {
-    let timeout = body.timeout_seconds.unwrap_or(DEFAULT_STOP_TIMEOUT_SECONDS);
-    NewIntent {
-        stop_mode: if body.force { "force" } else { "graceful" },
-        stop_timeout_seconds: timeout.cast_signed(),
-        ..intent
     }
 }
 
