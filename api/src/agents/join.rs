@@ -31,7 +31,8 @@ pub(super) async fn join(
         return Err(refused());
     }
     hosts::store::insert(&mut tx, &NewHost { id: host_id, name: request.name }, now).await?;
-    let certificate_pem = app.ca.issue_host(host_id, &request.csr_pem, now).map_err(|error| csr_refused(&error))?;
+    let certificate_pem =
+        app.ca.issue_host(host_id, &request.csr_pem, now).map_err(|error| csr_refused(&error))?;
     tx.commit().await?;
     tracing::info!(host = %host_id, "a host has joined");
     Ok(Json(JoinResponse { host_id, certificate_pem, ca_pem: app.ca.certificate_pem().to_owned() }))
