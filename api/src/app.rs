@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Passwords, Tokens};
+use crate::auth::{KeyUses, Passwords, PolicyCache, Tokens};
 use crate::clock::Clock;
+use crate::events::EventStreams;
 use crate::hosts::Heartbeats;
+use crate::http::Edge;
 use crate::images::ImageStore;
 use crate::nudge::Nudges;
 use crate::pki::Ca;
@@ -22,11 +25,17 @@ pub struct Parts {
     pub clock: Clock,
     pub passwords: Passwords,
     pub tokens: Tokens,
+    pub policies: PolicyCache,
+    pub key_uses: KeyUses,
     pub ca: Arc<Ca>,
     pub images: ImageStore,
     pub nudges: Nudges,
+    pub event_streams: EventStreams,
     pub heartbeats: Heartbeats,
+    pub edge: Edge,
     pub metrics: PrometheusHandle,
+    /// Whatever waits for long ends with this.
+    pub shutdown: CancellationToken,
 }
 
 impl App {

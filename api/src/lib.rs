@@ -10,11 +10,15 @@
 //! from intent to done.
 
 pub mod agents;
+pub mod api_keys;
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod clock;
 pub mod controllers;
 pub mod database;
+pub mod events;
+pub mod groups;
 pub mod hosts;
 pub mod http;
 pub mod images;
@@ -25,8 +29,13 @@ pub mod nudge;
 pub mod operations;
 pub mod pki;
 mod pki_store;
+pub mod policies;
 pub mod projects;
+pub mod quotas;
 pub mod scheduler;
 pub mod serve;
+pub mod service_accounts;
 #[cfg(test)]
 mod testing;
+pub mod users;
+pub mod verify;

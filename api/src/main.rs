@@ -18,14 +18,22 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the control plane.
-    Serve(api::serve::Options),
+    Serve(Box<api::serve::Options>),
+    /// Let somebody in again when nobody can sign in any more: make a user an administrator, and print a
+    /// one-time code with which they set a password.
+    Recover(api::auth::recovery::Options),
+    /// Look for what must never be: a touched audit log, a quota that does not add up. Works while the control plane
+    /// runs. Ends with 1 if anything is found.
+    Verify(api::verify::Options),
     /// Print the OpenAPI document.
     Openapi,
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Serve(options) => serve(options),
+        Command::Serve(options) => serve(*options),
+        Command::Recover(options) => recover(&options),
+        Command::Verify(options) => verify(&options),
         Command::Openapi => {
             println!("{}", api::http::openapi_document().to_pretty_json()?);
             Ok(())
@@ -34,10 +42,49 @@ fn main() -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn serve(options: api::serve::Options) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+async fn recover(options: &api::auth::recovery::Options) -> anyhow::Result<()> {
+    log_to_stderr("warn");
+    let recovered = api::auth::recovery::recover(options).await?;
+    eprintln!(
+        "{} is an administrator without a second factor now, and signed out everywhere.\n\
+         These policies decide for them: {}. What one of them denies stays denied; --detach removes it.\n\
+         Set a password within 72 hours: POST /v1/auth/reset_password with username, new_password and this code:",
+        options.user,
+        recovered.policies.join(", ")
+    );
+    println!("{}", recovered.code);
+    Ok(())
+}
+
+#[tokio::main]
+async fn verify(options: &api::verify::Options) -> anyhow::Result<()> {
+    log_to_stderr("warn");
+    let report = api::verify::run(options).await?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{} audit records checked", report.audit_records);
+        if let Some(head) = &report.audit_head {
+            println!("audit head {head}");
+        }
+        for finding in &report.findings {
+            let id = finding.id.map(|id| format!(" {id}")).unwrap_or_default();
+            println!("{}{id}: {}", finding.code, finding.detail);
+        }
+        println!("{} findings", report.findings.len());
+    }
+    if report.findings.is_empty() { Ok(()) } else { std::process::exit(1) }
+}
+
+fn log_to_stderr(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+}
+
+#[tokio::main]
+async fn serve(options: api::serve::Options) -> anyhow::Result<()> {
+    log_to_stderr("info");
     let shutdown = CancellationToken::new();
     tokio::spawn(on_signal(shutdown.clone())?);
     api::serve::serve(options, shutdown).await
@@ -46,6 +93,8 @@ async fn serve(options: api::serve::Options) -> anyhow::Result<()> {
 /// Cancels the token on SIGTERM or SIGINT. Ready when this returns.
 fn on_signal(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Heeded where there is a certificate to read anew; elsewhere it is no reason to die.
+    drop(signal(SignalKind::hangup())?);
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -14,6 +14,7 @@ use protocol::{HostId, OperationId, TransferId};
 use sqlx::postgres::PgListener;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 const CHANNEL: &str = "cumulo";
 
@@ -30,6 +31,12 @@ pub enum Topic {
     Placement,
     /// Something is there to be swept.
     Sweep,
+    /// Events wait for their positions. Sent by the trigger that writes them.
+    Events,
+    /// The log of a project or, all zeros, of the cloud has grown.
+    EventLog(Uuid),
+    /// Audit records wait for their place in the chain.
+    Notary,
 }
 
 impl fmt::Display for Topic {
@@ -40,6 +47,9 @@ impl fmt::Display for Topic {
             Self::Transfer(id) => write!(f, "transfer {id}"),
             Self::Placement => f.write_str("placement -"),
             Self::Sweep => f.write_str("sweep -"),
+            Self::Events => f.write_str("events -"),
+            Self::EventLog(id) => write!(f, "event_log {id}"),
+            Self::Notary => f.write_str("notary -"),
         }
     }
 }
@@ -54,6 +64,9 @@ impl FromStr for Topic {
             "transfer" => id.parse().map(Self::Transfer).map_err(drop),
             "placement" => Ok(Self::Placement),
             "sweep" => Ok(Self::Sweep),
+            "events" => Ok(Self::Events),
+            "event_log" => id.parse().map(Self::EventLog).map_err(drop),
+            "notary" => Ok(Self::Notary),
             _ => Err(()),
         }
     }
@@ -62,6 +75,15 @@ impl FromStr for Topic {
 /// Nudges everybody who waits for the topic, when this transaction commits.
 pub async fn send(conn: &mut PgConnection, topic: Topic) -> Result<(), sqlx::Error> {
     sqlx::query!("SELECT pg_notify($1, $2)", CHANNEL, topic.to_string()).execute(conn).await?;
+    Ok(())
+}
+
+/// The same for several topics.
+pub async fn send_all(conn: &mut PgConnection, topics: &[Topic]) -> Result<(), sqlx::Error> {
+    let topics: Vec<_> = topics.iter().map(Topic::to_string).collect();
+    sqlx::query!("SELECT pg_notify($1, topic) FROM unnest($2::text[]) topic", CHANNEL, &topics)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 
@@ -81,6 +103,12 @@ impl Nudges {
         let mut topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let receiver = topics.entry(topic).or_insert_with(|| watch::channel(()).0).subscribe();
         Waiter { receiver, topic, nudges: self.clone() }
+    }
+
+    /// How many wait for it in this process.
+    #[cfg(test)]
+    pub(crate) fn waiting_for(&self, topic: Topic) -> usize {
+        self.0.lock().unwrap().get(&topic).map_or(0, watch::Sender::receiver_count)
     }
 
     fn wake(&self, topic: Topic) {
@@ -144,13 +172,16 @@ mod tests {
 
     #[test]
     fn topics_survive_their_wire_form() {
-        let id = uuid::Uuid::from_u128(7);
+        let id = Uuid::from_u128(7);
         let topics = [
             Topic::Host(id.into()),
             Topic::Operation(id.into()),
             Topic::Transfer(id.into()),
             Topic::Placement,
             Topic::Sweep,
+            Topic::Events,
+            Topic::EventLog(id),
+            Topic::Notary,
         ];
         for topic in topics {
             assert_eq!(topic.to_string().parse(), Ok(topic));

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::Router;
 use camino::Utf8PathBuf;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sqlx::PgPool;
@@ -12,14 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::agent_router;
 use crate::app::{App, Parts};
-use crate::auth::{self, Passwords};
+use crate::auth::{self, KeyUses, Passwords, PolicyCache};
 use crate::clock::Clock;
 use crate::controllers;
 use crate::database::Database;
+use crate::events::EventStreams;
 use crate::hosts::Heartbeats;
-use crate::http::public_router;
+use crate::http::{Edge, EdgeOptions, Ticks, public_router};
 use crate::images::ImageStore;
-use crate::net::{self, Listener, Peer, tls};
+use crate::net::{self, ConnectionLimits, Listener, PublicCertificate, TrustedProxies, tls};
 use crate::nudge::Nudges;
 use crate::pki::ServerCertificates;
 
@@ -48,6 +48,10 @@ pub struct Options {
     /// output.
     #[arg(long, env = "CUMULO_FIRST_RUN_CREDENTIALS")]
     pub first_run_credentials: Option<Utf8PathBuf>,
+    #[command(flatten)]
+    pub connections: ConnectionLimits,
+    #[command(flatten)]
+    pub edge: EdgeOptions,
 }
 
 /// Runs until `shutdown`, then answers what is under way and stops the private PostgreSQL.
@@ -84,53 +88,49 @@ async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken
         clock: clock.clone(),
         passwords,
         tokens,
+        policies: PolicyCache::default(),
+        key_uses: KeyUses::default(),
         images: ImageStore::local(&options.data_dir.join("images"))?,
         nudges: Nudges::default(),
+        event_streams: EventStreams::default(),
         heartbeats: Heartbeats::default(),
+        edge: Edge::new(&options.edge, &Ticks::monotonic()),
         metrics: install_metrics()?,
         ca: Arc::clone(&ca),
+        shutdown: shutdown.clone(),
     });
 
     let certificates = ServerCertificates::new(Arc::clone(&ca), move || clock.now())?;
     let agents = Listener::tls(options.agent_listen, tls::agents(&ca, Arc::new(certificates))?)
         .await
-        .with_context(|| format!("cannot listen for agents on {}", options.agent_listen))?;
-    let public = public_listener(options).await?;
+        .with_context(|| format!("cannot listen for agents on {}", options.agent_listen))?
+        .limited(options.connections, TrustedProxies::default());
+    let public = public_listener(options, shutdown.clone()).await?;
     tracing::info!(api = %public.address()?, agents = %agents.address()?, "cumulo-api is up");
 
     let listening = tokio::spawn(app.nudges.clone().listen(pool));
     let controllers = tokio::spawn(controllers::run(app.clone(), shutdown.clone()));
-    let (public, agents) = tokio::join!(
-        run(public, public_router(app.clone()), shutdown.clone()),
-        run(agents, agent_router(app), shutdown),
+    tokio::join!(
+        net::serve(public, public_router(app.clone()), shutdown.clone()),
+        net::serve(agents, agent_router(app), shutdown),
     );
     listening.abort();
-    controllers.await.context("a controller panicked")?;
-    public.and(agents)
+    controllers.await.context("a controller panicked")
 }
 
-async fn public_listener(options: &Options) -> anyhow::Result<Listener> {
+async fn public_listener(options: &Options, shutdown: CancellationToken) -> anyhow::Result<Listener> {
     let address = options.listen;
     let listener = match (&options.tls_certificate, &options.tls_key) {
-        (Some(certificate), Some(key)) => Listener::tls(address, tls::public(certificate, key)?).await,
+        (Some(certificate), Some(key)) => {
+            let certificate = Arc::new(PublicCertificate::load(certificate, key)?);
+            tokio::spawn(Arc::clone(&certificate).watch(shutdown)?);
+            Listener::tls(address, tls::public(certificate)?).await
+        }
         _ => Listener::plain(address).await,
     };
-    listener.with_context(|| format!("cannot listen on {address}; choose another address with --listen"))
-}
-
-async fn run(listener: Listener, router: Router, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    let stop = shutdown.clone();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
-    // Long polls would hold a graceful shutdown for half a minute; whoever polls asks again.
-    let deadline = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-    };
-    tokio::select! {
-        served = serving => Ok(served?),
-        () = deadline => Ok(()),
-    }
+    listener
+        .with_context(|| format!("cannot listen on {address}; choose another address with --listen"))
+        .map(|listener| listener.limited(options.connections, options.edge.trusted_proxies.clone()))
 }
 
 fn install_metrics() -> anyhow::Result<PrometheusHandle> {

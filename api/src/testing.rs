@@ -21,20 +21,23 @@ use sqlx::postgres::PgPoolOptions;
 use tempfile::TempDir;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 pub(crate) use self::line::{Line, Lost};
 use crate::agents::agent_router;
 use crate::app::{App, Parts};
-use crate::auth::{self, Passwords};
+use crate::auth::{self, KeyUses, Passwords, PolicyCache};
 use crate::clock::Clock;
 use crate::database::testing::TestDatabase;
+use crate::events::EventStreams;
 use crate::hosts::Heartbeats;
-use crate::http::public_router;
+use crate::http::{Edge, EdgeOptions, Ticks, public_router};
 use crate::images::ImageStore;
-use crate::net::Peer;
+use crate::net::{self, Listener, Peer};
 use crate::nudge::Nudges;
 use crate::pki::Ca;
+use crate::quotas::Resource;
 
 const START: OffsetDateTime = datetime!(2026-06-01 12:00 UTC);
 
@@ -88,6 +91,12 @@ impl TestCloud {
         Self::on(database.pool.clone(), Some(database)).await
     }
 
+    /// The same, run with these options.
+    pub(crate) async fn start_with(options: EdgeOptions) -> Self {
+        let database = TestDatabase::create().await;
+        Self::on_with(database.pool.clone(), Some(database), &options).await
+    }
+
     /// The same, with a line to its database that can be cut.
     pub(crate) async fn start_on_a_line() -> (Self, Line) {
         let database = TestDatabase::create().await;
@@ -101,6 +110,10 @@ impl TestCloud {
 
     /// An empty cloud on this database.
     pub(crate) async fn on(pool: PgPool, database: Option<TestDatabase>) -> Self {
+        Self::on_with(pool, database, &EdgeOptions::default()).await
+    }
+
+    async fn on_with(pool: PgPool, database: Option<TestDatabase>, options: &EdgeOptions) -> Self {
         let data = TempDir::new().unwrap();
         let root = camino::Utf8Path::from_path(data.path()).unwrap();
         let seconds = Arc::new(AtomicI64::new(0));
@@ -108,10 +121,16 @@ impl TestCloud {
             let seconds = Arc::clone(&seconds);
             move || START + Duration::seconds(seconds.load(Ordering::SeqCst))
         });
+        let ticks = Ticks::of_seconds({
+            let seconds = Arc::clone(&seconds);
+            move || seconds.load(Ordering::SeqCst).unsigned_abs()
+        });
         let passwords = Passwords::new().unwrap();
         let credentials_file = root.join("credentials.json");
         let tokens = auth::bootstrap::run(&pool, &clock, &passwords, Some(&credentials_file)).await.unwrap();
-        let credentials = serde_json::from_slice(&std::fs::read(&credentials_file).unwrap()).unwrap();
+        // A cloud that has its administrator already shows no password again.
+        let credentials = std::fs::read(&credentials_file)
+            .map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());
         let made = Ca::generate(clock.now()).unwrap();
         let nudges = Nudges::default();
         tokio::spawn(nudges.clone().listen(pool.clone()));
@@ -120,14 +139,26 @@ impl TestCloud {
             clock,
             passwords,
             tokens,
+            policies: PolicyCache::default(),
+            key_uses: KeyUses::default(),
             ca: Arc::new(Ca::load(&made.certificate, &made.key).unwrap()),
             images: ImageStore::local(&root.join("images")).unwrap(),
             nudges,
+            event_streams: EventStreams::default(),
+            shutdown: CancellationToken::new(),
             heartbeats: Heartbeats::default(),
+            edge: Edge::new(options, &ticks),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
         });
         let (router, agents) = (public_router(app.clone()), agent_router(app.clone()));
         Self { app, router, agents, _database: database, token: OnceLock::new(), credentials, seconds, data }
+    }
+
+    /// Another replica of the API on the same database, with a clock of its own.
+    pub(crate) async fn replica(&self) -> Self {
+        let mut replica = Self::on(self.app.pool.clone(), None).await;
+        replica.credentials = self.credentials.clone();
+        replica
     }
 
     /// Moves the clock.
@@ -169,6 +200,20 @@ impl TestCloud {
         exchange(&self.router, request).await
     }
 
+    /// Sends a request as it is over plain TCP from this address.
+    pub(crate) async fn send_from(&self, address: &str, mut request: Request<Body>) -> Answer {
+        request.extensions_mut().insert(ConnectInfo(peer(address)));
+        self.send(request).await
+    }
+
+    /// Serves the public API on a real socket.
+    pub(crate) async fn listen(&self) -> std::net::SocketAddr {
+        let listener = Listener::plain(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.address().unwrap();
+        tokio::spawn(net::serve(listener, self.router.clone(), self.app.shutdown.clone()));
+        address
+    }
+
     /// Sends a request as the administrator.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
         self.call_with(method, path, &[], body).await
@@ -182,9 +227,11 @@ impl TestCloud {
         body: Option<Value>,
     ) -> Answer {
         let bearer = format!("Bearer {}", self.token().await);
-        // Of two headers of a name the first counts, so that a test may be somebody else.
         let mut all = headers.to_vec();
-        all.push(("authorization", bearer.as_str()));
+        // A test may be somebody else.
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+            all.push(("authorization", bearer.as_str()));
+        }
         self.send(request(method, path, &all, body.map(|body| body.to_string()).unwrap_or_default())).await
     }
 
@@ -217,6 +264,13 @@ impl TestCloud {
         self.put_bytes("/v1/projects/demo/images/image/content", vec![0; 4096]).await.expect(200);
     }
 
+    /// From now on a project may have as much as it likes.
+    pub(crate) async fn lift_quotas(&self) {
+        let limits: serde_json::Map<_, _> =
+            Resource::ALL.iter().map(|resource| (resource.as_str().to_owned(), json!(-1))).collect();
+        self.call(Method::PATCH, "/v1/quota_defaults", Some(limits.into())).await.expect(200);
+    }
+
     /// A host that has joined, opened a session and is heard of now.
     pub(crate) async fn join_host(&self, name: &str) -> TestHost<'_> {
         let token = self.post("/v1/host_join_tokens", json!({})).await.expect(201)["token"].clone();
@@ -239,8 +293,7 @@ impl TestCloud {
         body: Option<Value>,
     ) -> Answer {
         let mut request = request(method, path, &[], body.map(|body| body.to_string()).unwrap_or_default());
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        request.extensions_mut().insert(ConnectInfo(Peer { address, host }));
+        request.extensions_mut().insert(ConnectInfo(Peer { host, tls: true, ..peer("127.0.0.1") }));
         exchange(&self.agents, request).await
     }
 }
@@ -289,6 +342,11 @@ pub(crate) fn inventory() -> Inventory {
         architectures: vec![Architecture::X86_64],
         boot_id: uuid::Uuid::from_u128(1),
     }
+}
+
+/// The other side of a plain connection from this address.
+pub(crate) fn peer(address: &str) -> Peer {
+    Peer { address: std::net::SocketAddr::new(address.parse().unwrap(), 1), tls: false, host: None }
 }
 
 pub(crate) fn request(method: Method, path: &str, headers: &[(&str, &str)], body: String) -> Request<Body> {

@@ -58,8 +58,12 @@ macro_rules! ids {
 }
 
 ids! {
+    /// A key of a program.
+    ApiKeyId
     /// A stored object in the image store: the bytes of one or several images.
     BlobId
+    /// Several users who share policies.
+    GroupId
     /// A machine that runs instances.
     HostId
     /// An image: a named operating system disk of a project.
@@ -70,12 +74,16 @@ ids! {
     InstanceTypeId
     /// The record of one mutating call and what became of it.
     OperationId
+    /// What a policy applies to, and where.
+    PolicyAttachmentId
+    /// Rules about who may do what.
+    PolicyId
+    /// Somebody who acts: a user or a service account.
+    PrincipalId
     /// A tenant.
     ProjectId
     /// One HTTP request, followed through operations, logs and domain metadata.
     RequestId
     /// One stream that the control plane asked a host for.
     TransferId
-    /// A person who signs in.
-    UserId
 }

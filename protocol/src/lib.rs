@@ -13,8 +13,8 @@ mod units;
 
 pub use digest::{ParseDigestError, Sha256};
 pub use id::{
-    BlobId, HostId, ImageId, InstanceId, InstanceTypeId, OperationId, ProjectId, RequestId, TransferId,
-    UserId,
+    ApiKeyId, BlobId, GroupId, HostId, ImageId, InstanceId, InstanceTypeId, OperationId, PolicyAttachmentId,
+    PolicyId, PrincipalId, ProjectId, RequestId, TransferId,
 };
 pub use name::{Name, ParseNameError};
 pub use units::{GIB, Generation, KIB, MIB, MemoryMib, Revision, SizeGib};

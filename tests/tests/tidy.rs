@@ -16,9 +16,10 @@ const DEPENDENCY_LAW: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("storage", &["protocol"]),
     ("compute-agent", &["protocol", "storage"]),
-    ("api", &["protocol"]),
+    ("policy", &[]),
+    ("api", &["protocol", "policy"]),
     ("tests", &["protocol"]),
-    ("benches", &["protocol", "storage", "tests"]),
+    ("benches", &["protocol", "policy", "storage", "tests"]),
 ];
 
 /// Crates that may never be used, and why.

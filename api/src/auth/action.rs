@@ -1,134 +1,249 @@
-//! Actions, scopes, and the proof that a caller may do one in the other.
+//! Actions, and where they happen.
 
-use protocol::{Name, ProjectId, UserId};
+use super::kind::Kind;
+use crate::http::Labels;
 
 /// Something that a caller wants to do. Each action is a type, so that the proof for one is no proof for
 /// another.
 pub trait Action: Send + Sync + 'static {
     /// As policies name it: `service:Verb`.
     const NAME: &'static str;
-    type Scope: Scope;
+    /// What it is done to.
+    const KIND: Kind;
+    type On: Place;
 }
 
-/// Where an action happens.
-pub trait Scope: Clone + Send + Sync + 'static {
-    /// How a request names the scope.
-    type Key<'a>: Into<Option<&'a str>> + Copy + Send;
-    /// What the database said of it, if it exists.
-    fn found(project: Option<InProject>) -> Option<Self>;
+/// Where an action happens, and how a request names that.
+pub trait Place: Send + Sync + 'static {
+    type Path<'a>: Copy + Send + Sync;
+    fn target<'a>(path: Self::Path<'a>) -> Target<'a>;
 }
 
-/// One project.
-#[derive(Debug, Clone)]
-pub struct InProject {
-    pub id: ProjectId,
-    pub name: Name,
-}
+/// A place in a project: its proof names the project.
+pub trait InProject: Place {}
 
-/// The cloud as a whole.
+/// A place that is one resource which exists: its proof names it.
+pub trait OfResource: Place {}
+
+/// What a request says about where it wants to act.
 #[derive(Debug, Clone, Copy)]
-pub struct Cloud;
+pub struct Target<'a> {
+    /// The path segment that names the project, if there is one.
+    pub project: Option<&'a str>,
+    pub what: What<'a>,
+}
 
-impl Scope for InProject {
-    type Key<'a> = &'a str;
-    fn found(project: Option<InProject>) -> Option<Self> {
-        project
+#[derive(Debug, Clone, Copy)]
+pub enum What<'a> {
+    /// The project itself, or all resources of a kind.
+    Collection,
+    New(New<'a>),
+    /// One that exists, by its path segment.
+    Existing(&'a str),
+}
+
+/// A resource that is about to be made, as far as policies ask.
+#[derive(Debug, Clone, Copy)]
+pub struct New<'a> {
+    pub name: &'a str,
+    pub labels: &'a Labels,
+    /// Further condition keys, like the instance type that was asked for.
+    pub facts: &'a [(&'static str, Fact<'a>)],
+}
+
+/// A value of a condition key.
+#[derive(Debug, Clone, Copy)]
+pub enum Fact<'a> {
+    Text(&'a str),
+    Number(i64),
+}
+
+impl<'a> New<'a> {
+    pub const fn named(name: &'a str) -> Self {
+        static NO_LABELS: Labels = Labels::new();
+        Self { name, labels: &NO_LABELS, facts: &[] }
     }
 }
 
-impl Scope for Cloud {
-    type Key<'a> = Option<&'a str>;
-    fn found(_: Option<InProject>) -> Option<Self> {
-        Some(Self)
-    }
+macro_rules! places {
+    ($($(#[$doc:meta])* $name:ident ($path:ty): $($mark:ident)* => |$p:pat_param| $project:expr, $what:expr;)+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy)]
+            pub struct $name;
+
+            impl Place for $name {
+                type Path<'a> = $path;
+                fn target<'a>($p: Self::Path<'a>) -> Target<'a> {
+                    Target { project: $project, what: $what }
+                }
+            }
+            $(impl $mark for $name {})*
+        )+
+    };
 }
 
-/// The proof that this caller may do `A` here. Made by [`super::authorize`] alone.
-#[derive(Debug)]
-pub struct Allowed<A: Action> {
-    principal: UserId,
-    scope: A::Scope,
-}
-
-impl<A: Action> Clone for Allowed<A> {
-    fn clone(&self) -> Self {
-        Self { principal: self.principal, scope: self.scope.clone() }
-    }
-}
-
-impl<A: Action> Allowed<A> {
-    pub(super) fn new(principal: UserId, scope: A::Scope) -> Self {
-        Self { principal, scope }
-    }
-
-    pub fn principal(&self) -> UserId {
-        self.principal
-    }
-}
-
-impl<A: Action<Scope = InProject>> Allowed<A> {
-    /// The project to which everything this proof reaches belongs.
-    pub fn project(&self) -> ProjectId {
-        self.scope.id
-    }
-
-    pub fn project_name(&self) -> &Name {
-        &self.scope.name
-    }
+places! {
+    /// All of a kind in the cloud.
+    Cloud(()): => |()| None, What::Collection;
+    /// A new one in the cloud.
+    NewInCloud(New<'a>): => |new| None, What::New(new);
+    /// One of the cloud's.
+    CloudResource(&'a str): OfResource => |segment| None, What::Existing(segment);
+    /// A project, or all of a kind in it.
+    Project(&'a str): InProject => |project| Some(project), What::Collection;
+    /// A new one in a project.
+    NewInProject((&'a str, New<'a>)): InProject => |(project, new)| Some(project), What::New(new);
+    /// One of a project's.
+    ProjectResource((&'a str, &'a str)): InProject OfResource =>
+        |(project, segment)| Some(project), What::Existing(segment);
 }
 
 macro_rules! actions {
-    ($($scope:ident { $($(#[$doc:meta])* $name:ident = $text:literal,)+ })+) => {
+    ($($place:ident { $($(#[$doc:meta])* $name:ident ($kind:ident) = $text:literal,)+ })+) => {
         /// Every action there is.
         pub mod actions {
-            use super::{Action, Cloud, InProject};
+            use super::{Action, Kind};
             $($(
                 $(#[$doc])*
                 #[derive(Debug, Clone, Copy)]
                 pub struct $name;
                 impl Action for $name {
                     const NAME: &'static str = $text;
-                    type Scope = $scope;
+                    const KIND: Kind = Kind::$kind;
+                    type On = super::$place;
                 }
             )+)+
 
-            /// Their names, in this order.
-            pub const NAMES: &[&str] = &[$($($text),+),+];
+            /// All of them. Policies, API keys and audit records exist in projects and in the cloud, with
+            /// actions of one name.
+            pub const ALL: &[super::ActionInfo] =
+                &[$($(super::ActionInfo::new($text, Kind::$kind, stringify!($place))),+),+];
         }
     };
 }
 
+/// What there is to know of an action without its type.
+#[derive(Debug, Clone, Copy)]
+pub struct ActionInfo {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub in_project: bool,
+    /// Whether what it is done to does not exist yet.
+    pub makes: bool,
+}
+
+impl ActionInfo {
+    const fn new(name: &'static str, kind: Kind, place: &str) -> Self {
+        let place = place.as_bytes();
+        Self {
+            name,
+            kind,
+            in_project: !matches!(place, b"Cloud" | b"NewInCloud" | b"CloudResource"),
+            makes: matches!(place, b"NewInCloud" | b"NewInProject"),
+        }
+    }
+}
+
 actions! {
     Cloud {
-        CreateProject = "project:CreateProject",
-        ListProjects = "project:ListProjects",
-        ListInstanceTypes = "compute:ListInstanceTypes",
-        GetInstanceType = "compute:GetInstanceType",
-        CreateInstanceType = "compute:CreateInstanceType",
-        DeleteInstanceType = "compute:DeleteInstanceType",
-        ListHosts = "host:ListHosts",
-        GetHost = "host:GetHost",
-        CreateHostJoinToken = "host:CreateHostJoinToken",
+        ListProjects(Project) = "project:ListProjects",
+        ListInstanceTypes(InstanceType) = "compute:ListInstanceTypes",
+        ListHosts(Host) = "host:ListHosts",
+        CreateHostJoinToken(Host) = "host:CreateHostJoinToken",
+        ListUsers(User) = "iam:ListUsers",
+        ListGroups(Group) = "iam:ListGroups",
+        ListCloudPolicies(Policy) = "iam:ListPolicies",
+        ListCloudPolicyAttachments(Attachment) = "iam:ListPolicyAttachments",
+        AttachCloudPolicy(Attachment) = "iam:AttachPolicy",
+        SimulateCloudPolicies(Policy) = "iam:SimulatePolicies",
+        ListSigningKeys(SigningKey) = "iam:ListSigningKeys",
+        RotateSigningKey(SigningKey) = "iam:RotateSigningKey",
+        GetQuotaDefaults(Quota) = "quota:GetQuotaDefaults",
+        UpdateQuotaDefaults(Quota) = "quota:UpdateQuotaDefaults",
+        ListCloudEvents(Event) = "event:ListEvents",
+        ListCloudAuditRecords(AuditRecord) = "audit:ListRecords",
     }
-    InProject {
-        GetProject = "project:GetProject",
-        UpdateProject = "project:UpdateProject",
-        DeleteProject = "project:DeleteProject",
-        ListImages = "image:ListImages",
-        GetImage = "image:GetImage",
-        CreateImage = "image:CreateImage",
-        UploadImage = "image:UploadImage",
-        DeleteImage = "image:DeleteImage",
-        ListInstances = "compute:ListInstances",
-        GetInstance = "compute:GetInstance",
-        CreateInstance = "compute:CreateInstance",
-        UpdateInstance = "compute:UpdateInstance",
-        StartInstance = "compute:StartInstance",
-        StopInstance = "compute:StopInstance",
-        RebootInstance = "compute:RebootInstance",
-        DeleteInstance = "compute:DeleteInstance",
-        GetInstanceSerial = "compute:GetInstanceSerial",
-        ListOperations = "operation:ListOperations",
-        GetOperation = "operation:GetOperation",
+    NewInCloud {
+        CreateProject(Project) = "project:CreateProject",
+        CreateInstanceType(InstanceType) = "compute:CreateInstanceType",
+        CreateUser(User) = "iam:CreateUser",
+        CreateGroup(Group) = "iam:CreateGroup",
+        CreateCloudPolicy(Policy) = "iam:CreatePolicy",
+    }
+    CloudResource {
+        GetInstanceType(InstanceType) = "compute:GetInstanceType",
+        DeleteInstanceType(InstanceType) = "compute:DeleteInstanceType",
+        GetHost(Host) = "host:GetHost",
+        GetUser(User) = "iam:GetUser",
+        UpdateUser(User) = "iam:UpdateUser",
+        DeleteUser(User) = "iam:DeleteUser",
+        ResetUserPassword(User) = "iam:ResetUserPassword",
+        ChangeUserPassword(User) = "iam:ChangeUserPassword",
+        ListUserSessions(User) = "iam:ListUserSessions",
+        RevokeUserSession(User) = "iam:RevokeUserSession",
+        EnrolUserTotp(User) = "iam:EnrolUserTotp",
+        RemoveUserTotp(User) = "iam:RemoveUserTotp",
+        ListUserApiKeys(User) = "iam:ListApiKeys",
+        CreateUserApiKey(User) = "iam:CreateApiKey",
+        RevokeUserApiKey(User) = "iam:RevokeApiKey",
+        GetGroup(Group) = "iam:GetGroup",
+        UpdateGroup(Group) = "iam:UpdateGroup",
+        DeleteGroup(Group) = "iam:DeleteGroup",
+        ListGroupMembers(Group) = "iam:ListGroupMembers",
+        AddGroupMember(Group) = "iam:AddGroupMember",
+        RemoveGroupMember(Group) = "iam:RemoveGroupMember",
+        GetCloudPolicy(Policy) = "iam:GetPolicy",
+        UpdateCloudPolicy(Policy) = "iam:UpdatePolicy",
+        DeleteCloudPolicy(Policy) = "iam:DeletePolicy",
+        DetachCloudPolicy(Attachment) = "iam:DetachPolicy",
+        GetCloudAuditRecord(AuditRecord) = "audit:GetRecord",
+    }
+    Project {
+        GetProject(Project) = "project:GetProject",
+        UpdateProject(Project) = "project:UpdateProject",
+        DeleteProject(Project) = "project:DeleteProject",
+        ListImages(Image) = "image:ListImages",
+        ListInstances(Instance) = "compute:ListInstances",
+        ListOperations(Operation) = "operation:ListOperations",
+        ListServiceAccounts(ServiceAccount) = "iam:ListServiceAccounts",
+        ListPolicies(Policy) = "iam:ListPolicies",
+        ListPolicyAttachments(Attachment) = "iam:ListPolicyAttachments",
+        AttachPolicy(Attachment) = "iam:AttachPolicy",
+        SimulatePolicies(Policy) = "iam:SimulatePolicies",
+        GetQuotas(Quota) = "quota:GetQuotas",
+        UpdateQuotas(Quota) = "quota:UpdateQuotas",
+        ListEvents(Event) = "event:ListEvents",
+        ListAuditRecords(AuditRecord) = "audit:ListRecords",
+    }
+    NewInProject {
+        CreateImage(Image) = "image:CreateImage",
+        CreateInstance(Instance) = "compute:CreateInstance",
+        CreateServiceAccount(ServiceAccount) = "iam:CreateServiceAccount",
+        CreatePolicy(Policy) = "iam:CreatePolicy",
+    }
+    ProjectResource {
+        GetImage(Image) = "image:GetImage",
+        UploadImage(Image) = "image:UploadImage",
+        DeleteImage(Image) = "image:DeleteImage",
+        GetInstance(Instance) = "compute:GetInstance",
+        UpdateInstance(Instance) = "compute:UpdateInstance",
+        StartInstance(Instance) = "compute:StartInstance",
+        StopInstance(Instance) = "compute:StopInstance",
+        RebootInstance(Instance) = "compute:RebootInstance",
+        DeleteInstance(Instance) = "compute:DeleteInstance",
+        GetInstanceSerial(Instance) = "compute:GetInstanceSerial",
+        GetOperation(Operation) = "operation:GetOperation",
+        GetServiceAccount(ServiceAccount) = "iam:GetServiceAccount",
+        UpdateServiceAccount(ServiceAccount) = "iam:UpdateServiceAccount",
+        DeleteServiceAccount(ServiceAccount) = "iam:DeleteServiceAccount",
+        ListApiKeys(ServiceAccount) = "iam:ListApiKeys",
+        CreateApiKey(ServiceAccount) = "iam:CreateApiKey",
+        RevokeApiKey(ServiceAccount) = "iam:RevokeApiKey",
+        GetPolicy(Policy) = "iam:GetPolicy",
+        UpdatePolicy(Policy) = "iam:UpdatePolicy",
+        DeletePolicy(Policy) = "iam:DeletePolicy",
+        DetachPolicy(Attachment) = "iam:DetachPolicy",
+        GetAuditRecord(AuditRecord) = "audit:GetRecord",
     }
 }

@@ -1,15 +1,18 @@
-//! First run: a signing key and an administrator.
+//! First run: a signing key, the managed policies, and an administrator.
 
 use camino::Utf8Path;
+use protocol::PrincipalId;
 use sqlx::{PgConnection, PgPool};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::passwords::{self, Passwords};
-use super::store::{self, SigningKey};
+use super::signing_keys;
+use super::store;
 use super::tokens::Tokens;
 use crate::clock::Clock;
 use crate::http::ApiError;
+use crate::policies;
 
 /// One replica at a time does first-run work; the number is arbitrary but ours.
 const FIRST_RUN_LOCK: i64 = 0x6375_6d75_6c6f;
@@ -24,16 +27,17 @@ pub(crate) async fn run(
 ) -> Result<Tokens, ApiError> {
     let mut tx = pool.begin().await?;
     sqlx::query!("SELECT pg_advisory_xact_lock($1)", FIRST_RUN_LOCK).execute(&mut *tx).await?;
-    if store::signing_keys(&mut tx).await?.is_empty() {
-        let key = generate_key(clock)?;
-        store::insert_signing_key(&mut tx, &key, clock.now()).await?;
+    if signing_keys::store::all(&mut tx).await?.is_empty() {
+        let key = signing_keys::generate(clock)?;
+        signing_keys::store::insert(&mut tx, &key, clock.now()).await?;
     }
+    policies::managed::install(&mut tx, clock.now()).await?;
     if !store::any_user(&mut tx).await? {
         make_administrator(&mut tx, clock, passwords, credentials_file).await?;
     }
-    let keys = store::signing_keys(&mut tx).await?;
+    let tokens = Tokens::load(&mut tx).await?;
     tx.commit().await?;
-    Tokens::new(&keys)
+    Ok(tokens)
 }
 
 async fn make_administrator(
@@ -44,7 +48,9 @@ async fn make_administrator(
 ) -> Result<(), ApiError> {
     let password = passwords::generate();
     let hash = passwords.hash(password.clone()).await?;
-    store::insert_user(conn, clock.new_id(), "admin", true, &hash, clock.now()).await?;
+    let id: PrincipalId = clock.new_id();
+    store::insert_user(conn, id, "admin", "", Some(&hash), clock.now()).await?;
+    policies::managed::make_administrator(conn, clock.new_id(), id, clock.now()).await?;
     // Shown before the commit: a password that nobody saw would lock everybody out.
     show(&password, credentials_file).map_err(ApiError::internal)
 }
@@ -62,13 +68,4 @@ fn show(password: &str, credentials_file: Option<&Utf8Path>) -> std::io::Result<
         std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
-}
-
-fn generate_key(clock: &Clock) -> Result<SigningKey, ApiError> {
-    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(ApiError::internal)?;
-    Ok(SigningKey {
-        id: clock.new_id(),
-        private_pkcs8: pair.serialize_der(),
-        public_key: pair.public_key_raw().to_vec(),
-    })
 }

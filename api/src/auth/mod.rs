@@ -1,25 +1,54 @@
 //! Who is calling, and what they may do.
 //!
-//! A user signs in with a password and gets a short-lived access token and a refresh token ([`routes`]). Each
-//! request carries the access token; [`authorize`] then asks the database whether the session still lives and
-//! what its user may do, and returns an [`Allowed`]: the proof that every store function demands. It has no
-//! other constructor, so a handler that forgot to ask cannot reach any data.
+//! A person signs in and gets a short-lived access token and a refresh token ([`routes`]); a program shows an
+//! API key ([`credential`]). For each request [`Caller::enter`] asks the database whether the credential still
+//! lives and which policies apply to its owner, and [`Caller::decide`] evaluates them and returns an
+//! [`Allowed`]: the proof that every store function demands. It has no other constructor, so a handler that
+//! forgot to ask cannot reach any data.
 
 mod action;
+pub(crate) mod backoff;
 pub(crate) mod bootstrap;
+mod cache;
+mod caller;
+mod credential;
 mod decision;
-mod passwords;
+mod key_uses;
+mod kind;
+pub(crate) mod me;
+pub(crate) mod oneself;
+pub(crate) mod passwords;
+mod proof;
+pub mod recovery;
+mod renaming;
+mod rights;
 pub(crate) mod routes;
-mod store;
+pub(crate) mod second_factor;
+pub(crate) mod signing_keys;
+pub(crate) mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod totp;
 mod types;
+mod visit;
+mod vocabulary;
 
-pub use action::{Action, Allowed, Cloud, InProject, Scope, actions};
-pub use decision::authorize;
+pub use action::{Action, ActionInfo, Fact, InProject, New, OfResource, Place, actions};
+pub use cache::{PolicyCache, PolicyVersion};
+pub use caller::{Caller, CredentialKind, Principal, PrincipalKind, ProjectRef};
+pub use credential::Credential;
+pub(crate) use credential::{NewSecret, credential};
+pub(crate) use decision::{Decided, Refusal, name_policies};
+pub use decision::{DecidingStatement, Denial};
+pub use key_uses::KeyUses;
+pub use kind::{Identity, Kind};
 pub use passwords::Passwords;
-pub(crate) use store::forget_sessions;
+pub use proof::Allowed;
+pub(crate) use rights::Rights;
+pub(crate) use store::forget_old;
 pub use tokens::{Claims, Tokens};
+pub(crate) use vocabulary::keys;
+pub use vocabulary::{ACTION_NAMES, vocabulary};

@@ -1,30 +1,40 @@
-//! SQL of users, sessions and keys.
+//! SQL of users and sessions.
 
-use protocol::UserId;
+pub(super) mod me;
+pub(crate) mod passwords;
+pub(super) mod recovery;
+pub(super) mod second_factor;
+
+use protocol::PrincipalId;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
-
-/// A key that signs access tokens.
-pub(super) struct SigningKey {
-    pub id: Uuid,
-    pub private_pkcs8: Vec<u8>,
-    pub public_key: Vec<u8>,
-}
-
-/// What a password check needs.
-pub(super) struct PasswordUser {
-    pub id: UserId,
-    pub password_hash: String,
-}
 
 /// A refresh token as it was found.
 pub(super) struct RefreshToken {
     pub session_id: Uuid,
-    pub user_id: UserId,
+    pub user_id: PrincipalId,
+    pub user_name: String,
     pub spent: bool,
     pub alive: bool,
+}
+
+/// Sessions that ended are kept this long, for whoever asks what happened.
+const KEEP_SESSIONS: Duration = Duration::days(7);
+
+/// A sign-in.
+pub(super) struct Session {
+    pub id: Uuid,
+    pub user: PrincipalId,
+    /// When the second factor was shown, if it was.
+    pub second_factor_at: Option<OffsetDateTime>,
+}
+
+/// Where a sign-in came from, so that people recognise their sessions.
+pub(super) struct Origin<'a> {
+    pub address: std::net::IpAddr,
+    pub user_agent: Option<&'a str>,
 }
 
 /// Refresh tokens are stored as hashes; they are random, so a plain hash is enough.
@@ -32,51 +42,28 @@ pub(super) fn hash_token(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
-/// Newest first.
-pub(super) async fn signing_keys(conn: &mut PgConnection) -> Result<Vec<SigningKey>, sqlx::Error> {
-    sqlx::query_as!(
-        SigningKey,
-        "SELECT id, private_pkcs8, public_key FROM signing_keys ORDER BY created_at DESC, id DESC"
-    )
-    .fetch_all(conn)
-    .await
-}
-
-pub(super) async fn insert_signing_key(
-    conn: &mut PgConnection,
-    key: &SigningKey,
-    now: OffsetDateTime,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "INSERT INTO signing_keys (id, private_pkcs8, public_key, created_at) VALUES ($1, $2, $3, $4)",
-        key.id,
-        key.private_pkcs8,
-        key.public_key,
-        now
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
 pub(super) async fn any_user(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM users) AS "exists!""#).fetch_one(conn).await
+    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM principals WHERE kind = 'user') AS "exists!""#)
+        .fetch_one(conn)
+        .await
 }
 
-pub(super) async fn insert_user(
+pub(crate) async fn insert_user(
     conn: &mut PgConnection,
-    id: UserId,
+    id: PrincipalId,
     name: &str,
-    administrator: bool,
-    password_hash: &str,
+    description: &str,
+    password_hash: Option<&str>,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "WITH u AS (INSERT INTO users (id, name, administrator, created_at) VALUES ($1, $2, $3, $5) RETURNING id)
-         INSERT INTO user_passwords (user_id, password_hash, changed_at) SELECT id, $4, $5 FROM u",
+        "WITH u AS (INSERT INTO principals (id, kind, name, description, generation, created_at, updated_at)
+                    VALUES ($1, 'user', $2, $3, 1, $5, $5) RETURNING id)
+         INSERT INTO user_passwords (user_id, password_hash, changed_at)
+         SELECT id, $4::text, $5 FROM u WHERE $4::text IS NOT NULL",
         id.as_uuid(),
         name,
-        administrator,
+        description,
         password_hash,
         now
     )
@@ -85,32 +72,23 @@ pub(super) async fn insert_user(
     Ok(())
 }
 
-pub(super) async fn password_user(
-    conn: &mut PgConnection,
-    name: &str,
-) -> Result<Option<PasswordUser>, sqlx::Error> {
-    sqlx::query_as!(
-        PasswordUser,
-        "SELECT u.id, p.password_hash FROM users u JOIN user_passwords p ON p.user_id = u.id WHERE u.name = $1",
-        name
-    )
-    .fetch_optional(conn)
-    .await
-}
-
 pub(super) async fn insert_session(
     conn: &mut PgConnection,
-    id: Uuid,
-    user: UserId,
+    session: &Session,
+    origin: &Origin<'_>,
     now: OffsetDateTime,
     expires_at: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO sessions (id, user_id, created_at, expires_at) VALUES ($1, $2, $3, $4)",
-        id,
-        user.as_uuid(),
+        "INSERT INTO sessions (id, user_id, created_at, expires_at, source_address, user_agent, second_factor_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        session.id,
+        session.user.as_uuid(),
         now,
-        expires_at
+        expires_at,
+        origin.address.to_canonical().to_string(),
+        origin.user_agent,
+        session.second_factor_at
     )
     .execute(conn)
     .await?;
@@ -142,9 +120,9 @@ pub(super) async fn lock_refresh_token(
 ) -> Result<Option<RefreshToken>, sqlx::Error> {
     sqlx::query_as!(
         RefreshToken,
-        r#"SELECT t.session_id, s.user_id, t.spent_at IS NOT NULL AS "spent!",
-                  (s.revoked_at IS NULL AND s.expires_at > $2) AS "alive!"
-           FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id
+        r#"SELECT t.session_id, s.user_id, p.name AS user_name, t.spent_at IS NOT NULL AS "spent!",
+                  (s.revoked_at IS NULL AND s.expires_at > $2 AND p.disabled_at IS NULL) AS "alive!"
+           FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id JOIN principals p ON p.id = s.user_id
            WHERE t.token_hash = $1 FOR UPDATE OF t"#,
         &hash_token(token)[..],
         now
@@ -159,7 +137,8 @@ pub(super) async fn spend_refresh_token(
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE refresh_tokens SET spent_at = $2 WHERE token_hash = $1",
+        "WITH t AS (UPDATE refresh_tokens SET spent_at = $2 WHERE token_hash = $1 RETURNING session_id)
+         UPDATE sessions SET refreshed_at = $2 FROM t WHERE id = t.session_id",
         &hash_token(token)[..],
         now
     )
@@ -179,11 +158,41 @@ pub(super) async fn revoke_session(
     Ok(())
 }
 
-/// Removes sessions that ended before this time, with their tokens.
-pub(crate) async fn forget_sessions(
+/// Ends all sessions of a user, but for the one that is named.
+pub(crate) async fn end_sessions(
     conn: &mut PgConnection,
-    before: OffsetDateTime,
+    user: PrincipalId,
+    except: Option<Uuid>,
+    now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE sessions SET revoked_at = $3
+         WHERE user_id = $1 AND id IS DISTINCT FROM $2 AND revoked_at IS NULL",
+        user.as_uuid(),
+        except,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes that the second factor was shown in this session.
+pub(crate) async fn note_second_factor(
+    conn: &mut PgConnection,
+    session: Uuid,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!("UPDATE sessions SET second_factor_at = $2 WHERE id = $1", session, now)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Removes what has served its time: one-time codes, and sessions with their tokens.
+pub(crate) async fn forget_old(conn: &mut PgConnection, now: OffsetDateTime) -> Result<(), sqlx::Error> {
+    passwords::forget_codes(conn, now).await?;
+    let before = now - KEEP_SESSIONS;
     sqlx::query!("DELETE FROM sessions WHERE expires_at < $1 OR revoked_at < $1", before)
         .execute(conn)
         .await?;

@@ -1,12 +1,17 @@
-//! Users that no call makes yet.
+//! Users of tests, made without calls.
+
+use protocol::PrincipalId;
 
 use super::store;
 use crate::app::App;
+use crate::policies;
 
 pub(crate) async fn insert_user(app: &App, name: &str, administrator: bool, password: &str) {
     let hash = app.passwords.hash(password.to_owned()).await.unwrap();
     let mut conn = app.pool.acquire().await.unwrap();
-    store::insert_user(&mut conn, app.clock.new_id(), name, administrator, &hash, app.clock.now())
-        .await
-        .unwrap();
+    let (id, now): (PrincipalId, _) = (app.clock.new_id(), app.clock.now());
+    store::insert_user(&mut conn, id, name, "", Some(&hash), now).await.unwrap();
+    if administrator {
+        policies::managed::make_administrator(&mut conn, app.clock.new_id(), id, now).await.unwrap();
+    }
 }

@@ -10,6 +10,21 @@ pub struct LoginRequest {
     pub username: String,
     #[schema(max_length = 1024)]
     pub password: String,
+    /// A code of the authenticator app, or a recovery code; for users with a second factor.
+    #[schema(example = "123456")]
+    pub otp: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedeemPasswordCode {
+    #[schema(example = "ada", max_length = 63)]
+    pub username: String,
+    /// The one-time code of an invitation or a reset.
+    pub code: String,
+    /// At least 12 characters, at most 1024 bytes, and not the user's name.
+    #[schema(min_length = 12, max_length = 1024)]
+    pub new_password: String,
 }
 
 #[derive(Deserialize, ToSchema)]

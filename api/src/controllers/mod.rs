@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::nudge::Topic;
-use crate::{agents, auth, http, images, instances, operations};
+use crate::{agents, api_keys, audit, auth, events, http, images, instances, operations};
 
-/// Sessions that ended are kept this long, for whoever asks what happened.
-const KEEP_SESSIONS: Age = Age::days(7);
+/// Keys that ended are kept this long, for whoever asks what happened.
+const KEEP_KEYS: Age = Age::days(7);
 
 /// Runs all controllers until the shutdown.
 pub(crate) async fn run(app: App, shutdown: CancellationToken) {
@@ -23,7 +23,10 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
             Box::pin(async move { instances::place_pending(&app).await })
         });
     let heartbeats = repeat(&app, &shutdown, "heartbeats", Duration::from_secs(1), None, |app| {
-        Box::pin(async move { app.heartbeats.flush(&app.pool).await })
+        Box::pin(async move {
+            app.key_uses.flush(&app.pool).await?;
+            app.heartbeats.flush(&app.pool).await
+        })
     });
     let deadlines = repeat(&app, &shutdown, "deadlines", Duration::from_secs(5), None, |app| {
         Box::pin(async move { operations::expire(&app).await })
@@ -31,18 +34,30 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     let sweep = repeat(&app, &shutdown, "sweep", Duration::from_secs(30), Some(Topic::Sweep), |app| {
         Box::pin(async move { sweep(&app).await })
     });
-    tokio::join!(placement, heartbeats, deadlines, sweep);
+    let notary = repeat(&app, &shutdown, "notary", Duration::from_secs(5), Some(Topic::Notary), |app| {
+        Box::pin(async move { audit::attest(&app).await })
+    });
+    let sequencer =
+        repeat(&app, &shutdown, "sequencer", Duration::from_secs(1), Some(Topic::Events), |app| {
+            Box::pin(async move { events::sequence(&app).await })
+        });
+    tokio::join!(placement, heartbeats, deadlines, sweep, notary, sequencer);
 }
 
 /// Removes what has served its time.
 async fn sweep(app: &App) -> Result<(), sqlx::Error> {
     app.metrics.run_upkeep();
+    app.edge.limits.forget_idle();
     images::sweep(app).await?;
     let now = app.clock.now();
     let mut conn = app.pool.acquire().await?;
     agents::transfers::forget_old(&mut conn, now).await?;
     http::forget_old_answers(&mut conn, now).await?;
-    auth::forget_sessions(&mut conn, now - KEEP_SESSIONS).await
+    auth::backoff::forget_old(&mut conn, now).await?;
+    events::forget_old(&mut conn, now).await?;
+    auth::forget_old(&mut conn, now).await?;
+    api_keys::forget(&mut conn, now - KEEP_KEYS).await?;
+    auth::signing_keys::look_after(&mut conn, app, now).await
 }
 
 type Work = std::pin::Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send>>;

@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 
 use crate::testing::{Line, Lost, TestCloud};
-use crate::{images, instances, operations};
+use crate::{events, images, instances, operations};
 
 const INSTANCES: &str = "/v1/projects/demo/instances";
 const IMAGES: &str = "/v1/projects/demo/images";
@@ -30,6 +30,7 @@ async fn execute(cloud: &TestCloud, sql: &'static str) {
 async fn roomy() -> (TestCloud, Line) {
     let (cloud, line) = TestCloud::start_on_a_line().await;
     cloud.furnish().await;
+    cloud.lift_quotas().await;
     cloud.join_host("host-1").await;
     let room =
         "UPDATE hosts SET vcpus_capacity = 9999, memory_mib_capacity = 999999, disk_gib_capacity = 9999";
@@ -146,6 +147,24 @@ async fn sweeping() {
 async fn blobs(cloud: &TestCloud) -> (i64, usize) {
     let files = std::fs::read_dir(cloud.data().join("images/blobs")).map_or(0, Iterator::count);
     (query(cloud, "SELECT count(*) FROM blobs").await, files)
+}
+
+#[tokio::test]
+async fn positions_of_events() {
+    let (cloud, line) = roomy().await;
+    at_each_message(&cloud, &line, 6, async |cut| {
+        create(&cloud, cut.number).await;
+        cut.during(events::sequence(&cloud.app)).await.ok();
+        events::sequence(&cloud.app).await.unwrap();
+        let gaps = "SELECT count(*) FROM event_logs l
+                    WHERE last_position <> (SELECT count(*) FROM events e WHERE e.log_id = l.log_id)
+                       OR last_position <> (SELECT max(position) FROM events e WHERE e.log_id = l.log_id)";
+        assert_eq!(query::<i64>(&cloud, gaps).await, 0);
+        assert_eq!(query::<i64>(&cloud, "SELECT count(*) FROM pending_events").await, 0);
+        let created = "SELECT count(*) FROM events WHERE kind = 'instance' AND change = 'created'";
+        assert_eq!(query::<i64>(&cloud, created).await, cut.number + 1);
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ mod tests;
 
 use std::time::Duration;
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
@@ -43,6 +43,10 @@ pub enum OpenError {
     Scheme,
     #[error("cannot read the address of the database")]
     Url(#[source] sqlx::Error),
+    #[error(
+        "there is no database in {directory}: give the data directory or the address of the control plane's"
+    )]
+    NoCluster { directory: Utf8PathBuf },
     #[error("cannot run the private PostgreSQL cluster")]
     Cluster(#[from] ClusterError),
     #[error("cannot connect to PostgreSQL")]
@@ -73,6 +77,25 @@ impl Database {
         Ok(Self { pool: prepare(options).await?, keeper: Keeper(None) })
     }
 
+    /// Opens the database for a moment, beside the control plane that may be running on it. A private one that
+    /// is not there is not made.
+    pub async fn join(url: Option<&str>, data_directory: &Utf8Path) -> Result<Self, OpenError> {
+        if url.is_some() {
+            return Self::open(url, data_directory).await;
+        }
+        let directory = data_directory.join("postgresql");
+        if !PrivateCluster::exists(&directory) {
+            return Err(OpenError::NoCluster { directory });
+        }
+        match Self::open_private(data_directory).await {
+            Err(OpenError::Cluster(ClusterError::InUse { directory })) => {
+                let options = PrivateCluster::options_of(&directory);
+                Ok(Self { pool: prepare(options).await?, keeper: Keeper(None) })
+            }
+            opened => opened,
+        }
+    }
+
     async fn open_private(data_directory: &Utf8Path) -> Result<Self, OpenError> {
         let directory = data_directory.join("postgresql");
         let cluster = PrivateCluster::start(&directory, &Settings::default()).await?;
@@ -87,6 +110,14 @@ impl Database {
 }
 
 impl Keeper {
+    /// Leaves PostgreSQL as it was found: stops it if we started it.
+    pub async fn leave(self) -> Result<(), ClusterError> {
+        match self.0 {
+            Some(cluster) if !cluster.is_adopted() => cluster.stop().await,
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps PostgreSQL running until `shutdown`, then stops it. Ask for the shutdown after the last
     /// request is answered.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ClusterError> {

@@ -72,13 +72,13 @@ impl Drop for TestDatabase {
 }
 
 /// A temporary folder for a cluster of a test's own; PostgreSQL's account may enter it.
-pub(super) struct ClusterFolder {
-    pub(super) root: Utf8PathBuf,
+pub(crate) struct ClusterFolder {
+    pub(crate) root: Utf8PathBuf,
     _temporary: TempDir,
 }
 
 impl ClusterFolder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let temporary = tempfile::Builder::new().prefix("cumulo-cluster-").tempdir_in(TEMPORARY).unwrap();
         let root = Utf8PathBuf::from_path_buf(temporary.path().canonicalize().unwrap()).unwrap();
         set_mode(&root, 0o711).unwrap();

@@ -15,7 +15,7 @@ use super::store;
 use super::types::{CreateHostJoinToken, Host, HostJoinToken};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Path, Selector};
+use crate::http::{ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Path};
 
 const DEFAULT_TTL_SECONDS: u32 = 600;
 
@@ -41,7 +41,7 @@ async fn create_host_join_token(State(app): State<App>, call: Call) -> Result<Re
             "from 60 to 3600",
         )]));
     }
-    let mut change = call.changing::<actions::CreateHostJoinToken>(&app, None).await?;
+    let mut change = call.changing::<actions::CreateHostJoinToken>(&app, ()).await?;
     let mut secret = [0; 32];
     rand::rng().fill_bytes(&mut secret);
     let token = JoinToken { secret, ca_sha256: app.ca.fingerprint() };
@@ -49,7 +49,9 @@ async fn create_host_join_token(State(app): State<App>, call: Call) -> Result<Re
     let expires_at = now + Duration::seconds(ttl.into());
     let (conn, allowed) = change.parts();
     store::insert_join_token(conn, allowed, id, hash_secret(&token), now, expires_at).await?;
-    change.commit(StatusCode::CREATED, None, &HostJoinToken { token: token.expose(), expires_at }).await
+    let answer = HostJoinToken { token: Some(token.expose()), expires_at };
+    let recorded = HostJoinToken { token: None, expires_at };
+    change.commit_secret(StatusCode::CREATED, &answer, &recorded).await
 }
 
 /// Join tokens are stored as hashes; they are random, so a plain hash is enough.
@@ -64,7 +66,7 @@ pub(crate) fn hash_secret(token: &JoinToken) -> Sha256 {
 async fn list_hosts(State(app): State<App>, call: Call) -> Result<axum::Json<Page<Host>>, ApiError> {
     let query = call.query::<PageQuery>()?.checked()?;
     let after = query.after()?;
-    let mut reading = call.reading::<actions::ListHosts>(&app, None).await?;
+    let mut reading = call.reading::<actions::ListHosts>(&app, ()).await?;
     let (conn, allowed) = reading.parts();
     let rows = store::list(conn, allowed, after, query.name(), query.rows()).await?;
     let now = app.clock.now();
@@ -81,9 +83,8 @@ async fn get_host(
     Path(host): Path<String>,
     call: Call,
 ) -> Result<Response, ApiError> {
-    let mut reading = call.reading::<actions::GetHost>(&app, None).await?;
-    let selector = Selector::parse(&host).ok_or_else(ApiError::not_found)?;
+    let mut reading = call.reading::<actions::GetHost>(&app, &host).await?;
     let (conn, allowed) = reading.parts();
-    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     call.answer(row.version(), &row.into_wire(app.clock.now()))
 }

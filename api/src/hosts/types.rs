@@ -49,8 +49,9 @@ pub struct CreateHostJoinToken {
 
 #[derive(Serialize, ToSchema)]
 pub struct HostJoinToken {
-    /// Shown this once. Lets one machine join.
-    pub token: String,
+    /// Shown this once, also when the request is repeated. Lets one machine join.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
 }

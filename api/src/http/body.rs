@@ -7,8 +7,10 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::problem::{ApiError, ErrorCode, FieldError};
+use super::unique_keys::UniqueKeys;
 
 /// The largest body that is held in memory.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -83,17 +85,48 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         return Err(ApiError::invalid(vec![FieldError::new("", "invalid", "a JSON object is expected")]));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let pointer = pointer(error.path());
-        let inner = error.inner();
-        if inner.is_data() {
-            ApiError::invalid(vec![FieldError::new(pointer, "invalid", without_position(inner))])
-        } else {
-            ApiError::because(ErrorCode::InvalidJson, inner.to_string())
-        }
-    })?;
+    let parsed = match serde_path_to_error::deserialize(&mut deserializer) {
+        Ok(parsed) => parsed,
+        Err(error) => return with_whole_numbers(body).ok_or_else(|| refusal(&error)),
+    };
     deserializer.end().map_err(|error| ApiError::because(ErrorCode::InvalidJson, error.to_string()))?;
     Ok(parsed)
+}
+
+fn refusal(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+    let inner = error.inner();
+    if inner.is_data() {
+        let pointer = pointer(error.path());
+        ApiError::invalid(vec![FieldError::new(pointer, "invalid", without_position(inner))])
+    } else {
+        ApiError::because(ErrorCode::InvalidJson, inner.to_string())
+    }
+}
+
+/// JSON has one kind of number, and JSON Schema counts 5.0 among the integers; serde does not. So a body that is
+/// refused gets a second reading with such numbers written as 5.
+fn with_whole_numbers<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    let UniqueKeys(mut value) = serde_json::from_slice(body).ok()?;
+    let mut changed = false;
+    write_whole(&mut value, &mut changed);
+    changed.then(|| serde_json::from_value(value).ok()).flatten()
+}
+
+fn write_whole(value: &mut Value, changed: &mut bool) {
+    /// Beyond it, a double no longer tells one integer from the next.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| write_whole(item, changed)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| write_whole(field, changed)),
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < EXACT);
+            if let Some(whole) = whole {
+                *value = Value::from(whole as i64);
+                *changed = true;
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The path as a JSON pointer (RFC 6901).
@@ -139,5 +172,34 @@ mod tests {
             assert_eq!(parse::<Body>(text.as_bytes()).unwrap_err().code(), Some(code), "{text}");
         }
         assert!(parse::<Body>(b"").unwrap().list.is_empty());
+    }
+
+    #[test]
+    fn five_point_nothing_is_five() {
+        assert_eq!(parse::<Body>(br#"{"list":[1,2.0,3e0]}"#).unwrap().list, [1, 2, 3]);
+        for wrong in [r#"{"list":[1.5]}"#, r#"{"list":[256.0]}"#, r#"{"list":[-1.0]}"#, r#"{"list":[1e300]}"#]
+        {
+            let error = parse::<Body>(wrong.as_bytes()).unwrap_err();
+            assert!(format!("{error:?}").contains("/list/0"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_nests_so_deep_and_no_deeper() {
+        #[derive(Debug, Deserialize)]
+        struct Free {
+            document: serde_json::Value,
+        }
+        let nested = |levels| format!(r#"{{"document":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+        assert!(parse::<Free>(nested(126).as_bytes()).unwrap().document.is_array());
+        for levels in [127, 100_000] {
+            assert_eq!(
+                parse::<Free>(nested(levels).as_bytes()).unwrap_err().code(),
+                Some(ErrorCode::InvalidJson)
+            );
+            // What is only skipped is not recursed into without bound either.
+            let unknown = nested(levels).replace("document", "other");
+            assert!(parse::<Body>(unknown.as_bytes()).is_err());
+        }
     }
 }

@@ -3,26 +3,30 @@
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use protocol::RequestId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
+use serde_json::Value;
 use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, Postgres};
+use time::OffsetDateTime;
 use utoipa::IntoParams;
 
 use super::body::{parse_json, read_bounded};
+use super::client::Client;
 use super::etag::{ETag, Version};
-use super::mutation::Mutation;
+use super::mutation::{Entry, Mutation};
 use super::problem::{ApiError, ErrorCode};
 use crate::app::App;
-use crate::auth::{Action, Allowed, Claims, Scope, authorize};
+use crate::auth::{Action, Allowed, Caller, Credential, Place, credential};
 
-/// A request whose access token is genuine and whose body is read. What the caller may do is not decided
+/// A request whose credential has the right form and whose body is read. What the caller may do is not decided
 /// yet: that happens in [`Call::reading`] and [`Call::changing`].
 pub struct Call {
-    pub(super) claims: Claims,
+    pub(super) credential: Credential,
+    pub(super) client: Client,
     pub(super) request_id: RequestId,
     pub(super) method: Method,
     pub(super) uri: Uri,
@@ -46,7 +50,8 @@ pub struct MutationQuery {
 
 /// A connection to read from, and the right to do so.
 pub struct Reading<A: Action> {
-    conn: PoolConnection<sqlx::Postgres>,
+    conn: PoolConnection<Postgres>,
+    pub caller: Caller,
     allowed: Allowed<A>,
 }
 
@@ -62,9 +67,34 @@ impl Call {
         self.request_id
     }
 
+    pub(crate) fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.headers.get(name)
+    }
+
+    /// For a call that goes on for long.
+    ///
+    /// # Errors
+    /// `expired_token` when its access token has expired since it began.
+    pub(crate) fn check_unexpired(&self, now: OffsetDateTime) -> Result<(), ApiError> {
+        match &self.credential {
+            Credential::Session(claims) => claims.check_unexpired(now),
+            Credential::ApiKey(_) => Ok(()),
+        }
+    }
+
     /// The body as JSON; see [`parse_json`].
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         parse_json(&self.headers, &self.body)
+    }
+
+    /// The same for a body that holds secrets, which are struck from it: of an `Idempotency-Key`'s request a
+    /// hash is stored, and a fast hash of a password must not be.
+    pub(crate) fn json_with_secrets<T: DeserializeOwned>(&mut self, secrets: &[&str]) -> Result<T, ApiError> {
+        let parsed = self.json()?;
+        let mut rest: serde_json::Map<String, Value> = self.json()?;
+        rest.retain(|name, _| !secrets.contains(&name.as_str()));
+        self.body = serde_json::to_vec(&rest).map_err(ApiError::internal)?.into();
+        Ok(parsed)
     }
 
     /// The query, unknown parameters refused.
@@ -75,24 +105,42 @@ impl Call {
     /// Proves that the caller may read.
     ///
     /// # Errors
-    /// `not_found` when the scope does not exist or the caller may not know of it, `forbidden` otherwise.
+    /// `not_found` when the place does not exist or the caller may not know of it, `forbidden` otherwise.
     pub async fn reading<A: Action>(
         &self,
         app: &App,
-        scope: <A::Scope as Scope>::Key<'_>,
+        path: <A::On as Place>::Path<'_>,
     ) -> Result<Reading<A>, ApiError> {
         let mut conn = app.pool.acquire().await?;
-        let allowed = authorize(&mut conn, app, &self.claims, scope).await?;
-        Ok(Reading { conn, allowed })
+        let project = <A::On as Place>::target(path).project;
+        let caller = Caller::enter(&mut conn, app, &self.credential, self.client, project).await?;
+        let allowed = caller.decide(&mut conn, path, false).await?;
+        Ok(Reading { conn, caller, allowed })
+    }
+
+    /// Looks the caller up, for what every signed-in principal may do.
+    pub(crate) async fn whoami(&self, app: &App) -> Result<(PoolConnection<Postgres>, Caller), ApiError> {
+        let mut conn = app.pool.acquire().await?;
+        let caller = Caller::enter(&mut conn, app, &self.credential, self.client, None).await?;
+        Ok((conn, caller))
     }
 
     /// Begins the one transaction of a change; see [`Mutation`].
     pub async fn changing<A: Action>(
         &self,
         app: &App,
-        scope: <A::Scope as Scope>::Key<'_>,
+        path: <A::On as Place>::Path<'_>,
     ) -> Result<Mutation<A>, ApiError> {
-        Mutation::begin(self, app, scope).await
+        self.entering(app, <A::On as Place>::target(path).project).await?.decide(path).await
+    }
+
+    /// Begins the transaction of a change about which something has to be looked up before it can be decided.
+    pub(crate) async fn entering<'a>(
+        &'a self,
+        app: &App,
+        project: Option<&str>,
+    ) -> Result<Entry<'a>, ApiError> {
+        Entry::begin(self, app, project).await
     }
 
     /// Answers a read: the body with its ETag, or 304 when the caller has it already.
@@ -124,10 +172,11 @@ impl FromRequest<App> for Call {
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         // Nothing is read of a stranger's body.
-        let claims = claims(&parts, app)?;
+        let credential = credential(&parts, app).await?;
         let body = read_bounded(body).await?;
         Ok(Self {
-            claims,
+            credential,
+            client: Client::of(&parts.extensions),
             request_id: request_id(&parts, app),
             method: parts.method,
             uri: parts.uri,
@@ -135,21 +184,6 @@ impl FromRequest<App> for Call {
             body,
         })
     }
-}
-
-/// The genuine claims of the bearer token.
-pub(crate) fn claims(parts: &Parts, app: &App) -> Result<Claims, ApiError> {
-    let header = parts.headers.get(header::AUTHORIZATION).ok_or(ApiError::new(ErrorCode::Unauthenticated))?;
-    let token = header
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim())
-        .ok_or_else(|| {
-            ApiError::because(ErrorCode::Unauthenticated, "send `Authorization: Bearer <access token>`")
-        })?;
-    app.tokens.verify(token, app.clock.now())
 }
 
 pub(crate) fn request_id(parts: &Parts, app: &App) -> RequestId {

@@ -6,6 +6,7 @@
 
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::IntoResponse;
+use protocol::PrincipalId;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
@@ -41,7 +42,11 @@ pub(super) struct Answer {
 /// # Errors
 /// The earlier answer when the request is a repetition; `idempotency_key_reused` when the key belongs to
 /// another request; `request_in_flight` while the first one is being worked on.
-pub(super) async fn claim(conn: &mut PgConnection, call: &Call) -> Result<Option<Claim>, ApiError> {
+pub(super) async fn claim(
+    conn: &mut PgConnection,
+    call: &Call,
+    principal: PrincipalId,
+) -> Result<Option<Claim>, ApiError> {
     let Some(value) = call.headers.get(IDEMPOTENCY_KEY).filter(|_| call.method == Method::POST) else {
         return Ok(None);
     };
@@ -52,11 +57,8 @@ pub(super) async fn claim(conn: &mut PgConnection, call: &Call) -> Result<Option
             "Idempotency-Key: 1 to 255 visible ASCII characters",
         ));
     }
-    let claim = Claim {
-        principal: call.claims.user_id.as_uuid(),
-        key: key.to_owned(),
-        request_hash: hash_request(call),
-    };
+    let claim =
+        Claim { principal: principal.as_uuid(), key: key.to_owned(), request_hash: hash_request(call) };
     lock(conn, &claim).await?;
     let stored = sqlx::query!(
         "SELECT request_hash, status, etag, body FROM idempotency_keys WHERE principal_id = $1 AND key = $2",

@@ -6,10 +6,15 @@
 
 mod body;
 mod call;
+mod client;
+mod description;
+mod edge;
 mod etag;
+mod headers;
 mod health;
 mod idempotency;
 mod labels;
+mod limits;
 mod mutation;
 mod openapi;
 mod page;
@@ -21,21 +26,28 @@ mod segments;
 mod selector;
 #[cfg(test)]
 mod tests;
+mod unique_keys;
 
 pub(crate) use body::{JsonBody, RawBody};
 pub use call::{Call, MutationQuery, Reading};
-pub(crate) use call::{claims, parse_query};
+pub(crate) use call::{parse_query, request_id};
+pub(crate) use client::Client;
+pub(crate) use description::reject_description;
+pub use description::validate_description;
+pub use edge::{Edge, EdgeOptions};
 pub use etag::Version;
 pub use health::{Health, Ready};
 pub(crate) use idempotency::forget_old as forget_old_answers;
 pub use labels::{LabelSelector, Labels, validate_labels};
+pub use limits::{RateOptions, Ticks};
 pub use mutation::Mutation;
 pub(crate) use mutation::{dry_answer, tagged};
 pub use openapi::openapi_document;
-pub use page::{Page, PageQuery};
+pub use page::{LabelledPageQuery, Page, PageQuery, PlainQuery};
 pub(crate) use patch::not_null;
 pub use patch::{LabelsPatch, merge_labels};
 pub use problem::{ApiError, ErrorCode, FieldError, Problem, violated_constraint};
 pub use router::public_router;
 pub(crate) use segments::Path;
 pub use selector::Selector;
+pub(crate) use unique_keys::UniqueKeys;

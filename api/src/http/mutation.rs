@@ -1,52 +1,87 @@
 //! One mutating call, one transaction.
 //!
 //! ```text
-//! begin:   BEGIN · who and what may they · Idempotency-Key: new, replayed, in flight or misused
+//! begin:   BEGIN · who is it · may they · Idempotency-Key: new, replayed, in flight or misused
 //! handler: checks and writes through the store, in the same transaction
-//! commit:  the answer is stored under the Idempotency-Key · COMMIT       (a dry run: ROLLBACK)
+//! commit:  audit record · the answer is stored under the Idempotency-Key · COMMIT    (a dry run: ROLLBACK)
 //! ```
 //!
 //! Whatever fails before COMMIT leaves nothing behind, so there is nothing to undo.
 
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use protocol::RequestId;
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::{PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::call::{Call, MutationQuery};
 use super::etag::{ETag, Version};
 use super::idempotency::{self, Answer, Claim};
-use super::problem::{ApiError, ErrorCode};
+use super::labels::Labels;
+use super::problem::{ApiError, ErrorCode, FieldError};
 use crate::app::App;
-use crate::auth::{Action, Allowed, Scope, authorize};
+use crate::audit::{self, Actor, Deed, Outcome};
+use crate::auth::{Action, Allowed, Caller, Place, Refusal};
 
 const CUMULO_DRY_RUN: HeaderName = HeaderName::from_static("cumulo-dry-run");
 const MAX_WAIT_SECONDS: u16 = 300;
 
+/// A transaction whose caller is known, and in which nothing is decided yet.
+pub(crate) struct Entry<'a> {
+    call: &'a Call,
+    app: App,
+    tx: Transaction<'static, Postgres>,
+    caller: Caller,
+    query: MutationQuery,
+}
+
 /// The transaction of a mutating call, and the right to make the change.
 pub struct Mutation<A: Action> {
+    app: App,
     tx: Transaction<'static, Postgres>,
+    pub caller: Caller,
     pub allowed: Allowed<A>,
     pub query: MutationQuery,
     pub now: OffsetDateTime,
+    request_id: RequestId,
     claim: Option<Claim>,
-    if_match: axum::http::HeaderMap,
+    if_match: HeaderMap,
+    before: Option<Value>,
 }
 
-impl<A: Action> Mutation<A> {
-    pub(super) async fn begin(
-        call: &Call,
-        app: &App,
-        scope: <A::Scope as Scope>::Key<'_>,
-    ) -> Result<Self, ApiError> {
+impl<'a> Entry<'a> {
+    pub(super) async fn begin(call: &'a Call, app: &App, project: Option<&str>) -> Result<Self, ApiError> {
         let query: MutationQuery = call.query()?;
         if query.wait > MAX_WAIT_SECONDS {
             return Err(ApiError::because(ErrorCode::InvalidQuery, "wait: at most 300 seconds"));
         }
         let mut tx = app.pool.begin().await?;
-        let allowed = authorize(&mut tx, app, &call.claims, scope).await?;
-        let claim = match idempotency::claim(&mut tx, call).await {
+        let caller = Caller::enter(&mut tx, app, &call.credential, call.client, project).await?;
+        Ok(Self { call, app: app.clone(), tx, caller, query })
+    }
+
+    /// For looking up what belongs to nobody, like the size of an instance type.
+    pub(crate) fn conn(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+
+    /// Decides, and takes the Idempotency-Key. A refusal is recorded.
+    pub(crate) async fn decide<A: Action>(
+        mut self,
+        path: <A::On as Place>::Path<'_>,
+    ) -> Result<Mutation<A>, ApiError> {
+        let allowed = match self.caller.decide::<A>(&mut self.tx, path, true).await {
+            Ok(allowed) => allowed,
+            Err(refusal) => {
+                let Self { call, app, tx, caller, .. } = self;
+                return Err(refuse(&app, tx, &caller, call.request_id, refusal).await?);
+            }
+        };
+        let Self { call, app, mut tx, caller, query } = self;
+        let claim = match idempotency::claim(&mut tx, call, caller.principal.id).await {
             Ok(claim) => claim,
             Err(answer) => {
                 // Before the answer, so that whoever repeats the request at once meets no lock of ours.
@@ -54,9 +89,28 @@ impl<A: Action> Mutation<A> {
                 return Err(answer);
             }
         };
-        Ok(Self { tx, allowed, query, now: app.clock.now(), claim, if_match: call.headers.clone() })
+        let (now, if_match) = (app.clock.now(), call.headers.clone());
+        let request_id = call.request_id;
+        Ok(Mutation { app, tx, caller, allowed, query, now, request_id, claim, if_match, before: None })
     }
+}
 
+/// Ends the transaction and writes the refusal down.
+async fn refuse(
+    app: &App,
+    tx: Transaction<'static, Postgres>,
+    caller: &Caller,
+    request_id: RequestId,
+    refusal: Refusal,
+) -> Result<ApiError, ApiError> {
+    tx.rollback().await?;
+    if let Some(decided) = &refusal.decided {
+        audit::write_refusal(app, caller, request_id, decided).await;
+    }
+    Ok(refusal.error)
+}
+
+impl<A: Action> Mutation<A> {
     pub fn conn(&mut self) -> &mut PgConnection {
         &mut self.tx
     }
@@ -71,26 +125,108 @@ impl<A: Action> Mutation<A> {
         version.check_if_match(&self.if_match)
     }
 
+    /// Keeps the resource as it was, for the audit log.
+    pub fn note_before(&mut self, resource: &impl Serialize) {
+        self.before = serde_json::to_value(resource).ok();
+    }
+
+    /// Asks for the same right on the resource under its new name and labels.
+    ///
+    /// # Errors
+    /// `forbidden`; the refusal is recorded.
+    pub async fn check_renamed(mut self, id: Uuid, name: &str, labels: &Labels) -> Result<Self, ApiError> {
+        let decided = self.caller.decide_renamed::<A>(&mut self.tx, id, name, labels).await;
+        match decided {
+            Ok(()) => Ok(self),
+            Err(refusal) => {
+                let Self { app, tx, caller, request_id, .. } = self;
+                Err(refuse(&app, tx, &caller, request_id, refusal).await?)
+            }
+        }
+    }
+
+    /// Ends the transaction without a trace, for work that nothing should wait for.
+    pub(crate) async fn abandon(self) -> Result<(), ApiError> {
+        Ok(self.tx.rollback().await?)
+    }
+
+    /// Ends the call with `forbidden`, for a reason that no policy can change.
+    pub(crate) async fn deny(self, why: &'static str) -> ApiError {
+        self.refuse(Outcome::Denied, ApiError::because(ErrorCode::Forbidden, why)).await
+    }
+
+    /// Ends the call because a password or a code in it is wrong. Every wrong guess of somebody who is signed in
+    /// comes through here, so this is where guessing is slowed down.
+    pub(crate) async fn fail(self, pointer: &'static str, why: &'static str) -> ApiError {
+        self.refuse(Outcome::Failed, ApiError::invalid(vec![FieldError::new(pointer, "wrong", why)])).await
+    }
+
+    /// Writes the refusal down. What has been written so far stays, a dry run or not: that is the count of wrong
+    /// guesses.
+    async fn refuse(mut self, outcome: Outcome, error: ApiError) -> ApiError {
+        let deed = Deed::of(self.allowed.decided());
+        let actor = Actor::of(&self.caller);
+        let written = audit::write(&mut self.tx, &self.app, &actor, self.request_id, outcome, deed).await;
+        let committed = match written {
+            Ok(()) => self.tx.commit().await,
+            Err(failed) => Err(failed),
+        };
+        committed.map_or_else(ApiError::from, |()| error)
+    }
+
     /// Ends the call with this answer: stored and committed, or, for a dry run, rolled back.
     pub async fn commit(
-        mut self,
+        self,
         status: StatusCode,
         version: Option<Version>,
         body: &impl Serialize,
     ) -> Result<Response, ApiError> {
         let body = serde_json::to_vec(body).map_err(ApiError::internal)?;
-        let answer =
-            Answer { status, etag: version.map(|version| ETag::of(version, &body).to_string()), body };
+        self.finish(status, version, body.clone(), body).await
+    }
+
+    /// The same for an answer that holds a secret: neither the audit log nor a repetition of the request shows
+    /// more than `recorded`.
+    pub async fn commit_secret(
+        self,
+        status: StatusCode,
+        body: &impl Serialize,
+        recorded: &impl Serialize,
+    ) -> Result<Response, ApiError> {
+        let body = serde_json::to_vec(body).map_err(ApiError::internal)?;
+        let recorded = serde_json::to_vec(recorded).map_err(ApiError::internal)?;
+        self.finish(status, None, body, recorded).await
+    }
+
+    async fn finish(
+        mut self,
+        status: StatusCode,
+        version: Option<Version>,
+        body: Vec<u8>,
+        recorded: Vec<u8>,
+    ) -> Result<Response, ApiError> {
         if self.query.dry_run {
             self.tx.rollback().await?;
-            return Ok(dry(answer.body));
+            return Ok(dry(body));
         }
+        let mut deed = Deed::of(self.allowed.decided());
+        let after: Value = serde_json::from_slice(&recorded).map_err(ApiError::internal)?;
+        let made = after.get("id").and_then(Value::as_str).and_then(|id| Uuid::try_parse(id).ok());
+        deed.resource_id = deed.resource_id.or(made);
+        deed.before = self.before.take();
+        deed.after = Some(after).filter(|after| !after.is_null());
+        let actor = Actor::of(&self.caller);
+        audit::write(&mut self.tx, &self.app, &actor, self.request_id, Outcome::Allowed, deed).await?;
         if let Some(claim) = &self.claim {
-            idempotency::record(&mut self.tx, claim, &answer, self.now).await?;
+            idempotency::record(&mut self.tx, claim, &answer(status, version, recorded), self.now).await?;
         }
         self.tx.commit().await?;
-        Ok(answer.into_response())
+        Ok(answer(status, version, body).into_response())
     }
+}
+
+fn answer(status: StatusCode, version: Option<Version>, body: Vec<u8>) -> Answer {
+    Answer { status, etag: version.map(|version| ETag::of(version, &body).to_string()), body }
 }
 
 /// The answer to a dry run.

@@ -1,11 +1,17 @@
 //! The OpenAPI document: what the handlers say of themselves, and what is true of all of them.
 
+use std::collections::BTreeMap;
+
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::request_body::RequestBody;
+use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder};
 
 use super::router::routes;
+
+/// What only an id stands for.
+const NAMELESS: &[&str] = &["operation", "session", "api_key", "attachment"];
 
 /// The OpenAPI 3.1 document, as it is checked in under `openapi/`.
 pub fn openapi_document() -> OpenApi {
@@ -23,6 +29,7 @@ pub fn openapi_document() -> OpenApi {
                 .responses
                 .responses
                 .insert("4XX".to_owned(), problem("A problem, told apart by its `code`"));
+            document_dry_run(operation);
             for (status, response) in &mut operation.responses.responses {
                 if let (true, RefOr::T(named)) = (status.starts_with(['4', '5']), &*response) {
                     *response = problem(&named.description);
@@ -30,7 +37,84 @@ pub fn openapi_document() -> OpenApi {
             }
         }
     }
+    for item in document.paths.paths.values_mut() {
+        for body in operations(item).filter_map(|operation| operation.request_body.as_mut()) {
+            // An empty body counts as `{}`.
+            if let RefOr::T(body) = body
+                && !needs_fields(body, &components.schemas)
+            {
+                body.required = Some(Required::False);
+            }
+        }
+    }
+    for (name, schema) in &mut components.schemas {
+        if let RefOr::T(Schema::Object(Object { properties, .. })) = schema
+            && let Some(labels) = properties.get_mut("labels")
+        {
+            let kind = if name.starts_with("Update") { "LabelsPatch" } else { "Labels" };
+            *labels = Ref::from_schema_name(kind).into();
+        }
+    }
+    // What the derive macro makes of the alias.
+    components.schemas.remove("BTreeMap");
+    components.schemas.insert("Labels".to_owned(), labels_schema(false).into());
+    components.schemas.insert("LabelsPatch".to_owned(), labels_schema(true).into());
     document
+}
+
+/// A dry run answers 200 with what the call itself would answer.
+fn document_dry_run(operation: &mut Operation) {
+    let parameters = operation.parameters.iter().flatten();
+    let dry = parameters
+        .filter(|parameter| matches!(parameter, RefOr::T(named) if named.name == "dry_run"))
+        .count()
+        > 0;
+    let responses = &mut operation.responses.responses;
+    if !dry || responses.contains_key("200") {
+        return;
+    }
+    let content = ["201", "202"].iter().find_map(|status| match responses.get(*status) {
+        Some(RefOr::T(response)) => response.content.get("application/json").cloned(),
+        _ => None,
+    });
+    let mut response =
+        ResponseBuilder::new().description("What the call would have answered: nothing was stored").build();
+    response.content.extend(content.map(|content| ("application/json".to_owned(), content)));
+    responses.insert("200".to_owned(), response.into());
+}
+
+/// The rules of labels. In a patch, `null` removes one.
+fn labels_schema(patch: bool) -> Schema {
+    let text = |fewest: u8| {
+        let pattern = format!("^[A-Za-z0-9._/-]{{{fewest},63}}$");
+        ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern))
+    };
+    let value = match patch {
+        true => text(0).schema_type(SchemaType::from_iter([Type::String, Type::Null])),
+        false => text(0),
+    };
+    let mut labels = Object::new();
+    labels.description =
+        Some("Small key-value pairs, to find resources by and to write policies about.".to_owned());
+    labels.property_names = Some(Box::new(text(1).into()));
+    labels.additional_properties = Some(Box::new(AdditionalProperties::RefOr(RefOr::T(value.into()))));
+    labels.max_properties = Some(32);
+    labels.into()
+}
+
+/// Whether the schema of a body names fields that must be there.
+fn needs_fields(body: &RequestBody, schemas: &BTreeMap<String, RefOr<Schema>>) -> bool {
+    let schema = match body.content.get("application/json") {
+        Some(RefOr::T(content)) => content.schema.as_ref(),
+        _ => return true,
+    };
+    let schema = match schema {
+        Some(RefOr::Ref(reference)) => {
+            reference.ref_location.rsplit('/').next().and_then(|name| schemas.get(name))
+        }
+        schema => schema,
+    };
+    matches!(schema, Some(RefOr::T(Schema::Object(object))) if !object.required.is_empty())
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
@@ -43,13 +127,13 @@ fn variable_segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
 }
 
-/// Every resource is named alike; only operations have no names.
+/// Every resource is named alike, but for those that have no name.
 fn segment_parameter(name: &str) -> Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Path)
         .required(Required::True)
-        .description(Some(if name == "operation" { "Id" } else { "Name or id" }))
+        .description(Some(if NAMELESS.contains(&name) { "Id" } else { "Name or id" }))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
         .build()
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::labels::LabelSelector;
 use super::problem::{ApiError, ErrorCode};
 
 /// One page of a list, oldest first.
@@ -26,17 +27,69 @@ pub struct PageQuery {
     #[param(minimum = 1, maximum = 500)]
     limit: Option<u16>,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{21}[AQgw]$")]
+    cursor: Option<String>,
+    /// Only the resource of this name.
+    name: Option<String>,
+}
+
+/// The query of a list of resources with labels.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct LabelledPageQuery {
+    /// Items per page; 50 unless given.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<u16>,
+    /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{21}[AQgw]$")]
     cursor: Option<String>,
     /// Only the resource of this name.
     name: Option<String>,
     /// Only resources with these labels: `tier=web,stage!=test,owner`.
+    #[param(
+        pattern = "^((!?[A-Za-z0-9._/-]{1,63}|[A-Za-z0-9._/-]{1,63}!?=[A-Za-z0-9._/-]{0,63})(,(!?[A-Za-z0-9._/-]{1,63}|[A-Za-z0-9._/-]{1,63}!?=[A-Za-z0-9._/-]{0,63}))*)?$"
+    )]
     label_selector: Option<String>,
+}
+
+impl LabelledPageQuery {
+    /// Checks what serde cannot, and takes the labels apart.
+    pub(crate) fn checked(self) -> Result<(PageQuery, LabelSelector), ApiError> {
+        let labels = LabelSelector::parse(self.label_selector.as_deref().unwrap_or_default())?;
+        let page = PageQuery { limit: self.limit, cursor: self.cursor, name: self.name }.checked()?;
+        Ok((page, labels))
+    }
+}
+
+/// The query of a list without filters.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PlainQuery {
+    /// Items per page; 50 unless given.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<u16>,
+    /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{21}[AQgw]$")]
+    cursor: Option<String>,
+}
+
+impl PlainQuery {
+    pub(crate) fn checked(self) -> Result<PageQuery, ApiError> {
+        PageQuery::new(self.limit, self.cursor).checked()
+    }
 }
 
 impl PageQuery {
     /// For lists with filters of their own.
     pub(crate) fn new(limit: Option<u16>, cursor: Option<String>) -> Self {
-        Self { limit, cursor, ..Self::default() }
+        Self { limit, cursor, name: None }
+    }
+
+    /// The same, with the filter by name.
+    pub(crate) fn named(self, name: Option<String>) -> Self {
+        Self { name, ..self }
     }
 
     /// How many rows to read: one more than the page holds, to know whether another follows.
@@ -61,10 +114,6 @@ impl PageQuery {
     /// An exact name, if asked for. A text that is no name matches nothing.
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref().map(|name| name.parse::<protocol::Name>().map_or("", |_| name))
-    }
-
-    pub(crate) fn labels(&self) -> Result<super::LabelSelector, ApiError> {
-        super::LabelSelector::parse(self.label_selector.as_deref().unwrap_or_default())
     }
 
     /// Checks what serde cannot.

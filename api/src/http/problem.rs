@@ -11,7 +11,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::Denial;
 use crate::database::is_unavailable;
+use crate::quotas::{self, ExceededLimit};
 
 macro_rules! error_codes {
     ($($name:ident $status:ident $code:literal $title:literal)+) => {
@@ -47,15 +49,23 @@ error_codes! {
     InvalidToken UNAUTHORIZED "invalid_token" "The access token is not valid"
     ExpiredToken UNAUTHORIZED "expired_token" "The access token has expired"
     InvalidCredentials UNAUTHORIZED "invalid_credentials" "User name or password is wrong"
+    SecondFactorRequired UNAUTHORIZED "second_factor_required" "The second factor is missing"
+    InvalidSecondFactor UNAUTHORIZED "invalid_second_factor" "The second factor is wrong"
     Forbidden FORBIDDEN "forbidden" "Not allowed"
     NotFound NOT_FOUND "not_found" "Not found"
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The path does not take this method"
     NameTaken CONFLICT "name_taken" "The name is taken"
     InUse CONFLICT "in_use" "Something still uses it"
+    QuotaExceeded CONFLICT "quota_exceeded" "The project may not have so much"
     WrongState CONFLICT "wrong_state" "Not possible in the present state"
+    ManagedPolicy CONFLICT "managed_policy" "The policy comes with Cumulo"
+    AlreadyAttached CONFLICT "already_attached" "The policy is attached there already"
+    LastAdministrator CONFLICT "last_administrator" "The cloud keeps an administrator"
     StaleEpoch CONFLICT "stale_epoch" "A newer session of this host exists"
     RequestInFlight CONFLICT "request_in_flight" "The same request is being worked on"
+    CursorExpired GONE "cursor_expired" "The events after this position are not kept any more"
     PreconditionFailed PRECONDITION_FAILED "precondition_failed" "The resource has changed"
+    HeadersTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "headers_too_large" "The headers are too large"
     PayloadTooLarge PAYLOAD_TOO_LARGE "payload_too_large" "The body is too large"
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The body has the wrong media type"
     ValidationFailed UNPROCESSABLE_ENTITY "validation_failed" "Some fields are wrong"
@@ -64,10 +74,12 @@ error_codes! {
     ImageRefused UNPROCESSABLE_ENTITY "image_refused" "The image is not accepted"
     UnsupportedProtocol UNPROCESSABLE_ENTITY "unsupported_protocol" "The agent speaks another protocol version"
     TooManyRequests TOO_MANY_REQUESTS "too_many_requests" "Too many requests"
+    SignInDelayed TOO_MANY_REQUESTS "sign_in_delayed" "Too many sign-ins have failed; wait"
     Internal INTERNAL_SERVER_ERROR "internal" "Something went wrong on our side"
     DatabaseUnavailable SERVICE_UNAVAILABLE "database_unavailable" "The database is not available"
     HostUnreachable SERVICE_UNAVAILABLE "host_unreachable" "The host does not answer"
     Busy SERVICE_UNAVAILABLE "busy" "Too much work at once"
+    Timeout SERVICE_UNAVAILABLE "timeout" "The answer took too long"
     RequestTimeout REQUEST_TIMEOUT "request_timeout" "The request took too long to arrive"
 }
 
@@ -92,6 +104,12 @@ pub struct Problem {
     /// Which fields are wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// With `forbidden`: what was denied, and by which statements.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denial: Option<Denial>,
+    /// Which limits of the project are in the way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quota: Vec<ExceededLimit>,
 }
 
 /// One wrong field.
@@ -129,13 +147,23 @@ pub(super) struct Failure {
     pub code: ErrorCode,
     pub detail: Option<Cow<'static, str>>,
     pub errors: Vec<FieldError>,
+    pub denial: Option<Denial>,
+    pub quota: Vec<ExceededLimit>,
     pub retry_after_secs: Option<u32>,
     pub cause: Option<Cause>,
 }
 
 impl Failure {
     pub(super) fn new(code: ErrorCode) -> Self {
-        Self { code, detail: None, errors: Vec::new(), retry_after_secs: None, cause: None }
+        Self {
+            code,
+            detail: None,
+            errors: Vec::new(),
+            denial: None,
+            quota: Vec::new(),
+            retry_after_secs: None,
+            cause: None,
+        }
     }
 }
 
@@ -164,6 +192,14 @@ impl ApiError {
         Self(Box::new(Kind::Problem(failure)))
     }
 
+    /// The call asked for more than the project may have.
+    fn quota_exceeded(limits: Vec<ExceededLimit>) -> Self {
+        let mut failure = Failure::new(ErrorCode::QuotaExceeded);
+        failure.detail = Some(quotas::in_words(&limits));
+        failure.quota = limits;
+        Self(Box::new(Kind::Problem(failure)))
+    }
+
     /// Goes on when no field is wrong.
     pub fn reject(errors: Vec<FieldError>) -> Result<(), Self> {
         if errors.is_empty() { Ok(()) } else { Err(Self::invalid(errors)) }
@@ -182,6 +218,23 @@ impl ApiError {
 
     pub(super) fn replay(response: Response) -> Self {
         Self(Box::new(Kind::Replay(response)))
+    }
+
+    /// Says which statements deny.
+    pub(crate) fn explained(mut self, denial: Denial) -> Self {
+        if let Kind::Problem(failure) = &mut *self.0 {
+            failure.denial = Some(denial);
+        }
+        self
+    }
+
+    /// Says something before the detail.
+    pub(crate) fn prefixed(mut self, words: &str) -> Self {
+        if let Kind::Problem(failure) = &mut *self.0 {
+            let detail = failure.detail.take().unwrap_or_default();
+            failure.detail = Some(format!("{words}{detail}").into());
+        }
+        self
     }
 
     pub fn retry_after(mut self, seconds: u32) -> Self {
@@ -228,6 +281,9 @@ impl IntoResponse for ApiError {
 
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
+        if let Some(limits) = quotas::exceeded_limits(&error) {
+            return Self::quota_exceeded(limits);
+        }
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
         // 25006: a standby, in the middle of a failover.
         let unavailable = is_unavailable(&error) || matches!(error, sqlx::Error::Tls(_)) || code == "25006";

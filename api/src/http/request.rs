@@ -11,6 +11,9 @@ use axum::response::{IntoResponse, Response};
 use protocol::RequestId;
 use tracing::Instrument;
 
+use super::client::Client;
+use super::headers::SecurityHeaders;
+use super::limits::Standings;
 use super::problem::{ErrorCode, Failure, Problem};
 use crate::app::App;
 
@@ -20,13 +23,18 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// Gives the request an id (the caller's, if it is a UUID), and the answer its final form.
 pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = incoming_id(request.headers()).unwrap_or_else(|| app.clock.new_id());
+    let client = Client::find(request.extensions(), request.headers(), &app.edge.trusted_proxies);
+    let security = SecurityHeaders::new(request.uri().path(), client);
     request.extensions_mut().insert(id);
+    request.extensions_mut().insert(client);
+    let standings = Standings::default();
+    request.extensions_mut().insert(standings.clone());
     let route = request
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let method = request.method().clone();
-    let span = tracing::info_span!("request", %id, %method, route);
+    let span = tracing::info_span!("request", %id, %method, route, client = %client.address);
     let started = Instant::now();
 
     let response = next.run(request).instrument(span.clone()).await;
@@ -38,6 +46,8 @@ pub(super) async fn wrap(State(app): State<App>, mut request: Request, next: Nex
     metrics::histogram!("cumulo_http_request_duration_seconds",
         "method" => known(&method), "route" => route, "status" => status.to_string())
     .record(elapsed.as_secs_f64());
+    standings.add_headers(response.headers_mut());
+    security.add(response.headers_mut());
     add_headers(response.headers_mut(), id);
     response
 }
@@ -73,6 +83,8 @@ fn finish(mut response: Response, id: RequestId) -> Response {
         detail: failure.detail.clone(),
         request_id: id.to_string(),
         errors: failure.errors.clone(),
+        denial: failure.denial.clone(),
+        quota: failure.quota.clone(),
     };
     let mut rendered = (failure.code.status(), axum::Json(problem)).into_response();
     let headers = rendered.headers_mut();
@@ -112,6 +124,7 @@ fn code_for(status: StatusCode) -> ErrorCode {
         StatusCode::METHOD_NOT_ALLOWED => ErrorCode::MethodNotAllowed,
         StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::PayloadTooLarge,
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMediaType,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => ErrorCode::HeadersTooLarge,
         StatusCode::REQUEST_TIMEOUT => ErrorCode::RequestTimeout,
         status if status.is_client_error() => ErrorCode::BadRequest,
         _ => ErrorCode::Internal,
@@ -122,7 +135,6 @@ fn add_headers(headers: &mut HeaderMap, id: RequestId) {
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(X_REQUEST_ID, value);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 

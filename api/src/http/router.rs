@@ -11,9 +11,12 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::openapi::openapi_document;
 use super::problem::{ApiError, Problem};
-use super::request;
+use super::{limits, request};
 use crate::app::App;
-use crate::{auth, hosts, images, instance_types, instances, operations, projects};
+use crate::{
+    api_keys, audit, auth, events, groups, hosts, images, instance_types, instances, operations, policies,
+    projects, quotas, service_accounts, users,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,12 +31,20 @@ use crate::{auth, hosts, images, instance_types, instances, operations, projects
     components(schemas(Problem)),
     tags(
         (name = "auth", description = "Sign in and out"),
+        (name = "users", description = "People, their sign-in methods and sessions"),
+        (name = "groups", description = "Users who share policies"),
+        (name = "service_accounts", description = "Programs that act in a project"),
+        (name = "api_keys", description = "What programs prove themselves with"),
         (name = "projects", description = "Tenants"),
+        (name = "policies", description = "Who may do what where"),
         (name = "instances", description = "Virtual machines"),
         (name = "images", description = "Operating systems as files"),
         (name = "instance_types", description = "Sizes of instances"),
         (name = "operations", description = "What became of a call"),
+        (name = "quotas", description = "How much a project may have"),
+        (name = "events", description = "What happened to what, to be followed"),
         (name = "hosts", description = "The machines of the cloud"),
+        (name = "audit", description = "Who did what"),
         (name = "service", description = "Health and metrics"),
     ),
 )]
@@ -43,12 +54,22 @@ struct Root;
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Root::openapi())
         .merge(auth::routes::router())
+        .merge(auth::me::router())
+        .merge(auth::signing_keys::router())
+        .merge(users::router())
+        .merge(groups::router())
+        .merge(service_accounts::router())
+        .merge(api_keys::router())
         .merge(projects::router())
+        .merge(policies::router())
         .merge(instances::router())
         .merge(images::router())
         .merge(instance_types::router())
         .merge(operations::router())
+        .merge(quotas::router())
+        .merge(events::router())
         .merge(hosts::router())
+        .merge(audit::router())
         .merge(super::health::router())
 }
 
@@ -59,13 +80,15 @@ pub fn public_router(app: App) -> Router {
     let router = router
         .merge(reference)
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
-        .fallback(not_found);
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(app.clone(), limits::by_address));
     layered(router, app)
 }
 
 /// The layers that public and agent API share, innermost first.
 pub(crate) fn layered(router: Router<App>, app: App) -> Router {
     router
+        .layer(middleware::from_fn_with_state(limits::HANDLER_PATIENCE, limits::bounded))
         .layer(CatchPanicLayer::custom(request::panicked))
         .layer(middleware::from_fn_with_state(app.clone(), request::wrap))
         .with_state(app)

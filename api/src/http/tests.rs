@@ -1,6 +1,8 @@
 //! The conventions, through the router.
 
+mod edge;
 mod limits;
+mod wire;
 
 use std::collections::BTreeSet;
 
@@ -169,6 +171,19 @@ async fn a_dry_run_stores_nothing_and_refuses_alike() {
     let _host = cloud.join_host("host-1").await;
     let instance = json!({"name": "web", "image": "image", "instance_type": "tiny"});
     cloud.post("/v1/projects/demo/instances", instance.clone()).await.expect(202);
+    cloud.post("/v1/users", json!({"name": "ada"})).await.expect(201);
+    cloud.post("/v1/groups", json!({"name": "all"})).await.expect(201);
+    let key = cloud.post("/v1/users/admin/api_keys", json!({})).await.expect(201);
+    let key = format!("/v1/users/admin/api_keys/{}", key["id"].as_str().unwrap());
+    let session = cloud.get("/v1/users/admin/sessions").await.expect(200)["items"][0]["id"].clone();
+    let session = format!("/v1/users/admin/sessions/{}", session.as_str().unwrap());
+    let document = |action: &str| {
+        let statement = json!({"Effect": "Allow", "Action": action, "Resource": "*"});
+        json!({"Version": "2012-10-17", "Statement": statement})
+    };
+    let policy = json!({"name": "mine", "document": document("*")});
+    cloud.post("/v1/policies", policy.clone()).await.expect(201);
+    let (document, attachment) = (document("image:*"), json!({"policy": "mine", "user": "admin"}));
     let before = rows(&cloud).await;
     let new = json!({"name": "new", "image": "image", "instance_type": "tiny"});
     let size = json!({"name": "big", "vcpus": 2, "memory_mib": 64, "root_disk_gib": 1});
@@ -188,6 +203,33 @@ async fn a_dry_run_stores_nothing_and_refuses_alike() {
         (Method::POST, "/v1/projects/demo/instances/web/reboot", None, 200),
         (Method::DELETE, "/v1/projects/demo/instances/web", None, 200),
         (Method::POST, "/v1/host_join_tokens", None, 200),
+        (Method::PATCH, "/v1/projects/demo/quotas", Some(json!({"vcpus": 1})), 200),
+        (Method::PATCH, "/v1/quota_defaults", Some(json!({"vcpus": 1})), 200),
+        (Method::POST, "/v1/users", Some(json!({"name": "new"})), 200),
+        (Method::POST, "/v1/users", Some(json!({"name": "ada"})), 409),
+        (Method::PATCH, "/v1/users/ada", Some(json!({"disabled": true})), 200),
+        (Method::DELETE, "/v1/users/ada", None, 200),
+        (Method::POST, "/v1/users/ada/reset_password", None, 200),
+        (Method::POST, "/v1/users/admin/totp", None, 200),
+        (Method::DELETE, "/v1/users/admin/totp", None, 409),
+        (Method::DELETE, "/v1/users/admin/sessions", None, 200),
+        (Method::DELETE, session.as_str(), None, 200),
+        (Method::POST, "/v1/users/admin/api_keys", None, 200),
+        (Method::DELETE, key.as_str(), None, 200),
+        (Method::POST, "/v1/groups", Some(json!({"name": "new"})), 200),
+        (Method::PATCH, "/v1/groups/all", Some(json!({"name": "new"})), 200),
+        (Method::PUT, "/v1/groups/all/members/ada", None, 200),
+        (Method::DELETE, "/v1/groups/all/members/ada", None, 200),
+        (Method::DELETE, "/v1/groups/all", None, 200),
+        (Method::POST, "/v1/projects/demo/service_accounts", Some(json!({"name": "new"})), 200),
+        (Method::POST, "/v1/signing_keys", None, 200),
+        (Method::POST, "/v1/projects/demo/policies", Some(policy.clone()), 200),
+        (Method::POST, "/v1/policies", Some(policy), 409),
+        (Method::PATCH, "/v1/policies/mine", Some(json!({"document": document})), 200),
+        (Method::DELETE, "/v1/policies/mine", None, 200),
+        (Method::DELETE, "/v1/policies/everyone", None, 409),
+        (Method::POST, "/v1/projects/demo/policy_attachments", Some(attachment.clone()), 200),
+        (Method::POST, "/v1/policy_attachments", Some(attachment), 200),
     ];
     for (method, path, body, status) in calls {
         let answer = cloud.call(method.clone(), &format!("{path}?dry_run=true"), body).await;
@@ -200,8 +242,22 @@ async fn a_dry_run_stores_nothing_and_refuses_alike() {
 /// Every row of every table of ours, as text.
 async fn rows(cloud: &TestCloud) -> Vec<String> {
     let tables = [
-        "users",
+        "principals",
+        "user_passwords",
+        "password_codes",
+        "user_totp",
+        "recovery_codes",
+        "sessions",
+        "api_keys",
+        "groups",
+        "group_members",
+        "signing_keys",
+        "policies",
+        "policy_versions",
+        "policy_attachments",
         "projects",
+        "quota_defaults",
+        "project_quotas",
         "instance_types",
         "hosts",
         "host_join_tokens",
@@ -211,6 +267,9 @@ async fn rows(cloud: &TestCloud) -> Vec<String> {
         "operation_steps",
         "instances",
         "transfers",
+        "pending_events",
+        "events",
+        "event_logs",
         "idempotency_keys",
     ];
     let mut all = Vec::new();

@@ -13,12 +13,11 @@ use utoipa_axum::routes;
 use super::store;
 use super::types::{CreateImage, Image};
 use crate::app::App;
-use crate::auth::actions;
+use crate::auth::{New, actions};
 use crate::http::{
-    ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Path, Selector, validate_labels,
+    ApiError, Call, FieldError, LabelledPageQuery, MutationQuery, Page, Path, Selector, validate_description,
+    validate_labels,
 };
-
-const MAX_DESCRIPTION_CHARS: usize = 1000;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -40,7 +39,8 @@ async fn create_image(
 ) -> Result<Response, ApiError> {
     let new: CreateImage = call.json()?;
     ApiError::reject(validate(&new))?;
-    let mut change = call.changing::<actions::CreateImage>(&app, &project).await?;
+    let place = New { labels: &new.labels, ..New::named(new.name.as_str()) };
+    let mut change = call.changing::<actions::CreateImage>(&app, (&project, place)).await?;
     let (id, now): (ImageId, _) = (app.clock.new_id(), change.now);
     let (conn, allowed) = change.parts();
     store::insert(conn, allowed, id, &new, now).await?;
@@ -52,16 +52,13 @@ async fn create_image(
 
 fn validate(new: &CreateImage) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if new.description.chars().count() > MAX_DESCRIPTION_CHARS || new.description.contains('\0') {
-        let message = format!("at most {MAX_DESCRIPTION_CHARS} characters, without NUL");
-        errors.push(FieldError::new("/description", "invalid", message));
-    }
+    validate_description(&new.description, &mut errors);
     validate_labels(&new.labels, &mut errors);
     errors
 }
 
 /// List the images of a project.
-#[utoipa::path(get, path = "/v1/projects/{project}/images", tag = "images", params(PageQuery), responses(
+#[utoipa::path(get, path = "/v1/projects/{project}/images", tag = "images", params(LabelledPageQuery), responses(
     (status = 200, body = Page<Image>),
 ))]
 async fn list_images(
@@ -69,8 +66,8 @@ async fn list_images(
     Path(project): Path<String>,
     call: Call,
 ) -> Result<axum::Json<Page<Image>>, ApiError> {
-    let query = call.query::<PageQuery>()?.checked()?;
-    let (after, labels) = (query.after()?, query.labels()?);
+    let (query, labels) = call.query::<LabelledPageQuery>()?.checked()?;
+    let after = query.after()?;
     let mut reading = call.reading::<actions::ListImages>(&app, &project).await?;
     let (conn, allowed) = reading.parts();
     let rows = store::list(conn, allowed, after, query.name(), &labels, query.rows()).await?;
@@ -87,10 +84,9 @@ async fn get_image(
     Path((project, image)): Path<(String, String)>,
     call: Call,
 ) -> Result<Response, ApiError> {
-    let mut reading = call.reading::<actions::GetImage>(&app, &project).await?;
-    let selector = Selector::parse(&image).ok_or_else(ApiError::not_found)?;
+    let mut reading = call.reading::<actions::GetImage>(&app, (&project, &image)).await?;
     let (conn, allowed) = reading.parts();
-    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     call.answer(row.version(), &row.into_wire())
 }
 
@@ -103,11 +99,11 @@ async fn delete_image(
     Path((project, image)): Path<(String, String)>,
     call: Call,
 ) -> Result<Response, ApiError> {
-    let mut change = call.changing::<actions::DeleteImage>(&app, &project).await?;
-    let selector = Selector::parse(&image).ok_or_else(ApiError::not_found)?;
+    let mut change = call.changing::<actions::DeleteImage>(&app, (&project, &image)).await?;
     let (conn, allowed) = change.parts();
-    let row = store::lock(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    let row = store::lock(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
+    change.note_before(&row.clone().into_wire());
     let (conn, allowed) = change.parts();
     store::delete(conn, allowed, &row).await?;
     change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await

@@ -13,7 +13,7 @@ use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version,
 use crate::nudge::{self, Topic};
 
 /// An image's row with what is known of its bytes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ImageRow {
     pub id: Uuid,
     pub name: String,
@@ -89,7 +89,7 @@ pub(super) async fn insert(
     })
 }
 
-pub(crate) async fn find<A: Action<Scope = InProject>>(
+pub(crate) async fn find<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
     selector: &Selector,
@@ -110,7 +110,7 @@ pub(crate) async fn find<A: Action<Scope = InProject>>(
 }
 
 /// The image, locked until the transaction ends.
-pub(super) async fn lock<A: Action<Scope = InProject>>(
+pub(super) async fn lock<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
     selector: &Selector,

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use super::store::{self, InstanceTypeRow};
 use super::types::{CreateInstanceType, InstanceType};
 use crate::app::App;
-use crate::auth::actions;
-use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Path, Selector};
+use crate::auth::{New, actions};
+use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Path};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -27,7 +27,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 async fn create_instance_type(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
     let new: CreateInstanceType = call.json()?;
     ApiError::reject(new.validate())?;
-    let mut change = call.changing::<actions::CreateInstanceType>(&app, None).await?;
+    let mut change =
+        call.changing::<actions::CreateInstanceType>(&app, New::named(new.name.as_str())).await?;
     let (id, now) = (app.clock.new_id(), change.now);
     let (conn, allowed) = change.parts();
     let row = store::insert(conn, allowed, id, &new, now).await?;
@@ -45,7 +46,7 @@ async fn list_instance_types(
 ) -> Result<axum::Json<Page<InstanceType>>, ApiError> {
     let query = call.query::<PageQuery>()?.checked()?;
     let after = query.after()?;
-    let mut reading = call.reading::<actions::ListInstanceTypes>(&app, None).await?;
+    let mut reading = call.reading::<actions::ListInstanceTypes>(&app, ()).await?;
     let (conn, allowed) = reading.parts();
     let rows = store::list(conn, allowed, after, query.name(), query.rows()).await?;
     let items = rows.into_iter().map(InstanceTypeRow::into_wire).collect();
@@ -61,10 +62,9 @@ async fn get_instance_type(
     Path(instance_type): Path<String>,
     call: Call,
 ) -> Result<Response, ApiError> {
-    let mut reading = call.reading::<actions::GetInstanceType>(&app, None).await?;
-    let selector = Selector::parse(&instance_type).ok_or_else(ApiError::not_found)?;
+    let mut reading = call.reading::<actions::GetInstanceType>(&app, &instance_type).await?;
     let (conn, allowed) = reading.parts();
-    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    let row = store::find(conn, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     call.answer(row.version(), &row.into_wire())
 }
 
@@ -77,12 +77,13 @@ async fn delete_instance_type(
     Path(instance_type): Path<String>,
     call: Call,
 ) -> Result<Response, ApiError> {
-    let mut change = call.changing::<actions::DeleteInstanceType>(&app, None).await?;
-    let selector = Selector::parse(&instance_type).ok_or_else(ApiError::not_found)?;
+    let mut change = call.changing::<actions::DeleteInstanceType>(&app, &instance_type).await?;
     let (conn, allowed) = change.parts();
-    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    let row = store::find(conn, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
+    let id = row.id;
+    change.note_before(&row.into_wire());
     let (conn, allowed) = change.parts();
-    store::delete(conn, allowed, row.id).await?;
+    store::delete(conn, allowed, id).await?;
     change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await
 }

@@ -19,7 +19,7 @@ pub struct CreateInstanceType {
     pub name: Name,
     #[schema(minimum = 1, maximum = 512)]
     pub vcpus: u32,
-    #[schema(value_type = u32, minimum = 32)]
+    #[schema(value_type = u32, minimum = 32, maximum = 8388608)]
     pub memory_mib: MemoryMib,
     #[schema(value_type = u32, minimum = 1, maximum = 16384)]
     pub root_disk_gib: SizeGib,

@@ -17,11 +17,11 @@ use utoipa_axum::routes;
 use super::store::{self, NewIntent, Row};
 use super::types::{Instance, UpdateInstance};
 use crate::app::App;
-use crate::auth::{Action, Allowed, InProject, actions};
+use crate::auth::{Action, Allowed, InProject, OfResource, actions};
 use crate::hosts;
 use crate::http::{
-    ApiError, Call, ErrorCode, Mutation, MutationQuery, Page, PageQuery, Path, Selector, merge_labels,
-    validate_labels,
+    ApiError, Call, ErrorCode, LabelledPageQuery, Mutation, MutationQuery, Page, Path, Selector,
+    merge_labels, validate_labels,
 };
 use crate::nudge::{self, Topic};
 use crate::operations::{self, check_wait, wait_for_end};
@@ -47,7 +47,7 @@ struct WaitQuery {
 }
 
 /// List the instances of a project, oldest first.
-#[utoipa::path(get, path = "/v1/projects/{project}/instances", tag = "instances", params(PageQuery), responses(
+#[utoipa::path(get, path = "/v1/projects/{project}/instances", tag = "instances", params(LabelledPageQuery), responses(
     (status = 200, body = Page<Instance>),
 ))]
 async fn list_instances(
@@ -55,8 +55,8 @@ async fn list_instances(
     Path(project): Path<String>,
     call: Call,
 ) -> Result<axum::Json<Page<Instance>>, ApiError> {
-    let query = call.query::<PageQuery>()?.checked()?;
-    let (after, labels) = (query.after()?, query.labels()?);
+    let (query, labels) = call.query::<LabelledPageQuery>()?.checked()?;
+    let after = query.after()?;
     let mut reading = call.reading::<actions::ListInstances>(&app, &project).await?;
     let (conn, allowed) = reading.parts();
     let rows = store::list(conn, allowed, after, query.name(), &labels, query.rows()).await?;
@@ -76,16 +76,16 @@ async fn get_instance(
 ) -> Result<Response, ApiError> {
     let query: WaitQuery = call.query()?;
     check_wait(query.wait)?;
-    let mut reading = call.reading::<actions::GetInstance>(&app, &project).await?;
-    let selector = Selector::parse(&instance).ok_or_else(ApiError::not_found)?;
+    let mut reading = call.reading::<actions::GetInstance>(&app, (&project, &instance)).await?;
     let (conn, allowed) = reading.parts();
-    let mut row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    let mut row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     if query.wait > 0 {
         let allowed = allowed.clone();
         drop(reading);
         wait_for_end(&app, &allowed, row.operation_id.into(), query.wait).await?;
         let mut conn = app.pool.acquire().await?;
-        row = store::find(&mut conn, &allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+        row =
+            store::find(&mut conn, &allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
     }
     call.answer(row.version(), &row.into_wire(app.clock.now()))
 }
@@ -102,13 +102,14 @@ async fn update_instance(
     call: Call,
 ) -> Result<Response, ApiError> {
     let patch: UpdateInstance = call.json()?;
-    let mut change = call.changing::<actions::UpdateInstance>(&app, &project).await?;
-    let row = lock(&mut change, &instance).await?;
+    let mut change = call.changing::<actions::UpdateInstance>(&app, (&project, &instance)).await?;
+    let row = lock(&mut change).await?;
     let name = patch.name.as_ref().map_or(row.name.as_str(), |name| name.as_str());
-    let labels = merge_labels(row.labels.0, patch.labels);
+    let labels = merge_labels(row.labels.0.clone(), patch.labels);
     let mut errors = Vec::new();
     validate_labels(&labels, &mut errors);
     ApiError::reject(errors)?;
+    let mut change = change.check_renamed(row.id, name, &labels).await?;
     let now = change.now;
     let (conn, allowed) = change.parts();
     let revision = match row.host_id {
@@ -124,15 +125,12 @@ async fn update_instance(
     change.commit(StatusCode::OK, Some(version), &row.into_wire(now)).await
 }
 
-/// Locks the instance of the path and checks `If-Match`.
-async fn lock<A: Action<Scope = InProject>>(
-    change: &mut Mutation<A>,
-    instance: &str,
-) -> Result<Row, ApiError> {
-    let selector = Selector::parse(instance).ok_or_else(ApiError::not_found)?;
+/// Locks the instance of the path, checks `If-Match`, and keeps it as it was for the audit log.
+async fn lock<A: Action<On: InProject + OfResource>>(change: &mut Mutation<A>) -> Result<Row, ApiError> {
     let (conn, allowed) = change.parts();
-    let row = store::lock(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    let row = store::lock(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
+    change.note_before(&row.clone().into_wire(change.now));
     Ok(row)
 }
 
@@ -145,7 +143,7 @@ fn refuse_deleting(row: &Row) -> Result<(), ApiError> {
 }
 
 /// Begins the operation, stores the next intent and tells the host.
-async fn change_intent<A: Action<Scope = InProject>>(
+async fn change_intent<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
     row: &Row,
@@ -173,7 +171,7 @@ async fn change_intent<A: Action<Scope = InProject>>(
 }
 
 /// Commits, and waits for the operation when the caller asked to: the answer then shows the end.
-async fn accept<A: Action<Scope = InProject>>(
+async fn accept<A: Action<On: InProject>>(
     app: &App,
     mut change: Mutation<A>,
     row_id: uuid::Uuid,

@@ -22,7 +22,7 @@ use crate::operations::OperationStatus;
 use crate::scheduler::Explanation;
 
 /// An instance's row with the names of what it refers to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub id: Uuid,
     pub name: String,
@@ -180,7 +180,7 @@ pub(super) fn no_instance_type() -> FieldError {
 }
 
 /// The instance as it is.
-pub(super) async fn find<A: Action<Scope = InProject>>(
+pub(super) async fn find<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
     selector: &Selector,
@@ -210,7 +210,7 @@ pub(super) async fn find<A: Action<Scope = InProject>>(
 }
 
 /// The instance, locked until the transaction ends.
-pub(super) async fn lock<A: Action<Scope = InProject>>(
+pub(super) async fn lock<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
     selector: &Selector,
@@ -303,7 +303,7 @@ pub(super) struct NewIntent {
 }
 
 /// Stores the next generation of the intent, at this revision of the host if it has one.
-pub(super) async fn set_intent<A: Action<Scope = InProject>>(
+pub(super) async fn set_intent<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     _allowed: &Allowed<A>,
     id: Uuid,

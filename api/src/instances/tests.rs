@@ -155,6 +155,7 @@ async fn silence_of_the_host_is_shown_and_changes_nothing_else() {
 async fn what_fits_nowhere_says_why_and_finds_room_later() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;
+    cloud.lift_quotas().await;
     let huge = json!({"name": "huge", "vcpus": 100, "memory_mib": 256, "root_disk_gib": 1});
     cloud.post("/v1/instance_types", huge).await.expect(201);
     let _host = cloud.join_host("host-1").await;
@@ -180,6 +181,7 @@ async fn what_fits_nowhere_says_why_and_finds_room_later() {
 async fn racing_schedulers_never_oversell_a_host() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;
+    cloud.lift_quotas().await;
     let _host = cloud.join_host("host-1").await;
     // 16 vCPUs are on offer.
     for number in 0..24 {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::model::{InstanceState, StateReason};
 use crate::http::{FieldError, Labels, LabelsPatch, not_null, validate_labels};
 use crate::operations::OperationStatus;
+use crate::quotas::QuotaEffect;
 use crate::scheduler::Explanation;
 
 const MAX_USER_DATA_BYTES: usize = 64 * 1024;
@@ -45,6 +46,7 @@ pub struct CreateInstance {
 #[serde(deny_unknown_fields)]
 pub struct UpdateInstance {
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub name: Option<Name>,
     /// A label that is `null` is removed.
     #[serde(default)]
@@ -118,6 +120,8 @@ pub struct Plan {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Explanation>,
+    /// What it would add to what the project uses.
+    pub quota: Vec<QuotaEffect>,
 }
 
 impl CreateInstance {

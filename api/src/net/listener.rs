@@ -15,7 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Peer, Stream};
+use super::slots::{Slot, Slots};
+use super::{Accepted, ConnectionLimits, Peer, Stream, TrustedProxies};
 use crate::pki;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,18 +30,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Listener {
     tcp: TcpListener,
     tls: Option<Handshakes>,
+    slots: Slots,
 }
 
 impl Listener {
     /// Plain TCP. Ask [`require_tls_unless_loopback`](super::require_tls_unless_loopback) first.
     pub async fn plain(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { tcp: TcpListener::bind(address).await?, tls: None })
+        Ok(Self { tcp: TcpListener::bind(address).await?, tls: None, slots: Slots::default() })
     }
 
     /// TLS with a configuration from [`tls`](super::tls).
     pub async fn tls(address: SocketAddr, config: Arc<ServerConfig>) -> io::Result<Self> {
         let handshakes = Handshakes::new(config, HANDSHAKE_TIMEOUT, MAX_HANDSHAKES);
-        Ok(Self { tcp: TcpListener::bind(address).await?, tls: Some(handshakes) })
+        Ok(Self { tcp: TcpListener::bind(address).await?, tls: Some(handshakes), slots: Slots::default() })
+    }
+
+    /// With other limits than the default, and proxies to which only the first of them applies.
+    #[must_use]
+    pub fn limited(mut self, limits: ConnectionLimits, proxies: TrustedProxies) -> Self {
+        self.slots = Slots::new(limits, proxies);
+        self
     }
 
     #[cfg(test)]
@@ -55,39 +64,35 @@ impl Listener {
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
-}
 
-impl axum::serve::Listener for Listener {
-    type Io = Stream;
-    type Addr = Peer;
-
-    async fn accept(&mut self) -> (Stream, Peer) {
+    /// The next connection that is ready.
+    pub(super) async fn accept(&mut self) -> Accepted {
         let Some(handshakes) = &mut self.tls else {
-            let (stream, address) = accept(&self.tcp).await;
-            return (Stream::Plain(stream), Peer { address, host: None });
+            let (stream, address, slot) = accept(&self.tcp, &self.slots).await;
+            let peer = Peer { address, tls: false, host: None };
+            return Accepted { stream: Stream::Plain(stream), peer, slot };
         };
         loop {
             tokio::select! {
                 ready = handshakes.next() => return ready,
-                (stream, address) = accept(&self.tcp) => handshakes.begin(stream, address),
+                (stream, address, slot) = accept(&self.tcp, &self.slots) => {
+                    handshakes.begin(stream, address, slot);
+                }
             }
         }
     }
-
-    fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer { address: self.address()?, host: None })
-    }
 }
 
-async fn accept(tcp: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(tcp: &TcpListener, slots: &Slots) -> (TcpStream, SocketAddr, Slot) {
     loop {
         match tcp.accept().await {
             Ok((stream, address)) => {
+                let Some(slot) = slots.take(address.ip()) else { continue };
                 // Answers are written whole; waiting to fill a packet only delays them.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%address, %error, "cannot set TCP_NODELAY");
                 }
-                return (stream, address);
+                return (stream, address, slot);
             }
             Err(error) if is_the_clients_doing(&error) => {}
             Err(error) => {
@@ -106,7 +111,7 @@ fn is_the_clients_doing(error: &io::Error) -> bool {
 /// The handshakes under way; dropping this drops them.
 struct Handshakes {
     acceptor: TlsAcceptor,
-    tasks: JoinSet<Option<(Stream, Peer)>>,
+    tasks: JoinSet<Option<Accepted>>,
     /// Oldest first.
     started: VecDeque<AbortHandle>,
     timeout: Duration,
@@ -119,7 +124,7 @@ impl Handshakes {
         Self { acceptor, tasks: JoinSet::new(), started: VecDeque::new(), timeout, max }
     }
 
-    fn begin(&mut self, stream: TcpStream, address: SocketAddr) {
+    fn begin(&mut self, stream: TcpStream, address: SocketAddr, slot: Slot) {
         self.started.retain(|task| !task.is_finished());
         if self.started.len() >= self.max
             && let Some(oldest) = self.started.pop_front()
@@ -128,11 +133,15 @@ impl Handshakes {
             oldest.abort();
         }
         let (acceptor, timeout) = (self.acceptor.clone(), self.timeout);
-        self.started.push_back(self.tasks.spawn(handshake(acceptor, stream, address, timeout)));
+        let task = self.tasks.spawn(async move {
+            let (stream, peer) = handshake(acceptor, stream, address, timeout).await?;
+            Some(Accepted { stream, peer, slot })
+        });
+        self.started.push_back(task);
     }
 
     /// The next connection that is ready. Never ends while nothing is under way.
-    async fn next(&mut self) -> (Stream, Peer) {
+    async fn next(&mut self) -> Accepted {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(Some(ready))) => return ready,
@@ -159,7 +168,7 @@ async fn handshake(
         Ok(Ok(stream)) => {
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let host = certificate.and_then(pki::peer::host_id);
-            Some((Stream::Tls(Box::new(stream)), Peer { address, host }))
+            Some((Stream::Tls(Box::new(stream)), Peer { address, tls: true, host }))
         }
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "TLS handshake failed");

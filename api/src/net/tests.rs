@@ -1,11 +1,13 @@
 //! Real sockets, real handshakes.
 
+mod certificates;
+mod serving;
+
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
-use camino::Utf8PathBuf;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -15,6 +17,7 @@ use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::*;
@@ -67,8 +70,7 @@ fn serve(listener: Listener) -> SocketAddr {
             peer.host.map_or_else(|| "none".to_owned(), |host| host.to_string())
         }),
     );
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    tokio::spawn(async move { axum::serve(listener, service).await });
+    tokio::spawn(super::serve(listener, router, CancellationToken::new()));
     address
 }
 
@@ -167,29 +169,6 @@ async fn a_handshake_has_a_deadline() {
     let address = serve(agent_listener(&ca).await.with_limits(Duration::from_millis(50), 100));
     let mut silent = TcpStream::connect(address).await.unwrap();
     assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0);
-}
-
-#[tokio::test]
-async fn the_public_api_takes_its_certificate_from_files() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| Utf8PathBuf::from_path_buf(directory.path().join(name)).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let certificate =
-        CertificateParams::new(vec!["cloud.example".to_owned()]).unwrap().self_signed(&key).unwrap();
-    std::fs::write(path("cert.pem"), certificate.pem()).unwrap();
-    std::fs::write(path("key.pem"), key.serialize_pem()).unwrap();
-    std::fs::write(path("empty.pem"), "").unwrap();
-
-    let config = tls::public(&path("cert.pem"), &path("key.pem")).unwrap();
-    let address = serve(Listener::tls(LOCALHOST, config).await.unwrap());
-    let host = host_identity(&new_ca(), HostId::from_uuid(Uuid::now_v7()));
-    let client = connector(certificate.der(), Some(host));
-    assert_eq!(ask(address, "cloud.example", &client).await.unwrap(), "none");
-
-    let refused = |certificate: &str, key: &str| tls::public(&path(certificate), &path(key)).unwrap_err();
-    assert!(matches!(refused("empty.pem", "key.pem"), tls::TlsError::NoCertificate { .. }));
-    assert!(matches!(refused("absent.pem", "key.pem"), tls::TlsError::Certificate { .. }));
-    assert!(matches!(refused("cert.pem", "cert.pem"), tls::TlsError::Key { .. }));
 }
 
 #[tokio::test]

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use camino::{Utf8Path, Utf8PathBuf};
-use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use camino::Utf8PathBuf;
+use rustls::pki_types::pem;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
 
+use super::PublicCertificate;
 use crate::pki::{Ca, ServerCertificates};
 
 /// HTTP/2 where the client can, as agents do: their long polls then share one connection.
@@ -33,18 +33,9 @@ pub enum TlsError {
     Verifier(#[from] VerifierBuilderError),
 }
 
-/// For the public API: a certificate chain, leaf first, and its key, both PEM.
-pub fn public(certificate: &Utf8Path, key: &Utf8Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .map_err(|source| TlsError::Certificate { path: certificate.to_owned(), source })?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate { path: certificate.to_owned() });
-    }
-    let key =
-        PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Key { path: key.to_owned(), source })?;
-    let config = builder()?.with_no_client_auth().with_single_cert(chain, key)?;
-    Ok(finish(config))
+/// For the public API: a certificate of the operator's.
+pub fn public(certificate: Arc<PublicCertificate>) -> Result<Arc<ServerConfig>, TlsError> {
+    Ok(finish(builder()?.with_no_client_auth().with_cert_resolver(certificate)))
 }
 
 /// For the agent API: our own certificate, and client certificates of our own authority or none.
@@ -61,7 +52,7 @@ fn builder() -> Result<rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier
     ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(super) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 

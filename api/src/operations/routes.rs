@@ -45,6 +45,7 @@ struct ListQuery {
     #[param(minimum = 1, maximum = 500)]
     limit: Option<u16>,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{21}[AQgw]$")]
     cursor: Option<String>,
     /// Only operations on the resource with this id.
     resource_id: Option<Uuid>,
@@ -81,7 +82,7 @@ async fn get_operation(
 ) -> Result<Response, ApiError> {
     let query: WaitQuery = call.query()?;
     check_wait(query.wait)?;
-    let mut reading = call.reading::<actions::GetOperation>(&app, &project).await?;
+    let mut reading = call.reading::<actions::GetOperation>(&app, (&project, &operation)).await?;
     let id: OperationId = operation.parse().map_err(|_| ApiError::not_found())?;
     let (conn, allowed) = reading.parts();
     store::find(conn, allowed, id.as_uuid()).await?.ok_or_else(ApiError::not_found)?;
@@ -99,7 +100,7 @@ pub(crate) fn check_wait(seconds: u16) -> Result<(), ApiError> {
 }
 
 /// The operation when it has ended, or as it is after so many seconds. Holds no connection while it waits.
-pub(crate) async fn wait_for_end<A: Action<Scope = InProject>>(
+pub(crate) async fn wait_for_end<A: Action<On: InProject>>(
     app: &App,
     allowed: &Allowed<A>,
     id: OperationId,

@@ -1,6 +1,6 @@
 //! SQL of operations and their trails.
 
-use protocol::{OperationId, RequestId, UserId};
+use protocol::{OperationId, PrincipalId, RequestId};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -86,7 +86,7 @@ impl From<Row> for Operation {
 }
 
 /// Begins an operation; an open one on the same resource is overtaken by it.
-pub(crate) async fn begin<A: Action<Scope = InProject>>(
+pub(crate) async fn begin<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
     new: Begin<'_>,
@@ -111,7 +111,7 @@ pub(crate) async fn begin<A: Action<Scope = InProject>>(
         new.kind,
         new.resource_id,
         new.resource_name,
-        UserId::as_uuid(allowed.principal()),
+        PrincipalId::as_uuid(allowed.principal()),
         new.request_id.as_uuid(),
         new.now,
         new.now + DEADLINE
@@ -169,7 +169,7 @@ pub(crate) async fn finish(
     nudge::send(conn, Topic::Operation(id)).await
 }
 
-pub(crate) async fn find<A: Action<Scope = InProject>>(
+pub(crate) async fn find<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
     id: Uuid,
@@ -191,7 +191,7 @@ pub(crate) async fn find<A: Action<Scope = InProject>>(
 }
 
 /// Newest last, of one resource or of all.
-pub(super) async fn list<A: Action<Scope = InProject>>(
+pub(super) async fn list<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
     resource: Option<Uuid>,

@@ -1,6 +1,6 @@
 //! The wire of operations.
 
-use protocol::{OperationId, RequestId, UserId};
+use protocol::{OperationId, PrincipalId, RequestId};
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -25,7 +25,7 @@ pub struct Operation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<OperationError>,
     /// Who asked.
-    pub principal_id: UserId,
+    pub principal_id: PrincipalId,
     /// The request that began it.
     pub request_id: RequestId,
     #[serde(with = "time::serde::rfc3339")]

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use super::store;
 use super::types::{CreateProject, Project, UpdateProject, validate};
 use crate::app::App;
-use crate::auth::actions;
-use crate::http::{ApiError, Call, MutationQuery, Page, PageQuery, Path, merge_labels};
+use crate::auth::{New, actions};
+use crate::http::{ApiError, Call, LabelledPageQuery, MutationQuery, Page, Path, merge_labels};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(create_project, list_projects)).routes(routes!(
@@ -29,7 +29,12 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 async fn create_project(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
     let new: CreateProject = call.json()?;
     ApiError::reject(validate(&new.description, &new.labels))?;
-    let mut change = call.changing::<actions::CreateProject>(&app, None).await?;
+    let mut change = call
+        .changing::<actions::CreateProject>(
+            &app,
+            New { labels: &new.labels, ..New::named(new.name.as_str()) },
+        )
+        .await?;
     let (id, now) = (app.clock.new_id(), change.now);
     let (conn, allowed) = change.parts();
     let row = store::insert(conn, allowed, id, new, now).await?;
@@ -38,13 +43,13 @@ async fn create_project(State(app): State<App>, call: Call) -> Result<Response, 
 }
 
 /// List projects.
-#[utoipa::path(get, path = "/v1/projects", tag = "projects", params(PageQuery), responses(
+#[utoipa::path(get, path = "/v1/projects", tag = "projects", params(LabelledPageQuery), responses(
     (status = 200, body = Page<Project>),
 ))]
 async fn list_projects(State(app): State<App>, call: Call) -> Result<axum::Json<Page<Project>>, ApiError> {
-    let query = call.query::<PageQuery>()?.checked()?;
-    let (after, labels) = (query.after()?, query.labels()?);
-    let mut reading = call.reading::<actions::ListProjects>(&app, None).await?;
+    let (query, labels) = call.query::<LabelledPageQuery>()?.checked()?;
+    let after = query.after()?;
+    let mut reading = call.reading::<actions::ListProjects>(&app, ()).await?;
     let (conn, allowed) = reading.parts();
     let rows = store::list(conn, allowed, after, query.name(), &labels, query.rows()).await?;
     let items = rows.into_iter().map(store::Row::into_wire).collect();
@@ -83,6 +88,7 @@ async fn update_project(
     let (conn, allowed) = change.parts();
     let mut row = store::lock(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
+    change.note_before(&row.clone().into_wire());
     if let Some(name) = patch.name {
         row.name = name.as_str().to_owned();
     }
@@ -91,6 +97,7 @@ async fn update_project(
     ApiError::reject(validate(&row.description, &row.labels))?;
     row.generation += 1;
     row.updated_at = now;
+    let mut change = change.check_renamed(row.id, &row.name, &row.labels).await?;
     store::update(change.conn(), &row).await?;
     let version = row.version();
     change.commit(StatusCode::OK, Some(version), &row.into_wire()).await
@@ -109,6 +116,8 @@ async fn delete_project(
     let (conn, allowed) = change.parts();
     let row = store::lock(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
-    store::delete(change.conn(), row.id).await?;
+    let id = row.id;
+    change.note_before(&row.into_wire());
+    store::delete(change.conn(), id).await?;
     change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await
 }

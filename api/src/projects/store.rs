@@ -12,6 +12,7 @@ use crate::auth::{Action, Allowed, InProject};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Version, violated_constraint};
 
 /// A project's row.
+#[derive(Clone)]
 pub(super) struct Row {
     pub id: Uuid,
     pub name: String,
@@ -62,9 +63,10 @@ pub(super) async fn insert(
     inserted.map_err(name_taken)
 }
 
+/// Those that the caller is a member of, or all for whoever may see all.
 pub(super) async fn list(
     conn: &mut PgConnection,
-    _allowed: &Allowed<ListProjects>,
+    allowed: &Allowed<ListProjects>,
     after: Uuid,
     name: Option<&str>,
     labels: &LabelSelector,
@@ -77,6 +79,7 @@ pub(super) async fn list(
            WHERE id > $1 AND ($2::text IS NULL OR name = $2)
              AND labels @> $3 AND labels ?& $4 AND NOT labels ?| $5
              AND NOT labels @> ANY($6)
+             AND ($8 OR EXISTS (SELECT FROM attached_policies($9, projects.id) a WHERE a.in_project))
            ORDER BY id LIMIT $7"#,
         after,
         name,
@@ -84,14 +87,16 @@ pub(super) async fn list(
         labels.present(),
         labels.absent(),
         &labels.not_equal(),
-        rows
+        rows,
+        allowed.sees_all_projects(),
+        allowed.principal().as_uuid()
     )
     .fetch_all(conn)
     .await
 }
 
 /// The project of the proof, locked until the transaction ends.
-pub(super) async fn lock<A: Action<Scope = InProject>>(
+pub(super) async fn lock<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
 ) -> Result<Option<Row>, sqlx::Error> {
@@ -102,7 +107,7 @@ pub(super) async fn lock<A: Action<Scope = InProject>>(
 }
 
 /// The project of the proof.
-pub(super) async fn find<A: Action<Scope = InProject>>(
+pub(super) async fn find<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
 ) -> Result<Option<Row>, sqlx::Error> {
@@ -136,17 +141,18 @@ pub(super) async fn update(conn: &mut PgConnection, row: &Row) -> Result<(), Api
 pub(super) async fn delete(conn: &mut PgConnection, id: Uuid) -> Result<(), ApiError> {
     let owned = sqlx::query!(
         r#"SELECT (SELECT count(*) FROM instances WHERE project_id = $1) AS "instances!",
-                  (SELECT count(*) FROM images WHERE project_id = $1) AS "images!""#,
+                  (SELECT count(*) FROM images WHERE project_id = $1) AS "images!",
+                  (SELECT count(*) FROM principals WHERE project_id = $1) AS "service_accounts!""#,
         id
     )
     .fetch_one(&mut *conn)
     .await?;
-    if owned.instances + owned.images > 0 {
+    if owned.instances + owned.images + owned.service_accounts > 0 {
         return Err(ApiError::because(
             ErrorCode::InUse,
             format!(
-                "it still owns {} instances and {} images; delete them first",
-                owned.instances, owned.images
+                "it still owns {} instances, {} images and {} service accounts; delete them first",
+                owned.instances, owned.images, owned.service_accounts
             ),
         ));
     }

@@ -5,9 +5,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::http::{FieldError, Labels, LabelsPatch, not_null, validate_labels};
-
-pub(super) const MAX_DESCRIPTION_CHARS: usize = 1000;
+use crate::http::{FieldError, Labels, LabelsPatch, not_null, validate_description, validate_labels};
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -25,9 +23,10 @@ pub struct CreateProject {
 #[serde(deny_unknown_fields)]
 pub struct UpdateProject {
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub name: Option<Name>,
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, nullable = false)]
     pub description: Option<String>,
     /// A label that is `null` is removed.
     #[serde(default)]
@@ -46,13 +45,9 @@ pub struct Project {
     pub updated_at: OffsetDateTime,
 }
 
-/// PostgreSQL has no place for NUL, and a description needs none.
 pub(super) fn validate(description: &str, labels: &Labels) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if description.chars().count() > MAX_DESCRIPTION_CHARS || description.contains('\0') {
-        let message = format!("at most {MAX_DESCRIPTION_CHARS} characters, without NUL");
-        errors.push(FieldError::new("/description", "invalid", message));
-    }
+    validate_description(description, &mut errors);
     validate_labels(labels, &mut errors);
     errors
 }

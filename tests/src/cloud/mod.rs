@@ -68,12 +68,22 @@ impl Cloud {
         headers: &HeaderMap,
         body: Option<Value>,
     ) -> Result<Answer> {
+        let shown = self.token.read().await.clone();
         let first = self.send_once(method.clone(), path, headers, body.as_ref()).await?;
         if first.status != 401 {
             return Ok(first);
         }
-        *self.token.write().await = sign_in(&self.http, &self.url, &self.credentials).await?;
+        self.renew(&shown).await?;
         self.send_once(method, path, headers, body.as_ref()).await
+    }
+
+    /// Signs in for all clones at once: many sign-ins at a time look like guessing.
+    async fn renew(&self, shown: &HeaderValue) -> Result<()> {
+        let mut token = self.token.write().await;
+        if *token == *shown {
+            *token = sign_in(&self.http, &self.url, &self.credentials).await?;
+        }
+        Ok(())
     }
 
     async fn send_once(

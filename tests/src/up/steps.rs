@@ -53,12 +53,16 @@ pub async fn up() -> Result<()> {
 
 async fn ensure_api(settings: &Settings, record: &mut Record) -> Result<String> {
     let program = binaries::find("cumulo-api")?;
-    let options = [
+    let mut options = vec![
         ("--data-dir", settings.api_data().into_string()),
         ("--listen", settings.listen.to_string()),
         ("--agent-listen", settings.agent_listen.to_string()),
         ("--first-run-credentials", settings.credentials().into_string()),
     ];
+    // As an argument, and not only through the environment, so that another value restarts the API.
+    if let Ok(rate) = std::env::var("CUMULO_RATE_LIMIT") {
+        options.push(("--rate-limit", rate));
+    }
     let service = service(settings, API, &program, "serve", &options);
     if record.running(API).is_none() {
         port::ensure_free(settings.listen, "CUMULO_LISTEN")?;

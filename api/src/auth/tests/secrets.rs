@@ -24,7 +24,7 @@ async fn nothing_secret_is_ever_logged() {
     let second = post(&cloud, "/v1/auth/refresh", refresh.clone()).await.expect(200);
     // Refusals are the wordy ones.
     post(&cloud, "/v1/auth/refresh", refresh).await.expect_problem(401, "invalid_token");
-    let typo = json!({"username": "admin", "password": "canary-typo", "otp": "canary-otp"});
+    let typo = json!({"username": "admin", "password": "canary-typo", "surprise": "canary-surprise"});
     post(&cloud, "/v1/auth/login", typo).await.expect_problem(422, "validation_failed");
     let wrong = json!({"username": "admin", "password": "canary-wrong"});
     post(&cloud, "/v1/auth/login", wrong).await.expect_problem(401, "invalid_credentials");
@@ -33,6 +33,20 @@ async fn nothing_secret_is_ever_logged() {
         "user_data": "#!/bin/sh\necho canary-user-data"});
     cloud.post("/v1/projects/demo/instances", instance).await.expect(202);
     cloud.call_with(Method::GET, "/v1/projects", &[("authorization", "Basic canary-basic")], None).await;
+    let ada = json!({"name": "ada", "password": "canary-password"});
+    cloud.post("/v1/users", ada.clone()).await.expect(201);
+    cloud.post("/v1/users", ada).await.expect_problem(409, "name_taken");
+    let invited = cloud.post("/v1/users", json!({"name": "bob"})).await.expect(201);
+    let wrong = json!({"username": "bob", "code": "canary-code", "new_password": "canary-new-password"});
+    post(&cloud, "/v1/auth/reset_password", wrong).await.expect_problem(401, "invalid_credentials");
+    let change = json!({"current_password": "canary-current", "new_password": "canary-new-password"});
+    cloud.post("/v1/users/admin/password", change).await.expect_problem(422, "validation_failed");
+    let totp = cloud.post("/v1/users/admin/totp", json!({})).await.expect(201);
+    let wrong = json!({"code": "canary-totp"});
+    cloud.post("/v1/users/admin/totp/confirm", wrong).await.expect_problem(422, "validation_failed");
+    let key = cloud.post("/v1/users/admin/api_keys", json!({})).await.expect(201);
+    let bearer = format!("Bearer {}", key["key"].as_str().unwrap());
+    cloud.call_with(Method::GET, "/v1/me", &[("authorization", &bearer)], None).await.expect(200);
 
     let log = std::fs::read_to_string(file.path()).unwrap();
     assert!(
@@ -46,6 +60,10 @@ async fn nothing_secret_is_ever_logged() {
         &second["access_token"],
         &second["refresh_token"],
         &join["token"],
+        &invited["password_code"],
+        &totp["secret"],
+        &totp["url"],
+        &key["key"],
     ];
     for secret in secrets.map(|secret| secret.as_str().unwrap()).into_iter().chain(["canary"]) {
         let line = log.lines().find(|line| line.contains(secret));

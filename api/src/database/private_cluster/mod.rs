@@ -93,6 +93,16 @@ impl PrivateCluster {
         provision::options(&self.layout, ROLE, DATABASE)
     }
 
+    /// Whether there is a cluster in `directory`.
+    pub fn exists(directory: &Utf8Path) -> bool {
+        Layout { root: directory.to_owned() }.data().exists()
+    }
+
+    /// How to connect to the cluster in `directory`, which another process keeps.
+    pub fn options_of(directory: &Utf8Path) -> PgConnectOptions {
+        provision::options(&Layout { root: directory.to_owned() }, ROLE, DATABASE)
+    }
+
     /// How to connect as the superuser, to any database.
     pub fn superuser_options(&self, database: &str) -> PgConnectOptions {
         provision::options(&self.layout, SUPERUSER, database)

@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use futures_util::{Stream, StreamExt};
 use protocol::image::{self, Format, InspectError};
-use protocol::{BlobId, Sha256};
+use protocol::{BlobId, RequestId, Sha256};
 use serde::Deserialize;
 use time::Duration;
 use tokio::runtime::Handle;
@@ -27,8 +27,9 @@ use super::super::blob_store::{ImageStoreError, Received};
 use super::super::store::{self, Content, ImageRow};
 use super::super::types::Image;
 use crate::app::App;
-use crate::auth::{Allowed, Claims, actions, authorize};
-use crate::http::{ApiError, ErrorCode, Path, Selector, claims, dry_answer, parse_query, tagged};
+use crate::audit::{self, Actor, Deed, Outcome};
+use crate::auth::{Allowed, Caller, Credential, actions, credential};
+use crate::http::{ApiError, Client, ErrorCode, Path, dry_answer, parse_query, request_id, tagged};
 
 /// The largest file.
 const MAX_FILE_BYTES: u64 = 256 << 30;
@@ -50,9 +51,8 @@ pub(super) async fn upload_image(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let claims = claims(&parts, &app)?;
+    let credential = credential(&parts, &app).await?;
     let query: UploadQuery = parse_query(&parts.uri)?;
-    let selector = Selector::parse(&image).ok_or_else(ApiError::not_found)?;
     let announced =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > MAX_FILE_BYTES) {
@@ -60,10 +60,11 @@ pub(super) async fn upload_image(
     }
     let upload = Upload {
         app: &app,
-        claims,
+        credential,
+        client: Client::of(&parts.extensions),
+        request_id: request_id(&parts, &app),
         headers: &parts.headers,
-        project: &project,
-        selector,
+        path: (&project, &image),
         blob: app.clock.new_id(),
         dry_run: query.dry_run,
     };
@@ -91,27 +92,41 @@ pub(super) struct UploadQuery {
 
 struct Upload<'a> {
     app: &'a App,
-    claims: Claims,
+    credential: Credential,
+    client: Client,
+    request_id: RequestId,
     headers: &'a HeaderMap,
-    project: &'a str,
-    selector: Selector,
+    /// Project and image, as the path names them.
+    path: (&'a str, &'a str),
     blob: BlobId,
     dry_run: bool,
 }
 
 impl Upload<'_> {
+    /// Decides, and records a refusal.
     async fn allowed(
         &self,
         conn: &mut sqlx::PgConnection,
-    ) -> Result<Allowed<actions::UploadImage>, ApiError> {
-        authorize(conn, self.app, &self.claims, self.project).await
+        lock: bool,
+    ) -> Result<(Caller, Allowed<actions::UploadImage>), ApiError> {
+        let caller = Caller::enter(conn, self.app, &self.credential, self.client, Some(self.path.0)).await?;
+        match caller.decide(conn, self.path, lock).await {
+            Ok(allowed) => Ok((caller, allowed)),
+            Err(refusal) => {
+                if let Some(decided) = &refusal.decided {
+                    audit::write_refusal(self.app, &caller, self.request_id, decided).await;
+                }
+                Err(refusal.error)
+            }
+        }
     }
 
     async fn announce(&self) -> Result<ImageRow, ApiError> {
         let now = self.app.clock.now();
         let mut tx = self.app.pool.begin().await?;
-        let allowed = self.allowed(&mut tx).await?;
-        let image = store::find(&mut tx, &allowed, &self.selector).await?.ok_or_else(ApiError::not_found)?;
+        let (_, allowed) = self.allowed(&mut tx, false).await?;
+        let image =
+            store::find(&mut tx, &allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
         self.check(&image)?;
         store::announce_blob(&mut tx, &allowed, self.blob, now, now + LEASE).await?;
         tx.commit().await?;
@@ -167,13 +182,19 @@ impl Upload<'_> {
 
     async fn keep(&self, content: &Content) -> Result<ImageRow, ApiError> {
         let mut tx = self.app.pool.begin().await?;
-        let allowed = self.allowed(&mut tx).await?;
-        let image = store::lock(&mut tx, &allowed, &self.selector).await?.ok_or_else(ApiError::not_found)?;
+        let (caller, allowed) = self.allowed(&mut tx, true).await?;
+        let image =
+            store::lock(&mut tx, &allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
         self.check(&image)?;
         let blob = store::keep_blob(&mut tx, &allowed, self.blob, content).await?;
         let blob = blob.ok_or_else(|| ApiError::because(ErrorCode::WrongState, "the upload was given up"))?;
         store::set_blob(&mut tx, &allowed, image.id, blob, self.app.clock.now()).await?;
-        let row = store::find(&mut tx, &allowed, &self.selector).await?.ok_or_else(ApiError::not_found)?;
+        let row =
+            store::find(&mut tx, &allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+        let mut deed = Deed::of(allowed.decided());
+        deed.before = serde_json::to_value(image.into_wire()).ok();
+        deed.after = serde_json::to_value(row.clone().into_wire()).ok();
+        audit::write(&mut tx, self.app, &Actor::of(&caller), self.request_id, Outcome::Allowed, deed).await?;
         if self.dry_run {
             tx.rollback().await?;
         } else {

@@ -10,12 +10,13 @@ use super::super::store::{self, New, placement};
 use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan};
 use super::accept;
 use crate::app::App;
-use crate::auth::{Allowed, actions};
+use crate::auth::{self, Allowed, Fact, actions, keys};
 use crate::http::{ApiError, Call, FieldError, MutationQuery, Path, Selector};
 use crate::images;
 use crate::instance_types::{self, InstanceTypeRow};
 use crate::nudge::{self, Topic};
 use crate::operations;
+use crate::quotas::{self, Resource};
 use crate::scheduler::{Placement, Request, Size, place};
 
 /// Make an instance and start it.
@@ -31,11 +32,18 @@ pub(super) async fn create_instance(
 ) -> Result<Response, ApiError> {
     let new: CreateInstance = call.json()?;
     ApiError::reject(new.validate())?;
-    let mut change = call.changing::<actions::CreateInstance>(&app, &project).await?;
+    let mut entry = call.entering(&app, Some(&project)).await?;
+    let instance_type = match Selector::parse(&new.instance_type) {
+        Some(selector) => instance_types::find(entry.conn(), &selector).await?,
+        None => None,
+    };
+    let facts = facts(&new, instance_type.as_ref());
+    let place = auth::New { name: new.name.as_str(), labels: &new.labels, facts: &facts };
+    let mut change = entry.decide::<actions::CreateInstance>((&project, place)).await?;
     let now = change.now;
     let id: InstanceId = app.clock.new_id();
     let (conn, allowed) = change.parts();
-    let (image, instance_type) = find_parts(conn, allowed, &new).await?;
+    let (image, instance_type) = find_parts(conn, allowed, &new, instance_type).await?;
     let begin = operations::store::Begin {
         id: app.clock.new_id(),
         kind: "create_instance",
@@ -67,19 +75,33 @@ pub(super) async fn create_instance(
     accept(&app, change, id.as_uuid()).await
 }
 
-/// The image and the type that the body names, and whether they go together.
+/// What policies may ask about the instance that is wanted.
+fn facts<'a>(
+    new: &'a CreateInstance,
+    instance_type: Option<&'a InstanceTypeRow>,
+) -> Vec<(&'static str, Fact<'a>)> {
+    let mut facts = vec![(keys::IMAGE, Fact::Text(&new.image))];
+    if let Some(size) = instance_type {
+        facts.extend([
+            (keys::INSTANCE_TYPE, Fact::Text(&size.name)),
+            (keys::VCPUS, Fact::Number(size.vcpus.into())),
+            (keys::MEMORY_MIB, Fact::Number(size.memory_mib.into())),
+            (keys::ROOT_DISK_GIB, Fact::Number(size.root_disk_gib.into())),
+        ]);
+    }
+    facts
+}
+
+/// The image that the body names, and whether it goes with the type.
 async fn find_parts(
     conn: &mut PgConnection,
     allowed: &Allowed<actions::CreateInstance>,
     new: &CreateInstance,
+    instance_type: Option<InstanceTypeRow>,
 ) -> Result<(images::ImageRow, InstanceTypeRow), ApiError> {
     let mut errors = Vec::new();
     let image = match Selector::parse(&new.image) {
         Some(selector) => images::find(conn, allowed, &selector).await?,
-        None => None,
-    };
-    let instance_type = match Selector::parse(&new.instance_type) {
-        Some(selector) => instance_types::find(conn, allowed, &selector).await?,
         None => None,
     };
     if let (Some(image), Some(instance_type)) = (&image, &instance_type) {
@@ -117,7 +139,7 @@ fn check_together(image: &images::ImageRow, instance_type: &InstanceTypeRow, err
     }
 }
 
-/// The answer to a dry run: the instance as it would be, and whether it would find a host.
+/// The answer to a dry run: the instance as it would be, whether it would find a host, and what it would use.
 async fn answer_plan(
     mut change: crate::http::Mutation<actions::CreateInstance>,
     id: InstanceId,
@@ -137,9 +159,16 @@ async fn answer_plan(
         Placement::Host(_) => None,
         Placement::Nowhere(explanation) => Some(explanation),
     };
+    let charged = [
+        (Resource::Instances, 1),
+        (Resource::Vcpus, size.vcpus.into()),
+        (Resource::MemoryMib, size.memory_mib.into()),
+        (Resource::DiskGib, size.disk_gib.into()),
+    ];
+    let quota = quotas::store::effect(conn, allowed, &charged).await?;
     let row =
         store::find(conn, allowed, &Selector::Id(id.as_uuid())).await?.ok_or_else(ApiError::not_found)?;
     let mut instance: Instance = row.into_wire(now);
-    instance.plan = Some(Plan { placeable: placement.is_none(), placement });
+    instance.plan = Some(Plan { placeable: placement.is_none(), placement, quota });
     change.commit(axum::http::StatusCode::OK, None, &instance).await
 }

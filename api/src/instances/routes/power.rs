@@ -32,8 +32,8 @@ pub(super) async fn start_instance(
     call: Call,
 ) -> Result<Response, ApiError> {
     call.json::<NoFields>()?;
-    let mut change = call.changing::<actions::StartInstance>(&app, &project).await?;
-    let row = lock(&mut change, &instance).await?;
+    let mut change = call.changing::<actions::StartInstance>(&app, (&project, &instance)).await?;
+    let row = lock(&mut change).await?;
     refuse_deleting(&row)?;
     let next = next_intent(&app, &call, &change, &row);
     let next = NewIntent { power: Power::Running, boot: row.boot + i64::from(ended(&row)), ..next };
@@ -53,8 +53,8 @@ pub(super) async fn stop_instance(
 ) -> Result<Response, ApiError> {
     let body: StopInstance = call.json()?;
     ApiError::reject(body.validate())?;
-    let mut change = call.changing::<actions::StopInstance>(&app, &project).await?;
-    let row = lock(&mut change, &instance).await?;
+    let mut change = call.changing::<actions::StopInstance>(&app, (&project, &instance)).await?;
+    let row = lock(&mut change).await?;
     refuse_deleting(&row)?;
     let present = next_intent(&app, &call, &change, &row);
     let next = NewIntent {
@@ -79,8 +79,8 @@ pub(super) async fn reboot_instance(
 ) -> Result<Response, ApiError> {
     let body: StopInstance = call.json()?;
     ApiError::reject(body.validate())?;
-    let mut change = call.changing::<actions::RebootInstance>(&app, &project).await?;
-    let row = lock(&mut change, &instance).await?;
+    let mut change = call.changing::<actions::RebootInstance>(&app, (&project, &instance)).await?;
+    let row = lock(&mut change).await?;
     refuse_deleting(&row)?;
     let (state, _) = shown(&row.intent(), row.observed().as_ref(), true, false);
     if state == InstanceState::Stopped || row.intent().power == Power::Stopped {
@@ -109,8 +109,8 @@ pub(super) async fn delete_instance(
     Path((project, instance)): Path<(String, String)>,
     call: Call,
 ) -> Result<Response, ApiError> {
-    let mut change = call.changing::<actions::DeleteInstance>(&app, &project).await?;
-    let row = lock(&mut change, &instance).await?;
+    let mut change = call.changing::<actions::DeleteInstance>(&app, (&project, &instance)).await?;
+    let row = lock(&mut change).await?;
     if row.deletion_requested_at.is_some() {
         // Asking twice is asking once.
         return accept(&app, change, row.id).await;
@@ -160,7 +160,7 @@ fn ended(row: &Row) -> bool {
     matches!(state, InstanceState::Stopped | InstanceState::Stopping)
 }
 
-async fn apply<A: Action<Scope = InProject>>(
+async fn apply<A: Action<On: InProject>>(
     app: &App,
     mut change: Mutation<A>,
     row: &Row,

@@ -17,7 +17,7 @@ use crate::agents::transfers;
 use crate::app::App;
 use crate::auth::actions;
 use crate::hosts;
-use crate::http::{ApiError, Call, ErrorCode, Path, Selector};
+use crate::http::{ApiError, Call, ErrorCode, Path};
 use crate::nudge::{self, Topic};
 
 /// How long a host has to answer.
@@ -35,10 +35,9 @@ pub(super) async fn get_instance_serial(
     Path((project, instance)): Path<(String, String)>,
     call: Call,
 ) -> Result<Response, ApiError> {
-    let mut reading = call.reading::<actions::GetInstanceSerial>(&app, &project).await?;
-    let selector = Selector::parse(&instance).ok_or_else(ApiError::not_found)?;
+    let mut reading = call.reading::<actions::GetInstanceSerial>(&app, (&project, &instance)).await?;
     let (conn, allowed) = reading.parts();
-    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     drop(reading);
     let Some(host) = row.host_id.map(protocol::HostId::from) else { return Ok(text(Vec::new())) };
     if !row.host_reachable(app.clock.now()) {

@@ -1,0 +1,74 @@
+//! What is limited, and what a refusal says.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgDatabaseError;
+use utoipa::ToSchema;
+
+use super::types::ExceededLimit;
+
+/// SQLSTATE of the trigger that refuses growth; its detail is a list of [`ExceededLimit`].
+const QUOTA_EXCEEDED: &str = "QE001";
+
+/// Something that a project may have only so much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// Virtual machines, running or not.
+    Instances,
+    /// Virtual processors of all instances.
+    Vcpus,
+    /// Memory of all instances, in MiB.
+    MemoryMib,
+    /// Root disks of all instances, in GiB.
+    DiskGib,
+    /// Images, with or without content.
+    Images,
+    /// Principals that are programs.
+    ServiceAccounts,
+}
+
+impl Resource {
+    /// Each of them, in the order in which they are shown.
+    pub const ALL: &[Self] =
+        &[Self::Instances, Self::Vcpus, Self::MemoryMib, Self::DiskGib, Self::Images, Self::ServiceAccounts];
+
+    /// As it is stored and as it travels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Instances => "instances",
+            Self::Vcpus => "vcpus",
+            Self::MemoryMib => "memory_mib",
+            Self::DiskGib => "disk_gib",
+            Self::Images => "images",
+            Self::ServiceAccounts => "service_accounts",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|resource| resource.as_str() == text)
+    }
+}
+
+/// Which limits were in the way, if that is why the statement failed.
+pub(crate) fn exceeded_limits(error: &sqlx::Error) -> Option<Vec<ExceededLimit>> {
+    let error = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
+    if error.code() != QUOTA_EXCEEDED {
+        return None;
+    }
+    serde_json::from_str(error.detail()?).ok()
+}
+
+/// The refusal in words.
+pub(crate) fn in_words(exceeded: &[ExceededLimit]) -> Cow<'static, str> {
+    let limits: Vec<_> = exceeded
+        .iter()
+        .map(|one| {
+            let ExceededLimit { resource, limit, used, asked } = one;
+            let resource = resource.as_str();
+            format!("{resource}: the limit is {limit}, {used} are used, {asked} more were asked for")
+        })
+        .collect();
+    format!("{}; ask an operator to raise the limit, or delete something", limits.join("; ")).into()
+}

@@ -1,0 +1,77 @@
+//! Handlers of passwords.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::auth::oneself::{is_oneself, require_oneself};
+use crate::auth::{self, actions};
+use crate::http::{ApiError, Call, MutationQuery, Path};
+use crate::users::store;
+use crate::users::types::{ChangePassword, PasswordReset};
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(reset_user_password)).routes(routes!(change_user_password))
+}
+
+/// Take a user's password away and sign them out everywhere. The answer holds a one-time code with which the
+/// user sets a new password. API keys and the second factor stay.
+#[utoipa::path(post, path = "/v1/users/{user}/reset_password", tag = "users", params(MutationQuery), responses(
+    (status = 200, body = PasswordReset),
+))]
+async fn reset_user_password(
+    State(app): State<App>,
+    Path(user): Path<String>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let mut change = call.changing::<actions::ResetUserPassword>(&app, &user).await?;
+    // Otherwise a stolen session would be worth a password.
+    if is_oneself(&change) {
+        return Err(change.deny("change your own password instead, or ask another administrator").await);
+    }
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    let code = auth::store::passwords::reset(conn, row.id(), now).await?;
+    auth::store::end_sessions(conn, row.id(), None, now).await?;
+    let answer = PasswordReset { password_code: Some(code.code), expires_at: code.expires_at };
+    let recorded = PasswordReset { password_code: None, expires_at: code.expires_at };
+    change.commit_secret(StatusCode::OK, &answer, &recorded).await
+}
+
+/// Change one's own password. Every other session of the user ends.
+#[utoipa::path(post, path = "/v1/users/{user}/password", tag = "users", params(MutationQuery),
+    request_body = ChangePassword, responses(
+        (status = 204),
+))]
+async fn change_user_password(
+    State(app): State<App>,
+    Path(user): Path<String>,
+    mut call: Call,
+) -> Result<Response, ApiError> {
+    let request: ChangePassword = call.json_with_secrets(&["current_password", "new_password"])?;
+    // Hashing takes a while and no transaction waits for it: look, hash, and look again.
+    let change = call.changing::<actions::ChangeUserPassword>(&app, &user).await?;
+    let (mut change, _) = require_oneself(change).await?;
+    let (conn, allowed) = change.parts();
+    let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    let stored = auth::store::passwords::hash_of(conn, row.id()).await?;
+    change.abandon().await?;
+    auth::passwords::check_new("/new_password", &request.new_password, &row.name)?;
+    let genuine = app.passwords.verify(request.current_password, stored.clone()).await?;
+    let hash = app.passwords.hash(request.new_password).await?;
+
+    let change = call.changing::<actions::ChangeUserPassword>(&app, &user).await?;
+    let (mut change, session) = require_oneself(change).await?;
+    let now = change.now;
+    if !genuine || auth::store::passwords::hash_of(change.conn(), row.id()).await? != stored {
+        return Err(change.fail("/current_password", "not the current password").await);
+    }
+    auth::store::passwords::set(change.conn(), row.id(), &hash, now).await?;
+    auth::store::end_sessions(change.conn(), row.id(), Some(session), now).await?;
+    change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await
+}

@@ -1,0 +1,138 @@
+//! Handlers of the second factor.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::auth::oneself::{is_oneself, require_oneself, session_of};
+use crate::auth::{self, actions, second_factor};
+use crate::http::{ApiError, Call, ErrorCode, MutationQuery, Path};
+use crate::users::store;
+use crate::users::types::{RecoveryCodes, RemoveTotp, SecondFactorCode, TotpEnrolment};
+
+const WRONG: &str = "wrong, used before, or one of too many wrong ones: wait for the next code, after five \
+    wrong ones for 15 minutes, or use a recovery code";
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(enrol_user_totp, remove_user_totp))
+        .routes(routes!(confirm_user_totp))
+        .routes(routes!(renew_user_recovery_codes))
+}
+
+/// Begin to set up one's own second factor: a secret for an authenticator app (RFC 6238: SHA-1, six digits, 30
+/// seconds). Nothing changes until a first code confirms it.
+#[utoipa::path(post, path = "/v1/users/{user}/totp", tag = "users", params(MutationQuery), responses(
+    (status = 201, body = TotpEnrolment),
+))]
+async fn enrol_user_totp(
+    State(app): State<App>,
+    Path(user): Path<String>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let change = call.changing::<actions::EnrolUserTotp>(&app, &user).await?;
+    let (mut change, _) = require_oneself(change).await?;
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    let enrolment = second_factor::enrol(conn, row.id(), &row.name, now).await?;
+    let answer = TotpEnrolment { secret: Some(enrolment.secret), url: Some(enrolment.url) };
+    let recorded = TotpEnrolment { secret: None, url: None };
+    change.commit_secret(StatusCode::CREATED, &answer, &recorded).await
+}
+
+/// Confirm one's second factor with a first code of the app. From now on every sign-in needs one; this session
+/// counts as having shown it. The answer holds recovery codes.
+#[utoipa::path(post, path = "/v1/users/{user}/totp/confirm", tag = "users", params(MutationQuery),
+    request_body = SecondFactorCode, responses(
+        (status = 200, body = RecoveryCodes),
+))]
+async fn confirm_user_totp(
+    State(app): State<App>,
+    Path(user): Path<String>,
+    mut call: Call,
+) -> Result<Response, ApiError> {
+    let request: SecondFactorCode = call.json_with_secrets(&["code"])?;
+    let change = call.changing::<actions::EnrolUserTotp>(&app, &user).await?;
+    let (mut change, session) = require_oneself(change).await?;
+    let (user, now) = (change.caller.principal.id, change.now);
+    let Some(codes) = second_factor::confirm(change.conn(), user, &request.code, now).await? else {
+        return Err(change.fail("/code", WRONG).await);
+    };
+    auth::store::note_second_factor(change.conn(), session, now).await?;
+    let answer = RecoveryCodes { recovery_codes: codes };
+    let recorded = RecoveryCodes { recovery_codes: Vec::new() };
+    change.commit_secret(StatusCode::OK, &answer, &recorded).await
+}
+
+/// Remove a second factor. For one's own, a code of it is needed; an administrator needs none for somebody
+/// else's, who is then signed out everywhere.
+#[utoipa::path(delete, path = "/v1/users/{user}/totp", tag = "users", params(MutationQuery),
+    request_body = Option<RemoveTotp>, responses(
+        (status = 204),
+))]
+async fn remove_user_totp(
+    State(app): State<App>,
+    Path(user): Path<String>,
+    mut call: Call,
+) -> Result<Response, ApiError> {
+    let request: RemoveTotp = call.json_with_secrets(&["code"])?;
+    let mut change = call.changing::<actions::RemoveUserTotp>(&app, &user).await?;
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    if !row.has_second_factor {
+        return Err(none_set_up());
+    }
+    if is_oneself(&change) {
+        if session_of(&change.caller).is_none() {
+            return Err(change.deny("sign in to do this: an API key is not enough").await);
+        }
+        let code = request.code.unwrap_or_default();
+        if !second_factor::accept(change.conn(), row.id(), &code, now).await? {
+            return Err(change.fail("/code", WRONG).await);
+        }
+    } else {
+        auth::store::end_sessions(change.conn(), row.id(), None, now).await?;
+    }
+    let id = row.id();
+    change.note_before(&row.into_wire());
+    second_factor::remove(change.conn(), id).await?;
+    change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await
+}
+
+/// Get new recovery codes for one's own second factor. The old ones cannot be used any more.
+#[utoipa::path(post, path = "/v1/users/{user}/recovery_codes", tag = "users", params(MutationQuery),
+    request_body = SecondFactorCode, responses(
+        (status = 200, body = RecoveryCodes),
+))]
+async fn renew_user_recovery_codes(
+    State(app): State<App>,
+    Path(user): Path<String>,
+    mut call: Call,
+) -> Result<Response, ApiError> {
+    let request: SecondFactorCode = call.json_with_secrets(&["code"])?;
+    let change = call.changing::<actions::EnrolUserTotp>(&app, &user).await?;
+    let (mut change, _) = require_oneself(change).await?;
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    if !row.has_second_factor {
+        return Err(none_set_up());
+    }
+    if !second_factor::accept(conn, row.id(), &request.code, now).await? {
+        return Err(change.fail("/code", WRONG).await);
+    }
+    let codes = second_factor::renew_recovery_codes(change.conn(), row.id()).await?;
+    let answer = RecoveryCodes { recovery_codes: codes };
+    let recorded = RecoveryCodes { recovery_codes: Vec::new() };
+    change.commit_secret(StatusCode::OK, &answer, &recorded).await
+}
+
+fn none_set_up() -> ApiError {
+    ApiError::because(ErrorCode::WrongState, "no second factor is set up")
+}
