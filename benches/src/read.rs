@@ -16,6 +16,7 @@ const CLIENTS: usize = 16;
 const ROUND: Duration = Duration::from_secs(4);
 
 pub(crate) async fn run(site: &Site, rounds: usize) -> Result<()> {
+    site.require_no_rate_limit().await?;
     let postgres = Postgres::prepare(site)?;
     let mut ours = Series::new("GET .../instances/hello");
     let mut peer = Series::new("pgbench, SELECT by primary key, prepared");

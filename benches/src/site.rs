@@ -1,6 +1,6 @@
 //! The running cloud.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lab::Cloud;
 
 /// Where `make up` keeps it.
@@ -19,5 +19,13 @@ impl Site {
             .await
             .context("the cloud does not answer; run `make up` first")?;
         Ok(Self { state, cloud })
+    }
+
+    /// What asks as often as it can measures nothing when the cloud holds it back.
+    pub(crate) async fn require_no_rate_limit(&self) -> Result<()> {
+        let answer = self.cloud.get("/v1/projects").await?;
+        let limited = answer.headers.contains_key("ratelimit");
+        ensure!(!limited, "the cloud limits how often it is asked; run `CUMULO_RATE_LIMIT=0 make up` first");
+        answer.success().map(drop)
     }
 }
