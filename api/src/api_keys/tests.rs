@@ -57,7 +57,7 @@ async fn a_key_is_shown_once_used_and_revoked() {
     with_key(&replica, &key, Method::POST, "/v1/projects", json!({"name": "made"})).await.expect(201);
     let (kind, actor): (String, String) = sqlx::query_as(
         "SELECT credential_kind, principal_name FROM audit_records WHERE action = 'project:CreateProject'
-         ORDER BY id DESC LIMIT 1",
+         AND after ->> 'name' = 'made'",
     )
     .fetch_one(&cloud.app.pool)
     .await

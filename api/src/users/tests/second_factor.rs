@@ -91,20 +91,22 @@ async fn signing_in_needs_a_code_and_each_works_once() {
     login(&cloud, "ada", "wrong").await.expect_problem(401, "invalid_credentials");
 
     sign_in(&cloud, &wrong_code(&cloud, &ada.secret)).await.expect_problem(401, "invalid_second_factor");
+    cloud.pass(1);
     // That of the confirmation, a step ago.
     sign_in(&cloud, &code(&cloud, &ada.secret, -1)).await.expect_problem(401, "invalid_second_factor");
+    cloud.pass(2);
     let now = code(&cloud, &ada.secret, 0);
     let tokens = sign_in(&cloud, &now).await.expect(200);
     sign_in(&cloud, &now).await.expect_problem(401, "invalid_second_factor");
     let me = get(&cloud, &bearer(&tokens), "/v1/me").await.expect(200);
-    assert_eq!(me["second_factor"]["shown_at"], "2026-06-01T12:00:30Z");
+    assert_eq!(me["second_factor"]["shown_at"], "2026-06-01T12:00:33Z");
 
     // It stays shown for as long as the session lives.
     cloud.pass(3600);
     let refresh = json!({"refresh_token": tokens["refresh_token"]});
     let tokens = visit(&cloud, "/v1/auth/refresh", refresh).await.expect(200);
     let me = get(&cloud, &bearer(&tokens), "/v1/me").await.expect(200);
-    assert_eq!(me["second_factor"]["shown_at"], "2026-06-01T12:00:30Z");
+    assert_eq!(me["second_factor"]["shown_at"], "2026-06-01T12:00:33Z");
     let codes: Vec<Value> = recorded(&cloud, "iam:SignIn")
         .await
         .into_iter()
@@ -163,6 +165,7 @@ async fn guessing_ends_after_five_wrong_codes_but_recovery_codes_open() {
         }
     }
     sign_in(&cloud, &code(&cloud, &ada.secret, 0)).await.expect_problem(401, "invalid_second_factor");
+    cloud.pass(1);
     sign_in(&cloud, &ada.recovery_codes[0]).await.expect(200);
     cloud.pass(14 * 60);
     sign_in(&cloud, &code(&cloud, &ada.secret, 0)).await.expect_problem(401, "invalid_second_factor");
