@@ -5,6 +5,7 @@
 
 mod compare;
 mod create;
+mod login;
 mod memory;
 mod read;
 mod site;
@@ -27,6 +28,8 @@ enum Name {
     B1,
     /// GET one instance, beside pgbench's primary-key SELECT, 16 at once.
     B3,
+    /// Sign-ins, beside bare Argon2 with the same parameters, 8 at once.
+    B6,
     /// Memory of the agent, beside libvirtd.
     B10,
     /// Memory of the control plane and its PostgreSQL.
@@ -40,6 +43,7 @@ async fn main() -> Result<()> {
     match arguments.name {
         Name::B1 => create::run(&site, arguments.rounds).await,
         Name::B3 => read::run(&site, arguments.rounds).await,
+        Name::B6 => login::run(&site, arguments.rounds).await,
         Name::B10 => memory::agent(),
         Name::B18 => memory::control_plane(),
     }

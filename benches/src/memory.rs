@@ -3,7 +3,7 @@
 //! PSS shares pages that several processes map among them (proc(5), `smaps_rollup`); "own" is what no file
 //! backs and so belongs to the process alone.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use crate::compare::write;
@@ -39,6 +39,19 @@ fn table(bench: &str, names: &[&str]) -> Result<()> {
         rows.push(json!({"name": name, "processes": these.len(), "pss_mib": pss, "own_mib": own}));
     }
     write(bench, &json!({"bench": bench, "rows": rows}))
+}
+
+/// The most memory that the process of this name has had resident, in MiB.
+pub(crate) fn peak_mib(name: &str) -> Result<f64> {
+    for entry in std::fs::read_dir("/proc").context("read /proc")? {
+        let path = entry?.path();
+        if let Ok(status) = std::fs::read_to_string(path.join("status"))
+            && status.lines().next() == Some(&format!("Name:\t{name}"))
+        {
+            return Ok(field(&status, "VmHWM:") / MIB);
+        }
+    }
+    bail!("no {name} runs; run `make up` first")
 }
 
 /// Every process whose memory can be read, in KiB.

@@ -1,12 +1,13 @@
 //! The running cloud.
 
 use anyhow::{Context, Result, ensure};
-use lab::Cloud;
+use lab::{Cloud, Credentials};
 
 /// Where `make up` keeps it.
 pub(crate) struct Site {
     pub state: String,
     pub cloud: Cloud,
+    pub credentials: Credentials,
 }
 
 impl Site {
@@ -15,10 +16,11 @@ impl Site {
         let listen = std::env::var("CUMULO_LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
         let credentials = std::fs::read(format!("{state}/credentials.json"))
             .context("there is no cloud on this machine; run `make up` first")?;
-        let cloud = Cloud::login(&format!("http://{listen}"), serde_json::from_slice(&credentials)?)
+        let credentials: Credentials = serde_json::from_slice(&credentials)?;
+        let cloud = Cloud::login(&format!("http://{listen}"), credentials.clone())
             .await
             .context("the cloud does not answer; run `make up` first")?;
-        Ok(Self { state, cloud })
+        Ok(Self { state, cloud, credentials })
     }
 
     /// What asks as often as it can measures nothing when the cloud holds it back.

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::log::Log;
 use super::stream;
-use super::types::{EventPage, PageQuery, StreamQuery};
+use super::types::{EventMessage, EventPage, PageQuery, StreamQuery};
 use crate::app::App;
 use crate::http::{ApiError, Call, Path};
 use crate::nudge::Topic;
@@ -39,7 +39,7 @@ async fn list_cloud_events(State(app): State<App>, call: Call) -> Result<axum::J
 /// Follow the events of the cloud as Server-Sent Events: `id` is the position, `data` an event. Goes on after
 /// `Last-Event-ID`, and ends when the access token expires.
 #[utoipa::path(get, path = "/v1/events/stream", tag = "events", params(StreamQuery), responses(
-    (status = 200, body = String, content_type = "text/event-stream"),
+    (status = 200, body = EventMessage, content_type = "text/event-stream"),
     (status = 410, description = "`cursor_expired`"),
 ))]
 async fn stream_cloud_events(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
@@ -62,7 +62,7 @@ async fn list_events(
 /// Follow the events of a project as Server-Sent Events: `id` is the position, `data` an event. Goes on after
 /// `Last-Event-ID`, and ends when the access token expires.
 #[utoipa::path(get, path = "/v1/projects/{project}/events/stream", tag = "events", params(StreamQuery), responses(
-    (status = 200, body = String, content_type = "text/event-stream"),
+    (status = 200, body = EventMessage, content_type = "text/event-stream"),
     (status = 410, description = "`cursor_expired`"),
 ))]
 async fn stream_events(

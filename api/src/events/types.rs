@@ -33,6 +33,16 @@ pub struct Event {
     pub at: OffsetDateTime,
 }
 
+/// One message of a stream, as clients of Server-Sent Events see it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes a shape; the stream is written by axum")]
+pub struct EventMessage {
+    /// The position of the event; sent back as `Last-Event-ID` when a client comes again.
+    id: String,
+    /// An `Event`, as JSON.
+    data: String,
+}
+
 /// Events in the order in which they happened.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EventPage {

@@ -21,9 +21,10 @@ pub struct CreateGroup {
 #[serde(deny_unknown_fields)]
 pub struct UpdateGroup {
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub name: Option<Name>,
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, nullable = false)]
     pub description: Option<String>,
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::request_body::RequestBody;
-use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, ArrayItems, Object, ObjectBuilder, Schema, SchemaType, Type,
+};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder};
 
@@ -48,12 +50,7 @@ pub fn openapi_document() -> OpenApi {
         }
     }
     for (name, schema) in &mut components.schemas {
-        if let RefOr::T(Schema::Object(Object { properties, .. })) = schema
-            && let Some(labels) = properties.get_mut("labels")
-        {
-            let kind = if name.starts_with("Update") { "LabelsPatch" } else { "Labels" };
-            *labels = Ref::from_schema_name(kind).into();
-        }
+        complete(schema, if name.starts_with("Update") { "LabelsPatch" } else { "Labels" });
     }
     // What the derive macro makes of the alias.
     components.schemas.remove("BTreeMap");
@@ -81,6 +78,30 @@ fn document_dry_run(operation: &mut Operation) {
         ResponseBuilder::new().description("What the call would have answered: nothing was stored").build();
     response.content.extend(content.map(|content| ("application/json".to_owned(), content)));
     responses.insert("200".to_owned(), response.into());
+}
+
+/// Says of every property what is true of all of its name, also in the items of a page: `labels` refers to what
+/// labels are, and a `description` has no NUL, which PostgreSQL cannot store.
+fn complete(schema: &mut RefOr<Schema>, labels: &str) {
+    match schema {
+        RefOr::T(Schema::Object(object)) => {
+            for (name, property) in &mut object.properties {
+                match (name.as_str(), &mut *property) {
+                    ("labels", property) => *property = Ref::from_schema_name(labels).into(),
+                    ("description", RefOr::T(Schema::Object(text))) if text.max_length.is_some() => {
+                        text.pattern = Some("^[^\\u0000]*$".to_owned());
+                    }
+                    (_, property) => complete(property, labels),
+                }
+            }
+        }
+        RefOr::T(Schema::Array(array)) => {
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                complete(items, labels);
+            }
+        }
+        RefOr::T(_) | RefOr::Ref(_) => {}
+    }
 }
 
 /// The rules of labels. In a patch, `null` removes one.

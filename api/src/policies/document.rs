@@ -33,7 +33,7 @@ pub struct PolicyDocument(pub Value);
 #[expect(dead_code, reason = "describes a shape; reading is the evaluator's business")]
 struct Shape {
     /// `2012-10-17`, the only one.
-    #[schema(example = "2012-10-17")]
+    #[schema(pattern = "^2012-10-17$", example = "2012-10-17")]
     version: String,
     #[schema(inline, min_items = 1, max_items = 200)]
     statement: Vec<Statement>,
@@ -45,21 +45,27 @@ struct Shape {
 #[expect(dead_code, reason = "describes a shape; reading is the evaluator's business")]
 struct Statement {
     /// A name for the statement, which refusals mention: letters and digits.
+    #[schema(pattern = "^[A-Za-z0-9]{1,64}$", nullable = false)]
     sid: Option<String>,
     /// `Allow` or `Deny`.
-    #[schema(example = "Allow")]
+    #[schema(pattern = "^(Allow|Deny)$", example = "Allow")]
     effect: String,
     /// Like `compute:CreateInstance`, `compute:Get*` or `*`.
+    #[schema(min_items = 1, nullable = false)]
     action: Option<Vec<String>>,
     /// All actions but these.
+    #[schema(min_items = 1, nullable = false)]
     not_action: Option<Vec<String>>,
     /// Like `crn:cumulo:compute:shop:instance/web`, with an id instead of a name, or with `*` and `?`; `*` is
     /// everything.
+    #[schema(min_items = 1, nullable = false)]
     resource: Option<Vec<String>>,
     /// All resources but these.
+    #[schema(min_items = 1, nullable = false)]
     not_resource: Option<Vec<String>>,
     /// Operator, condition key, values: `{"NumericLessThanEquals": {"compute:Vcpus": ["4"]}}`. All have to hold;
     /// of several values one is enough.
+    #[schema(nullable = false)]
     condition: Option<BTreeMap<String, BTreeMap<String, Vec<String>>>>,
 }
 

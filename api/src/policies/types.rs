@@ -24,17 +24,19 @@ pub struct CreatePolicy {
 #[serde(deny_unknown_fields)]
 pub struct UpdatePolicy {
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub name: Option<Name>,
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, nullable = false)]
     pub description: Option<String>,
     /// Becomes a new version, which counts from the next request on. A document never changes once it is
     /// written.
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub document: Option<PolicyDocument>,
     /// Goes back, or forward, to a version that exists. Not together with `document`.
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, nullable = false)]
     pub default_version: Option<i32>,
 }
 

@@ -22,12 +22,14 @@ pub struct CreateServiceAccount {
 #[serde(deny_unknown_fields)]
 pub struct UpdateServiceAccount {
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub name: Option<Name>,
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, nullable = false)]
     pub description: Option<String>,
     /// The keys of a disabled service account are refused until it is enabled again.
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub disabled: Option<bool>,
 }
 

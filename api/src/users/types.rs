@@ -26,13 +26,15 @@ pub struct CreateUser {
 #[serde(deny_unknown_fields)]
 pub struct UpdateUser {
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub name: Option<Name>,
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, nullable = false)]
     pub description: Option<String>,
     /// A disabled user cannot sign in, and every session of theirs has ended. Their API keys are refused until
     /// they are enabled again.
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub disabled: Option<bool>,
 }
 
@@ -113,7 +115,7 @@ pub struct SecondFactorCode {
 #[serde(deny_unknown_fields)]
 pub struct RemoveTotp {
     /// Needed for one's own: six digits of the authenticator app, or a recovery code.
-    #[schema(example = "123456")]
+    #[schema(example = "123456", nullable = false)]
     pub code: Option<String>,
 }
 

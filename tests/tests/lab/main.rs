@@ -1,4 +1,5 @@
 //! A cloud of several hosts: `make lab HOSTS=3`.
 
 mod crashes;
+mod quota;
 mod spread;

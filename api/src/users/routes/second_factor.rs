@@ -72,7 +72,7 @@ async fn confirm_user_totp(
 /// Remove a second factor. For one's own, a code of it is needed; an administrator needs none for somebody
 /// else's, who is then signed out everywhere.
 #[utoipa::path(delete, path = "/v1/users/{user}/totp", tag = "users", params(MutationQuery),
-    request_body = Option<RemoveTotp>, responses(
+    request_body = RemoveTotp, responses(
         (status = 204),
 ))]
 async fn remove_user_totp(
