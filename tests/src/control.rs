@@ -21,6 +21,14 @@ const CREDENTIALS: &str = "/var/lib/cumulo/credentials.json";
 const LISTEN: &str = "127.0.0.1:8080";
 const AGENT_PORT: u16 = 8443;
 
+/// Asks a control plane whether it is ready. One that starts may take a question and never answer it.
+pub(crate) async fn is_ready(url: &str) -> Result<()> {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+    let answer = client.get(format!("{url}/readyz")).send().await?;
+    ensure!(answer.status() == 200, "/readyz answers {}", answer.status());
+    Ok(())
+}
+
 pub struct ControlPlane {
     pub machine: Machine,
     pub api: Daemon,
@@ -62,9 +70,7 @@ impl ControlPlane {
     pub async fn wait_ready(&self, limit: Duration) -> Result<()> {
         let ready = wait::eventually("cumulo-api to be ready", limit, async || {
             self.api.process()?;
-            let answer = reqwest::get(format!("{}/readyz", self.url())).await?;
-            ensure!(answer.status() == 200, "/readyz answers {}", answer.status());
-            Ok(())
+            is_ready(&self.url()).await
         });
         ready.await.with_context(|| self.api.log_tail(30))
     }

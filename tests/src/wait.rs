@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+/// What one look may take at least, however short the wait.
+const LONGEST_CHECK: Duration = Duration::from_secs(100);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Waits until `check` returns `Some`; the error names `what` and how long it was waited for.
@@ -15,7 +17,7 @@ pub async fn wait_for<T>(
     eventually(what, limit, async || check().await.ok_or_else(|| anyhow::anyhow!("not yet"))).await
 }
 
-/// Waits until `check` succeeds; the error holds the last failure.
+/// Waits until `check` succeeds; the error holds the last failure. A check that never comes back fails, too.
 pub async fn eventually<T>(
     what: impl std::fmt::Display,
     limit: Duration,
@@ -23,7 +25,8 @@ pub async fn eventually<T>(
 ) -> Result<T> {
     let started = Instant::now();
     loop {
-        match check().await {
+        let checked = tokio::time::timeout(limit.max(LONGEST_CHECK), check()).await;
+        match checked.unwrap_or_else(|_| bail!("a look takes too long")) {
             Ok(value) => return Ok(value),
             Err(error) if started.elapsed() >= limit => {
                 bail!("waited {:.0?} for {what}: {error:#}", started.elapsed());

@@ -12,6 +12,7 @@ use super::service::{Outcome, Service};
 use super::settings::Settings;
 use super::{demo, join, libvirt, port};
 use crate::cloud::{Cloud, Credentials};
+use crate::control::is_ready;
 use crate::{binaries, wait};
 
 pub(crate) const API: &str = "cumulo-api";
@@ -74,8 +75,7 @@ async fn ensure_api(settings: &Settings, record: &mut Record) -> Result<String> 
         if record.running(API).is_none() {
             return Ok(false);
         }
-        let answer = reqwest::get(format!("{}/readyz", settings.url())).await?;
-        ensure!(answer.status() == 200, "/readyz answers {}", answer.status());
+        is_ready(&settings.url()).await?;
         Ok(true)
     });
     let ready = ready.await.with_context(|| service.last_words())?;

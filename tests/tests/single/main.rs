@@ -1,6 +1,7 @@
 //! What needs one machine: the lab's own promises, and `make up` with all that a user does after it.
 
 mod debian;
+mod guides;
 mod life;
 mod machines;
 mod story;

@@ -1,0 +1,59 @@
+//! The guides in `docs/` do what they say: their commands are run as they stand there.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use lab::{LabOptions, in_lab};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_team_and_its_rights() -> Result<()> {
+    in_lab(LabOptions { hosts: 0 }, async |lab| {
+        // What `make up` has made.
+        lab.cloud.instance_type("tiny", 1, 256, 1).await?;
+        let credentials = lab.control.credentials()?;
+        let url = lab.control.url();
+        let environment = [
+            ("CUMULO_URL", url.as_str()),
+            ("CUMULO_USERNAME", &credentials.username),
+            ("CUMULO_PASSWORD", &credentials.password),
+        ];
+        let said = run_guide("team.md", &environment)?;
+        for expected in [
+            r#"["compute:DeleteInstance","explicit_deny","KeepTheDatabase"]"#,
+            r#"["compute:StopInstance","allowed","EverythingButIdentityAndQuotas"]"#,
+            r#"["compute:StopInstance","explicit_deny","OnlyFromTheOffice"]"#,
+            r#"{"resource":"vcpus","limit":20,"used":1,"source":"project"}"#,
+        ] {
+            ensure!(said.contains(expected), "the guide does not say {expected}:\n{said}");
+        }
+        let left = lab.cloud.get("/v1/projects?name=shop").await?.success()?;
+        ensure!(left["items"] == json!([]), "the guide leaves its project: {left}");
+        Ok(())
+    })
+    .await
+}
+
+/// Runs every `sh` block of a guide in one shell that ends at the first failure; returns what it wrote.
+fn run_guide(name: &str, environment: &[(&str, &str)]) -> Result<String> {
+    let path = format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let blocks: Vec<&str> =
+        text.split("\n```sh\n").skip(1).map(|rest| rest.split("\n```").next().unwrap_or_default()).collect();
+    ensure!(!blocks.is_empty(), "{name} has no commands");
+    let folder = tempfile::tempdir()?;
+    let script = folder.path().join("guide");
+    fs::write(&script, blocks.join("\n"))?;
+    let output = Command::new("bash")
+        .args(["-euxo", "pipefail"])
+        .arg(&script)
+        .current_dir(folder.path())
+        .envs(environment.iter().copied())
+        .output()
+        .context("run bash")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let trace = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{name} fails with {}\n{said}\n{trace}", output.status);
+    Ok(said)
+}
