@@ -8,9 +8,11 @@ use super::*;
 use crate::Blame;
 use crate::sandbox::Limits;
 
-const DISK: u64 = 64 * GIB;
+/// The converter works on it for seconds. The pool asks for as much free space before it begins, and none of it is
+/// used: zeros are not written.
+const DISK: u64 = 8 * GIB;
 
-/// 4 MiB that unpack to 64 GiB of zeros: every entry of the L2 table is the same compressed cluster.
+/// 10 MiB that unpack to 8 GiB of zeros: every entry of the L2 table is the same compressed cluster.
 fn bomb(fixture: &Fixture) -> (Utf8PathBuf, ImageSource) {
     let path = fixture.path("bomb.qcow2");
     let size = DISK.to_string();
@@ -34,9 +36,10 @@ fn limits(limits: Limits) -> Fixture {
     Fixture::with(Sandbox::with("nobody", limits).unwrap())
 }
 
+/// One second of processor time, however long it takes on a busy machine.
 fn second() -> Limits {
     let cpu_base = Duration::from_secs(1);
-    Limits { cpu_base, cpu_per_gib: Duration::ZERO, ..Limits::default() }
+    Limits { cpu_base, cpu_per_gib: Duration::ZERO, wall_factor: 120, ..Limits::default() }
 }
 
 /// Processes other than this one that have a file of the pool open.
