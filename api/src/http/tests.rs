@@ -1,6 +1,7 @@
 //! The conventions, through the router.
 
 mod edge;
+mod errors;
 mod limits;
 mod wire;
 
