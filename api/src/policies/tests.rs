@@ -3,6 +3,7 @@
 mod attachments;
 mod conditions;
 mod documents;
+mod guides;
 mod matrix;
 mod simulate;
 mod story;

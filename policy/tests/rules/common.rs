@@ -17,7 +17,12 @@ pub const VOCABULARY: Vocabulary = Vocabulary {
         "image:DeleteImage",
         "storage:CreateVolume",
         "storage:DeleteVolume",
+        "iam:AttachPolicy",
         "iam:CreateUser",
+        "audit:ListRecords",
+        "project:DeleteProject",
+        "project:UpdateProject",
+        "quota:UpdateQuotas",
     ],
     resources: &[("compute", "instance"), ("compute", "key-pair"), ("storage", "volume"), ("iam", "user")],
     keys: &[

@@ -45,6 +45,9 @@ fn context(values: &[(&'static str, policy::Value)]) -> Context {
 const NEW: Resource<'static> = Resource { target: Some(Names { name: "web-9", id: None }), ..INSTANCE };
 const DB: Resource<'static> = Resource { target: Some(Names { name: "db", id: None }), ..INSTANCE };
 
+const ATTACHMENTS: Resource<'static> =
+    Resource { service: "iam", kind: "attachment", target: None, ..INSTANCE };
+
 #[test]
 fn every_example_is_a_good_document() {
     let documents = documents();
@@ -64,13 +67,15 @@ fn the_developer_keeps_the_database_and_stays_in_the_office() {
     assert_eq!(deciding(&decide(&policy, delete, DB, &office)), ["KeepDatabase"]);
     assert_eq!(deciding(&decide(&policy, delete, DB, &home)), ["KeepDatabase", "OfficeOnly"]);
     assert_eq!(deciding(&decide(&policy, "compute:ListInstances", INSTANCES, &home)), ["OfficeOnly"]);
+    assert!(decide(&policy, "compute:StartInstance", DB, &office).allowed);
+    assert_eq!(decide(&policy, "iam:AttachPolicy", ATTACHMENTS, &office), Decision::default());
     let elsewhere = Resource { project: Some(Names { name: "lab", id: None }), ..INSTANCE };
     assert_eq!(decide(&policy, delete, elsewhere, &office), Decision::default());
 }
 
 #[test]
 fn deleting_needs_a_fresh_second_factor() {
-    let policies = [example("Everything"), example("FreshSecondFactor")];
+    let policies = [example("EverythingButRights"), example("FreshSecondFactor")];
     let office = ("cumulo:SourceIp", "192.0.2.7".parse::<IpAddr>().unwrap().into());
     let decide = |action, values: &[(&'static str, policy::Value)]| {
         let context = context(&[values, std::slice::from_ref(&office)].concat());
