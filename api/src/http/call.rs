@@ -19,6 +19,7 @@ use super::client::Client;
 use super::etag::{ETag, Version};
 use super::mutation::{Entry, Mutation};
 use super::problem::{ApiError, ErrorCode};
+use super::words;
 use crate::app::App;
 use crate::auth::{Action, Allowed, Caller, Credential, Place, credential};
 
@@ -163,7 +164,7 @@ impl Call {
 pub(crate) fn parse_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
     axum::extract::Query::try_from_uri(uri)
         .map(|axum::extract::Query(query)| query)
-        .map_err(|error| ApiError::because(ErrorCode::InvalidQuery, error.body_text()))
+        .map_err(|error| ApiError::because(ErrorCode::InvalidQuery, words::plain_query(&error.body_text())))
 }
 
 impl FromRequest<App> for Call {

@@ -3,6 +3,7 @@
 mod edge;
 mod limits;
 mod wire;
+mod words;
 
 use std::collections::BTreeSet;
 
