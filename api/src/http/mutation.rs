@@ -28,6 +28,7 @@ use crate::auth::{Action, Allowed, Caller, Place, Refusal};
 
 const CUMULO_DRY_RUN: HeaderName = HeaderName::from_static("cumulo-dry-run");
 const MAX_WAIT_SECONDS: u16 = 300;
+const SECRETS_OF_REQUESTS: &str = "secrets of requests with an Idempotency-Key";
 
 /// A transaction whose caller is known, and in which nothing is decided yet.
 pub(crate) struct Entry<'a> {
@@ -81,7 +82,8 @@ impl<'a> Entry<'a> {
             }
         };
         let Self { call, app, mut tx, caller, query } = self;
-        let claim = match idempotency::claim(&mut tx, call, caller.principal.id).await {
+        let secrets_key = app.ca.derive_key(SECRETS_OF_REQUESTS);
+        let claim = match idempotency::claim(&mut tx, call, caller.principal.id, &secrets_key).await {
             Ok(claim) => claim,
             Err(answer) => {
                 // Before the answer, so that whoever repeats the request at once meets no lock of ours.
