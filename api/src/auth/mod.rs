@@ -42,7 +42,7 @@ pub use action::{Action, ActionInfo, Fact, InProject, New, OfResource, Place, ac
 pub use cache::{PolicyCache, PolicyVersion};
 pub use caller::{Caller, CredentialKind, Principal, PrincipalKind, ProjectRef};
 pub use credential::Credential;
-pub(crate) use credential::{NewSecret, credential};
+pub(crate) use credential::{NewSecret, Shown, credential};
 pub(crate) use decision::{Decided, Refusal, name_policies};
 pub use decision::{DecidingStatement, Denial};
 pub use key_uses::KeyUses;
