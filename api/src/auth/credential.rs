@@ -1,5 +1,7 @@
 //! What a request shows to prove who sent it: an access token of a session, or an API key.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use base64::Engine;
@@ -24,18 +26,40 @@ pub enum Credential {
     ApiKey([u8; 32]),
 }
 
-/// Reads the credential of a request, before anything else of it is read, and counts the request.
-///
-/// # Errors
-/// `unauthenticated` without one; `invalid_token` or `expired_token` with a bad one; `too_many_requests`.
-pub(crate) async fn credential(parts: &Parts, app: &App) -> Result<Credential, ApiError> {
-    let found = read(parts, app).await;
-    app.edge.limits.check_credential(parts, found.as_ref().ok())?;
-    found
+/// What a request shows, read once: for the layer that counts requests, and for the handler that asks.
+#[derive(Clone)]
+pub(crate) struct Shown(Arc<Mutex<Option<Result<Credential, ApiError>>>>);
+
+impl Shown {
+    /// Reads the credential of a request, before anything else of it is read.
+    pub(crate) async fn read(headers: &HeaderMap, app: &App) -> Self {
+        Self(Arc::new(Mutex::new(Some(read(headers, app).await))))
+    }
+
+    /// The credential, if it is a good one.
+    pub(crate) fn good(&self) -> Option<Credential> {
+        self.lock().as_ref().and_then(|found| found.as_ref().ok().cloned())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Result<Credential, ApiError>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-async fn read(parts: &Parts, app: &App) -> Result<Credential, ApiError> {
-    let text = bearer(&parts.headers)?;
+/// The credential of a request.
+///
+/// # Errors
+/// `unauthenticated` without one; `invalid_token` or `expired_token` with a bad one.
+pub(crate) async fn credential(parts: &Parts, app: &App) -> Result<Credential, ApiError> {
+    let found = parts.extensions.get::<Shown>().and_then(|shown| shown.lock().take());
+    match found {
+        Some(found) => found,
+        None => read(&parts.headers, app).await,
+    }
+}
+
+async fn read(headers: &HeaderMap, app: &App) -> Result<Credential, ApiError> {
+    let text = bearer(headers)?;
     if let Some(key) = text.strip_prefix(API_KEY_PREFIX) {
         // A typing error costs no look-up.
         let genuine = URL_SAFE_NO_PAD.decode(key).is_ok_and(|bytes| has_checksum(&bytes));

@@ -1,7 +1,7 @@
 //! Who is calling, and what they may do.
 //!
-//! A person signs in and gets a short-lived access token and a refresh token ([`routes`]); a program shows an
-//! API key ([`credential`]). For each request [`Caller::enter`] asks the database whether the credential still
+//! A person proves to be a user ([`sign_in`]) and gets a short-lived access token and a refresh token
+//! ([`sessions`]); a program shows an API key ([`credential`]). For each request [`Caller::enter`] asks the database whether the credential still
 //! lives and which policies apply to its owner, and [`Caller::decide`] evaluates them and returns an
 //! [`Allowed`]: the proof that every store function demands. It has no other constructor, so a handler that
 //! forgot to ask cannot reach any data.
@@ -24,6 +24,8 @@ mod renaming;
 mod rights;
 pub(crate) mod routes;
 pub(crate) mod second_factor;
+mod sessions;
+mod sign_in;
 pub(crate) mod signing_keys;
 pub(crate) mod store;
 #[cfg(test)]
@@ -40,7 +42,7 @@ pub use action::{Action, ActionInfo, Fact, InProject, New, OfResource, Place, ac
 pub use cache::{PolicyCache, PolicyVersion};
 pub use caller::{Caller, CredentialKind, Principal, PrincipalKind, ProjectRef};
 pub use credential::Credential;
-pub(crate) use credential::{NewSecret, credential};
+pub(crate) use credential::{NewSecret, Shown, credential};
 pub(crate) use decision::{Decided, Refusal, name_policies};
 pub use decision::{DecidingStatement, Denial};
 pub use key_uses::KeyUses;

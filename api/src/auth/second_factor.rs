@@ -4,6 +4,7 @@ use protocol::PrincipalId;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
+use super::backoff::delayed;
 use super::store::second_factor as store;
 use super::totp;
 use crate::http::{ApiError, ErrorCode};
@@ -19,55 +20,63 @@ pub(crate) struct Enrolment {
     pub url: String,
 }
 
-/// What became of the demand for a second factor.
+/// What became of a code that was shown, or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Demand {
-    /// The user has none.
-    None,
-    Met,
+pub(crate) enum Verdict {
+    /// It was right, and is spent.
+    Accepted,
+    /// It was empty: no guess, and not counted as one.
     Missing,
+    /// It was wrong or used before, or the user has no second factor.
     Wrong,
+    /// There were too many wrong codes, so that those of the app are not looked at; and it was no recovery code.
+    Closed { until: OffsetDateTime },
 }
 
-/// Asks for the second factor of a user who signs in.
-pub(super) async fn demand(
-    conn: &mut PgConnection,
-    user: PrincipalId,
-    code: Option<&str>,
-    now: OffsetDateTime,
-) -> Result<Demand, ApiError> {
-    match (store::is_enrolled(conn, user).await?, code) {
-        (false, _) => Ok(Demand::None),
-        (true, None) => Ok(Demand::Missing),
-        (true, Some(code)) if accept(conn, user, code, now).await? => Ok(Demand::Met),
-        (true, Some(_)) => Ok(Demand::Wrong),
-    }
+/// How to go on after [`Verdict::Wrong`].
+pub(crate) const WRONG: &str = "the code is wrong or was used before: wait for the next one of your authenticator app, or use a recovery code";
+
+/// Whether a sign-in of this user needs a second factor.
+pub(super) async fn is_set_up(conn: &mut PgConnection, user: PrincipalId) -> Result<bool, ApiError> {
+    Ok(store::is_enrolled(conn, user).await?)
 }
 
-/// Spends a code of the app or a recovery code. False when it is wrong or was used before, or when the user
-/// has no second factor.
-pub(crate) async fn accept(
+/// Spends a code of the app or a recovery code, and counts a wrong one.
+pub(crate) async fn check(
     conn: &mut PgConnection,
     user: PrincipalId,
     code: &str,
     now: OffsetDateTime,
-) -> Result<bool, ApiError> {
-    let Some(app) = store::lock(conn, user).await?.filter(|app| app.confirmed) else { return Ok(false) };
-    let closed = app.wrong_codes >= MAX_WRONG_CODES && app.wrong_at.is_some_and(|at| now < at + CLOSED_FOR);
-    if !closed
+) -> Result<Verdict, ApiError> {
+    if code.trim().is_empty() {
+        return Ok(Verdict::Missing);
+    }
+    let Some(app) = store::lock(conn, user).await?.filter(|app| app.confirmed) else {
+        return Ok(Verdict::Wrong);
+    };
+    let closed_until = app.wrong_at.map(|at| at + CLOSED_FOR);
+    let closed_until = closed_until.filter(|until| app.wrong_codes >= MAX_WRONG_CODES && now < *until);
+    if closed_until.is_none()
         && let Some(step) = totp::step_of(&app.secret, code, now)?
         && step > app.last_step
     {
         store::accept_step(conn, user, step).await?;
-        return Ok(true);
+        return Ok(Verdict::Accepted);
     }
     if store::spend_recovery_code(conn, user, totp::hash_recovery_code(code), now).await? {
-        return Ok(true);
+        return Ok(Verdict::Accepted);
     }
-    if !closed {
-        store::count_wrong_code(conn, user, now).await?;
+    if let Some(until) = closed_until {
+        return Ok(Verdict::Closed { until });
     }
-    Ok(false)
+    store::count_wrong_code(conn, user, now).await?;
+    Ok(Verdict::Wrong)
+}
+
+/// `sign_in_delayed`: the answer to [`Verdict::Closed`].
+pub(crate) fn closed(until: OffsetDateTime, now: OffsetDateTime) -> ApiError {
+    let why = "too many wrong codes: use a recovery code now, or a code of your authenticator app";
+    delayed(why, until, now)
 }
 
 /// Gives the user a new secret, which counts for nothing until a first code has confirmed it.

@@ -128,6 +128,21 @@ async fn a_refresh_token_works_once_and_its_reuse_ends_the_session() {
 }
 
 #[tokio::test]
+async fn refreshes_are_not_in_the_audit_log() {
+    let cloud = TestCloud::start().await;
+    let records = async || -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM audit_records").fetch_one(&cloud.app.pool).await.unwrap()
+    };
+    let mut tokens = post(&cloud, "/v1/auth/login", cloud.credentials().clone()).await.expect(200);
+    let before = records().await;
+    for _ in 0..3 {
+        let body = json!({"refresh_token": tokens["refresh_token"]});
+        tokens = post(&cloud, "/v1/auth/refresh", body).await.expect(200);
+    }
+    assert_eq!(records().await, before);
+}
+
+#[tokio::test]
 async fn a_stranger_sees_nothing_and_cannot_tell_it_from_nothing_being_there() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use super::store::Origin;
 use crate::app::App;
 use crate::audit::{self, Actor, Deed, Outcome};
-use crate::http::{ApiError, Client, ErrorCode, request_id};
+use crate::http::{ApiError, Client, request_id};
 
 const MAX_USER_AGENT_CHARS: usize = 200;
 
@@ -47,23 +47,23 @@ impl Visit {
         Origin { address: self.client.address, user_agent: self.user_agent.as_deref() }
     }
 
-    /// Ends the visit of somebody who did not prove who they are: the record says why, the answer too.
-    ///
-    /// Every wrong password, one-time code and second factor of a visitor comes through here, so this is where
-    /// guessing is slowed down. What the transaction holds so far is the count of wrong codes, and stays.
+    /// Ends the visit of somebody who did not prove who they are: the record says why, the answer too. What the
+    /// transaction holds so far, like the count of wrong codes, stays. Guessing is slowed down before it comes to
+    /// this, by [`super::backoff`].
     pub(super) async fn fail(
         &self,
         mut tx: Transaction<'_, Postgres>,
         app: &App,
         claim: Claim<'_>,
-        code: ErrorCode,
+        refusal: ApiError,
     ) -> ApiError {
-        let written = self.write(&mut tx, app, Outcome::Failed, claim, Some(json!({"code": code.as_str()})));
-        let committed = match written.await {
+        let why = refusal.code().map(|code| json!({"code": code.as_str()}));
+        let written = self.write(&mut tx, app, Outcome::Failed, claim, why).await;
+        let committed = match written {
             Ok(()) => tx.commit().await,
             Err(failed) => Err(failed),
         };
-        committed.map_or_else(ApiError::from, |()| ApiError::new(code))
+        committed.map_or_else(ApiError::from, |()| refusal)
     }
 
     /// Writes down what this visitor did, or failed to do, as the user of this name.

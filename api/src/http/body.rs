@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::problem::{ApiError, ErrorCode, FieldError};
 use super::unique_keys::UniqueKeys;
+use super::words;
 
 /// The largest body that is held in memory.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -89,17 +90,23 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         Ok(parsed) => parsed,
         Err(error) => return with_whole_numbers(body).ok_or_else(|| refusal(&error)),
     };
-    deserializer.end().map_err(|error| ApiError::because(ErrorCode::InvalidJson, error.to_string()))?;
+    deserializer
+        .end()
+        .map_err(|error| ApiError::because(ErrorCode::InvalidJson, words::plain_syntax(&error)))?;
     Ok(parsed)
 }
 
 fn refusal(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
     let inner = error.inner();
     if inner.is_data() {
-        let pointer = pointer(error.path());
-        ApiError::invalid(vec![FieldError::new(pointer, "invalid", without_position(inner))])
+        let message = without_position(inner);
+        let mut pointer = pointer(error.path());
+        if let Some(field) = words::missing_field(&message) {
+            pointer.push_str(&below(field));
+        }
+        ApiError::invalid(vec![FieldError::new(pointer, "invalid", words::plain(&message))])
     } else {
-        ApiError::because(ErrorCode::InvalidJson, inner.to_string())
+        ApiError::because(ErrorCode::InvalidJson, words::plain_syntax(inner))
     }
 }
 
@@ -135,10 +142,14 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     path.iter()
         .filter_map(|segment| match segment {
             Segment::Seq { index } => Some(format!("/{index}")),
-            Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            Segment::Map { key } => Some(below(key)),
             Segment::Enum { .. } | Segment::Unknown => None,
         })
         .collect()
+}
+
+fn below(key: &str) -> String {
+    format!("/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
 /// The message alone; the pointer already says where.
@@ -159,6 +170,18 @@ mod tests {
         list: Vec<u8>,
     }
 
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only refused")]
+    struct Outer {
+        inner: Inner,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only refused")]
+    struct Inner {
+        name: String,
+    }
+
     #[test]
     fn errors_point_at_the_field() {
         let error = parse::<Body>(br#"{"list":[1,"x"]}"#).unwrap_err();
@@ -172,6 +195,14 @@ mod tests {
             assert_eq!(parse::<Body>(text.as_bytes()).unwrap_err().code(), Some(code), "{text}");
         }
         assert!(parse::<Body>(b"").unwrap().list.is_empty());
+    }
+
+    #[test]
+    fn a_missing_field_is_pointed_at() {
+        for (body, pointer) in [("{}", "/inner"), (r#"{"inner":{}}"#, "/inner/name")] {
+            let error = format!("{:?}", parse::<Outer>(body.as_bytes()).unwrap_err());
+            assert!(error.contains(&format!("pointer: \"{pointer}\"")), "{error}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::client::Client;
 use super::etag::{ETag, Version};
 use super::mutation::{Entry, Mutation};
 use super::problem::{ApiError, ErrorCode};
+use super::words;
 use crate::app::App;
 use crate::auth::{Action, Allowed, Caller, Credential, Place, credential};
 
@@ -32,6 +33,8 @@ pub struct Call {
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// What [`Call::json_with_secrets`] has struck from the body.
+    pub(super) secrets: serde_json::Map<String, Value>,
 }
 
 /// The query of every mutation.
@@ -87,13 +90,15 @@ impl Call {
         parse_json(&self.headers, &self.body)
     }
 
-    /// The same for a body that holds secrets, which are struck from it: of an `Idempotency-Key`'s request a
-    /// hash is stored, and a fast hash of a password must not be.
+    /// The same for a body that holds secrets. Of an `Idempotency-Key`'s request a hash is stored, and a fast hash
+    /// of a password must not be: they go into it under a key of ours.
     pub(crate) fn json_with_secrets<T: DeserializeOwned>(&mut self, secrets: &[&str]) -> Result<T, ApiError> {
         let parsed = self.json()?;
-        let mut rest: serde_json::Map<String, Value> = self.json()?;
-        rest.retain(|name, _| !secrets.contains(&name.as_str()));
+        let fields: serde_json::Map<String, Value> = self.json()?;
+        let (struck, rest) = fields.into_iter().partition(|(name, _)| secrets.contains(&name.as_str()));
+        let rest: serde_json::Map<String, Value> = rest;
         self.body = serde_json::to_vec(&rest).map_err(ApiError::internal)?.into();
+        self.secrets = struck;
         Ok(parsed)
     }
 
@@ -163,7 +168,7 @@ impl Call {
 pub(crate) fn parse_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
     axum::extract::Query::try_from_uri(uri)
         .map(|axum::extract::Query(query)| query)
-        .map_err(|error| ApiError::because(ErrorCode::InvalidQuery, error.body_text()))
+        .map_err(|error| ApiError::because(ErrorCode::InvalidQuery, words::plain_query(&error.body_text())))
 }
 
 impl FromRequest<App> for Call {
@@ -182,6 +187,7 @@ impl FromRequest<App> for Call {
             uri: parts.uri,
             headers: parts.headers,
             body,
+            secrets: serde_json::Map::new(),
         })
     }
 }

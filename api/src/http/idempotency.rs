@@ -6,6 +6,7 @@
 
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::IntoResponse;
+use hmac::{Hmac, KeyInit, Mac};
 use protocol::PrincipalId;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -37,7 +38,8 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Takes the key of this request for this transaction.
+/// Takes the key of this request for this transaction. The request is known by a hash, in which its secrets are
+/// under `secrets_key`.
 ///
 /// # Errors
 /// The earlier answer when the request is a repetition; `idempotency_key_reused` when the key belongs to
@@ -46,6 +48,7 @@ pub(super) async fn claim(
     conn: &mut PgConnection,
     call: &Call,
     principal: PrincipalId,
+    secrets_key: &[u8; 32],
 ) -> Result<Option<Claim>, ApiError> {
     let Some(value) = call.headers.get(IDEMPOTENCY_KEY).filter(|_| call.method == Method::POST) else {
         return Ok(None);
@@ -57,8 +60,8 @@ pub(super) async fn claim(
             "Idempotency-Key: 1 to 255 visible ASCII characters",
         ));
     }
-    let claim =
-        Claim { principal: principal.as_uuid(), key: key.to_owned(), request_hash: hash_request(call) };
+    let request_hash = hash_request(call, secrets_key)?;
+    let claim = Claim { principal: principal.as_uuid(), key: key.to_owned(), request_hash };
     lock(conn, &claim).await?;
     let stored = sqlx::query!(
         "SELECT request_hash, status, etag, body FROM idempotency_keys WHERE principal_id = $1 AND key = $2",
@@ -129,13 +132,20 @@ async fn lock(conn: &mut PgConnection, claim: &Claim) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Method, path with query, and body; the caller is part of the key itself.
-fn hash_request(call: &Call) -> [u8; 32] {
+/// Method, path with query, and body; the caller is part of the key itself. Secrets are in it under a key, so that
+/// whoever reads the stored hash cannot try passwords against it.
+fn hash_request(call: &Call, secrets_key: &[u8; 32]) -> Result<[u8; 32], ApiError> {
     let mut hasher = Sha256::new();
     hasher.update(call.method.as_str());
     hasher.update([0]);
     hasher.update(call.uri.path_and_query().map_or("", |path| path.as_str()));
     hasher.update([0]);
+    if !call.secrets.is_empty() {
+        let secrets = serde_json::to_vec(&call.secrets).map_err(ApiError::internal)?;
+        let mut keyed = Hmac::<Sha256>::new_from_slice(secrets_key).map_err(ApiError::internal)?;
+        keyed.update(&secrets);
+        hasher.update(keyed.finalize().into_bytes());
+    }
     hasher.update(&call.body);
-    hasher.finalize().into()
+    Ok(hasher.finalize().into())
 }

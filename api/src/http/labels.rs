@@ -47,7 +47,10 @@ impl LabelSelector {
                 (None, None) => (term.strip_prefix('!').unwrap_or(term), ""),
             };
             if key.is_empty() || !is_label_text(key) || !is_label_text(value) {
-                return Err(wrong("terms are key=value, key!=value, key or !key, joined by commas"));
+                return Err(wrong(&format!(
+                    "`{term}` is not one of key=value, key!=value, key or !key; keys and values have at most \
+                     {MAX_CHARS} characters of A-Z a-z 0-9 . _ / -"
+                )));
             }
             if term.contains("!=") {
                 selector.not_equal.push((key.to_owned(), value.to_owned()));
@@ -57,7 +60,7 @@ impl LabelSelector {
                     .insert(key.to_owned(), value.to_owned())
                     .is_some_and(|before| before != value)
                 {
-                    return Err(wrong("no label has two values at once"));
+                    return Err(wrong(&format!("no label `{key}` has two values at once")));
                 }
             } else if term.starts_with('!') {
                 selector.absent.push(key.to_owned());

@@ -27,6 +27,7 @@ mod selector;
 #[cfg(test)]
 mod tests;
 mod unique_keys;
+mod words;
 
 pub(crate) use body::{JsonBody, RawBody};
 pub use call::{Call, MutationQuery, Reading};

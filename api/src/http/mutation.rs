@@ -21,13 +21,14 @@ use super::call::{Call, MutationQuery};
 use super::etag::{ETag, Version};
 use super::idempotency::{self, Answer, Claim};
 use super::labels::Labels;
-use super::problem::{ApiError, ErrorCode, FieldError};
+use super::problem::{ApiError, ErrorCode};
 use crate::app::App;
 use crate::audit::{self, Actor, Deed, Outcome};
 use crate::auth::{Action, Allowed, Caller, Place, Refusal};
 
 const CUMULO_DRY_RUN: HeaderName = HeaderName::from_static("cumulo-dry-run");
 const MAX_WAIT_SECONDS: u16 = 300;
+const SECRETS_OF_REQUESTS: &str = "secrets of requests with an Idempotency-Key";
 
 /// A transaction whose caller is known, and in which nothing is decided yet.
 pub(crate) struct Entry<'a> {
@@ -81,7 +82,8 @@ impl<'a> Entry<'a> {
             }
         };
         let Self { call, app, mut tx, caller, query } = self;
-        let claim = match idempotency::claim(&mut tx, call, caller.principal.id).await {
+        let secrets_key = app.ca.derive_key(SECRETS_OF_REQUESTS);
+        let claim = match idempotency::claim(&mut tx, call, caller.principal.id, &secrets_key).await {
             Ok(claim) => claim,
             Err(answer) => {
                 // Before the answer, so that whoever repeats the request at once meets no lock of ours.
@@ -150,18 +152,24 @@ impl<A: Action> Mutation<A> {
         Ok(self.tx.rollback().await?)
     }
 
+    /// Ends the transaction and keeps what has been written, a dry run or not: a count of guesses, while nothing
+    /// waits for a slow hash.
+    pub(crate) async fn pause(self) -> Result<(), ApiError> {
+        Ok(self.tx.commit().await?)
+    }
+
     /// Ends the call with `forbidden`, for a reason that no policy can change.
     pub(crate) async fn deny(self, why: &'static str) -> ApiError {
         self.refuse(Outcome::Denied, ApiError::because(ErrorCode::Forbidden, why)).await
     }
 
-    /// Ends the call because a password or a code in it is wrong. Every wrong guess of somebody who is signed in
-    /// comes through here, so this is where guessing is slowed down.
-    pub(crate) async fn fail(self, pointer: &'static str, why: &'static str) -> ApiError {
-        self.refuse(Outcome::Failed, ApiError::invalid(vec![FieldError::new(pointer, "wrong", why)])).await
+    /// Ends the call because the caller has not proved something, like their own password. Guessing is slowed
+    /// down before it comes to this: passwords by `auth::backoff`, codes by `auth::second_factor`.
+    pub(crate) async fn fail(self, refusal: ApiError) -> ApiError {
+        self.refuse(Outcome::Failed, refusal).await
     }
 
-    /// Writes the refusal down. What has been written so far stays, a dry run or not: that is the count of wrong
+    /// Writes the refusal down. What has been written so far stays, a dry run or not: that is a count of wrong
     /// guesses.
     async fn refuse(mut self, outcome: Outcome, error: ApiError) -> ApiError {
         let deed = Deed::of(self.allowed.decided());

@@ -104,11 +104,12 @@ impl PageQuery {
     /// Rows begin after this id.
     pub(crate) fn after(&self) -> Result<Uuid, ApiError> {
         let Some(cursor) = &self.cursor else { return Ok(Uuid::nil()) };
-        URL_SAFE_NO_PAD
-            .decode(cursor)
-            .ok()
-            .and_then(|bytes| Uuid::from_slice(&bytes).ok())
-            .ok_or_else(|| ApiError::because(ErrorCode::InvalidQuery, "cursor: not one that a list gave"))
+        URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| Uuid::from_slice(&bytes).ok()).ok_or_else(|| {
+            ApiError::because(
+                ErrorCode::InvalidQuery,
+                "cursor: give the `next_cursor` of the page before, or none for the first page",
+            )
+        })
     }
 
     /// An exact name, if asked for. A text that is no name matches nothing.

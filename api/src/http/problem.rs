@@ -49,6 +49,7 @@ error_codes! {
     InvalidToken UNAUTHORIZED "invalid_token" "The access token is not valid"
     ExpiredToken UNAUTHORIZED "expired_token" "The access token has expired"
     InvalidCredentials UNAUTHORIZED "invalid_credentials" "User name or password is wrong"
+    InvalidPasswordCode UNAUTHORIZED "invalid_password_code" "The code is wrong or has expired"
     SecondFactorRequired UNAUTHORIZED "second_factor_required" "The second factor is missing"
     InvalidSecondFactor UNAUTHORIZED "invalid_second_factor" "The second factor is wrong"
     Forbidden FORBIDDEN "forbidden" "Not allowed"
@@ -74,7 +75,7 @@ error_codes! {
     ImageRefused UNPROCESSABLE_ENTITY "image_refused" "The image is not accepted"
     UnsupportedProtocol UNPROCESSABLE_ENTITY "unsupported_protocol" "The agent speaks another protocol version"
     TooManyRequests TOO_MANY_REQUESTS "too_many_requests" "Too many requests"
-    SignInDelayed TOO_MANY_REQUESTS "sign_in_delayed" "Too many sign-ins have failed; wait"
+    SignInDelayed TOO_MANY_REQUESTS "sign_in_delayed" "Too many attempts have failed; wait"
     Internal INTERNAL_SERVER_ERROR "internal" "Something went wrong on our side"
     DatabaseUnavailable SERVICE_UNAVAILABLE "database_unavailable" "The database is not available"
     HostUnreachable SERVICE_UNAVAILABLE "host_unreachable" "The host does not answer"
@@ -190,6 +191,11 @@ impl ApiError {
         let mut failure = Failure::new(ErrorCode::ValidationFailed);
         failure.errors = errors;
         Self(Box::new(Kind::Problem(failure)))
+    }
+
+    /// A password or a code in this field is not the right one.
+    pub(crate) fn wrong(pointer: &'static str, why: &'static str) -> Self {
+        Self::invalid(vec![FieldError::new(pointer, "wrong", why)])
     }
 
     /// The call asked for more than the project may have.

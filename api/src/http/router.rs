@@ -81,7 +81,7 @@ pub fn public_router(app: App) -> Router {
         .merge(reference)
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
         .fallback(not_found)
-        .layer(middleware::from_fn_with_state(app.clone(), limits::by_address));
+        .layer(middleware::from_fn_with_state(app.clone(), limits::counted));
     layered(router, app)
 }
 

@@ -4,6 +4,7 @@ mod edge;
 mod errors;
 mod limits;
 mod wire;
+mod words;
 
 use std::collections::BTreeSet;
 

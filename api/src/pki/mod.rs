@@ -81,6 +81,8 @@ pub struct Ca {
     certificate: CertificateDer<'static>,
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    /// What keys for other purposes are derived from.
+    seed: Zeroizing<[u8; 32]>,
 }
 
 impl Ca {
@@ -110,9 +112,10 @@ impl Ca {
         if parsed.public_key().raw != key.subject_public_key_info() {
             return Err(PkiError::KeyMismatch);
         }
+        let seed = Zeroizing::new(Sha256Hasher::digest(key.serialize_der()).into());
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|error| PkiError::LoadCertificate(error.into()))?;
-        Ok(Self { certificate, certificate_pem: certificate_pem.to_owned(), issuer })
+        Ok(Self { certificate, certificate_pem: certificate_pem.to_owned(), issuer, seed })
     }
 
     /// The SHA-256 of the certificate's DER; what a join token pins.
@@ -128,6 +131,13 @@ impl Ca {
     /// The same as PEM, as it is stored and handed to hosts.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// A key for another purpose, the same on every replica. It says nothing of the authority's own.
+    pub fn derive_key(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let mut hash = Sha256Hasher::new_with_prefix(self.seed.as_slice());
+        hash.update(purpose);
+        Zeroizing::new(hash.finalize().into())
     }
 
     /// A certificate for a host, PEM. Of the request only the public key is used, once its signature

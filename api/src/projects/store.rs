@@ -147,18 +147,26 @@ pub(super) async fn delete(conn: &mut PgConnection, id: Uuid) -> Result<(), ApiE
     )
     .fetch_one(&mut *conn)
     .await?;
-    if owned.instances + owned.images + owned.service_accounts > 0 {
-        return Err(ApiError::because(
-            ErrorCode::InUse,
-            format!(
-                "it still owns {} instances, {} images and {} service accounts; delete them first",
-                owned.instances, owned.images, owned.service_accounts
-            ),
-        ));
+    let owned =
+        [(owned.instances, "instance"), (owned.images, "image"), (owned.service_accounts, "service account")];
+    if let Some(owned) = in_words(&owned) {
+        let detail = format!("it still owns {owned}; delete what it owns first");
+        return Err(ApiError::because(ErrorCode::InUse, detail));
     }
     sqlx::query!("DELETE FROM operations WHERE project_id = $1", id).execute(&mut *conn).await?;
     sqlx::query!("DELETE FROM projects WHERE id = $1", id).execute(conn).await?;
     Ok(())
+}
+
+/// `2 instances and 1 image`: only what there is. `None` when there is nothing.
+fn in_words(counts: &[(i64, &str)]) -> Option<String> {
+    let words = counts.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| {
+        let plural = if *count == 1 { "" } else { "s" };
+        format!("{count} {kind}{plural}")
+    });
+    let mut words: Vec<String> = words.collect();
+    let last = words.pop()?;
+    Some(if words.is_empty() { last } else { format!("{} and {last}", words.join(", ")) })
 }
 
 fn name_taken(error: sqlx::Error) -> ApiError {
@@ -167,5 +175,21 @@ fn name_taken(error: sqlx::Error) -> ApiError {
             ApiError::because(ErrorCode::NameTaken, "there is a project of this name already")
         }
         _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+
+    #[test]
+    fn only_what_there_is_is_counted() {
+        let words = |counts: [i64; 3]| {
+            in_words(&[(counts[0], "instance"), (counts[1], "image"), (counts[2], "service account")])
+        };
+        assert_eq!(words([0, 0, 0]), None);
+        assert_eq!(words([0, 1, 0]).unwrap(), "1 image");
+        assert_eq!(words([2, 0, 1]).unwrap(), "2 instances and 1 service account");
+        assert_eq!(words([1, 2, 3]).unwrap(), "1 instance, 2 images and 3 service accounts");
     }
 }

@@ -1,9 +1,9 @@
 //! Guessing gets slower with every failure.
 //!
-//! Failed sign-ins are counted in the database, for all replicas, and after a few of them the next has to
-//! wait: a second, two, four, up to some minutes. There is no lock, an hour without an attempt forgets
-//! everything, and a refused attempt neither counts nor prolongs anything. Nothing but signing in waits:
-//! sessions and API keys go on working.
+//! Failed attempts to prove to be a user (signing in, redeeming a one-time code, changing one's own password) are
+//! counted in the database, for all replicas, and after a few of them the next has to wait: a second, two, four,
+//! up to some minutes. There is no lock, an hour without an attempt forgets everything, and a refused attempt
+//! neither counts nor prolongs anything. Nothing else waits: sessions and API keys go on working.
 //!
 //! Who would count by user name alone would let anybody keep a user out: one guess whenever the wait is over.
 //! Who would count by address alone would let a thousand addresses guess at one name. So there are two counts:
@@ -28,7 +28,8 @@ mod tests;
 use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
+use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use self::rule::Rule;
@@ -44,7 +45,15 @@ const FAMILIAR: Duration = Duration::days(30);
 
 type Key = [u8; 32];
 
-/// An attempt that may go on. It has been counted as a failure; only [`Attempt::succeeded`] takes that back.
+/// Whether somebody may try to prove who they are.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    Open(Attempt),
+    Delayed(Delay),
+}
+
+/// An attempt that may go on. It has been counted as a failure; only [`Attempt::succeeded`] and
+/// [`Attempt::take_back`] change that.
 #[derive(Debug)]
 #[must_use = "a success that is not told stays a failure"]
 pub(crate) struct Attempt {
@@ -53,47 +62,75 @@ pub(crate) struct Attempt {
     anywhere: Option<Key>,
 }
 
-/// Lets an attempt to prove that the caller is this user go on, or not yet. `name` is whatever was sent.
-///
-/// # Errors
-/// `sign_in_delayed` with the time to wait.
+/// An attempt that came too early.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Delay {
+    pub until: OffsetDateTime,
+    /// Whether it is the first to come too early since the last one that was let in. That one alone is
+    /// recorded, or whoever may not try could still fill the audit log.
+    pub first: bool,
+}
+
+/// Lets an attempt to prove that the caller is this user go on, or not yet. `name` is whatever was sent. The
+/// count is in the transaction: commit it before the password is looked at, and after a first [`Delay`].
 pub(crate) async fn admit(
-    pool: &PgPool,
+    conn: &mut PgConnection,
     name: &str,
     address: IpAddr,
     now: OffsetDateTime,
-) -> Result<Attempt, ApiError> {
+) -> Result<Admission, sqlx::Error> {
     let network = neighbourhood(address).to_string();
     let (here, anywhere) = (key(&["network", &network, name]), key(&["name", name]));
-    let mut tx = pool.begin().await?;
     // Always in this order, or two attempts would wait for each other.
-    let record = store::lock(&mut tx, &here, now).await?;
+    let record = store::lock(conn, &here, now).await?;
+    let near = match NAME_AND_NETWORK.attempt(record.tries, now) {
+        Ok(tries) => tries,
+        Err(wait) => return refuse(conn, &here, &record, now, wait).await,
+    };
     let familiar = record.succeeded_at.is_some_and(|at| now - at < FAMILIAR);
-    count(&mut tx, &NAME_AND_NETWORK, &here, record.tries, now).await?;
     if !familiar {
-        let record = store::lock(&mut tx, &anywhere, now).await?;
-        count(&mut tx, &NAME, &anywhere, record.tries, now).await?;
-    }
-    tx.commit().await?;
-    Ok(Attempt { here, anywhere: (!familiar).then_some(anywhere) })
-}
-
-async fn count(
-    conn: &mut PgConnection,
-    rule: &Rule,
-    key: &Key,
-    tries: rule::Tries,
-    now: OffsetDateTime,
-) -> Result<(), ApiError> {
-    match rule.attempt(tries, now) {
-        Ok(tries) => Ok(store::update(conn, key, tries).await?),
-        Err(wait) => {
-            // Whole seconds, upwards: whoever waits so long is let in.
-            let seconds = (wait.whole_milliseconds() + 999) / 1000;
-            let refusal = ApiError::because(ErrorCode::SignInDelayed, "wait before you try this name again");
-            Err(refusal.retry_after(u32::try_from(seconds).unwrap_or(u32::MAX)))
+        let record = store::lock(conn, &anywhere, now).await?;
+        match NAME.attempt(record.tries, now) {
+            Ok(far) => store::update(conn, &anywhere, far).await?,
+            Err(wait) => return refuse(conn, &anywhere, &record, now, wait).await,
         }
     }
+    store::update(conn, &here, near).await?;
+    Ok(Admission::Open(Attempt { here, anywhere: (!familiar).then_some(anywhere) }))
+}
+
+async fn refuse(
+    conn: &mut PgConnection,
+    key: &Key,
+    record: &store::Record,
+    now: OffsetDateTime,
+    wait: Duration,
+) -> Result<Admission, sqlx::Error> {
+    let first = record.refused_at.is_none();
+    if first {
+        store::note_refusal(conn, key, now).await?;
+    }
+    Ok(Admission::Delayed(Delay { until: now + wait, first }))
+}
+
+impl Delay {
+    /// The answer: `sign_in_delayed`.
+    pub(crate) fn refusal(&self, now: OffsetDateTime) -> ApiError {
+        delayed("too many attempts have failed for this name; try again", self.until, now)
+    }
+}
+
+/// `sign_in_delayed`: says until when, and with `Retry-After` how long that is. Whole seconds, upwards: whoever
+/// waits so long is let in.
+pub(super) fn delayed(why: &str, until: OffsetDateTime, now: OffsetDateTime) -> ApiError {
+    let seconds = ((until - now).whole_milliseconds() + 999) / 1000;
+    let fraction = Duration::nanoseconds(until.nanosecond().into());
+    let until = if fraction.is_zero() { until } else { until - fraction + Duration::SECOND };
+    let refusal = match until.format(&Rfc3339) {
+        Ok(time) => ApiError::because(ErrorCode::SignInDelayed, format!("{why} from {time} on")),
+        Err(error) => ApiError::internal(error),
+    };
+    refusal.retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
 impl Attempt {
@@ -108,6 +145,18 @@ impl Attempt {
             Some(key) => store::take_back(conn, &key, now).await,
             None => Ok(()),
         }
+    }
+
+    /// It was no guess, and no success either.
+    pub(crate) async fn take_back(
+        self,
+        conn: &mut PgConnection,
+        now: OffsetDateTime,
+    ) -> Result<(), sqlx::Error> {
+        for key in [Some(self.here), self.anywhere].into_iter().flatten() {
+            store::take_back(conn, &key, now).await?;
+        }
+        Ok(())
     }
 }
 

@@ -10,6 +10,8 @@ use super::{FAMILIAR, Key};
 pub(super) struct Record {
     pub tries: Tries,
     pub succeeded_at: Option<OffsetDateTime>,
+    /// When an attempt was first refused since the last one that was let in.
+    pub refused_at: Option<OffsetDateTime>,
 }
 
 /// Locks the row of this key; makes it when there is none.
@@ -22,19 +24,21 @@ pub(super) async fn lock(
     let row = sqlx::query!(
         "INSERT INTO sign_in_backoff AS b (key, failures, last_attempt_at, open_at) VALUES ($1, 0, $2, $2)
          ON CONFLICT (key) DO UPDATE SET failures = b.failures
-         RETURNING b.failures, b.last_attempt_at, b.open_at, b.succeeded_at",
+         RETURNING b.failures, b.last_attempt_at, b.open_at, b.succeeded_at, b.refused_at",
         &key[..],
         now
     )
     .fetch_one(conn)
     .await?;
     let tries = Tries { failures: row.failures, last_attempt_at: row.last_attempt_at, open_at: row.open_at };
-    Ok(Record { tries, succeeded_at: row.succeeded_at })
+    Ok(Record { tries, succeeded_at: row.succeeded_at, refused_at: row.refused_at })
 }
 
+/// Counts an attempt that is let in.
 pub(super) async fn update(conn: &mut PgConnection, key: &Key, tries: Tries) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE sign_in_backoff SET failures = $2, last_attempt_at = $3, open_at = $4 WHERE key = $1",
+        "UPDATE sign_in_backoff SET failures = $2, last_attempt_at = $3, open_at = $4, refused_at = NULL
+         WHERE key = $1",
         &key[..],
         tries.failures,
         tries.last_attempt_at,
@@ -42,6 +46,18 @@ pub(super) async fn update(conn: &mut PgConnection, key: &Key, tries: Tries) -> 
     )
     .execute(conn)
     .await?;
+    Ok(())
+}
+
+/// Notes that an attempt came too early.
+pub(super) async fn note_refusal(
+    conn: &mut PgConnection,
+    key: &Key,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!("UPDATE sign_in_backoff SET refused_at = $2 WHERE key = $1", &key[..], now)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

@@ -65,11 +65,44 @@ async fn a_delayed_attempt_is_refused_whatever_the_password_is() {
     };
     assert_eq!(look(&right), look(&wrong));
     assert_eq!(look(&right), look(&nobody));
-    let failed: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_records WHERE outcome = 'failed'")
+    let detail = look(&right).0["detail"].clone();
+    assert_eq!(detail, "too many attempts have failed for this name; try again from 2026-06-01T12:00:01Z on");
+}
+
+/// How many failures the audit log tells of.
+async fn failures(cloud: &TestCloud) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM audit_records WHERE outcome = 'failed'")
         .fetch_one(&cloud.app.pool)
         .await
-        .unwrap();
-    assert_eq!(failed, 11, "each is in the audit log, those that had to wait, too");
+        .unwrap()
+}
+
+#[tokio::test]
+async fn of_the_refusals_of_one_wait_the_first_alone_is_recorded() {
+    let cloud = TestCloud::start().await;
+    for _ in 0..4 {
+        sign_in(&cloud, OFFICE, "admin", "guess").await.expect(401);
+    }
+    for _ in 0..10 {
+        wait(&sign_in(&cloud, OFFICE, "admin", "guess").await);
+        wait(&owner_signs_in(&cloud, OFFICE).await);
+    }
+    assert_eq!(failures(&cloud).await, 4 + 1);
+    cloud.pass(1);
+    sign_in(&cloud, OFFICE, "admin", "guess").await.expect(401);
+    for _ in 0..10 {
+        wait(&sign_in(&cloud, OFFICE, "admin", "guess").await);
+    }
+    assert_eq!(failures(&cloud).await, 4 + 1 + 1 + 1);
+}
+
+#[tokio::test]
+async fn refusals_are_recorded_once_however_many_networks_they_come_from() {
+    let cloud = TestCloud::start().await;
+    for number in 0..50 {
+        sign_in(&cloud, &format!("198.51.100.{number}"), "admin", "guess").await;
+    }
+    assert_eq!(failures(&cloud).await, 21 + 1);
 }
 
 #[tokio::test]
@@ -120,7 +153,10 @@ async fn an_attempt_that_never_ends_counts_as_failed() {
     let cloud = TestCloud::start().await;
     for _ in 0..4 {
         let address = OFFICE.parse().unwrap();
-        drop(super::admit(&cloud.app.pool, "admin", address, cloud.app.clock.now()).await.unwrap());
+        let mut tx = cloud.app.pool.begin().await.unwrap();
+        let admission = super::admit(&mut tx, "admin", address, cloud.app.clock.now()).await.unwrap();
+        assert!(matches!(admission, super::Admission::Open(_)));
+        tx.commit().await.unwrap();
     }
     assert_eq!(wait(&owner_signs_in(&cloud, OFFICE).await), 1);
 }

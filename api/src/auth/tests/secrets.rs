@@ -38,7 +38,7 @@ async fn nothing_secret_is_ever_logged() {
     cloud.post("/v1/users", ada).await.expect_problem(409, "name_taken");
     let invited = cloud.post("/v1/users", json!({"name": "bob"})).await.expect(201);
     let wrong = json!({"username": "bob", "code": "canary-code", "new_password": "canary-new-password"});
-    post(&cloud, "/v1/auth/reset_password", wrong).await.expect_problem(401, "invalid_credentials");
+    post(&cloud, "/v1/auth/reset_password", wrong).await.expect_problem(401, "invalid_password_code");
     let change = json!({"current_password": "canary-current", "new_password": "canary-new-password"});
     cloud.post("/v1/users/admin/password", change).await.expect_problem(422, "validation_failed");
     let totp = cloud.post("/v1/users/admin/totp", json!({})).await.expect(201);

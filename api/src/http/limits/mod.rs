@@ -1,10 +1,9 @@
 //! What one request, one principal and one address may ask of us.
 //!
 //! - [`request`]: how large the head of a request may be, and how long its handler may take.
-//! - [`rate`]: how often somebody may call. Whoever shows a credential is counted as its owner, and before that
-//!   is known, or in order to sign in, by address ([`Limits::check_credential`], [`by_address`]). The counts are
-//!   in memory: each replica has its own, and a restart forgets them. Passwords are guarded by more than
-//!   this, see `auth/backoff`.
+//! - [`rate`]: how often somebody may call. Whoever shows a good credential is counted as its owner, and anybody
+//!   else, or who comes in order to sign in, by address ([`counted`]). The counts are in memory: each replica has
+//!   its own, and a restart forgets them. Passwords are guarded by more than this, see `auth/backoff`.
 //!
 //! Bodies are bounded where they are read (`http/body.rs`), connections in `net/`.
 
@@ -16,7 +15,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::extract::{Request, State};
-use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -28,7 +26,7 @@ pub(super) use self::request::{HANDLER_PATIENCE, bounded};
 use super::client::Client;
 use super::problem::{ApiError, ErrorCode};
 use crate::app::App;
-use crate::auth::Credential;
+use crate::auth::{Credential, Shown};
 use crate::net::neighbourhood;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -79,21 +77,21 @@ impl Limits {
         }
     }
 
-    /// Counts a request by what it shows, before the database is asked: nothing when what it shows is bad.
+    /// Counts a request for the owner of this credential, or for its address when that is not known.
     ///
     /// # Errors
     /// `too_many_requests`, with the time to wait.
-    pub(crate) fn check_credential(&self, parts: &Parts, shown: Option<&Credential>) -> Result<(), ApiError> {
-        let owner = match shown {
-            Some(Credential::Session(claims)) => Some(claims.principal_id.as_uuid()),
-            Some(Credential::ApiKey(hash)) => self.owner(hash),
-            // Counted already.
-            None if !parts.headers.contains_key(header::AUTHORIZATION) => return Ok(()),
-            None => None,
-        };
+    fn count(&self, shown: Option<&Credential>, extensions: &Extensions) -> Result<(), ApiError> {
+        let owner = shown.and_then(|credential| match credential {
+            Credential::Session(claims) => Some(claims.principal_id.as_uuid()),
+            Credential::ApiKey(hash) => self.owner(hash),
+        });
         match owner {
-            Some(owner) => check(self.principals.as_ref(), &owner, &parts.extensions),
-            None => self.check_address(&parts.extensions),
+            Some(owner) => check(self.principals.as_ref(), &owner, extensions),
+            None => {
+                let address = neighbourhood(Client::of(extensions).address);
+                check(self.addresses.as_ref(), &address, extensions)
+            }
         }
     }
 
@@ -107,11 +105,6 @@ impl Limits {
         if self.principals.is_some() && self.owner(key) != Some(owner) {
             self.owners.write().unwrap_or_else(PoisonError::into_inner).insert(*key, owner);
         }
-    }
-
-    fn check_address(&self, extensions: &Extensions) -> Result<(), ApiError> {
-        let address = neighbourhood(Client::of(extensions).address);
-        check(self.addresses.as_ref(), &address, extensions)
     }
 
     /// Forgets whoever has not called for so long that it makes no difference.
@@ -173,13 +166,22 @@ impl Standings {
     }
 }
 
-/// Counts requests by address that no principal can be counted for, and all that may bring a password.
-pub(super) async fn by_address(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Counts every request, whichever route it is for, before its handler: for whoever shows a good credential, and
+/// otherwise for its address. So no header is a way around the count. What may bring a password counts for the
+/// address in any case.
+pub(super) async fn counted(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let anonymous = !request.headers().contains_key(header::AUTHORIZATION);
-    let counted = (anonymous && !UNCOUNTED.contains(&path)) || path.starts_with("/v1/auth/");
-    let checked = if counted { app.edge.limits.check_address(request.extensions()) } else { Ok(()) };
-    match checked {
+    if UNCOUNTED.contains(&path) {
+        return next.run(request).await;
+    }
+    let signs_in = path.starts_with("/v1/auth/");
+    let mut good = None;
+    if !signs_in && request.headers().contains_key(header::AUTHORIZATION) {
+        let shown = Shown::read(request.headers(), &app).await;
+        good = shown.good();
+        request.extensions_mut().insert(shown);
+    }
+    match app.edge.limits.count(good.as_ref(), request.extensions()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }

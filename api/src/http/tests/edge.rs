@@ -87,6 +87,52 @@ async fn addresses_are_limited_until_somebody_has_signed_in() {
 }
 
 #[tokio::test]
+async fn no_header_is_a_way_around_the_limit_of_an_address() {
+    let rates = RateOptions { address_rate_limit: 1, address_rate_limit_burst: 2, ..RateOptions::default() };
+    let cloud = TestCloud::start_with(limited(rates)).await;
+    let good = format!("Bearer {}", cloud.token().await);
+    let bad = [
+        "x".to_owned(),
+        "Basic YTpi".to_owned(),
+        "Bearer x".to_owned(),
+        format!("{good}x"),
+        format!("Bearer cumulo_key_{}", "A".repeat(48)),
+    ];
+    let routes = [
+        (Method::GET, "/"),
+        (Method::GET, "/openapi.json"),
+        (Method::GET, "/docs/"),
+        (Method::GET, "/nowhere"),
+        (Method::GET, "/.well-known/jwks.json"),
+        (Method::PUT, "/v1/projects"),
+        (Method::GET, "/v1/projects/%ff"),
+        (Method::GET, "/v1/projects"),
+    ];
+    let mut network = 0;
+    for (method, path) in routes {
+        let send = async |from: &str, shown: &str| {
+            let headers = [("authorization", shown)];
+            cloud.send_from(from, request(method.clone(), path, &headers, String::new())).await
+        };
+        for shown in &bad {
+            network += 1;
+            let from = format!("198.51.100.{network}");
+            for _ in 0..2 {
+                assert_ne!(send(&from, shown).await.status, 429, "{path} {shown}");
+            }
+            send(&from, shown).await.expect_problem(429, "too_many_requests");
+            if !path.starts_with("/v1/auth/") {
+                assert_ne!(
+                    send(&from, &good).await.status,
+                    429,
+                    "{path}: whoever has signed in is not counted"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn clients_of_a_proxy_are_told_apart() {
     let rates = RateOptions { address_rate_limit: 1, address_rate_limit_burst: 1, ..RateOptions::default() };
     let cloud = TestCloud::start_with(limited(rates)).await;

@@ -3,19 +3,18 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use protocol::PrincipalId;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::oneself::{is_oneself, require_oneself, session_of};
-use crate::auth::{self, actions, second_factor};
-use crate::http::{ApiError, Call, ErrorCode, MutationQuery, Path};
+use crate::auth::second_factor::{self, Verdict};
+use crate::auth::{self, Action, actions};
+use crate::http::{ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Path};
 use crate::users::store;
 use crate::users::types::{RecoveryCodes, RemoveTotp, SecondFactorCode, TotpEnrolment};
-
-const WRONG: &str = "wrong, used before, or one of too many wrong ones: wait for the next code, after five \
-    wrong ones for 15 minutes, or use a recovery code";
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -60,8 +59,11 @@ async fn confirm_user_totp(
     let change = call.changing::<actions::EnrolUserTotp>(&app, &user).await?;
     let (mut change, session) = require_oneself(change).await?;
     let (user, now) = (change.caller.principal.id, change.now);
+    if request.code.trim().is_empty() {
+        return Err(missing());
+    }
     let Some(codes) = second_factor::confirm(change.conn(), user, &request.code, now).await? else {
-        return Err(change.fail("/code", WRONG).await);
+        return Err(change.fail(ApiError::wrong("/code", "not a code of the app for the new secret")).await);
     };
     auth::store::note_second_factor(change.conn(), session, now).await?;
     let answer = RecoveryCodes { recovery_codes: codes };
@@ -92,10 +94,7 @@ async fn remove_user_totp(
         if session_of(&change.caller).is_none() {
             return Err(change.deny("sign in to do this: an API key is not enough").await);
         }
-        let code = request.code.unwrap_or_default();
-        if !second_factor::accept(change.conn(), row.id(), &code, now).await? {
-            return Err(change.fail("/code", WRONG).await);
-        }
+        change = prove(change, row.id(), &request.code.unwrap_or_default()).await?;
     } else {
         auth::store::end_sessions(change.conn(), row.id(), None, now).await?;
     }
@@ -118,19 +117,36 @@ async fn renew_user_recovery_codes(
     let request: SecondFactorCode = call.json_with_secrets(&["code"])?;
     let change = call.changing::<actions::EnrolUserTotp>(&app, &user).await?;
     let (mut change, _) = require_oneself(change).await?;
-    let now = change.now;
     let (conn, allowed) = change.parts();
     let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     if !row.has_second_factor {
         return Err(none_set_up());
     }
-    if !second_factor::accept(conn, row.id(), &request.code, now).await? {
-        return Err(change.fail("/code", WRONG).await);
-    }
+    let mut change = prove(change, row.id(), &request.code).await?;
     let codes = second_factor::renew_recovery_codes(change.conn(), row.id()).await?;
     let answer = RecoveryCodes { recovery_codes: codes };
     let recorded = RecoveryCodes { recovery_codes: Vec::new() };
     change.commit_secret(StatusCode::OK, &answer, &recorded).await
+}
+
+/// Goes on when the code is one of the user's second factor. After too many wrong ones no more is written down.
+async fn prove<A: Action>(
+    mut change: Mutation<A>,
+    user: PrincipalId,
+    code: &str,
+) -> Result<Mutation<A>, ApiError> {
+    let now = change.now;
+    match second_factor::check(change.conn(), user, code, now).await? {
+        Verdict::Accepted => Ok(change),
+        Verdict::Missing => Err(missing()),
+        Verdict::Wrong => Err(change.fail(ApiError::wrong("/code", second_factor::WRONG)).await),
+        Verdict::Closed { until } => Err(second_factor::closed(until, now)),
+    }
+}
+
+fn missing() -> ApiError {
+    let message = "send the code of your authenticator app, or a recovery code where one is set up";
+    ApiError::invalid(vec![FieldError::new("/code", "invalid", message)])
 }
 
 fn none_set_up() -> ApiError {

@@ -41,7 +41,7 @@ async fn an_invitation_is_shown_once_and_works_once() {
     login(&cloud, "ada", "").await.expect_problem(401, "invalid_credentials");
     redeem(&cloud, "ada", code, "short").await.expect_problem(422, "validation_failed");
     redeem(&cloud, "ada", code, PASSWORD).await.expect(204);
-    redeem(&cloud, "ada", code, NEW).await.expect_problem(401, "invalid_credentials");
+    redeem(&cloud, "ada", code, NEW).await.expect_problem(401, "invalid_password_code");
     login(&cloud, "ada", PASSWORD).await.expect(200);
     let ada = cloud.get("/v1/users/ada").await.expect(200);
     assert_eq!((&ada["has_password"], &ada["password_code_expires_at"]), (&json!(true), &Value::Null));
@@ -56,19 +56,20 @@ async fn every_wrong_code_looks_the_same_and_is_recorded() {
     for (name, code) in
         [("ada", json!("wrong")), ("nobody", code.clone()), ("bob", code.clone()), ("Ada\0", code.clone())]
     {
-        let mut problem = redeem(&cloud, name, &code, NEW).await.expect_problem(401, "invalid_credentials");
+        let mut problem = redeem(&cloud, name, &code, NEW).await.expect_problem(401, "invalid_password_code");
         problem["request_id"] = Value::Null;
         answers.push(problem);
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]));
-    let failed = ("failed".to_owned(), json!({"code": "invalid_credentials"}));
+    assert_eq!(answers[0]["title"], "The code is wrong or has expired");
+    let failed = ("failed".to_owned(), json!({"code": "invalid_password_code"}));
     assert_eq!(recorded(&cloud, "iam:RedeemPasswordCode").await, vec![failed; 4]);
 
     cloud.call(Method::PATCH, "/v1/users/ada", Some(json!({"disabled": true}))).await.expect(200);
-    redeem(&cloud, "ada", &code, NEW).await.expect_problem(401, "invalid_credentials");
+    redeem(&cloud, "ada", &code, NEW).await.expect_problem(401, "invalid_password_code");
     cloud.call(Method::PATCH, "/v1/users/ada", Some(json!({"disabled": false}))).await.expect(200);
     cloud.pass(72 * 3600);
-    redeem(&cloud, "ada", &code, NEW).await.expect_problem(401, "invalid_credentials");
+    redeem(&cloud, "ada", &code, NEW).await.expect_problem(401, "invalid_password_code");
     store::forget_old(&mut cloud.app.pool.acquire().await.unwrap(), cloud.app.clock.now()).await.unwrap();
     let left: i64 =
         sqlx::query_scalar("SELECT count(*) FROM password_codes").fetch_one(&cloud.app.pool).await.unwrap();
@@ -105,7 +106,7 @@ async fn a_reset_takes_password_and_sessions_at_once() {
     get(&replica, &ada, "/v1/me").await.expect_problem(401, "invalid_token");
     login(&replica, "ada", PASSWORD).await.expect_problem(401, "invalid_credentials");
     // The newest code alone counts.
-    redeem(&cloud, "ada", &first["password_code"], NEW).await.expect_problem(401, "invalid_credentials");
+    redeem(&cloud, "ada", &first["password_code"], NEW).await.expect_problem(401, "invalid_password_code");
     redeem(&cloud, "ada", &reset["password_code"], NEW).await.expect(204);
     login(&cloud, "ada", NEW).await.expect(200);
     cloud.post("/v1/users/nobody/reset_password", json!({})).await.expect_problem(404, "not_found");
@@ -140,16 +141,68 @@ async fn changing_the_password_needs_the_current_one_and_ends_the_other_sessions
 }
 
 #[tokio::test]
-async fn no_fast_hash_of_a_password_is_stored() {
+async fn guesses_at_the_current_password_wait_like_sign_ins() {
+    let cloud = TestCloud::start().await;
+    let ada = cloud.user("ada", false).await;
+    let change = async |query: &str, current: &str| {
+        let body = json!({"current_password": current, "new_password": NEW});
+        post(&cloud, &ada, &format!("/v1/users/ada/password{query}"), body).await
+    };
+    // A dry run tells as much as any other guess.
+    for query in ["", "?dry_run=true", "", "?dry_run=true"] {
+        change(query, "guess").await.expect_problem(422, "validation_failed");
+    }
+    for query in ["", "?dry_run=true"] {
+        for current in ["guess", PASSWORD] {
+            let delayed = change(query, current).await;
+            delayed.expect_problem(429, "sign_in_delayed");
+            assert_eq!(delayed.headers["retry-after"], "1");
+        }
+    }
+    login(&cloud, "ada", PASSWORD).await.expect_problem(429, "sign_in_delayed");
+    // Four guesses, and of the refusals the first.
+    let recorded = recorded(&cloud, "iam:ChangeUserPassword").await;
+    assert_eq!(recorded.len(), 5);
+    assert!(recorded.iter().all(|(outcome, _)| outcome == "failed"), "{recorded:?}");
+
+    cloud.pass(1);
+    change("", "guess").await.expect_problem(422, "validation_failed");
+    assert_eq!(change("", PASSWORD).await.headers["retry-after"], "2");
+    cloud.pass(2);
+    // The right password is no failure, whether it is changed or not.
+    for _ in 0..6 {
+        change("?dry_run=true", PASSWORD).await.expect(200);
+    }
+    change("", PASSWORD).await.expect(204);
+    login(&cloud, "ada", NEW).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_repeated_request_with_another_password_is_another_request() {
     let cloud = TestCloud::start().await;
     let make = async |password: &str| {
         let body = Some(json!({"name": "ada", "password": password}));
-        cloud.call_with(Method::POST, "/v1/users", &[("idempotency-key", "k")], body).await.expect(201)
+        cloud.call_with(Method::POST, "/v1/users", &[("idempotency-key", "k")], body).await
     };
-    // Two requests that differ in nothing but the password are one: their hash does not hold it.
-    assert_eq!(make(PASSWORD).await["id"], make(NEW).await["id"]);
+    let made = make(PASSWORD).await.expect(201);
+    let again = make(PASSWORD).await;
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+    assert_eq!(again.expect(201)["id"], made["id"]);
+    make(NEW).await.expect_problem(422, "idempotency_key_reused");
     login(&cloud, "ada", PASSWORD).await.expect(200);
-    let body = Some(json!({"name": "bob", "password": PASSWORD}));
-    let other = cloud.call_with(Method::POST, "/v1/users", &[("idempotency-key", "k")], body).await;
-    other.expect_problem(422, "idempotency_key_reused");
+}
+
+/// What is stored of a request, in a cloud of its own.
+async fn stored_hash(path: &str, body: Value) -> Vec<u8> {
+    let cloud = TestCloud::start().await;
+    cloud.call_with(Method::POST, path, &[("idempotency-key", "k")], Some(body)).await.expect(201);
+    sqlx::query_scalar("SELECT request_hash FROM idempotency_keys").fetch_one(&cloud.app.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn passwords_cannot_be_guessed_from_what_is_stored_of_a_request() {
+    let (user, group) = (json!({"name": "ada", "password": PASSWORD}), json!({"name": "all"}));
+    // Without secrets, anybody can compute it; with them, only who has the key of this cloud.
+    assert_eq!(stored_hash("/v1/groups", group.clone()).await, stored_hash("/v1/groups", group).await);
+    assert_ne!(stored_hash("/v1/users", user.clone()).await, stored_hash("/v1/users", user).await);
 }

@@ -84,7 +84,8 @@ async fn a_second_factor_counts_from_its_first_code_on() {
 async fn signing_in_needs_a_code_and_each_works_once() {
     let cloud = TestCloud::start().await;
     let ada = enrolled(&cloud).await;
-    login(&cloud, "ada", PASSWORD).await.expect_problem(401, "second_factor_required");
+    let required = login(&cloud, "ada", PASSWORD).await.expect_problem(401, "second_factor_required");
+    assert!(required["detail"].as_str().unwrap().contains("`otp`"), "{required}");
     // Whoever does not know the password learns nothing of a second factor.
     let wrong = json!({"username": "ada", "password": "wrong", "otp": code(&cloud, &ada.secret, 0)});
     visit(&cloud, "/v1/auth/login", wrong).await.expect_problem(401, "invalid_credentials");
@@ -164,21 +165,69 @@ async fn guessing_ends_after_five_wrong_codes_but_recovery_codes_open() {
                 .expect_problem(422, "validation_failed");
         }
     }
-    sign_in(&cloud, &code(&cloud, &ada.secret, 0)).await.expect_problem(401, "invalid_second_factor");
+    let now = || code(&cloud, &ada.secret, 0);
+    let closed = sign_in(&cloud, &now()).await;
+    let problem = closed.expect_problem(429, "sign_in_delayed");
+    assert!(problem["detail"].as_str().unwrap().contains("from 2026-06-01T12:15:30Z on"), "{problem}");
+    assert_eq!(closed.headers["retry-after"], "900");
+    // The same for who is signed in, and written down no more.
+    let before = recorded(&cloud, "iam:RemoveUserTotp").await.len();
+    for body in [json!({"code": now()}), json!({"code": wrong})] {
+        let closed = call(&cloud, &ada.bearer, Method::DELETE, "/v1/users/ada/totp", body.clone()).await;
+        closed.expect_problem(429, "sign_in_delayed");
+        let closed = post(&cloud, &ada.bearer, "/v1/users/ada/recovery_codes", body).await;
+        closed.expect_problem(429, "sign_in_delayed");
+        assert_eq!(closed.headers["retry-after"], "900");
+    }
+    assert_eq!(recorded(&cloud, "iam:RemoveUserTotp").await.len(), before);
     cloud.pass(1);
     sign_in(&cloud, &ada.recovery_codes[0]).await.expect(200);
     cloud.pass(14 * 60);
-    sign_in(&cloud, &code(&cloud, &ada.secret, 0)).await.expect_problem(401, "invalid_second_factor");
+    let closed = sign_in(&cloud, &now()).await;
+    closed.expect_problem(429, "sign_in_delayed");
+    assert_eq!(closed.headers["retry-after"], "59");
     cloud.pass(60);
     // Another wrong one closes it again.
     sign_in(&cloud, &wrong_code(&cloud, &ada.secret)).await.expect_problem(401, "invalid_second_factor");
-    sign_in(&cloud, &code(&cloud, &ada.secret, 0)).await.expect_problem(401, "invalid_second_factor");
+    sign_in(&cloud, &now()).await.expect_problem(429, "sign_in_delayed");
     cloud.pass(15 * 60);
     sign_in(&cloud, &code(&cloud, &ada.secret, 0)).await.expect(200);
     cloud.pass(30);
     // A right one begins the count anew.
     sign_in(&cloud, &wrong_code(&cloud, &ada.secret)).await.expect_problem(401, "invalid_second_factor");
     sign_in(&cloud, &code(&cloud, &ada.secret, 0)).await.expect(200);
+}
+
+#[tokio::test]
+async fn no_code_is_no_guess() {
+    let cloud = TestCloud::start().await;
+    let ada = enrolled(&cloud).await;
+    for _ in 0..8 {
+        login(&cloud, "ada", PASSWORD).await.expect_problem(401, "second_factor_required");
+        sign_in(&cloud, " ").await.expect_problem(401, "second_factor_required");
+        for body in [Value::Null, json!({}), json!({"code": ""})] {
+            let remove = call(&cloud, &ada.bearer, Method::DELETE, "/v1/users/ada/totp", body).await;
+            let problem = remove.expect_problem(422, "validation_failed");
+            assert_eq!(problem["errors"][0]["pointer"], "/code");
+        }
+        for body in [json!({}), json!({"code": ""})] {
+            let renew = post(&cloud, &ada.bearer, "/v1/users/ada/recovery_codes", body).await;
+            let problem = renew.expect_problem(422, "validation_failed");
+            assert_eq!(problem["errors"][0]["pointer"], "/code");
+        }
+    }
+    sign_in(&cloud, &code(&cloud, &ada.secret, 0)).await.expect(200);
+    // But it makes no wait shorter either.
+    for _ in 0..4 {
+        sign_in(&cloud, &wrong_code(&cloud, &ada.secret)).await.expect_problem(401, "invalid_second_factor");
+    }
+    login(&cloud, "ada", PASSWORD).await.expect_problem(429, "sign_in_delayed");
+    cloud.pass(1);
+    login(&cloud, "ada", PASSWORD).await.expect_problem(401, "second_factor_required");
+    sign_in(&cloud, &wrong_code(&cloud, &ada.secret)).await.expect_problem(401, "invalid_second_factor");
+    let delayed = login(&cloud, "ada", PASSWORD).await;
+    delayed.expect_problem(429, "sign_in_delayed");
+    assert_eq!(delayed.headers["retry-after"], "2");
 }
 
 #[tokio::test]
