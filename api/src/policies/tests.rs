@@ -3,6 +3,7 @@
 mod attachments;
 mod conditions;
 mod documents;
+mod limits;
 mod matrix;
 mod simulate;
 mod story;
