@@ -32,7 +32,7 @@ struct Resources {
 }
 
 #[derive(Debug)]
-enum ResourcePattern {
+pub(crate) enum ResourcePattern {
     Any,
     Crn { service: Pattern, project: Pattern, target: Pattern },
 }
@@ -226,7 +226,7 @@ impl<'a> Prepared<'a> {
 
 impl ResourcePattern {
     /// Of a text that has been validated.
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         match split_crn(text) {
             Some([service, project, target]) => Self::Crn {
                 service: Pattern::new(service, true),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::cost::MAX_STEPS;
 use crate::validate::{self, Finding};
 use crate::vocabulary::Vocabulary;
 
@@ -63,6 +64,15 @@ impl Document {
     /// # Errors
     /// Everything that is wrong with it, up to a number that a person can read.
     pub fn parse(value: &Value, vocabulary: &Vocabulary) -> Result<Self, Vec<Finding>> {
-        validate::document(value, vocabulary)
+        validate::document(value, vocabulary, MAX_STEPS)
+    }
+
+    /// Validates a document that was accepted once, whatever it costs: a limit that comes later takes no rights
+    /// away, and no denials.
+    ///
+    /// # Errors
+    /// As for [`Document::parse`].
+    pub fn parse_stored(value: &Value, vocabulary: &Vocabulary) -> Result<Self, Vec<Finding>> {
+        validate::document(value, vocabulary, usize::MAX)
     }
 }

@@ -12,7 +12,9 @@ pub(crate) enum Pattern {
     Glob(Box<[Token]>),
     /// Has variables: what it is depends on the request.
     Template(Box<[Part]>),
-    /// No wildcards, perhaps variables, and letters count in either case.
+    /// No wildcards, in lower case: letters count in either case.
+    Lower(Box<str>),
+    /// The same with variables.
     IgnoreCase(Box<[Part]>),
 }
 
@@ -124,13 +126,7 @@ impl Pattern {
         if tokens == [Token::Many] {
             return Self::Any;
         }
-        let literal: Option<String> = tokens
-            .iter()
-            .map(|token| match token {
-                Token::Char(char) => Some(*char),
-                Token::One | Token::Many => None,
-            })
-            .collect();
+        let literal: Option<String> = tokens.iter().map(|token| token.char()).collect();
         match literal {
             Some(text) => Self::Exact(text.into()),
             None => Self::Glob(tokens.into()),
@@ -139,20 +135,36 @@ impl Pattern {
 
     /// A text that has been validated, to be compared without regard to case.
     pub(crate) fn ignoring_case(text: &str) -> Self {
-        Self::IgnoreCase(parse(text, false).unwrap_or_default().into())
+        let parts = parse(text, false).unwrap_or_default();
+        if variables(&parts).next().is_some() {
+            return Self::IgnoreCase(parts.into());
+        }
+        Self::Lower(
+            parts
+                .iter()
+                .flat_map(Part::tokens)
+                .copied()
+                .filter_map(Token::char)
+                .flat_map(char::to_lowercase)
+                .collect(),
+        )
     }
 
     pub(crate) fn matches(&self, text: &str, context: &Context) -> Matched {
         match self {
             Self::Any => Matched::Yes,
             Self::Exact(exact) => (**exact == *text).into(),
+            Self::Lower(lower) => equal_but_for_case(lower, text).into(),
             Self::Glob(tokens) => glob(tokens, text).into(),
             Self::Template(parts) => match fill(parts, context) {
                 Some(tokens) => glob(&tokens, text).into(),
                 None => Matched::Unknown,
             },
             Self::IgnoreCase(parts) => match fill(parts, context) {
-                Some(tokens) => equal_but_for_case(&tokens, text).into(),
+                Some(tokens) => {
+                    let chars = tokens.into_iter().filter_map(Token::char);
+                    equal_but_for_case(&chars.flat_map(char::to_lowercase).collect::<String>(), text).into()
+                }
                 None => Matched::Unknown,
             },
         }
@@ -162,7 +174,7 @@ impl Pattern {
     pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
         let parts = match self {
             Self::Template(parts) | Self::IgnoreCase(parts) => &**parts,
-            Self::Any | Self::Exact(_) | Self::Glob(_) => &[],
+            Self::Any | Self::Exact(_) | Self::Lower(_) | Self::Glob(_) => &[],
         };
         variables(parts)
     }
@@ -173,7 +185,7 @@ impl Pattern {
             Self::Any => return Matched::Yes,
             Self::Exact(exact) if exact.starts_with(prefix) => return Matched::Unknown,
             Self::Exact(_) => return Matched::No,
-            Self::Template(_) | Self::IgnoreCase(_) => return Matched::Unknown,
+            Self::Template(_) | Self::Lower(_) | Self::IgnoreCase(_) => return Matched::Unknown,
             Self::Glob(tokens) => tokens,
         };
         // What the prefix leaves goes into the last star.
@@ -195,8 +207,26 @@ impl Pattern {
     }
 }
 
+impl Token {
+    fn char(self) -> Option<char> {
+        match self {
+            Self::Char(char) => Some(char),
+            Self::One | Self::Many => None,
+        }
+    }
+
+    /// Whether it stands for this one character.
+    fn takes(self, char: char) -> bool {
+        match self {
+            Self::Char(expected) => expected == char,
+            Self::One => true,
+            Self::Many => false,
+        }
+    }
+}
+
 impl Part {
-    fn tokens(&self) -> &[Token] {
+    pub(crate) fn tokens(&self) -> &[Token] {
         match self {
             Self::Tokens(tokens) => tokens,
             Self::Variable(_) => &[],
@@ -215,46 +245,59 @@ fn fill(parts: &[Part], context: &Context) -> Option<Vec<Token>> {
     Some(tokens)
 }
 
-fn equal_but_for_case(tokens: &[Token], text: &str) -> bool {
-    let lower = |char: char| char.to_lowercase();
-    let wanted = tokens.iter().filter_map(|token| match token {
-        Token::Char(char) => Some(*char),
-        // There are none without wildcards.
-        Token::One | Token::Many => None,
-    });
-    wanted.flat_map(lower).eq(text.chars().flat_map(lower))
+/// Whether a text is this one, which is in lower case already.
+fn equal_but_for_case(lower: &str, text: &str) -> bool {
+    if text.is_ascii() {
+        return lower.len() == text.len() && lower.eq_ignore_ascii_case(text);
+    }
+    lower.chars().eq(text.chars().flat_map(char::to_lowercase))
 }
 
-/// Goes back to the last `*` alone, so the time is bounded by the product of both lengths whatever the pattern.
+/// What stands before the first `*` and after the last is compared in place, so a pattern with one `*` costs its
+/// length. Each piece between two of them is looked for from where the one before it ended, and never again: at
+/// most the product of both lengths.
 pub(crate) fn glob(pattern: &[Token], text: &str) -> bool {
-    let (mut at, mut rest) = (0, text);
-    let mut last_star: Option<(usize, &str)> = None;
+    let (mut pattern, mut rest) = (pattern, text);
     loop {
-        match (pattern.get(at), rest.chars().next()) {
-            (Some(Token::Many), _) => {
-                last_star = Some((at, rest));
-                at += 1;
-                continue;
+        match pattern {
+            [] => return rest.is_empty(),
+            [Token::Many, ..] => break,
+            [token, after @ ..] => {
+                let mut chars = rest.chars();
+                if !chars.next().is_some_and(|char| token.takes(char)) {
+                    return false;
+                }
+                (pattern, rest) = (after, chars.as_str());
             }
-            (None, None) => return true,
-            (Some(Token::One), Some(char)) => {
-                rest = &rest[char.len_utf8()..];
-                at += 1;
-                continue;
-            }
-            (Some(Token::Char(expected)), Some(char)) if *expected == char => {
-                rest = &rest[char.len_utf8()..];
-                at += 1;
-                continue;
-            }
-            _ => {}
         }
-        // The star takes one character more.
-        let Some((star, from)) = last_star else { return false };
-        let Some(char) = from.chars().next() else { return false };
-        let from = &from[char.len_utf8()..];
-        last_star = Some((star, from));
-        (at, rest) = (star + 1, from);
+    }
+    while let [before @ .., token] = pattern
+        && *token != Token::Many
+    {
+        let mut chars = rest.chars();
+        if !chars.next_back().is_some_and(|char| token.takes(char)) {
+            return false;
+        }
+        (pattern, rest) = (before, chars.as_str());
+    }
+    pattern.split(|token| *token == Token::Many).all(|piece| match after_first(piece, rest) {
+        Some(after) => {
+            rest = after;
+            true
+        }
+        None => false,
+    })
+}
+
+/// What follows the first occurrence of a piece without `*`.
+fn after_first<'a>(piece: &[Token], text: &'a str) -> Option<&'a str> {
+    let mut from = text.chars();
+    loop {
+        let mut chars = from.clone();
+        if piece.iter().all(|token| chars.next().is_some_and(|char| token.takes(char))) {
+            return Some(chars.as_str());
+        }
+        from.next()?;
     }
 }
 

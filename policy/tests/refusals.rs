@@ -1,6 +1,6 @@
 //! Documents that are not accepted, and where the finding points.
 
-use policy::{Document, Key, KeyType, MAX_STATEMENTS, Vocabulary};
+use policy::{Document, Key, KeyType, MAX_STATEMENTS, MAX_STEPS, Vocabulary};
 use serde_json::{Value, json};
 
 const VOCABULARY: Vocabulary = Vocabulary {
@@ -236,6 +236,49 @@ fn huge_documents_are_refused_in_few_words() {
     let findings =
         Document::parse(&json!({"Version": "2012-10-17", "Statement": wrong}), &VOCABULARY).unwrap_err();
     assert_eq!(findings.len(), 50);
+}
+
+/// One statement for each of these conditions.
+fn conditions(all: &[Value]) -> Value {
+    let statements: Vec<Value> =
+        all.iter().map(|one| with(json!({"Sid": null, "Condition": one}))["Statement"][0].clone()).collect();
+    json!({"Version": "2012-10-17", "Statement": statements})
+}
+
+#[test]
+fn what_costs_too_much_is_refused_where_it_becomes_too_much() {
+    let any_label = |pattern: &str| json!({"ForAnyValue:StringLike": {"cumulo:LabelKeys": ["x", pattern]}});
+    // Three of these are enough.
+    let costly = vec![any_label("*secret*"); 5];
+    assert!(Document::parse(&conditions(&costly[..2]), &VOCABULARY).is_ok());
+    let findings = Document::parse(&conditions(&costly), &VOCABULARY).unwrap_err();
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    let at = "/Statement/2/Condition/ForAnyValue:StringLike/cumulo:LabelKeys/1";
+    assert_eq!((findings[0].pointer.as_str(), findings[0].code), (at, "too_complex"));
+    // The resource, and of each value its length and what has to be looked for; for each label.
+    let found = 5 * (8 + 32 * ((8 + 1) + (8 + 8 + 7 * 64)));
+    for number in [MAX_STEPS, found] {
+        assert!(findings[0].message.contains(&format!(" {number}")), "{}", findings[0].message);
+    }
+    // It stays in force where it has been accepted before.
+    assert!(Document::parse_stored(&conditions(&costly), &VOCABULARY).is_ok());
+
+    let name = |pattern: &str| json!({"StringLike": {"cumulo:PrincipalName": vec![pattern; 10]}});
+    for (pattern, accepted) in
+        [("*secret*", 7), ("secret-*", 100), ("*-secret", 100), ("${cumulo:PrincipalName}", 8)]
+    {
+        let document = |count| conditions(&vec![name(pattern); count]);
+        assert!(Document::parse(&document(accepted), &VOCABULARY).is_ok(), "{pattern}");
+    }
+    refused(
+        &conditions(&vec![name("*secret*"); 8]),
+        "/Statement/7/Condition/StringLike/cumulo:PrincipalName/0",
+        "too_complex",
+        "",
+    );
+    let resource =
+        with(json!({"Resource": vec![format!("crn:cumulo:compute:*:instance/*{}*", "a".repeat(40)); 20]}));
+    refused(&resource, "/Statement/0/Resource/12", "too_complex", "32768");
 }
 
 /// `count` fields with names of this length.

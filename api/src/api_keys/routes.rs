@@ -120,7 +120,7 @@ async fn create<A: Action<On: OfResource>>(
     let secret = NewSecret::generate();
     let (conn, allowed) = change.parts();
     let owner = store::owner(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
-    let api_key = store::insert(conn, allowed, owner, id, &secret, new, now).await?;
+    let api_key = store::insert(conn, owner, id, &secret, new, now).await?;
     let recorded = CreatedApiKey { api_key: api_key.clone(), key: None };
     let answer = CreatedApiKey { api_key, key: Some(secret.expose()) };
     change.commit_secret(StatusCode::CREATED, &answer, &recorded).await
@@ -136,7 +136,7 @@ async fn list<A: Action<On: OfResource>>(
     let mut reading = call.reading::<A>(app, path).await?;
     let (conn, allowed) = reading.parts();
     let owner = store::owner(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
-    let keys = store::list(conn, allowed, owner, after, query.rows()).await?;
+    let keys = store::list(conn, owner, after, query.rows()).await?;
     Ok(axum::Json(query.page(keys, |key: &ApiKey| key.id.as_uuid())))
 }
 
@@ -145,7 +145,7 @@ async fn revoke<A: Action<On: OfResource>>(mut change: Mutation<A>, key: &str) -
     let now = change.now;
     let (conn, allowed) = change.parts();
     let owner = store::owner(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
-    let revoked = store::revoke(conn, allowed, owner, key, now).await?;
+    let revoked = store::revoke(conn, owner, key, now).await?;
     change.note_before(&revoked.ok_or_else(ApiError::not_found)?);
     change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await
 }

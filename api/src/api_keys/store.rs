@@ -1,6 +1,6 @@
 //! SQL of API keys. Their owner is the principal of the proof: a service account of its project, or a user.
 
-use protocol::{ApiKeyId, PrincipalId};
+use protocol::ApiKeyId;
 use serde_json::Value;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -28,11 +28,15 @@ impl From<Row> for ApiKey {
     }
 }
 
+/// The owner of the keys that a proof reaches.
+#[derive(Clone, Copy)]
+pub(super) struct Owner(Uuid);
+
 /// The principal of the proof: of its project, or, since only users belong to none, a user.
 pub(super) async fn owner<A: Action<On: OfResource>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
-) -> Result<Option<PrincipalId>, sqlx::Error> {
+) -> Result<Option<Owner>, sqlx::Error> {
     let found = sqlx::query_scalar!(
         "SELECT id FROM principals WHERE project_id IS NOT DISTINCT FROM $1 AND (id = $2 OR name = $3)",
         allowed.project_or_cloud().map(protocol::ProjectId::as_uuid),
@@ -41,14 +45,13 @@ pub(super) async fn owner<A: Action<On: OfResource>>(
     )
     .fetch_optional(conn)
     .await?;
-    Ok(found.map(PrincipalId::from))
+    Ok(found.map(Owner))
 }
 
-/// Stores a key. The proof holds the owner's row, so of two at once one counts the other.
-pub(super) async fn insert<A: Action<On: OfResource>>(
+/// Stores a key. The proof of the owner holds its row, so of two at once one counts the other.
+pub(super) async fn insert(
     conn: &mut PgConnection,
-    _allowed: &Allowed<A>,
-    owner: PrincipalId,
+    owner: Owner,
     id: ApiKeyId,
     secret: &NewSecret,
     new: NewApiKey,
@@ -57,7 +60,7 @@ pub(super) async fn insert<A: Action<On: OfResource>>(
     let live = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM api_keys
            WHERE principal_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)"#,
-        owner.as_uuid(),
+        owner.0,
         now
     )
     .fetch_one(&mut *conn)
@@ -71,7 +74,7 @@ pub(super) async fn insert<A: Action<On: OfResource>>(
         "INSERT INTO api_keys (id, principal_id, description, hint, secret_hash, policy, created_at, expires_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         id.as_uuid(),
-        owner.as_uuid(),
+        owner.0,
         new.description,
         secret.hint(),
         &secret.hash()[..],
@@ -87,10 +90,9 @@ pub(super) async fn insert<A: Action<On: OfResource>>(
 }
 
 /// Those that are not revoked.
-pub(super) async fn list<A: Action<On: OfResource>>(
+pub(super) async fn list(
     conn: &mut PgConnection,
-    _allowed: &Allowed<A>,
-    owner: PrincipalId,
+    owner: Owner,
     after: Uuid,
     rows: i64,
 ) -> Result<Vec<ApiKey>, sqlx::Error> {
@@ -98,7 +100,7 @@ pub(super) async fn list<A: Action<On: OfResource>>(
         Row,
         "SELECT id, description, hint, policy, created_at, expires_at, last_used_at FROM api_keys
          WHERE principal_id = $1 AND revoked_at IS NULL AND id > $2 ORDER BY id LIMIT $3",
-        owner.as_uuid(),
+        owner.0,
         after,
         rows
     )
@@ -108,10 +110,9 @@ pub(super) async fn list<A: Action<On: OfResource>>(
 }
 
 /// Revokes a key. `None` when the owner has no such key.
-pub(super) async fn revoke<A: Action<On: OfResource>>(
+pub(super) async fn revoke(
     conn: &mut PgConnection,
-    _allowed: &Allowed<A>,
-    owner: PrincipalId,
+    owner: Owner,
     id: Uuid,
     now: OffsetDateTime,
 ) -> Result<Option<ApiKey>, sqlx::Error> {
@@ -120,7 +121,7 @@ pub(super) async fn revoke<A: Action<On: OfResource>>(
         "UPDATE api_keys SET revoked_at = $3 WHERE id = $1 AND principal_id = $2 AND revoked_at IS NULL
          RETURNING id, description, hint, policy, created_at, expires_at, last_used_at",
         id,
-        owner.as_uuid(),
+        owner.0,
         now
     )
     .fetch_optional(conn)

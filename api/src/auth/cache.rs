@@ -75,7 +75,7 @@ async fn load(conn: &mut PgConnection, one: PolicyVersion) -> Result<Value, ApiE
 
 /// Compiles a stored document.
 pub(super) fn compile(document: &Value) -> Result<Policy, ApiError> {
-    let document = Document::parse(document, &vocabulary()).map_err(|findings| {
+    let document = Document::parse_stored(document, &vocabulary()).map_err(|findings| {
         ApiError::internal(format!("a stored policy is not valid any more: {:?}", findings.first()))
     })?;
     Ok(Policy::compile(&document))

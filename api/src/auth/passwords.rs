@@ -49,6 +49,13 @@ impl Passwords {
         .await
     }
 
+    /// Leaves no hash to anybody until this is dropped.
+    #[cfg(test)]
+    pub(crate) async fn occupy(&self) -> tokio::sync::OwnedSemaphorePermit {
+        let all = u32::try_from(self.permits.available_permits()).unwrap();
+        Arc::clone(&self.permits).acquire_many_owned(all).await.unwrap()
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,

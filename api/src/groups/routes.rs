@@ -112,9 +112,8 @@ async fn delete_group(
     let (conn, allowed) = change.parts();
     let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
-    let id = row.id;
     change.note_before(&row.into_wire());
     let (conn, allowed) = change.parts();
-    store::delete(conn, allowed, id).await?;
+    store::delete(conn, allowed).await?;
     change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await
 }

@@ -42,7 +42,7 @@ impl Row {
 
 pub(super) async fn insert(
     conn: &mut PgConnection,
-    _allowed: &Allowed<MayCreate>,
+    _: &Allowed<MayCreate>,
     id: GroupId,
     new: &CreateGroup,
     now: OffsetDateTime,
@@ -64,7 +64,7 @@ pub(super) async fn insert(
 
 pub(super) async fn list(
     conn: &mut PgConnection,
-    _allowed: &Allowed<ListGroups>,
+    _: &Allowed<ListGroups>,
     after: Uuid,
     name: Option<&str>,
     rows: i64,
@@ -96,14 +96,15 @@ pub(super) async fn find<A: Action<On: OfResource>>(
     .await
 }
 
+/// Stores what of the group of the proof may change.
 pub(super) async fn update(
     conn: &mut PgConnection,
-    _allowed: &Allowed<UpdateGroup>,
+    allowed: &Allowed<UpdateGroup>,
     row: &Row,
 ) -> Result<(), ApiError> {
     let updated = sqlx::query!(
         "UPDATE groups SET name = $2, description = $3, generation = $4, updated_at = $5 WHERE id = $1",
-        row.id,
+        allowed.resource_id(),
         row.name,
         row.description,
         row.generation,
@@ -114,13 +115,10 @@ pub(super) async fn update(
     updated.map(drop).map_err(name_taken)
 }
 
-/// Deletes the group; its members stay. Refused while policies are attached to it, so that nobody takes rights
-/// away, or a denial, without seeing it.
-pub(super) async fn delete(
-    conn: &mut PgConnection,
-    _allowed: &Allowed<DeleteGroup>,
-    group: Uuid,
-) -> Result<(), ApiError> {
+/// Deletes the group of the proof; its members stay. Refused while policies are attached to it, so that nobody
+/// takes rights away, or a denial, without seeing it.
+pub(super) async fn delete(conn: &mut PgConnection, allowed: &Allowed<DeleteGroup>) -> Result<(), ApiError> {
+    let group = allowed.resource_id();
     let attached = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM policy_attachments WHERE group_id = $1"#,
         group
@@ -135,19 +133,20 @@ pub(super) async fn delete(
     Ok(())
 }
 
+/// Those of the group of the proof.
 pub(super) async fn members(
     conn: &mut PgConnection,
-    _allowed: &Allowed<ListGroupMembers>,
-    group: Uuid,
+    allowed: &Allowed<ListGroupMembers>,
     after: Uuid,
     rows: i64,
 ) -> Result<Vec<GroupMember>, sqlx::Error> {
     sqlx::query_as!(
         GroupMember,
         "SELECT u.id AS user_id, u.name AS user_name, m.created_at AS added_at
-         FROM group_members m JOIN principals u ON u.id = m.principal_id
-         WHERE m.group_id = $1 AND u.id > $2 ORDER BY u.id LIMIT $3",
-        group,
+         FROM groups g JOIN group_members m ON m.group_id = g.id JOIN principals u ON u.id = m.principal_id
+         WHERE (g.id = $1 OR g.name = $2) AND u.id > $3 ORDER BY u.id LIMIT $4",
+        allowed.selector().id(),
+        allowed.selector().name(),
         after,
         rows
     )
@@ -155,22 +154,22 @@ pub(super) async fn members(
     .await
 }
 
-/// Whoever is a member already stays one since then. `None` when there is no such user.
+/// Puts a user into the group of the proof. Whoever is a member already stays one since then. `None` when there
+/// is no such user.
 pub(super) async fn add_member(
     conn: &mut PgConnection,
-    _allowed: &Allowed<AddGroupMember>,
-    group: Uuid,
+    allowed: &Allowed<AddGroupMember>,
     user: &Selector,
     now: OffsetDateTime,
 ) -> Result<Option<GroupMember>, sqlx::Error> {
     sqlx::query_as!(
         GroupMember,
         "INSERT INTO group_members AS m (group_id, principal_id, created_at)
-         SELECT $1, u.id, $4 FROM principals u WHERE u.kind = 'user' AND (u.id = $2 OR u.name = $3) FOR KEY SHARE
+         SELECT $1::uuid, u.id, $4 FROM principals u WHERE u.kind = 'user' AND (u.id = $2 OR u.name = $3) FOR KEY SHARE
          ON CONFLICT (group_id, principal_id) DO UPDATE SET created_at = m.created_at
          RETURNING m.principal_id AS user_id, m.created_at AS added_at,
                    (SELECT u.name FROM principals u WHERE u.id = m.principal_id) AS \"user_name!\"",
-        group,
+        allowed.resource_id(),
         user.id(),
         user.name(),
         now
@@ -179,11 +178,10 @@ pub(super) async fn add_member(
     .await
 }
 
-/// `None` when the user is no member.
+/// Takes a user out of the group of the proof. `None` when the user is no member.
 pub(super) async fn remove_member(
     conn: &mut PgConnection,
-    _allowed: &Allowed<RemoveGroupMember>,
-    group: Uuid,
+    allowed: &Allowed<RemoveGroupMember>,
     user: &Selector,
 ) -> Result<Option<GroupMember>, sqlx::Error> {
     sqlx::query_as!(
@@ -191,7 +189,7 @@ pub(super) async fn remove_member(
         "DELETE FROM group_members m USING principals u
          WHERE m.group_id = $1 AND u.id = m.principal_id AND u.kind = 'user' AND (u.id = $2 OR u.name = $3)
          RETURNING u.id AS user_id, u.name AS user_name, m.created_at AS added_at",
-        group,
+        allowed.resource_id(),
         user.id(),
         user.name()
     )

@@ -47,7 +47,7 @@ pub use openapi::openapi_document;
 pub use page::{LabelledPageQuery, Page, PageQuery, PlainQuery};
 pub(crate) use patch::not_null;
 pub use patch::{LabelsPatch, merge_labels};
-pub use problem::{ApiError, ErrorCode, FieldError, Problem, violated_constraint};
+pub use problem::{ApiError, ErrorCode, FieldError, Problem, refusal_detail, violated_constraint};
 pub use router::public_router;
 pub(crate) use segments::Path;
 pub use selector::Selector;

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sqlx::postgres::PgDatabaseError;
 use utoipa::ToSchema;
 
 use crate::auth::Denial;
@@ -312,6 +313,11 @@ impl From<sqlx::Error> for ApiError {
 /// The name of the constraint that an insert or update broke, if that is why it failed.
 pub fn violated_constraint(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error().and_then(sqlx::error::DatabaseError::constraint)
+}
+
+/// What a trigger says of the refusal besides its name.
+pub fn refusal_detail(error: &sqlx::Error) -> Option<&str> {
+    error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.detail()
 }
 
 #[cfg(test)]

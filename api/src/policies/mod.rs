@@ -7,6 +7,7 @@
 pub(crate) mod administrators;
 mod attachments;
 mod document;
+mod either;
 pub(crate) mod managed;
 mod routes;
 mod simulate;

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::document::PolicyDocument;
-use super::managed;
+use super::either::{Create, Delete, List, Update};
 use super::store::{self, Row};
 use super::types::{CreatePolicy, ListPoliciesQuery, NewPolicy, Policy, PolicyVersions, UpdatePolicy};
 use crate::app::App;
@@ -45,22 +45,22 @@ fn parse_new(call: &Call) -> Result<NewPolicy, ApiError> {
     }
 }
 
-async fn create<A: store::Create>(
+async fn create<A: Create>(
     app: &App,
     call: &Call,
     new: &NewPolicy,
     path: PathOf<'_, A>,
 ) -> Result<Response, ApiError> {
     let mut change = call.changing::<A>(app, path).await?;
-    refuse_managed_name(new.name.as_str())?;
     let (id, now) = (app.clock.new_id(), change.now);
     let (conn, allowed) = change.parts();
+    store::refuse_name_of_cloud(conn, allowed, new.name.as_str()).await?;
     let row = store::insert(conn, allowed, id, new, now).await?;
     let version = row.version();
     change.commit(StatusCode::CREATED, Some(version), &row.into_wire()).await
 }
 
-async fn list<A: store::List>(
+async fn list<A: List>(
     app: &App,
     call: &Call,
     path: PathOf<'_, A>,
@@ -98,7 +98,7 @@ async fn versions<A: Action<On: OfResource>>(
     call.answer(row.version(), &PolicyVersions { items })
 }
 
-async fn update<A: store::Update + Action<On: OfResource>>(
+async fn update<A: Update + Action<On: OfResource>>(
     app: &App,
     call: &Call,
     path: PathOf<'_, A>,
@@ -110,7 +110,8 @@ async fn update<A: store::Update + Action<On: OfResource>>(
     if let Some(name) = patch.name.filter(|name| name.as_str() != row.name) {
         row.name = name.as_str().to_owned();
         change = change.check_renamed(row.id, &row.name, &Labels::new()).await?;
-        refuse_managed_name(&row.name)?;
+        let (conn, allowed) = change.parts();
+        store::refuse_name_of_cloud(conn, allowed, &row.name).await?;
     }
     row.description = patch.description.unwrap_or(row.description);
     let now = change.now;
@@ -131,7 +132,7 @@ async fn update<A: store::Update + Action<On: OfResource>>(
     change.commit(StatusCode::OK, Some(version), &row.into_wire()).await
 }
 
-async fn delete<A: store::Delete + Action<On: OfResource>>(
+async fn delete<A: Delete + Action<On: OfResource>>(
     app: &App,
     call: &Call,
     path: PathOf<'_, A>,
@@ -180,12 +181,4 @@ fn check_patch(patch: &UpdatePolicy) -> Result<Option<serde_json::Value>, ApiErr
 fn no_version() -> ApiError {
     let message = "this policy has no such version; only the newest 50 are kept";
     ApiError::invalid(vec![FieldError::new("/default_version", "not_found", message)])
-}
-
-/// A policy of the same name in a project would be taken for the one that everybody knows.
-fn refuse_managed_name(name: &str) -> Result<(), ApiError> {
-    if managed::ALL.iter().any(|policy| policy.name == name) {
-        return Err(ApiError::because(ErrorCode::NameTaken, "a policy that comes with Cumulo has this name"));
-    }
-    Ok(())
 }

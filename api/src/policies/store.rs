@@ -7,29 +7,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::document::PolicyDocument;
+use super::either::{Create, Delete, List, Update};
 use super::types::{Author, NewPolicy, Policy, PolicyScope, PolicyVersion};
-use crate::auth::{Action, Allowed, OfResource, actions};
+use crate::auth::{Action, Allowed, OfResource};
 use crate::http::{ApiError, ErrorCode, Version, violated_constraint};
 
 /// How many versions of a policy are kept.
 const MAX_VERSIONS: i64 = 50;
-
-macro_rules! either {
-    ($($(#[$doc:meta])* $name:ident: $one:ident | $other:ident;)+) => {$(
-        $(#[$doc])*
-        pub(super) trait $name: Action {}
-        impl $name for actions::$one {}
-        impl $name for actions::$other {}
-    )+};
-}
-
-// In a project, or in the cloud.
-either! {
-    Create: CreatePolicy | CreateCloudPolicy;
-    List: ListPolicies | ListCloudPolicies;
-    Update: UpdatePolicy | UpdateCloudPolicy;
-    Delete: DeletePolicy | DeleteCloudPolicy;
-}
 
 /// A policy's row, with the document that counts.
 #[derive(Clone)]
@@ -288,6 +272,25 @@ pub(super) async fn delete(
         1 => Ok(()),
         _ => Err(ApiError::not_found()),
     }
+}
+
+/// Refuses a policy of a project the name of one of the cloud, for which it would be taken.
+pub(super) async fn refuse_name_of_cloud<A: Action>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    name: &str,
+) -> Result<(), ApiError> {
+    let taken = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM policies WHERE project_id IS NULL AND name = $1) AS "taken!""#,
+        name
+    )
+    .fetch_one(conn)
+    .await?;
+    if taken && allowed.project_or_cloud().is_some() {
+        let why = "a policy of the cloud, which can be attached here as well, has this name";
+        return Err(ApiError::because(ErrorCode::NameTaken, why));
+    }
+    Ok(())
 }
 
 fn name_taken(error: sqlx::Error) -> ApiError {

@@ -4,6 +4,7 @@ mod attachments;
 mod conditions;
 mod documents;
 mod guides;
+mod limits;
 mod matrix;
 mod simulate;
 mod story;

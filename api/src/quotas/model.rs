@@ -27,12 +27,21 @@ pub enum Resource {
     Images,
     /// Principals that are programs.
     ServiceAccounts,
+    /// Policies of the project itself.
+    Policies,
 }
 
 impl Resource {
     /// Each of them, in the order in which they are shown.
-    pub const ALL: &[Self] =
-        &[Self::Instances, Self::Vcpus, Self::MemoryMib, Self::DiskGib, Self::Images, Self::ServiceAccounts];
+    pub const ALL: &[Self] = &[
+        Self::Instances,
+        Self::Vcpus,
+        Self::MemoryMib,
+        Self::DiskGib,
+        Self::Images,
+        Self::ServiceAccounts,
+        Self::Policies,
+    ];
 
     /// As it is stored and as it travels.
     pub const fn as_str(self) -> &'static str {
@@ -43,6 +52,7 @@ impl Resource {
             Self::DiskGib => "disk_gib",
             Self::Images => "images",
             Self::ServiceAccounts => "service_accounts",
+            Self::Policies => "policies",
         }
     }
 

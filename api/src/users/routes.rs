@@ -37,10 +37,12 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 async fn create_user(State(app): State<App>, mut call: Call) -> Result<Response, ApiError> {
     let mut new: CreateUser = call.json_with_secrets(&["password"])?;
     reject_description(&new.description)?;
-    // Hashing takes a while, and no transaction waits for it.
+    // Hashing takes a while: nobody has it done who may not make users, and no transaction waits for it.
     let hash = match new.password.take() {
         Some(password) => {
             auth::passwords::check_new("/password", &password, new.name.as_str())?;
+            let decided = call.changing::<actions::CreateUser>(&app, New::named(new.name.as_str())).await?;
+            decided.abandon().await?;
             Some(app.passwords.hash(password).await?)
         }
         None => None,

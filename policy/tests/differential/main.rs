@@ -31,8 +31,9 @@ struct Counts {
     denied_explicitly: usize,
 }
 
+/// Whatever the documents cost.
 fn compile(documents: &[Value]) -> Vec<Policy> {
-    let compile = |document| match Document::parse(document, &VOCABULARY) {
+    let compile = |document| match Document::parse_stored(document, &VOCABULARY) {
         Ok(document) => Policy::compile(&document),
         Err(findings) => panic!("the generator made a faulty document\n{document:#}\n{findings:#?}"),
     };

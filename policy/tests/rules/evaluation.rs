@@ -215,11 +215,11 @@ fn a_long_pattern_takes_no_longer_than_its_length() {
     let name = "a".repeat(50_000);
     let resource = called(&name);
     for tail in ["b", "${cumulo:PrincipalName}b", "?b"] {
-        let pattern = format!("crn:cumulo:compute:shop:instance/{}{tail}", "a*".repeat(450));
+        let pattern = format!("crn:cumulo:compute:shop:instance/{}{tail}", "a*".repeat(200));
         let fields = json!({"Resource": pattern});
         assert!(!allows(&fields, "compute:GetInstance", resource, &Context::default()));
     }
-    let pattern = format!("crn:cumulo:compute:shop:instance/{}", "*a".repeat(450));
+    let pattern = format!("crn:cumulo:compute:shop:instance/{}", "*a".repeat(200));
     assert!(allows(&json!({"Resource": pattern}), "compute:GetInstance", resource, &Context::default()));
 }
 

@@ -6,3 +6,4 @@ mod evaluation;
 mod examples;
 mod foresight;
 mod hostile;
+mod worst;

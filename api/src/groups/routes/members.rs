@@ -33,8 +33,8 @@ async fn list_group_members(
     let after = query.after()?;
     let mut reading = call.reading::<actions::ListGroupMembers>(&app, &group).await?;
     let (conn, allowed) = reading.parts();
-    let group = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
-    let items = store::members(conn, allowed, group.id, after, query.rows()).await?;
+    store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    let items = store::members(conn, allowed, after, query.rows()).await?;
     Ok(axum::Json(query.page(items, |member: &GroupMember| member.user_id.as_uuid())))
 }
 
@@ -51,8 +51,7 @@ async fn add_group_member(
     let user = Selector::parse(&user).ok_or_else(ApiError::not_found)?;
     let now = change.now;
     let (conn, allowed) = change.parts();
-    let group = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
-    let member = store::add_member(conn, allowed, group.id, &user, now).await?;
+    let member = store::add_member(conn, allowed, &user, now).await?;
     change.commit(StatusCode::OK, None, &member.ok_or_else(ApiError::not_found)?).await
 }
 
@@ -68,8 +67,7 @@ async fn remove_group_member(
     let mut change = call.changing::<actions::RemoveGroupMember>(&app, &group).await?;
     let user = Selector::parse(&user).ok_or_else(ApiError::not_found)?;
     let (conn, allowed) = change.parts();
-    let group = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
-    if let Some(member) = store::remove_member(conn, allowed, group.id, &user).await? {
+    if let Some(member) = store::remove_member(conn, allowed, &user).await? {
         change.note_before(&member);
         administrators::keep_one(change.conn()).await?;
     }

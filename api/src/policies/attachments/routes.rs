@@ -12,6 +12,7 @@ use super::types::{AttachPolicy, ListAttachmentsQuery, PolicyAttachment, Subject
 use crate::app::App;
 use crate::auth::{Action, OfResource, Place, actions};
 use crate::http::{ApiError, Call, MutationQuery, Page, Path, Selector};
+use crate::policies::either::{Attach, Detach, ListAttached};
 use crate::policies::{administrators, managed};
 
 pub(in crate::policies) fn router() -> OpenApiRouter<App> {
@@ -96,7 +97,7 @@ async fn detach_cloud_policy(
     detach::<actions::DetachCloudPolicy>(&app, &call, &attachment).await
 }
 
-async fn attach<A: store::Attach>(
+async fn attach<A: Attach>(
     app: &App,
     call: &Call,
     path: <A::On as Place>::Path<'_>,
@@ -107,29 +108,24 @@ async fn attach<A: store::Attach>(
     let mut change = call.changing::<A>(app, path).await?;
     let (id, now) = (app.clock.new_id(), change.now);
     let (conn, allowed) = change.parts();
-    let mut errors = Vec::new();
-    let policy = match Selector::parse(&new.policy) {
-        Some(selector) => store::find_attachable(conn, allowed, &selector).await?,
-        None => None,
-    };
+    let policy = store::find_attachable(conn, allowed, &new.policy).await?;
     let subject = match (kind, Selector::parse(name)) {
         (SubjectKind::Everyone, _) => Some(Subject { kind, id: None, name: None }),
         (_, None) => None,
         (_, Some(selector)) => store::find_subject(conn, allowed.project_or_cloud(), kind, &selector).await?,
     };
-    if policy.is_none() {
-        errors.push(store::no_policy());
-    }
-    if subject.is_none() {
-        errors.push(store::no_subject(kind));
-    }
-    let (Some(policy), Some(subject)) = (policy, subject) else { return Err(ApiError::invalid(errors)) };
+    let (policy, subject) = match (policy, subject.ok_or_else(|| store::no_subject(kind))) {
+        (Ok(policy), Ok(subject)) => (policy, subject),
+        (policy, subject) => {
+            return Err(ApiError::invalid(policy.err().into_iter().chain(subject.err()).collect()));
+        }
+    };
     store::insert(conn, allowed, id, policy, &subject, now).await?;
     let row = store::find(conn, allowed, id.as_uuid()).await?.ok_or_else(ApiError::not_found)?;
     change.commit(StatusCode::CREATED, None, &row.into_wire()).await
 }
 
-async fn list<A: store::List>(
+async fn list<A: ListAttached>(
     app: &App,
     call: &Call,
     path: <A::On as Place>::Path<'_>,
@@ -159,7 +155,7 @@ fn selected(text: Option<String>) -> Option<String> {
     })
 }
 
-async fn detach<A: store::Detach + Action<On: OfResource>>(
+async fn detach<A: Detach + Action<On: OfResource>>(
     app: &App,
     call: &Call,
     path: <A::On as Place>::Path<'_>,

@@ -6,24 +6,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::types::{AttachedPolicy, PolicyAttachment, Subject, SubjectKind};
-use crate::auth::{Action, Allowed, actions};
-use crate::http::{ApiError, ErrorCode, FieldError, Selector, violated_constraint};
+use crate::auth::{Action, Allowed};
+use crate::http::{ApiError, ErrorCode, FieldError, Selector, refusal_detail, violated_constraint};
+use crate::policies::either::{Attach, Detach, ListAttached};
 use crate::policies::types::{Author, PolicyScope};
-
-macro_rules! either {
-    ($($name:ident: $one:ident | $other:ident;)+) => {$(
-        pub(super) trait $name: Action {}
-        impl $name for actions::$one {}
-        impl $name for actions::$other {}
-    )+};
-}
-
-// In a project, or in the cloud.
-either! {
-    Attach: AttachPolicy | AttachCloudPolicy;
-    List: ListPolicyAttachments | ListCloudPolicyAttachments;
-    Detach: DetachPolicy | DetachCloudPolicy;
-}
 
 /// An attachment with the names of both its ends.
 pub(super) struct Row {
@@ -80,21 +66,32 @@ pub(super) struct Filter {
     pub rows: i64,
 }
 
-/// The id of the policy of this name: the project's own, or else the cloud's.
+/// The id of the one policy of this name, in the project or in the cloud.
+///
+/// # Errors
+/// `validation_failed` when there is none, or one in each.
 pub(super) async fn find_attachable(
     conn: &mut PgConnection,
     allowed: &Allowed<impl Attach>,
-    selector: &Selector,
-) -> Result<Option<Uuid>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "SELECT id FROM policies WHERE (project_id = $1 OR project_id IS NULL) AND (id = $2 OR name = $3)
-         ORDER BY project_id NULLS LAST LIMIT 1",
+    name: &str,
+) -> Result<Result<Uuid, FieldError>, sqlx::Error> {
+    let Some(selector) = Selector::parse(name) else { return Ok(Err(no_policy())) };
+    let found = sqlx::query_scalar!(
+        "SELECT id FROM policies WHERE (project_id = $1 OR project_id IS NULL) AND (id = $2 OR name = $3)",
         allowed.project_or_cloud().map(ProjectId::as_uuid),
         selector.id(),
         selector.name()
     )
-    .fetch_optional(conn)
-    .await
+    .fetch_all(conn)
+    .await?;
+    Ok(match found.as_slice() {
+        [] => Err(no_policy()),
+        [id] => Ok(*id),
+        _ => {
+            let message = "the project and the cloud both have a policy of this name; say which by its id";
+            Err(FieldError::new("/policy", "ambiguous", message))
+        }
+    })
 }
 
 /// A user, a group, or a service account; of a project only its own service accounts, and by name only there.
@@ -148,6 +145,11 @@ pub(super) async fn insert(
 fn refused(error: sqlx::Error, subject: SubjectKind) -> ApiError {
     match violated_constraint(&error) {
         Some("policy_attachments_unique") => ApiError::new(ErrorCode::AlreadyAttached),
+        Some("policy_attachments_few") => {
+            let limit = refusal_detail(&error).unwrap_or("too many policies are attached to it here");
+            let message = format!("{limit}; detach one, or write the statements of several into one");
+            ApiError::invalid(vec![FieldError::new(format!("/{}", subject.as_str()), "too_many", message)])
+        }
         // Deleted between the look and the deed.
         Some("policy_attachments_policy_id_fkey") => ApiError::invalid(vec![no_policy()]),
         Some("policy_attachments_principal_id_fkey" | "policy_attachments_group_id_fkey") => {
@@ -157,7 +159,7 @@ fn refused(error: sqlx::Error, subject: SubjectKind) -> ApiError {
     }
 }
 
-pub(super) fn no_policy() -> FieldError {
+fn no_policy() -> FieldError {
     FieldError::new("/policy", "not_found", "neither this place nor the cloud has such a policy")
 }
 
@@ -196,7 +198,7 @@ pub(super) async fn find<A: Action>(
 
 pub(super) async fn list(
     conn: &mut PgConnection,
-    allowed: &Allowed<impl List>,
+    allowed: &Allowed<impl ListAttached>,
     filter: &Filter,
 ) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(

@@ -13,7 +13,7 @@ use crate::policies::types::{Author, PolicyScope};
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttachPolicy {
-    /// Name or id; of a name that both have, the project's own policy counts, not the cloud's.
+    /// Name or id; the id when the project and the cloud both have a policy of this name.
     #[schema(example = "power-user")]
     pub policy: String,
     /// Name or id of a user.

@@ -103,6 +103,10 @@ impl Facts {
     }
 }
 
+/// What a real request has at most: as many values as labels, each as long as a name.
+const MAX_VALUES: usize = 32;
+const MAX_TEXT_BYTES: usize = 63;
+
 type Refused = (&'static str, String);
 
 /// The key in its proper spelling, and its values.
@@ -118,11 +122,17 @@ fn values(key: &str, json: &Json) -> Result<(String, Vec<Value>), Refused> {
     if values.len() > 1 && !known.multivalued {
         return Err(("invalid", "a request has one value of this key".to_owned()));
     }
+    if values.len() > MAX_VALUES {
+        return Err(("too_many", format!("at most {MAX_VALUES} values, not {}", values.len())));
+    }
     Ok((key, values))
 }
 
 fn value(kind: KeyType, json: &Json) -> Result<Value, Refused> {
     let text = json.as_str();
+    if let Some(text) = text.filter(|text| text.len() > MAX_TEXT_BYTES) {
+        return Err(("too_long", format!("at most {MAX_TEXT_BYTES} bytes, this has {}", text.len())));
+    }
     let value = match kind {
         KeyType::String => text.map(Value::from),
         KeyType::Numeric => json.as_f64().or_else(|| text?.parse().ok()).map(Value::from),

@@ -79,10 +79,10 @@ async fn a_project_lists_what_can_be_attached_there() {
     assert!(!names(&of_cloud).contains(&"ours"));
     cloud.get("/v1/policies/ours").await.expect_problem(404, "not_found");
     cloud.get("/v1/projects/demo/policies/theirs").await.expect_problem(404, "not_found");
-    // Of two of one name the project's own counts.
-    policy(&cloud, "/v1/projects/demo", "office", allowing("compute:*")).await;
-    let office = cloud.get("/v1/projects/demo/policies/office").await.expect(200);
-    assert_eq!(office["scope"], "project");
+    // Of two of one name the project's own is in its path.
+    policy(&cloud, "/v1", "ours", allowing("compute:*")).await;
+    let ours = cloud.get("/v1/projects/demo/policies/ours").await.expect(200);
+    assert_eq!(ours["scope"], "project");
 }
 
 #[tokio::test]

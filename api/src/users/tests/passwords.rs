@@ -1,5 +1,7 @@
 //! Invitations, resets and changes of passwords.
 
+use std::time::Duration;
+
 use axum::http::Method;
 use serde_json::{Value, json};
 
@@ -205,4 +207,28 @@ async fn passwords_cannot_be_guessed_from_what_is_stored_of_a_request() {
     // Without secrets, anybody can compute it; with them, only who has the key of this cloud.
     assert_eq!(stored_hash("/v1/groups", group.clone()).await, stored_hash("/v1/groups", group).await);
     assert_ne!(stored_hash("/v1/users", user.clone()).await, stored_hash("/v1/users", user).await);
+}
+
+#[tokio::test]
+async fn nobody_who_may_not_make_users_has_a_password_hashed() {
+    let cloud = TestCloud::start().await;
+    let bob = cloud.user("bob", false).await;
+    let key = "7b1c2f0e-7d5a-4a53-9a63-0d5c8f6e1a11";
+    let admin = format!("Bearer {}", cloud.token().await);
+    let make = async |bearer: &str, name: &str| {
+        let headers = [("authorization", bearer), ("idempotency-key", key)];
+        let body = json!({"name": name, "password": PASSWORD});
+        cloud.call_with(Method::POST, "/v1/users", &headers, Some(body)).await
+    };
+    let made = make(&admin, "ada").await.expect(201);
+    let occupied = cloud.app.passwords.occupy().await;
+    let soon = Duration::from_secs(20);
+    let refused = tokio::time::timeout(soon, make(&bob, "eve")).await.expect("an answer without a hash");
+    refused.expect_problem(403, "forbidden");
+    // Nor for a repetition.
+    let again = tokio::time::timeout(soon, make(&admin, "ada")).await.expect("an answer without a hash");
+    assert_eq!(again.expect(201)["id"], made["id"]);
+    drop(occupied);
+    let refusals = recorded(&cloud, "iam:CreateUser").await;
+    assert_eq!(refusals.iter().filter(|(outcome, _)| outcome == "denied").count(), 1, "{refusals:?}");
 }
