@@ -45,6 +45,33 @@ pub struct Principal {
     pub id: PrincipalId,
     pub kind: PrincipalKind,
     pub name: String,
+    /// The project of a service account.
+    pub home: Option<Home>,
+}
+
+/// A project to which a principal belongs.
+#[derive(Debug, Clone)]
+pub struct Home {
+    pub id: ProjectId,
+    pub name: String,
+}
+
+/// What policies call a principal: names of service accounts are unique in their project only, and no user may be
+/// mistaken for one.
+pub(crate) fn principal_name(home: Option<&str>, name: &str) -> String {
+    home.map_or_else(|| name.to_owned(), |home| format!("{home}/{name}"))
+}
+
+impl Principal {
+    /// The condition keys that are the same in every request of this principal.
+    pub(super) fn context(&self) -> Context {
+        let home = self.home.as_ref().map(|home| home.name.as_str());
+        let mut context = Context::default();
+        context.set(keys::PRINCIPAL_NAME, principal_name(home, &self.name));
+        context.set(keys::PRINCIPAL_ID, self.id.to_string());
+        context.set(keys::PRINCIPAL_TYPE, self.kind.as_str());
+        context
+    }
 }
 
 /// The credential that was shown.
@@ -91,8 +118,16 @@ pub struct Caller {
     pub(crate) project: Option<ProjectRef>,
     /// Whether a policy is attached to the caller in that project.
     pub(super) member: bool,
-    pub(super) versions: Vec<PolicyVersion>,
+    /// The policies of `rights`, in the same order.
+    pub(super) applied: Vec<AppliedPolicy>,
     pub(super) rights: Rights,
+}
+
+/// A policy that decides for the caller.
+#[derive(Debug, Clone)]
+pub(super) struct AppliedPolicy {
+    pub version: PolicyVersion,
+    pub name: String,
 }
 
 impl Caller {
@@ -125,6 +160,8 @@ impl Caller {
             .map(|(policy, version)| PolicyVersion { policy, version })
             .collect();
         let policies = app.policies.get(conn, &versions).await?.into();
+        let applied = versions.into_iter().zip(facts.policy_names.unwrap_or_default());
+        let applied = applied.map(|(version, name)| AppliedPolicy { version, name }).collect();
         let boundary = facts.boundary.as_ref().map(compile).transpose()?.map(Arc::new);
         let project = match (facts.project_id, facts.project_name, facts.project_labels) {
             (Some(id), Some(name), Some(labels)) => Some(ProjectRef {
@@ -142,21 +179,33 @@ impl Caller {
             app.key_uses.note(facts.credential_id, now);
         }
         Ok(Self {
-            principal: Principal { id: facts.id.into(), kind: kind(&facts.kind), name: facts.name },
+            principal: Principal {
+                id: facts.id.into(),
+                kind: kind(&facts.kind),
+                name: facts.name,
+                home: facts.home_id.zip(facts.home_name).map(|(id, name)| Home { id: id.into(), name }),
+            },
             credential: Shown { kind: credential_kind, id: facts.credential_id },
             second_factor_at: facts.second_factor_at,
             client,
             now,
             project,
             member: facts.member.unwrap_or_default(),
-            versions,
-            rights: Rights { policies, boundary },
+            applied,
+            rights: Rights {
+                policies,
+                cloud_wide: facts
+                    .cloud_wide
+                    .and_then(|count| usize::try_from(count).ok())
+                    .unwrap_or_default(),
+                boundary,
+            },
         })
     }
 
     /// The condition keys that are the same whatever the request is about.
     pub(super) fn context(&self) -> Context {
-        let mut context = Context::default();
+        let mut context = self.principal.context();
         context.set(keys::SOURCE_IP, self.client.address.to_canonical());
         context.set(keys::CURRENT_TIME, self.now);
         context.set(keys::SECURE_TRANSPORT, self.client.secure_transport);
@@ -164,9 +213,6 @@ impl Caller {
         if let Some(at) = self.second_factor_at {
             context.set(keys::MULTI_FACTOR_AUTH_AGE, (self.now - at).whole_seconds());
         }
-        context.set(keys::PRINCIPAL_NAME, self.principal.name.as_str());
-        context.set(keys::PRINCIPAL_ID, self.principal.id.to_string());
-        context.set(keys::PRINCIPAL_TYPE, self.principal.kind.as_str());
         context.set(keys::CREDENTIAL_TYPE, self.credential.kind.as_str());
         context
     }
@@ -183,11 +229,15 @@ struct Facts {
     id: Uuid,
     kind: String,
     name: String,
+    home_id: Option<Uuid>,
+    home_name: Option<String>,
     project_id: Option<Uuid>,
     project_name: Option<String>,
     project_labels: Option<Json<Labels>>,
     policies: Option<Vec<Uuid>>,
     versions: Option<Vec<i32>>,
+    policy_names: Option<Vec<String>>,
+    cloud_wide: Option<i64>,
     member: Option<bool>,
 }
 
@@ -204,19 +254,25 @@ async fn facts(
     sqlx::query_as!(
         Facts,
         r#"SELECT c.id AS "credential_id!", c.second_factor_at, c.policy AS boundary, p.id, p.kind, p.name,
+                  home.id AS "home_id?", home.name AS "home_name?",
                   pr.id AS "project_id?", pr.name AS "project_name?",
-                  pr.labels AS "project_labels?: Json<Labels>", a.policies, a.versions, a.member
+                  pr.labels AS "project_labels?: Json<Labels>",
+                  a.policies, a.versions, a.policy_names, a.cloud_wide, a.member
            FROM (SELECT id, user_id AS principal_id, second_factor_at, NULL::jsonb AS policy FROM sessions
                  WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL AND expires_at > $6
                  UNION ALL
                  SELECT id, principal_id, NULL, policy FROM api_keys
                  WHERE secret_hash = $3 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $6)) c
            JOIN principals p ON p.id = c.principal_id AND p.disabled_at IS NULL
+           LEFT JOIN projects home ON home.id = p.project_id
            LEFT JOIN projects pr ON pr.id = $4 OR pr.name = $5
            LEFT JOIN LATERAL (
-               SELECT array_agg(policy_id ORDER BY policy_id) AS policies,
-                      array_agg(version ORDER BY policy_id) AS versions, bool_or(in_project) AS member
-               FROM attached_policies(p.id, pr.id)) a ON true"#,
+               SELECT array_agg(policy_id ORDER BY c.version, policy_id) AS policies,
+                      array_agg(o.version ORDER BY c.version, policy_id) AS versions,
+                      array_agg(n.name ORDER BY c.version, policy_id) AS policy_names,
+                      count(c.version) AS cloud_wide, bool_or(o.in_project) AS member
+               FROM attached_policies(p.id, pr.id) o JOIN policies n ON n.id = o.policy_id
+               LEFT JOIN attached_policies(p.id, NULL) c USING (policy_id)) a ON true"#,
         session,
         user,
         key,

@@ -6,6 +6,7 @@ mod documents;
 mod matrix;
 mod simulate;
 mod story;
+mod ways_around;
 
 use axum::http::Method;
 use serde_json::{Value, json};

@@ -113,7 +113,7 @@ async fn attach<A: store::Attach>(
         None => None,
     };
     let subject = match (kind, Selector::parse(name)) {
-        (SubjectKind::Everyone, _) => Some(Subject { kind, id: None, name: None }),
+        (SubjectKind::Everyone, _) => Some(Subject { kind, id: None, name: None, home: None }),
         (_, None) => None,
         (_, Some(selector)) => store::find_subject(conn, allowed.project_or_cloud(), kind, &selector).await?,
     };
