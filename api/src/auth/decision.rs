@@ -75,11 +75,11 @@ impl Caller {
     fn foresee(&self, action: &str, kind: Kind, project: Option<&ProjectRef>) -> Option<Verdict> {
         let id = project.map(|project| project.id.to_string());
         let names = project.zip(id.as_deref()).map(|(p, id)| Names { name: p.name.as_str(), id: Some(id) });
-        self.rights.foresee(action, kind, Where::from(names)).map(|judgement| self.verdict(judgement))
+        self.rights.foresee(action, kind, Where::from(names)).map(|judgement| self.verdict(&judgement))
     }
 
     pub(super) fn judge(&self, action: &str, subject: &Subject<'_>) -> Verdict {
-        self.verdict(self.judgement(&self.rights, action, subject))
+        self.verdict(&self.judgement(&self.rights, action, subject))
     }
 
     /// The outcome if the caller had these rights.
@@ -90,7 +90,7 @@ impl Caller {
         rights.judge(&Request { action, resource: subject.resource(&ids), context: &context })
     }
 
-    fn verdict(&self, judgement: Judgement) -> Verdict {
+    fn verdict(&self, judgement: &Judgement) -> Verdict {
         let (allowed, denied_by_key) = (judgement.allowed(), judgement.denied_by_boundary());
         let of_policies = judgement.decision.deciding.iter().filter(|_| !denied_by_key);
         let of_key = judgement.narrowed.iter().flat_map(|narrowed| &narrowed.deciding);

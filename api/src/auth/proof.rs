@@ -7,8 +7,9 @@ use protocol::{Name, PrincipalId, ProjectId};
 use uuid::Uuid;
 
 use super::action::{Action, InProject, OfResource};
-use super::caller::{Principal, ProjectRef};
+use super::caller::ProjectRef;
 use super::deciding::Decided;
+use super::principal::Principal;
 use crate::http::Selector;
 
 /// The proof that this caller may do `A` here. Made by [`super::Caller::decide`] alone.
