@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::anticipate::Question;
 use crate::condition::Condition;
-use crate::context::{Context, Names, Resource};
+use crate::context::{Context, Names, Place, Resource};
 use crate::document::{ActionElement, Document, Effect, ResourceElement};
 use crate::pattern::{Matched, Pattern, split_crn};
+use crate::renaming::{Renaming, Shift};
 
 /// A compiled policy.
 #[derive(Debug)]
@@ -114,11 +115,18 @@ impl Compiled {
             && self.conditions.iter().all(|condition| condition.holds(context))
     }
 
-    pub(crate) fn reach(&self, service: &str, kind: &str, project: Option<Names<'_>>) -> Reach {
-        match self.resources.reach(service, kind, project) {
+    pub(crate) fn reach(&self, service: &str, kind: &str, place: Place<'_>) -> Reach {
+        match self.resources.reach(service, kind, place) {
             Reach::Always if !self.conditions.is_empty() => Reach::Sometimes,
             reach => reach,
         }
+    }
+
+    /// Which resources of the type the statement wins and loses when their project is renamed.
+    pub(crate) fn shift(&self, service: &str, kind: &str, renaming: &Renaming<'_>) -> Shift {
+        let patterns = self.resources.patterns.iter().map(|pattern| pattern.shift(service, kind, renaming));
+        let shift = patterns.fold(Shift::default(), Shift::or);
+        if self.resources.inverted { shift.inverted() } else { shift }
     }
 
     /// How the statement stands to every request that fills the gaps of the question.
@@ -165,7 +173,7 @@ impl Resources {
     fn anticipate(&self, question: &Question<'_>, effect: Effect) -> Reach {
         let resource = &question.resource;
         if resource.target.is_none() {
-            return self.reach(resource.service, resource.kind, resource.project);
+            return self.reach(resource.service, resource.kind, resource.project.into());
         }
         let prepared = Prepared::new(resource);
         let (mut open, mut unknown) = (false, false);
@@ -188,10 +196,10 @@ impl Resources {
         }
     }
 
-    fn reach(&self, service: &str, kind: &str, project: Option<Names<'_>>) -> Reach {
+    fn reach(&self, service: &str, kind: &str, place: Place<'_>) -> Reach {
         let mut reach = Reach::Never;
         for pattern in &self.patterns {
-            match pattern.reach(service, kind, project) {
+            match pattern.reach(service, kind, place) {
                 Reach::Always => return if self.inverted { Reach::Never } else { Reach::Always },
                 Reach::Never => {}
                 Reach::Sometimes => reach = Reach::Sometimes,
@@ -263,13 +271,33 @@ impl ResourcePattern {
         }
     }
 
-    fn reach(&self, service: &str, kind: &str, project: Option<Names<'_>>) -> Reach {
+    fn shift(&self, service: &str, kind: &str, renaming: &Renaming<'_>) -> Shift {
+        let Self::Crn { service: s, project, target } = self else { return Shift::default() };
+        if s.matches(service, renaming.context) != Matched::Yes
+            || target.covers(&[kind, "/"].concat()) == Matched::No
+        {
+            return Shift::default();
+        }
+        let before = matches_project(project, Some(renaming.before), renaming.context);
+        let after = matches_project(project, Some(renaming.after), renaming.context);
+        Shift {
+            wins: before != Matched::Yes && after != Matched::No,
+            loses: before != Matched::No && after != Matched::Yes,
+        }
+    }
+
+    fn reach(&self, service: &str, kind: &str, place: Place<'_>) -> Reach {
         let Self::Crn { service: s, project: p, target } = self else { return Reach::Always };
         let nothing = Context::default();
         if s.matches(service, &nothing) != Matched::Yes {
             return Reach::Never;
         }
-        match matches_project(p, project, &nothing) {
+        let project = match place {
+            Place::Cloud => matches_project(p, None, &nothing),
+            Place::Project(names) => matches_project(p, Some(names), &nothing),
+            Place::AnyProject => p.matches_every_name(),
+        };
+        match project {
             Matched::Yes => {}
             Matched::No => return Reach::Never,
             Matched::Unknown => return Reach::Sometimes,

@@ -87,6 +87,22 @@ pub struct Names<'a> {
     pub id: Option<&'a str>,
 }
 
+/// Where resources are.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// In no project.
+    Cloud,
+    Project(Names<'a>),
+    /// Each project that there is or will ever be.
+    AnyProject,
+}
+
+impl<'a> From<Option<Names<'a>>> for Place<'a> {
+    fn from(project: Option<Names<'a>>) -> Self {
+        project.map_or(Self::Cloud, Self::Project)
+    }
+}
+
 /// What an action is done to.
 #[derive(Debug, Clone, Copy)]
 pub struct Resource<'a> {

@@ -1,7 +1,7 @@
 //! The decision: pure, and with its reasons.
 
 use crate::compile::{Policy, Prepared, Reach};
-use crate::context::{Names, Request};
+use crate::context::{Place, Request};
 use crate::document::Effect;
 
 /// A statement that made a decision.
@@ -50,19 +50,20 @@ pub fn evaluate<P: AsRef<Policy>>(policies: &[P], request: &Request<'_>) -> Deci
     decision
 }
 
-/// The decision about an action when it is the same for every resource of the type in this project (`None`: of
-/// the cloud) and whatever the context; `None` when it depends on them.
-pub fn foresee<P: AsRef<Policy>>(
+/// The decision about an action when it is the same for every resource of the type at this place and whatever
+/// the context; `None` when it depends on them.
+pub fn foresee<'a, P: AsRef<Policy>>(
     policies: &[P],
     action: &str,
     service: &str,
     kind: &str,
-    project: Option<Names<'_>>,
+    place: impl Into<Place<'a>>,
 ) -> Option<Decision> {
+    let place = place.into();
     let (mut always, mut may_deny, mut may_allow) = (Vec::new(), false, false);
     for (number, policy) in policies.iter().enumerate() {
         for (statement, compiled) in policy.as_ref().about(action) {
-            match (compiled.reach(service, kind, project), compiled.effect) {
+            match (compiled.reach(service, kind, place), compiled.effect) {
                 (Reach::Never, _) => {}
                 (Reach::Sometimes, Effect::Deny) => may_deny = true,
                 (Reach::Sometimes, Effect::Allow) => may_allow = true,

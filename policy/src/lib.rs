@@ -16,14 +16,16 @@ mod cost;
 mod document;
 mod evaluate;
 mod pattern;
+mod renaming;
 mod validate;
 mod vocabulary;
 
 pub use anticipate::{Forecast, Outlook, Question, anticipate, asked_keys};
 pub use compile::Policy;
-pub use context::{Context, Names, Request, Resource, Value};
+pub use context::{Context, Names, Place, Request, Resource, Value};
 pub use cost::MAX_STEPS;
 pub use document::{Document, Effect, MAX_DOCUMENT_BYTES, MAX_STATEMENTS};
 pub use evaluate::{Deciding, Decision, evaluate, foresee};
+pub use renaming::{Renaming, loosened};
 pub use validate::Finding;
 pub use vocabulary::{Key, KeyType, Vocabulary};

@@ -179,6 +179,24 @@ impl Pattern {
         variables(parts)
     }
 
+    /// Whether it matches every text that is not empty (`Yes`), none (`No`), or some.
+    pub(crate) fn matches_every_name(&self) -> Matched {
+        match self {
+            Self::Any => Matched::Yes,
+            Self::Exact(exact) if exact.is_empty() => Matched::No,
+            Self::Exact(_) | Self::Lower(_) | Self::Template(_) | Self::IgnoreCase(_) => Matched::Unknown,
+            Self::Glob(tokens) => {
+                let ones = tokens.iter().filter(|token| **token == Token::One).count();
+                let others = tokens.iter().any(|token| matches!(token, Token::Char(_)));
+                if ones <= 1 && !others && tokens.contains(&Token::Many) {
+                    Matched::Yes
+                } else {
+                    Matched::Unknown
+                }
+            }
+        }
+    }
+
     /// Whether it matches every text that begins with this prefix (`Yes`), none (`No`), or some.
     pub(crate) fn covers(&self, prefix: &str) -> Matched {
         let tokens = match self {

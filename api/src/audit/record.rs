@@ -75,7 +75,7 @@ impl Deed {
             resource: decided.resource.clone(),
             resource_id: decided.resource_id,
             project: decided.project,
-            deciding: serde_json::to_value(&decided.deciding).unwrap_or_default(),
+            deciding: decided.reasons().into(),
             before: None,
             after: None,
         }

@@ -40,7 +40,9 @@ pub struct AuditRecord {
     /// `allowed`, `denied` by policies, or `failed` to prove who they are.
     #[schema(example = "allowed")]
     pub outcome: String,
-    /// The statements that decided; none when nothing allowed it.
+    /// The statements that decided, each with the name that its policy had then; none when nothing allowed it.
+    /// Last comes `{"denied_by_api_key_policy": true}` when the policies allowed it and only that of the API key
+    /// did not.
     pub deciding: Vec<Value>,
     /// The resource before the change.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,72 +4,20 @@
 use std::sync::Arc;
 
 use policy::Context;
-use protocol::{Name, PrincipalId, ProjectId};
-use serde::Serialize;
+use protocol::{Name, ProjectId};
 use serde_json::Value;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::cache::{PolicyVersion, compile};
 use super::credential::Credential;
+use super::principal::{CredentialKind, Home, Principal, PrincipalKind, Shown};
 use super::rights::Rights;
 use super::vocabulary::keys;
 use crate::app::App;
 use crate::http::{ApiError, Client, ErrorCode, Labels, Selector};
-
-/// What kind of principal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PrincipalKind {
-    /// A person.
-    User,
-    /// A program.
-    ServiceAccount,
-}
-
-impl PrincipalKind {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::ServiceAccount => "service_account",
-        }
-    }
-}
-
-/// Somebody who acts.
-#[derive(Debug, Clone)]
-pub struct Principal {
-    pub id: PrincipalId,
-    pub kind: PrincipalKind,
-    pub name: String,
-}
-
-/// The credential that was shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shown {
-    pub kind: CredentialKind,
-    pub id: Uuid,
-}
-
-/// What kind of credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CredentialKind {
-    Session,
-    ApiKey,
-}
-
-impl CredentialKind {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::ApiKey => "api_key",
-        }
-    }
-}
 
 /// The project that a request names.
 #[derive(Debug, Clone)]
@@ -91,8 +39,16 @@ pub struct Caller {
     pub(crate) project: Option<ProjectRef>,
     /// Whether a policy is attached to the caller in that project.
     pub(super) member: bool,
-    pub(super) versions: Vec<PolicyVersion>,
+    /// The policies of `rights`, in the same order.
+    pub(super) applied: Vec<AppliedPolicy>,
     pub(super) rights: Rights,
+}
+
+/// A policy that decides for the caller.
+#[derive(Debug, Clone)]
+pub(super) struct AppliedPolicy {
+    pub version: PolicyVersion,
+    pub name: String,
 }
 
 impl Caller {
@@ -125,6 +81,8 @@ impl Caller {
             .map(|(policy, version)| PolicyVersion { policy, version })
             .collect();
         let policies = app.policies.get(conn, &versions).await?.into();
+        let applied = versions.into_iter().zip(facts.policy_names.unwrap_or_default());
+        let applied = applied.map(|(version, name)| AppliedPolicy { version, name }).collect();
         let boundary = facts.boundary.as_ref().map(compile).transpose()?.map(Arc::new);
         let project = match (facts.project_id, facts.project_name, facts.project_labels) {
             (Some(id), Some(name), Some(labels)) => Some(ProjectRef {
@@ -142,21 +100,33 @@ impl Caller {
             app.key_uses.note(facts.credential_id, now);
         }
         Ok(Self {
-            principal: Principal { id: facts.id.into(), kind: kind(&facts.kind), name: facts.name },
+            principal: Principal {
+                id: facts.id.into(),
+                kind: PrincipalKind::read(&facts.kind),
+                name: facts.name,
+                home: facts.home_id.zip(facts.home_name).map(|(id, name)| Home { id: id.into(), name }),
+            },
             credential: Shown { kind: credential_kind, id: facts.credential_id },
             second_factor_at: facts.second_factor_at,
             client,
             now,
             project,
             member: facts.member.unwrap_or_default(),
-            versions,
-            rights: Rights { policies, boundary },
+            applied,
+            rights: Rights {
+                policies,
+                cloud_wide: facts
+                    .cloud_wide
+                    .and_then(|count| usize::try_from(count).ok())
+                    .unwrap_or_default(),
+                boundary,
+            },
         })
     }
 
     /// The condition keys that are the same whatever the request is about.
     pub(super) fn context(&self) -> Context {
-        let mut context = Context::default();
+        let mut context = self.principal.context();
         context.set(keys::SOURCE_IP, self.client.address.to_canonical());
         context.set(keys::CURRENT_TIME, self.now);
         context.set(keys::SECURE_TRANSPORT, self.client.secure_transport);
@@ -164,16 +134,9 @@ impl Caller {
         if let Some(at) = self.second_factor_at {
             context.set(keys::MULTI_FACTOR_AUTH_AGE, (self.now - at).whole_seconds());
         }
-        context.set(keys::PRINCIPAL_NAME, self.principal.name.as_str());
-        context.set(keys::PRINCIPAL_ID, self.principal.id.to_string());
-        context.set(keys::PRINCIPAL_TYPE, self.principal.kind.as_str());
         context.set(keys::CREDENTIAL_TYPE, self.credential.kind.as_str());
         context
     }
-}
-
-pub(super) fn kind(text: &str) -> PrincipalKind {
-    if text == "user" { PrincipalKind::User } else { PrincipalKind::ServiceAccount }
 }
 
 struct Facts {
@@ -183,11 +146,15 @@ struct Facts {
     id: Uuid,
     kind: String,
     name: String,
+    home_id: Option<Uuid>,
+    home_name: Option<String>,
     project_id: Option<Uuid>,
     project_name: Option<String>,
     project_labels: Option<Json<Labels>>,
     policies: Option<Vec<Uuid>>,
     versions: Option<Vec<i32>>,
+    policy_names: Option<Vec<String>>,
+    cloud_wide: Option<i64>,
     member: Option<bool>,
 }
 
@@ -204,19 +171,25 @@ async fn facts(
     sqlx::query_as!(
         Facts,
         r#"SELECT c.id AS "credential_id!", c.second_factor_at, c.policy AS boundary, p.id, p.kind, p.name,
+                  home.id AS "home_id?", home.name AS "home_name?",
                   pr.id AS "project_id?", pr.name AS "project_name?",
-                  pr.labels AS "project_labels?: Json<Labels>", a.policies, a.versions, a.member
+                  pr.labels AS "project_labels?: Json<Labels>",
+                  a.policies, a.versions, a.policy_names, a.cloud_wide, a.member
            FROM (SELECT id, user_id AS principal_id, second_factor_at, NULL::jsonb AS policy FROM sessions
                  WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL AND expires_at > $6
                  UNION ALL
                  SELECT id, principal_id, NULL, policy FROM api_keys
                  WHERE secret_hash = $3 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $6)) c
            JOIN principals p ON p.id = c.principal_id AND p.disabled_at IS NULL
+           LEFT JOIN projects home ON home.id = p.project_id
            LEFT JOIN projects pr ON pr.id = $4 OR pr.name = $5
            LEFT JOIN LATERAL (
-               SELECT array_agg(policy_id ORDER BY policy_id) AS policies,
-                      array_agg(version ORDER BY policy_id) AS versions, bool_or(in_project) AS member
-               FROM attached_policies(p.id, pr.id)) a ON true"#,
+               SELECT array_agg(policy_id ORDER BY c.version, policy_id) AS policies,
+                      array_agg(o.version ORDER BY c.version, policy_id) AS versions,
+                      array_agg(n.name ORDER BY c.version, policy_id) AS policy_names,
+                      count(c.version) AS cloud_wide, bool_or(o.in_project) AS member
+               FROM attached_policies(p.id, pr.id) o JOIN policies n ON n.id = o.policy_id
+               LEFT JOIN attached_policies(p.id, NULL) c USING (policy_id)) a ON true"#,
         session,
         user,
         key,

@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::caller::{CredentialKind, PrincipalKind};
+use super::principal::{CredentialKind, PrincipalKind};
 use super::store::me as store;
 use crate::app::App;
 use crate::http::{ApiError, Call};

@@ -4,7 +4,8 @@
 use uuid::Uuid;
 
 use super::action::{Action, OfResource};
-use super::caller::{Caller, CredentialKind};
+use super::caller::Caller;
+use super::principal::CredentialKind;
 use crate::http::{ApiError, Mutation};
 
 /// Whether the caller is the principal that the call is about.

@@ -7,8 +7,9 @@ use protocol::{Name, PrincipalId, ProjectId};
 use uuid::Uuid;
 
 use super::action::{Action, InProject, OfResource};
-use super::caller::{Principal, ProjectRef};
-use super::decision::Decided;
+use super::caller::ProjectRef;
+use super::deciding::Decided;
+use super::principal::Principal;
 use crate::http::Selector;
 
 /// The proof that this caller may do `A` here. Made by [`super::Caller::decide`] alone.
@@ -24,8 +25,6 @@ pub(super) struct Proof {
     pub project: Option<ProjectRef>,
     /// The resource, for an action on one that exists.
     pub target: Option<Selector>,
-    /// Whether the caller may see every project.
-    pub sees_all_projects: bool,
     pub decided: Decided,
 }
 
@@ -42,11 +41,6 @@ impl<A: Action> Allowed<A> {
 
     pub fn principal(&self) -> PrincipalId {
         self.proof.principal.id
-    }
-
-    /// Whether projects that the caller is no member of may be listed.
-    pub(crate) fn sees_all_projects(&self) -> bool {
-        self.proof.sees_all_projects
     }
 
     /// What was decided, for the audit log.

@@ -235,15 +235,6 @@ impl ApiError {
         self
     }
 
-    /// Says something before the detail.
-    pub(crate) fn prefixed(mut self, words: &str) -> Self {
-        if let Kind::Problem(failure) = &mut *self.0 {
-            let detail = failure.detail.take().unwrap_or_default();
-            failure.detail = Some(format!("{words}{detail}").into());
-        }
-        self
-    }
-
     pub fn retry_after(mut self, seconds: u32) -> Self {
         if let Kind::Problem(failure) = &mut *self.0 {
             failure.retry_after_secs = Some(seconds);

@@ -6,8 +6,10 @@ mod documents;
 mod guides;
 mod limits;
 mod matrix;
+mod renaming;
 mod simulate;
 mod story;
+mod ways_around;
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -79,6 +81,13 @@ async fn make_key(cloud: &TestCloud, bearer: &str, user: &str, policy: Option<Va
     let path = format!("/v1/users/{user}/api_keys");
     let made = call_as(cloud, bearer, Method::POST, &path, Some(body)).await.expect(201);
     format!("Bearer {}", made["key"].as_str().unwrap())
+}
+
+/// The refusal, which says this.
+fn refused(answer: &Answer, words: &str) -> Value {
+    let problem = answer.expect_problem(403, "forbidden");
+    assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
+    problem
 }
 
 async fn execute(cloud: &TestCloud, sql: &'static str) {

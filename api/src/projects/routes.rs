@@ -6,12 +6,15 @@ use axum::response::Response;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::store;
 use super::types::{CreateProject, Project, UpdateProject, validate};
 use crate::app::App;
 use crate::auth::{New, actions};
-use crate::http::{ApiError, Call, LabelledPageQuery, MutationQuery, Page, Path, merge_labels};
+use crate::http::{
+    ApiError, Call, LabelSelector, LabelledPageQuery, MutationQuery, Page, Path, Reading, merge_labels,
+};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(create_project, list_projects)).routes(routes!(
@@ -42,7 +45,7 @@ async fn create_project(State(app): State<App>, call: Call) -> Result<Response, 
     change.commit(StatusCode::CREATED, Some(version), &row.into_wire()).await
 }
 
-/// List projects.
+/// List the projects that you may get.
 #[utoipa::path(get, path = "/v1/projects", tag = "projects", params(LabelledPageQuery), responses(
     (status = 200, body = Page<Project>),
 ))]
@@ -50,10 +53,38 @@ async fn list_projects(State(app): State<App>, call: Call) -> Result<axum::Json<
     let (query, labels) = call.query::<LabelledPageQuery>()?.checked()?;
     let after = query.after()?;
     let mut reading = call.reading::<actions::ListProjects>(&app, ()).await?;
-    let (conn, allowed) = reading.parts();
-    let rows = store::list(conn, allowed, after, query.name(), &labels, query.rows()).await?;
+    let limit = usize::try_from(query.rows()).unwrap_or_default();
+    let rows = list(&app, &mut reading, after, query.name(), &labels, limit).await?;
     let items = rows.into_iter().map(store::Row::into_wire).collect();
     Ok(axum::Json(query.page(items, |project: &Project| project.id.as_uuid())))
+}
+
+/// The projects that the caller may get, from `after` on; at most `limit`.
+async fn list(
+    app: &App,
+    reading: &mut Reading<actions::ListProjects>,
+    mut after: Uuid,
+    name: Option<&str>,
+    labels: &LabelSelector,
+    limit: usize,
+) -> Result<Vec<store::Row>, ApiError> {
+    let caller = reading.caller.clone();
+    let anywhere = caller.may_get_any_project();
+    let (conn, allowed) = reading.parts();
+    let mut rows = Vec::new();
+    loop {
+        let batch = store::candidates(conn, allowed, after, name, labels, anywhere).await?;
+        let Some(last) = batch.last() else { return Ok(rows) };
+        after = last.row.id;
+        for candidate in batch {
+            if caller.may_get(conn, app, &candidate.row.reference()?, &candidate.policies).await? {
+                rows.push(candidate.row);
+            }
+            if rows.len() == limit {
+                return Ok(rows);
+            }
+        }
+    }
 }
 
 /// Get a project.

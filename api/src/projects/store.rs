@@ -8,8 +8,11 @@ use uuid::Uuid;
 
 use super::types::{CreateProject, Project};
 use crate::auth::actions::{CreateProject as MayCreate, ListProjects};
-use crate::auth::{Action, Allowed, InProject};
+use crate::auth::{Action, Allowed, InProject, PolicyVersion, ProjectRef};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Version, violated_constraint};
+
+/// How many projects are looked at in one go.
+pub(super) const BATCH: i64 = 200;
 
 /// A project's row.
 #[derive(Clone)]
@@ -26,6 +29,12 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn version(&self) -> Version {
         Version(self.generation)
+    }
+
+    /// As decisions see it.
+    pub(super) fn reference(&self) -> Result<ProjectRef, ApiError> {
+        let name = self.name.parse().map_err(ApiError::internal)?;
+        Ok(ProjectRef { id: self.id.into(), name, labels: self.labels.0.clone() })
     }
 
     pub(super) fn into_wire(self) -> Project {
@@ -63,23 +72,34 @@ pub(super) async fn insert(
     inserted.map_err(name_taken)
 }
 
-/// Those that the caller is a member of, or all for whoever may see all.
-pub(super) async fn list(
+/// A project that may be listed if the caller may get it.
+pub(super) struct Candidate {
+    pub row: Row,
+    /// Those that decide for the caller in this project.
+    pub policies: Vec<PolicyVersion>,
+}
+
+/// Those in which a policy is attached to the caller, or, with `anywhere`, all; in the order of their ids.
+pub(super) async fn candidates(
     conn: &mut PgConnection,
     allowed: &Allowed<ListProjects>,
     after: Uuid,
     name: Option<&str>,
     labels: &LabelSelector,
-    rows: i64,
-) -> Result<Vec<Row>, sqlx::Error> {
-    sqlx::query_as!(
-        Row,
-        r#"SELECT id, name, description, labels AS "labels: Json<Labels>", generation, created_at, updated_at
-           FROM projects
+    anywhere: bool,
+) -> Result<Vec<Candidate>, sqlx::Error> {
+    let found = sqlx::query!(
+        r#"SELECT id, name, description, labels AS "labels: Json<Labels>", generation, created_at, updated_at,
+                  a.policies AS "policies!", a.versions AS "versions!"
+           FROM projects CROSS JOIN LATERAL (
+               SELECT coalesce(array_agg(policy_id ORDER BY policy_id), '{}') AS policies,
+                      coalesce(array_agg(version ORDER BY policy_id), '{}') AS versions,
+                      coalesce(bool_or(in_project), false) AS member
+               FROM attached_policies($9, projects.id)) a
            WHERE id > $1 AND ($2::text IS NULL OR name = $2)
              AND labels @> $3 AND labels ?& $4 AND NOT labels ?| $5
              AND NOT labels @> ANY($6)
-             AND ($8 OR EXISTS (SELECT FROM attached_policies($9, projects.id) a WHERE a.in_project))
+             AND ($8 OR a.member)
            ORDER BY id LIMIT $7"#,
         after,
         name,
@@ -87,12 +107,30 @@ pub(super) async fn list(
         labels.present(),
         labels.absent(),
         &labels.not_equal(),
-        rows,
-        allowed.sees_all_projects(),
+        BATCH,
+        anywhere,
         allowed.principal().as_uuid()
     )
     .fetch_all(conn)
-    .await
+    .await?;
+    let candidates = found.into_iter().map(|found| Candidate {
+        row: Row {
+            id: found.id,
+            name: found.name,
+            description: found.description,
+            labels: found.labels,
+            generation: found.generation,
+            created_at: found.created_at,
+            updated_at: found.updated_at,
+        },
+        policies: found
+            .policies
+            .into_iter()
+            .zip(found.versions)
+            .map(|(policy, version)| PolicyVersion { policy, version })
+            .collect(),
+    });
+    Ok(candidates.collect())
 }
 
 /// The project of the proof, locked until the transaction ends.

@@ -1,6 +1,6 @@
 //! What can be decided before the resource is known.
 
-use policy::{Decision, Names, Policy, foresee};
+use policy::{Decision, Names, Place, Policy, foresee};
 use serde_json::{Value, json};
 
 use super::common::{SHOP, compile, document, statement};
@@ -77,4 +77,29 @@ fn the_cloud_as_a_whole_is_no_project() {
     assert_eq!(allowed("crn:cumulo:compute::instance/*"), Some(true));
     assert_eq!(allowed("crn:cumulo:compute:*:instance/*"), Some(true));
     assert_eq!(allowed("crn:cumulo:compute:shop:instance/*"), Some(false));
+}
+
+#[test]
+fn any_project_is_each_of_them() {
+    let allowed = |statements: Value| {
+        let policy = compile(&document(statements));
+        foresee(&[policy], "compute:GetInstance", "compute", "instance", Place::AnyProject)
+            .map(|decision| decision.allowed)
+    };
+    for (project, expected) in [
+        ("*", Some(true)),
+        ("?*", Some(true)),
+        ("*?*", Some(true)),
+        ("", Some(false)),
+        ("??*", None),
+        ("shop", None),
+        ("s*", None),
+        ("${cumulo:PrincipalName}", None),
+    ] {
+        let resource = format!("crn:cumulo:compute:{project}:instance/*");
+        assert_eq!(allowed(json!([statement(&json!({"Resource": resource}))])), expected, "{project}");
+        let denying =
+            json!([statement(&json!({})), statement(&json!({"Effect": "Deny", "Resource": resource}))]);
+        assert_eq!(allowed(denying), expected.map(|denied| !denied), "deny {project}");
+    }
 }

@@ -110,7 +110,7 @@ async fn attach<A: Attach>(
     let (conn, allowed) = change.parts();
     let policy = store::find_attachable(conn, allowed, &new.policy).await?;
     let subject = match (kind, Selector::parse(name)) {
-        (SubjectKind::Everyone, _) => Some(Subject { kind, id: None, name: None }),
+        (SubjectKind::Everyone, _) => Some(Subject { kind, id: None, name: None, home: None }),
         (_, None) => None,
         (_, Some(selector)) => store::find_subject(conn, allowed.project_or_cloud(), kind, &selector).await?,
     };

@@ -48,6 +48,7 @@ impl Row {
                 kind,
                 id: self.principal_id.or(self.group_id),
                 name: self.principal_name.or(self.group_name),
+                home: None,
             },
             created_at: self.created_at,
             created_by: self.created_by.map(|id| Author { id: id.into(), name: self.author }),
@@ -102,11 +103,12 @@ pub(in crate::policies) async fn find_subject(
     selector: &Selector,
 ) -> Result<Option<Subject>, sqlx::Error> {
     let found = sqlx::query!(
-        r#"SELECT id AS "id!", name AS "name!" FROM principals
-           WHERE kind = $1 AND (id = $2 OR name = $3 AND (kind = 'user' OR project_id = $4))
-             AND ($4::uuid IS NULL OR project_id IS NULL OR project_id = $4)
+        r#"SELECT p.id AS "id!", p.name AS "name!", home.name AS "home?"
+           FROM principals p LEFT JOIN projects home ON home.id = p.project_id
+           WHERE p.kind = $1 AND (p.id = $2 OR p.name = $3 AND (p.kind = 'user' OR p.project_id = $4))
+             AND ($4::uuid IS NULL OR p.project_id IS NULL OR p.project_id = $4)
            UNION ALL
-           SELECT id, name FROM groups WHERE $1 = 'group' AND (id = $2 OR name = $3)"#,
+           SELECT id, name, NULL FROM groups WHERE $1 = 'group' AND (id = $2 OR name = $3)"#,
         kind.as_str(),
         selector.id(),
         selector.name(),
@@ -114,7 +116,7 @@ pub(in crate::policies) async fn find_subject(
     )
     .fetch_optional(conn)
     .await?;
-    Ok(found.map(|row| Subject { kind, id: Some(row.id), name: Some(row.name) }))
+    Ok(found.map(|row| Subject { kind, id: Some(row.id), name: Some(row.name), home: row.home }))
 }
 
 pub(super) async fn insert(

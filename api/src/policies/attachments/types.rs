@@ -58,6 +58,9 @@ pub struct Subject {
     /// Absent for everyone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The name of a service account's project, where it is looked up.
+    #[serde(skip)]
+    pub home: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]

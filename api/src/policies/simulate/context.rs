@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::auth::{CredentialKind, PrincipalKind, keys, vocabulary};
+use crate::auth::{CredentialKind, PrincipalKind, keys, principal_name, vocabulary};
 use crate::http::{Client, FieldError, Labels};
 use crate::policies::attachments::{Subject, SubjectKind};
 
@@ -28,7 +28,7 @@ impl Facts {
         facts.set(keys::PRINCIPAL_TYPE, kind.as_str());
         if let (Some(id), Some(name)) = (subject.id, &subject.name) {
             facts.set(keys::PRINCIPAL_ID, id.to_string());
-            facts.set(keys::PRINCIPAL_NAME, name.as_str());
+            facts.set(keys::PRINCIPAL_NAME, principal_name(subject.home.as_deref(), name));
         }
         if kind == PrincipalKind::ServiceAccount {
             // Service accounts have API keys and nothing else.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use policy::{Forecast, Outlook, Policy, Question};
+use protocol::ProjectId;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -12,7 +13,27 @@ use super::store;
 use super::types::{Candidate, Capabilities, Capability, Prospect};
 use crate::app::App;
 use crate::auth::{DecidingStatement, PolicyVersion, ProjectRef, actions, name_policies};
+use crate::http::ApiError;
 use crate::policies::attachments::Subject;
+
+/// The policies that decide for somebody somewhere.
+struct Attached {
+    versions: Vec<PolicyVersion>,
+    policies: Vec<Arc<Policy>>,
+}
+
+impl Attached {
+    async fn find(
+        conn: &mut PgConnection,
+        app: &App,
+        subject: Uuid,
+        place: Option<ProjectId>,
+    ) -> Result<Self, ApiError> {
+        let versions = store::attached(conn, subject, place).await?;
+        let policies = app.policies.get(conn, &versions).await?;
+        Ok(Self { versions, policies })
+    }
+}
 
 /// Everything that somebody can do in a project, or in the cloud as a whole.
 pub(super) async fn what_can(
@@ -22,18 +43,20 @@ pub(super) async fn what_can(
     subject: Subject,
 ) -> Result<Capabilities, Mistake> {
     let id = subject.id.unwrap_or_default();
-    let versions = store::attached(conn, id, project.map(|project| project.id)).await?;
-    let policies = app.policies.get(conn, &versions).await?;
+    let in_project = Attached::find(conn, app, id, project.map(|project| project.id)).await?;
+    let in_cloud = Attached::find(conn, app, id, None).await?;
     let facts = Facts::of(&subject);
     let mut items = Vec::new();
     for action in actions::ALL.iter().filter(|action| action.in_project == project.is_some()) {
         let matter = Matter::all(action, project);
-        let forecast = anticipate(&policies, &facts, &matter);
+        let Attached { versions, policies } =
+            if matter.place_of_attachments().is_some() { &in_project } else { &in_cloud };
+        let forecast = anticipate(policies, &facts, &matter);
         items.push(Capability {
             action: action.name.to_owned(),
             resource: matter.resource().to_string(),
             prospect: prospect(forecast.outlook),
-            statements: statements(conn, &versions, &forecast).await?,
+            statements: statements(conn, versions, &forecast).await?,
         });
     }
     items.sort_by(|a, b| a.action.cmp(&b.action));
@@ -48,7 +71,7 @@ pub(super) async fn who_can(
     mut after: Uuid,
     limit: usize,
 ) -> Result<Vec<Candidate>, Mistake> {
-    let project = matter.project().map(|project| project.id);
+    let project = matter.place_of_attachments();
     let mut candidates = Vec::new();
     loop {
         let batch = store::holders(conn, project, after).await?;

@@ -1,10 +1,11 @@
 //! What a question is about: an action, and the resource that it would be done to.
 
 use policy::{Names, Resource};
+use protocol::ProjectId;
 use sqlx::PgConnection;
 
 use super::store;
-use crate::auth::{ActionInfo, Kind, ProjectRef, actions};
+use crate::auth::{ActionInfo, Kind, ProjectRef, actions, is_decided_in_cloud};
 use crate::http::{ApiError, ErrorCode, FieldError, Labels, Selector};
 
 /// An action on a resource, looked up.
@@ -142,6 +143,12 @@ impl Matter {
 
     pub(super) fn project(&self) -> Option<&ProjectRef> {
         self.project.as_ref().map(|(project, _)| project)
+    }
+
+    /// The project whose attachments count besides those of the whole cloud.
+    pub(super) fn place_of_attachments(&self) -> Option<ProjectId> {
+        let project = self.project().filter(|_| !is_decided_in_cloud(self.action.name));
+        project.map(|project| project.id)
     }
 
     pub(super) fn resource(&self) -> Resource<'_> {

@@ -119,14 +119,15 @@ impl Prepared {
         subject: Option<&Subject>,
         matter: &Matter,
     ) -> Result<Setting, Mistake> {
-        let project = matter.project().map(|project| project.id);
         let versions = match subject.and_then(|subject| subject.id) {
-            Some(id) => store::attached(conn, id, project).await?,
+            Some(id) => store::attached(conn, id, matter.place_of_attachments()).await?,
             None => Vec::new(),
         };
         let mut policies = asker.app.policies.get(conn, &versions).await?;
         policies.extend(self.unsaved.iter().cloned());
-        let rights = Rights { policies: policies.into(), boundary: self.boundary.clone() };
+        // What is asked in a project is asked of policies that would be attached there.
+        let cloud_wide = if asker.scope.is_some() { versions.len() } else { policies.len() };
+        let rights = Rights { policies: policies.into(), cloud_wide, boundary: self.boundary.clone() };
         let mut facts = Facts::default();
         facts.assume(asker.client, asker.now, self.credential(subject));
         if let Some(subject) = subject {
@@ -153,7 +154,7 @@ impl Setting {
         let request = Request { action: matter.action.name, resource: matter.resource(), context: &context };
         let judgement = self.rights.judge(&request);
         let allowed = judgement.allowed();
-        let denied_by_key = judgement.decision.allowed && !allowed;
+        let denied_by_key = judgement.denied_by_boundary();
         let of_policies = judgement.decision.deciding.iter().filter(|_| !denied_by_key);
         let of_key = judgement.narrowed.iter().flat_map(|narrowed| &narrowed.deciding);
         let statements: Vec<_> = of_policies

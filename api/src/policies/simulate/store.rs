@@ -17,6 +17,8 @@ pub(super) struct Holder {
     pub id: Uuid,
     pub kind: String,
     pub name: String,
+    /// The name of a service account's project.
+    pub home: Option<String>,
     pub policies: Vec<Uuid>,
     pub versions: Vec<i32>,
 }
@@ -24,7 +26,7 @@ pub(super) struct Holder {
 impl Holder {
     pub(super) fn subject(&self) -> Subject {
         let kind = if self.kind == "user" { SubjectKind::User } else { SubjectKind::ServiceAccount };
-        Subject { kind, id: Some(self.id), name: Some(self.name.clone()) }
+        Subject { kind, id: Some(self.id), name: Some(self.name.clone()), home: self.home.clone() }
     }
 
     pub(super) fn versions(&self) -> Vec<PolicyVersion> {
@@ -85,11 +87,12 @@ pub(super) async fn holders(
 ) -> Result<Vec<Holder>, sqlx::Error> {
     sqlx::query_as!(
         Holder,
-        r#"SELECT p.id, p.kind, p.name, array_agg(a.policy_id ORDER BY a.policy_id) AS "policies!",
+        r#"SELECT p.id, p.kind, p.name, home.name AS "home?", array_agg(a.policy_id ORDER BY a.policy_id) AS "policies!",
                   array_agg(a.version ORDER BY a.policy_id) AS "versions!"
            FROM principals p CROSS JOIN LATERAL attached_policies(p.id, $1) a
+           LEFT JOIN projects home ON home.id = p.project_id
            WHERE p.disabled_at IS NULL AND p.id > $2
-           GROUP BY p.id ORDER BY p.id LIMIT $3"#,
+           GROUP BY p.id, home.name ORDER BY p.id LIMIT $3"#,
         project.map(ProjectId::as_uuid),
         after,
         BATCH

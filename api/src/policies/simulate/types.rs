@@ -47,7 +47,8 @@ pub struct SimulatePolicies {
     pub group: Option<String>,
     /// Name or id of a service account; outside its project, its id.
     pub service_account: Option<String>,
-    /// Documents that are stored nowhere; at most 10.
+    /// Documents that are stored nowhere, as if they were attached where the question is asked: in the project, or
+    /// for the whole cloud. At most 10.
     #[serde(default)]
     #[schema(max_items = 10)]
     pub policies: Vec<PolicyDocument>,
@@ -67,7 +68,8 @@ pub struct SimulatePolicies {
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, Value>)]
     pub context: BTreeMap<String, Value>,
-    /// The policy of the API key that is shown: what it does not allow is denied.
+    /// The policy of the API key that is shown: what it does not allow is denied, and so is every change of
+    /// identity.
     pub api_key_policy: Option<PolicyDocument>,
 }
 

@@ -79,7 +79,8 @@ fn matrix() -> String {
         writeln!(page, "| `{}` | {} |", column.policy.name, column.policy.description).unwrap();
     }
     page.push_str(
-        "\n## In a project\n\nWhen the policy is attached in that project, or for the whole cloud.\n",
+        "\n## In a project\n\nWhen the policy is attached in that project, or for the whole cloud; \
+         `quota:UpdateQuotas` only when it is attached for the whole cloud.\n",
     );
     tables(&mut page, &columns, true);
     page.push_str("\n## In the cloud as a whole\n\nWhen the policy is attached for the whole cloud.\n");

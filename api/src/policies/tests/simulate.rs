@@ -158,7 +158,7 @@ async fn a_simulation_takes_the_usual_for_granted_and_says_what_it_misses() {
         granted(nothing.clone())
     );
     assert_eq!(
-        ask(when("StringEquals", "cumulo:PrincipalName", "robot"), robot).await,
+        ask(when("StringEquals", "cumulo:PrincipalName", "demo/robot"), robot).await,
         granted(nothing.clone())
     );
     let admin = json!({"user": "admin", "context": {"cumulo:PrincipalName": "other"}});
