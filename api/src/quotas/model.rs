@@ -27,12 +27,36 @@ pub enum Resource {
     Images,
     /// Principals that are programs.
     ServiceAccounts,
+    /// Virtual networks.
+    Networks,
+    /// Ranges of addresses in networks.
+    Subnets,
+    /// Network cards, attached or not.
+    Ports,
+    /// Routers.
+    Routers,
+    /// Public addresses.
+    FloatingIps,
+    /// Security groups.
+    SecurityGroups,
 }
 
 impl Resource {
     /// Each of them, in the order in which they are shown.
-    pub const ALL: &[Self] =
-        &[Self::Instances, Self::Vcpus, Self::MemoryMib, Self::DiskGib, Self::Images, Self::ServiceAccounts];
+    pub const ALL: &[Self] = &[
+        Self::Instances,
+        Self::Vcpus,
+        Self::MemoryMib,
+        Self::DiskGib,
+        Self::Images,
+        Self::ServiceAccounts,
+        Self::Networks,
+        Self::Subnets,
+        Self::Ports,
+        Self::Routers,
+        Self::FloatingIps,
+        Self::SecurityGroups,
+    ];
 
     /// As it is stored and as it travels.
     pub const fn as_str(self) -> &'static str {
@@ -43,6 +67,12 @@ impl Resource {
             Self::DiskGib => "disk_gib",
             Self::Images => "images",
             Self::ServiceAccounts => "service_accounts",
+            Self::Networks => "networks",
+            Self::Subnets => "subnets",
+            Self::Ports => "ports",
+            Self::Routers => "routers",
+            Self::FloatingIps => "floating_ips",
+            Self::SecurityGroups => "security_groups",
         }
     }
 
