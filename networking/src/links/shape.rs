@@ -13,9 +13,8 @@ use super::settings;
 use super::space::{Space, StepError};
 
 /// Of every bridge. Packets of a bridge pass the host's packet filter, where security groups are.
-pub(super) const BRIDGE: [InfoBridge; 5] = [
+pub(super) const BRIDGE: [InfoBridge; 4] = [
     InfoBridge::StpState(BridgeStpState::Disabled),
-    InfoBridge::VlanFiltering(false),
     InfoBridge::MulticastSnooping(false),
     InfoBridge::NfCallIpTables(true),
     InfoBridge::NfCallIp6Tables(true),
@@ -24,13 +23,8 @@ pub(super) const BRIDGE: [InfoBridge; 5] = [
 /// Puts a device's properties right. Returns it with those entries that it still has.
 pub(super) async fn shape(space: &mut Space, wanted: &Device, mut link: Link) -> Result<Link, StepError> {
     basics(space, wanted, &mut link).await?;
-    if wanted.kind == Kind::Bridge && BRIDGE.iter().any(|info| !link.bridge.contains(info)) {
-        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge)
-            .index(link.index)
-            .set_info_data(InfoData::Bridge(BRIDGE.to_vec()))
-            .build();
-        let change = space.handle.link().change(message).execute().await;
-        space.note(change, || format!("set the properties of bridge {}", wanted.name))?;
+    if wanted.kind == Kind::Bridge {
+        bridge(space, wanted, &link).await?;
     }
     if let Some(message) = wanted.port.as_ref().and_then(|port| port_flags(port, &link)) {
         let set = space.handle.link().set_port(message).execute().await;
@@ -48,6 +42,23 @@ pub(super) async fn shape(space: &mut Space, wanted: &Device, mut link: Link) ->
     }
     space.seen.links.insert(wanted.name.clone(), link.clone());
     Ok(link)
+}
+
+async fn bridge(space: &mut Space, wanted: &Device, link: &Link) -> Result<(), StepError> {
+    let mut infos: Vec<_> = BRIDGE.into_iter().filter(|info| !link.bridge.contains(info)).collect();
+    // It is off unless someone switched it on; not every kernel has it.
+    if link.bridge.contains(&InfoBridge::VlanFiltering(true)) {
+        infos.push(InfoBridge::VlanFiltering(false));
+    }
+    if infos.is_empty() {
+        return Ok(());
+    }
+    let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge)
+        .index(link.index)
+        .set_info_data(InfoData::Bridge(infos))
+        .build();
+    let change = space.handle.link().change(message).execute().await;
+    space.note(change, || format!("set the properties of bridge {}", wanted.name))
 }
 
 /// MTU, card address and bridge.
