@@ -93,8 +93,8 @@ async fn single(root: &mut Space, wanted: &Device) -> Result<(), StepError> {
         None if wanted.kind == Kind::Tap => return Ok(()),
         None => create(root, wanted).await?,
     };
-    let there = shape(root, wanted, there).await?;
-    entries(root, wanted, &there).await
+    let mut there = shape(root, wanted, there).await?;
+    entries(root, wanted, &mut there).await
 }
 
 /// A link into a namespace. It is right only if its ends are each other's.
@@ -119,10 +119,10 @@ async fn pair(
             create_pair(root, wanted, name, space, end).await?
         }
     };
-    let near = shape(root, wanted, near).await?;
-    let far = shape(space, end, far).await?;
-    entries(root, wanted, &near).await?;
-    entries(space, end, &far).await
+    let mut near = shape(root, wanted, near).await?;
+    let mut far = shape(space, end, far).await?;
+    entries(root, wanted, &mut near).await?;
+    entries(space, end, &mut far).await
 }
 
 fn is_pair(near: &Link, far: &Link) -> bool {

@@ -1,6 +1,6 @@
 //! What hangs on a device: addresses, routes, neighbours and stations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -18,7 +18,7 @@ use super::seen::{Link, OURS, Station, permanent_neighbour};
 use super::space::{Space, StepError};
 
 /// Puts right what hangs on a device. Of a tap, which is someone else's, only its stations.
-pub(super) async fn entries(space: &mut Space, wanted: &Device, link: &Link) -> Result<(), StepError> {
+pub(super) async fn entries(space: &mut Space, wanted: &Device, link: &mut Link) -> Result<(), StepError> {
     if wanted.kind != Kind::Tap {
         addresses(space, wanted, link).await?;
         routes(space, wanted, link).await?;
@@ -35,10 +35,20 @@ pub(super) async fn entries(space: &mut Space, wanted: &Device, link: &Link) -> 
     Ok(())
 }
 
-async fn addresses(space: &mut Space, wanted: &Device, link: &Link) -> Result<(), StepError> {
-    for (address, message) in link.addresses.iter().filter(|(address, _)| !wanted.addresses.contains(address))
-    {
-        let removed = space.handle.address().del(message.clone()).execute().await;
+/// With an address that goes, the kernel may drop others of its subnet, routes and neighbours: all these are then
+/// made anew.
+async fn addresses(space: &mut Space, wanted: &Device, link: &mut Link) -> Result<(), StepError> {
+    let (kept, wrong): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut link.addresses)
+        .into_iter()
+        .partition(|(address, _)| wanted.addresses.contains(address));
+    if wrong.is_empty() {
+        link.addresses = kept;
+    } else {
+        link.routes.retain(|route, _| !wanted.routes.contains(route));
+        space.seen.neighbours.retain(|message| message.header.ifindex != link.index);
+    }
+    for (address, message) in wrong {
+        let removed = space.handle.address().del(message).execute().await;
         space.note_removed(removed, || format!("remove {address} from {}", wanted.name))?;
     }
     for address in wanted.addresses.iter().filter(|address| !link.addresses.contains_key(address)) {

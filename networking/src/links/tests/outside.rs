@@ -69,7 +69,7 @@ fn a_floating_ip_is_answered_for_and_announced_outside() {
     host.ip("-n world neigh flush all");
     assert!(host.pings("world", FLOATING), "answered for");
 
-    let mut without = want.clone();
+    let mut without = want;
     without.routers[0].floating_ips.clear();
     host.settle(&surroundings, &without);
     assert_eq!(host.ip("neigh show proxy").trim(), "203.0.113.77 dev ext0 proxy", "the operator's own stays");
