@@ -51,6 +51,38 @@ fn guests_reach_each_other_across_hosts() {
 }
 
 #[test]
+fn a_port_that_moves_is_found_on_its_new_host() {
+    let [(left, at_left), (right, at_right)] = two_hosts();
+    let network = network(7, false);
+    let [stays, moves] = [11, 13].map(|number| port(&network, number));
+    let [mut on_left, mut on_right] = [network.clone(), network];
+    on_left.ports = vec![stays.clone(), moves.clone()];
+    left.settle(&at_left, &document(&[&on_left], &[]));
+    let guest = left.plug(&on_left, &stays);
+    let old = left.plug(&on_left, &moves);
+    left.settle(&at_left, &document(&[&on_left], &[]));
+    assert!(left.pings(&guest, "10.0.7.13"));
+
+    on_left.ports.pop();
+    on_left.remote_ports = vec![remote(&moves, "192.0.2.2")];
+    on_right.ports = vec![moves.clone()];
+    on_right.remote_ports = vec![remote(&stays, "192.0.2.1")];
+    left.settle(&at_left, &document(&[&on_left], &[]));
+    left.ip(&format!("netns del {old}"));
+    right.settle(&at_right, &document(&[&on_right], &[]));
+    right.plug(&on_right, &moves);
+    right.settle(&at_right, &document(&[&on_right], &[]));
+    assert!(left.pings(&guest, "10.0.7.13"), "away");
+
+    on_left.ports.push(moves.clone());
+    on_left.remote_ports.clear();
+    left.settle(&at_left, &document(&[&on_left], &[]));
+    left.plug(&on_left, &moves);
+    left.settle(&at_left, &document(&[&on_left], &[]));
+    assert!(left.pings(&guest, "10.0.7.13"), "back");
+}
+
+#[test]
 fn nothing_unknown_goes_to_other_hosts() {
     let [(left, at_left), (_right, _)] = two_hosts();
     let [on_left, _] = on_both(&network(7, false), [11, 12]);
@@ -76,8 +108,7 @@ fn nothing_unknown_goes_to_other_hosts() {
 fn a_router_is_on_both_hosts_alike() {
     let [(left, at_left), (right, at_right)] = two_hosts();
     let (first, second) = (network(7, true), network(8, true));
-    let (mut here, there) = (port(&first, 11), port(&second, 12));
-    here.id = super::world::id(11);
+    let (here, there) = (port(&first, 11), port(&second, 12));
     let router = router(3, &[&first, &second]);
     let [mut first_left, mut first_right] = [first.clone(), first];
     let [mut second_left, mut second_right] = [second.clone(), second];

@@ -31,6 +31,10 @@ fn own_floating(host: &Host, want: &HostNetwork) {
 #[test]
 fn a_guest_reaches_its_host_and_the_host_a_floating_ip() {
     let host = Host::new();
+    host.ip("link add wan type veth peer name provider");
+    host.ip("addr add 198.51.100.2/24 dev wan");
+    host.ip("link set wan up");
+    host.ip("route add default via 198.51.100.1");
     let (alone, want) = (Surroundings::default(), wanted());
     host.settle(&alone, &want);
     let guest = host.plug(&want.networks[0], &want.networks[0].ports[0]);
@@ -40,7 +44,9 @@ fn a_guest_reaches_its_host_and_the_host_a_floating_ip() {
     // What the router's translation would do to the source is done by a route back.
     host.ip("route add 10.0.7.0/24 via 100.64.0.7");
     assert!(host.pings(&guest, "100.64.0.6"), "the host's end");
-    assert_eq!(host.setting("ipv4/conf/lo/forwarding"), "0", "nothing else forwards");
+    assert_eq!(host.setting("ipv4/conf/wan/forwarding"), "1", "answers come in here");
+    assert_eq!(host.setting("ipv4/conf/provider/forwarding"), "0", "nothing else forwards");
+    assert_eq!(host.setting("ipv4/ip_forward"), "0", "nor does the host as a whole");
     assert_eq!(host.setting("ipv4/conf/cre000000000003/forwarding"), "1");
     assert_eq!(host.setting("ipv4/conf/cbr7/forwarding"), "0");
 }
