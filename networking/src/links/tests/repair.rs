@@ -137,3 +137,14 @@ fn a_fault_in_one_network_stops_no_other() {
     host.ip("link del theirs");
     host.settle(&surroundings, &want);
 }
+
+#[test]
+fn an_underlay_may_be_ipv6() {
+    let (host, _) = host();
+    host.ip("addr add 2001:db8::1/64 dev uplink nodad");
+    let underlay = Some("2001:db8::1".parse().unwrap());
+    let mut want = wanted();
+    want.networks[0].remote_ports = vec![remote(&port(&want.networks[0], 12), "2001:db8::2")];
+    host.settle(&Surroundings { underlay, external_interface: None }, &want);
+    assert!(host.command("bridge fdb show dev cvx7").contains("52:54:00:00:00:0c dst 2001:db8::2"));
+}
