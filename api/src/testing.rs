@@ -340,6 +340,7 @@ pub(crate) fn inventory() -> Inventory {
         acceleration: Acceleration::Simulated,
         acceleration_detail: "nothing runs".to_owned(),
         architectures: vec![Architecture::X86_64],
+        underlay_address: None,
         boot_id: uuid::Uuid::from_u128(1),
     }
 }

@@ -58,10 +58,14 @@ macro_rules! ids {
 }
 
 ids! {
+    /// Public addresses that the operator gives out.
+    AddressPoolId
     /// A key of a program.
     ApiKeyId
     /// A stored object in the image store: the bytes of one or several images.
     BlobId
+    /// A public address.
+    FloatingIpId
     /// Several users who share policies.
     GroupId
     /// A machine that runs instances.
@@ -72,18 +76,32 @@ ids! {
     InstanceId
     /// A size of instance.
     InstanceTypeId
+    /// A private Ethernet of a tenant.
+    NetworkId
     /// The record of one mutating call and what became of it.
     OperationId
     /// What a policy applies to, and where.
     PolicyAttachmentId
     /// Rules about who may do what.
     PolicyId
+    /// A network card: where an instance meets a network.
+    PortId
     /// Somebody who acts: a user or a service account.
     PrincipalId
     /// A tenant.
     ProjectId
     /// One HTTP request, followed through operations, logs and domain metadata.
     RequestId
+    /// What leads from subnet to subnet, and out.
+    RouterId
+    /// Where a router meets a subnet.
+    RouterInterfaceId
+    /// Rules about who may reach a port.
+    SecurityGroupId
+    /// One of those rules.
+    SecurityGroupRuleId
+    /// A range of addresses in a network.
+    SubnetId
     /// One stream that the control plane asked a host for.
     TransferId
 }

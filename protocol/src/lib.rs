@@ -8,13 +8,18 @@ pub mod agent;
 mod digest;
 mod id;
 pub mod image;
+mod mac;
 mod name;
 mod units;
+mod vni;
 
 pub use digest::{ParseDigestError, Sha256};
 pub use id::{
-    ApiKeyId, BlobId, GroupId, HostId, ImageId, InstanceId, InstanceTypeId, OperationId, PolicyAttachmentId,
-    PolicyId, PrincipalId, ProjectId, RequestId, TransferId,
+    AddressPoolId, ApiKeyId, BlobId, FloatingIpId, GroupId, HostId, ImageId, InstanceId, InstanceTypeId, NetworkId,
+    OperationId, PolicyAttachmentId, PolicyId, PortId, PrincipalId, ProjectId, RequestId, RouterId,
+    RouterInterfaceId, SecurityGroupId, SecurityGroupRuleId, SubnetId, TransferId,
 };
+pub use mac::{MacAddress, ParseMacError};
 pub use name::{Name, ParseNameError};
 pub use units::{GIB, Generation, KIB, MIB, MemoryMib, Revision, SizeGib};
+pub use vni::Vni;

@@ -15,7 +15,8 @@ use serde_json::Value;
 const DEPENDENCY_LAW: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("storage", &["protocol"]),
-    ("compute-agent", &["protocol", "storage"]),
+    ("networking", &["protocol"]),
+    ("compute-agent", &["protocol", "storage", "networking"]),
     ("policy", &[]),
     ("api", &["protocol", "policy"]),
     ("tests", &["protocol"]),
@@ -35,6 +36,7 @@ const RESERVED: &[(&str, &str, &str)] = &[
     ("virt", "compute-agent", "LGPL-2.1-or-later, and libvirt is the agent's business"),
     ("sqlx", "api", "the agent cannot touch PostgreSQL"),
     ("axum", "api", "the agent listens on nothing"),
+    ("rtnetlink", "networking", "devices are made in one place"),
 ];
 
 /// Licences that go with Apache-2.0 without further thought.

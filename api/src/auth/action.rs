@@ -163,6 +163,7 @@ actions! {
         UpdateQuotaDefaults(Quota) = "quota:UpdateQuotaDefaults",
         ListCloudEvents(Event) = "event:ListEvents",
         ListCloudAuditRecords(AuditRecord) = "audit:ListRecords",
+        ListAddressPools(AddressPool) = "network:ListAddressPools",
     }
     NewInCloud {
         CreateProject(Project) = "project:CreateProject",
@@ -170,6 +171,7 @@ actions! {
         CreateUser(User) = "iam:CreateUser",
         CreateGroup(Group) = "iam:CreateGroup",
         CreateCloudPolicy(Policy) = "iam:CreatePolicy",
+        CreateAddressPool(AddressPool) = "network:CreateAddressPool",
     }
     CloudResource {
         GetInstanceType(InstanceType) = "compute:GetInstanceType",
@@ -198,6 +200,9 @@ actions! {
         DeleteCloudPolicy(Policy) = "iam:DeletePolicy",
         DetachCloudPolicy(Attachment) = "iam:DetachPolicy",
         GetCloudAuditRecord(AuditRecord) = "audit:GetRecord",
+        GetAddressPool(AddressPool) = "network:GetAddressPool",
+        UpdateAddressPool(AddressPool) = "network:UpdateAddressPool",
+        DeleteAddressPool(AddressPool) = "network:DeleteAddressPool",
     }
     Project {
         GetProject(Project) = "project:GetProject",
@@ -215,12 +220,24 @@ actions! {
         UpdateQuotas(Quota) = "quota:UpdateQuotas",
         ListEvents(Event) = "event:ListEvents",
         ListAuditRecords(AuditRecord) = "audit:ListRecords",
+        ListNetworks(Network) = "network:ListNetworks",
+        ListSubnets(Subnet) = "network:ListSubnets",
+        ListPorts(Port) = "network:ListPorts",
+        ListRouters(Router) = "network:ListRouters",
+        ListFloatingIps(FloatingIp) = "network:ListFloatingIps",
+        ListSecurityGroups(SecurityGroup) = "network:ListSecurityGroups",
     }
     NewInProject {
         CreateImage(Image) = "image:CreateImage",
         CreateInstance(Instance) = "compute:CreateInstance",
         CreateServiceAccount(ServiceAccount) = "iam:CreateServiceAccount",
         CreatePolicy(Policy) = "iam:CreatePolicy",
+        CreateNetwork(Network) = "network:CreateNetwork",
+        CreateSubnet(Subnet) = "network:CreateSubnet",
+        CreatePort(Port) = "network:CreatePort",
+        CreateRouter(Router) = "network:CreateRouter",
+        CreateFloatingIp(FloatingIp) = "network:CreateFloatingIp",
+        CreateSecurityGroup(SecurityGroup) = "network:CreateSecurityGroup",
     }
     ProjectResource {
         GetImage(Image) = "image:GetImage",
@@ -245,5 +262,31 @@ actions! {
         DeletePolicy(Policy) = "iam:DeletePolicy",
         DetachPolicy(Attachment) = "iam:DetachPolicy",
         GetAuditRecord(AuditRecord) = "audit:GetRecord",
+        GetNetwork(Network) = "network:GetNetwork",
+        UpdateNetwork(Network) = "network:UpdateNetwork",
+        DeleteNetwork(Network) = "network:DeleteNetwork",
+        GetSubnet(Subnet) = "network:GetSubnet",
+        UpdateSubnet(Subnet) = "network:UpdateSubnet",
+        DeleteSubnet(Subnet) = "network:DeleteSubnet",
+        GetPort(Port) = "network:GetPort",
+        UpdatePort(Port) = "network:UpdatePort",
+        DeletePort(Port) = "network:DeletePort",
+        GetRouter(Router) = "network:GetRouter",
+        UpdateRouter(Router) = "network:UpdateRouter",
+        DeleteRouter(Router) = "network:DeleteRouter",
+        GetFloatingIp(FloatingIp) = "network:GetFloatingIp",
+        UpdateFloatingIp(FloatingIp) = "network:UpdateFloatingIp",
+        DeleteFloatingIp(FloatingIp) = "network:DeleteFloatingIp",
+        GetSecurityGroup(SecurityGroup) = "network:GetSecurityGroup",
+        UpdateSecurityGroup(SecurityGroup) = "network:UpdateSecurityGroup",
+        DeleteSecurityGroup(SecurityGroup) = "network:DeleteSecurityGroup",
+        AttachPort(Instance) = "compute:AttachPort",
+        DetachPort(Instance) = "compute:DetachPort",
+        AddRouterInterface(Router) = "network:AddRouterInterface",
+        RemoveRouterInterface(Router) = "network:RemoveRouterInterface",
+        AddSecurityGroupRule(SecurityGroup) = "network:AddSecurityGroupRule",
+        RemoveSecurityGroupRule(SecurityGroup) = "network:RemoveSecurityGroupRule",
+        AssociateFloatingIp(FloatingIp) = "network:AssociateFloatingIp",
+        DisassociateFloatingIp(FloatingIp) = "network:DisassociateFloatingIp",
     }
 }

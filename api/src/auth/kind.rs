@@ -60,6 +60,20 @@ kinds! {
         "SELECT id, name, NULL::jsonb FROM instance_types WHERE $1::uuid IS NULL AND (id = $2 OR name = $3)";
     Image = "image" "image", seen with "image:GetImage",
         "SELECT id, name, labels FROM images WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    Network = "network" "network", seen with "network:GetNetwork",
+        "SELECT id, name, labels FROM networks WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    Subnet = "network" "subnet", seen with "network:GetSubnet",
+        "SELECT id, name, labels FROM subnets WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    Port = "network" "port", seen with "network:GetPort",
+        "SELECT id, name, labels FROM ports WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    Router = "network" "router", seen with "network:GetRouter",
+        "SELECT id, name, labels FROM routers WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    FloatingIp = "network" "floating_ip", seen with "network:GetFloatingIp",
+        "SELECT id, name, labels FROM floating_ips WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    SecurityGroup = "network" "security_group", seen with "network:GetSecurityGroup",
+        "SELECT id, name, labels FROM security_groups WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    AddressPool = "network" "address_pool", seen with "network:GetAddressPool",
+        "SELECT id, name, NULL::jsonb FROM address_pools WHERE $1::uuid IS NULL AND (id = $2 OR name = $3)";
     /// Has no name; its id stands for it.
     Operation = "operation" "operation", seen with "operation:GetOperation",
         "SELECT id, id::text, NULL::jsonb FROM operations WHERE project_id = $1 AND id = $2 AND $3::text IS NULL";

@@ -29,6 +29,18 @@ pub enum Resource {
     ServiceAccounts,
     /// Policies of the project itself.
     Policies,
+    /// Virtual networks.
+    Networks,
+    /// Ranges of addresses in networks.
+    Subnets,
+    /// Network cards, attached or not.
+    Ports,
+    /// Routers.
+    Routers,
+    /// Public addresses.
+    FloatingIps,
+    /// Security groups.
+    SecurityGroups,
 }
 
 impl Resource {
@@ -41,6 +53,12 @@ impl Resource {
         Self::Images,
         Self::ServiceAccounts,
         Self::Policies,
+        Self::Networks,
+        Self::Subnets,
+        Self::Ports,
+        Self::Routers,
+        Self::FloatingIps,
+        Self::SecurityGroups,
     ];
 
     /// As it is stored and as it travels.
@@ -53,6 +71,12 @@ impl Resource {
             Self::Images => "images",
             Self::ServiceAccounts => "service_accounts",
             Self::Policies => "policies",
+            Self::Networks => "networks",
+            Self::Subnets => "subnets",
+            Self::Ports => "ports",
+            Self::Routers => "routers",
+            Self::FloatingIps => "floating_ips",
+            Self::SecurityGroups => "security_groups",
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Architecture, Epoch};
+use crate::agent::{Architecture, Epoch, HostNetwork, Nic};
 use crate::image::Format;
 use crate::{
     Generation, InstanceId, MemoryMib, Name, OperationId, RequestId, Revision, Sha256, SizeGib, TransferId,
@@ -50,6 +50,8 @@ pub enum DesiredBody {
     /// The instance was deleted by its owner: remove its domain, disk, seed and logs, then report
     /// [`super::ObservedState::Absent`].
     DeleteInstance { id: InstanceId, generation: Generation, operation_id: Option<OperationId> },
+    /// All networks of the host, in place of what was said before.
+    Network(Box<HostNetwork>),
     /// Post the newest part of the serial log to `/agent/v1/transfers/{transfer_id}`.
     SendSerialLog { transfer_id: TransferId, instance_id: InstanceId, max_bytes: u32 },
 }
@@ -71,6 +73,9 @@ pub struct InstanceSpec {
     pub vcpus: u32,
     pub memory_mib: MemoryMib,
     pub root_disk: RootDisk,
+    /// In the order in which the guest finds them.
+    #[serde(default)]
+    pub nics: Vec<Nic>,
     pub seed: Seed,
     /// The operation whose trail the steps belong to, if one is open.
     pub operation_id: Option<OperationId>,

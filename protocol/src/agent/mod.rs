@@ -17,6 +17,7 @@
 
 mod desired;
 mod join;
+mod network;
 mod observed;
 mod session;
 
@@ -25,6 +26,11 @@ pub use desired::{
     MAX_WAIT_SECONDS, Power, RootDisk, Seed, StopMode,
 };
 pub use join::{JoinRequest, JoinResponse, JoinToken, ParseJoinTokenError, RenewRequest, RenewResponse};
+pub use network::{
+    AddressPair, Direction, FloatingIp, HostNetwork, MAX_NETWORK_FAULTS, Metadata, Network, NetworkFault, NetworkReport,
+    NetworkSubject, Nic, Port, PortAddress, PortRange, Remote, RemotePort, Router, RouterInterface, RuleProtocol,
+    SecurityGroup, SecurityGroupRule, StaticRoute, Subnet,
+};
 pub use observed::{
     EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState,
     Step, StepReport,

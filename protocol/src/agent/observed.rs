@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::agent::Epoch;
+use crate::agent::{Epoch, NetworkReport};
 use crate::{Generation, InstanceId, OperationId};
 
 /// The most reports in one batch.
@@ -17,6 +17,9 @@ pub const MAX_DETAIL_CHARS: usize = 1000;
 pub struct ObservedBatch {
     pub epoch: Epoch,
     pub reports: Vec<InstanceReport>,
+    /// Present when it has changed since it was last accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkReport>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -139,6 +142,7 @@ pub enum Step {
     AgentReceived,
     ImageCached,
     DiskMade,
+    NetworkReady,
     SeedMade,
     DomainDefined,
     Running,
@@ -155,6 +159,7 @@ impl Step {
             Self::AgentReceived => "agent_received",
             Self::ImageCached => "image_cached",
             Self::DiskMade => "disk_made",
+            Self::NetworkReady => "network_ready",
             Self::SeedMade => "seed_made",
             Self::DomainDefined => "domain_defined",
             Self::Running => "running",

@@ -48,6 +48,10 @@ pub struct Inventory {
     pub architectures: Vec<Architecture>,
     /// Changes at each boot of the machine (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: uuid::Uuid,
+    /// Where other hosts reach this one's virtual networks (VXLAN); absent when it has none.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = "ip"))]
+    pub underlay_address: Option<std::net::IpAddr>,
 }
 
 /// How guest code runs.

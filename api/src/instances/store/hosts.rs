@@ -101,6 +101,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
                 virtual_size_bytes: row.virtual_size_bytes.ok_or_else(broken)?.unsigned_abs(),
             },
         },
+        nics: Vec::new(),
         seed: Seed { user_data: row.user_data, ssh_authorized_keys: row.ssh_authorized_keys },
         operation_id,
         request_id: Some(row.request_id.into()),

@@ -1,0 +1,251 @@
+-- Virtual networks: what their owners want. Hosts are told what they need of it as one document.
+
+-- Trusted since PostgreSQL 13: the owner of the database may add it.
+CREATE EXTENSION IF NOT EXISTS btree_gist;
+
+CREATE TABLE networks (
+    id          uuid PRIMARY KEY,
+    project_id  uuid NOT NULL REFERENCES projects,
+    name        text NOT NULL,
+    description text NOT NULL DEFAULT '',
+    labels      jsonb NOT NULL,
+    generation  bigint NOT NULL DEFAULT 1,
+    -- Given by the application at random, tried again when it is taken.
+    vni         integer NOT NULL CONSTRAINT networks_vni_unique UNIQUE CHECK (vni BETWEEN 1 AND 16777215),
+    mtu         integer NOT NULL CHECK (mtu BETWEEN 1280 AND 8950),
+    -- The network that an instance gets when it asks for none.
+    is_default  boolean NOT NULL DEFAULT false,
+    created_at  timestamptz NOT NULL,
+    updated_at  timestamptz NOT NULL,
+    CONSTRAINT networks_name_unique UNIQUE (project_id, name)
+);
+CREATE INDEX networks_of_project ON networks (project_id, id);
+CREATE UNIQUE INDEX networks_one_default ON networks (project_id) WHERE is_default;
+
+CREATE TABLE subnets (
+    id              uuid PRIMARY KEY,
+    project_id      uuid NOT NULL REFERENCES projects,
+    network_id      uuid NOT NULL REFERENCES networks,
+    name            text NOT NULL,
+    labels          jsonb NOT NULL,
+    generation      bigint NOT NULL DEFAULT 1,
+    cidr            cidr NOT NULL,
+    -- Where a router stands when one is attached; no host bits of the prefix are kept in any inet here.
+    gateway         inet CHECK (gateway << cidr),
+    -- Where DHCP, DNS and metadata answer.
+    service_address inet NOT NULL CHECK (service_address << cidr AND service_address IS DISTINCT FROM gateway),
+    dhcp            boolean NOT NULL,
+    dns_servers     inet[] NOT NULL DEFAULT '{}' CHECK (cardinality(dns_servers) <= 3),
+    created_at      timestamptz NOT NULL,
+    updated_at      timestamptz NOT NULL,
+    CONSTRAINT subnets_name_unique UNIQUE (project_id, name),
+    CONSTRAINT subnets_of_a_network_are_apart EXCLUDE USING gist (network_id WITH =, cidr inet_ops WITH &&)
+);
+CREATE INDEX subnets_of_project ON subnets (project_id, id);
+
+-- Which addresses of a subnet are given automatically; both ends included.
+CREATE TABLE subnet_allocation_ranges (
+    subnet_id     uuid NOT NULL REFERENCES subnets ON DELETE CASCADE,
+    first_address inet NOT NULL,
+    last_address  inet NOT NULL CHECK (first_address <= last_address),
+    PRIMARY KEY (subnet_id, first_address)
+);
+
+CREATE TABLE ports (
+    id                   uuid PRIMARY KEY,
+    project_id           uuid NOT NULL REFERENCES projects,
+    network_id           uuid NOT NULL REFERENCES networks,
+    name                 text NOT NULL,
+    labels               jsonb NOT NULL,
+    generation           bigint NOT NULL DEFAULT 1,
+    mac                  macaddr NOT NULL,
+    instance_id          uuid REFERENCES instances,
+    -- The order in which the guest finds its cards.
+    position             integer CHECK (position BETWEEN 0 AND 15),
+    -- Made with its instance, and goes with it.
+    owned_by_instance    boolean NOT NULL DEFAULT false,
+    created_at           timestamptz NOT NULL,
+    updated_at           timestamptz NOT NULL,
+    CONSTRAINT ports_name_unique UNIQUE (project_id, name),
+    CONSTRAINT ports_mac_unique UNIQUE (network_id, mac),
+    CONSTRAINT ports_attached_have_a_position CHECK ((instance_id IS NULL) = (position IS NULL)),
+    CONSTRAINT ports_position_unique UNIQUE (instance_id, position),
+    CONSTRAINT ports_owned_are_attached CHECK (instance_id IS NOT NULL OR NOT owned_by_instance)
+);
+CREATE INDEX ports_of_project ON ports (project_id, id);
+CREATE INDEX ports_of_network ON ports (network_id);
+
+-- Further sources that a port's guest may send from.
+CREATE TABLE port_allowed_address_pairs (
+    port_id uuid NOT NULL REFERENCES ports ON DELETE CASCADE,
+    cidr    inet NOT NULL,
+    mac     macaddr,
+    CONSTRAINT port_allowed_address_pairs_unique UNIQUE NULLS NOT DISTINCT (port_id, cidr, mac)
+);
+
+-- What leads from subnet to subnet, and out of the cloud.
+CREATE TABLE routers (
+    id          uuid PRIMARY KEY,
+    project_id  uuid NOT NULL REFERENCES projects,
+    name        text NOT NULL,
+    labels      jsonb NOT NULL,
+    generation  bigint NOT NULL DEFAULT 1,
+    -- Names its transit addresses, see protocol::agent::Router::transit.
+    number      integer NOT NULL CONSTRAINT routers_number_unique UNIQUE CHECK (number BETWEEN 1 AND 2097151),
+    -- Whether it leads out of the cloud, with the address of the host.
+    external    boolean NOT NULL,
+    created_at  timestamptz NOT NULL,
+    updated_at  timestamptz NOT NULL,
+    CONSTRAINT routers_name_unique UNIQUE (project_id, name)
+);
+CREATE INDEX routers_of_project ON routers (project_id, id);
+
+CREATE TABLE router_interfaces (
+    id         uuid PRIMARY KEY,
+    router_id  uuid NOT NULL REFERENCES routers,
+    subnet_id  uuid NOT NULL REFERENCES subnets CONSTRAINT router_interfaces_subnet_unique UNIQUE,
+    -- Copied from the subnet, where it never changes: the constraint below needs it here.
+    cidr       cidr NOT NULL,
+    mac        macaddr NOT NULL,
+    created_at timestamptz NOT NULL,
+    CONSTRAINT router_interfaces_are_apart EXCLUDE USING gist (router_id WITH =, cidr inet_ops WITH &&)
+);
+
+CREATE TABLE router_static_routes (
+    router_id   uuid NOT NULL REFERENCES routers ON DELETE CASCADE,
+    destination cidr NOT NULL,
+    next_hop    inet NOT NULL,
+    PRIMARY KEY (router_id, destination)
+);
+
+-- INVARIANT: no address of a subnet is used twice, by whatever: a port, a router, or the subnet's services.
+CREATE TABLE subnet_addresses (
+    subnet_id           uuid NOT NULL REFERENCES subnets,
+    address             inet NOT NULL,
+    port_id             uuid REFERENCES ports ON DELETE CASCADE,
+    router_interface_id uuid REFERENCES router_interfaces ON DELETE CASCADE,
+    -- Kept free for the gateway and the services of the subnet.
+    reserved            boolean NOT NULL DEFAULT false,
+    CONSTRAINT subnet_addresses_unique PRIMARY KEY (subnet_id, address),
+    CONSTRAINT subnet_addresses_one_owner CHECK (num_nonnulls(port_id, router_interface_id) + reserved::int = 1),
+    CONSTRAINT subnet_addresses_one_per_port UNIQUE (port_id, subnet_id)
+);
+CREATE INDEX subnet_addresses_of_port ON subnet_addresses (port_id);
+
+CREATE TABLE security_groups (
+    id          uuid PRIMARY KEY,
+    project_id  uuid NOT NULL REFERENCES projects,
+    name        text NOT NULL,
+    description text NOT NULL DEFAULT '',
+    labels      jsonb NOT NULL,
+    generation  bigint NOT NULL DEFAULT 1,
+    -- The group that a port gets when it asks for none.
+    is_default  boolean NOT NULL DEFAULT false,
+    created_at  timestamptz NOT NULL,
+    updated_at  timestamptz NOT NULL,
+    CONSTRAINT security_groups_name_unique UNIQUE (project_id, name)
+);
+CREATE INDEX security_groups_of_project ON security_groups (project_id, id);
+CREATE UNIQUE INDEX security_groups_one_default ON security_groups (project_id) WHERE is_default;
+
+CREATE TABLE security_group_rules (
+    id                uuid PRIMARY KEY,
+    security_group_id uuid NOT NULL REFERENCES security_groups ON DELETE CASCADE,
+    direction         text NOT NULL CHECK (direction IN ('ingress', 'egress')),
+    protocol          text NOT NULL CHECK (protocol IN ('any', 'tcp', 'udp', 'icmp', 'number')),
+    port_first        integer CHECK (port_first BETWEEN 0 AND 65535),
+    port_last         integer CHECK (port_last BETWEEN port_first AND 65535),
+    icmp_type         integer CHECK (icmp_type BETWEEN 0 AND 255),
+    icmp_code         integer CHECK (icmp_code BETWEEN 0 AND 255),
+    protocol_number   integer CHECK (protocol_number BETWEEN 0 AND 255),
+    remote_cidr       cidr,
+    remote_group_id   uuid REFERENCES security_groups,
+    description       text NOT NULL DEFAULT '',
+    created_at        timestamptz NOT NULL,
+    CONSTRAINT security_group_rules_one_remote CHECK (num_nonnulls(remote_cidr, remote_group_id) = 1),
+    CONSTRAINT security_group_rules_ports CHECK ((protocol IN ('tcp', 'udp')) = (port_first IS NOT NULL)
+        AND (port_first IS NULL) = (port_last IS NULL)),
+    CONSTRAINT security_group_rules_icmp CHECK (protocol = 'icmp' OR num_nonnulls(icmp_type, icmp_code) = 0),
+    CONSTRAINT security_group_rules_icmp_code CHECK (icmp_code IS NULL OR icmp_type IS NOT NULL),
+    CONSTRAINT security_group_rules_number CHECK ((protocol = 'number') = (protocol_number IS NOT NULL)),
+    CONSTRAINT security_group_rules_unique UNIQUE NULLS NOT DISTINCT (security_group_id, direction, protocol,
+        port_first, port_last, icmp_type, icmp_code, protocol_number, remote_cidr, remote_group_id)
+);
+CREATE INDEX security_group_rules_of_remote ON security_group_rules (remote_group_id);
+
+CREATE TABLE port_security_groups (
+    port_id           uuid NOT NULL REFERENCES ports ON DELETE CASCADE,
+    security_group_id uuid NOT NULL REFERENCES security_groups,
+    PRIMARY KEY (port_id, security_group_id)
+);
+CREATE INDEX port_security_groups_of_group ON port_security_groups (security_group_id);
+
+-- Public addresses that the operator gives out.
+CREATE TABLE address_pools (
+    id          uuid PRIMARY KEY,
+    name        text NOT NULL CONSTRAINT address_pools_name_unique UNIQUE,
+    description text NOT NULL DEFAULT '',
+    generation  bigint NOT NULL DEFAULT 1,
+    cidr        cidr NOT NULL,
+    -- The first and the last that are given, both included.
+    first_address inet NOT NULL CHECK (first_address <<= cidr),
+    last_address  inet NOT NULL CHECK (last_address <<= cidr AND first_address <= last_address),
+    created_at  timestamptz NOT NULL,
+    updated_at  timestamptz NOT NULL,
+    CONSTRAINT address_pools_are_apart EXCLUDE USING gist (cidr inet_ops WITH &&)
+);
+
+CREATE TABLE floating_ips (
+    id              uuid PRIMARY KEY,
+    project_id      uuid NOT NULL REFERENCES projects,
+    name            text NOT NULL,
+    labels          jsonb NOT NULL,
+    generation      bigint NOT NULL DEFAULT 1,
+    address_pool_id uuid NOT NULL REFERENCES address_pools,
+    address         inet NOT NULL CONSTRAINT floating_ips_address_unique UNIQUE,
+    -- The port, and which of its addresses.
+    port_id         uuid REFERENCES ports,
+    fixed_address   inet,
+    created_at      timestamptz NOT NULL,
+    updated_at      timestamptz NOT NULL,
+    CONSTRAINT floating_ips_name_unique UNIQUE (project_id, name),
+    CONSTRAINT floating_ips_stand_for_an_address CHECK ((port_id IS NULL) = (fixed_address IS NULL)),
+    CONSTRAINT floating_ips_one_per_address UNIQUE (port_id, fixed_address)
+);
+CREATE INDEX floating_ips_of_project ON floating_ips (project_id, id);
+
+INSERT INTO quota_defaults (resource, limit_value) VALUES
+    ('networks', 10), ('subnets', 20), ('ports', 100), ('routers', 5), ('floating_ips', 10),
+    ('security_groups', 20);
+CALL count_in_quota('networks', 'networks');
+CALL count_in_quota('subnets', 'subnets');
+CALL count_in_quota('ports', 'ports');
+CALL count_in_quota('routers', 'routers');
+CALL count_in_quota('floating_ips', 'floating_ips');
+CALL count_in_quota('security_groups', 'security_groups');
+
+CALL record_events('networks', 'network', '{name,description,labels,generation}');
+CALL record_events('subnets', 'subnet', '{name,labels,generation}');
+CALL record_events('ports', 'port', '{name,labels,generation}', '{instance_id}');
+CALL record_events('routers', 'router', '{name,labels,generation}');
+CALL record_events('security_groups', 'security_group', '{name,description,labels,generation}');
+CALL record_events('address_pools', 'address_pool', '{name,description,generation}');
+CALL record_events('floating_ips', 'floating_ip', '{name,labels,generation}', '{port_id}');
+
+-- What changed and may concern hosts. Written in the transaction of the change by triggers; a controller finds
+-- the hosts concerned, bumps their revision and removes the row. Hosts cannot be locked by the change itself:
+-- one rule of a group may concern a thousand of them.
+CREATE TABLE pending_network_changes (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- Everything of this project; or, if NULL, every host (an underlay address came, changed or went).
+    project_id uuid
+);
+
+ALTER TABLE hosts
+    -- Where other hosts reach its networks.
+    ADD COLUMN underlay_address inet,
+    -- The revision at which its network document last changed.
+    ADD COLUMN network_revision bigint NOT NULL DEFAULT 1,
+    -- The newest document that it matched, and what it could not make.
+    ADD COLUMN network_applied  bigint,
+    ADD COLUMN network_faults   jsonb NOT NULL DEFAULT '[]';

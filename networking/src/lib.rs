@@ -1,0 +1,9 @@
+//! The virtual networks of one host: devices, packet rules and services.
+//!
+//! Everything is a pure function of [`protocol::agent::HostNetwork`]: it is rendered, compared with what is
+//! there, and the difference is applied. Mechanism only: nothing here knows HTTP to the control plane, tenants or
+//! the database.
+
+pub mod links;
+pub mod names;
+mod namespace;
