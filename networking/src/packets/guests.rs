@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use protocol::agent::{HostNetwork, NetworkFault, NetworkSubject, Port};
-use protocol::{MacAddress, PortId, SecurityGroupId, Vni};
+use protocol::{MacAddress, PortId, SecurityGroupId};
 
 use crate::names;
 
@@ -18,7 +18,6 @@ const MARKED: u32 = 0x8000_0000;
 #[derive(Debug)]
 pub(super) struct Guest<'a> {
     pub(super) port: &'a Port,
-    pub(super) vni: Vni,
     pub(super) tap: String,
     /// Marks frames from and to its tap while they are judged; 31 bits of the port's id and the highest one.
     pub(super) mark: u32,
@@ -76,7 +75,7 @@ pub(super) fn guests<'a>(
                 let detail = format!("passes nothing: another port has its device name {tap}");
                 faults.push(NetworkFault { subject: NetworkSubject::Port(port.id), detail });
             } else {
-                guests.push(Guest { port, vni: network.vni, tap, mark: 0 });
+                guests.push(Guest { port, tap, mark: 0 });
             }
         }
     }

@@ -1,0 +1,6 @@
+//! The packet rules with a real nftables, in namespaces of each test's own. They need root, `nft`, `ip` and
+//! `busybox`.
+
+mod document;
+mod stateful;
+mod world;
