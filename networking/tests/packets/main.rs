@@ -2,5 +2,8 @@
 //! `busybox`.
 
 mod document;
+mod frames;
+mod hostile;
+mod routers;
 mod stateful;
 mod world;
