@@ -205,7 +205,8 @@ fn member_rules(
         }
     } else if !everything {
         let elements = table.intervals(set.clone(), &["inet_proto", "inet_service"]);
-        let protocols: BTreeSet<_> = Version::ALL.iter().filter_map(|&version| kind.protocol(version)).collect();
+        let protocols: BTreeSet<_> =
+            Version::ALL.iter().filter_map(|&version| kind.protocol(version)).collect();
         for protocol in protocols {
             for &(first, last) in &ranges {
                 elements.add([Part::Number(protocol), Part::range(first, last)]);

@@ -36,7 +36,8 @@ impl Guest<'_> {
         let pairs = self.port.allowed_address_pairs.iter();
         let pairs = pairs.map(|pair| (pair.mac.unwrap_or(mac), pair.cidr.trunc()));
         let mut sources: BTreeSet<_> = own.chain(pairs).collect();
-        let local: Vec<_> = self.macs().into_iter().map(|mac| (mac, IpAddr::from(link_local(mac)).into())).collect();
+        let local: Vec<_> =
+            self.macs().into_iter().map(|mac| (mac, IpAddr::from(link_local(mac)).into())).collect();
         sources.extend(local);
         sources
     }

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::drops::DropKind::{self, *};
 use super::expr::*;
-use super::guests::{ALLOWED, Guest};
 use super::groups::{self, ALLOW, EGRESS, INGRESS};
+use super::guests::{ALLOWED, Guest};
 use super::ruleset::{Datum, Family, Part, Table};
 use crate::names;
 
@@ -43,7 +43,8 @@ pub(super) fn zones(networks: impl IntoIterator<Item = Vni>, had: &Zones) -> Zon
             continue;
         }
         // Zone 0 is the host's own.
-        let mut candidates = (0..u32::from(u16::MAX)).map(|step| (preferred + step) % u32::from(u16::MAX) + 1);
+        let mut candidates =
+            (0..u32::from(u16::MAX)).map(|step| (preferred + step) % u32::from(u16::MAX) + 1);
         let free = candidates.find_map(|zone| u16::try_from(zone).ok().filter(|zone| used.insert(*zone)));
         zones.extend(free.map(|zone| (bridge, zone)));
     }
@@ -255,7 +256,10 @@ fn routers(table: &mut Table, want: &HostNetwork, protected: &BTreeSet<IpNet>) {
         "from_router",
         vec![
             rule([eq(meta("nfproto"), "ipv6")], deny(RouterSource)),
-            rule([ne(concat([meta("iifname"), field("ip", "saddr")]), "@router_sources")], deny(RouterSource)),
+            rule(
+                [ne(concat([meta("iifname"), field("ip", "saddr")]), "@router_sources")],
+                deny(RouterSource),
+            ),
             rule([has(ct("state"), "invalid")], deny(Invalid)),
             rule([original(), eq(field("udp", "dport"), VXLAN_PORT)], deny(Underlay)),
             rule([eq(ct_original("ip daddr"), "@floating")], ret()),

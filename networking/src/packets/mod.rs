@@ -19,6 +19,8 @@ mod router;
 mod ruleset;
 mod seen;
 mod spoof;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -56,7 +56,11 @@ pub(super) async fn apply(place: Place<'_>, commands: Vec<Value>) -> Result<(), 
     if output.status.success() { Ok(()) } else { Err(refused("change the packet rules", &output)) }
 }
 
-async fn run(mut command: Command, what: &'static str, input: Option<Vec<u8>>) -> Result<Output, PacketsError> {
+async fn run(
+    mut command: Command,
+    what: &'static str,
+    input: Option<Vec<u8>>,
+) -> Result<Output, PacketsError> {
     let failed = |source| PacketsError::Run { what, source };
     command.env("LC_ALL", "C").stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });

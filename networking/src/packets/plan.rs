@@ -21,12 +21,14 @@ pub(super) fn plan(want: &Table, seen: Option<&Seen>) -> Vec<Value> {
 }
 
 fn fits(want: &Table, seen: &Seen) -> bool {
-    let sets = want.sets.iter().all(|(name, set)| seen.sets.get(name).is_none_or(|seen| set.same_shape(seen)));
+    let sets =
+        want.sets.iter().all(|(name, set)| seen.sets.get(name).is_none_or(|seen| set.same_shape(seen)));
     let wanted = want.chains.iter().all(|(name, chain)| {
         // A chain without rules may still lack its hook: what is not there yet is added.
         seen.chains.get(name).is_none_or(|seen| seen.base == chain.base)
     });
-    let foreign = seen.chains.iter().any(|(name, chain)| chain.base.is_some() && !want.chains.contains_key(name));
+    let foreign =
+        seen.chains.iter().any(|(name, chain)| chain.base.is_some() && !want.chains.contains_key(name));
     sets && wanted && !foreign
 }
 

@@ -57,7 +57,10 @@ fn without((first, last): (u32, u32), taken: &[(u32, u32)]) -> Vec<(u32, u32)> {
 /// Nets of which none contains another.
 pub(super) fn widest(nets: impl IntoIterator<Item = IpNet>) -> BTreeSet<IpNet> {
     let nets: BTreeSet<IpNet> = nets.into_iter().map(|net| net.trunc()).collect();
-    nets.iter().filter(|net| !nets.iter().any(|other| other != *net && other.contains(*net))).copied().collect()
+    nets.iter()
+        .filter(|net| !nets.iter().any(|other| other != *net && other.contains(*net)))
+        .copied()
+        .collect()
 }
 
 #[cfg(test)]
@@ -81,6 +84,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn blocks_come_apart_and_lose_nothing(blocks in proptest::collection::vec(block(), 0..12)) {
             let apart = disjoint(blocks.iter().copied());

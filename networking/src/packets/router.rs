@@ -79,7 +79,8 @@ fn translate(table: &mut Table, router: &Router) -> Vec<NetworkFault> {
     let mut faults = Vec::new();
     for floating in router.floating_ips.iter().filter(|_| router.external) {
         let (IpAddr::V4(address), IpAddr::V4(fixed)) = (floating.address, floating.fixed_address) else {
-            let detail = format!("floating IP {} cannot stand for {}", floating.address, floating.fixed_address);
+            let detail =
+                format!("floating IP {} cannot stand for {}", floating.address, floating.fixed_address);
             faults.push(NetworkFault { subject: NetworkSubject::Port(floating.port_id), detail });
             continue;
         };
@@ -92,7 +93,11 @@ fn translate(table: &mut Table, router: &Router) -> Vec<NetworkFault> {
     // From inside too: a guest may use the floating IP of another one, or its own.
     table.hook("to_fixed", "nat", "prerouting", -100, vec![to("dnat", by_map("daddr", "floating"))]);
     let inside_again = || {
-        [ne(meta("iifname"), ROUTER_EXTERNAL), ne(meta("oifname"), ROUTER_EXTERNAL), has(ct("status"), "dnat")]
+        [
+            ne(meta("iifname"), ROUTER_EXTERNAL),
+            ne(meta("oifname"), ROUTER_EXTERNAL),
+            has(ct("status"), "dnat"),
+        ]
     };
     let from_router = if router.external {
         vec![

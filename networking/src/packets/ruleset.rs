@@ -209,8 +209,8 @@ pub(super) fn element_json(key: &[Part], datum: Option<&Datum>) -> Value {
 /// is compared. FNV-1a, 64 bits.
 pub(super) fn digest(rule: &Rule) -> String {
     let text = serde_json::to_string(rule).unwrap_or_default();
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     format!("{hash:016x}")
 }

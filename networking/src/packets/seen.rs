@@ -65,7 +65,8 @@ fn set(body: &Value) -> Set {
         Value::Array(parts) => parts.iter().map(text).collect(),
         one => vec![text(one)],
     };
-    let flags: BTreeSet<_> = body["flags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let flags: BTreeSet<_> =
+        body["flags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let data = body["map"].as_str().map(str::to_owned);
     let mut elements = BTreeMap::new();
     for element in body["elem"].as_array().into_iter().flatten() {

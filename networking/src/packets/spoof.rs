@@ -78,7 +78,8 @@ fn add(table: &mut Table, guest: &Guest<'_>) {
     for mac in guest.macs() {
         table.set("macs", &[]).add([tap(), Part::word(mac)]);
         let nets = || sources.iter().filter(|(of, _)| *of == mac).map(|(_, net)| *net);
-        let (whole, exact): (Vec<_>, Vec<_>) = nets().partition(|net| net.prefix_len() < net.max_prefix_len());
+        let (whole, exact): (Vec<_>, Vec<_>) =
+            nets().partition(|net| net.prefix_len() < net.max_prefix_len());
         let exact = exact.into_iter().map(|net| ("own", net));
         for (set, net) in widest(whole).into_iter().map(|net| ("pairs", net)).chain(exact) {
             let family = if net.addr().is_ipv4() { "4" } else { "6" };
@@ -113,11 +114,13 @@ fn from_devices(table: &mut Table) {
         ],
     );
     // Bridges have no address, but the host answers to all of its addresses on any device.
-    let to_host = || vec![
-        rule([ne(field("ip", "daddr"), prefix("224.0.0.0", 3))], deny(Host)),
-        rule([ne(field("ip6", "daddr"), prefix("ff00::", 8))], deny(Host)),
-        discard(),
-    ];
+    let to_host = || {
+        vec![
+            rule([ne(field("ip", "daddr"), prefix("224.0.0.0", 3))], deny(Host)),
+            rule([ne(field("ip6", "daddr"), prefix("ff00::", 8))], deny(Host)),
+            discard(),
+        ]
+    };
     table.chain("to_host", to_host());
     let ours = || any_of(["ct*", "cri*", "csv*", "cvx*"]);
     table.hook("input", "filter", "input", -300, vec![rule([from(ours())], goto("to_host"))]);
@@ -191,7 +194,11 @@ fn from_taps(table: &mut Table) {
             rule([of_port(speaker(), "pairs4")], accept()),
             // A probe whether an address is free (RFC 5227).
             rule(
-                [eq(arp("operation"), 1), eq(arp("saddr ip"), "0.0.0.0"), of_port([arp("saddr ether")], "macs")],
+                [
+                    eq(arp("operation"), 1),
+                    eq(arp("saddr ip"), "0.0.0.0"),
+                    of_port([arp("saddr ether")], "macs"),
+                ],
                 accept(),
             ),
             deny(Arp),
@@ -233,7 +240,10 @@ fn from_taps(table: &mut Table) {
                 [eq(extension_field("frag", "nexthdr"), any_of([0, 43, 44, 51, 60, 135, 139, 140]))],
                 deny(ExtensionHeader),
             ),
-            rule([eq(icmp(), any_of([json(130), json(134), json(137), json(138), range(151, 153)]))], deny(RouterAdvertisement)),
+            rule(
+                [eq(icmp(), any_of([json(130), json(134), json(137), json(138), range(151, 153)]))],
+                deny(RouterAdvertisement),
+            ),
             rule([eq(field("udp", "sport"), 547)], deny(DhcpServer)),
             rule([eq(field("ip6", "saddr"), "::")], goto("tap_unspecified")),
             rule([of_port(source6(), "own6")], jump("tap_ip6_own")),
@@ -303,7 +313,11 @@ fn neighbour_of(macs: &[MacAddress], nets: impl IntoIterator<Item = IpNet>) -> V
         IpAddr::V4(_) => String::new(),
     };
     let targets = nets.into_iter().filter(|net| net.addr().is_ipv6()).map(|net| {
-        if net.prefix_len() == 128 { hex(net.addr()).into() } else { range(hex(net.network()), hex(net.broadcast())) }
+        if net.prefix_len() == 128 {
+            hex(net.addr()).into()
+        } else {
+            range(hex(net.network()), hex(net.broadcast()))
+        }
     });
     vec![
         rule([message(RS), eq(transport(80, 48), macs())], accept()),

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, bind, recv, send, setsockopt,
-    socket, sockopt,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, bind, recv, send,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -22,7 +22,8 @@ pub struct Card(OwnedFd);
 impl Card {
     pub fn of(namespace: &str) -> Self {
         inside(namespace, || {
-            let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), SockProtocol::EthAll).unwrap();
+            let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), SockProtocol::EthAll)
+                .unwrap();
             let address: LinkAddr = nix::ifaddrs::getifaddrs()
                 .unwrap()
                 .filter(|interface| interface.interface_name == "eth0")
@@ -44,8 +45,10 @@ impl Card {
         let mut buffer = [0; 4096];
         let rounds = within.as_millis().div_ceil(100);
         (0..rounds).any(|_| {
-            std::iter::from_fn(|| recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok().map(|n| buffer[..n].to_vec()))
-                .any(|frame| frame.windows(bytes.len()).any(|window| window == bytes))
+            std::iter::from_fn(|| {
+                recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok().map(|n| buffer[..n].to_vec())
+            })
+            .any(|frame| frame.windows(bytes.len()).any(|window| window == bytes))
         })
     }
 }
@@ -58,7 +61,9 @@ pub fn ether(to: Hardware, from: Hardware, kind: u16, body: &[u8]) -> Vec<u8> {
 pub fn ip4(from: &str, to: &str, protocol: u8, offset: u16, body: &[u8]) -> Vec<u8> {
     let [from, to] = [from, to].map(|address| address.parse::<Ipv4Addr>().unwrap().octets());
     let length = u16::try_from(20 + body.len()).unwrap().to_be_bytes();
-    let mut header = [&[0x45, 0], &length[..], &[0x12, 0x34], &offset.to_be_bytes(), &[64, protocol, 0, 0], &from, &to].concat();
+    let mut header =
+        [&[0x45, 0], &length[..], &[0x12, 0x34], &offset.to_be_bytes(), &[64, protocol, 0, 0], &from, &to]
+            .concat();
     let sum = checksum(&header);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
     [&header[..], body].concat()
@@ -106,7 +111,8 @@ pub fn link_option(kind: u8, mac: Hardware) -> Vec<u8> {
 }
 
 fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])));
+    let words =
+        bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

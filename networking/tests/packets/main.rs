@@ -1,6 +1,7 @@
 //! The packet rules with a real nftables, in namespaces of each test's own. They need root, `nft`, `ip` and
 //! `busybox`.
 
+mod changes;
 mod document;
 mod frames;
 mod hostile;

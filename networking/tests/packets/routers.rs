@@ -55,7 +55,9 @@ fn world(rules: Vec<SecurityGroupRule>) -> (World, HostNetwork) {
         ..HostNetwork::default()
     };
     world.guard(&want);
-    for (name, network, gateway) in [("a", &want.networks[0], "10.0.0.1"), ("b", &want.networks[1], "10.0.1.1")] {
+    for (name, network, gateway) in
+        [("a", &want.networks[0], "10.0.0.1"), ("b", &want.networks[1], "10.0.1.1")]
+    {
         world.bridge(network.vni.get());
         world.guest(name, network.vni.get(), &network.ports[0], &[gateway.parse().unwrap()]);
     }
@@ -198,7 +200,10 @@ fn a_router_that_is_not_there_is_a_fault() {
     absent.id = id(99);
     want.routers.push(absent);
     let faults = world.try_converge(&want).faults;
-    assert_eq!(faults.iter().map(|fault| fault.subject).collect::<Vec<_>>(), [NetworkSubject::Router(id(99))]);
+    assert_eq!(
+        faults.iter().map(|fault| fault.subject).collect::<Vec<_>>(),
+        [NetworkSubject::Router(id(99))]
+    );
     assert_eq!(seen_by("a", "b", B, B).as_deref(), Some(A));
 }
 
@@ -208,7 +213,9 @@ fn vxlan_comes_from_peers_alone() {
     let heard = || {
         let socket = std::net::UdpSocket::bind((HOST, 4789)).unwrap();
         socket.set_read_timeout(Some(crate::world::SHORT)).unwrap();
-        inside("outside", || std::net::UdpSocket::bind((OUTSIDE, 0)).unwrap().send_to(b"x", (HOST, 4789)).unwrap());
+        inside("outside", || {
+            std::net::UdpSocket::bind((OUTSIDE, 0)).unwrap().send_to(b"x", (HOST, 4789)).unwrap()
+        });
         socket.recv(&mut [0; 8]).is_ok()
     };
     assert!(!heard());
