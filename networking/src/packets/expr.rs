@@ -30,8 +30,8 @@ pub(super) fn has(left: Value, flag: &str) -> Value {
 }
 
 fn compare(op: &str, left: Value, right: impl Into<Value>) -> Value {
-    let right: Value = right.into();
-    json!({"match": {"op": op, "left": left, "right": right}})
+    let body = Value::from_iter([("op", op.into()), ("left", left), ("right", right.into())]);
+    json!({"match": body})
 }
 
 pub(super) fn meta(key: &str) -> Value {
@@ -68,7 +68,7 @@ pub(super) fn concat<const N: usize>(parts: [Value; N]) -> Value {
     json!({"concat": Vec::from(parts)})
 }
 
-pub(super) fn masked(value: Value, mask: impl Into<Value>) -> Value {
+pub(super) fn masked(value: &Value, mask: impl Into<Value>) -> Value {
     let mask: Value = mask.into();
     json!({"&": [value, mask]})
 }
@@ -87,12 +87,12 @@ pub(super) fn prefix(address: &str, len: u8) -> Value {
 }
 
 /// The verdict that a map has for `key`; the rule has no effect if there is none.
-pub(super) fn verdict_of(key: Value, map: &str) -> Vec<Value> {
+pub(super) fn verdict_of(key: &Value, map: &str) -> Vec<Value> {
     vec![json!({"vmap": {"key": key, "data": format!("@{map}")}})]
 }
 
 /// What a map has for `key`; a rule with it has no effect if there is none.
-pub(super) fn looked_up(key: Value, map: &str) -> Value {
+pub(super) fn looked_up(key: &Value, map: &str) -> Value {
     json!({"map": {"key": key, "data": format!("@{map}")}})
 }
 

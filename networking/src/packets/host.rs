@@ -81,7 +81,7 @@ fn add_zones(table: &mut Table, zones: &Zones) {
         table.chain(chain, vec![vec![set_zone(*zone)]]);
     }
     // Before fragments are put together (-400), so that those of two networks never meet.
-    let by_bridge = verdict_of(meta("iifname"), "zones");
+    let by_bridge = verdict_of(&meta("iifname"), "zones");
     table.hook("zone", "filter", "prerouting", -450, vec![by_bridge]);
 }
 
@@ -160,7 +160,7 @@ fn services(table: &mut Table, want: &HostNetwork) {
                 [version("ipv6"), protocol(17), eq(ct_original("ip6 daddr"), "ff02::1:2"), port(547.into())],
                 goto(ALLOW),
             ),
-            verdict_of(meta("mark"), "egress"),
+            verdict_of(&meta("mark"), "egress"),
             deny(Egress),
         ],
     );
@@ -180,7 +180,7 @@ fn services(table: &mut Table, want: &HostNetwork) {
                 ],
                 goto(ALLOW),
             ),
-            verdict_of(meta("mark"), "ingress"),
+            verdict_of(&meta("mark"), "ingress"),
             deny(Ingress),
         ],
     );

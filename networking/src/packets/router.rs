@@ -88,7 +88,7 @@ fn translate(table: &mut Table, router: &Router) -> Vec<NetworkFault> {
         table.map("fixed", &[], "").put([fixed.into()], Datum::Address(address));
     }
     let to = |verb: &str, address: Value| vec![json!({verb: {"family": "ip", "addr": address}})];
-    let by_map = |end: &str, map: &str| looked_up(field("ip", end), map);
+    let by_map = |end: &str, map: &str| looked_up(&field("ip", end), map);
     let transit = || json!(router.transit().1);
     // From inside too: a guest may use the floating IP of another one, or its own.
     table.hook("to_fixed", "nat", "prerouting", -100, vec![to("dnat", by_map("daddr", "floating"))]);

@@ -140,7 +140,7 @@ fn between_devices(table: &mut Table) {
         vec![
             rule([eq(meta("iifname"), "ct*"), is_ip, not_allowed], deny(Unfiltered)),
             rule([to(any_of(["ct*", "cri*", "csv*", "cvx*"])), set_mark(0)], vec![]),
-            rule([to("ct*".into()), set_mark(looked_up(meta("oifname"), "taps"))], vec![]),
+            rule([to("ct*".into()), set_mark(looked_up(&meta("oifname"), "taps"))], vec![]),
             rule([to("ct*".into()), eq(meta("mark"), 0)], deny(UnknownTap)),
         ],
     );
@@ -168,9 +168,9 @@ fn from_taps(table: &mut Table) {
         "tap",
         vec![
             rule([set_mark(0)], vec![]),
-            rule([set_mark(looked_up(meta("iifname"), "taps"))], vec![]),
+            rule([set_mark(looked_up(&meta("iifname"), "taps"))], vec![]),
             rule([eq(meta("mark"), 0)], deny(UnknownTap)),
-            rule([eq(masked(ether("daddr"), "ff:ff:ff:ff:ff:f0"), "01:80:c2:00:00:00")], deny(LinkControl)),
+            rule([eq(masked(&ether("daddr"), "ff:ff:ff:ff:ff:f0"), "01:80:c2:00:00:00")], deny(LinkControl)),
             rule([eq(ether("type"), 0x88cc)], deny(LinkControl)),
             rule([eq(ether("type"), any_of([0x8100, 0x88a8, 0x9100]))], deny(Vlan)),
             rule([ne(concat([meta("iifname"), ether("saddr")]), "@macs")], deny(Mac)),
@@ -210,10 +210,10 @@ fn from_taps(table: &mut Table) {
         vec![
             // A whole TCP or UDP header is in the first fragment of whoever means well (RFC 1858).
             rule(
-                [eq(masked(field("ip", "frag-off"), 0x3fff), 0x2000), less(field("ip", "length"), 68)],
+                [eq(masked(&field("ip", "frag-off"), 0x3fff), 0x2000), less(field("ip", "length"), 68)],
                 deny(Fragment),
             ),
-            rule([eq(masked(field("ip", "frag-off"), 0x1fff), 1)], deny(Fragment)),
+            rule([eq(masked(&field("ip", "frag-off"), 0x1fff), 1)], deny(Fragment)),
             rule([eq(field("udp", "sport"), 67)], deny(DhcpServer)),
             rule([of_port(source4(), "own4")], accept()),
             rule([of_port(source4(), "pairs4")], accept()),
@@ -279,7 +279,7 @@ fn neighbours(table: &mut Table) {
     let message = |kind: u32| eq(field("icmpv6", "type"), kind);
     let length = |bytes: u32| eq(field("ip6", "length"), bytes);
     let option = |offset: u32, kind: u32| eq(transport(offset, 16), kind);
-    let by_port = || verdict_of(meta("iifname"), "neighbours");
+    let by_port = || verdict_of(&meta("iifname"), "neighbours");
     table.chain(
         "tap_neighbour",
         vec![

@@ -186,8 +186,17 @@ fn what_somebody_takes_away_is_made_again() {
         assert!(tcp("a", "b", B[0], 80), "after {damage:?}: {:?}", world.drops());
         assert!(!tcp("a", "b", B[0], 81), "after {damage:?}");
     }
-    nft(&["insert", "rule", "inet", "cumulo", "ingress", "accept"]);
-    world.try_converge(&want);
+    for addition in [
+        &["insert", "rule", "inet", "cumulo", "ingress", "accept"][..],
+        &["add", "element", "inet", "cumulo", "peers4", "{ 192.0.2.9 comment \"mine\" }"],
+        &["add", "element", "inet", "cumulo", "protected4", "{ 192.0.2.16-192.0.2.18 }"],
+        &["add", "chain", "inet", "cumulo", "theirs", "{ type filter hook input priority 0; }"],
+        &["add", "set", "bridge", "cumulo", "theirs", "{ type ipv4_addr; }"],
+    ] {
+        nft(addition);
+        assert!(world.try_converge(&want).changed, "{addition:?} was not seen");
+        world.converge(&want);
+    }
     assert!(!tcp("a", "b", B[0], 81));
 }
 
