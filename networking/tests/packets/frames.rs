@@ -80,6 +80,16 @@ pub fn udp(from: u16, to: u16, body: &[u8]) -> Vec<u8> {
     [&from.to_be_bytes()[..], &to.to_be_bytes(), &length.to_be_bytes(), &[0, 0], body].concat()
 }
 
+/// A datagram for IPv6, where its checksum is not optional.
+pub fn udp6(from: &str, to: &str, source: u16, target: u16, body: &[u8]) -> Vec<u8> {
+    let mut datagram = udp(source, target, body);
+    let [from, to] = [from, to].map(|address| address.parse::<Ipv6Addr>().unwrap().octets());
+    let length = u32::try_from(datagram.len()).unwrap().to_be_bytes();
+    let sum = checksum(&[&from[..], &to, &length, &[0, 0, 0, 17], &datagram].concat());
+    datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+    datagram
+}
+
 pub fn arp(operation: u16, sender: (Hardware, &str), target: (Hardware, &str)) -> Vec<u8> {
     let [from, to] = [sender.1, target.1].map(|address| address.parse::<Ipv4Addr>().unwrap().octets());
     [&[0, 1, 8, 0, 6, 4], &operation.to_be_bytes()[..], &sender.0, &from, &target.0, &to].concat()

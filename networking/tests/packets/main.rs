@@ -8,5 +8,6 @@ mod document;
 mod frames;
 mod hostile;
 mod routers;
+mod services;
 mod stateful;
 mod world;

@@ -133,7 +133,7 @@ fn a_removed_rule_ends_its_connections_either_way() {
     }
     // A port that leaves its group loses them as well.
     let (mut wire, _) = connect("a", "b", address, address).unwrap();
-    let mut without = want.clone();
+    let mut without = want;
     without.networks[0].ports[1].security_groups.clear();
     world.converge(&without);
     assert!(!wire.carries());

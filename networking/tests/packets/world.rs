@@ -148,15 +148,14 @@ impl Wire {
     pub fn carries(&mut self) -> bool {
         use std::io::{Read, Write};
         let mut word = [0; 4];
-        for (from, to) in [(&mut self.client, &mut self.server)] {
-            to.set_read_timeout(Some(SHORT)).unwrap();
-            from.set_read_timeout(Some(SHORT)).unwrap();
-            if from.write_all(b"word").is_err() || to.read_exact(&mut word).is_err() {
-                return false;
-            }
-            if to.write_all(b"back").is_err() || from.read_exact(&mut word).is_err() {
-                return false;
-            }
+        let (from, to) = (&mut self.client, &mut self.server);
+        to.set_read_timeout(Some(SHORT)).unwrap();
+        from.set_read_timeout(Some(SHORT)).unwrap();
+        if from.write_all(b"word").is_err() || to.read_exact(&mut word).is_err() {
+            return false;
+        }
+        if to.write_all(b"back").is_err() || from.read_exact(&mut word).is_err() {
+            return false;
         }
         true
     }
