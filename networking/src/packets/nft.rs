@@ -41,7 +41,8 @@ pub(super) async fn list(place: Place<'_>, family: Family) -> Result<Option<Seen
         return Ok(Some(seen::read(&listing)));
     }
     let detail = String::from_utf8_lossy(&output.stderr);
-    if detail.contains("No such file or directory") && detail.contains(TABLE) {
+    // `nft` repeats the command; `ip` says the same of a namespace that is not there.
+    if detail.contains("No such file or directory") && detail.contains("list table") {
         return Ok(None);
     }
     Err(refused("list the packet rules", &output))

@@ -82,11 +82,7 @@ fn make_router(router: &Router) {
     ip(&format!("netns add {namespace}"));
     inside(&namespace, || sysctl("net/ipv4/ip_forward", "1"));
     for (interface, vni) in router.interfaces.iter().zip([7, 8]) {
-        let (link, inner) = (names::router_link(interface.id), names::router_interface(interface.id));
-        ip(&format!("link add {link} type veth peer name {inner} netns {namespace}"));
-        ip(&format!("link set {link} master cbr{vni} up addrgenmode none"));
-        ip(&format!("-n {namespace} link set {inner} address {} up", interface.mac));
-        ip(&format!("-n {namespace} address add {} dev {inner}", interface.address));
+        add_interface(&namespace, vni, interface);
     }
     let (host, router_end) = router.transit();
     ip(&format!("link add {uplink} type veth peer name external netns {namespace}"));
@@ -98,6 +94,14 @@ fn make_router(router: &Router) {
     for floating in [FLOATING_A, FLOATING_B] {
         ip(&format!("route add {floating}/32 via {router_end} dev {uplink}"));
     }
+}
+
+fn add_interface(namespace: &str, vni: u32, interface: &RouterInterface) {
+    let (link, inner) = (names::router_link(interface.id), names::router_interface(interface.id));
+    ip(&format!("link add {link} type veth peer name {inner} netns {namespace}"));
+    ip(&format!("link set {link} master cbr{vni} up addrgenmode none"));
+    ip(&format!("-n {namespace} link set {inner} address {} up", interface.mac));
+    ip(&format!("-n {namespace} address add {} dev {inner}", interface.address));
 }
 
 /// Whom the server of the connection saw, by its address.
@@ -119,6 +123,27 @@ fn guests_go_out_with_the_hosts_address_or_their_own() {
     assert!(udp("a", "outside", OUTSIDE, 53));
     // Between the networks nothing is translated.
     assert_eq!(seen_by("a", "b", B, B).as_deref(), Some(A), "{:?}", world.drops());
+}
+
+/// Such a connection crosses one bridge, and so one conntrack zone, twice.
+#[test]
+fn two_subnets_of_a_network_meet_at_their_router() {
+    let (world, mut want) = world(web());
+    let third = RouterInterface {
+        id: id(9),
+        network_id: id(7),
+        subnet_id: id(2),
+        address: "10.0.2.1/24".parse().unwrap(),
+        mac: mac(0xf9),
+    };
+    want.networks[0].ports.push(port(3, &["10.0.2.13"], &[1]));
+    add_interface(&names::router_namespace(want.routers[0].id), 7, &third);
+    want.routers[0].interfaces.push(third);
+    world.guest("c", 7, &want.networks[0].ports[1], &["10.0.2.1".parse().unwrap()]);
+    world.converge(&want);
+    assert_eq!(seen_by("a", "c", "10.0.2.13", "10.0.2.13").as_deref(), Some(A), "{:?}", world.drops());
+    assert!(!udp("a", "c", "10.0.2.13", 5000));
+    assert!(tcp("c", "b", B, 80), "{:?}", world.drops());
 }
 
 #[test]
