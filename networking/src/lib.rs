@@ -7,3 +7,4 @@
 pub mod links;
 pub mod names;
 mod namespace;
+pub mod packets;
