@@ -57,6 +57,9 @@ error_codes! {
     NameTaken CONFLICT "name_taken" "The name is taken"
     InUse CONFLICT "in_use" "Something still uses it"
     QuotaExceeded CONFLICT "quota_exceeded" "The project may not have so much"
+    SubnetOverlaps CONFLICT "subnet_overlaps" "Another subnet has some of the addresses"
+    SubnetExhausted CONFLICT "subnet_exhausted" "The subnet has no free address"
+    AddressTaken CONFLICT "address_taken" "Something has this address already"
     WrongState CONFLICT "wrong_state" "Not possible in the present state"
     ManagedPolicy CONFLICT "managed_policy" "The policy comes with Cumulo"
     AlreadyAttached CONFLICT "already_attached" "The policy is attached there already"
@@ -190,6 +193,14 @@ impl ApiError {
         let mut failure = Failure::new(ErrorCode::ValidationFailed);
         failure.errors = errors;
         Self(Box::new(Kind::Problem(failure)))
+    }
+
+    /// Says which fields of the body it is about.
+    pub(crate) fn with_fields(mut self, errors: Vec<FieldError>) -> Self {
+        if let Kind::Problem(failure) = &mut *self.0 {
+            failure.errors = errors;
+        }
+        self
     }
 
     /// The call asked for more than the project may have.
