@@ -51,8 +51,7 @@ CREATE TABLE subnet_allocation_ranges (
     PRIMARY KEY (subnet_id, first_address)
 );
 
--- INVARIANT: the allocation ranges without the addresses in use, as few ranges as possible, whatever statement
--- changes the addresses. The trigger on subnet_addresses keeps it, so that nothing is searched for a free one.
+-- INVARIANT: what the addresses in use leave of each allocation range, whatever statement changes them. The trigger on subnet_addresses keeps it, so that nothing is searched for a free one.
 CREATE TABLE subnet_free_ranges (
     subnet_id     uuid NOT NULL REFERENCES subnets ON DELETE CASCADE,
     first_address inet NOT NULL,
@@ -282,25 +281,29 @@ CREATE FUNCTION give_address_back() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     begins inet := OLD.address;
     ends   inet := OLD.address;
+    within subnet_allocation_ranges;
     beside subnet_free_ranges;
 BEGIN
     PERFORM FROM subnets WHERE id = OLD.subnet_id FOR NO KEY UPDATE;
-    IF NOT EXISTS (SELECT FROM subnet_allocation_ranges WHERE subnet_id = OLD.subnet_id
-                   AND OLD.address BETWEEN first_address AND last_address) THEN
+    SELECT * INTO within FROM subnet_allocation_ranges
+    WHERE subnet_id = OLD.subnet_id AND OLD.address BETWEEN first_address AND last_address;
+    IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     SELECT * INTO beside FROM subnet_free_ranges
-    WHERE subnet_id = OLD.subnet_id AND first_address < OLD.address ORDER BY first_address DESC LIMIT 1;
+    WHERE subnet_id = OLD.subnet_id AND first_address >= within.first_address AND first_address < OLD.address
+    ORDER BY first_address DESC LIMIT 1;
     IF beside.last_address = OLD.address - 1 THEN
         begins := beside.first_address;
     END IF;
     SELECT * INTO beside FROM subnet_free_ranges
-    WHERE subnet_id = OLD.subnet_id AND first_address = OLD.address + 1;
+    WHERE subnet_id = OLD.subnet_id AND first_address = OLD.address + 1
+      AND first_address <= within.last_address;
     IF FOUND THEN
         ends := beside.last_address;
     END IF;
     DELETE FROM subnet_free_ranges
-    WHERE subnet_id = OLD.subnet_id AND first_address IN (begins, OLD.address + 1);
+    WHERE subnet_id = OLD.subnet_id AND first_address BETWEEN begins AND ends;
     INSERT INTO subnet_free_ranges VALUES (OLD.subnet_id, begins, ends);
     RETURN NULL;
 END $$;

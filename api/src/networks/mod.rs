@@ -9,6 +9,7 @@ mod reconcile;
 mod routes;
 pub(crate) mod store;
 mod types;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use crate::http::{ApiError, FieldError};
 
 pub(crate) use reconcile::spread;
 pub(crate) use routes::router;
+pub(crate) use verify::{Broken, verify};
 
 /// Ports are named `<hostname>.<this>`, in every network.
 pub(crate) const DNS_DOMAIN: &str = "cumulo.internal";
