@@ -254,7 +254,7 @@ mod tests {
         for (cidr, code) in [
             ("10.0.0.1/24", "host_bits"),
             ("10.0.0.0/30", "too_small"),
-            ("10.0.0.0/7", "host_bits"),
+            ("10.0.0.0/7", "too_large"),
             ("12.0.0.0/7", "too_large"),
             ("127.0.0.0/24", "reserved"),
             ("169.254.0.0/24", "reserved"),
