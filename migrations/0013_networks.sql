@@ -243,7 +243,8 @@ CALL record_events('address_pools', 'address_pool', '{name,description,generatio
 CALL record_events('floating_ips', 'floating_ip', '{name,labels,generation}', '{port_id}');
 
 -- Addresses. Whoever changes those of a subnet holds the subnet's row until the transaction ends. Everybody
--- locks in this order: instances, networks, ports, subnets by id, quotas, hosts.
+-- locks in this order: instances, networks, ports, quotas, subnets by id, hosts. Names come first because whoever
+-- makes something waits for whoever is deleting what has the name.
 
 CREATE FUNCTION free_new_range() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -328,6 +329,10 @@ END $$;
 CREATE FUNCTION release_ports(gone uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM ports WHERE instance_id = ANY (gone) ORDER BY id FOR UPDATE;
+    PERFORM FROM project_quotas WHERE project_id IN (
+        SELECT project_id FROM instances WHERE id = ANY (gone)
+        UNION SELECT project_id FROM ports WHERE instance_id = ANY (gone))
+    ORDER BY project_id, resource FOR NO KEY UPDATE;
     PERFORM FROM subnets WHERE id IN (
         SELECT a.subnet_id FROM subnet_addresses a JOIN ports p ON p.id = a.port_id
         WHERE p.instance_id = ANY (gone) AND p.owned_by_instance) ORDER BY id FOR NO KEY UPDATE;

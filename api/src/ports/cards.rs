@@ -1,7 +1,6 @@
 //! Ports as network cards of instances: made or taken when an instance asks for one, given back when it lets go.
 //!
-//! [`prepare`] finds and locks everything before the instance is written, [`attach`] plugs it in: that is the
-//! order in which everybody locks.
+//! [`prepare`] finds what is named before the instance is written, [`attach`] plugs it in.
 
 use std::net::IpAddr;
 
@@ -61,23 +60,30 @@ impl WantedCard {
 /// Cards that can be plugged in.
 pub(crate) struct Prepared {
     cards: Vec<Card>,
-    subnets: Vec<addresses::SubnetRef>,
 }
 
 enum Card {
     Existing(Uuid),
-    New { network: NetworkId, address: Option<IpAddr>, groups: Vec<Uuid>, pointer: String },
+    New(NewCard),
+}
+
+struct NewCard {
+    network: NetworkId,
+    address: Option<IpAddr>,
+    groups: Vec<Uuid>,
+    /// Where it stands in the body.
+    pointer: String,
 }
 
 impl Prepared {
     /// How many ports will be made.
     pub(crate) fn made(&self) -> i64 {
-        let made = self.cards.iter().filter(|card| matches!(card, Card::New { .. })).count();
+        let made = self.cards.iter().filter(|card| matches!(card, Card::New(_))).count();
         i64::try_from(made).unwrap_or(i64::MAX)
     }
 }
 
-/// Finds and locks what the cards name. `pointer` says where a card stands in the body.
+/// Finds what the cards name, and keeps it. `pointer` says where a card stands in the body.
 pub(crate) async fn prepare<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
@@ -85,22 +91,19 @@ pub(crate) async fn prepare<A: Action<On: InProject>>(
     pointer: impl Fn(usize) -> String,
 ) -> Result<Prepared, ApiError> {
     let mut cards = Vec::new();
-    let mut networks = Vec::new();
     for (index, card) in wanted.iter().enumerate() {
         let Some(name) = &card.network else { continue };
         let pointer = pointer(index);
         let network = networks::store::named(conn, allowed, name, &format!("{pointer}/network")).await?;
-        networks.push(network);
         let at = format!("{pointer}/security_groups");
         let groups = parts::groups_named(conn, allowed, card.security_groups.as_deref(), &at).await?;
-        cards.push((index, Card::New { network, address: card.address, groups, pointer }));
+        cards.push((index, Card::New(NewCard { network, address: card.address, groups, pointer })));
     }
     for (index, port) in take_ports(conn, allowed, wanted, &pointer).await? {
         cards.push((index, Card::Existing(port)));
     }
     cards.sort_by_key(|(index, _)| *index);
-    let subnets = addresses::lock_subnets(conn, &networks).await?;
-    Ok(Prepared { cards: cards.into_iter().map(|(_, card)| card).collect(), subnets })
+    Ok(Prepared { cards: cards.into_iter().map(|(_, card)| card).collect() })
 }
 
 /// The card of the project's default network, if there is one.
@@ -114,7 +117,7 @@ pub(crate) async fn prepare_default<A: Action<On: InProject>>(
             prepare(conn, allowed, &[WantedCard { network, ..WantedCard::default() }], |_| String::new())
                 .await
         }
-        None => Ok(Prepared { cards: Vec::new(), subnets: Vec::new() }),
+        None => Ok(Prepared { cards: Vec::new() }),
     }
 }
 
@@ -167,32 +170,38 @@ pub(crate) async fn attach<A: Action<On: InProject>>(
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
     let mut positions = free_positions(conn, instance).await?.into_iter();
+    let mut made = Vec::new();
     for card in &prepared.cards {
         let position = positions.next().ok_or_else(|| {
             ApiError::because(ErrorCode::WrongState, "an instance has at most 16 network cards; detach one")
         })?;
         match card {
             Card::Existing(port) => plug(conn, *port, instance, position, now).await?,
-            Card::New { network, address, groups, pointer } => {
+            Card::New(card) => {
                 let id: PortId = clock.new_id();
-                let subnets: Vec<_> =
-                    prepared.subnets.iter().filter(|subnet| subnet.network == network.as_uuid()).collect();
-                let (name, labels) = (own_name(id), Labels::new());
+                let (network, name, labels) = (card.network, own_name(id), Labels::new());
                 let owner = Some((instance.as_uuid(), position));
-                let new =
-                    NewPort { id, network: *network, name: &name, labels: &labels, mac: None, owner, now };
+                let new = NewPort { id, network, name: &name, labels: &labels, mac: None, owner, now };
                 store::insert(conn, allowed, &new).await?;
-                match address {
-                    None => addresses::give_automatic(conn, id, &subnets).await?,
-                    Some(address) => {
-                        let wanted = [WantedAddress { subnet: None, address: Some(*address) }];
-                        let at = |_, field: &str| format!("{pointer}{field}");
-                        addresses::give_wanted(conn, id, &subnets, &wanted, at).await?;
-                    }
-                }
-                parts::set_groups(conn, id, groups, &format!("{pointer}/security_groups")).await?;
+                made.push((id, card));
             }
         }
+    }
+    let networks: Vec<_> = made.iter().map(|(_, card)| card.network).collect();
+    let subnets = addresses::lock_subnets(conn, &networks).await?;
+    for (id, card) in made {
+        let of_network: Vec<_> =
+            subnets.iter().filter(|subnet| subnet.network == card.network.as_uuid()).collect();
+        let pointer = &card.pointer;
+        match card.address {
+            None => addresses::give_automatic(conn, id, &of_network).await?,
+            address => {
+                let wanted = [WantedAddress { subnet: None, address }];
+                let at = |_, field: &str| format!("{pointer}{field}");
+                addresses::give_wanted(conn, id, &of_network, &wanted, at).await?;
+            }
+        }
+        parts::set_groups(conn, id, &card.groups, &format!("{pointer}/security_groups")).await?;
     }
     Ok(())
 }

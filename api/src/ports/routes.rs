@@ -58,12 +58,12 @@ async fn make(
     now: time::OffsetDateTime,
 ) -> Result<(), ApiError> {
     let network = networks::store::named(conn, allowed, &new.network, "/network").await?;
-    let subnets = addresses::lock_subnets(conn, &[network]).await?;
-    let subnets: Vec<_> = subnets.iter().collect();
     let groups =
         parts::groups_named(conn, allowed, new.security_groups.as_deref(), "/security_groups").await?;
     let (name, labels, mac) = (new.name.as_str(), &new.labels, new.mac);
     store::insert(conn, allowed, &NewPort { id, network, name, labels, mac, owner: None, now }).await?;
+    let subnets = addresses::lock_subnets(conn, &[network]).await?;
+    let subnets: Vec<_> = subnets.iter().collect();
     match &new.addresses {
         None => addresses::give_automatic(conn, id, &subnets).await?,
         Some(wanted) => {

@@ -295,7 +295,7 @@ pub(super) async fn delete<A: Action<On: InProject>>(
     allowed: &Allowed<A>,
     id: Uuid,
 ) -> Result<(), sqlx::Error> {
-    addresses::lock_subnets_of(conn, id).await?;
+    addresses::lock_for_deletion(conn, id).await?;
     sqlx::query!("DELETE FROM ports WHERE id = $1 AND project_id = $2", id, allowed.project().as_uuid())
         .execute(conn)
         .await?;

@@ -67,7 +67,6 @@ pub(super) async fn create_instance(
         request_id: begin.request_id,
         now,
     };
-    // Before the instance, which charges the project: see the order of locks in `0013_networks.sql`.
     let wanted_cards = match &new.networks {
         None => cards::prepare_default(conn, allowed).await?,
         Some(wanted) => cards::prepare(conn, allowed, wanted, |index| format!("/networks/{index}")).await?,
