@@ -29,6 +29,8 @@ pub enum Topic {
     Transfer(TransferId),
     /// Something may be placed, or has to be.
     Placement,
+    /// Something of the networks changed that hosts have to hear of. Sent by the triggers that note it.
+    Networks,
     /// Something is there to be swept.
     Sweep,
     /// Events wait for their positions. Sent by the trigger that writes them.
@@ -46,6 +48,7 @@ impl fmt::Display for Topic {
             Self::Operation(id) => write!(f, "operation {id}"),
             Self::Transfer(id) => write!(f, "transfer {id}"),
             Self::Placement => f.write_str("placement -"),
+            Self::Networks => f.write_str("networks -"),
             Self::Sweep => f.write_str("sweep -"),
             Self::Events => f.write_str("events -"),
             Self::EventLog(id) => write!(f, "event_log {id}"),
@@ -63,6 +66,7 @@ impl FromStr for Topic {
             "operation" => id.parse().map(Self::Operation).map_err(drop),
             "transfer" => id.parse().map(Self::Transfer).map_err(drop),
             "placement" => Ok(Self::Placement),
+            "networks" => Ok(Self::Networks),
             "sweep" => Ok(Self::Sweep),
             "events" => Ok(Self::Events),
             "event_log" => id.parse().map(Self::EventLog).map_err(drop),
@@ -178,6 +182,7 @@ mod tests {
             Topic::Operation(id.into()),
             Topic::Transfer(id.into()),
             Topic::Placement,
+            Topic::Networks,
             Topic::Sweep,
             Topic::Events,
             Topic::EventLog(id),

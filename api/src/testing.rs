@@ -317,9 +317,30 @@ impl TestHost<'_> {
     }
 
     /// What the host shall look like, after this revision.
-    pub(crate) async fn desired(&self, after: i64) -> Value {
+    pub(crate) async fn feed(&self, after: i64) -> Value {
         let path = format!("/agent/v1/desired?epoch={}&after={after}", self.epoch);
         self.call(Method::GET, &path, None).await.expect(200)
+    }
+
+    /// The same without the document of its networks.
+    pub(crate) async fn desired(&self, after: i64) -> Value {
+        let mut page = self.feed(after).await;
+        page["objects"].as_array_mut().unwrap().retain(|object| object["kind"] != "network");
+        page
+    }
+
+    /// The document of its networks.
+    pub(crate) async fn network(&self) -> Value {
+        let page = self.feed(0).await;
+        let mut documents = page["objects"].as_array().unwrap().iter();
+        documents.find(|object| object["kind"] == "network").unwrap().clone()
+    }
+
+    /// Reports that its networks are as this revision says, but for these faults.
+    pub(crate) async fn report_networks(&self, revision: &Value, faults: Value) -> Answer {
+        let network = json!({"revision": revision, "faults": faults});
+        let body = json!({"epoch": self.epoch, "reports": [], "network": network});
+        self.call(Method::POST, "/agent/v1/observed", Some(body)).await
     }
 
     /// Reports one instance as in this state, at the generation and boot that are desired.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::audit::{self, ExpectedHead};
 use crate::database::Database;
+use crate::networks;
 use crate::quotas;
 
 /// What to look at, and how to say it.
@@ -73,6 +74,7 @@ pub async fn look(conn: &mut PgConnection, head: Option<&ExpectedHead>) -> Resul
     let audit = audit::verify(conn, head).await?;
     let mut findings: Vec<_> = audit.findings.iter().map(of_audit).collect();
     findings.extend(quotas::drift(conn).await?.iter().map(of_quotas));
+    findings.extend(networks::verify(conn).await?.into_iter().map(of_networks));
     Ok(Report { audit_records: audit.links, audit_head: audit.head, findings })
 }
 
@@ -91,4 +93,8 @@ fn of_audit(finding: &audit::Finding) -> Finding {
 fn of_quotas(drift: &quotas::Drift) -> Finding {
     let detail = format!("{}: {} counted, {} recorded", drift.resource, drift.counted, drift.used);
     Finding { code: "quota_drift".to_owned(), id: Some(drift.project.as_uuid()), detail }
+}
+
+fn of_networks(broken: networks::Broken) -> Finding {
+    Finding { code: broken.code, id: Some(broken.id), detail: broken.detail }
 }

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use protocol::Sha256;
-use protocol::agent::{DesiredPage, DesiredQuery, MAX_WAIT_SECONDS};
+use protocol::agent::{DesiredBody, DesiredObject, DesiredPage, DesiredQuery, MAX_WAIT_SECONDS};
 use tokio::time::Instant;
 
 use super::peer::Host;
@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::http::{ApiError, Path, parse_query};
 use crate::images;
 use crate::instances::store::hosts::desired_after;
+use crate::networks;
 use crate::nudge::Topic;
 
 /// Looking again without a nudge, in case one was lost.
@@ -31,7 +32,16 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
         let mut tx = app.pool.begin().await?;
         sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
         let session = host.session(&mut tx, query.epoch).await?;
-        let objects = desired_after(&mut tx, host.0, query.after).await?;
+        let mut objects = desired_after(&mut tx, host.0, query.after).await?;
+        if session.network_revision > query.after {
+            let document = Box::new(networks::host::document(&mut tx, host.0).await?);
+            objects.push(DesiredObject {
+                revision: session.network_revision,
+                body: DesiredBody::Network(document),
+            });
+        }
+        // A card never comes before the network that it is in.
+        objects.sort_by_key(|object| (object.revision, !matches!(object.body, DesiredBody::Network(_))));
         tx.commit().await?;
         let left = until.saturating_duration_since(Instant::now());
         let complete = query.after.0 == 0;

@@ -2,19 +2,22 @@
 
 use axum::Json;
 use axum::extract::State;
-use protocol::HostId;
 use protocol::agent::{
-    InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState,
+    InstanceReport, MAX_DETAIL_CHARS, MAX_NETWORK_FAULTS, MAX_REPORTS, NetworkFault, NetworkReport,
+    NetworkSubject, ObservedAccepted, ObservedBatch, ObservedState,
 };
+use protocol::{HostId, PortId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::peer::Host;
 use crate::app::App;
+use crate::hosts;
 use crate::http::{ApiError, FieldError, JsonBody};
 use crate::instances::store::{hosts as instances, placement};
 use crate::instances::{Observed, Outcome, outcome};
 use crate::operations::store::{self as operations, End};
+use crate::ports::cards;
 
 const MAX_STEPS: usize = 100;
 
@@ -26,6 +29,10 @@ pub(super) async fn report(
     if batch.reports.len() > MAX_REPORTS {
         let message = format!("at most {MAX_REPORTS} reports");
         return Err(ApiError::invalid(vec![FieldError::new("/reports", "too_many", message)]));
+    }
+    if batch.network.as_ref().is_some_and(|network| network.faults.len() > MAX_NETWORK_FAULTS) {
+        let message = format!("at most {MAX_NETWORK_FAULTS} faults");
+        return Err(ApiError::invalid(vec![FieldError::new("/network/faults", "too_many", message)]));
     }
     // One order for everybody, so that two batches cannot lock each other out.
     batch.reports.sort_by_key(|report| report.id);
@@ -44,6 +51,9 @@ pub(super) async fn report(
     if !gone.is_empty() {
         instances::delete(&mut tx, host.0, &gone).await?;
         placement::retry_now(&mut tx, now).await?;
+    }
+    if let Some(network) = batch.network {
+        fold_network(&mut tx, host.0, network).await?;
     }
     tx.commit().await?;
     Ok(Json(ObservedAccepted { ignored }))
@@ -98,6 +108,30 @@ async fn fold(
     operations::finish(conn, stored.operation_id, &end, now).await?;
     // A deletion is done when nothing is left.
     Ok(if stored.intent.deletion_requested { Folded::Gone } else { Folded::Stored })
+}
+
+/// Stores what the host says of its networks. Of ports that are not its own it has nothing to say.
+async fn fold_network(
+    conn: &mut PgConnection,
+    host: HostId,
+    report: NetworkReport,
+) -> Result<(), sqlx::Error> {
+    let ports: Vec<_> = report.faults.iter().filter_map(port_of).collect();
+    let own = cards::on_host(conn, host, &ports).await?;
+    let faults: Vec<_> = report
+        .faults
+        .into_iter()
+        .filter(|fault| port_of(fault).is_none_or(|port| own.contains(&port)))
+        .map(|fault| NetworkFault { detail: clean(&fault.detail, MAX_DETAIL_CHARS), ..fault })
+        .collect();
+    hosts::store::set_networks(conn, host, report.revision, &faults).await
+}
+
+fn port_of(fault: &NetworkFault) -> Option<PortId> {
+    match fault.subject {
+        NetworkSubject::Port(port) => Some(port),
+        _ => None,
+    }
 }
 
 /// A text from outside, bounded and without control characters.

@@ -55,6 +55,10 @@ fn validate(request: &OpenSession) -> Vec<FieldError> {
         .filter(|(_, text)| text.chars().count() > MAX_TEXT_CHARS || text.contains('\0'))
         .map(|(pointer, _)| FieldError::new(pointer, "invalid", "at most 500 characters, without NUL"))
         .collect();
+    if inventory.underlay_address.is_some_and(|address| address.is_unspecified() || address.is_multicast()) {
+        let message = "the address of this host in the network between hosts";
+        errors.push(FieldError::new("/inventory/underlay_address", "invalid", message));
+    }
     if inventory.architectures.len() > 16 {
         errors.push(FieldError::new("/inventory/architectures", "too_many", "at most 16"));
     }

@@ -218,7 +218,15 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         | "create_group"
         | "update_group"
         | "create_service_account"
-        | "update_service_account" => r#"{"name":"new"}"#,
+        | "update_service_account"
+        | "create_network"
+        | "update_network"
+        | "update_subnet"
+        | "update_port" => r#"{"name":"new"}"#,
+        "create_subnet" => r#"{"name":"new","network":"default","cidr":"10.1.0.0/24"}"#,
+        "create_port" => r#"{"name":"new","network":"default"}"#,
+        "attach_port" => r#"{"network":"default"}"#,
+        "detach_port" => r#"{"port":"default"}"#,
         "change_user_password" => r#"{"current_password":"correct horse","new_password":"battery staple"}"#,
         "confirm_user_totp" | "remove_user_totp" | "renew_user_recovery_codes" => r#"{"code":"123456"}"#,
         "create_api_key" | "create_user_api_key" => "{}",

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::nudge::Topic;
-use crate::{agents, api_keys, audit, auth, events, http, images, instances, operations};
+use crate::{agents, api_keys, audit, auth, events, http, images, instances, networks, operations};
 
 /// Keys that ended are kept this long, for whoever asks what happened.
 const KEEP_KEYS: Age = Age::days(7);
@@ -41,7 +41,11 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         repeat(&app, &shutdown, "sequencer", Duration::from_secs(1), Some(Topic::Events), |app| {
             Box::pin(async move { events::sequence(&app).await })
         });
-    tokio::join!(placement, heartbeats, deadlines, sweep, notary, sequencer);
+    let networks =
+        repeat(&app, &shutdown, "networks", Duration::from_secs(5), Some(Topic::Networks), |app| {
+            Box::pin(async move { networks::spread(&app).await })
+        });
+    tokio::join!(placement, networks, heartbeats, deadlines, sweep, notary, sequencer);
 }
 
 /// Removes what has served its time.

@@ -55,7 +55,7 @@ async fn added(cloud: &TestCloud, deed: impl Future<Output = ()>) -> Vec<String>
 }
 
 fn web() -> Value {
-    json!({"name": "web", "image": "image", "instance_type": "tiny"})
+    json!({"name": "web", "image": "image", "instance_type": "tiny", "networks": []})
 }
 
 #[tokio::test]
@@ -63,7 +63,13 @@ async fn a_life_leaves_one_event_for_each_change() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;
     let host = cloud.join_host("host-1").await;
-    let furnished = ["project created demo", "image created image", "image state image"];
+    let furnished = [
+        "project created demo",
+        "network created default",
+        "subnet created default",
+        "image created image",
+        "image state image",
+    ];
     assert_eq!(all(&cloud, EVENTS).await, furnished);
 
     let created = added(&cloud, cloud.post(INSTANCES, web()).map(|answer| drop(answer.expect(202)))).await;
@@ -135,9 +141,9 @@ async fn an_event_names_its_resource_and_the_request_behind_it() {
     let made = cloud.call_with(axum::http::Method::POST, INSTANCES, &headers, Some(web())).await.expect(202);
     cloud.pass(5);
     sequence(&cloud.app).await.unwrap();
-    let page = cloud.get(&format!("{EVENTS}?after=4")).await.expect(200);
+    let page = cloud.get(&format!("{EVENTS}?after=6")).await.expect(200);
     let expected = json!({
-        "position": 5, "kind": "instance", "change": "created", "resource_id": made["id"],
+        "position": 7, "kind": "instance", "change": "created", "resource_id": made["id"],
         "resource_name": "web", "request_id": request, "at": "2026-06-01T12:00:05Z",
     });
     assert_eq!(page["items"], json!([expected]));
@@ -265,7 +271,8 @@ async fn the_log_of_a_project_goes_after_it() {
     let cloud = TestCloud::start().await;
     cloud.post("/v1/projects", json!({"name": "demo"})).await.expect(201);
     cloud.post("/v1/projects", json!({"name": "other"})).await.expect(201);
-    assert_eq!(all(&cloud, EVENTS).await, ["project created demo"]);
+    let begun = ["project created demo", "network created default", "subnet created default"];
+    assert_eq!(all(&cloud, EVENTS).await, begun);
     cloud.delete("/v1/projects/demo").await.expect(204);
     sequence(&cloud.app).await.unwrap();
     forget_old(&mut cloud.app.pool.acquire().await.unwrap(), cloud.app.clock.now()).await.unwrap();
@@ -274,6 +281,6 @@ async fn the_log_of_a_project_goes_after_it() {
     assert_eq!(logs, 2);
     // One of the same name has another log.
     cloud.post("/v1/projects", json!({"name": "demo"})).await.expect(201);
-    assert_eq!(all(&cloud, EVENTS).await, ["project created demo"]);
-    assert_eq!(all(&cloud, "/v1/projects/other/events").await, ["project created other"]);
+    assert_eq!(all(&cloud, EVENTS).await, begun);
+    assert_eq!(all(&cloud, "/v1/projects/other/events").await[0], "project created other");
 }

@@ -1,6 +1,6 @@
 //! SQL of hosts.
 
-use protocol::agent::{Epoch, Inventory};
+use protocol::agent::{Epoch, Inventory, NetworkFault};
 use protocol::{HostId, Revision, Sha256};
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -21,6 +21,7 @@ pub(super) struct Row {
     pub inventory: Option<Json<Inventory>>,
     pub hypervisor_degraded: Option<String>,
     pub quarantined: i32,
+    pub network_faults: Json<Vec<NetworkFault>>,
     pub last_seen_at: Option<OffsetDateTime>,
     pub vcpus_capacity: i32,
     pub vcpus_reserved: i32,
@@ -46,6 +47,7 @@ impl Row {
             memory_mib: Capacity { total: self.memory_mib_capacity, reserved: self.memory_mib_reserved },
             disk_gib: Capacity { total: self.disk_gib_capacity, reserved: self.disk_gib_reserved },
             quarantined_domains: self.quarantined,
+            network_faults: self.network_faults.0,
             agent_version: self.agent_version,
             inventory: self.inventory.map(|inventory| inventory.0),
             last_seen_at: self.last_seen_at,
@@ -64,8 +66,10 @@ pub(super) async fn list(
     sqlx::query_as!(
         Row,
         r#"SELECT id, name, generation, agent_version, inventory AS "inventory: Json<Inventory>",
-                  hypervisor_degraded, quarantined, last_seen_at, vcpus_capacity, vcpus_reserved,
-                  memory_mib_capacity, memory_mib_reserved, disk_gib_capacity, disk_gib_reserved, created_at
+                  hypervisor_degraded, quarantined,
+                  network_faults AS "network_faults: Json<Vec<NetworkFault>>", last_seen_at, vcpus_capacity,
+                  vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
+                  disk_gib_reserved, created_at
            FROM hosts WHERE id > $1 AND ($2::text IS NULL OR name = $2) ORDER BY id LIMIT $3"#,
         after,
         name,
@@ -83,8 +87,10 @@ pub(super) async fn find(
     sqlx::query_as!(
         Row,
         r#"SELECT id, name, generation, agent_version, inventory AS "inventory: Json<Inventory>",
-                  hypervisor_degraded, quarantined, last_seen_at, vcpus_capacity, vcpus_reserved,
-                  memory_mib_capacity, memory_mib_reserved, disk_gib_capacity, disk_gib_reserved, created_at
+                  hypervisor_degraded, quarantined,
+                  network_faults AS "network_faults: Json<Vec<NetworkFault>>", last_seen_at, vcpus_capacity,
+                  vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
+                  disk_gib_reserved, created_at
            FROM hosts WHERE id = $1 OR name = $2"#,
         selector.id(),
         selector.name()
@@ -167,7 +173,7 @@ pub(crate) async fn open_session(
         "UPDATE hosts SET epoch = epoch + 1, agent_version = $2, inventory = $3, last_seen_at = $7, updated_at = $7,
                 vcpus_capacity = GREATEST($4, vcpus_reserved),
                 memory_mib_capacity = GREATEST($5, memory_mib_reserved),
-                disk_gib_capacity = GREATEST($6, disk_gib_reserved)
+                disk_gib_capacity = GREATEST($6, disk_gib_reserved), underlay_address = $8::text::inet
          WHERE id = $1 RETURNING epoch",
         host.as_uuid(),
         agent_version,
@@ -175,7 +181,8 @@ pub(crate) async fn open_session(
         offered.vcpus,
         offered.memory_mib,
         offered.disk_gib,
-        now
+        now,
+        inventory.underlay_address.map(|address| address.to_string())
     )
     .fetch_optional(conn)
     .await?;
@@ -188,11 +195,14 @@ pub(crate) struct Session {
     pub desired_revision: Revision,
     pub hypervisor_degraded: Option<String>,
     pub quarantined: i32,
+    /// The revision at which its network document last changed.
+    pub network_revision: Revision,
 }
 
 pub(crate) async fn session(conn: &mut PgConnection, host: HostId) -> Result<Option<Session>, sqlx::Error> {
     let row = sqlx::query!(
-        "SELECT epoch, desired_revision, hypervisor_degraded, quarantined FROM hosts WHERE id = $1",
+        "SELECT epoch, desired_revision, hypervisor_degraded, quarantined, network_revision
+         FROM hosts WHERE id = $1",
         host.as_uuid()
     )
     .fetch_optional(conn)
@@ -202,7 +212,28 @@ pub(crate) async fn session(conn: &mut PgConnection, host: HostId) -> Result<Opt
         desired_revision: Revision(row.desired_revision),
         hypervisor_degraded: row.hypervisor_degraded,
         quarantined: row.quarantined,
+        network_revision: Revision(row.network_revision),
     }))
+}
+
+/// Stores what the host says of its networks, unless it has said something newer or speaks of what it was never
+/// told.
+pub(crate) async fn set_networks(
+    conn: &mut PgConnection,
+    host: HostId,
+    applied: Revision,
+    faults: &[NetworkFault],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE hosts SET network_applied = $2, network_faults = $3
+         WHERE id = $1 AND $2 BETWEEN coalesce(network_applied, 0) AND desired_revision",
+        host.as_uuid(),
+        applied.0,
+        Json(faults) as _
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Stores a change of health; heartbeats that change nothing do not come here.
@@ -223,6 +254,22 @@ pub(crate) async fn set_health(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// The same for a change of the host's network document, which then has this revision. `None` when the host is
+/// not there any more.
+pub(crate) async fn bump_networks(
+    conn: &mut PgConnection,
+    host: HostId,
+) -> Result<Option<Revision>, sqlx::Error> {
+    let revision = sqlx::query_scalar!(
+        "UPDATE hosts SET desired_revision = desired_revision + 1, network_revision = desired_revision + 1
+         WHERE id = $1 RETURNING desired_revision",
+        host.as_uuid()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(revision.map(Revision))
 }
 
 /// The next revision of what the host shall look like. Holds the host's row until the transaction ends, so

@@ -1,6 +1,6 @@
 //! The wire of hosts. Only operators see it.
 
-use protocol::agent::Inventory;
+use protocol::agent::{Inventory, NetworkFault};
 use protocol::{HostId, Name};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -21,6 +21,9 @@ pub struct Host {
     pub disk_gib: Capacity,
     /// Domains that the control plane does not know. They are left alone.
     pub quarantined_domains: i32,
+    /// What of its virtual networks it could not make.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub network_faults: Vec<NetworkFault>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
     /// What the host can really do, as its agent probed it.

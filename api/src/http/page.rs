@@ -54,6 +54,16 @@ pub struct LabelledPageQuery {
 }
 
 impl LabelledPageQuery {
+    /// For lists with filters of their own.
+    pub(crate) fn new(
+        limit: Option<u16>,
+        cursor: Option<String>,
+        name: Option<String>,
+        label_selector: Option<String>,
+    ) -> Self {
+        Self { limit, cursor, name, label_selector }
+    }
+
     /// Checks what serde cannot, and takes the labels apart.
     pub(crate) fn checked(self) -> Result<(PageQuery, LabelSelector), ApiError> {
         let labels = LabelSelector::parse(self.label_selector.as_deref().unwrap_or_default())?;

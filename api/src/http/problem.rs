@@ -59,6 +59,9 @@ error_codes! {
     NameTaken CONFLICT "name_taken" "The name is taken"
     InUse CONFLICT "in_use" "Something still uses it"
     QuotaExceeded CONFLICT "quota_exceeded" "The project may not have so much"
+    SubnetOverlaps CONFLICT "subnet_overlaps" "Another subnet has some of the addresses"
+    SubnetExhausted CONFLICT "subnet_exhausted" "The subnet has no free address"
+    AddressTaken CONFLICT "address_taken" "Something has this address already"
     WrongState CONFLICT "wrong_state" "Not possible in the present state"
     ManagedPolicy CONFLICT "managed_policy" "The policy comes with Cumulo"
     AlreadyAttached CONFLICT "already_attached" "The policy is attached there already"
@@ -197,6 +200,14 @@ impl ApiError {
     /// A password or a code in this field is not the right one.
     pub(crate) fn wrong(pointer: &'static str, why: &'static str) -> Self {
         Self::invalid(vec![FieldError::new(pointer, "wrong", why)])
+    }
+
+    /// Says which fields of the body it is about.
+    pub(crate) fn with_fields(mut self, errors: Vec<FieldError>) -> Self {
+        if let Kind::Problem(failure) = &mut *self.0 {
+            failure.errors = errors;
+        }
+        self
     }
 
     /// The call asked for more than the project may have.

@@ -14,8 +14,8 @@ use super::problem::{ApiError, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
-    api_keys, audit, auth, events, groups, hosts, images, instance_types, instances, operations, policies,
-    projects, quotas, service_accounts, users,
+    api_keys, audit, auth, events, groups, hosts, images, instance_types, instances, networks, operations,
+    policies, ports, projects, quotas, service_accounts, subnets, users,
 };
 
 #[derive(OpenApi)]
@@ -40,6 +40,9 @@ use crate::{
         (name = "instances", description = "Virtual machines"),
         (name = "images", description = "Operating systems as files"),
         (name = "instance_types", description = "Sizes of instances"),
+        (name = "networks", description = "Private Ethernets"),
+        (name = "subnets", description = "Ranges of addresses in networks"),
+        (name = "ports", description = "Network cards and their addresses"),
         (name = "operations", description = "What became of a call"),
         (name = "quotas", description = "How much a project may have"),
         (name = "events", description = "What happened to what, to be followed"),
@@ -65,6 +68,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(instances::router())
         .merge(images::router())
         .merge(instance_types::router())
+        .merge(networks::router())
+        .merge(subnets::router())
+        .merge(ports::router())
         .merge(operations::router())
         .merge(quotas::router())
         .merge(events::router())

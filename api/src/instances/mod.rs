@@ -16,3 +16,5 @@ mod tests;
 pub(crate) use model::{Observed, Outcome, outcome};
 pub(crate) use reconcile::place_pending;
 pub(crate) use routes::router;
+pub(crate) use store::placement::take_turn as placement_turn;
+pub(crate) use types::Reference;

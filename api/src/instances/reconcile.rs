@@ -79,7 +79,11 @@ async fn assign(
     now: OffsetDateTime,
 ) -> Result<bool, sqlx::Error> {
     let mut savepoint = conn.begin().await?;
-    let revision = hosts::store::bump_revision(&mut savepoint, host).await?;
+    // The document with its cards comes with the instance, never after it.
+    let Some(revision) = hosts::store::bump_networks(&mut savepoint, host).await? else {
+        savepoint.rollback().await?;
+        return Ok(false);
+    };
     match placement::assign(&mut savepoint, instance.id, host, revision.0, now).await {
         Ok(()) => {
             operations::store::step(&mut savepoint, instance.operation_id, "placed", now, None).await?;

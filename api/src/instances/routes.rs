@@ -1,13 +1,14 @@
 //! Handlers of instances.
 
 mod create;
+mod ports;
 mod power;
 mod serial;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use protocol::OperationId;
+use protocol::{HostId, OperationId};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use utoipa::IntoParams;
@@ -25,6 +26,7 @@ use crate::http::{
 };
 use crate::nudge::{self, Topic};
 use crate::operations::{self, check_wait, wait_for_end};
+use crate::ports::cards;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -33,6 +35,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(power::start_instance))
         .routes(routes!(power::stop_instance))
         .routes(routes!(power::reboot_instance))
+        .routes(routes!(ports::attach_port))
+        .routes(routes!(ports::detach_port))
         .routes(routes!(serial::get_instance_serial))
 }
 
@@ -159,11 +163,16 @@ async fn change_intent<A: Action<On: InProject>>(
         now: intent.now,
     };
     operations::store::begin(conn, allowed, begin).await?;
-    let revision = match row.host_id {
-        Some(host) => Some(hosts::store::bump_revision(conn, host.into()).await?),
+    let revision = match row.host_id.map(HostId::from) {
+        Some(host) if intent.cards_change => hosts::store::bump_networks(conn, host).await?,
+        Some(host) => Some(hosts::store::bump_revision(conn, host).await?),
         None => None,
     };
-    store::set_intent(conn, allowed, row.id, intent, revision.map(|revision| revision.0)).await?;
+    let revision = revision.map(|revision| revision.0);
+    store::set_intent(conn, allowed, row.id, intent, revision).await?;
+    if let Some(revision) = revision.filter(|_| intent.cards_change) {
+        cards::came_to_host(conn, row.id.into(), revision).await?;
+    }
     match row.host_id {
         Some(host) => nudge::send(conn, Topic::Host(host.into())).await,
         None => nudge::send(conn, Topic::Placement).await,

@@ -3,15 +3,16 @@
 pub(crate) mod hosts;
 pub(crate) mod placement;
 
-use protocol::agent::Power;
-use protocol::{InstanceId, OperationId, RequestId};
+use protocol::agent::{Nic, Power};
+use protocol::{InstanceId, MacAddress, OperationId, RequestId, Vni};
+use serde::Deserialize;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::model::{Intent, Observed, shown, stored};
-use super::types::{Instance, OperationSummary, Reference};
+use super::types::{Instance, InstanceNic, OperationSummary, Reference};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::hosts::UNREACHABLE_AFTER;
 use crate::http::{
@@ -19,6 +20,7 @@ use crate::http::{
 };
 use crate::instance_types::InstanceTypeRow;
 use crate::operations::OperationStatus;
+use crate::ports::cards;
 use crate::scheduler::Explanation;
 
 /// An instance's row with the names of what it refers to.
@@ -37,6 +39,7 @@ pub(crate) struct Row {
     pub memory_mib: i32,
     pub root_disk_gib: i32,
     pub hostname: String,
+    pub nics: Json<Vec<NicRow>>,
     pub power: String,
     pub boot: i64,
     pub deletion_requested_at: Option<OffsetDateTime>,
@@ -53,6 +56,46 @@ pub(crate) struct Row {
     pub observed_detail: Option<String>,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
+}
+
+/// A network card as `instance_nics()` of the database gives it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct NicRow {
+    pub port_id: Uuid,
+    pub port_name: String,
+    pub network_id: Uuid,
+    pub network_name: String,
+    pub vni: Vni,
+    pub mtu: u16,
+    pub mac: MacAddress,
+    pub addresses: Vec<NicAddress>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct NicAddress {
+    pub address: std::net::IpAddr,
+}
+
+impl NicRow {
+    fn into_wire(self) -> InstanceNic {
+        InstanceNic {
+            port: Reference { id: self.port_id, name: self.port_name },
+            network: Reference { id: self.network_id, name: self.network_name },
+            mac: self.mac,
+            addresses: self.addresses.into_iter().map(|one| one.address).collect(),
+        }
+    }
+
+    /// As its host is told.
+    pub(crate) fn into_nic(self) -> Nic {
+        Nic {
+            port_id: self.port_id.into(),
+            network_id: self.network_id.into(),
+            vni: self.vni,
+            mac: self.mac,
+            mtu: self.mtu,
+        }
+    }
 }
 
 impl Row {
@@ -100,6 +143,7 @@ impl Row {
             memory_mib: self.memory_mib,
             root_disk_gib: self.root_disk_gib,
             hostname: self.hostname,
+            nics: self.nics.0.into_iter().map(NicRow::into_wire).collect(),
             operation: OperationSummary {
                 id: self.operation_id.into(),
                 kind: self.operation_kind,
@@ -189,7 +233,8 @@ pub(super) async fn find<A: Action<On: InProject>>(
         Row,
         r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
                   i.image_id, m.name AS image_name, i.instance_type_id, t.name AS instance_type_name,
-                  i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname, i.power, i.boot,
+                  i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname,
+                  instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>", i.power, i.boot,
                   i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
                   i.host_id, h.last_seen_at AS "host_last_seen_at?",
                   i.placement_explanation AS "placement_explanation: Json<Explanation>",
@@ -238,7 +283,8 @@ pub(super) async fn list(
         Row,
         r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
                   i.image_id, m.name AS image_name, i.instance_type_id, t.name AS instance_type_name,
-                  i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname, i.power, i.boot,
+                  i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname,
+                  instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>", i.power, i.boot,
                   i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
                   i.host_id, h.last_seen_at AS "host_last_seen_at?",
                   i.placement_explanation AS "placement_explanation: Json<Explanation>",
@@ -297,6 +343,8 @@ pub(super) struct NewIntent {
     pub stop_mode: &'static str,
     pub stop_timeout_seconds: i32,
     pub deletion_requested: bool,
+    /// Whether network cards come or go, so that the host's networks change with it.
+    pub cards_change: bool,
     pub operation_id: OperationId,
     pub request_id: RequestId,
     pub now: OffsetDateTime,
@@ -338,6 +386,7 @@ pub(super) async fn delete_unplaced(
     _allowed: &Allowed<actions::DeleteInstance>,
     id: Uuid,
 ) -> Result<(), sqlx::Error> {
+    cards::release(conn, &[id]).await?;
     sqlx::query!("DELETE FROM instances WHERE id = $1 AND host_id IS NULL", id).execute(conn).await?;
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The wire of instances.
 
-use protocol::{InstanceId, Name, OperationId};
+use std::net::IpAddr;
+
+use protocol::{InstanceId, MacAddress, Name, OperationId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -9,6 +11,7 @@ use uuid::Uuid;
 use super::model::{InstanceState, StateReason};
 use crate::http::{FieldError, Labels, LabelsPatch, not_null, validate_labels};
 use crate::operations::OperationStatus;
+use crate::ports::cards::{MAX_CARDS, WantedCard};
 use crate::quotas::QuotaEffect;
 use crate::scheduler::Explanation;
 
@@ -37,6 +40,10 @@ pub struct CreateInstance {
     #[serde(default)]
     #[schema(max_items = 32)]
     pub ssh_authorized_keys: Vec<String>,
+    /// Its network cards in their order, at most 16; one in the project's default network, if there is one,
+    /// unless given. `[]`: none.
+    #[schema(max_items = 16)]
+    pub networks: Option<Vec<WantedCard>>,
     #[serde(default)]
     pub labels: Labels,
 }
@@ -82,6 +89,8 @@ pub struct Instance {
     pub memory_mib: i32,
     pub root_disk_gib: i32,
     pub hostname: String,
+    /// Its network cards in their order.
+    pub nics: Vec<InstanceNic>,
     /// The newest call that changed it.
     pub operation: OperationSummary,
     /// Why no host takes it, while none does.
@@ -94,6 +103,25 @@ pub struct Instance {
     pub created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
+}
+
+/// A network card.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InstanceNic {
+    pub port: Reference,
+    pub network: Reference,
+    #[schema(value_type = String)]
+    pub mac: MacAddress,
+    /// The first is the primary one.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DetachPort {
+    /// Name or id of a port of this instance.
+    pub port: String,
 }
 
 /// Another resource.
@@ -145,6 +173,14 @@ impl CreateInstance {
                 let message = "an OpenSSH public key on one line, like `ssh-ed25519 AAAA… comment`";
                 errors.push(FieldError::new(pointer, "invalid", message));
             }
+        }
+        let cards = self.networks.as_deref().unwrap_or_default();
+        if cards.len() > MAX_CARDS {
+            let message = format!("at most {MAX_CARDS} network cards");
+            errors.push(FieldError::new("/networks", "too_many", message));
+        }
+        for (index, card) in cards.iter().enumerate() {
+            card.validate(&format!("/networks/{index}"), &mut errors);
         }
         validate_labels(&self.labels, &mut errors);
         errors

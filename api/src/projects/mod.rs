@@ -1,5 +1,6 @@
 //! Projects: the tenants. Everything a tenant owns belongs to exactly one project.
 
+mod defaults;
 mod routes;
 mod store;
 mod types;

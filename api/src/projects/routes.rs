@@ -8,8 +8,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::store;
 use super::types::{CreateProject, Project, UpdateProject, validate};
+use super::{defaults, store};
 use crate::app::App;
 use crate::auth::{New, actions};
 use crate::http::{
@@ -41,6 +41,7 @@ async fn create_project(State(app): State<App>, call: Call) -> Result<Response, 
     let (id, now) = (app.clock.new_id(), change.now);
     let (conn, allowed) = change.parts();
     let row = store::insert(conn, allowed, id, new, now).await?;
+    defaults::make(conn, id, &app.clock, now).await?;
     let version = row.version();
     change.commit(StatusCode::CREATED, Some(version), &row.into_wire()).await
 }
@@ -134,7 +135,8 @@ async fn update_project(
     change.commit(StatusCode::OK, Some(version), &row.into_wire()).await
 }
 
-/// Delete a project that owns nothing any more.
+/// Delete a project that owns no instance, image, service account, port or floating IP any more. Its networks,
+/// routers and security groups go with it.
 #[utoipa::path(delete, path = "/v1/projects/{project}", tag = "projects", params(MutationQuery), responses(
     (status = 204),
 ))]

@@ -175,22 +175,31 @@ pub(super) async fn update(conn: &mut PgConnection, row: &Row) -> Result<(), Api
     updated.map(drop).map_err(name_taken)
 }
 
-/// Deletes the project with the record of its operations; refused while it owns anything.
+/// Deletes the project with the record of its operations and with what of its networks holds nothing; refused
+/// while it owns anything else.
 pub(super) async fn delete(conn: &mut PgConnection, id: Uuid) -> Result<(), ApiError> {
     let owned = sqlx::query!(
         r#"SELECT (SELECT count(*) FROM instances WHERE project_id = $1) AS "instances!",
                   (SELECT count(*) FROM images WHERE project_id = $1) AS "images!",
-                  (SELECT count(*) FROM principals WHERE project_id = $1) AS "service_accounts!""#,
+                  (SELECT count(*) FROM principals WHERE project_id = $1) AS "service_accounts!",
+                  (SELECT count(*) FROM ports WHERE project_id = $1) AS "ports!",
+                  (SELECT count(*) FROM floating_ips WHERE project_id = $1) AS "floating_ips!""#,
         id
     )
     .fetch_one(&mut *conn)
     .await?;
-    let owned =
-        [(owned.instances, "instance"), (owned.images, "image"), (owned.service_accounts, "service account")];
+    let owned = [
+        (owned.instances, "instance"),
+        (owned.images, "image"),
+        (owned.service_accounts, "service account"),
+        (owned.ports, "port"),
+        (owned.floating_ips, "floating IP"),
+    ];
     if let Some(owned) = in_words(&owned) {
         let detail = format!("it still owns {owned}; delete what it owns first");
         return Err(ApiError::because(ErrorCode::InUse, detail));
     }
+    sqlx::query!("SELECT delete_project_networks($1)", id).execute(&mut *conn).await?;
     sqlx::query!("DELETE FROM operations WHERE project_id = $1", id).execute(&mut *conn).await?;
     sqlx::query!("DELETE FROM projects WHERE id = $1", id).execute(conn).await?;
     Ok(())

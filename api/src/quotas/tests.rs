@@ -199,6 +199,7 @@ async fn a_dry_run_shows_what_would_be_used() {
         {"resource": "vcpus", "limit": 40, "used": 1, "after": 2},
         {"resource": "memory_mib", "limit": 81920, "used": 256, "after": 512},
         {"resource": "disk_gib", "limit": -1, "used": 1, "after": 2},
+        {"resource": "ports", "limit": 100, "used": 1, "after": 2},
     ]);
     assert_eq!(plan["plan"]["quota"], expected);
     assert_eq!(quota(&cloud, "instances").await.1, 1);
@@ -255,7 +256,9 @@ async fn whatever_statement_changes_a_row_is_charged() {
         .unwrap();
     assert_eq!((quota(&cloud, "instances").await.1, quota(&cloud, "vcpus").await.1), (0, 0));
     assert_exact(&cloud).await;
-    execute(&cloud, "DELETE FROM instances").await.unwrap();
+    execute(&cloud, "SELECT release_ports(array_agg(id)) FROM instances; DELETE FROM instances")
+        .await
+        .unwrap();
     assert_exact(&cloud).await;
 }
 

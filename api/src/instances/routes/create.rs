@@ -16,6 +16,7 @@ use crate::images;
 use crate::instance_types::{self, InstanceTypeRow};
 use crate::nudge::{self, Topic};
 use crate::operations;
+use crate::ports::cards;
 use crate::quotas::{self, Resource};
 use crate::scheduler::{Placement, Request, Size, place};
 
@@ -66,10 +67,15 @@ pub(super) async fn create_instance(
         request_id: begin.request_id,
         now,
     };
+    let wanted_cards = match &new.networks {
+        None => cards::prepare_default(conn, allowed).await?,
+        Some(wanted) => cards::prepare(conn, allowed, wanted, |index| format!("/networks/{index}")).await?,
+    };
     operations::store::begin(conn, allowed, begin).await?;
     store::insert(conn, allowed, row).await?;
+    cards::attach(conn, allowed, &wanted_cards, id, &app.clock, now).await?;
     if change.query.dry_run {
-        return answer_plan(change, id, &instance_type).await;
+        return answer_plan(change, id, &instance_type, wanted_cards.made()).await;
     }
     nudge::send(change.conn(), Topic::Placement).await?;
     accept(&app, change, id.as_uuid()).await
@@ -144,6 +150,7 @@ async fn answer_plan(
     mut change: crate::http::Mutation<actions::CreateInstance>,
     id: InstanceId,
     instance_type: &InstanceTypeRow,
+    ports: i64,
 ) -> Result<Response, ApiError> {
     let now = change.now;
     let (conn, allowed) = change.parts();
@@ -159,12 +166,15 @@ async fn answer_plan(
         Placement::Host(_) => None,
         Placement::Nowhere(explanation) => Some(explanation),
     };
-    let charged = [
+    let mut charged = vec![
         (Resource::Instances, 1),
         (Resource::Vcpus, size.vcpus.into()),
         (Resource::MemoryMib, size.memory_mib.into()),
         (Resource::DiskGib, size.disk_gib.into()),
     ];
+    if ports > 0 {
+        charged.push((Resource::Ports, ports));
+    }
     let quota = quotas::store::effect(conn, allowed, &charged).await?;
     let row =
         store::find(conn, allowed, &Selector::Id(id.as_uuid())).await?.ok_or_else(ApiError::not_found)?;

@@ -141,13 +141,14 @@ async fn delete_unplaced(
 }
 
 /// The present intent under a new operation.
-fn next_intent<A: Action>(app: &App, call: &Call, change: &Mutation<A>, row: &Row) -> NewIntent {
+pub(super) fn next_intent<A: Action>(app: &App, call: &Call, change: &Mutation<A>, row: &Row) -> NewIntent {
     NewIntent {
         power: row.intent().power,
         boot: row.boot,
         stop_mode: "graceful",
         stop_timeout_seconds: DEFAULT_STOP_TIMEOUT_SECONDS.cast_signed(),
         deletion_requested: false,
+        cards_change: false,
         operation_id: app.clock.new_id(),
         request_id: call.request_id(),
         now: change.now,
@@ -160,7 +161,7 @@ fn ended(row: &Row) -> bool {
     matches!(state, InstanceState::Stopped | InstanceState::Stopping)
 }
 
-async fn apply<A: Action<On: InProject>>(
+pub(super) async fn apply<A: Action<On: InProject>>(
     app: &App,
     mut change: Mutation<A>,
     row: &Row,

@@ -9,11 +9,14 @@ use protocol::{
     Generation, HostId, InstanceId, MemoryMib, OperationId, Revision, Sha256, SizeGib, TransferId,
 };
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::http::ApiError;
 use crate::instances::model::{Intent, Observed, stored};
+use crate::instances::store::NicRow;
+use crate::ports::cards;
 
 struct DesiredRow {
     id: Uuid,
@@ -37,9 +40,10 @@ struct DesiredRow {
     format: Option<String>,
     size_bytes: Option<i64>,
     virtual_size_bytes: Option<i64>,
+    nics: Json<Vec<NicRow>>,
 }
 
-/// What of this host changed after the revision, oldest first.
+/// What of this host's instances changed after the revision, oldest first.
 pub(crate) async fn desired_after(
     conn: &mut PgConnection,
     host: HostId,
@@ -53,7 +57,8 @@ pub(crate) async fn desired_after(
                   i.deletion_requested_at IS NOT NULL AS "deletion_requested!",
                   i.operation_id, i.request_id,
                   b.sha256 AS "sha256?", b.format AS "format?", b.size_bytes AS "size_bytes?",
-                  b.virtual_size_bytes AS "virtual_size_bytes?"
+                  b.virtual_size_bytes AS "virtual_size_bytes?",
+                  instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>"
            FROM instances i JOIN images m ON m.id = i.image_id LEFT JOIN blobs b ON b.id = m.blob_id
            WHERE i.host_id = $1 AND i.desired_revision > $2 ORDER BY i.desired_revision"#,
         host.as_uuid(),
@@ -101,7 +106,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
                 virtual_size_bytes: row.virtual_size_bytes.ok_or_else(broken)?.unsigned_abs(),
             },
         },
-        nics: Vec::new(),
+        nics: row.nics.0.into_iter().map(NicRow::into_nic).collect(),
         seed: Seed { user_data: row.user_data, ssh_authorized_keys: row.ssh_authorized_keys },
         operation_id,
         request_id: Some(row.request_id.into()),
@@ -210,6 +215,7 @@ pub(crate) async fn delete(
     ids: &[InstanceId],
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
+    cards::release(conn, &ids).await?;
     sqlx::query!("DELETE FROM instances WHERE id = ANY($1) AND host_id = $2", &ids, host.as_uuid())
         .execute(conn)
         .await?;

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use crate::hosts::HostState;
 use crate::nudge::{self, Topic};
+use crate::ports::cards;
 use crate::scheduler::{Candidate, Explanation, Request, Size};
 
 /// The number is arbitrary but ours.
@@ -81,7 +82,8 @@ pub(crate) async fn candidates(
     Ok(candidates.collect())
 }
 
-/// Gives the instance to the host. The trigger takes the capacity; a CHECK fails when somebody was faster.
+/// Gives the instance with its cards to the host. The trigger takes the capacity; a CHECK fails when somebody was
+/// faster.
 pub(crate) async fn assign(
     conn: &mut PgConnection,
     id: InstanceId,
@@ -97,9 +99,9 @@ pub(crate) async fn assign(
         desired_revision,
         now
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
+    cards::came_to_host(conn, id, desired_revision).await
 }
 
 /// Room may have appeared: whoever waits for it is due at once. Those that are being decided about just now

@@ -46,7 +46,8 @@ async fn what_is_deleted_under_a_creation_was_never_there() {
         cloud.post("/v1/projects/demo/images", json!({"name": "image", "format": "raw"})).await.expect(201);
         cloud.put_bytes("/v1/projects/demo/images/image/content", vec![0; 4096]).await.expect(200);
     }
-    let delete = "DELETE FROM projects WHERE name = 'empty'";
+    let delete = "SELECT delete_project_networks(id) FROM projects WHERE name = 'empty';
+                  DELETE FROM projects WHERE name = 'empty'";
     let image = json!({"name": "image", "format": "raw"});
     during(&cloud, delete, "/v1/projects/empty/images", image).await.expect_problem(404, "not_found");
 }

@@ -1,0 +1,320 @@
+//! Ports as network cards of instances: made or taken when an instance asks for one, given back when it lets go.
+//!
+//! [`prepare`] finds what is named before the instance is written, [`attach`] plugs it in.
+
+use std::net::IpAddr;
+
+use protocol::{HostId, InstanceId, NetworkId, PortId};
+use serde::Deserialize;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::store::{self, NewPort, addresses, parts};
+use super::types::{WantedAddress, validate_groups};
+use crate::auth::{Action, Allowed, InProject};
+use crate::clock::Clock;
+use crate::http::{ApiError, ErrorCode, FieldError, Labels, Selector};
+use crate::networks;
+
+/// The most cards of an instance.
+pub(crate) const MAX_CARDS: usize = 16;
+
+/// A network card: a new port in a network, or a port that is there.
+#[derive(Debug, Default, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WantedCard {
+    /// Name or id of a network: a new port in it, which goes with the instance.
+    #[schema(example = "default")]
+    pub network: Option<String>,
+    /// Name or id of a port that is attached to nothing. It stays when the instance goes.
+    pub port: Option<String>,
+    /// The new port's address; a free one of each family unless given.
+    #[schema(value_type = Option<String>, format = "ip")]
+    pub address: Option<IpAddr>,
+    /// The new port's security groups, names or ids; the project's default group unless given.
+    #[schema(max_items = 16)]
+    pub security_groups: Option<Vec<String>>,
+}
+
+impl WantedCard {
+    /// `pointer` is where the card stands in the body.
+    pub(crate) fn validate(&self, pointer: &str, errors: &mut Vec<FieldError>) {
+        if self.network.is_some() == self.port.is_some() {
+            errors.push(FieldError::new(pointer, "invalid", "either a network or a port"));
+        }
+        if self.port.is_some() && self.address.is_some() {
+            let message = "a port has its addresses already";
+            errors.push(FieldError::new(format!("{pointer}/address"), "invalid", message));
+        }
+        if self.port.is_some() && self.security_groups.is_some() {
+            let message = "a port has its security groups already";
+            errors.push(FieldError::new(format!("{pointer}/security_groups"), "invalid", message));
+        }
+        let groups = format!("{pointer}/security_groups");
+        validate_groups(self.security_groups.as_deref(), &groups, errors);
+    }
+}
+
+/// Cards that can be plugged in.
+pub(crate) struct Prepared {
+    cards: Vec<Card>,
+}
+
+enum Card {
+    Existing(Uuid),
+    New(NewCard),
+}
+
+struct NewCard {
+    network: NetworkId,
+    address: Option<IpAddr>,
+    groups: Vec<Uuid>,
+    /// Where it stands in the body.
+    pointer: String,
+}
+
+impl Prepared {
+    /// How many ports will be made.
+    pub(crate) fn made(&self) -> i64 {
+        let made = self.cards.iter().filter(|card| matches!(card, Card::New(_))).count();
+        i64::try_from(made).unwrap_or(i64::MAX)
+    }
+}
+
+/// Finds what the cards name, and keeps it. `pointer` says where a card stands in the body.
+pub(crate) async fn prepare<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    wanted: &[WantedCard],
+    pointer: impl Fn(usize) -> String,
+) -> Result<Prepared, ApiError> {
+    let mut cards = Vec::new();
+    for (index, card) in wanted.iter().enumerate() {
+        let Some(name) = &card.network else { continue };
+        let pointer = pointer(index);
+        let network = networks::store::named(conn, allowed, name, &format!("{pointer}/network")).await?;
+        let at = format!("{pointer}/security_groups");
+        let groups = parts::groups_named(conn, allowed, card.security_groups.as_deref(), &at).await?;
+        cards.push((index, Card::New(NewCard { network, address: card.address, groups, pointer })));
+    }
+    for (index, port) in take_ports(conn, allowed, wanted, &pointer).await? {
+        cards.push((index, Card::Existing(port)));
+    }
+    cards.sort_by_key(|(index, _)| *index);
+    Ok(Prepared { cards: cards.into_iter().map(|(_, card)| card).collect() })
+}
+
+/// The card of the project's default network, if there is one.
+pub(crate) async fn prepare_default<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+) -> Result<Prepared, ApiError> {
+    match networks::store::default_of(conn, allowed).await? {
+        Some(network) => {
+            let network = Some(network.to_string());
+            prepare(conn, allowed, &[WantedCard { network, ..WantedCard::default() }], |_| String::new())
+                .await
+        }
+        None => Ok(Prepared { cards: Vec::new() }),
+    }
+}
+
+/// Locks the ports that are there, each attached to nothing.
+async fn take_ports<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    wanted: &[WantedCard],
+    pointer: impl Fn(usize) -> String,
+) -> Result<Vec<(usize, Uuid)>, ApiError> {
+    let named: Vec<(usize, &String)> =
+        wanted.iter().enumerate().filter_map(|(index, card)| Some((index, card.port.as_ref()?))).collect();
+    let names: Vec<_> = named.iter().map(|(_, name)| (*name).clone()).collect();
+    let rows = sqlx::query!(
+        "SELECT id, name, instance_id FROM ports
+         WHERE project_id = $1 AND (name = ANY($2) OR id::text = ANY($2)) ORDER BY id FOR UPDATE",
+        allowed.project().as_uuid(),
+        &names
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut taken: Vec<(usize, Uuid)> = Vec::new();
+    for (index, name) in named {
+        let wrong = |code, message| {
+            ApiError::invalid(vec![FieldError::new(format!("{}/port", pointer(index)), code, message)])
+        };
+        let found = Selector::parse(name).and_then(|selector| {
+            rows.iter().find(|row| selector.id() == Some(row.id) || selector.name() == Some(&row.name))
+        });
+        let row = found.ok_or_else(|| wrong("not_found", "this project has no such port"))?;
+        if taken.iter().any(|(_, id)| *id == row.id) {
+            return Err(wrong("duplicate", "a port is one card"));
+        }
+        if row.instance_id.is_some() {
+            let detail = format!("the port {} is a card of an instance; detach it there first", row.name);
+            return Err(ApiError::because(ErrorCode::InUse, detail));
+        }
+        taken.push((index, row.id));
+    }
+    Ok(taken)
+}
+
+/// Plugs the cards in, behind those that the instance has.
+pub(crate) async fn attach<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    prepared: &Prepared,
+    instance: InstanceId,
+    clock: &Clock,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let mut positions = free_positions(conn, instance).await?.into_iter();
+    let mut made = Vec::new();
+    for card in &prepared.cards {
+        let position = positions.next().ok_or_else(|| {
+            ApiError::because(ErrorCode::WrongState, "an instance has at most 16 network cards; detach one")
+        })?;
+        match card {
+            Card::Existing(port) => plug(conn, *port, instance, position, now).await?,
+            Card::New(card) => {
+                let id: PortId = clock.new_id();
+                let (network, name, labels) = (card.network, own_name(id), Labels::new());
+                let owner = Some((instance.as_uuid(), position));
+                let new = NewPort { id, network, name: &name, labels: &labels, mac: None, owner, now };
+                store::insert(conn, allowed, &new).await?;
+                made.push((id, card));
+            }
+        }
+    }
+    let networks: Vec<_> = made.iter().map(|(_, card)| card.network).collect();
+    let subnets = addresses::lock_subnets(conn, &networks).await?;
+    for (id, card) in made {
+        let of_network: Vec<_> =
+            subnets.iter().filter(|subnet| subnet.network == card.network.as_uuid()).collect();
+        let pointer = &card.pointer;
+        match card.address {
+            None => addresses::give_automatic(conn, id, &of_network).await?,
+            address => {
+                let wanted = [WantedAddress { subnet: None, address }];
+                let at = |_, field: &str| format!("{pointer}{field}");
+                addresses::give_wanted(conn, id, &of_network, &wanted, at).await?;
+            }
+        }
+        parts::set_groups(conn, id, &card.groups, &format!("{pointer}/security_groups")).await?;
+    }
+    Ok(())
+}
+
+/// The name of a port that was made with its instance: `port-` and the random part of its id.
+fn own_name(id: PortId) -> String {
+    let digits = id.as_uuid().simple().to_string();
+    format!("port-{}", &digits[digits.len() - 12..])
+}
+
+async fn free_positions(conn: &mut PgConnection, instance: InstanceId) -> Result<Vec<i32>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT position AS "position!" FROM generate_series(0, $2 - 1) position
+           WHERE NOT EXISTS (SELECT FROM ports p WHERE p.instance_id = $1 AND p.position = position.position)
+           ORDER BY 1"#,
+        instance.as_uuid(),
+        i32::try_from(MAX_CARDS).unwrap_or(i32::MAX)
+    )
+    .fetch_all(conn)
+    .await
+}
+
+async fn plug(
+    conn: &mut PgConnection,
+    port: Uuid,
+    instance: InstanceId,
+    position: i32,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE ports SET instance_id = $2, position = $3, updated_at = $4 WHERE id = $1",
+        port,
+        instance.as_uuid(),
+        position,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Pulls a card of the instance out. A port that was made with the instance goes.
+pub(crate) async fn detach<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    instance: InstanceId,
+    port: &str,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let missing =
+        || ApiError::invalid(vec![FieldError::new("/port", "not_found", "this instance has no such port")]);
+    let selector = Selector::parse(port).ok_or_else(missing)?;
+    let row = sqlx::query!(
+        "SELECT id, owned_by_instance FROM ports
+         WHERE project_id = $1 AND instance_id = $2 AND (id = $3 OR name = $4) FOR UPDATE",
+        allowed.project().as_uuid(),
+        instance.as_uuid(),
+        selector.id(),
+        selector.name()
+    )
+    .fetch_optional(&mut *conn)
+    .await?
+    .ok_or_else(missing)?;
+    if row.owned_by_instance {
+        return Ok(store::delete(conn, allowed, row.id).await?);
+    }
+    sqlx::query!(
+        "UPDATE ports SET instance_id = NULL, position = NULL, host_revision = NULL, updated_at = $2
+         WHERE id = $1",
+        row.id,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The instance's new cards come to its host with this revision of its network document.
+pub(crate) async fn came_to_host(
+    conn: &mut PgConnection,
+    instance: InstanceId,
+    revision: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE ports SET host_revision = $2 WHERE instance_id = $1 AND host_revision IS NULL",
+        instance.as_uuid(),
+        revision
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Before instances go: their own ports go with them, the others become free.
+pub(crate) async fn release(conn: &mut PgConnection, instances: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT release_ports($1)", instances).execute(conn).await?;
+    Ok(())
+}
+
+/// Which of these ports are cards of instances on this host.
+pub(crate) async fn on_host(
+    conn: &mut PgConnection,
+    host: HostId,
+    ports: &[PortId],
+) -> Result<Vec<PortId>, sqlx::Error> {
+    let ports: Vec<_> = ports.iter().map(|port| port.as_uuid()).collect();
+    let own = sqlx::query_scalar!(
+        "SELECT p.id FROM ports p JOIN instances i ON i.id = p.instance_id
+         WHERE i.host_id = $1 AND p.id = ANY($2)",
+        host.as_uuid(),
+        &ports
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(own.into_iter().map(PortId::from).collect())
+}
