@@ -14,8 +14,8 @@ use super::problem::{ApiError, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
-    api_keys, audit, auth, events, groups, hosts, images, instance_types, instances, operations, policies,
-    projects, quotas, service_accounts, users,
+    address_pools, api_keys, audit, auth, events, floating_ips, groups, hosts, images, instance_types,
+    instances, operations, policies, projects, quotas, routers, security_groups, service_accounts, users,
 };
 
 #[derive(OpenApi)]
@@ -40,6 +40,10 @@ use crate::{
         (name = "instances", description = "Virtual machines"),
         (name = "images", description = "Operating systems as files"),
         (name = "instance_types", description = "Sizes of instances"),
+        (name = "security_groups", description = "Rules about who may reach a port"),
+        (name = "routers", description = "What leads from subnet to subnet, and out of the cloud"),
+        (name = "floating_ips", description = "Public addresses that stand for private ones"),
+        (name = "address_pools", description = "Public addresses that the operator gives out"),
         (name = "operations", description = "What became of a call"),
         (name = "quotas", description = "How much a project may have"),
         (name = "events", description = "What happened to what, to be followed"),
@@ -65,6 +69,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(instances::router())
         .merge(images::router())
         .merge(instance_types::router())
+        .merge(security_groups::router())
+        .merge(routers::router())
+        .merge(floating_ips::router())
+        .merge(address_pools::router())
         .merge(operations::router())
         .merge(quotas::router())
         .merge(events::router())

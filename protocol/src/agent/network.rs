@@ -190,12 +190,21 @@ pub enum Direction {
 #[serde(tag = "protocol", rename_all = "snake_case")]
 pub enum RuleProtocol {
     Any,
-    Tcp { ports: PortRange },
-    Udp { ports: PortRange },
+    Tcp {
+        ports: PortRange,
+    },
+    Udp {
+        ports: PortRange,
+    },
     /// ICMP with IPv4 remotes, ICMPv6 with IPv6 ones.
-    Icmp { icmp_type: Option<u8>, icmp_code: Option<u8> },
+    Icmp {
+        icmp_type: Option<u8>,
+        icmp_code: Option<u8>,
+    },
     /// An IP protocol by its number.
-    Number { number: u8 },
+    Number {
+        number: u8,
+    },
 }
 
 /// Both ends included, `first <= last`.
@@ -209,10 +218,15 @@ pub struct PortRange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Remote {
-    Cidr { cidr: IpNet },
+    Cidr {
+        cidr: IpNet,
+    },
     /// Any port of a group; `addresses` are those of its members, wherever they are. The same network or a
     /// router leads to them.
-    Group { group_id: SecurityGroupId, addresses: Vec<IpAddr> },
+    Group {
+        group_id: SecurityGroupId,
+        addresses: Vec<IpAddr>,
+    },
 }
 
 /// A network card in an instance's specification.
