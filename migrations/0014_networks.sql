@@ -116,7 +116,7 @@ CREATE TABLE router_interfaces (
     subnet_id  uuid NOT NULL REFERENCES subnets CONSTRAINT router_interfaces_subnet_unique UNIQUE,
     -- Copied from the subnet, where it never changes: the constraint below needs it here.
     cidr       cidr NOT NULL,
-    mac        macaddr NOT NULL,
+    mac        macaddr NOT NULL CONSTRAINT router_interfaces_mac_unique UNIQUE,
     created_at timestamptz NOT NULL,
     CONSTRAINT router_interfaces_are_apart EXCLUDE USING gist (router_id WITH =, cidr inet_ops WITH &&)
 );
@@ -138,7 +138,9 @@ CREATE TABLE subnet_addresses (
     reserved            boolean NOT NULL DEFAULT false,
     CONSTRAINT subnet_addresses_unique PRIMARY KEY (subnet_id, address),
     CONSTRAINT subnet_addresses_one_owner CHECK (num_nonnulls(port_id, router_interface_id) + reserved::int = 1),
-    CONSTRAINT subnet_addresses_one_per_port UNIQUE (port_id, subnet_id)
+    CONSTRAINT subnet_addresses_one_per_port UNIQUE (port_id, subnet_id),
+    -- What a floating IP stands for.
+    CONSTRAINT subnet_addresses_of_port_unique UNIQUE (port_id, address)
 );
 CREATE INDEX subnet_addresses_of_port ON subnet_addresses (port_id);
 
@@ -213,16 +215,19 @@ CREATE TABLE floating_ips (
     generation      bigint NOT NULL DEFAULT 1,
     address_pool_id uuid NOT NULL REFERENCES address_pools,
     address         inet NOT NULL CONSTRAINT floating_ips_address_unique UNIQUE,
-    -- The port, and which of its addresses.
-    port_id         uuid REFERENCES ports,
+    -- The port, and which of its addresses. When the port loses that address, or goes, it stands for nothing.
+    port_id         uuid,
     fixed_address   inet,
     created_at      timestamptz NOT NULL,
     updated_at      timestamptz NOT NULL,
     CONSTRAINT floating_ips_name_unique UNIQUE (project_id, name),
     CONSTRAINT floating_ips_stand_for_an_address CHECK ((port_id IS NULL) = (fixed_address IS NULL)),
-    CONSTRAINT floating_ips_one_per_address UNIQUE (port_id, fixed_address)
+    CONSTRAINT floating_ips_one_per_address UNIQUE (port_id, fixed_address),
+    CONSTRAINT floating_ips_of_a_port FOREIGN KEY (port_id, fixed_address)
+        REFERENCES subnet_addresses (port_id, address) ON DELETE SET NULL
 );
 CREATE INDEX floating_ips_of_project ON floating_ips (project_id, id);
+CREATE INDEX floating_ips_of_pool ON floating_ips (address_pool_id, address);
 
 INSERT INTO quota_defaults (resource, limit_value) VALUES
     ('networks', 10), ('subnets', 20), ('ports', 100), ('routers', 5), ('floating_ips', 10),

@@ -9,6 +9,7 @@
 //! ([`agents`]); [`scheduler`] decides where an instance goes, as a pure function; [`controllers`] carry rows
 //! from intent to done.
 
+pub mod address_pools;
 pub mod agents;
 pub mod api_keys;
 pub mod app;
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod controllers;
 pub mod database;
 pub mod events;
+pub mod floating_ips;
 pub mod groups;
 pub mod hosts;
 pub mod http;
@@ -34,7 +36,9 @@ pub mod policies;
 pub mod ports;
 pub mod projects;
 pub mod quotas;
+pub mod routers;
 pub mod scheduler;
+pub mod security_groups;
 pub mod serve;
 pub mod service_accounts;
 pub mod subnets;

@@ -2,6 +2,7 @@
 //! what the test tells it to.
 
 mod line;
+mod networks;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -286,6 +286,7 @@ actions! {
         RemoveRouterInterface(Router) = "network:RemoveRouterInterface",
         AddSecurityGroupRule(SecurityGroup) = "network:AddSecurityGroupRule",
         RemoveSecurityGroupRule(SecurityGroup) = "network:RemoveSecurityGroupRule",
+        ReplaceSecurityGroupRules(SecurityGroup) = "network:ReplaceSecurityGroupRules",
         AssociateFloatingIp(FloatingIp) = "network:AssociateFloatingIp",
         DisassociateFloatingIp(FloatingIp) = "network:DisassociateFloatingIp",
     }

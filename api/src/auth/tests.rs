@@ -222,11 +222,23 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         | "create_network"
         | "update_network"
         | "update_subnet"
-        | "update_port" => r#"{"name":"new"}"#,
+        | "update_port"
+        | "create_security_group"
+        | "update_security_group"
+        | "create_router"
+        | "update_router"
+        | "create_floating_ip"
+        | "update_floating_ip"
+        | "update_address_pool" => r#"{"name":"new"}"#,
         "create_subnet" => r#"{"name":"new","network":"default","cidr":"10.1.0.0/24"}"#,
         "create_port" => r#"{"name":"new","network":"default"}"#,
         "attach_port" => r#"{"network":"default"}"#,
         "detach_port" => r#"{"port":"default"}"#,
+        "create_address_pool" => r#"{"name":"new","cidr":"203.0.113.0/24"}"#,
+        "add_security_group_rule" => r#"{"direction":"ingress","remote_cidr":"0.0.0.0/0"}"#,
+        "replace_security_group_rules" => r#"{"rules":[]}"#,
+        "add_router_interface" | "remove_router_interface" => r#"{"subnet":"default"}"#,
+        "associate_floating_ip" => r#"{"port":"default"}"#,
         "change_user_password" => r#"{"current_password":"correct horse","new_password":"battery staple"}"#,
         "confirm_user_totp" | "remove_user_totp" | "renew_user_recovery_codes" => r#"{"code":"123456"}"#,
         "create_api_key" | "create_user_api_key" => "{}",

@@ -24,6 +24,19 @@ pub(super) struct ETag {
 }
 
 impl Version {
+    /// Checks `If-Match` of a change that overwrites what the caller must have seen.
+    ///
+    /// # Errors
+    /// `precondition_required` without the header, and those of [`Version::check_if_match`].
+    pub(crate) fn require_if_match(self, headers: &HeaderMap) -> Result<(), ApiError> {
+        if !headers.contains_key(header::IF_MATCH) {
+            let detail = "this call overwrites everything: read first, and send the ETag of what you have seen as \
+                          If-Match; `*` overwrites whatever is there";
+            return Err(ApiError::because(ErrorCode::PreconditionRequired, detail));
+        }
+        self.check_if_match(headers)
+    }
+
     /// Checks `If-Match` of a change.
     ///
     /// # Errors

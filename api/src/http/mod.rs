@@ -6,6 +6,7 @@
 
 mod body;
 mod call;
+mod cidr;
 mod client;
 mod description;
 mod edge;
@@ -32,9 +33,10 @@ mod words;
 pub(crate) use body::{JsonBody, RawBody};
 pub use call::{Call, MutationQuery, Reading};
 pub(crate) use call::{parse_query, request_id};
+pub(crate) use cidr::validate_cidr;
 pub(crate) use client::Client;
-pub(crate) use description::reject_description;
 pub use description::validate_description;
+pub(crate) use description::{reject_description, validate_description_at};
 pub use edge::{Edge, EdgeOptions};
 pub use etag::Version;
 pub use health::{Health, Ready};

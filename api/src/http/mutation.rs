@@ -127,6 +127,11 @@ impl<A: Action> Mutation<A> {
         version.check_if_match(&self.if_match)
     }
 
+    /// The same where the header must be there.
+    pub fn require_if_match(&self, version: Version) -> Result<(), ApiError> {
+        version.require_if_match(&self.if_match)
+    }
+
     /// Keeps the resource as it was, for the audit log.
     pub fn note_before(&mut self, resource: &impl Serialize) {
         self.before = serde_json::to_value(resource).ok();

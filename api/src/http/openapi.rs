@@ -13,7 +13,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required, Response, R
 use super::router::routes;
 
 /// What only an id stands for.
-const NAMELESS: &[&str] = &["operation", "session", "api_key", "attachment"];
+const NAMELESS: &[&str] = &["operation", "session", "api_key", "attachment", "rule"];
 
 /// The OpenAPI 3.1 document, as it is checked in under `openapi/`.
 pub fn openapi_document() -> OpenApi {

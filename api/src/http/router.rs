@@ -14,8 +14,9 @@ use super::problem::{ApiError, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
-    api_keys, audit, auth, events, groups, hosts, images, instance_types, instances, networks, operations,
-    policies, ports, projects, quotas, service_accounts, subnets, users,
+    address_pools, api_keys, audit, auth, events, floating_ips, groups, hosts, images, instance_types, instances,
+    networks, operations, policies, ports, projects, quotas, routers, security_groups, service_accounts, subnets,
+    users,
 };
 
 #[derive(OpenApi)]
@@ -43,6 +44,10 @@ use crate::{
         (name = "networks", description = "Private Ethernets"),
         (name = "subnets", description = "Ranges of addresses in networks"),
         (name = "ports", description = "Network cards and their addresses"),
+        (name = "security_groups", description = "Rules about who may reach a port"),
+        (name = "routers", description = "What leads from subnet to subnet, and out of the cloud"),
+        (name = "floating_ips", description = "Public addresses that stand for private ones"),
+        (name = "address_pools", description = "Public addresses that the operator gives out"),
         (name = "operations", description = "What became of a call"),
         (name = "quotas", description = "How much a project may have"),
         (name = "events", description = "What happened to what, to be followed"),
@@ -71,6 +76,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(networks::router())
         .merge(subnets::router())
         .merge(ports::router())
+        .merge(security_groups::router())
+        .merge(routers::router())
+        .merge(floating_ips::router())
+        .merge(address_pools::router())
         .merge(operations::router())
         .merge(quotas::router())
         .merge(events::router())

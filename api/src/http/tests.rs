@@ -179,6 +179,15 @@ async fn a_dry_run_stores_nothing_and_refuses_alike() {
     let key = format!("/v1/users/admin/api_keys/{}", key["id"].as_str().unwrap());
     let session = cloud.get("/v1/users/admin/sessions").await.expect(200)["items"][0]["id"].clone();
     let session = format!("/v1/users/admin/sessions/{}", session.as_str().unwrap());
+    cloud.insert_subnet("front", "10.7.0.0/24", Some("10.7.0.1")).await;
+    let subnet = json!({"subnet": "front"});
+    let pool = json!({"name": "public", "cidr": "203.0.113.0/24"});
+    cloud.post("/v1/address_pools", pool.clone()).await.expect(201);
+    let rule = json!({"direction": "egress", "remote_cidr": "::/0"});
+    let group = json!({"name": "web", "rules": [rule]});
+    cloud.post("/v1/projects/demo/security_groups", group.clone()).await.expect(201);
+    cloud.post("/v1/projects/demo/routers", json!({"name": "edge"})).await.expect(201);
+    cloud.post("/v1/projects/demo/floating_ips", json!({"name": "one"})).await.expect(201);
     let document = |action: &str| {
         let statement = json!({"Effect": "Allow", "Action": action, "Resource": "*"});
         json!({"Version": "2012-10-17", "Statement": statement})
@@ -233,6 +242,25 @@ async fn a_dry_run_stores_nothing_and_refuses_alike() {
         (Method::DELETE, "/v1/policies/everyone", None, 409),
         (Method::POST, "/v1/projects/demo/policy_attachments", Some(attachment.clone()), 200),
         (Method::POST, "/v1/policy_attachments", Some(attachment), 200),
+        (Method::POST, "/v1/address_pools", Some(json!({"name": "new", "cidr": "198.51.100.0/24"})), 200),
+        (Method::POST, "/v1/address_pools", Some(pool), 409),
+        (Method::PATCH, "/v1/address_pools/public", Some(json!({"name": "new"})), 200),
+        (Method::DELETE, "/v1/address_pools/public", None, 409),
+        (Method::POST, "/v1/projects/demo/security_groups", Some(json!({"name": "new"})), 200),
+        (Method::POST, "/v1/projects/demo/security_groups", Some(group), 409),
+        (Method::PATCH, "/v1/projects/demo/security_groups/web", Some(json!({"name": "new"})), 200),
+        (Method::POST, "/v1/projects/demo/security_groups/web/rules", Some(rule.clone()), 409),
+        (Method::PUT, "/v1/projects/demo/security_groups/web/rules", Some(json!({"rules": [rule]})), 428),
+        (Method::DELETE, "/v1/projects/demo/security_groups/web", None, 200),
+        (Method::POST, "/v1/projects/demo/routers", Some(json!({"name": "new"})), 200),
+        (Method::PATCH, "/v1/projects/demo/routers/edge", Some(json!({"external": false})), 200),
+        (Method::POST, "/v1/projects/demo/routers/edge/add_interface", Some(subnet.clone()), 200),
+        (Method::POST, "/v1/projects/demo/routers/edge/remove_interface", Some(subnet), 422),
+        (Method::DELETE, "/v1/projects/demo/routers/edge", None, 200),
+        (Method::POST, "/v1/projects/demo/floating_ips", Some(json!({"name": "new"})), 200),
+        (Method::PATCH, "/v1/projects/demo/floating_ips/one", Some(json!({"name": "new"})), 200),
+        (Method::POST, "/v1/projects/demo/floating_ips/one/disassociate", None, 200),
+        (Method::DELETE, "/v1/projects/demo/floating_ips/one", None, 200),
     ];
     for (method, path, body, status) in calls {
         let answer = cloud.call(method.clone(), &format!("{path}?dry_run=true"), body).await;
@@ -270,6 +298,16 @@ async fn rows(cloud: &TestCloud) -> Vec<String> {
         "operation_steps",
         "instances",
         "transfers",
+        "networks",
+        "subnets",
+        "subnet_addresses",
+        "security_groups",
+        "security_group_rules",
+        "routers",
+        "router_interfaces",
+        "router_static_routes",
+        "address_pools",
+        "floating_ips",
         "pending_events",
         "events",
         "event_logs",
