@@ -1,7 +1,7 @@
 //! Networks: private Ethernets of a project, and what each host has to know of them.
 //!
 //! A change of anything in a project's networks writes a row of `pending_network_changes` (triggers of
-//! `0013_networks.sql`); [`spread`] finds the hosts concerned and gives them a new revision; their feed then
+//! `0014_networks.sql`); [`spread`] finds the hosts concerned and gives them a new revision; their feed then
 //! carries [`host::document`], one whole document per host.
 
 pub(crate) mod host;

@@ -121,6 +121,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
     fn rule(fields: Value) -> CreateSecurityGroupRule {
         let mut all = json!({"direction": "ingress", "remote_cidr": "0.0.0.0/0"});
         for (key, value) in fields.as_object().unwrap() {

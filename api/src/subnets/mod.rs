@@ -1,7 +1,7 @@
 //! Subnets: ranges of addresses in a network, and who may have which.
 //!
 //! A subnet's range, gateway, service address and allocation ranges never change. Its addresses are rows of
-//! `subnet_addresses`; what is free is kept beside them by triggers, see `0013_networks.sql`.
+//! `subnet_addresses`; what is free is kept beside them by triggers, see `0014_networks.sql`.
 
 mod model;
 mod routes;

@@ -1,5 +1,5 @@
 //! How a port gets its addresses. Which are free is kept by the database, see `allocate_address()` of
-//! `0013_networks.sql`.
+//! `0014_networks.sql`.
 
 use std::net::IpAddr;
 
