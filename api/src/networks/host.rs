@@ -1,20 +1,19 @@
 //! What one host knows of the virtual networks, put together from the rows of one snapshot.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
-use protocol::HostId;
 use protocol::agent::{
-    AddressPair, FloatingIp, HostNetwork, Metadata, Network, Port, PortAddress, Remote, RemotePort, Router,
-    RouterInterface, SecurityGroup, SecurityGroupRule, StaticRoute, Subnet,
+    AddressPair, FloatingIp, HostNetwork, Metadata, Network, Port, PortAddress, RemotePort, Router, Subnet,
 };
+use protocol::{HostId, NetworkId, PortId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::store::document::{self, FloatingRow, InterfaceRow, PortRow, RemoteRow, RouterRow, SubnetRow};
-use super::{DNS_DOMAIN, stored};
+use super::store::document::{self, PortRow, SubnetRow};
+use super::{dns_domain, stored};
 use crate::http::ApiError;
+use crate::{routers, security_groups};
 
 /// Everything that a port on this host may need, and nothing more. To be read in one snapshot.
 pub(crate) async fn document(conn: &mut PgConnection, host: HostId) -> Result<HostNetwork, ApiError> {
@@ -27,15 +26,16 @@ pub(crate) async fn document(conn: &mut PgConnection, host: HostId) -> Result<Ho
         document::ports(conn, &ids).await?.into_iter().partition(|port| port.host_id == Some(host.as_uuid()));
 
     let local_ids: Vec<_> = local.iter().map(|port| port.id).collect();
+    let local_ports: Vec<PortId> = local_ids.iter().copied().map(PortId::from).collect();
+    let security_groups = security_groups::store::hosts::of_ports(conn, &local_ports).await?;
+    let reached: Vec<NetworkId> = ids.iter().copied().map(NetworkId::from).collect();
+    let routers = routers::store::hosts::of_networks(conn, &reached, &local_ports).await?;
     let details = Details {
         pairs: document::pairs(conn, &local_ids).await?,
         groups: document::groups(conn, &local_ids).await?,
-        floating: document::floating_ips(conn, &local_ids).await?,
+        floating: routers.iter().flat_map(|router: &Router| &router.floating_ips).cloned().collect(),
         addresses,
     };
-    let groups: BTreeSet<_> = details.groups.values().flatten().copied().collect();
-    let security_groups = security_groups(conn, &groups).await?;
-    let routers = routers(conn, &ids, &details.floating).await?;
 
     let mut made = Vec::new();
     for network in networks {
@@ -45,7 +45,7 @@ pub(crate) async fn document(conn: &mut PgConnection, host: HostId) -> Result<Ho
             id: network.id.into(),
             vni: network.vni.unsigned_abs().try_into().map_err(ApiError::internal)?,
             mtu: u16::try_from(network.mtu).map_err(ApiError::internal)?,
-            dns_domain: DNS_DOMAIN.to_owned(),
+            dns_domain: dns_domain(&network.project),
             subnets: subnets.collect::<Result<_, _>>()?,
             ports: local
                 .iter()
@@ -79,7 +79,7 @@ struct Details {
     addresses: BTreeMap<Uuid, Vec<(Uuid, IpAddr)>>,
     pairs: BTreeMap<Uuid, Vec<(String, Option<String>)>>,
     groups: BTreeMap<Uuid, Vec<Uuid>>,
-    floating: Vec<FloatingRow>,
+    floating: Vec<FloatingIp>,
 }
 
 impl Details {
@@ -111,22 +111,21 @@ impl Details {
             metadata: Metadata {
                 instance_type: row.instance_type.clone(),
                 project: row.project.clone(),
-                public_ipv4: self.public_ipv4(row, addresses.first())?,
+                public_ipv4: addresses.first().and_then(|primary| self.public_ipv4(row, primary)),
             },
             addresses,
         })
     }
 
     /// The floating address of the primary address.
-    fn public_ipv4(
-        &self,
-        port: &PortRow,
-        primary: Option<&PortAddress>,
-    ) -> Result<Option<std::net::Ipv4Addr>, ApiError> {
-        let Some(primary) = primary else { return Ok(None) };
-        let fixed = primary.address.to_string();
-        let floating = self.floating.iter().find(|row| row.port_id == port.id && row.fixed_address == fixed);
-        floating.filter(|_| primary.address.is_ipv4()).map(|row| stored(&row.address)).transpose()
+    fn public_ipv4(&self, port: &PortRow, primary: &PortAddress) -> Option<Ipv4Addr> {
+        let of_port = |floating: &&FloatingIp| {
+            floating.port_id == PortId::from(port.id) && floating.fixed_address == primary.address
+        };
+        match self.floating.iter().find(of_port)?.address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
     }
 
     fn remote(&self, row: &PortRow) -> Result<RemotePort, ApiError> {
@@ -137,92 +136,4 @@ impl Details {
             host: row.underlay_address.as_deref().map(stored).transpose()?,
         })
     }
-}
-
-async fn security_groups(
-    conn: &mut PgConnection,
-    groups: &BTreeSet<Uuid>,
-) -> Result<Vec<SecurityGroup>, ApiError> {
-    let ids: Vec<_> = groups.iter().copied().collect();
-    let rules = document::rules(conn, &ids).await?;
-    let remote: BTreeSet<_> = rules
-        .iter()
-        .filter_map(|rule| match rule.remote {
-            RemoteRow::Group(group) => Some(group),
-            RemoteRow::Cidr(_) => None,
-        })
-        .collect();
-    let members = document::members(conn, &remote.into_iter().collect::<Vec<_>>()).await?;
-    let mut made: BTreeMap<Uuid, Vec<_>> = ids.into_iter().map(|id| (id, Vec::new())).collect();
-    for rule in rules {
-        let remote = match rule.remote {
-            RemoteRow::Cidr(cidr) => Remote::Cidr { cidr: stored(&cidr)? },
-            RemoteRow::Group(group) => Remote::Group {
-                group_id: group.into(),
-                addresses: members.get(&group).cloned().unwrap_or_default(),
-            },
-        };
-        let (direction, protocol) = (rule.direction, rule.protocol);
-        made.entry(rule.group).or_default().push(SecurityGroupRule { direction, protocol, remote });
-    }
-    Ok(made.into_iter().map(|(id, rules)| SecurityGroup { id: id.into(), rules }).collect())
-}
-
-/// The routers of these networks, each with the floating addresses that it translates: those of local ports in
-/// its subnets, if it leads out of the cloud.
-async fn routers(
-    conn: &mut PgConnection,
-    networks: &[Uuid],
-    floating: &[FloatingRow],
-) -> Result<Vec<Router>, ApiError> {
-    let rows = document::routers(conn, networks).await?;
-    let ids: Vec<_> = rows.iter().map(|router| router.id).collect();
-    let interfaces = document::interfaces(conn, &ids).await?;
-    let mut routes = document::routes(conn, &ids).await?;
-    let made = rows.iter().map(|row| {
-        let interfaces: Vec<_> =
-            interfaces.iter().filter(|interface| interface.router_id == row.id).collect();
-        let routes = routes.remove(&row.id).unwrap_or_default();
-        let route = |(destination, next_hop): &(String, String)| {
-            Ok::<_, ApiError>(StaticRoute { destination: stored(destination)?, next_hop: stored(next_hop)? })
-        };
-        Ok(Router {
-            id: row.id.into(),
-            number: row.number.unsigned_abs(),
-            external: row.external,
-            routes: routes.iter().map(route).collect::<Result<_, _>>()?,
-            floating_ips: translated(row, &interfaces, floating)?,
-            interfaces: interfaces.into_iter().map(interface).collect::<Result<_, _>>()?,
-        })
-    });
-    made.collect()
-}
-
-fn interface(row: &InterfaceRow) -> Result<RouterInterface, ApiError> {
-    let prefix = u8::try_from(row.prefix).map_err(ApiError::internal)?;
-    Ok(RouterInterface {
-        id: row.id.into(),
-        network_id: row.network_id.into(),
-        subnet_id: row.subnet_id.into(),
-        address: IpNet::new(stored(&row.address)?, prefix).map_err(ApiError::internal)?,
-        mac: stored(&row.mac)?,
-    })
-}
-
-fn translated(
-    router: &RouterRow,
-    interfaces: &[&InterfaceRow],
-    floating: &[FloatingRow],
-) -> Result<Vec<FloatingIp>, ApiError> {
-    let stands_here =
-        |row: &&FloatingRow| interfaces.iter().any(|interface| interface.subnet_id == row.subnet_id);
-    let read = |row: &FloatingRow| {
-        Ok(FloatingIp {
-            id: row.id.into(),
-            address: stored(&row.address)?,
-            port_id: row.port_id.into(),
-            fixed_address: stored(&row.fixed_address)?,
-        })
-    };
-    floating.iter().filter(|_| router.external).filter(stands_here).map(read).collect()
 }

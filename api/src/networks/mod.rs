@@ -22,8 +22,10 @@ pub(crate) use reconcile::spread;
 pub(crate) use routes::router;
 pub(crate) use verify::{Broken, verify};
 
-/// Ports are named `<hostname>.<this>`, in every network.
-pub(crate) const DNS_DOMAIN: &str = "cumulo.internal";
+/// Ports are named `<hostname>.<this>`, in every network of the project.
+pub(crate) fn dns_domain(project: &str) -> String {
+    format!("{project}.internal")
+}
 
 /// A text of the database that its constraints keep readable.
 pub(crate) fn stored<T: FromStr>(text: &str) -> Result<T, ApiError> {

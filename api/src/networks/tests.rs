@@ -132,7 +132,7 @@ async fn hosts_know_their_networks_and_where_the_other_ports_are() {
             local["metadata"],
             json!({"instance_type": "tiny", "project": "demo", "public_ipv4": null})
         );
-        assert_eq!((&document["dns_domain"], &document["mtu"]), (&json!("cumulo.internal"), &json!(1450)));
+        assert_eq!((&document["dns_domain"], &document["mtu"]), (&json!("demo.internal"), &json!(1450)));
         assert_eq!(document["subnets"][0]["routed"], false);
     }
     // A change reaches both, and an address of the underlay every host.

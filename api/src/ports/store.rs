@@ -16,7 +16,7 @@ use super::types::{AddressPair, Port, PortAddress};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::instances::Reference;
-use crate::networks::{DNS_DOMAIN, no_network, stored};
+use crate::networks::{dns_domain, no_network, stored};
 
 /// MAC addresses that are tried before a call gives up; of sixteen million per network, few are taken.
 const MAC_TRIES: usize = 32;
@@ -37,6 +37,7 @@ pub(super) struct Row {
     pub instance_id: Option<Uuid>,
     pub instance_name: Option<String>,
     pub hostname: Option<String>,
+    pub project_name: String,
     pub owned_by_instance: bool,
     pub placed: bool,
     pub host_revision: Option<i64>,
@@ -102,7 +103,7 @@ impl Row {
                 .collect(),
             instance: instance.map(|(id, name)| Reference { id, name }),
             owned_by_instance: self.owned_by_instance,
-            dns_name: self.hostname.map(|hostname| format!("{hostname}.{DNS_DOMAIN}")),
+            dns_name: self.hostname.map(|hostname| format!("{hostname}.{}", dns_domain(&self.project_name))),
             status,
             status_detail,
             created_at: self.created_at,
@@ -201,11 +202,13 @@ pub(super) async fn find<A: Action<On: InProject>>(
                   port_addresses(p.id) AS "addresses!: Json<Vec<StoredAddress>>",
                   port_pairs(p.id) AS "pairs!: Json<Vec<AddressPair>>",
                   port_groups(p.id) AS "groups!: Json<Vec<StoredGroup>>",
-                  p.instance_id, i.name AS "instance_name?", i.hostname AS "hostname?", p.owned_by_instance,
+                  p.instance_id, i.name AS "instance_name?", i.hostname AS "hostname?", j.name AS project_name,
+                  p.owned_by_instance,
                   i.host_id IS NOT NULL AS "placed!", p.host_revision, h.network_applied AS "network_applied?",
                   h.network_faults AS "network_faults?: Json<Vec<NetworkFault>>", p.created_at, p.updated_at
            FROM ports p
            JOIN networks n ON n.id = p.network_id
+           JOIN projects j ON j.id = p.project_id
            LEFT JOIN instances i ON i.id = p.instance_id
            LEFT JOIN hosts h ON h.id = i.host_id
            WHERE p.project_id = $1 AND (p.id = $2 OR p.name = $3)"#,
@@ -241,11 +244,13 @@ pub(super) async fn list(
                   port_addresses(p.id) AS "addresses!: Json<Vec<StoredAddress>>",
                   port_pairs(p.id) AS "pairs!: Json<Vec<AddressPair>>",
                   port_groups(p.id) AS "groups!: Json<Vec<StoredGroup>>",
-                  p.instance_id, i.name AS "instance_name?", i.hostname AS "hostname?", p.owned_by_instance,
+                  p.instance_id, i.name AS "instance_name?", i.hostname AS "hostname?", j.name AS project_name,
+                  p.owned_by_instance,
                   i.host_id IS NOT NULL AS "placed!", p.host_revision, h.network_applied AS "network_applied?",
                   h.network_faults AS "network_faults?: Json<Vec<NetworkFault>>", p.created_at, p.updated_at
            FROM ports p
            JOIN networks n ON n.id = p.network_id
+           JOIN projects j ON j.id = p.project_id
            LEFT JOIN instances i ON i.id = p.instance_id
            LEFT JOIN hosts h ON h.id = i.host_id
            WHERE p.project_id = $1 AND p.id > $2 AND ($3::text IS NULL OR p.name = $3)

@@ -105,7 +105,7 @@ pub struct Port {
     pub owned_by_instance: bool,
     /// Its name in the network's DNS.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "web.cumulo.internal")]
+    #[schema(example = "web.shop.internal")]
     pub dns_name: Option<String>,
     pub status: PortStatus,
     /// The status in words, if there is more to say.

@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::http::{ApiError, Labels};
 use crate::networks::store::{NewNetwork, insert_default};
 use crate::subnets::{NewSubnet, insert_planned, plan_default};
+use crate::{routers, security_groups};
 
 const NAME: &str = "default";
 const DESCRIPTION: &str = "Made with the project; what an instance gets that asks for no network";
@@ -15,7 +16,8 @@ const DESCRIPTION: &str = "Made with the project; what an instance gets that ask
 const CIDR: &str = "10.0.0.0/24";
 const MTU: i32 = 1450;
 
-/// Makes the network `default` with the subnet `default`.
+/// Makes the network `default` with the subnet `default`, the router `default` that leads out of it, and the
+/// security group `default`.
 pub(super) async fn make(
     conn: &mut PgConnection,
     project: ProjectId,
@@ -50,5 +52,8 @@ pub(super) async fn make(
         dhcp: true,
         now,
     };
-    insert_planned(conn, &subnet).await
+    insert_planned(conn, &subnet).await?;
+    routers::store::defaults::make(conn, clock, project, subnet.id, now).await?;
+    security_groups::store::defaults::make(conn, clock, project, now).await?;
+    Ok(())
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use protocol::agent::{Direction, PortRange, RuleProtocol};
 use protocol::{HostId, MacAddress};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -15,6 +14,8 @@ pub(in super::super) struct NetworkRow {
     pub id: Uuid,
     pub vni: i32,
     pub mtu: i32,
+    /// The name of its project.
+    pub project: String,
 }
 
 /// The networks with a port on this host, and all that routers lead to from there.
@@ -33,7 +34,8 @@ pub(in super::super) async fn networks(
              JOIN router_interfaces entry ON entry.subnet_id = here.id
              JOIN router_interfaces exit ON exit.router_id = entry.router_id
              JOIN subnets there ON there.id = exit.subnet_id)
-         SELECT id, vni, mtu FROM networks WHERE id IN (SELECT network_id FROM reached) ORDER BY id",
+         SELECT n.id, n.vni, n.mtu, j.name AS project FROM networks n JOIN projects j ON j.id = n.project_id
+         WHERE n.id IN (SELECT network_id FROM reached) ORDER BY n.id",
         host.as_uuid()
     )
     .fetch_all(conn)
@@ -159,180 +161,6 @@ pub(in super::super) async fn groups(
         groups.entry(row.port_id).or_default().push(row.security_group_id);
     }
     Ok(groups)
-}
-
-/// Where a rule leads to or comes from.
-pub(in super::super) enum RemoteRow {
-    Cidr(String),
-    Group(Uuid),
-}
-
-pub(in super::super) struct RuleRow {
-    pub group: Uuid,
-    pub direction: Direction,
-    pub protocol: RuleProtocol,
-    pub remote: RemoteRow,
-}
-
-pub(in super::super) async fn rules(
-    conn: &mut PgConnection,
-    groups: &[Uuid],
-) -> Result<Vec<RuleRow>, ApiError> {
-    let rows = sqlx::query!(
-        "SELECT id, security_group_id, direction, protocol, port_first, port_last, icmp_type, icmp_code,
-                protocol_number, remote_cidr::text AS remote_cidr, remote_group_id
-         FROM security_group_rules WHERE security_group_id = ANY($1) ORDER BY id",
-        groups
-    )
-    .fetch_all(conn)
-    .await?;
-    let read = rows.into_iter().map(|row| {
-        let broken = || ApiError::internal(format!("rule {} cannot be read", row.id));
-        let byte = |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok());
-        let port =
-            |number: Option<i32>| number.and_then(|number| u16::try_from(number).ok()).ok_or_else(broken);
-        let ports =
-            || Ok::<_, ApiError>(PortRange { first: port(row.port_first)?, last: port(row.port_last)? });
-        Ok(RuleRow {
-            group: row.security_group_id,
-            direction: if row.direction == "ingress" { Direction::Ingress } else { Direction::Egress },
-            protocol: match row.protocol.as_str() {
-                "any" => RuleProtocol::Any,
-                "tcp" => RuleProtocol::Tcp { ports: ports()? },
-                "udp" => RuleProtocol::Udp { ports: ports()? },
-                "icmp" => {
-                    RuleProtocol::Icmp { icmp_type: byte(row.icmp_type), icmp_code: byte(row.icmp_code) }
-                }
-                "number" => RuleProtocol::Number { number: byte(row.protocol_number).ok_or_else(broken)? },
-                _ => return Err(broken()),
-            },
-            remote: match (row.remote_cidr, row.remote_group_id) {
-                (Some(cidr), _) => RemoteRow::Cidr(cidr),
-                (None, Some(group)) => RemoteRow::Group(group),
-                (None, None) => return Err(broken()),
-            },
-        })
-    });
-    read.collect()
-}
-
-/// Addresses of the members of these groups, wherever they are.
-pub(in super::super) async fn members(
-    conn: &mut PgConnection,
-    groups: &[Uuid],
-) -> Result<BTreeMap<Uuid, Vec<IpAddr>>, ApiError> {
-    let rows = sqlx::query!(
-        r#"SELECT m.security_group_id, host(a.address) AS "address!"
-           FROM port_security_groups m
-           JOIN ports p ON p.id = m.port_id AND p.instance_id IS NOT NULL
-           JOIN subnet_addresses a ON a.port_id = p.id
-           WHERE m.security_group_id = ANY($1) GROUP BY m.security_group_id, a.address ORDER BY a.address"#,
-        groups
-    )
-    .fetch_all(conn)
-    .await?;
-    let mut members: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for row in rows {
-        members.entry(row.security_group_id).or_default().push(stored(&row.address)?);
-    }
-    Ok(members)
-}
-
-pub(in super::super) struct RouterRow {
-    pub id: Uuid,
-    pub number: i32,
-    pub external: bool,
-}
-
-/// The routers with an interface in one of these networks.
-pub(in super::super) async fn routers(
-    conn: &mut PgConnection,
-    networks: &[Uuid],
-) -> Result<Vec<RouterRow>, sqlx::Error> {
-    sqlx::query_as!(
-        RouterRow,
-        "SELECT id, number, external FROM routers
-         WHERE id IN (SELECT i.router_id FROM router_interfaces i JOIN subnets s ON s.id = i.subnet_id
-                      WHERE s.network_id = ANY($1))
-         ORDER BY id",
-        networks
-    )
-    .fetch_all(conn)
-    .await
-}
-
-pub(in super::super) struct InterfaceRow {
-    pub id: Uuid,
-    pub router_id: Uuid,
-    pub network_id: Uuid,
-    pub subnet_id: Uuid,
-    pub address: String,
-    pub prefix: i32,
-    pub mac: String,
-}
-
-pub(in super::super) async fn interfaces(
-    conn: &mut PgConnection,
-    routers: &[Uuid],
-) -> Result<Vec<InterfaceRow>, sqlx::Error> {
-    sqlx::query_as!(
-        InterfaceRow,
-        r#"SELECT i.id, i.router_id, s.network_id, i.subnet_id, host(a.address) AS "address!",
-                  masklen(s.cidr) AS "prefix!", i.mac::text AS "mac!"
-           FROM router_interfaces i
-           JOIN subnets s ON s.id = i.subnet_id
-           JOIN subnet_addresses a ON a.router_interface_id = i.id
-           WHERE i.router_id = ANY($1) ORDER BY i.id"#,
-        routers
-    )
-    .fetch_all(conn)
-    .await
-}
-
-/// Static routes by router: destination and next hop.
-pub(in super::super) async fn routes(
-    conn: &mut PgConnection,
-    routers: &[Uuid],
-) -> Result<BTreeMap<Uuid, Vec<(String, String)>>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT router_id, destination::text AS "destination!", host(next_hop) AS "next_hop!"
-           FROM router_static_routes WHERE router_id = ANY($1) ORDER BY destination"#,
-        routers
-    )
-    .fetch_all(conn)
-    .await?;
-    let mut routes: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for row in rows {
-        routes.entry(row.router_id).or_default().push((row.destination, row.next_hop));
-    }
-    Ok(routes)
-}
-
-pub(in super::super) struct FloatingRow {
-    pub id: Uuid,
-    pub address: String,
-    pub port_id: Uuid,
-    pub fixed_address: String,
-    /// The subnet of the fixed address.
-    pub subnet_id: Uuid,
-}
-
-/// Floating addresses that stand for these ports.
-pub(in super::super) async fn floating_ips(
-    conn: &mut PgConnection,
-    ports: &[Uuid],
-) -> Result<Vec<FloatingRow>, sqlx::Error> {
-    sqlx::query_as!(
-        FloatingRow,
-        r#"SELECT f.id, host(f.address) AS "address!", a.port_id AS "port_id!",
-                  host(f.fixed_address) AS "fixed_address!", a.subnet_id
-           FROM floating_ips f
-           JOIN subnet_addresses a ON a.port_id = f.port_id AND a.address = f.fixed_address
-           WHERE f.port_id = ANY($1) ORDER BY f.id"#,
-        ports
-    )
-    .fetch_all(conn)
-    .await
 }
 
 /// Underlay addresses of all other hosts.

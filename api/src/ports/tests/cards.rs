@@ -45,7 +45,7 @@ async fn an_instance_gets_the_default_network_what_it_names_or_none() {
     let mine = cloud.get(&format!("{PORTS}/mine")).await.expect(200);
     assert_eq!(
         (&mine["instance"]["name"], &mine["dns_name"]),
-        (&json!("web"), &json!("web.cumulo.internal"))
+        (&json!("web"), &json!("web.demo.internal"))
     );
     cloud.delete(&format!("{PORTS}/mine")).await.expect_problem(409, "in_use");
     let of_web = cloud.get(&format!("{PORTS}?instance=web")).await.expect(200);

@@ -1,7 +1,5 @@
 //! The router that a project begins with.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "called by what makes a project"))]
-
 use protocol::{ProjectId, RouterId, SubnetId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;

@@ -1,7 +1,5 @@
 //! The security group that a project begins with.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "called by what makes a project"))]
-
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use protocol::agent::{Direction, RuleProtocol};
 use protocol::{ProjectId, SecurityGroupId};

@@ -1,7 +1,5 @@
 //! What a host is told of security groups.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "called by what makes the document of a host"))]
-
 use std::collections::HashMap;
 use std::net::IpAddr;
 
