@@ -1,7 +1,7 @@
 //! The agent of one host: it makes the host look like what the control plane wants, and says what it saw.
 //!
 //! [`desired`] keeps the wishes, [`reconcile`] carries them out through [`hypervisor`] and
-//! [`host_storage`], [`report`] tells, [`control_plane`] is the line and [`identity`] the passport.
+//! [`host_storage`] on [`networks`], [`report`] tells, [`control_plane`] is the line and [`identity`] the passport.
 //! [`agent`] puts them together. The agent only ever dials out: it listens on nothing.
 
 pub mod agent;
@@ -14,6 +14,7 @@ pub mod host_storage;
 pub mod hypervisor;
 pub mod identity;
 mod inventory;
+pub mod networks;
 pub mod reconcile;
 pub mod report;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Read};
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use compute_agent::hypervisor::libvirt::{self, Libvirt};
 use compute_agent::hypervisor::simulated::{Simulated, SimulatedMachine};
 use compute_agent::identity::join::{Joined, join};
 use compute_agent::identity::{Endpoint, Identity, renew};
+use compute_agent::networks::HostNetworking;
+use compute_agent::networks::simulated::SimulatedNetworking;
 use protocol::Name;
 use protocol::agent::JoinToken;
 use tokio::signal::unix::{SignalKind, signal};
@@ -82,6 +85,9 @@ struct RunArgs {
     /// How libvirt is reached.
     #[arg(long, env = "CUMULO_LIBVIRT_URI", default_value = "qemu:///system")]
     libvirt_uri: String,
+    /// The address of this machine at which other hosts reach its virtual networks; without it, networks end here.
+    #[arg(long, env = "CUMULO_UNDERLAY_ADDRESS")]
+    underlay_address: Option<IpAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -156,6 +162,7 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     let identity = Identity::load(state_dir.path())?;
     let machine_boot = machine_boot()?;
     let pool = state_dir.path().join("pool");
+    let networking: Arc<dyn HostNetworking> = Arc::new(SimulatedNetworking::default());
     let (hypervisor, storage): (Arc<dyn Hypervisor>, Arc<dyn HostStorage>) = match args.hypervisor {
         HypervisorKind::Libvirt => {
             let storage = LocalPool::open(&pool).context("the pool could not be opened")?;
@@ -177,9 +184,11 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     let surroundings = Surroundings {
         hypervisor,
         storage,
+        networking,
         control_plane: Arc::clone(&control_plane) as _,
         clock: Arc::clone(&clock) as _,
         machine_boot,
+        underlay_address: args.underlay_address,
     };
     let until_signal = stop_at_signal(stop.clone())?;
     tokio::select! {

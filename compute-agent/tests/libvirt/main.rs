@@ -52,6 +52,7 @@ impl Lab {
             vcpus: 1,
             memory_mib: MemoryMib(64),
             root_disk: DiskChain { overlay: self.host.make_disk(base, id), base: base.to_owned() },
+            nics: Vec::new(),
             seed: self.host.make_seed(id),
             serial_log: self.host.root().join(format!("{id}.log")),
             request_id: None,
@@ -101,7 +102,8 @@ async fn a_domain_lives_and_ends_in_every_way() {
 
     // Two at once on one base.
     tokio::join!(lab.create(&spec), lab.create(&other));
-    let seen = Domain { id, generation: Generation(4), boot: 2, state: DomainState::Running };
+    let (state, cards) = (DomainState::Running, Vec::new());
+    let seen = Domain { id, generation: Generation(4), boot: 2, state, cards };
     let mut domains = lab.libvirt.domains().await.unwrap();
     domains.sort_by_key(|domain| domain.id);
     assert_eq!(domains, [seen.clone(), Domain { id: other.id, ..seen }]);

@@ -1,0 +1,46 @@
+//! The virtual networks of this host: the last document on disk, and the host kept as it says.
+//!
+//! ```text
+//! feed ──► store ──► keeper ──► HostNetworking (devices, packet rules, services)
+//!                      │
+//!                      ├──► outbox: what could not be made
+//!                      └──► workers: instances whose cards have become ready, or not
+//! ```
+
+pub mod keeper;
+pub mod simulated;
+pub mod store;
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+use protocol::agent::{HostNetwork, NetworkFault};
+
+pub use keeper::Keeper;
+pub use store::NetworkStore;
+
+/// The seam between the keeper and whatever makes networks.
+#[async_trait]
+pub trait HostNetworking: Send + Sync + 'static {
+    /// Makes the host match the document, whatever is there. Never called twice at once.
+    async fn converge(&self, wanted: &HostNetwork) -> Outcome;
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcome {
+    /// What could not be made; a port or network with a fault is not ready for use.
+    pub faults: Vec<NetworkFault>,
+}
+
+/// Whether the network card of an instance can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    Ready,
+    /// The document does not name the port (yet).
+    Unnamed,
+    /// The document names it, and the host has not been made to match.
+    Pending,
+    /// Why it could not be made, in a sentence.
+    Faulty(String),
+}
