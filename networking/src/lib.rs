@@ -5,3 +5,4 @@
 //! the database.
 
 pub mod names;
+pub mod services;
