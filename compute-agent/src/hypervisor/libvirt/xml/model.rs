@@ -209,6 +209,8 @@ pub(super) struct Boot {
 pub(super) struct Controller {
     #[serde(rename = "@type")]
     pub(super) kind: &'static str,
+    #[serde(rename = "@index", skip_serializing_if = "Option::is_none")]
+    pub(super) index: Option<u32>,
     #[serde(rename = "@model")]
     pub(super) model: &'static str,
 }

@@ -104,8 +104,9 @@ fn devices(spec: &DomainSpec) -> Result<Devices<'_>, RenderError> {
 
 /// No USB, and a place for every device: on a q35 nothing is plugged in where no root port was at the start.
 fn controllers() -> Vec<Controller> {
-    let port = || Controller { kind: "pci", model: "pcie-root-port" };
-    let mut controllers = vec![Controller { kind: "usb", model: "none" }];
+    let controller = |kind, index, model| Controller { kind, index, model };
+    let mut controllers = vec![controller("usb", None, "none"), controller("pci", Some(0), "pcie-root")];
+    let port = || controller("pci", None, "pcie-root-port");
     controllers.extend(std::iter::repeat_with(port).take(ROOT_PORTS));
     controllers
 }
