@@ -18,7 +18,6 @@ use compute_agent::hypervisor::libvirt::{self, Libvirt};
 use compute_agent::hypervisor::simulated::{Simulated, SimulatedMachine};
 use compute_agent::identity::join::{Joined, join};
 use compute_agent::identity::{Endpoint, Identity, renew};
-use compute_agent::networks::HostNetworking;
 use compute_agent::networks::simulated::SimulatedNetworking;
 use protocol::Name;
 use protocol::agent::JoinToken;
@@ -162,7 +161,6 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     let identity = Identity::load(state_dir.path())?;
     let machine_boot = machine_boot()?;
     let pool = state_dir.path().join("pool");
-    let networking: Arc<dyn HostNetworking> = Arc::new(SimulatedNetworking::default());
     let (hypervisor, storage): (Arc<dyn Hypervisor>, Arc<dyn HostStorage>) = match args.hypervisor {
         HypervisorKind::Libvirt => {
             let storage = LocalPool::open(&pool).context("the pool could not be opened")?;
@@ -184,7 +182,7 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     let surroundings = Surroundings {
         hypervisor,
         storage,
-        networking,
+        networking: Box::new(|_| Arc::new(SimulatedNetworking::default())),
         control_plane: Arc::clone(&control_plane) as _,
         clock: Arc::clone(&clock) as _,
         machine_boot,

@@ -32,6 +32,7 @@ use crate::desired::feed::Feed;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::Hypervisor;
 use crate::inventory::LastInventory;
+use crate::metadata::Metadata;
 use crate::networks::keeper::REPAIR;
 use crate::networks::{HostNetworking, Keeper, NetworkStore};
 use crate::reconcile::boots::Boots;
@@ -48,11 +49,15 @@ const LAST_STEP: Duration = Duration::from_secs(10);
 /// that nobody else may enter.
 const PASSABLE: u32 = 0o711;
 
+/// See [`Surroundings::networking`].
+pub type MakeNetworking = Box<dyn FnOnce(Arc<Metadata>) -> Arc<dyn HostNetworking> + Send>;
+
 /// What the agent works with.
 pub struct Surroundings {
     pub hypervisor: Arc<dyn Hypervisor>,
     pub storage: Arc<dyn HostStorage>,
-    pub networking: Arc<dyn HostNetworking>,
+    /// What makes the networks, given what their guests are told.
+    pub networking: MakeNetworking,
     pub control_plane: Arc<dyn ControlPlane>,
     pub clock: SharedClock,
     /// The machine's current boot.
@@ -119,6 +124,8 @@ pub async fn run(
     let boots = Arc::new(Boots::open(state_dir.path.join("boots")).map_err(unusable)?);
     let outbox = Arc::new(Outbox::open(state_dir.path.join("outbox")).map_err(unusable)?);
     let networks = Arc::new(NetworkStore::open(state_dir.path.join("networks.json")).map_err(unusable)?);
+    let metadata = Metadata::new(Arc::clone(&networks), Arc::clone(&desired), Arc::clone(&clock));
+    let networking = networking(Arc::new(metadata));
     let keeper = Arc::new(Keeper::new(Arc::clone(&networks), networking, Arc::clone(&outbox)));
 
     // Before the first look, so that nothing happens unseen between the two.

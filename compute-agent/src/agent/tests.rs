@@ -59,10 +59,11 @@ impl Cloud {
 
     fn start_agent(&self) -> Agent {
         let state_dir = StateDir::take(&self.state_dir()).unwrap();
+        let networking = Arc::clone(&self.networking) as _;
         let surroundings = Surroundings {
             hypervisor: Arc::clone(&self.hypervisor) as _,
             storage: Arc::clone(&self.storage) as _,
-            networking: Arc::clone(&self.networking) as _,
+            networking: Box::new(move |_| networking),
             control_plane: Arc::clone(&self.control_plane) as _,
             clock: Arc::new(SystemClock),
             machine_boot: self.machine_boot,

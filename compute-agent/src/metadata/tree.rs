@@ -50,7 +50,7 @@ fn walk(node: Node, parts: &[&str]) -> Option<String> {
         }
         Node::Keys(keys) => {
             let key = keys.into_iter().nth(first.parse().ok()?)?;
-            walk(folder([("openssh-key", text(key))]), rest)
+            walk(folder([("openssh-key", text(&key))]), rest)
         }
     }
 }
@@ -71,7 +71,7 @@ fn shown(node: Node) -> String {
 
 fn root(subject: &Subject<'_>) -> Node {
     let mut nodes = vec![("meta-data".to_owned(), meta_data(subject))];
-    nodes.extend(subject.spec.seed.user_data.clone().map(|data| ("user-data".to_owned(), text(data))));
+    nodes.extend(subject.spec.seed.user_data.clone().map(|data| ("user-data".to_owned(), text(&data))));
     Node::Folder(nodes)
 }
 
@@ -79,15 +79,15 @@ fn meta_data(subject: &Subject<'_>) -> Node {
     let Subject { network, port, spec, .. } = subject;
     let hostname = hostname(network, port);
     let mut nodes = vec![
-        ("hostname", text(hostname.clone())),
-        ("instance-id", text(spec.id)),
+        ("hostname", text(&hostname)),
+        ("instance-id", text(&spec.id)),
         ("instance-type", text(&port.metadata.instance_type)),
-        ("local-hostname", text(hostname)),
-        ("mac", text(port.mac)),
+        ("local-hostname", text(&hostname)),
+        ("mac", text(&port.mac)),
         ("network", folder([("interfaces", folder([("macs", cards(subject))]))])),
     ];
-    nodes.extend(addresses(port, IpAddr::is_ipv4).next().map(|address| ("local-ipv4", text(address))));
-    nodes.extend(port.metadata.public_ipv4.map(|address| ("public-ipv4", text(address))));
+    nodes.extend(addresses(port, IpAddr::is_ipv4).next().map(|address| ("local-ipv4", text(&address))));
+    nodes.extend(port.metadata.public_ipv4.map(|address| ("public-ipv4", text(&address))));
     if !spec.seed.ssh_authorized_keys.is_empty() {
         nodes.push(("public-keys", Node::Keys(spec.seed.ssh_authorized_keys.clone())));
     }
@@ -107,7 +107,7 @@ fn cards(subject: &Subject<'_>) -> Node {
 }
 
 fn card(network: &Network, port: &Port, number: usize) -> Node {
-    let lines = |values: Vec<String>| (!values.is_empty()).then(|| text(values.join("\n")));
+    let lines = |values: Vec<String>| (!values.is_empty()).then(|| text(&values.join("\n")));
     let v4: Vec<_> = addresses(port, IpAddr::is_ipv4).map(|address| address.to_string()).collect();
     let v6: Vec<_> = addresses(port, IpAddr::is_ipv6).map(|address| address.to_string()).collect();
     let groups = port.security_groups.iter().map(ToString::to_string).collect();
@@ -116,18 +116,18 @@ fn card(network: &Network, port: &Port, number: usize) -> Node {
         network.subnets.iter().find(|subnet| subnet.id == id)
     };
     let nodes = [
-        ("device-number", Some(text(number))),
-        ("interface-id", Some(text(port.id))),
+        ("device-number", Some(text(&number))),
+        ("interface-id", Some(text(&port.id))),
         ("ipv6s", lines(v6)),
-        ("local-hostname", Some(text(hostname(network, port)))),
+        ("local-hostname", Some(text(&hostname(network, port)))),
         ("local-ipv4s", lines(v4)),
-        ("mac", Some(text(port.mac))),
-        ("public-ipv4s", port.metadata.public_ipv4.map(text)),
+        ("mac", Some(text(&port.mac))),
+        ("public-ipv4s", port.metadata.public_ipv4.as_ref().map(text)),
         ("security-group-ids", lines(groups)),
-        ("subnet-id", subnet(IpAddr::is_ipv4).map(|subnet| text(subnet.id))),
-        ("subnet-ipv4-cidr-block", subnet(IpAddr::is_ipv4).map(|subnet| text(subnet.cidr))),
-        ("subnet-ipv6-cidr-blocks", subnet(IpAddr::is_ipv6).map(|subnet| text(subnet.cidr))),
-        ("vpc-id", Some(text(network.id))),
+        ("subnet-id", subnet(IpAddr::is_ipv4).map(|subnet| text(&subnet.id))),
+        ("subnet-ipv4-cidr-block", subnet(IpAddr::is_ipv4).map(|subnet| text(&subnet.cidr))),
+        ("subnet-ipv6-cidr-blocks", subnet(IpAddr::is_ipv6).map(|subnet| text(&subnet.cidr))),
+        ("vpc-id", Some(text(&network.id))),
     ];
     folder(nodes.into_iter().filter_map(|(name, node)| Some((name, node?))))
 }
@@ -140,7 +140,7 @@ fn hostname(network: &Network, port: &Port) -> String {
     format!("{}.{}", port.hostname.as_str(), network.dns_domain)
 }
 
-fn text(value: impl ToString) -> Node {
+fn text(value: &(impl ToString + ?Sized)) -> Node {
     Node::Text(value.to_string())
 }
 

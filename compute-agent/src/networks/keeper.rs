@@ -65,7 +65,7 @@ impl Keeper {
                 () = tokio::time::sleep(repair) => {}
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Makes the host match as soon as possible.
