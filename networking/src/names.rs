@@ -3,7 +3,7 @@
 //!
 //! An interface name has at most 15 bytes. Ids are UUIDs of version 7, whose last twelve digits are random.
 
-use protocol::{PortId, RouterId, RouterInterfaceId, Vni};
+use protocol::{MacAddress, PortId, RouterId, RouterInterfaceId, Vni};
 use uuid::Uuid;
 
 fn tail(id: Uuid) -> String {
@@ -62,6 +62,46 @@ pub const ROUTER_EXTERNAL: &str = "external";
 /// The services' end of their link, in their namespace.
 pub const SERVICES_INTERFACE: &str = "eth0";
 
+/// The address of a network's services, on every host alike, `02:63:00:ff:ff:ff`.
+pub fn services_mac(vni: Vni) -> MacAddress {
+    mac(0x63, vni)
+}
+
+/// The address of a network's bridge, on every host alike, `02:62:00:ff:ff:ff`. Nobody speaks to it.
+pub(crate) fn bridge_mac(vni: Vni) -> MacAddress {
+    mac(0x62, vni)
+}
+
+fn mac(kind: u8, vni: Vni) -> MacAddress {
+    let [_, a, b, c] = vni.get().to_be_bytes();
+    MacAddress::from_bytes([0x02, kind, 0, a, b, c]).expect("locally administered, no group")
+}
+
+/// Whether a device of the root namespace bears a name of ours. Taps do not count: libvirt makes and removes
+/// them.
+pub(crate) fn is_our_device(name: &str) -> bool {
+    let Some((prefix, rest)) = name.split_at_checked(3) else { return false };
+    match prefix {
+        "cbr" | "cvx" | "csv" => is_vni(rest),
+        "cri" | "cre" => is_tail(rest),
+        _ => false,
+    }
+}
+
+/// Whether a network namespace bears a name of ours.
+pub(crate) fn is_our_namespace(name: &str) -> bool {
+    name.strip_prefix("cumulo-net-").is_some_and(is_vni)
+        || name.strip_prefix("cumulo-router-").is_some_and(is_tail)
+}
+
+fn is_vni(text: &str) -> bool {
+    text.parse::<u32>().is_ok_and(|number| Vni::try_from(number).is_ok() && number.to_string() == text)
+}
+
+fn is_tail(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +121,25 @@ mod tests {
         ] {
             assert!(name.len() <= 15, "{name}");
         }
+    }
+
+    #[test]
+    fn only_exact_names_are_ours() {
+        let vni = Vni::try_from(7).unwrap();
+        let id = Uuid::max();
+        for name in
+            [bridge(vni), vxlan(vni), services_link(vni), router_link(id.into()), router_uplink(id.into())]
+        {
+            assert!(is_our_device(&name), "{name}");
+        }
+        for name in
+            ["cbr", "cbr0", "cbr07", "cbr+7", "cbr16777216", "cbr7x", "cri7", "creature", "ct0123456789ab"]
+        {
+            assert!(!is_our_device(name), "{name}");
+        }
+        assert!(is_our_namespace(&services_namespace(vni)));
+        assert!(is_our_namespace(&router_namespace(id.into())));
+        assert!(!is_our_namespace("cumulo-net-"));
+        assert!(!is_our_namespace("cumulo-router-lab"));
     }
 }

@@ -1,0 +1,150 @@
+//! The devices of a host's virtual networks: bridges, VXLAN, the links of routers and services with their
+//! namespaces, forwarding and neighbour entries, addresses and routes.
+//!
+//! [`Links::converge`] renders what the document wants, reads what is there and changes what differs. Whatever was
+//! deleted or bent by hand is put right; what bears one of our names and is not wanted goes; all else is left
+//! alone. Each network and each router is a unit of its own: what fails in one is its fault and stops no other.
+//!
+//! Frames between hosts are sent only to stations that the document names. Nothing is flooded or learned: the
+//! bridge itself answers ARP and ND for stations on other hosts.
+//!
+//! Of the host's own settings one is changed: packets may be forwarded (`net.ipv4.conf.<device>.forwarding`) that
+//! come in by the external interface or, when none is named, by the devices of the host's default routes; and that
+//! only while a router leads out. It is not taken back, for others may have come to rely on it.
+
+mod apply;
+mod desired;
+mod entries;
+mod external;
+mod render;
+mod seen;
+mod settings;
+mod shape;
+mod space;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use protocol::agent::{HostNetwork, MAX_DETAIL_CHARS, MAX_NETWORK_FAULTS, NetworkFault, NetworkSubject};
+
+use self::desired::Desired;
+use self::render::Underlay;
+use self::space::{Space, StepError};
+use crate::{names, namespace};
+
+/// What a host's networks are connected to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The address at which other hosts reach this one. Without it there are no networks across hosts.
+    pub underlay: Option<IpAddr>,
+    /// The interface on which floating addresses are answered for. Without it they are reached from this host, and by
+    /// whoever routes them to it.
+    pub external_interface: Option<String>,
+}
+
+/// The devices of this host, in the network and mount namespace of the caller. Needs root.
+#[derive(Debug, Clone)]
+pub struct Links {
+    surroundings: Surroundings,
+}
+
+/// How a host came to be as the document says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Converged {
+    /// How many things were changed; none when all was well.
+    pub changed: usize,
+    /// What could not be made; at most [`MAX_NETWORK_FAULTS`].
+    pub faults: Vec<NetworkFault>,
+}
+
+/// Nothing could be done at all.
+#[derive(Debug, thiserror::Error)]
+#[error("read the network devices of this host; is this root?")]
+pub struct LinksError(#[source] StepError);
+
+impl Links {
+    pub fn new(surroundings: Surroundings) -> Self {
+        Self { surroundings }
+    }
+
+    /// Makes the devices match the document. To be called again at any time, but by one caller at a time.
+    pub async fn converge(&self, want: &HostNetwork) -> Result<Converged, LinksError> {
+        let mut root = Space::here().await.map_err(LinksError)?;
+        let mut faults = Faults::default();
+        let desired = render::render(want, self.underlay(&root, &mut faults));
+        let gone = remove_strays(&mut root, &desired, &mut faults).await;
+        let mut changed = gone;
+        for unit in &desired.units {
+            let done = Box::pin(apply::unit(&mut root, unit)).await;
+            changed += done.changed;
+            faults.add(unit.subject, unit.faults.iter().cloned().chain(done.faults));
+        }
+        let external = self.surroundings.external_interface.as_deref();
+        let failed = external::converge(&mut root, external, &desired).await;
+        faults.add(NetworkSubject::Host, failed);
+        Ok(Converged { changed: changed + root.changed, faults: faults.0 })
+    }
+
+    fn underlay(&self, root: &Space, faults: &mut Faults) -> Option<Underlay> {
+        let address = self.surroundings.underlay?;
+        let device =
+            root.seen.links.values().find(|link| link.addresses.keys().any(|found| found.addr() == address));
+        if device.is_none() {
+            let detail = format!("no device has the underlay address {address}: give it to one");
+            faults.add(NetworkSubject::Host, [detail]);
+        }
+        Some(Underlay { address, mtu: device.map(|link| link.mtu) })
+    }
+}
+
+#[derive(Default)]
+struct Faults(Vec<NetworkFault>);
+
+impl Faults {
+    fn add(&mut self, subject: NetworkSubject, details: impl IntoIterator<Item = String>) {
+        for detail in details {
+            tracing::warn!(?subject, detail, "a network device could not be made");
+            if self.0.len() < MAX_NETWORK_FAULTS {
+                self.0
+                    .push(NetworkFault { subject, detail: detail.chars().take(MAX_DETAIL_CHARS).collect() });
+            }
+        }
+    }
+}
+
+/// Removes what bears our names and is not wanted. Devices go first: those of a namespace vanish only some time
+/// after it.
+async fn remove_strays(root: &mut Space, desired: &Desired, faults: &mut Faults) -> usize {
+    let devices: BTreeSet<_> = desired.units.iter().flat_map(|unit| &unit.devices).map(|d| &d.name).collect();
+    let strays: Vec<_> = root
+        .seen
+        .links
+        .keys()
+        .filter(|name| names::is_our_device(name) && !devices.contains(name))
+        .cloned()
+        .collect();
+    for name in strays {
+        let removed = apply::remove(root, &name).await;
+        faults.add(NetworkSubject::Host, removed.err().map(|error| error.sentence()));
+    }
+    let namespaces: BTreeSet<_> =
+        desired.units.iter().filter_map(|unit| unit.namespace.as_ref()).map(|n| n.name.as_str()).collect();
+    let mut removed = 0;
+    let present = namespace::list().inspect_err(|error| {
+        faults.add(NetworkSubject::Host, [format!("cannot list namespaces: {error}")]);
+    });
+    for name in present.unwrap_or_default() {
+        if !names::is_our_namespace(&name) || namespaces.contains(name.as_str()) {
+            continue;
+        }
+        match namespace::remove(&name) {
+            Ok(()) => removed += 1,
+            Err(error) => {
+                faults.add(NetworkSubject::Host, [format!("cannot remove namespace {name}: {error}")]);
+            }
+        }
+    }
+    removed
+}
