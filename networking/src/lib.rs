@@ -7,4 +7,5 @@
 pub mod links;
 pub mod names;
 mod namespace;
+pub mod packets;
 pub mod services;

@@ -1,0 +1,315 @@
+//! The host's table of the inet family: connections of guests, and what the host itself accepts and forwards.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use protocol::Vni;
+use protocol::agent::HostNetwork;
+use serde_json::Value;
+
+use super::drops::DropKind::{self, *};
+use super::expr::*;
+use super::groups::{self, ALLOW, EGRESS, INGRESS};
+use super::guests::{ALLOWED, Guest};
+use super::ruleset::{Datum, Family, Part, Table};
+use crate::names;
+
+const KINDS: [DropKind; 8] = [Invalid, Egress, Ingress, Host, Underlay, Protected, RouterSource, Unsolicited];
+
+pub(super) const VXLAN_PORT: u32 = 4789;
+/// Between routers and their hosts: [`protocol::agent::Router::transit`].
+const TRANSIT: (&str, u8) = ("100.64.0.0", 10);
+const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+/// The conntrack zone of each network, by its bridge's name.
+pub(super) type Zones = BTreeMap<String, u16>;
+
+/// Zones for networks: those that they had, else one that is free, as near as can be to the VNI's own.
+pub(super) fn zones(networks: impl IntoIterator<Item = Vni>, had: &Zones) -> Zones {
+    let networks: BTreeSet<Vni> = networks.into_iter().collect();
+    let mut zones = Zones::new();
+    let mut used = BTreeSet::new();
+    for vni in &networks {
+        let bridge = names::bridge(*vni);
+        if let Some(&zone) = had.get(&bridge).filter(|zone| used.insert(**zone)) {
+            zones.insert(bridge, zone);
+        }
+    }
+    for vni in networks {
+        let preferred = vni.get() % u32::from(u16::MAX);
+        let bridge = names::bridge(vni);
+        if zones.contains_key(&bridge) {
+            continue;
+        }
+        // Zone 0 is the host's own.
+        let mut candidates =
+            (0..u32::from(u16::MAX)).map(|step| (preferred + step) % u32::from(u16::MAX) + 1);
+        let free = candidates.find_map(|zone| u16::try_from(zone).ok().filter(|zone| used.insert(*zone)));
+        zones.extend(free.map(|zone| (bridge, zone)));
+    }
+    zones
+}
+
+pub(super) fn table(
+    want: &HostNetwork,
+    guests: &[Guest<'_>],
+    zones: &Zones,
+    underlay: Option<IpAddr>,
+    protected: &BTreeSet<IpNet>,
+) -> Table {
+    let mut table = Table::new(Family::Inet, &KINDS);
+    add_zones(&mut table, zones);
+    sides(&mut table);
+    services(&mut table, want);
+    for group in want.security_groups.iter().filter(|group| groups::refusal(group).is_none()) {
+        groups::add(&mut table, group);
+    }
+    for guest in guests {
+        add_guest(&mut table, guest);
+    }
+    to_host(&mut table, want, underlay);
+    routers(&mut table, want, protected);
+    table
+}
+
+fn add_zones(table: &mut Table, zones: &Zones) {
+    table.map("zones", &["ifname"], "verdict");
+    for (bridge, zone) in zones {
+        let chain = format!("zone_{zone}");
+        table.map("zones", &[], "").put([Part::word(bridge)], Datum::Goto(chain.clone()));
+        table.chain(chain, vec![vec![set_zone(*zone)]]);
+    }
+    // Before fragments are put together (-400), so that those of two networks never meet.
+    let by_bridge = verdict_of(&meta("iifname"), "zones");
+    table.hook("zone", "filter", "prerouting", -450, vec![by_bridge]);
+}
+
+/// A frame is judged when it comes from a tap, and when it goes to one; its mark names the port.
+fn sides(table: &mut Table) {
+    let side = |same: &str, other: &str| {
+        vec![
+            rule([ne(meta("iifname"), "cbr*")], accept()),
+            rule([eq(meta("mark"), 0)], accept()),
+            rule([has(ct("state"), "untracked")], goto("untracked")),
+            rule([has(ct("state"), "invalid")], deny(Invalid)),
+            rule([eq(ct("direction"), "original")], goto(same)),
+            rule([eq(ct("direction"), "reply")], goto(other)),
+            deny(Invalid),
+        ]
+    };
+    table.hook("from_tap", "filter", "prerouting", -150, side("egress", "ingress"));
+    table.hook("to_tap", "filter", "forward", -5, side("ingress", "egress"));
+    table.chain(ALLOW, vec![rule([set_mark(ALLOWED)], accept())]);
+    // Conntrack leaves out neighbour discovery and multicast listeners; guests are kept honest frame by frame.
+    table.chain(
+        "untracked",
+        vec![
+            rule([eq(field("icmpv6", "type"), any_of([range(130, 137), 143.into()]))], goto(ALLOW)),
+            deny(Invalid),
+        ],
+    );
+    table.map("egress", &["mark"], "verdict");
+    table.map("ingress", &["mark"], "verdict");
+}
+
+/// DHCP, DNS and metadata need no rule of a group.
+fn services(table: &mut Table, want: &HostNetwork) {
+    table.set("services4", &["ifname", "ipv4_addr"]);
+    table.set("services6", &["ifname", "ipv6_addr"]);
+    for network in &want.networks {
+        let bridge = Part::word(names::bridge(network.vni));
+        let own = network.subnets.iter().map(|subnet| subnet.service_address);
+        for address in own.chain([METADATA.into()]) {
+            let set = if address.is_ipv4() { "services4" } else { "services6" };
+            table.set(set, &[]).add([bridge.clone(), address.into()]);
+        }
+    }
+    let version = |name: &str| eq(meta("nfproto"), name);
+    let protocol = |number: u32| eq(ct("protocol"), number);
+    let to_service = |family: &str, set: &str| {
+        eq(concat([meta("iifname"), ct_original(&format!("{family} daddr"))]), format!("@{set}"))
+    };
+    let port = |ports: Value| eq(ct_original("proto-dst"), ports);
+    let from_port = |number: u32| eq(ct_original("proto-src"), number);
+    let four = |number, ports: Value| {
+        rule([version("ipv4"), protocol(number), to_service("ip", "services4"), port(ports)], goto(ALLOW))
+    };
+    let six = |number, ports: Value| {
+        rule([version("ipv6"), protocol(number), to_service("ip6", "services6"), port(ports)], goto(ALLOW))
+    };
+    table.chain(
+        "egress",
+        vec![
+            four(17, any_of([53, 67])),
+            four(6, any_of([53, 80])),
+            four(1, (8 << 8).into()),
+            six(17, any_of([53, 547])),
+            six(6, any_of([53, 80])),
+            six(58, (128 << 8).into()),
+            rule(
+                [
+                    version("ipv4"),
+                    protocol(17),
+                    eq(ct_original("ip daddr"), "255.255.255.255"),
+                    port(67.into()),
+                ],
+                goto(ALLOW),
+            ),
+            rule(
+                [version("ipv6"), protocol(17), eq(ct_original("ip6 daddr"), "ff02::1:2"), port(547.into())],
+                goto(ALLOW),
+            ),
+            verdict_of(&meta("mark"), "egress"),
+            deny(Egress),
+        ],
+    );
+    // A server's answer to a broadcast begins a connection. The tables of the bridge let no guest answer.
+    let from_service = eq(concat([meta("iifname"), ct_original("ip saddr")]), "@services4");
+    table.chain(
+        "ingress",
+        vec![
+            rule([version("ipv4"), protocol(17), from_service, from_port(67), port(68.into())], goto(ALLOW)),
+            rule(
+                [
+                    version("ipv6"),
+                    protocol(17),
+                    eq(ct_original("ip6 saddr"), prefix("fe80::", 10)),
+                    from_port(547),
+                    port(546.into()),
+                ],
+                goto(ALLOW),
+            ),
+            verdict_of(&meta("mark"), "ingress"),
+            deny(Ingress),
+        ],
+    );
+}
+
+fn add_guest(table: &mut Table, guest: &Guest<'_>) {
+    let groups: BTreeSet<_> = guest.port.security_groups.iter().copied().collect();
+    for (map, direction) in [("ingress", INGRESS), ("egress", EGRESS)] {
+        let chain = format!("p_{}_{direction}", guest.tail());
+        table.map(map, &[], "").put([Part::Number(guest.mark)], Datum::Jump(chain.clone()));
+        table.chain(chain, groups.iter().map(|group| jump(&groups::chain(*group, direction))).collect());
+    }
+}
+
+/// VXLAN from peers alone, and nothing from guests but answers.
+fn to_host(table: &mut Table, want: &HostNetwork, underlay: Option<IpAddr>) {
+    table.set("peers4", &["ipv4_addr"]);
+    table.set("peers6", &["ipv6_addr"]);
+    for peer in &want.peers {
+        table.set(if peer.is_ipv4() { "peers4" } else { "peers6" }, &[]).add([(*peer).into()]);
+    }
+    let from_stranger = |family: &str, set: &str| {
+        let mut matches = vec![eq(field("udp", "dport"), VXLAN_PORT)];
+        if let Some(underlay) = underlay.filter(|underlay| underlay.is_ipv4() == (family == "ip")) {
+            matches.push(eq(field(family, "daddr"), underlay.to_string()));
+        }
+        matches.push(ne(field(family, "saddr"), format!("@{set}")));
+        matches.extend(deny(Underlay));
+        matches
+    };
+    table.hook(
+        "to_host",
+        "filter",
+        "input",
+        -10,
+        vec![
+            rule([eq(meta("iifname"), "cbr*")], deny(Host)),
+            rule([eq(meta("iifname"), "cre*"), eq(ct("direction"), "reply")], accept()),
+            rule([eq(meta("iifname"), "cre*")], deny(Host)),
+            from_stranger("ip", "peers4"),
+            from_stranger("ip6", "peers6"),
+        ],
+    );
+}
+
+/// What routers send out by the host. They keep to the same limits themselves: see [`super::router`].
+fn routers(table: &mut Table, want: &HostNetwork, protected: &BTreeSet<IpNet>) {
+    table.set("router_sources", &["ifname", "ipv4_addr"]);
+    table.set("floating", &["ipv4_addr"]);
+    declare_protected(table, protected);
+    for router in want.routers.iter().filter(|router| router.external) {
+        let uplink = Part::word(names::router_uplink(router.id));
+        table.set("router_sources", &[]).add([uplink.clone(), router.transit().1.into()]);
+        for floating in &router.floating_ips {
+            if let IpAddr::V4(address) = floating.address {
+                table.set("router_sources", &[]).add([uplink.clone(), address.into()]);
+                table.set("floating", &[]).add([address.into()]);
+            }
+        }
+    }
+    let original = || eq(ct("direction"), "original");
+    table.hook(
+        "forward",
+        "filter",
+        "forward",
+        -10,
+        vec![
+            rule([eq(meta("iifname"), "cre*")], jump("from_router")),
+            rule([eq(meta("oifname"), "cre*")], jump("to_router")),
+        ],
+    );
+    table.chain(
+        "from_router",
+        vec![
+            rule([eq(meta("nfproto"), "ipv6")], deny(RouterSource)),
+            rule(
+                [ne(concat([meta("iifname"), field("ip", "saddr")]), "@router_sources")],
+                deny(RouterSource),
+            ),
+            rule([has(ct("state"), "invalid")], deny(Invalid)),
+            rule([original(), eq(field("udp", "dport"), VXLAN_PORT)], deny(Underlay)),
+            rule([eq(ct_original("ip daddr"), "@floating")], ret()),
+            rule([original(), eq(ct_original("ip daddr"), "@protected4")], deny(Protected)),
+            // The host may lead what it was sent elsewhere.
+            rule([original(), eq(field("ip", "daddr"), "@protected4")], deny(Protected)),
+        ],
+    );
+    table.chain(
+        "to_router",
+        vec![
+            rule([has(ct("state"), "invalid")], deny(Invalid)),
+            rule([original(), ne(field("ip", "daddr"), "@floating")], deny(Unsolicited)),
+        ],
+    );
+    table.hook(
+        "masquerade",
+        "nat",
+        "postrouting",
+        100,
+        vec![rule(
+            [
+                eq(meta("iifname"), "cre*"),
+                ne(meta("oifname"), "cre*"),
+                eq(field("ip", "saddr"), prefix(TRANSIT.0, TRANSIT.1)),
+            ],
+            vec![serde_json::json!({"masquerade": null})],
+        )],
+    );
+}
+
+/// Where routers forward nothing to.
+pub(super) fn declare_protected(table: &mut Table, protected: &BTreeSet<IpNet>) {
+    let set = table.intervals("protected4", &["ipv4_addr"]);
+    for net in protected.iter().filter(|net| net.addr().is_ipv4()) {
+        set.add([(*net).into()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_keep_their_zones_and_share_none() {
+        let [a, b, c] = [7, 7 + 65535, 9].map(|vni| Vni::try_from(vni).unwrap());
+        let first = zones([b, c], &Zones::new());
+        let second = zones([a, b, c], &first);
+        assert_eq!(second[&names::bridge(b)], first[&names::bridge(b)]);
+        assert_eq!(second.values().collect::<BTreeSet<_>>().len(), 3);
+        assert!(second.values().all(|zone| *zone != 0));
+    }
+}
