@@ -8,6 +8,7 @@
 //! ```
 
 pub mod keeper;
+mod real;
 pub mod simulated;
 pub mod store;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 use protocol::agent::{HostNetwork, NetworkFault};
 
 pub use keeper::Keeper;
+pub use real::RealNetworking;
 pub use store::NetworkStore;
 
 /// The seam between the keeper and whatever makes networks.

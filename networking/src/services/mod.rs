@@ -4,13 +4,13 @@
 //! ```text
 //! render.rs      the files of dnsmasq, purely from the document
 //! process.rs     a process that outlives the agent: found again, ended, never mistaken for another
-//! namespace.rs   work in a network namespace
+//! inside.rs      work in a network namespace
 //! ```
 //!
 //! A dnsmasq lives on when the agent ends. The next one finds it by what it wrote down, and believes that only if the
 //! process is the one that was started: same start, same arguments, same network namespace.
 
-mod namespace;
+mod inside;
 mod process;
 mod render;
 #[cfg(test)]
@@ -29,7 +29,7 @@ use protocol::agent::{HostNetwork, Network, NetworkFault, NetworkSubject};
 
 use self::process::{Dnsmasq, StartError};
 use self::render::{Files, RenderError};
-use crate::names;
+use crate::{names, namespace};
 
 /// Where the metadata service answers in every network.
 pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -104,7 +104,7 @@ pub async fn listen_for_metadata(vni: Vni) -> io::Result<TcpListener> {
 
 /// Tells the namespace of a network's services from the one that had its name before; `None` when there is none.
 pub fn namespace_identity(vni: Vni) -> Option<u64> {
-    namespace::identity(&namespace::path(&names::services_namespace(vni)))
+    inside::identity(&namespace::path(&names::services_namespace(vni)))
 }
 
 impl Shared {

@@ -12,8 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::namespace;
+use super::inside;
 use super::render::{CONFIG, Digest};
+use crate::namespace;
 
 const PROGRAM: &str = "dnsmasq";
 /// Written by us: what runs, and what it has read.
@@ -53,8 +54,8 @@ impl Dnsmasq<'_> {
     /// The one that serves, if it is alive and in the namespace that now has the name.
     pub(super) fn running(&self) -> Option<Running> {
         let running = self.alive()?;
-        let there = namespace::identity(&PathBuf::from(format!("/proc/{}/ns/net", running.pid)));
-        let wanted = namespace::identity(&namespace::path(self.namespace));
+        let there = inside::identity(&PathBuf::from(format!("/proc/{}/ns/net", running.pid)));
+        let wanted = inside::identity(&namespace::path(self.namespace));
         if wanted.is_some() && there == wanted {
             return Some(running);
         }
@@ -95,7 +96,7 @@ impl Dnsmasq<'_> {
         let mut command = Command::new(PROGRAM);
         command.args(["--keep-in-foreground", &self.config_argument()]);
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaints);
-        let spawned = namespace::within_blocking(self.namespace, move || command.spawn());
+        let spawned = inside::within(self.namespace, move || command.spawn());
         let mut child = spawned.map_err(StartError::Start)?;
         match self.until_ready(&mut child).and_then(|started| self.remember(&child, started, config, hosts)) {
             Ok(()) => Ok(child),
