@@ -7,13 +7,13 @@ use camino::{Utf8Path, Utf8PathBuf};
 use compute_agent::clock::SystemClock;
 use compute_agent::desired::DesiredStore;
 use compute_agent::metadata::Metadata;
-use compute_agent::networks::{HostNetworking, NetworkStore, RealNetworking};
+use compute_agent::networks::{HostNetworking, NetworkStore, Outcome, RealNetworking};
 use networking::{links, names, packets};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use protocol::agent::{
     self, Architecture, DesiredBody, DesiredObject, DesiredPage, HostNetwork, ImageSource, InstanceSpec,
-    Network, Nic, Port, PortAddress, Power, RootDisk, Seed, StopMode, Subnet,
+    Network, Nic, Port, PortAddress, Power, RemotePort, RootDisk, Seed, StopMode, Subnet,
 };
 use protocol::image::Format;
 use protocol::{Generation, MacAddress, MemoryMib, PortId, Revision, Sha256, SizeGib, Vni};
@@ -67,7 +67,18 @@ async fn as_one_guest_sees_it() {
     let id = run(&format!("{curl} -H X-aws-ec2-metadata-token:{token} {url}"));
     assert_eq!(id, spec.id.to_string());
 
-    assert_eq!(host.converge(&HostNetwork::default()).await.faults, []);
+    // Without an underlay it does not reach a port elsewhere; its own guests are none the worse for that.
+    let mut apart = document.clone();
+    apart.networks[0].remote_ports.push(RemotePort {
+        mac: "02:00:00:00:00:02".parse().unwrap(),
+        addresses: vec!["10.7.0.11".parse().unwrap()],
+        hostname: "db-1".parse().unwrap(),
+        host: Some("192.0.2.2".parse().unwrap()),
+    });
+    let outcome = host.converge(&apart).await;
+    assert_eq!((outcome.faults.len(), outcome.unusable.len()), (1, 0), "{outcome:?}");
+
+    assert_eq!(host.converge(&HostNetwork::default()).await, Outcome::default());
     assert!(!run("ip netns list").contains("cumulo-net"));
 }
 

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocol::agent::{HostNetwork, MAX_NETWORK_FAULTS, NetworkFault, NetworkReport, NetworkSubject};
-use protocol::{InstanceId, NetworkId, PortId, Revision};
+use protocol::{InstanceId, PortId, Revision};
 use tokio::sync::{Notify, watch};
 
 use super::store::NetworkStore;
-use super::{HostNetworking, Readiness};
+use super::{HostNetworking, Outcome, Readiness};
 use crate::report::Outbox;
 
 /// How often the host is made to match without a reason.
@@ -116,9 +116,9 @@ impl Keeper {
 
     async fn converge(&self) {
         let Some(stored) = self.store.get() else { return };
-        let faults = self.networking.converge(&stored.networks).await.faults;
-        self.learn(&stored.networks, &faults);
-        self.report(stored.revision, faults);
+        let outcome = self.networking.converge(&stored.networks).await;
+        self.learn(&stored.networks, &outcome);
+        self.report(stored.revision, outcome.faults);
     }
 
     fn report(&self, revision: Revision, mut faults: Vec<NetworkFault>) {
@@ -126,8 +126,8 @@ impl Keeper {
         self.outbox.report_network(NetworkReport { revision, faults });
     }
 
-    fn learn(&self, networks: &HostNetwork, faults: &[NetworkFault]) {
-        let new = ports_of(networks, faults);
+    fn learn(&self, networks: &HostNetwork, outcome: &Outcome) {
+        let new = ports_of(networks, outcome);
         let old = std::mem::replace(&mut *self.ports(), new.clone());
         let differing = |a: &HashMap<PortId, Port>, b: &HashMap<PortId, Port>| {
             let differs = |(id, port): &(&PortId, &Port)| b.get(id) != Some(port);
@@ -148,20 +148,19 @@ impl Keeper {
 
 /// A port is as good as itself and its network. A group or router that could not be made lets nothing pass that
 /// needs it, and keeps no card from being there.
-fn ports_of(networks: &HostNetwork, faults: &[NetworkFault]) -> HashMap<PortId, Port> {
-    let (mut of_ports, mut of_networks) = (HashMap::new(), HashMap::<NetworkId, &String>::new());
-    for fault in faults {
-        match fault.subject {
-            NetworkSubject::Port(id) => drop(of_ports.entry(id).or_insert(&fault.detail)),
-            NetworkSubject::Network(id) => drop(of_networks.entry(id).or_insert(&fault.detail)),
-            NetworkSubject::Router(_) | NetworkSubject::SecurityGroup(_) | NetworkSubject::Host => {}
-        }
-    }
+fn ports_of(networks: &HostNetwork, outcome: &Outcome) -> HashMap<PortId, Port> {
+    let of_ports: HashMap<_, _> = outcome
+        .faults
+        .iter()
+        .filter_map(|fault| match fault.subject {
+            NetworkSubject::Port(id) => Some((id, &fault.detail)),
+            _ => None,
+        })
+        .collect();
     let ports =
         networks.networks.iter().flat_map(|network| network.ports.iter().map(move |p| (network.id, p)));
     let known = ports.map(|(network, port)| {
-        let fault =
-            of_ports.get(&port.id).or_else(|| of_networks.get(&network)).map(|fault| (*fault).clone());
+        let fault = of_ports.get(&port.id).copied().or_else(|| outcome.unusable.get(&network)).cloned();
         (port.id, Port { instance_id: port.instance_id, fault })
     });
     known.collect()

@@ -14,7 +14,10 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
+use protocol::NetworkId;
 use protocol::agent::{HostNetwork, NetworkFault};
 
 pub use keeper::Keeper;
@@ -31,8 +34,10 @@ pub trait HostNetworking: Send + Sync + 'static {
 /// What came of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
-    /// What could not be made; a port or network with a fault is not ready for use.
+    /// What could not be made. A port with a fault is not ready for use.
     pub faults: Vec<NetworkFault>,
+    /// Networks in which no card can be used, and why. One that only does not reach another host is not among them.
+    pub unusable: HashMap<NetworkId, String>,
 }
 
 /// Whether the network card of an instance can be used.

@@ -3,14 +3,17 @@
 //! Packet rules come first, so that a device is never there without them; then devices, then the rules in the
 //! namespaces that have been made, then what is served there.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use camino::Utf8Path;
 use networking::links::{self, Links};
+use networking::names;
 use networking::packets::{self, Packets};
 use networking::services::Services;
-use protocol::agent::{HostNetwork, NetworkFault, NetworkSubject};
+use protocol::NetworkId;
+use protocol::agent::{HostNetwork, Network, NetworkFault, NetworkSubject};
 
 use super::{HostNetworking, Outcome};
 use crate::metadata::{Listeners, Metadata};
@@ -55,25 +58,45 @@ impl HostNetworking for RealNetworking {
             Ok(ruled) => ruled,
             Err(error) => return nothing_works(wanted, "set packet rules", &error),
         };
-        let served = self.services.converge(wanted).await;
+        let served = self.services.converge(wanted).await.faults;
         let told = self.listeners.converge(wanted).await;
-        Outcome { faults: [linked.faults, ruled.faults, served.faults, told].concat() }
+        // A guest that gets no address at its start may never ask again.
+        let mut unusable = of_networks(ruled.faults.iter().chain(&served).chain(&told));
+        let because = of_networks(&linked.faults);
+        unusable.extend(without_bridge(wanted).into_iter().map(|id| {
+            let detail = because.get(&id).cloned().unwrap_or_else(|| "its bridge is not there".to_owned());
+            (id, detail)
+        }));
+        Outcome { faults: [linked.faults, ruled.faults, served, told].concat(), unusable }
     }
 }
 
-/// No network can be used; the operator reads why.
-fn nothing_works(wanted: &HostNetwork, attempted: &str, error: &dyn std::error::Error) -> Outcome {
-    let detail = format!("the host cannot {attempted}: {}", chain(error));
-    tracing::error!(detail, "no network can be made");
-    let host = NetworkFault { subject: NetworkSubject::Host, detail };
-    let networks = wanted.networks.iter().map(|network| NetworkFault {
-        subject: NetworkSubject::Network(network.id),
-        detail: format!("the host cannot {attempted}"),
-    });
-    Outcome { faults: std::iter::once(host).chain(networks).collect() }
+fn of_networks<'a>(faults: impl IntoIterator<Item = &'a NetworkFault>) -> HashMap<NetworkId, String> {
+    let of_network = |fault: &NetworkFault| match fault.subject {
+        NetworkSubject::Network(id) => Some((id, fault.detail.clone())),
+        _ => None,
+    };
+    faults.into_iter().filter_map(of_network).collect()
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+/// Networks whose bridge is not there, by the kernel's list of this thread's namespace.
+fn without_bridge(wanted: &HostNetwork) -> Vec<NetworkId> {
+    let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    let devices: HashSet<_> =
+        devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();
+    let is_missing = |network: &&Network| !devices.contains(names::bridge(network.vni).as_str());
+    wanted.networks.iter().filter(is_missing).map(|network| network.id).collect()
+}
+
+/// No network can be used; the operator reads why.
+fn nothing_works(
+    wanted: &HostNetwork,
+    attempted: &str,
+    error: &(dyn std::error::Error + 'static),
+) -> Outcome {
+    let detail = format!("the host cannot {attempted}: {}", crate::chain(error));
+    tracing::error!(detail, "no network can be made");
+    let faults = vec![NetworkFault { subject: NetworkSubject::Host, detail }];
+    let detail = format!("the host cannot {attempted}");
+    Outcome { faults, unusable: wanted.networks.iter().map(|network| (network.id, detail.clone())).collect() }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use protocol::agent::{HostNetwork, NetworkFault};
+use protocol::agent::{HostNetwork, NetworkFault, NetworkSubject};
 
 use super::{HostNetworking, Outcome};
 
@@ -40,6 +40,10 @@ impl HostNetworking for SimulatedNetworking {
     async fn converge(&self, _: &HostNetwork) -> Outcome {
         let mut state = self.lock();
         state.converged += 1;
-        Outcome { faults: state.faults.clone() }
+        let unusable = |fault: &NetworkFault| match fault.subject {
+            NetworkSubject::Network(id) => Some((id, fault.detail.clone())),
+            _ => None,
+        };
+        Outcome { faults: state.faults.clone(), unusable: state.faults.iter().filter_map(unusable).collect() }
     }
 }
