@@ -1,5 +1,7 @@
 //! A whole network on a host of the test's own: rules, devices, DHCP and metadata, as one guest sees them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
 use std::process::Command;
 use std::sync::Arc;
 

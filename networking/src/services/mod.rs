@@ -4,6 +4,7 @@
 //! ```text
 //! render.rs      the files of dnsmasq, purely from the document
 //! process.rs     a process that outlives the agent: found again, ended, never mistaken for another
+//! resolver.rs    the host's own resolvers, for networks that have none
 //! inside.rs      work in a network namespace
 //! ```
 //!
@@ -13,6 +14,7 @@
 mod inside;
 mod process;
 mod render;
+mod resolver;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,7 @@ use protocol::agent::{HostNetwork, Network, NetworkFault, NetworkSubject};
 
 use self::process::{Dnsmasq, StartError};
 use self::render::{Files, RenderError};
+use self::resolver::Resolver;
 use crate::{names, namespace};
 
 /// Where the metadata service answers in every network.
@@ -50,6 +53,7 @@ struct Shared {
     dir: PathBuf,
     /// Those started by this process, which have to be reaped.
     children: Mutex<HashMap<Vni, Child>>,
+    resolvers: tokio::sync::Mutex<HashMap<Vni, Resolver>>,
 }
 
 /// What [`Services::converge`] did.
@@ -73,21 +77,31 @@ enum ServeError {
 impl Services {
     /// `dir` is made when it is missing: a folder per network, with the files of its dnsmasq.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { shared: Arc::new(Shared { dir: dir.into(), children: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                dir: dir.into(),
+                children: Mutex::default(),
+                resolvers: tokio::sync::Mutex::default(),
+            }),
+        }
     }
 
     /// Makes the services match the document: to be called after the namespaces have been made, by one caller at a
     /// time. Needs root, and dnsmasq.
     pub async fn converge(&self, want: &HostNetwork) -> Outcome {
+        let mut resolver_faults = self.shared.converge_resolvers(&want.networks).await;
         let (shared, networks) = (Arc::clone(&self.shared), want.networks.clone());
         let host = |detail: &str| NetworkFault { subject: NetworkSubject::Host, detail: detail.to_owned() };
-        tokio::task::spawn_blocking(move || shared.converge(&networks)).await.unwrap_or_else(|error| {
+        let done = tokio::task::spawn_blocking(move || shared.converge(&networks)).await;
+        let mut outcome = done.unwrap_or_else(|error| {
             tracing::error!(%error, "the services of the networks");
             Outcome {
                 changed: false,
                 faults: vec![host("the services of the networks could not be looked after")],
             }
-        })
+        });
+        outcome.faults.append(&mut resolver_faults);
+        outcome
     }
 }
 
@@ -108,6 +122,26 @@ pub fn namespace_identity(vni: Vni) -> Option<u64> {
 }
 
 impl Shared {
+    async fn converge_resolvers(&self, networks: &[Network]) -> Vec<NetworkFault> {
+        let mut resolvers = self.resolvers.lock().await;
+        let asks_host = |vni| networks.iter().any(|net| net.vni == vni && render::asks_host(net));
+        resolvers.retain(|vni, resolver| asks_host(*vni) && resolver.serves(*vni));
+        let mut faults = Vec::new();
+        for network in networks.iter().filter(|network| render::asks_host(network)) {
+            if resolvers.contains_key(&network.vni) {
+                continue;
+            }
+            match Resolver::start(network.vni).await {
+                Ok(resolver) => drop(resolvers.insert(network.vni, resolver)),
+                Err(error) => {
+                    let detail = format!("names outside the cloud cannot be resolved in it: {error}");
+                    faults.push(NetworkFault { subject: NetworkSubject::Network(network.id), detail });
+                }
+            }
+        }
+        faults
+    }
+
     fn converge(&self, networks: &[Network]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut fault = |subject, error: &dyn std::error::Error| {

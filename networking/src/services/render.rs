@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use protocol::agent::{Network, Port, Subnet};
 
 use super::process::READY;
+use super::resolver;
 use crate::names;
 
 pub(super) const CONFIG: &str = "dnsmasq.conf";
@@ -99,6 +100,11 @@ fn is_domain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
+/// Whether names outside the cloud are asked of the host's resolvers: no subnet has resolvers of its own.
+pub(super) fn asks_host(network: &Network) -> bool {
+    network.subnets.iter().all(|subnet| subnet.dns_servers.is_empty())
+}
+
 fn config(network: &Network, folder: &str) -> String {
     let (domain, interface) = (&network.dns_domain, names::SERVICES_INTERFACE);
     let mut lines = vec![
@@ -132,6 +138,9 @@ fn config(network: &Network, folder: &str) -> String {
     let mut servers: Vec<_> = network.subnets.iter().flat_map(|subnet| &subnet.dns_servers).collect();
     servers.sort_unstable();
     servers.dedup();
+    if asks_host(network) {
+        lines.push(format!("server={}#{}", resolver::ADDRESS.ip(), resolver::ADDRESS.port()));
+    }
     lines.extend(servers.into_iter().map(|server| format!("server={server}")));
     for (n, subnet) in network.subnets.iter().enumerate().filter(|(_, subnet)| subnet.dhcp) {
         lines.extend(subnet_options(network, &format!("s{n}"), subnet));

@@ -334,6 +334,34 @@ fn a_network_that_cannot_be_served_is_a_fault_and_stops_no_other() {
 }
 
 #[test]
+fn a_network_without_resolvers_asks_those_of_the_host() {
+    let (host, mut network) = (Host::new(), network());
+    network.subnets.iter_mut().for_each(|subnet| subnet.dns_servers.clear());
+    let resolvers = host.dir.path().join("resolv.conf");
+    fs::write(&resolvers, "search x\nnameserver 127.0.0.9\n").unwrap();
+    host.command("ip link set lo up");
+    host.command(&format!("mount --bind {} /etc/resolv.conf", resolvers.display()));
+    let options = "--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --bind-interfaces \
+         --listen-address=127.0.0.9 --address=/example.org/192.0.2.80 --pid-file= --user=root";
+    let mut upstream =
+        host.run(move || Command::new("dnsmasq").args(options.split_whitespace()).spawn().unwrap());
+    host.command("ip -n guest addr add 10.7.0.10/24 dev eth0");
+
+    let (services, document) = (host.services(), document(&network));
+    let runtime = host.run(move || {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        assert_eq!(runtime.block_on(services.converge(&document)), CHANGED);
+        (runtime, services)
+    });
+    until(|| host.resolve("www.example.org").1.contains("192.0.2.80"));
+    assert!(!host.resolve("nobody.demo.internal").0, "names of the network are asked of nobody");
+    host.converge(&runtime.1, &HostNetwork::default());
+    upstream.kill().unwrap();
+    upstream.wait().unwrap();
+}
+
+#[test]
 fn the_socket_of_the_metadata_service_is_in_the_namespace() {
     let host = Host::new();
     let vni = Vni::try_from(VNI).unwrap();
