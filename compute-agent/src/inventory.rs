@@ -1,6 +1,7 @@
 //! What the host last offered, for a session that has to be opened while the hypervisor is away.
 
 use std::io;
+use std::net::IpAddr;
 
 use camino::Utf8PathBuf;
 use protocol::agent::Inventory;
@@ -14,9 +15,16 @@ pub struct LastInventory {
     pub file: Utf8PathBuf,
     /// The machine's current boot.
     pub machine_boot: Uuid,
+    /// Where other hosts reach this one's virtual networks: as the agent was told, not as was kept.
+    pub underlay_address: Option<IpAddr>,
 }
 
 impl LastInventory {
+    /// Adds what the hypervisor cannot know.
+    pub fn complete(&self, inventory: Inventory) -> Inventory {
+        Inventory { underlay_address: self.underlay_address, ..inventory }
+    }
+
     /// Remembers what was found. A failure costs nothing now, so it is only logged.
     pub async fn keep(&self, inventory: &Inventory) {
         let (file, contents) = (self.file.clone(), serde_json::to_vec(inventory));
@@ -33,6 +41,6 @@ impl LastInventory {
             serde_json::from_slice::<Inventory>(&std::fs::read(&file)?).map_err(io::Error::from)
         });
         let inventory = read.await.ok()?;
-        Some(Inventory { boot_id: self.machine_boot, ..inventory })
+        Some(self.complete(Inventory { boot_id: self.machine_boot, ..inventory }))
     }
 }

@@ -1,8 +1,9 @@
 //! The agent of one host: it makes the host look like what the control plane wants, and says what it saw.
 //!
 //! [`desired`] keeps the wishes, [`reconcile`] carries them out through [`hypervisor`] and
-//! [`host_storage`], [`report`] tells, [`control_plane`] is the line and [`identity`] the passport.
-//! [`agent`] puts them together. The agent only ever dials out: it listens on nothing.
+//! [`host_storage`] on [`networks`], [`metadata`] answers its guests, [`report`] tells, [`control_plane`] is the line and [`identity`] the passport.
+//! [`agent`] puts them together. To the host the agent only ever dials
+//! out: it listens nowhere but inside the tenants' networks, for their metadata.
 
 pub mod agent;
 mod backoff;
@@ -14,6 +15,8 @@ pub mod host_storage;
 pub mod hypervisor;
 pub mod identity;
 mod inventory;
+pub mod metadata;
+pub mod networks;
 pub mod reconcile;
 pub mod report;
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Read};
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use compute_agent::agent::{self, StateDir, Surroundings};
+use compute_agent::agent::{self, MakeNetworking, StateDir, Surroundings};
 use compute_agent::clock::SystemClock;
 use compute_agent::control_plane::http::HttpControlPlane;
 use compute_agent::host_storage::{HostStorage, LocalPool, SimulatedStorage};
@@ -17,6 +18,10 @@ use compute_agent::hypervisor::libvirt::{self, Libvirt};
 use compute_agent::hypervisor::simulated::{Simulated, SimulatedMachine};
 use compute_agent::identity::join::{Joined, join};
 use compute_agent::identity::{Endpoint, Identity, renew};
+use compute_agent::networks::RealNetworking;
+use compute_agent::networks::simulated::SimulatedNetworking;
+use ipnet::IpNet;
+use networking::{links, packets};
 use protocol::Name;
 use protocol::agent::JoinToken;
 use tokio::signal::unix::{SignalKind, signal};
@@ -82,6 +87,17 @@ struct RunArgs {
     /// How libvirt is reached.
     #[arg(long, env = "CUMULO_LIBVIRT_URI", default_value = "qemu:///system")]
     libvirt_uri: String,
+    /// The address of this machine at which other hosts reach its virtual networks; without it, networks end here.
+    #[arg(long, env = "CUMULO_UNDERLAY_ADDRESS")]
+    underlay_address: Option<IpAddr>,
+    /// The interface on which this machine answers for floating IPs; without it they are reached from this machine
+    /// alone, and by whoever routes them to it.
+    #[arg(long, env = "CUMULO_EXTERNAL_INTERFACE")]
+    external_interface: Option<String>,
+    /// Networks, as 192.0.2.0/24, that no instance may reach through a router: where the hosts are managed, for
+    /// example. The addresses of hosts in the underlay are so without being named.
+    #[arg(long = "protected-network", env = "CUMULO_PROTECTED_NETWORKS", value_delimiter = ',')]
+    protected_networks: Vec<IpNet>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -177,9 +193,11 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     let surroundings = Surroundings {
         hypervisor,
         storage,
+        networking: networking(args, state_dir.path()),
         control_plane: Arc::clone(&control_plane) as _,
         clock: Arc::clone(&clock) as _,
         machine_boot,
+        underlay_address: args.underlay_address,
     };
     let until_signal = stop_at_signal(stop.clone())?;
     tokio::select! {
@@ -189,6 +207,18 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     }
     tracing::info!("agent ends; instances are left as they are");
     Ok(())
+}
+
+/// The networks of this machine; those of a simulated hypervisor are simulated, too.
+fn networking(args: &RunArgs, state_dir: &Utf8Path) -> MakeNetworking {
+    if args.hypervisor == HypervisorKind::Simulated {
+        return Box::new(|_| Arc::new(SimulatedNetworking::default()));
+    }
+    let underlay = args.underlay_address;
+    let links = links::Surroundings { underlay, external_interface: args.external_interface.clone() };
+    let packets = packets::Surroundings { underlay, protected: args.protected_networks.clone() };
+    let folder = state_dir.join("networks");
+    Box::new(move |metadata| Arc::new(RealNetworking::new(links, packets, &folder, metadata)))
 }
 
 /// Cancels `stop` at SIGTERM or SIGINT; the future itself never ends, so that the agent can come to rest.

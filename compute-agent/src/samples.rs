@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, DesiredPage, ImageSource, InstanceSpec, Power, RootDisk, Seed,
-    StopMode,
+    Architecture, DesiredBody, DesiredObject, DesiredPage, HostNetwork, ImageSource, InstanceSpec, Metadata,
+    Network, NetworkFault, NetworkSubject, Nic, Port, Power, RootDisk, Seed, StopMode,
 };
 use protocol::image::Format;
-use protocol::{Generation, InstanceId, MemoryMib, OperationId, Revision, Sha256, SizeGib};
+use protocol::{
+    Generation, InstanceId, MacAddress, MemoryMib, NetworkId, OperationId, PortId, Revision, Sha256, SizeGib,
+    Vni,
+};
 use uuid::Uuid;
 
 pub(crate) const IMAGE: Bytes = Bytes::from_static(b"the bytes of an image");
@@ -38,6 +41,7 @@ pub(crate) fn running(id: InstanceId) -> InstanceSpec {
                 virtual_size_bytes: 1 << 20,
             },
         },
+        nics: Vec::new(),
         seed: Seed { user_data: None, ssh_authorized_keys: Vec::new() },
         operation_id: Some(OperationId::from(Uuid::now_v7())),
         request_id: None,
@@ -74,4 +78,47 @@ pub(crate) fn wish(spec: &InstanceSpec) -> DesiredBody {
 pub(crate) fn page(complete: bool, bodies: impl IntoIterator<Item = DesiredBody>) -> DesiredPage {
     let objects = bodies.into_iter().map(|body| DesiredObject { revision: Revision(1), body }).collect();
     DesiredPage { revision: Revision(1), complete, objects }
+}
+
+/// The `n`th card of an instance.
+pub(crate) fn nic(n: u8) -> Nic {
+    Nic {
+        port_id: PortId::from(Uuid::now_v7()),
+        network_id: NetworkId::from(Uuid::from_u128(1)),
+        vni: Vni::try_from(7).unwrap(),
+        mac: MacAddress::from_bytes([0x02, 0, 0, 0, 0, n]).unwrap(),
+        mtu: 1450,
+    }
+}
+
+/// A document that names the cards of an instance.
+pub(crate) fn networks(spec: &InstanceSpec) -> HostNetwork {
+    let port = |nic: &Nic| Port {
+        id: nic.port_id,
+        instance_id: spec.id,
+        mac: nic.mac,
+        addresses: Vec::new(),
+        allowed_address_pairs: Vec::new(),
+        security_groups: Vec::new(),
+        hostname: spec.hostname.clone(),
+        metadata: Metadata {
+            instance_type: "small".to_owned(),
+            project: "demo".to_owned(),
+            public_ipv4: None,
+        },
+    };
+    let network = Network {
+        id: NetworkId::from(Uuid::from_u128(1)),
+        vni: Vni::try_from(7).unwrap(),
+        mtu: 1450,
+        dns_domain: "demo.internal".to_owned(),
+        subnets: Vec::new(),
+        ports: spec.nics.iter().map(port).collect(),
+        remote_ports: Vec::new(),
+    };
+    HostNetwork { networks: vec![network], ..HostNetwork::default() }
+}
+
+pub(crate) fn fault(subject: NetworkSubject) -> NetworkFault {
+    NetworkFault { subject, detail: "it is broken".to_owned() }
 }

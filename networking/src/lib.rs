@@ -8,3 +8,4 @@ pub mod links;
 pub mod names;
 mod namespace;
 pub mod packets;
+pub mod services;

@@ -4,6 +4,8 @@
 //! feed ──► desired store ──► workers (one per instance) ──► hypervisor, storage
 //!                              ▲            │
 //!                 hypervisor events      outbox ──► sender ──► control plane
+//!                              ▲            ▲
+//! feed ──► network store ──► keeper ────────┘
 //! ```
 
 #[cfg(test)]
@@ -11,6 +13,7 @@ mod tests;
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +32,9 @@ use crate::desired::feed::Feed;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::Hypervisor;
 use crate::inventory::LastInventory;
+use crate::metadata::Metadata;
+use crate::networks::keeper::REPAIR;
+use crate::networks::{HostNetworking, Keeper, NetworkStore};
 use crate::reconcile::boots::Boots;
 use crate::reconcile::workers::Workers;
 use crate::reconcile::{Parts, Reconciler, Uninterrupted, events};
@@ -43,14 +49,21 @@ const LAST_STEP: Duration = Duration::from_secs(10);
 /// that nobody else may enter.
 const PASSABLE: u32 = 0o711;
 
+/// See [`Surroundings::networking`].
+pub type MakeNetworking = Box<dyn FnOnce(Arc<Metadata>) -> Arc<dyn HostNetworking> + Send>;
+
 /// What the agent works with.
 pub struct Surroundings {
     pub hypervisor: Arc<dyn Hypervisor>,
     pub storage: Arc<dyn HostStorage>,
+    /// What makes the networks, given what their guests are told.
+    pub networking: MakeNetworking,
     pub control_plane: Arc<dyn ControlPlane>,
     pub clock: SharedClock,
     /// The machine's current boot.
     pub machine_boot: Uuid,
+    /// Where other hosts reach this one's virtual networks.
+    pub underlay_address: Option<IpAddr>,
 }
 
 #[derive(Debug, Error)]
@@ -97,11 +110,23 @@ pub async fn run(
     surroundings: Surroundings,
     stop: CancellationToken,
 ) -> Result<(), StateError> {
-    let Surroundings { hypervisor, storage, control_plane, clock, machine_boot } = surroundings;
+    let Surroundings {
+        hypervisor,
+        storage,
+        networking,
+        control_plane,
+        clock,
+        machine_boot,
+        underlay_address,
+    } = surroundings;
     let unusable = |source| StateError::Unusable { folder: state_dir.path.clone(), source };
     let desired = Arc::new(DesiredStore::open(state_dir.path.join("desired")).map_err(unusable)?);
     let boots = Arc::new(Boots::open(state_dir.path.join("boots")).map_err(unusable)?);
     let outbox = Arc::new(Outbox::open(state_dir.path.join("outbox")).map_err(unusable)?);
+    let networks = Arc::new(NetworkStore::open(state_dir.path.join("networks.json")).map_err(unusable)?);
+    let metadata = Metadata::new(Arc::clone(&networks), Arc::clone(&desired), Arc::clone(&clock));
+    let networking = networking(Arc::new(metadata));
+    let keeper = Arc::new(Keeper::new(Arc::clone(&networks), networking, Arc::clone(&outbox)));
 
     // Before the first look, so that nothing happens unseen between the two.
     let hypervisor_events = hypervisor.events();
@@ -111,6 +136,7 @@ pub async fn run(
         outbox: Arc::clone(&outbox),
         hypervisor: Arc::clone(&hypervisor),
         storage: Arc::clone(&storage),
+        networks: Arc::clone(&keeper),
         control_plane: Arc::clone(&control_plane),
         clock: Arc::clone(&clock),
         machine_boot,
@@ -123,10 +149,16 @@ pub async fn run(
         hypervisor,
         storage,
         desired: Arc::clone(&desired),
+        networks,
+        keeper: Arc::clone(&keeper),
         session: Arc::clone(&session),
         reconciler: Arc::clone(&reconciler),
         workers: workers.clone(),
-        inventory: LastInventory { file: state_dir.path.join("inventory.json"), machine_boot },
+        inventory: LastInventory {
+            file: state_dir.path.join("inventory.json"),
+            machine_boot,
+            underlay_address,
+        },
     };
     let sender = Sender {
         control_plane,
@@ -139,7 +171,8 @@ pub async fn run(
     tokio::select! {
         () = feed.run() => {}
         () = sender.run() => {}
-        () = events::watch(reconciler, workers.clone(), hypervisor_events) => {}
+        () = keeper.run(reconciler.acting(), REPAIR) => {}
+        () = events::watch(Arc::clone(&reconciler), workers.clone(), Arc::clone(&keeper), hypervisor_events) => {}
         () = stop.cancelled() => {}
     }
     if tokio::time::timeout(LAST_STEP, workers.ended()).await.is_err() {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use camino::Utf8PathBuf;
-use protocol::agent::{EndReason, HypervisorHealth, InstanceSpec, ObservedState, Power, Step};
+use protocol::agent::{
+    EndReason, HypervisorHealth, InstanceSpec, NetworkSubject, ObservedState, Power, Step,
+};
 use protocol::{InstanceId, Sha256, TransferId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +19,10 @@ use crate::control_plane::fake::FakeControlPlane;
 use crate::host_storage::SimulatedStorage;
 use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
 use crate::hypervisor::{DiskChain, DomainSpec, Hypervisor};
+use crate::networks::simulated::SimulatedNetworking;
 use crate::samples::{
-    GRACEFUL, IMAGE, IMAGE_SHA256, booted_again, deleted, instance_id, running, stopped, wish,
+    GRACEFUL, IMAGE, IMAGE_SHA256, booted_again, deleted, fault, instance_id, networks, nic, running,
+    stopped, wish,
 };
 
 /// A host, its control plane, and the agents that live on it one after the other.
@@ -27,6 +31,7 @@ struct Cloud {
     machine_boot: Uuid,
     hypervisor: Arc<Simulated>,
     storage: Arc<SimulatedStorage>,
+    networking: Arc<SimulatedNetworking>,
     control_plane: Arc<FakeControlPlane>,
 }
 
@@ -43,6 +48,7 @@ impl Cloud {
             machine_boot,
             hypervisor: Arc::new(Simulated::new(SimulatedMachine::new(machine_boot))),
             storage: Arc::default(),
+            networking: Arc::default(),
             control_plane: FakeControlPlane::with_blob(IMAGE_SHA256, IMAGE),
         }
     }
@@ -53,12 +59,15 @@ impl Cloud {
 
     fn start_agent(&self) -> Agent {
         let state_dir = StateDir::take(&self.state_dir()).unwrap();
+        let networking = Arc::clone(&self.networking) as _;
         let surroundings = Surroundings {
             hypervisor: Arc::clone(&self.hypervisor) as _,
             storage: Arc::clone(&self.storage) as _,
+            networking: Box::new(move |_| networking),
             control_plane: Arc::clone(&self.control_plane) as _,
             clock: Arc::new(SystemClock),
             machine_boot: self.machine_boot,
+            underlay_address: None,
         };
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -332,9 +341,31 @@ fn stranger(id: InstanceId) -> DomainSpec {
         memory_mib: spec.memory_mib,
         root_disk: DiskChain { overlay: "/nonexistent/root".into(), base: "/nonexistent/base".into() },
         seed: "/nonexistent/seed".into(),
+        nics: Vec::new(),
         serial_log: "/nonexistent/log".into(),
         request_id: None,
     }
+}
+
+#[tokio::test]
+async fn networks_are_made_reported_and_awaited_by_the_instances_in_them() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = InstanceSpec { nics: vec![nic(1)], ..running(instance_id()) };
+    cloud.networking.set_faults(vec![fault(NetworkSubject::Port(spec.nics[0].port_id))]);
+    cloud.want(&spec);
+    let revision = cloud.control_plane.want_networks(&networks(&spec));
+    let is_told = |it: &FakeControlPlane, faults| {
+        it.network_report().is_some_and(|it| it.revision == revision && it.faults.len() == faults)
+    };
+    cloud.control_plane.wait_for("a fault", |it| is_told(it, 1)).await;
+    let detail = |it: &FakeControlPlane| it.report(spec.id).and_then(|report| report.detail);
+    cloud.control_plane.wait_for("why it waits", |it| detail(it).is_some()).await;
+    assert_eq!(cloud.hypervisor.starts(spec.id, 1), 0);
+    cloud.networking.set_faults(Vec::new());
+    cloud.until(spec.id, ObservedState::Running).await;
+    cloud.control_plane.wait_for("no fault", |it| is_told(it, 0)).await;
+    agent.stop().await;
 }
 
 #[tokio::test]

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use protocol::agent::{
-    DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, InstanceReport,
-    MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState, OpenSession, SessionOpened, Step,
-    StepReport,
+    DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, HostNetwork,
+    InstanceReport, MAX_REPORTS, NetworkReport, ObservedAccepted, ObservedBatch, ObservedState, OpenSession,
+    SessionOpened, Step, StepReport,
 };
 use protocol::{HostId, InstanceId, Revision, Sha256, TransferId};
 use tokio::sync::watch;
@@ -31,6 +31,8 @@ struct State {
     epoch: i64,
     revision: i64,
     objects: BTreeMap<InstanceId, DesiredObject>,
+    networks: Option<DesiredObject>,
+    network_report: Option<NetworkReport>,
     transfers_asked: Vec<DesiredObject>,
     blobs: HashMap<Sha256, Bytes>,
     /// Blobs that are not sent before they are released.
@@ -55,6 +57,22 @@ impl FakeControlPlane {
             state.revision += 1;
             state.objects.insert(id, DesiredObject { revision: Revision(state.revision), body });
         });
+    }
+
+    /// The networks of the host, with the revision that they got.
+    pub fn want_networks(&self, networks: &HostNetwork) -> Revision {
+        let mut revision = Revision(0);
+        self.change(|state| {
+            state.revision += 1;
+            revision = Revision(state.revision);
+            let body = DesiredBody::Network(Box::new(networks.clone()));
+            state.networks = Some(DesiredObject { revision, body });
+        });
+        revision
+    }
+
+    pub fn network_report(&self) -> Option<NetworkReport> {
+        self.lock().network_report.clone()
     }
 
     /// As after the restore of an older database.
@@ -173,6 +191,7 @@ impl State {
         let mut objects: Vec<_> = self
             .objects
             .values()
+            .chain(&self.networks)
             .chain(&self.transfers_asked)
             .filter(|o| o.revision > after)
             .cloned()
@@ -221,6 +240,9 @@ impl ControlPlane for FakeControlPlane {
         assert!(batch.reports.len() <= MAX_REPORTS);
         drop(self.in_session("the reports", batch.epoch)?);
         self.change(|state| {
+            if batch.network.is_some() {
+                state.network_report.clone_from(&batch.network);
+            }
             for report in &batch.reports {
                 state.steps.extend(report.steps.iter().cloned());
                 state.reports.insert(report.id, InstanceReport { steps: Vec::new(), ..report.clone() });

@@ -24,6 +24,7 @@ use crate::durable::off_thread;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::{Hypervisor, HypervisorError};
 use crate::inventory::LastInventory;
+use crate::networks::{Keeper, NetworkStore};
 use crate::reconcile::Reconciler;
 use crate::reconcile::workers::Workers;
 use crate::session::Session;
@@ -46,6 +47,8 @@ pub struct Feed {
     pub hypervisor: Arc<dyn Hypervisor>,
     pub storage: Arc<dyn HostStorage>,
     pub desired: Arc<DesiredStore>,
+    pub networks: Arc<NetworkStore>,
+    pub keeper: Arc<Keeper>,
     pub session: Arc<Session>,
     pub reconciler: Arc<Reconciler>,
     pub workers: Workers,
@@ -128,7 +131,7 @@ impl Feed {
         match self.hypervisor.inventory().await {
             Ok(inventory) => {
                 self.inventory.keep(&inventory).await;
-                Ok(inventory)
+                Ok(self.inventory.complete(inventory))
             }
             Err(error) => {
                 self.reconciler.view.set_blind(&error);
@@ -179,7 +182,12 @@ impl Feed {
         transfers: &Arc<Transfers>,
     ) -> std::io::Result<()> {
         let (desired, wishes) = (Arc::clone(&self.desired), Arc::clone(page));
-        let changed = off_thread(move || desired.take(&wishes)).await?;
+        let networks = Arc::clone(&self.networks);
+        let take = move || Ok((networks.take(&wishes)?, desired.take(&wishes)?));
+        let (networks_changed, changed) = off_thread(take).await?;
+        if networks_changed {
+            self.keeper.nudge();
+        }
         if page.complete {
             self.workers.nudge_all();
         }

@@ -14,7 +14,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{DesiredBody, DesiredPage, ImageSource, InstanceSpec};
+use protocol::agent::{DesiredBody, DesiredPage, ImageSource, InstanceSpec, Nic};
 use protocol::{Generation, InstanceId, OperationId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::watch;
@@ -59,13 +59,20 @@ impl Wanted {
         }
     }
 
+    pub fn nics(&self) -> &[Nic] {
+        match self {
+            Self::Instance(spec) => &spec.nics,
+            Self::Deleted { .. } => &[],
+        }
+    }
+
     fn from_body(body: &DesiredBody) -> Option<Self> {
         match body {
             DesiredBody::Instance(spec) => Some(Self::Instance(spec.clone())),
             &DesiredBody::DeleteInstance { id, generation, operation_id } => {
                 Some(Self::Deleted { id, generation, operation_id })
             }
-            DesiredBody::SendSerialLog { .. } => None,
+            DesiredBody::Network(_) | DesiredBody::SendSerialLog { .. } => None,
         }
     }
 }

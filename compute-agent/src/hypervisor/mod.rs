@@ -9,8 +9,8 @@ pub mod simulated;
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
-use protocol::agent::{Architecture, Inventory};
-use protocol::{Generation, InstanceId, MemoryMib, Name, RequestId};
+use protocol::agent::{Architecture, Inventory, Nic};
+use protocol::{Generation, InstanceId, MacAddress, MemoryMib, Name, RequestId};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
@@ -32,6 +32,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Cuts the power. [`HypervisorError::NotFound`] when there is no domain.
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError>;
 
+    /// Plugs a network card into a running domain.
+    async fn attach_card(&self, id: InstanceId, nic: &Nic) -> Result<(), HypervisorError>;
+
+    /// Asks the guest to let go of a network card. Returns without waiting for that; the guest may not listen.
+    async fn detach_card(&self, id: InstanceId, mac: MacAddress) -> Result<(), HypervisorError>;
+
     /// What happens from now on. A receiver that lags must look at [`Hypervisor::domains`] again.
     fn events(&self) -> broadcast::Receiver<Event>;
 }
@@ -45,6 +51,23 @@ pub struct Domain {
     /// From the domain's metadata: the boot it is.
     pub boot: i64,
     pub state: DomainState,
+    /// Of a running domain.
+    pub cards: Vec<Card>,
+}
+
+/// A network card that a domain has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    pub mac: MacAddress,
+    /// The host's end.
+    pub tap: Option<String>,
+}
+
+impl Card {
+    /// The card that is made of a specification.
+    pub fn of(nic: &Nic) -> Self {
+        Self { mac: nic.mac, tap: Some(networking::names::tap(nic.port_id)) }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +92,7 @@ pub struct DomainSpec {
     pub vcpus: u32,
     pub memory_mib: MemoryMib,
     pub root_disk: DiskChain,
+    pub nics: Vec<Nic>,
     /// The seed, a raw image, read-only.
     pub seed: Utf8PathBuf,
     /// Where the serial console is logged; bounded and rotated by virtlogd.

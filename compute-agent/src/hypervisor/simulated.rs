@@ -11,12 +11,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use protocol::agent::{Acceleration, Architecture, Inventory};
-use protocol::{InstanceId, MemoryMib, SizeGib};
+use protocol::agent::{Acceleration, Architecture, Inventory, Nic};
+use protocol::{InstanceId, MacAddress, MemoryMib, SizeGib};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{Domain, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError};
+use super::{Card, Domain, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError};
 
 /// Events that a slow receiver may fall behind before it has to look again.
 const EVENT_BUFFER: usize = 1024;
@@ -32,6 +32,8 @@ pub struct SimulatedMachine {
     pub create_latency: Duration,
     /// Whether guests obey the power button.
     pub guests_obey_power_button: bool,
+    /// Whether guests let go of their network cards.
+    pub guests_release_cards: bool,
 }
 
 impl SimulatedMachine {
@@ -44,6 +46,7 @@ impl SimulatedMachine {
             boot_id,
             create_latency: Duration::ZERO,
             guests_obey_power_button: true,
+            guests_release_cards: true,
         }
     }
 }
@@ -54,6 +57,7 @@ pub enum Call {
     Create,
     PressPowerButton,
     Destroy,
+    AttachCard,
 }
 
 impl Call {
@@ -62,6 +66,7 @@ impl Call {
             Self::Create => "start the domain",
             Self::PressPowerButton => "press the power button",
             Self::Destroy => "cut the power",
+            Self::AttachCard => "plug the network card in",
         }
     }
 }
@@ -79,6 +84,7 @@ struct State {
     domains: BTreeMap<InstanceId, Domain>,
     starts: HashMap<(InstanceId, i64), u32>,
     presses: HashMap<InstanceId, u32>,
+    detachments_asked: u32,
     failures: HashMap<Call, u32>,
     reachable: bool,
 }
@@ -90,6 +96,7 @@ impl Simulated {
             domains: BTreeMap::new(),
             starts: HashMap::new(),
             presses: HashMap::new(),
+            detachments_asked: 0,
             failures: HashMap::new(),
             reachable: true,
         };
@@ -127,6 +134,16 @@ impl Simulated {
     /// Whether guests obey the power button from now on.
     pub fn set_guests_obey_power_button(&self, obey: bool) {
         self.lock().machine.guests_obey_power_button = obey;
+    }
+
+    /// Whether guests let go of their network cards from now on.
+    pub fn set_guests_release_cards(&self, release: bool) {
+        self.lock().machine.guests_release_cards = release;
+    }
+
+    /// How often a guest was asked to let go of a card.
+    pub fn detachments_asked(&self) -> u32 {
+        self.lock().detachments_asked
     }
 
     /// The next `times` calls of that kind are refused.
@@ -199,6 +216,7 @@ impl Hypervisor for Simulated {
             acceleration_detail: "no guest runs on this host".to_owned(),
             architectures: vec![Architecture::X86_64, Architecture::Aarch64, Architecture::Riscv64],
             boot_id: state.machine.boot_id,
+            underlay_address: None,
         })
     }
 
@@ -218,8 +236,9 @@ impl Hypervisor for Simulated {
             if state.domains.contains_key(&id) {
                 return Err(HypervisorError::Exists(id));
             }
-            let domain =
-                Domain { id, generation: spec.generation, boot: spec.boot, state: DomainState::Running };
+            let cards = spec.nics.iter().map(Card::of).collect();
+            let (generation, boot) = (spec.generation, spec.boot);
+            let domain = Domain { id, generation, boot, state: DomainState::Running, cards };
             state.domains.insert(id, domain);
             *state.starts.entry((id, spec.boot)).or_default() += 1;
         }
@@ -246,6 +265,36 @@ impl Hypervisor for Simulated {
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
         self.reached()?.fail_if_asked(Call::Destroy)?;
         if self.end(id, EndCause::Destroyed) { Ok(()) } else { Err(HypervisorError::NotFound(id)) }
+    }
+
+    async fn attach_card(&self, id: InstanceId, nic: &Nic) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            state.fail_if_asked(Call::AttachCard)?;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            if domain.cards.iter().any(|card| card.mac == nic.mac) {
+                let source = io::Error::other("simulated: there is a card with this address");
+                return Err(HypervisorError::Refused {
+                    attempted: Call::AttachCard.attempted(),
+                    source: Box::new(source),
+                });
+            }
+            domain.cards.push(Card::of(nic));
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
+    }
+
+    async fn detach_card(&self, id: InstanceId, mac: MacAddress) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            let releases = state.machine.guests_release_cards;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            domain.cards.retain(|card| !releases || card.mac != mac);
+            state.detachments_asked += 1;
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
-use protocol::InstanceId;
 use protocol::agent::{ImageSource, InstanceSpec};
+use protocol::{InstanceId, MacAddress, PortId};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Reconciler;
@@ -14,6 +14,7 @@ use crate::desired::Wanted;
 use crate::durable::off_thread;
 use crate::host_storage::{BoxError, ByteStream, HostStorageError};
 use crate::hypervisor::{DiskChain, DomainSpec, HypervisorError};
+use crate::networks::Readiness;
 
 /// Steps that touch the host at the same time; libvirt serves five requests of a connection at once.
 const PARALLEL_STEPS: usize = 8;
@@ -21,6 +22,7 @@ const PARALLEL_STEPS: usize = 8;
 const PARALLEL_DOWNLOADS: usize = 4;
 
 const NOT_STARTED: &str = "The host could not start the instance.";
+const NOT_ATTACHED: &str = "The host could not plug a network card in.";
 const NOT_STOPPED: &str = "The host could not stop the instance.";
 const NOT_RECORDED: &str = "The host could not write down what it does.";
 
@@ -61,8 +63,11 @@ impl Reconciler {
                 let _turn = self.turn().await;
                 Ok(self.parts.storage.ensure_overlay(instance(wanted)?).await?)
             }
+            Step::EnsureNetwork => self.ensure_network(instance(wanted)?).await,
             Step::EnsureSeed => self.ensure_seed(instance(wanted)?).await,
             Step::CreateDomain => self.create_domain(instance(wanted)?).await,
+            Step::AttachNic { port_id } => self.attach_nic(instance(wanted)?, *port_id).await,
+            Step::DetachNic { mac } => self.detach_nic(id, *mac).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,
             Step::RemoveFiles => {
@@ -132,14 +137,60 @@ impl Reconciler {
             memory.missing_since = None;
             memory.created = None;
             memory.pressed_at = None;
+            memory.detaching.clear();
         });
         match self.parts.hypervisor.create(&self.domain_spec(spec)).await {
             Ok(()) => {
                 self.remember(spec.id, |memory| memory.created = Some(spec.boot));
+                // The taps are there now.
+                if !spec.nics.is_empty() {
+                    self.parts.networks.nudge();
+                }
                 Ok(())
             }
             Err(HypervisorError::Exists(_)) => Err(StepError::LookAgain),
             Err(error) => Err(StepError::of(error, NOT_STARTED)),
+        }
+    }
+
+    /// What is not ready after that has to be waited for.
+    async fn ensure_network(&self, spec: &InstanceSpec) -> Result<(), StepError> {
+        self.parts.networks.ensure().await;
+        let ports = self.parts.networks.readiness(spec.nics.iter().map(|nic| nic.port_id));
+        let ready = ports.values().all(|readiness| *readiness == Readiness::Ready);
+        if ready { Ok(()) } else { Err(StepError::LookAgain) }
+    }
+
+    async fn attach_nic(&self, spec: &InstanceSpec, port: PortId) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let nic = spec.nics.iter().find(|nic| nic.port_id == port).ok_or(StepError::LookAgain)?;
+        match self.parts.hypervisor.attach_card(spec.id, nic).await {
+            Ok(()) => {
+                // The tap is there now.
+                self.parts.networks.nudge();
+                Ok(())
+            }
+            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
+            Err(error) => Err(StepError::of(error, NOT_ATTACHED)),
+        }
+    }
+
+    async fn detach_nic(&self, id: InstanceId, mac: MacAddress) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let now = self.parts.clock.now();
+        let asked = self.parts.hypervisor.detach_card(id, mac).await;
+        // As with the power button, a request that failed is not repeated sooner than one that was ignored.
+        self.remember(id, |memory| {
+            memory.detaching.insert(mac, now);
+        });
+        match asked {
+            Ok(()) => Ok(()),
+            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
+            Err(error @ HypervisorError::Unreachable(_)) => Err(StepError::Blind(error)),
+            Err(error) => {
+                tracing::warn!(instance = %id, %mac, error = %crate::chain(&error), "the card was not pulled out");
+                Err(StepError::LookAgain)
+            }
         }
     }
 
@@ -179,6 +230,7 @@ impl Reconciler {
             architecture: spec.architecture,
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
+            nics: spec.nics.clone(),
             root_disk: DiskChain { overlay: places.overlay, base: places.base },
             seed: places.seed,
             serial_log: places.serial_log,

@@ -1,4 +1,4 @@
-//! What makes the agent look: events of the hypervisor, and a look at everything now and then, because
+//! What makes the agent look: events of the hypervisor and of the networks, and a look at everything now and then, because
 //! events get lost.
 
 use std::sync::Arc;
@@ -12,12 +12,18 @@ use tokio::time::MissedTickBehavior;
 use super::Reconciler;
 use super::workers::Workers;
 use crate::hypervisor::Event;
+use crate::networks::Keeper;
 
 /// How often everything is looked at without a reason.
 const RESYNC: Duration = Duration::from_secs(30);
 
 /// Runs until it is dropped. `events` were subscribed to before the first look, so that none is missed.
-pub async fn watch(reconciler: Arc<Reconciler>, workers: Workers, mut events: broadcast::Receiver<Event>) {
+pub async fn watch(
+    reconciler: Arc<Reconciler>,
+    workers: Workers,
+    networks: Arc<Keeper>,
+    mut events: broadcast::Receiver<Event>,
+) {
     let mut resync = tokio::time::interval(RESYNC);
     resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -32,6 +38,9 @@ pub async fn watch(reconciler: Arc<Reconciler>, workers: Workers, mut events: br
                 // The hypervisor is gone for good; looking still tells so.
                 Err(RecvError::Closed) => std::future::pending().await,
             },
+            changed = networks.changed() => {
+                changed.into_iter().for_each(|id| nudge_wanted(&reconciler, &workers, id));
+            }
             _ = resync.tick() => {
                 // Also with nothing wanted: domains that nobody knows are counted, and health is told.
                 if let Err(error) = reconciler.view.look().await {

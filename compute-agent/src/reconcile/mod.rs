@@ -7,6 +7,7 @@
 
 mod apply;
 pub mod boots;
+mod cards;
 pub mod events;
 mod observe;
 pub mod plan;
@@ -33,6 +34,7 @@ use crate::desired::{DesiredStore, Wanted};
 use crate::durable::off_thread;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::{DomainState, EndCause, Hypervisor};
+use crate::networks::Keeper;
 use crate::report::Outbox;
 use apply::{Limits, StepError};
 use boots::Boots;
@@ -51,6 +53,7 @@ pub struct Parts {
     pub outbox: Arc<Outbox>,
     pub hypervisor: Arc<dyn Hypervisor>,
     pub storage: Arc<dyn HostStorage>,
+    pub networks: Arc<Keeper>,
     pub control_plane: Arc<dyn ControlPlane>,
     pub clock: SharedClock,
     /// The machine's current boot.
@@ -227,7 +230,8 @@ impl Reconciler {
             }
             memory.missing_since = if is_live { None } else { memory.missing_since.or(Some(now)) };
         });
-        Ok(Seen { domain, record, files, machine_boot: self.parts.machine_boot, memory })
+        let ports = self.parts.networks.readiness(wanted.nics().iter().map(|nic| nic.port_id));
+        Ok(Seen { domain, record, files, ports, machine_boot: self.parts.machine_boot, memory })
     }
 
     /// A domain's end was announced.
@@ -238,6 +242,11 @@ impl Reconciler {
     /// Allows or forbids steps.
     pub fn set_acting(&self, acting: bool) {
         self.acting.send_replace(acting);
+    }
+
+    /// Follows whether steps are allowed.
+    pub fn acting(&self) -> watch::Receiver<bool> {
+        self.acting.subscribe()
     }
 
     async fn until_acting_or(&self, stop: &CancellationToken) {
@@ -262,7 +271,7 @@ impl Reconciler {
             generation: wanted.generation(),
             boot: observation.boot,
             state: observation.state,
-            detail: observation.detail.map(str::to_owned),
+            detail: observation.detail,
             steps: Vec::new(),
         });
     }

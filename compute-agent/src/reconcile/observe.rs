@@ -4,6 +4,7 @@
 use protocol::agent::{EndReason, ObservedState, Power, Step as Told};
 
 use super::boots::Phase;
+use super::cards;
 use super::plan::{Seen, Step};
 use crate::desired::Wanted;
 use crate::hypervisor::{Domain, DomainState};
@@ -16,7 +17,7 @@ const PAUSED: &str =
 pub(super) struct Observation {
     pub state: ObservedState,
     pub boot: i64,
-    pub detail: Option<&'static str>,
+    pub detail: Option<String>,
 }
 
 /// `None` while the truth is being found out: the last word stands.
@@ -24,11 +25,16 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
     let failure = seen.memory.failure;
     if let Some(domain) = seen.live() {
         let state = live_state(wanted, domain);
-        if state == ObservedState::Running && failure.is_none() && !is_recorded(seen, domain) {
+        if state == ObservedState::Running
+            && failure.is_none()
+            && (!is_recorded(seen, domain) || is_being_attached(wanted, domain, seen))
+        {
             return None;
         }
         let paused = (domain.state == DomainState::Paused).then_some(PAUSED);
-        return Some(Observation { state, boot: domain.boot, detail: failure.or(paused) });
+        let detail = failure.or(paused).map(str::to_owned);
+        let detail = detail.or_else(|| waiting(wanted, seen).filter(|_| state == ObservedState::Running));
+        return Some(Observation { state, boot: domain.boot, detail });
     }
     let (state, boot) = match wanted {
         Wanted::Deleted { .. } => without_domain_deleted(seen),
@@ -49,7 +55,25 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
     let is_final = matches!(state, ObservedState::Absent)
         || (matches!(state, ObservedState::Stopped { .. }) && matches!(wanted, Wanted::Instance(_)));
     let state = if failure.is_some() && !is_final { ObservedState::Failed } else { state };
-    Some(Observation { state, boot, detail: failure })
+    let detail = failure.map(str::to_owned);
+    let detail = detail.or_else(|| waiting(wanted, seen).filter(|_| state == ObservedState::Preparing));
+    Some(Observation { state, boot, detail })
+}
+
+/// What is still to come of the network cards.
+fn waiting(wanted: &Wanted, seen: &Seen) -> Option<String> {
+    match wanted {
+        Wanted::Instance(spec) => cards::waiting(spec, seen),
+        Wanted::Deleted { .. } => None,
+    }
+}
+
+/// The next word is better said when the card is there.
+fn is_being_attached(wanted: &Wanted, domain: &Domain, seen: &Seen) -> bool {
+    match wanted {
+        Wanted::Instance(spec) => cards::is_being_attached(spec, domain, seen),
+        Wanted::Deleted { .. } => false,
+    }
 }
 
 fn live_state(wanted: &Wanted, domain: &Domain) -> ObservedState {
@@ -93,19 +117,32 @@ fn is_missing(seen: &Seen, boot: i64) -> bool {
 /// image that was cached already is as good as one just fetched, and an agent that died between a deed and
 /// its note is made up for. The outbox keeps each step once.
 pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
-    let first_boot = seen.record.is_none();
+    let (first_boot, has_cards) = (seen.record.is_none(), !seen.ports.is_empty());
     match step {
         Step::EnsureBase => &[Told::ImageCached],
         Step::EnsureOverlay => &[Told::ImageCached, Told::DiskMade],
+        Step::EnsureNetwork if first_boot && seen.live().is_none() => {
+            &[Told::ImageCached, Told::DiskMade, Told::NetworkReady]
+        }
+        Step::EnsureNetwork => &[Told::NetworkReady],
+        Step::EnsureSeed if first_boot && has_cards => {
+            &[Told::ImageCached, Told::DiskMade, Told::NetworkReady, Told::SeedMade]
+        }
+        Step::EnsureSeed if has_cards => &[Told::NetworkReady, Told::SeedMade],
         Step::EnsureSeed if first_boot => &[Told::ImageCached, Told::DiskMade, Told::SeedMade],
         Step::EnsureSeed => &[Told::SeedMade],
+        Step::RecordStarting if first_boot && has_cards => {
+            &[Told::ImageCached, Told::DiskMade, Told::NetworkReady, Told::SeedMade]
+        }
         Step::RecordStarting if first_boot => &[Told::ImageCached, Told::DiskMade, Told::SeedMade],
         Step::CreateDomain => &[Told::DomainDefined],
         Step::RecordStarted { .. } if seen.memory.created.is_some() => &[Told::DomainDefined],
         Step::PressPowerButton => &[Told::PowerButtonPressed],
         Step::DestroyDomain => &[Told::PowerCut],
         Step::RemoveFiles => &[Told::DiskRemoved],
-        Step::RecordStarting
+        Step::AttachNic { .. } => &[Told::NetworkReady],
+        Step::DetachNic { .. }
+        | Step::RecordStarting
         | Step::RecordStarted { .. }
         | Step::RecordStopping { .. }
         | Step::RecordEnded { .. }

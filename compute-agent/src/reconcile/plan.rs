@@ -3,17 +3,20 @@
 //! Only one step is ever decided, because after each the world is looked at again. That is also why the
 //! process may die anywhere: the next look decides the same as if nothing had happened.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use protocol::Generation;
 use protocol::agent::{EndReason, InstanceSpec, Power, StopMode};
+use protocol::{Generation, MacAddress, PortId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::boots::{BootRecord, Phase};
+use super::cards::{plan_cards, plan_network};
 use crate::desired::Wanted;
 use crate::host_storage::Files;
 use crate::hypervisor::{Domain, DomainState, EndCause};
+use crate::networks::Readiness;
 
 /// A guest that ignores the power button is asked again this often: some only listen once they have booted.
 const PRESS_AGAIN: Duration = Duration::from_secs(5);
@@ -30,6 +33,8 @@ pub struct Seen {
     pub domain: Option<Domain>,
     pub record: Option<BootRecord>,
     pub files: Files,
+    /// Of the network cards that are wanted.
+    pub ports: HashMap<PortId, Readiness>,
     /// The machine's current boot.
     pub machine_boot: Uuid,
     pub memory: Memory,
@@ -50,6 +55,8 @@ pub struct Memory {
     pub missing_since: Option<OffsetDateTime>,
     /// When the power button was last pressed.
     pub pressed_at: Option<OffsetDateTime>,
+    /// When the guest was last asked to let go of the card with this address.
+    pub detaching: HashMap<MacAddress, OffsetDateTime>,
     /// Why the last step failed, for the instance's owner; gone with the next that works.
     pub failure: Option<&'static str>,
 }
@@ -59,6 +66,8 @@ pub struct Memory {
 pub enum Step {
     EnsureBase,
     EnsureOverlay,
+    /// Make the host's networks as they shall be.
+    EnsureNetwork,
     EnsureSeed,
     /// Write down that the boot is about to start.
     RecordStarting,
@@ -70,6 +79,14 @@ pub enum Step {
     /// Write down until when the guest may take to go down.
     RecordStopping {
         deadline: OffsetDateTime,
+    },
+    /// Plug a network card in.
+    AttachNic {
+        port_id: PortId,
+    },
+    /// Ask the guest to let go of a network card.
+    DetachNic {
+        mac: MacAddress,
     },
     PressPowerButton,
     DestroyDomain,
@@ -102,7 +119,9 @@ pub fn plan(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Plan {
     match wanted {
         Wanted::Deleted { .. } => plan_deleted(seen, now),
         Wanted::Instance(spec) => match (spec.power, seen.live()) {
-            (Power::Running, Some(domain)) if domain.boot >= spec.boot => plan_running(domain, seen),
+            (Power::Running, Some(domain)) if domain.boot >= spec.boot => {
+                plan_running(spec, domain, seen, now)
+            }
             (_, Some(domain)) => plan_stop(spec.stop, domain, seen, now),
             (Power::Running, None) => plan_start(spec, seen, now),
             (Power::Stopped, None) => plan_stopped(seen),
@@ -141,11 +160,17 @@ fn plan_removal(seen: &Seen) -> Plan {
 }
 
 /// The domain is the one that is wanted; the record must say so, and that nobody is stopping it.
-fn plan_running(domain: &Domain, seen: &Seen) -> Plan {
+fn plan_running(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDateTime) -> Plan {
     let told = seen.record.as_ref().is_some_and(|record| {
         is_started(record, domain.boot, seen.machine_boot) && record.stop_deadline.is_none()
     });
-    if told { Plan::Settled } else { Plan::Do(Step::RecordStarted { boot: domain.boot }) }
+    if !told {
+        Plan::Do(Step::RecordStarted { boot: domain.boot })
+    } else if domain.state == DomainState::Running {
+        plan_cards(spec, domain, seen, now)
+    } else {
+        Plan::Settled
+    }
 }
 
 fn plan_stop(mode: StopMode, domain: &Domain, seen: &Seen, now: OffsetDateTime) -> Plan {
@@ -176,12 +201,12 @@ fn plan_stop(mode: StopMode, domain: &Domain, seen: &Seen, now: OffsetDateTime) 
 
 fn plan_start(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Plan {
     let Some(record) = seen.record.as_ref().filter(|record| record.boot >= spec.boot) else {
-        return plan_launch(spec, seen, Step::RecordStarting);
+        return plan_launch(spec, seen, now, Step::RecordStarting);
     };
     match record.phase {
         Phase::Ended(_) => Plan::Settled,
         // The machine itself went down with the domain.
-        _ if record.machine_boot != seen.machine_boot => plan_launch(spec, seen, Step::RecordStarting),
+        _ if record.machine_boot != seen.machine_boot => plan_launch(spec, seen, now, Step::RecordStarting),
         Phase::Starting if seen.memory.created == Some(record.boot) => {
             Plan::Do(Step::RecordStarted { boot: record.boot })
         }
@@ -190,13 +215,13 @@ fn plan_start(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Plan {
         Phase::Starting if seen.memory.starting != Some(record.boot) && seen.memory.ended.is_some() => {
             plan_ended(seen, now)
         }
-        Phase::Starting => plan_launch(spec, seen, Step::CreateDomain),
+        Phase::Starting => plan_launch(spec, seen, now, Step::CreateDomain),
         Phase::Started => plan_ended(seen, now),
     }
 }
 
 /// Everything a domain needs, then `last`.
-fn plan_launch(spec: &InstanceSpec, seen: &Seen, last: Step) -> Plan {
+fn plan_launch(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime, last: Step) -> Plan {
     let seed_is_fresh = seen.files.seed && seen.memory.seed_made == Some(spec.generation);
     if seen.domain.is_some() {
         // The remains of the boot before.
@@ -205,6 +230,8 @@ fn plan_launch(spec: &InstanceSpec, seen: &Seen, last: Step) -> Plan {
         Plan::Do(Step::EnsureBase)
     } else if !seen.files.overlay {
         Plan::Do(Step::EnsureOverlay)
+    } else if let Some(unready) = plan_network(spec, seen, now) {
+        unready
     } else if !seed_is_fresh {
         Plan::Do(Step::EnsureSeed)
     } else {

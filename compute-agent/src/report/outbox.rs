@@ -9,7 +9,9 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use camino::Utf8PathBuf;
-use protocol::agent::{InstanceReport, MAX_DETAIL_CHARS, ObservedBatch, ObservedState, Step, StepReport};
+use protocol::agent::{
+    InstanceReport, MAX_DETAIL_CHARS, NetworkReport, ObservedBatch, ObservedState, Step, StepReport,
+};
 use protocol::{Generation, InstanceId, OperationId, Sha256};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
@@ -23,6 +25,7 @@ use crate::durable::{self, Survive};
 pub struct Outbox {
     folder: Utf8PathBuf,
     items: Mutex<HashMap<InstanceId, Item>>,
+    network: Mutex<NetworkItem>,
     /// Held while a trail is written, so that an older one cannot replace a newer one.
     disk: Mutex<()>,
     dirty: Notify,
@@ -35,6 +38,15 @@ struct Item {
     stored: Option<InstanceReport>,
     trail: Trail,
     /// Counts the changes of `latest` and `trail`.
+    version: u64,
+    sent_version: u64,
+}
+
+/// The word about the host's networks.
+#[derive(Debug, Default)]
+struct NetworkItem {
+    latest: Option<NetworkReport>,
+    /// Counts the changes of `latest`.
     version: u64,
     sent_version: u64,
 }
@@ -53,6 +65,8 @@ struct Trail {
 pub struct Outgoing {
     pub reports: Vec<InstanceReport>,
     versions: Vec<u64>,
+    pub network: Option<NetworkReport>,
+    network_version: u64,
 }
 
 impl Outbox {
@@ -63,7 +77,13 @@ impl Outbox {
             .into_iter()
             .map(|(id, trail)| (id, Item { trail, ..Item::default() }))
             .collect();
-        Ok(Self { folder, items: Mutex::new(items), disk: Mutex::default(), dirty: Notify::new() })
+        Ok(Self {
+            folder,
+            items: Mutex::new(items),
+            network: Mutex::default(),
+            disk: Mutex::default(),
+            dirty: Notify::new(),
+        })
     }
 
     /// Replaces the word about an instance. `steps` of the report are ignored: see [`Self::note`].
@@ -75,6 +95,19 @@ impl Outbox {
         if item.latest.as_ref() != Some(&report) {
             item.latest = Some(report);
             item.version += 1;
+            self.dirty.notify_one();
+        }
+    }
+
+    /// Replaces the word about the host's networks.
+    pub fn report_network(&self, mut report: NetworkReport) {
+        for fault in &mut report.faults {
+            fault.detail = fault.detail.chars().take(MAX_DETAIL_CHARS).collect();
+        }
+        let mut network = self.network();
+        if network.latest.as_ref() != Some(&report) {
+            network.latest = Some(report);
+            network.version += 1;
             self.dirty.notify_one();
         }
     }
@@ -106,7 +139,7 @@ impl Outbox {
         trail.is_none_or(|trail| steps.iter().any(|step| !trail.noted.contains(step)))
     }
 
-    /// What has to be sent, at most `limit` reports.
+    /// What has to be sent, at most `limit` reports of instances.
     pub fn outgoing(&self, limit: usize) -> Option<Outgoing> {
         let items = self.lock();
         let due = items.values().filter(|item| item.version > item.sent_version);
@@ -117,7 +150,11 @@ impl Outbox {
             })
             .take(limit)
             .unzip();
-        (!reports.is_empty()).then_some(Outgoing { reports, versions })
+        let network = self.network();
+        let network_version = network.version;
+        let network = network.latest.clone().filter(|_| network_version > network.sent_version);
+        let is_due = !reports.is_empty() || network.is_some();
+        is_due.then_some(Outgoing { reports, versions, network, network_version })
     }
 
     /// The control plane has what was sent; what it `ignored` need not be told again, but it is not stored
@@ -128,6 +165,10 @@ impl Outbox {
         sent: &Outgoing,
         ignored: &[InstanceId],
     ) -> io::Result<Vec<(InstanceId, Generation)>> {
+        if sent.network.is_some() {
+            let mut network = self.network();
+            network.sent_version = network.sent_version.max(sent.network_version);
+        }
         let mut gone = Vec::new();
         for (report, version) in sent.reports.iter().zip(&sent.versions) {
             let Some((trail_changed, all_told)) = self
@@ -150,6 +191,7 @@ impl Outbox {
     /// The control plane asked for everything again.
     pub fn resend_all(&self) {
         self.lock().values_mut().for_each(|item| item.version += 1);
+        self.network().version += 1;
         self.dirty.notify_one();
     }
 
@@ -186,6 +228,10 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<InstanceId, Item>> {
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn network(&self) -> MutexGuard<'_, NetworkItem> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest report of an instance and the steps of its open operation.

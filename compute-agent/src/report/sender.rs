@@ -80,8 +80,8 @@ impl Sender {
     /// Sends everything that is due.
     async fn flush(&self, epoch: Epoch) -> Result<(), ControlPlaneError> {
         while let Some(mut outgoing) = self.outbox.outgoing(MAX_REPORTS) {
-            let batch =
-                ObservedBatch { epoch, reports: std::mem::take(&mut outgoing.reports), network: None };
+            let (reports, network) = (std::mem::take(&mut outgoing.reports), outgoing.network.clone());
+            let batch = ObservedBatch { epoch, reports, network };
             let accepted = self.control_plane.observed(&batch).await?;
             if !accepted.ignored.is_empty() {
                 tracing::warn!(ignored = ?accepted.ignored, "the control plane ignored reports");

@@ -79,6 +79,15 @@ impl Host {
         self.libvirtd = spawn(self.commands.as_ref().unwrap(), self.root(), "libvirtd");
     }
 
+    /// Runs a command in the host's namespaces, to its end.
+    pub fn run_inside(&self, program: &str, arguments: &[&str]) {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let (started, child) = channel();
+        self.commands.as_ref().unwrap().send((command, started)).unwrap();
+        assert!(child.recv().unwrap().wait().unwrap().success(), "{program} {arguments:?}");
+    }
+
     /// The process of an instance's domain.
     pub fn qemu(&self, id: InstanceId) -> Pid {
         let file = self.root().join(format!("run/libvirt/qemu/cumulo-{id}.pid"));

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use camino::Utf8Path;
 use compute_agent::hypervisor::libvirt::{Libvirt, Options};
 use compute_agent::hypervisor::{
-    DiskChain, Domain, DomainSpec, DomainState, EndCause, Event, Hypervisor as _, HypervisorError,
+    Card, DiskChain, Domain, DomainSpec, DomainState, EndCause, Event, Hypervisor as _, HypervisorError,
 };
 use host::{Host, ownership, wait_until};
 use nix::sys::signal::{Signal, kill};
-use protocol::agent::{Acceleration, Architecture};
-use protocol::{Generation, InstanceId, MemoryMib};
+use protocol::agent::{Acceleration, Architecture, Nic};
+use protocol::{Generation, InstanceId, MacAddress, MemoryMib, Vni};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -52,6 +52,7 @@ impl Lab {
             vcpus: 1,
             memory_mib: MemoryMib(64),
             root_disk: DiskChain { overlay: self.host.make_disk(base, id), base: base.to_owned() },
+            nics: Vec::new(),
             seed: self.host.make_seed(id),
             serial_log: self.host.root().join(format!("{id}.log")),
             request_id: None,
@@ -101,7 +102,8 @@ async fn a_domain_lives_and_ends_in_every_way() {
 
     // Two at once on one base.
     tokio::join!(lab.create(&spec), lab.create(&other));
-    let seen = Domain { id, generation: Generation(4), boot: 2, state: DomainState::Running };
+    let (state, cards) = (DomainState::Running, Vec::new());
+    let seen = Domain { id, generation: Generation(4), boot: 2, state, cards };
     let mut domains = lab.libvirt.domains().await.unwrap();
     domains.sort_by_key(|domain| domain.id);
     assert_eq!(domains, [seen.clone(), Domain { id: other.id, ..seen }]);
@@ -219,4 +221,47 @@ async fn without_libvirtd_every_call_is_unreachable_at_once() {
     assert!(matches!(libvirt.domains().await, Err(HypervisorError::Unreachable(_))));
     let id = InstanceId::from_uuid(Uuid::now_v7());
     assert!(matches!(libvirt.press_power_button(id).await, Err(HypervisorError::Unreachable(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cards_are_there_from_the_start_and_are_plugged_in_while_the_guest_runs() {
+    let mut lab = Lab::start().await;
+    lab.host.run_inside("ip", &["link", "add", "cbr7", "type", "bridge"]);
+    let mut spec = lab.spec(&lab.host.make_base("base.qcow2", &guest::obedient(HELLO)));
+    spec.nics = vec![nic(1)];
+    lab.create(&spec).await;
+    let cards = async |lab: &Lab| lab.libvirt.domains().await.unwrap().remove(0).cards;
+    assert_eq!(cards(&lab).await, [Card::of(&spec.nics[0])]);
+    let tap = networking::names::tap(spec.nics[0].port_id);
+    let in_bridge = format!("ip -o link show {tap} | grep -q 'mtu 1450 .*master cbr7'");
+    lab.host.run_inside("sh", &["-c", &in_bridge]);
+
+    // As many as fit beside what was there at the start.
+    let more: Vec<_> = (2..=8).map(nic).collect();
+    for nic in &more {
+        lab.libvirt.attach_card(spec.id, nic).await.unwrap();
+    }
+    let all: Vec<_> = spec.nics.iter().chain(&more).map(Card::of).collect();
+    assert_eq!(cards(&lab).await, all);
+    let twice = lab.libvirt.attach_card(spec.id, &more[0]).await;
+    assert!(matches!(twice, Err(HypervisorError::Refused { .. })), "{twice:?}");
+
+    // A guest without an operating system lets nothing go; nobody waits for it.
+    let asked = Instant::now();
+    let answer = lab.libvirt.detach_card(spec.id, more[0].mac).await;
+    println!("asked to let go: {answer:?} after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(20));
+    assert_eq!(cards(&lab).await.len(), all.len());
+    lab.libvirt.destroy(spec.id).await.unwrap();
+    lab.ended(spec.id, EndCause::Destroyed, asked).await;
+}
+
+fn nic(n: u8) -> Nic {
+    Nic {
+        port_id: Uuid::new_v4().into(),
+        network_id: Uuid::from_u128(7).into(),
+        vni: Vni::try_from(7).unwrap(),
+        mac: MacAddress::from_bytes([0x02, 0, 0, 0, 0, n]).unwrap(),
+        mtu: 1450,
+    }
 }

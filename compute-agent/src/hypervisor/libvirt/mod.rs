@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
-use protocol::agent::{Acceleration, Architecture, Inventory};
-use protocol::{InstanceId, MIB, MemoryMib};
+use protocol::agent::{Acceleration, Architecture, Inventory, Nic};
+use protocol::{InstanceId, MIB, MacAddress, MemoryMib};
 use tokio::sync::{OnceCell, broadcast};
 use virt::connect::Connect;
 use virt::domain::Domain as Handle;
@@ -29,7 +29,7 @@ use virt::sys as raw;
 
 use self::link::Link;
 use super::probe::{self, Verdict};
-use super::{Domain, DomainSpec, DomainState, Event, Hypervisor, HypervisorError};
+use super::{Card, Domain, DomainSpec, DomainState, Event, Hypervisor, HypervisorError};
 
 /// Far above what an answer takes, even on a busy host.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
@@ -102,6 +102,7 @@ impl Hypervisor for Libvirt {
             acceleration_detail: verdict.detail,
             architectures: vec![Architecture::X86_64],
             boot_id: probe::boot_id().map_err(unread)?,
+            underlay_address: None,
         })
     }
 
@@ -131,6 +132,23 @@ impl Hypervisor for Libvirt {
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
         let limit = DESTROY_LIMIT;
         self.link.call(limit, move |connect| on_domain(connect, id, "cut the power", Handle::destroy)).await
+    }
+
+    async fn attach_card(&self, id: InstanceId, nic: &Nic) -> Result<(), HypervisorError> {
+        let attempted = "plug the network card in";
+        let xml = xml::card(nic).map_err(|e| refused(attempted, e))?;
+        let attach =
+            move |domain: &Handle| domain.attach_device_flags(&xml, raw::VIR_DOMAIN_AFFECT_LIVE).map(drop);
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, attempted, attach)).await
+    }
+
+    async fn detach_card(&self, id: InstanceId, mac: MacAddress) -> Result<(), HypervisorError> {
+        let attempted = "pull the network card out";
+        let xml = xml::card_at(mac);
+        // libvirt itself waits some seconds for the guest, and says nothing of it when that was in vain.
+        let detach =
+            move |domain: &Handle| domain.detach_device_flags(&xml, raw::VIR_DOMAIN_AFFECT_LIVE).map(drop);
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, attempted, detach)).await
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
@@ -206,8 +224,16 @@ fn seen(handle: &Handle) -> Result<Option<Domain>, Error> {
             return Ok(None);
         }
     };
-    let (state, _) = handle.get_state()?;
-    Ok(Some(Domain { id, generation: metadata.generation, boot: metadata.boot, state: domain_state(state) }))
+    let state = domain_state(handle.get_state()?.0);
+    let cards = if state == DomainState::Off { Vec::new() } else { cards(id, &handle.get_xml_desc(0)?) };
+    Ok(Some(Domain { id, generation: metadata.generation, boot: metadata.boot, state, cards }))
+}
+
+fn cards(id: InstanceId, domain: &str) -> Vec<Card> {
+    xml::cards(domain).unwrap_or_else(|error| {
+        tracing::warn!(%id, %error, "the network cards of a domain cannot be read: taken for none");
+        Vec::new()
+    })
 }
 
 fn domain_state(state: raw::virDomainState) -> DomainState {

@@ -1,5 +1,6 @@
 //! Every combination of what is wanted and what is seen, and what follows, as a table to read.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use protocol::Generation;
@@ -77,9 +78,11 @@ fn what_follows_from_what() {
                         generation: Generation(1),
                         boot,
                         state,
+                        cards: Vec::new(),
                     }),
                     record,
                     files,
+                    ports: HashMap::new(),
                     machine_boot: THIS,
                     memory: Memory {
                         seed_made: Some(Generation(1)),

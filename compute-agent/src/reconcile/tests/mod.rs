@@ -1,5 +1,6 @@
 //! The reconciler against the strict simulations: killed everywhere, and led through random lives.
 
+mod cards;
 mod golden;
 mod killed;
 mod lives;
@@ -22,6 +23,8 @@ use crate::desired::DesiredStore;
 use crate::host_storage::{Files, HostStorage, SimulatedStorage};
 use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
 use crate::hypervisor::{DomainState, Event, Hypervisor};
+use crate::networks::simulated::SimulatedNetworking;
+use crate::networks::{Keeper, NetworkStore};
 use crate::report::Outbox;
 use crate::samples;
 
@@ -31,6 +34,7 @@ struct Host {
     clock: Arc<ManualClock>,
     hypervisor: Arc<Simulated>,
     storage: Arc<SimulatedStorage>,
+    networking: Arc<SimulatedNetworking>,
     control_plane: Arc<FakeControlPlane>,
     machine_boot: Uuid,
 }
@@ -46,6 +50,8 @@ struct Life {
     desired: Arc<DesiredStore>,
     boots: Arc<Boots>,
     outbox: Arc<Outbox>,
+    networks: Arc<NetworkStore>,
+    keeper: Arc<Keeper>,
     clock: Arc<ManualClock>,
     events: tokio::sync::broadcast::Receiver<Event>,
 }
@@ -82,6 +88,7 @@ impl Host {
             clock: Arc::default(),
             hypervisor: Arc::new(Simulated::new(SimulatedMachine::new(machine_boot))),
             storage: Arc::default(),
+            networking: Arc::default(),
             control_plane: FakeControlPlane::with_blob(samples::IMAGE_SHA256, samples::IMAGE),
             machine_boot,
         }
@@ -96,6 +103,9 @@ impl Host {
         let desired = Arc::new(DesiredStore::open(self.folder("desired")).unwrap());
         let boots = Arc::new(Boots::open(self.folder("boots")).unwrap());
         let outbox = Arc::new(Outbox::open(self.folder("outbox")).unwrap());
+        let networks = Arc::new(NetworkStore::open(self.folder("networks.json")).unwrap());
+        let networking = Arc::clone(&self.networking) as _;
+        let keeper = Arc::new(Keeper::new(Arc::clone(&networks), networking, Arc::clone(&outbox)));
         let events = self.hypervisor.events();
         let reconciler = Reconciler::new(Parts {
             desired: Arc::clone(&desired),
@@ -103,13 +113,14 @@ impl Host {
             outbox: Arc::clone(&outbox),
             hypervisor: Arc::clone(&self.hypervisor) as _,
             storage: Arc::clone(&self.storage) as _,
+            networks: Arc::clone(&keeper),
             control_plane: Arc::clone(&self.control_plane) as _,
             clock: Arc::clone(&self.clock) as _,
             machine_boot: self.machine_boot,
             checkpoint: Arc::new(KillAt(AtomicU64::new(kill_at))),
         });
         reconciler.set_acting(true);
-        Life { reconciler, desired, boots, outbox, clock: Arc::clone(&self.clock), events }
+        Life { reconciler, desired, boots, outbox, networks, keeper, clock: Arc::clone(&self.clock), events }
     }
 
     /// The machine loses power and comes back.

@@ -3,6 +3,7 @@
 //! Formats and the whole backing chain are given, so nothing is probed. What we must know of a domain later
 //! is in its metadata; the reader takes it back from there.
 
+mod cards;
 mod model;
 mod render;
 
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use uuid::Uuid;
 
+pub(super) use cards::{card, card_at, cards};
 pub(super) use render::domain;
 
 /// The namespace of our element in a domain's metadata.

@@ -4,6 +4,8 @@ use protocol::agent::Architecture;
 use protocol::{Generation, InstanceId, RequestId};
 use serde::{Deserialize, Serialize};
 
+use super::cards::Interface;
+
 #[derive(Debug, Serialize)]
 #[serde(rename = "domain")]
 pub(super) struct Domain<'a> {
@@ -118,7 +120,8 @@ pub(super) struct Enabled {
 #[derive(Debug, Serialize)]
 pub(super) struct Devices<'a> {
     pub(super) disk: [Disk<'a>; 2],
-    pub(super) controller: Controller,
+    pub(super) controller: Vec<Controller>,
+    pub(super) interface: Vec<Interface>,
     pub(super) serial: Serial<'a>,
     pub(super) console: Console,
     pub(super) channel: Channel,
@@ -206,6 +209,8 @@ pub(super) struct Boot {
 pub(super) struct Controller {
     #[serde(rename = "@type")]
     pub(super) kind: &'static str,
+    #[serde(rename = "@index", skip_serializing_if = "Option::is_none")]
+    pub(super) index: Option<u32>,
     #[serde(rename = "@model")]
     pub(super) model: &'static str,
 }

@@ -4,6 +4,7 @@ use camino::Utf8Path;
 use protocol::agent::{Acceleration, Architecture};
 use thiserror::Error;
 
+use super::cards::interface;
 use super::model::{
     BackingStore, Boot, Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Disk, DiskTarget,
     Domain, Driver, Enabled, Features, Format, Instance, Log, Memory, Metadata, Model, Os, OsType,
@@ -11,6 +12,9 @@ use super::model::{
 };
 use super::{NAMESPACE, domain_name};
 use crate::hypervisor::{DiskChain, DomainSpec};
+
+/// Five for the devices that every domain has, the rest for cards, of which libvirt adds some if need be.
+const ROOT_PORTS: usize = 16;
 
 /// Why a specification has no XML.
 #[derive(Debug, Error)]
@@ -81,7 +85,8 @@ fn clock() -> Clock {
 fn devices(spec: &DomainSpec) -> Result<Devices<'_>, RenderError> {
     Ok(Devices {
         disk: [root_disk(&spec.root_disk)?, seed_disk(&spec.seed)?],
-        controller: Controller { kind: "usb", model: "none" },
+        controller: controllers(),
+        interface: spec.nics.iter().map(interface).collect(),
         serial: Serial {
             kind: "pty",
             log: Log { file: path(&spec.serial_log)?, append: "on" },
@@ -95,6 +100,15 @@ fn devices(spec: &DomainSpec) -> Result<Devices<'_>, RenderError> {
         memballoon: Model { model: "virtio" },
         rng: Rng { model: "virtio", backend: RngBackend { model: "random", device: "/dev/urandom" } },
     })
+}
+
+/// No USB, and a place for every device: on a q35 nothing is plugged in where no root port was at the start.
+fn controllers() -> Vec<Controller> {
+    let controller = |kind, index, model| Controller { kind, index, model };
+    let mut controllers = vec![controller("usb", None, "none"), controller("pci", Some(0), "pcie-root")];
+    let port = || controller("pci", None, "pcie-root-port");
+    controllers.extend(std::iter::repeat_with(port).take(ROOT_PORTS));
+    controllers
 }
 
 fn root_disk(chain: &DiskChain) -> Result<Disk<'_>, RenderError> {

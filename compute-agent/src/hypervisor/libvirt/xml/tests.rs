@@ -2,14 +2,14 @@ use std::process::Command;
 
 use camino::Utf8PathBuf;
 use proptest::prelude::*;
-use protocol::MemoryMib;
-use protocol::agent::{Acceleration, Architecture};
+use protocol::agent::{Acceleration, Architecture, Nic};
+use protocol::{MacAddress, MemoryMib, NetworkId, PortId, Vni};
 use quick_xml::XmlVersion;
 use quick_xml::events::Event;
 
 use super::render::RenderError;
 use super::*;
-use crate::hypervisor::{DiskChain, DomainSpec};
+use crate::hypervisor::{Card, DiskChain, DomainSpec};
 
 fn spec() -> DomainSpec {
     DomainSpec {
@@ -21,6 +21,7 @@ fn spec() -> DomainSpec {
         vcpus: 2,
         memory_mib: MemoryMib(512),
         root_disk: DiskChain { overlay: "/pool/disks/1.qcow2".into(), base: "/pool/bases/2.qcow2".into() },
+        nics: Vec::new(),
         seed: "/pool/seeds/1.img".into(),
         serial_log: "/pool/logs/1.log".into(),
         request_id: Some(RequestId::from_uuid(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0002))),
@@ -72,6 +73,36 @@ fn renders_a_domain_on_hardware() {
     let xml = domain(&DomainSpec { request_id: None, ..spec() }, Acceleration::Kvm).unwrap();
     insta::assert_snapshot!(indented(&xml));
     valid(&xml).unwrap();
+}
+
+fn nic(n: u8) -> Nic {
+    Nic {
+        port_id: PortId::from_uuid(Uuid::from_u128(
+            0x0190_0000_0000_7000_8000_0000_0000_0010 + u128::from(n),
+        )),
+        network_id: NetworkId::from_uuid(Uuid::from_u128(1)),
+        vni: Vni::try_from(4321).unwrap(),
+        mac: MacAddress::from_bytes([0x02, 0, 0, 0, 0, n]).unwrap(),
+        mtu: 1450,
+    }
+}
+
+#[test]
+fn renders_a_domain_with_cards_and_reads_them_back() {
+    let nics = vec![nic(1), nic(2)];
+    let xml = domain(&DomainSpec { nics: nics.clone(), ..spec() }, Acceleration::Kvm).unwrap();
+    insta::assert_snapshot!(indented(&xml));
+    valid(&xml).unwrap();
+    assert_eq!(cards(&xml).unwrap(), [Card::of(&nics[0]), Card::of(&nics[1])]);
+    assert!(xml.contains(&card(&nics[1]).unwrap()), "plugged in as it would be started");
+}
+
+#[test]
+fn reads_no_card_where_there_is_none_of_ours() {
+    let strange = "<domain><devices><interface type='user'/><disk/><interface type='x'>\
+        <mac address='01:00:00:00:00:00'/></interface></devices></domain>";
+    assert_eq!(cards(strange).unwrap(), []);
+    assert_eq!(cards(&domain(&spec(), Acceleration::Tcg).unwrap()).unwrap(), []);
 }
 
 #[test]

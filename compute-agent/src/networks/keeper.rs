@@ -1,0 +1,167 @@
+//! Keeps the host's networks as the last document says.
+//!
+//! One convergence at a time. Whoever asks gets one that began after it asked, and shares it with those who
+//! asked before it began. Between times everything is made to match again, because devices and rules get lost.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use protocol::agent::{HostNetwork, MAX_NETWORK_FAULTS, NetworkFault, NetworkReport, NetworkSubject};
+use protocol::{InstanceId, PortId, Revision};
+use tokio::sync::{Notify, watch};
+
+use super::store::NetworkStore;
+use super::{HostNetworking, Outcome, Readiness};
+use crate::report::Outbox;
+
+/// How often the host is made to match without a reason.
+pub const REPAIR: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub struct Keeper {
+    store: Arc<NetworkStore>,
+    networking: Arc<dyn HostNetworking>,
+    outbox: Arc<Outbox>,
+    /// Held while the host is made to match; the number of the first question that came too late for the last one.
+    covers: tokio::sync::Mutex<u64>,
+    asked: AtomicU64,
+    nudge: Notify,
+    ports: Mutex<HashMap<PortId, Port>>,
+    changed: Mutex<HashSet<InstanceId>>,
+    has_changed: Notify,
+}
+
+/// What is known of a port since the host was last made to match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Port {
+    instance_id: InstanceId,
+    fault: Option<String>,
+}
+
+impl Keeper {
+    pub fn new(store: Arc<NetworkStore>, networking: Arc<dyn HostNetworking>, outbox: Arc<Outbox>) -> Self {
+        Self {
+            store,
+            networking,
+            outbox,
+            covers: tokio::sync::Mutex::new(0),
+            asked: AtomicU64::new(0),
+            nudge: Notify::new(),
+            ports: Mutex::default(),
+            changed: Mutex::default(),
+            has_changed: Notify::new(),
+        }
+    }
+
+    /// Runs until it is dropped; does nothing while this agent may not act.
+    pub async fn run(&self, mut acting: watch::Receiver<bool>, repair: Duration) {
+        // A sender that is gone never allows it again.
+        while acting.wait_for(|acting| *acting).await.is_ok() {
+            self.ensure().await;
+            tokio::select! {
+                () = self.nudge.notified() => {}
+                () = tokio::time::sleep(repair) => {}
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Makes the host match as soon as possible.
+    pub fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// Makes the host match the last document, if there is one.
+    pub async fn ensure(&self) {
+        let question = self.asked.fetch_add(1, Ordering::SeqCst);
+        let mut covers = self.covers.lock().await;
+        if *covers > question {
+            return;
+        }
+        let covered = self.asked.load(Ordering::SeqCst);
+        self.converge().await;
+        *covers = covered;
+    }
+
+    /// Whether the cards of these ports can be used, as far as is known.
+    pub fn readiness(&self, ports: impl IntoIterator<Item = PortId>) -> HashMap<PortId, Readiness> {
+        let ports: Vec<_> = ports.into_iter().collect();
+        let Some(stored) = (!ports.is_empty()).then(|| self.store.get()).flatten() else {
+            return ports.into_iter().map(|port| (port, Readiness::Unnamed)).collect();
+        };
+        let named: HashSet<_> =
+            stored.networks.networks.iter().flat_map(|network| &network.ports).map(|port| port.id).collect();
+        let known = self.ports();
+        let readiness = |port| match known.get(&port) {
+            _ if !named.contains(&port) => Readiness::Unnamed,
+            None => Readiness::Pending,
+            Some(Port { fault: None, .. }) => Readiness::Ready,
+            Some(Port { fault: Some(fault), .. }) => Readiness::Faulty(fault.clone()),
+        };
+        ports.into_iter().map(|port| (port, readiness(port))).collect()
+    }
+
+    /// Waits for instances whose cards have become ready, faulty or unknown, and names them.
+    pub async fn changed(&self) -> HashSet<InstanceId> {
+        loop {
+            let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+            if !changed.is_empty() {
+                return changed;
+            }
+            self.has_changed.notified().await;
+        }
+    }
+
+    async fn converge(&self) {
+        let Some(stored) = self.store.get() else { return };
+        let outcome = self.networking.converge(&stored.networks).await;
+        self.learn(&stored.networks, &outcome);
+        self.report(stored.revision, outcome.faults);
+    }
+
+    fn report(&self, revision: Revision, mut faults: Vec<NetworkFault>) {
+        faults.truncate(MAX_NETWORK_FAULTS);
+        self.outbox.report_network(NetworkReport { revision, faults });
+    }
+
+    fn learn(&self, networks: &HostNetwork, outcome: &Outcome) {
+        let new = ports_of(networks, outcome);
+        let old = std::mem::replace(&mut *self.ports(), new.clone());
+        let differing = |a: &HashMap<PortId, Port>, b: &HashMap<PortId, Port>| {
+            let differs = |(id, port): &(&PortId, &Port)| b.get(id) != Some(port);
+            a.iter().filter(differs).map(|(_, port)| port.instance_id).collect::<Vec<_>>()
+        };
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.extend(differing(&new, &old));
+        changed.extend(differing(&old, &new));
+        if !changed.is_empty() {
+            self.has_changed.notify_one();
+        }
+    }
+
+    fn ports(&self) -> MutexGuard<'_, HashMap<PortId, Port>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A port is as good as itself and its network. A group or router that could not be made lets nothing pass that
+/// needs it, and keeps no card from being there.
+fn ports_of(networks: &HostNetwork, outcome: &Outcome) -> HashMap<PortId, Port> {
+    let of_ports: HashMap<_, _> = outcome
+        .faults
+        .iter()
+        .filter_map(|fault| match fault.subject {
+            NetworkSubject::Port(id) => Some((id, &fault.detail)),
+            _ => None,
+        })
+        .collect();
+    let ports =
+        networks.networks.iter().flat_map(|network| network.ports.iter().map(move |p| (network.id, p)));
+    let known = ports.map(|(network, port)| {
+        let fault = of_ports.get(&port.id).copied().or_else(|| outcome.unusable.get(&network)).cloned();
+        (port.id, Port { instance_id: port.instance_id, fault })
+    });
+    known.collect()
+}

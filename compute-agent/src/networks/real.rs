@@ -1,0 +1,102 @@
+//! The networks of a real host.
+//!
+//! Packet rules come first, so that a device is never there without them; then devices, then the rules in the
+//! namespaces that have been made, then what is served there.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use camino::Utf8Path;
+use networking::links::{self, Links};
+use networking::names;
+use networking::packets::{self, Packets};
+use networking::services::Services;
+use protocol::NetworkId;
+use protocol::agent::{HostNetwork, Network, NetworkFault, NetworkSubject};
+
+use super::{HostNetworking, Outcome};
+use crate::metadata::{Listeners, Metadata};
+
+/// Makes networks with the kernel, nftables and dnsmasq. Needs root.
+pub struct RealNetworking {
+    packets: Packets,
+    links: Links,
+    services: Services,
+    listeners: Listeners,
+}
+
+impl RealNetworking {
+    /// `folder` is for the files of the services, whose users pass through it.
+    pub fn new(
+        links: links::Surroundings,
+        packets: packets::Surroundings,
+        folder: &Utf8Path,
+        metadata: Arc<Metadata>,
+    ) -> Self {
+        Self {
+            packets: Packets::new(packets),
+            links: Links::new(links),
+            services: Services::new(folder),
+            listeners: Listeners::new(metadata),
+        }
+    }
+}
+
+#[async_trait]
+impl HostNetworking for RealNetworking {
+    async fn converge(&self, wanted: &HostNetwork) -> Outcome {
+        // INVARIANT: without their rules no devices are made.
+        if let Err(error) = self.packets.guard(wanted).await {
+            return nothing_works(wanted, "set packet rules", &error);
+        }
+        let linked = match self.links.converge(wanted).await {
+            Ok(linked) => linked,
+            Err(error) => return nothing_works(wanted, "make network devices", &error),
+        };
+        let ruled = match self.packets.converge(wanted).await {
+            Ok(ruled) => ruled,
+            Err(error) => return nothing_works(wanted, "set packet rules", &error),
+        };
+        let served = self.services.converge(wanted).await.faults;
+        let told = self.listeners.converge(wanted).await;
+        // A guest that gets no address at its start may never ask again.
+        let mut unusable = of_networks(ruled.faults.iter().chain(&served).chain(&told));
+        let because = of_networks(&linked.faults);
+        unusable.extend(without_bridge(wanted).into_iter().map(|id| {
+            let detail = because.get(&id).cloned().unwrap_or_else(|| "its bridge is not there".to_owned());
+            (id, detail)
+        }));
+        Outcome { faults: [linked.faults, ruled.faults, served, told].concat(), unusable }
+    }
+}
+
+fn of_networks<'a>(faults: impl IntoIterator<Item = &'a NetworkFault>) -> HashMap<NetworkId, String> {
+    let of_network = |fault: &NetworkFault| match fault.subject {
+        NetworkSubject::Network(id) => Some((id, fault.detail.clone())),
+        _ => None,
+    };
+    faults.into_iter().filter_map(of_network).collect()
+}
+
+/// Networks whose bridge is not there, by the kernel's list of this thread's namespace.
+fn without_bridge(wanted: &HostNetwork) -> Vec<NetworkId> {
+    let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    let devices: HashSet<_> =
+        devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();
+    let is_missing = |network: &&Network| !devices.contains(names::bridge(network.vni).as_str());
+    wanted.networks.iter().filter(is_missing).map(|network| network.id).collect()
+}
+
+/// No network can be used; the operator reads why.
+fn nothing_works(
+    wanted: &HostNetwork,
+    attempted: &str,
+    error: &(dyn std::error::Error + 'static),
+) -> Outcome {
+    let detail = format!("the host cannot {attempted}: {}", crate::chain(error));
+    tracing::error!(detail, "no network can be made");
+    let faults = vec![NetworkFault { subject: NetworkSubject::Host, detail }];
+    let detail = format!("the host cannot {attempted}");
+    Outcome { faults, unusable: wanted.networks.iter().map(|network| (network.id, detail.clone())).collect() }
+}

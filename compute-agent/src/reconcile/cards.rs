@@ -1,0 +1,93 @@
+//! The decision about the network cards of an instance. Pure.
+//!
+//! A card is told by its address and its tap. One is pulled out only with the help of the guest, which may not
+//! even have booted: it is asked again and again, and nothing waits for it.
+
+use std::time::Duration;
+
+use protocol::agent::{InstanceSpec, Nic};
+use time::OffsetDateTime;
+
+use super::plan::{Plan, Seen, Step};
+use crate::hypervisor::{Card, Domain};
+use crate::networks::Readiness;
+
+/// How often a guest is asked to let go of a card.
+const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// How soon to look whether it has.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How soon to look at networks that are not ready, if nobody says that they are.
+const NETWORK_AGAIN: Duration = Duration::from_secs(30);
+
+/// What has to be done before the cards can be made; `None` when they can.
+pub(super) fn plan_network(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Option<Plan> {
+    let readiness = |nic: &Nic| seen.ports.get(&nic.port_id).unwrap_or(&Readiness::Unnamed);
+    if spec.nics.iter().any(|nic| *readiness(nic) == Readiness::Pending) {
+        Some(Plan::Do(Step::EnsureNetwork))
+    } else {
+        let ready = spec.nics.iter().all(|nic| *readiness(nic) == Readiness::Ready);
+        (!ready).then_some(Plan::Wait(now + NETWORK_AGAIN))
+    }
+}
+
+/// Makes the cards of a running domain those that are wanted.
+pub(super) fn plan_cards(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDateTime) -> Plan {
+    let asked = |card: &Card| seen.memory.detaching.get(&card.mac).copied();
+    let leaving: Vec<_> = domain.cards.iter().filter(|card| !is_wanted(spec, card)).collect();
+    if let Some(card) = leaving.iter().find(|card| asked(card).is_none_or(|at| now >= at + ASK_AGAIN)) {
+        return Plan::Do(Step::DetachNic { mac: card.mac });
+    }
+    let missing: Vec<_> = missing(spec, domain).collect();
+    let readiness = |nic: &Nic| seen.ports.get(&nic.port_id).unwrap_or(&Readiness::Unnamed);
+    if let Some(nic) = missing.iter().find(|nic| *readiness(nic) == Readiness::Ready) {
+        return Plan::Do(Step::AttachNic { port_id: nic.port_id });
+    }
+    if missing.iter().any(|nic| *readiness(nic) == Readiness::Pending) {
+        return Plan::Do(Step::EnsureNetwork);
+    }
+    if !leaving.is_empty() {
+        Plan::Wait(now + LOOK_AGAIN)
+    } else if missing.is_empty() {
+        Plan::Settled
+    } else {
+        Plan::Wait(now + NETWORK_AGAIN)
+    }
+}
+
+/// Why the cards are not yet as wanted, for the instance's owner.
+pub(super) fn waiting(spec: &InstanceSpec, seen: &Seen) -> Option<String> {
+    let live = seen.live();
+    let is_missing = |nic: &&Nic| live.is_none_or(|domain| !has(domain, nic));
+    let unready = spec.nics.iter().filter(is_missing).find_map(|nic| match seen.ports.get(&nic.port_id) {
+        Some(Readiness::Faulty(fault)) => {
+            Some(format!("The host cannot make the network card {} yet: {fault}", nic.mac))
+        }
+        Some(Readiness::Unnamed) | None => {
+            Some(format!("The host waits to hear of the network of the card {}.", nic.mac))
+        }
+        Some(Readiness::Ready | Readiness::Pending) => None,
+    });
+    unready.or_else(|| {
+        let leaving = live?.cards.iter().find(|card| !is_wanted(spec, card))?;
+        Some(format!("The guest has been asked to let go of the network card {}.", leaving.mac))
+    })
+}
+
+/// Whether a card can be plugged in now: the next word is better said after that.
+pub(super) fn is_being_attached(spec: &InstanceSpec, domain: &Domain, seen: &Seen) -> bool {
+    let can = |nic: &Nic| matches!(seen.ports.get(&nic.port_id), Some(Readiness::Ready | Readiness::Pending));
+    missing(spec, domain).any(can)
+}
+
+/// Cards to plug in. While another with the same address is on its way out, the hypervisor takes none.
+fn missing<'a>(spec: &'a InstanceSpec, domain: &'a Domain) -> impl Iterator<Item = &'a Nic> {
+    spec.nics.iter().filter(|nic| !domain.cards.iter().any(|card| card.mac == nic.mac))
+}
+
+fn is_wanted(spec: &InstanceSpec, card: &Card) -> bool {
+    spec.nics.iter().any(|nic| Card::of(nic) == *card)
+}
+
+fn has(domain: &Domain, nic: &Nic) -> bool {
+    domain.cards.contains(&Card::of(nic))
+}
