@@ -447,15 +447,6 @@ BEGIN
 END $$;
 
 -- Those that hang on another row: when that went first, its own trigger has told.
--- A project's name is part of the names that its networks resolve.
-CREATE FUNCTION note_project_name() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO pending_network_changes (project_id) VALUES (NEW.id);
-    PERFORM pg_notify('cumulo', 'networks -');
-    RETURN NULL;
-END $$;
-CREATE TRIGGER projects_tell_update AFTER UPDATE ON projects
-    FOR EACH ROW WHEN (OLD.name IS DISTINCT FROM NEW.name) EXECUTE FUNCTION note_project_name();
 CALL tell_hosts('networks', '{}');
 CALL tell_hosts('subnets', '{dns_servers}');
 CALL tell_hosts('ports', '{mac,instance_id}');
@@ -487,7 +478,7 @@ CREATE TRIGGER instances_tell_update AFTER UPDATE ON instances
 CREATE TRIGGER instances_tell_delete AFTER DELETE ON instances
     FOR EACH ROW EXECUTE FUNCTION note_instance_host();
 
--- The metadata service tells a project's name.
+-- DNS names and the metadata service tell a project's name.
 CREATE FUNCTION note_project() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO pending_network_changes (project_id) VALUES (NEW.id);
