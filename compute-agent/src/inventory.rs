@@ -44,3 +44,29 @@ impl LastInventory {
         Some(self.complete(Inventory { boot_id: self.machine_boot, ..inventory }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypervisor::Hypervisor;
+    use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
+
+    #[tokio::test]
+    async fn what_is_kept_is_told_with_the_present_boot_and_underlay_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Utf8PathBuf::from_path_buf(dir.path().join("inventory.json")).unwrap();
+        let at = |n, underlay: Option<&str>| LastInventory {
+            file: file.clone(),
+            machine_boot: Uuid::from_u128(n),
+            underlay_address: underlay.map(|address| address.parse().unwrap()),
+        };
+        let found = Simulated::new(SimulatedMachine::new(Uuid::from_u128(1))).inventory().await.unwrap();
+        let first = at(1, Some("192.0.2.1"));
+        let told = first.complete(found);
+        assert_eq!(told.underlay_address, Some("192.0.2.1".parse().unwrap()));
+        first.keep(&told).await;
+        assert_eq!(first.last().await, Some(told));
+        let later = at(2, None).last().await.unwrap();
+        assert_eq!((later.boot_id, later.underlay_address), (Uuid::from_u128(2), None));
+    }
+}
