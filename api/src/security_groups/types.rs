@@ -59,13 +59,17 @@ pub struct CreateSecurityGroupRule {
     #[serde(default)]
     pub protocol: Protocol,
     /// For `tcp` and `udp`: the first port at the destination. Without ports, all of them.
+    #[schema(maximum = 65535)]
     pub port_first: Option<u16>,
     /// The last port, included; `port_first` unless given.
+    #[schema(maximum = 65535)]
     pub port_last: Option<u16>,
     /// For `icmp`: the type, of ICMP where the other end is IPv4 and of ICMPv6 where it is IPv6. Without a type,
     /// all of them.
+    #[schema(maximum = 255)]
     pub icmp_type: Option<u8>,
     /// The code within the type. Without a code, all of them.
+    #[schema(maximum = 255)]
     pub icmp_code: Option<u8>,
     /// A range of IPv4 or IPv6 addresses; `0.0.0.0/0` and `::/0` are everybody.
     #[schema(value_type = Option<String>, example = "203.0.113.0/24")]
