@@ -67,6 +67,8 @@ async fn a_life_leaves_one_event_for_each_change() {
         "project created demo",
         "network created default",
         "subnet created default",
+        "router created default",
+        "security_group created default",
         "image created image",
         "image state image",
     ];
@@ -141,9 +143,9 @@ async fn an_event_names_its_resource_and_the_request_behind_it() {
     let made = cloud.call_with(axum::http::Method::POST, INSTANCES, &headers, Some(web())).await.expect(202);
     cloud.pass(5);
     sequence(&cloud.app).await.unwrap();
-    let page = cloud.get(&format!("{EVENTS}?after=6")).await.expect(200);
+    let page = cloud.get(&format!("{EVENTS}?after=8")).await.expect(200);
     let expected = json!({
-        "position": 7, "kind": "instance", "change": "created", "resource_id": made["id"],
+        "position": 9, "kind": "instance", "change": "created", "resource_id": made["id"],
         "resource_name": "web", "request_id": request, "at": "2026-06-01T12:00:05Z",
     });
     assert_eq!(page["items"], json!([expected]));
@@ -271,7 +273,13 @@ async fn the_log_of_a_project_goes_after_it() {
     let cloud = TestCloud::start().await;
     cloud.post("/v1/projects", json!({"name": "demo"})).await.expect(201);
     cloud.post("/v1/projects", json!({"name": "other"})).await.expect(201);
-    let begun = ["project created demo", "network created default", "subnet created default"];
+    let begun = [
+        "project created demo",
+        "network created default",
+        "subnet created default",
+        "router created default",
+        "security_group created default",
+    ];
     assert_eq!(all(&cloud, EVENTS).await, begun);
     cloud.delete("/v1/projects/demo").await.expect(204);
     sequence(&cloud.app).await.unwrap();

@@ -12,7 +12,9 @@ use uuid::Uuid;
 use super::no_network;
 use super::types::Network;
 use crate::auth::{Action, Allowed, InProject, OfResource, actions};
-use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
+use crate::http::{
+    ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, counted, violated_constraint,
+};
 
 /// VNIs that are tried before a call gives up; of sixteen million, few are taken.
 const VNI_TRIES: usize = 32;
@@ -256,10 +258,9 @@ pub(super) async fn delete(
     )
     .fetch_one(&mut *conn)
     .await?;
-    if used.ports + used.routers > 0 {
-        let (ports, routers) = (used.ports, used.routers);
+    if let Some(there) = counted(&[(used.ports, "port"), (used.routers, "router")]) {
         let detail =
-            format!("{ports} ports and {routers} routers are in it; delete the ports, detach the routers");
+            format!("still in it: {there}; delete the ports and remove the routers' interfaces first");
         return Err(ApiError::because(ErrorCode::InUse, detail));
     }
     sqlx::query!(

@@ -133,7 +133,7 @@ async fn hosts_know_their_networks_and_where_the_other_ports_are() {
             json!({"instance_type": "tiny", "project": "demo", "public_ipv4": null})
         );
         assert_eq!((&document["dns_domain"], &document["mtu"]), (&json!("demo.internal"), &json!(1450)));
-        assert_eq!(document["subnets"][0]["routed"], false);
+        assert_eq!(document["subnets"][0]["routed"], true);
     }
     // A change reaches both, and an address of the underlay every host.
     let before = hosts[0].network().await["revision"].as_i64().unwrap();
@@ -161,21 +161,8 @@ async fn routers_lead_to_networks_without_a_local_port() {
         let subnet = json!({"name": name, "network": name, "cidr": cidr});
         cloud.post("/v1/projects/demo/subnets", subnet).await.expect(201);
     }
-    execute(
-        &cloud,
-        "INSERT INTO routers (id, project_id, name, labels, number, external, created_at, updated_at)
-         SELECT '00000000-0000-7000-8000-000000000001', id, 'r', '{}', 5, true, now(), now() FROM projects;
-         INSERT INTO router_interfaces (id, router_id, subnet_id, cidr, mac, created_at)
-         SELECT id, '00000000-0000-7000-8000-000000000001', id, cidr, '52:54:00:00:00:01', now()
-         FROM subnets WHERE name IN ('default', 'two');
-         UPDATE subnet_addresses a SET reserved = false, router_interface_id = a.subnet_id FROM subnets s
-         WHERE s.id = a.subnet_id AND s.gateway = a.address AND s.name IN ('default', 'two');
-         INSERT INTO security_groups (id, project_id, name, labels, is_default, created_at, updated_at)
-         SELECT '00000000-0000-7000-8000-000000000002', id, 'default', '{}', true, now(), now() FROM projects;
-         INSERT INTO security_group_rules (id, security_group_id, direction, protocol, remote_group_id, created_at)
-         SELECT id, id, 'ingress', 'any', id, now() FROM security_groups",
-    )
-    .await;
+    let interface = json!({"subnet": "two"});
+    cloud.post("/v1/projects/demo/routers/default/add_interface", interface).await.expect(200);
     instance(&cloud, "web", "default").await;
     let fixed =
         "INSERT INTO address_pools (id, name, cidr, first_address, last_address, created_at, updated_at)
@@ -209,7 +196,7 @@ async fn a_project_goes_with_its_networks_but_not_with_ports() {
     let port = json!({"name": "p", "network": "default"});
     cloud.post("/v1/projects/demo/ports", port).await.expect(201);
     let refused = cloud.delete("/v1/projects/demo").await.expect_problem(409, "in_use");
-    assert!(refused["detail"].as_str().unwrap().contains("1 ports"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("1 port;"), "{refused}");
     cloud.delete("/v1/projects/demo/ports/p").await.expect(204);
     cloud.delete("/v1/projects/demo").await.expect(204);
     assert_eq!(number(&cloud, "SELECT count(*) FROM networks").await, 0);

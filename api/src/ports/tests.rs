@@ -69,7 +69,7 @@ async fn from_creation_to_deletion() {
     for blocked in ["networks/default", "subnets/default"] {
         let refused = cloud.delete(&format!("/v1/projects/demo/{blocked}")).await;
         let problem = refused.expect_problem(409, "in_use");
-        assert!(problem["detail"].as_str().unwrap().starts_with("2 ports"), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("2 ports and 1 router"), "{problem}");
     }
     cloud.delete(&format!("{PORTS}/a")).await.expect(204);
     cloud.delete(&format!("{PORTS}/bee")).await.expect(204);
@@ -77,6 +77,8 @@ async fn from_creation_to_deletion() {
     assert_eq!(cloud.post(PORTS, port("d")).await.expect(201)["addresses"][0]["address"], "10.0.0.3");
     cloud.delete(&format!("{PORTS}/d")).await.expect(204);
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
+    let interface = json!({"subnet": "default"});
+    cloud.post("/v1/projects/demo/routers/default/remove_interface", interface).await.expect(200);
     cloud.delete("/v1/projects/demo/networks/default").await.expect(204);
     cloud.get("/v1/projects/demo/subnets/default").await.expect_problem(404, "not_found");
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::types::{CreateProject, Project};
 use crate::auth::actions::{CreateProject as MayCreate, ListProjects};
 use crate::auth::{Action, Allowed, InProject, PolicyVersion, ProjectRef};
-use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Version, violated_constraint};
+use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Version, counted, violated_constraint};
 
 /// How many projects are looked at in one go.
 pub(super) const BATCH: i64 = 200;
@@ -195,7 +195,7 @@ pub(super) async fn delete(conn: &mut PgConnection, id: Uuid) -> Result<(), ApiE
         (owned.ports, "port"),
         (owned.floating_ips, "floating IP"),
     ];
-    if let Some(owned) = in_words(&owned) {
+    if let Some(owned) = counted(&owned) {
         let detail = format!("it still owns {owned}; delete what it owns first");
         return Err(ApiError::because(ErrorCode::InUse, detail));
     }
@@ -205,38 +205,11 @@ pub(super) async fn delete(conn: &mut PgConnection, id: Uuid) -> Result<(), ApiE
     Ok(())
 }
 
-/// `2 instances and 1 image`: only what there is. `None` when there is nothing.
-fn in_words(counts: &[(i64, &str)]) -> Option<String> {
-    let words = counts.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| {
-        let plural = if *count == 1 { "" } else { "s" };
-        format!("{count} {kind}{plural}")
-    });
-    let mut words: Vec<String> = words.collect();
-    let last = words.pop()?;
-    Some(if words.is_empty() { last } else { format!("{} and {last}", words.join(", ")) })
-}
-
 fn name_taken(error: sqlx::Error) -> ApiError {
     match violated_constraint(&error) {
         Some("projects_name_unique") => {
             ApiError::because(ErrorCode::NameTaken, "there is a project of this name already")
         }
         _ => error.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::in_words;
-
-    #[test]
-    fn only_what_there_is_is_counted() {
-        let words = |counts: [i64; 3]| {
-            in_words(&[(counts[0], "instance"), (counts[1], "image"), (counts[2], "service account")])
-        };
-        assert_eq!(words([0, 0, 0]), None);
-        assert_eq!(words([0, 1, 0]).unwrap(), "1 image");
-        assert_eq!(words([2, 0, 1]).unwrap(), "2 instances and 1 service account");
-        assert_eq!(words([1, 2, 3]).unwrap(), "1 instance, 2 images and 3 service accounts");
     }
 }

@@ -9,7 +9,9 @@ use uuid::Uuid;
 use super::model::Plan;
 use super::types::{AddressRange, Subnet};
 use crate::auth::{Action, Allowed, InProject, OfResource, actions};
-use crate::http::{ApiError, ErrorCode, FieldError, LabelSelector, Labels, Version, violated_constraint};
+use crate::http::{
+    ApiError, ErrorCode, FieldError, LabelSelector, Labels, Version, counted, violated_constraint,
+};
 use crate::instances::Reference;
 use crate::networks::stored;
 
@@ -274,12 +276,8 @@ pub(super) async fn delete(
 }
 
 fn refuse_used(ports: i64, routers: i64) -> Result<(), ApiError> {
-    if ports + routers == 0 {
-        return Ok(());
-    }
-    let detail = format!(
-        "{ports} ports and {routers} routers have an address of it; delete the ports, detach the routers"
-    );
+    let Some(there) = counted(&[(ports, "port"), (routers, "router")]) else { return Ok(()) };
+    let detail = format!("still in it: {there}; delete the ports and remove the routers' interfaces first");
     Err(ApiError::because(ErrorCode::InUse, detail))
 }
 
