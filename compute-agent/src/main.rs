@@ -21,9 +21,11 @@ use compute_agent::identity::{Endpoint, Identity, renew};
 use compute_agent::networks::RealNetworking;
 use compute_agent::networks::simulated::SimulatedNetworking;
 use ipnet::IpNet;
-use networking::{links, packets};
+use networking::links::{self, Links};
+use networking::packets::{self, Packets};
+use networking::services::Services;
 use protocol::Name;
-use protocol::agent::JoinToken;
+use protocol::agent::{HostNetwork, JoinToken};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -57,6 +59,9 @@ enum Command {
     Join(JoinArgs),
     /// Be the agent of this host.
     Run(RunArgs),
+    /// Take the virtual networks off this machine, while no agent runs; the next agent makes them again. Packet rules
+    /// stay and let nothing pass: instances that still run are cut off.
+    RemoveNetworks(RemoveNetworksArgs),
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +105,13 @@ struct RunArgs {
     protected_networks: Vec<IpNet>,
 }
 
+#[derive(Debug, Args)]
+struct RemoveNetworksArgs {
+    /// Where the agent keeps its identity, its memory and the instances' disks.
+    #[arg(long, env = "CUMULO_STATE_DIR")]
+    state_dir: Utf8PathBuf,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum HypervisorKind {
     Libvirt,
@@ -138,6 +150,7 @@ fn run(command: Command) -> Result<()> {
     let result = match command {
         Command::Join(args) => runtime.block_on(join_cloud(&args)),
         Command::Run(args) => runtime.block_on(run_agent(&args)),
+        Command::RemoveNetworks(args) => runtime.block_on(remove_networks(&args)),
     };
     // A call to libvirt that hangs must not hold up the end.
     runtime.shutdown_background();
@@ -217,8 +230,25 @@ fn networking(args: &RunArgs, state_dir: &Utf8Path) -> MakeNetworking {
     let underlay = args.underlay_address;
     let links = links::Surroundings { underlay, external_interface: args.external_interface.clone() };
     let packets = packets::Surroundings { underlay, protected: args.protected_networks.clone() };
-    let folder = state_dir.join("networks");
+    let folder = networks_folder(state_dir);
     Box::new(move |metadata| Arc::new(RealNetworking::new(links, packets, &folder, metadata)))
+}
+
+/// Where the files of the networks' services are.
+fn networks_folder(state_dir: &Utf8Path) -> Utf8PathBuf {
+    state_dir.join("networks")
+}
+
+async fn remove_networks(args: &RemoveNetworksArgs) -> Result<()> {
+    let state_dir = StateDir::take(&args.state_dir)?;
+    let nothing = HostNetwork::default();
+    let mut faults = Services::new(networks_folder(state_dir.path())).converge(&nothing).await.faults;
+    Packets::new(packets::Surroundings::default()).guard(&nothing).await?;
+    faults.extend(Links::new(links::Surroundings::default()).converge(&nothing).await?.faults);
+    match faults.first() {
+        None => Ok(()),
+        Some(fault) => bail!("{} things are still there; the first: {}", faults.len(), fault.detail),
+    }
 }
 
 /// Cancels `stop` at SIGTERM or SIGINT; the future itself never ends, so that the agent can come to rest.

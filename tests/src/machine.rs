@@ -1,7 +1,7 @@
 //! A machine of the lab: namespaces of its own and private copies of the folders that daemons write to.
 //!
 //! The namespaces are held by a `sleep infinity`, the holder. They have no names: they are reached
-//! through the holder's pid and vanish with the last process in them. So membership in the network
+//! through the holder's pid and vanish with the last process in them. So membership in the network or the mount
 //! namespace *is* the list of what runs on a machine, and ending a machine means ending its members.
 
 use std::fs;
@@ -110,15 +110,19 @@ impl Machine {
     }
 
     /// Everything that runs on this machine, without the holder. Empty when the holder is gone: only
-    /// while it lives can the namespace's number not belong to somebody else.
+    /// while it lives can the namespaces' numbers not belong to somebody else.
+    ///
+    /// What serves a virtual network has left the machine's network namespace, and a guest its mount namespace.
     pub fn members(&self) -> Vec<ProcessId> {
-        let Ok(namespace) = fs::read_link(self.network_namespace()) else { return Vec::new() };
+        let namespaces =
+            |pid| ["net", "mnt"].map(|kind| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok());
+        let own = namespaces(self.holder.pid);
         if !self.holder.is_alive() {
             return Vec::new();
         }
         let is_member = |id: &ProcessId| {
-            *id != self.holder
-                && fs::read_link(format!("/proc/{}/ns/net", id.pid)).is_ok_and(|other| other == namespace)
+            let shared = |(own, other): (&Option<PathBuf>, Option<PathBuf>)| own.is_some() && *own == other;
+            *id != self.holder && own.iter().zip(namespaces(id.pid)).any(shared)
         };
         process::all().into_iter().filter(is_member).collect()
     }

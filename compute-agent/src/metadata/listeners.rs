@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use networking::services::{METADATA_HOP_LIMIT, listen_for_metadata, namespace_identity};
+use networking::services::{self, METADATA_HOP_LIMIT, listen_for_metadata, namespace_identity};
 use protocol::Vni;
 use protocol::agent::{HostNetwork, NetworkFault, NetworkSubject};
 use tokio::net::{TcpListener, TcpStream};
@@ -54,16 +54,17 @@ impl Listeners {
         Self { metadata, open: tokio::sync::Mutex::default() }
     }
 
-    /// Listens in the namespaces of the document's networks, which have to be there, and in no other. Named are the
-    /// networks in which that cannot be done.
+    /// Listens in the namespaces of the networks that are served here, which have to be there, and in no other. Named
+    /// are the networks in which that cannot be done.
     pub async fn converge(&self, want: &HostNetwork) -> Vec<NetworkFault> {
+        let networks = || want.networks.iter().filter(|network| services::are_here(network));
         let mut open = self.open.lock().await;
         open.retain(|vni, open| {
-            let is_wanted = want.networks.iter().any(|network| network.vni == *vni);
+            let is_wanted = networks().any(|network| network.vni == *vni);
             is_wanted && namespace_identity(*vni) == Some(open.namespace) && !open.task.is_finished()
         });
         let mut faults = Vec::new();
-        for network in &want.networks {
+        for network in networks() {
             if open.contains_key(&network.vni) {
                 continue;
             }

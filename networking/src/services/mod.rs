@@ -89,8 +89,9 @@ impl Services {
     /// Makes the services match the document: to be called after the namespaces have been made, by one caller at a
     /// time. Needs root, and dnsmasq.
     pub async fn converge(&self, want: &HostNetwork) -> Outcome {
-        let mut resolver_faults = self.shared.converge_resolvers(&want.networks).await;
-        let (shared, networks) = (Arc::clone(&self.shared), want.networks.clone());
+        let networks: Vec<_> = want.networks.iter().filter(|network| are_here(network)).cloned().collect();
+        let mut resolver_faults = self.shared.converge_resolvers(&networks).await;
+        let shared = Arc::clone(&self.shared);
         let host = |detail: &str| NetworkFault { subject: NetworkSubject::Host, detail: detail.to_owned() };
         let done = tokio::task::spawn_blocking(move || shared.converge(&networks)).await;
         let mut outcome = done.unwrap_or_else(|error| {
@@ -103,6 +104,11 @@ impl Services {
         outcome.faults.append(&mut resolver_faults);
         outcome
     }
+}
+
+/// Whether this host has services of the network. One that routers only lead through has nobody to serve here.
+pub fn are_here(network: &Network) -> bool {
+    !network.ports.is_empty()
 }
 
 /// The socket of a network's metadata service: listening, not blocking.

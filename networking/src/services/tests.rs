@@ -334,6 +334,14 @@ fn a_network_that_cannot_be_served_is_a_fault_and_stops_no_other() {
 }
 
 #[test]
+fn a_network_without_ports_on_this_host_is_not_served() {
+    let host = Host::new();
+    let services = host.services();
+    let through = Network { ports: Vec::new(), ..network() };
+    assert_eq!(host.converge(&services, &document(&through)), Outcome::default());
+}
+
+#[test]
 fn a_network_without_resolvers_asks_those_of_the_host() {
     let (host, mut network) = (Host::new(), network());
     network.subnets.iter_mut().for_each(|subnet| subnet.dns_servers.clear());

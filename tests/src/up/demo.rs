@@ -1,4 +1,5 @@
-//! What every fresh cloud starts with: project `demo`, image `cumulo-test`, type `tiny`, instance `hello`.
+//! What every fresh cloud starts with: project `demo`, image `cumulo-test`, type `tiny`, address pool `public`,
+//! instance `hello`.
 
 use std::time::Duration;
 
@@ -11,7 +12,14 @@ use crate::guest::{self, Guest};
 pub(crate) const PROJECT: &str = "demo";
 pub(crate) const IMAGE: &str = "cumulo-test";
 pub(crate) const INSTANCE_TYPE: &str = "tiny";
+pub(crate) const ADDRESS_POOL: &str = "public";
 pub(crate) const INSTANCE: &str = "hello";
+
+/// For documentation (RFC 5737), so nobody on the internet is called so. This machine alone knows the way.
+const PUBLIC_ADDRESSES: &str = "203.0.113.0/24";
+
+/// Serves a page at port 80.
+const HELLO_SCRIPT: &str = include_str!("hello.sh");
 
 /// What the fast guest says when it has done all that its seed asks for.
 pub(crate) const GUEST_READY: &str = "cumulo-test: ready";
@@ -24,14 +32,29 @@ pub(crate) async fn ensure_catalogue(cloud: &Cloud) -> Result<Project> {
     let image = tokio::task::spawn_blocking(|| guest::cached(Guest::Fast)).await??;
     project.image(IMAGE, &image).await?;
     cloud.instance_type(INSTANCE_TYPE, 1, 256, 1).await?;
+    ensure_address_pool(cloud).await?;
     Ok(project)
+}
+
+async fn ensure_address_pool(cloud: &Cloud) -> Result<()> {
+    let found = cloud.get(&format!("/v1/address_pools/{ADDRESS_POOL}")).await?;
+    if found.status == 404 {
+        let body =
+            json!({"name": ADDRESS_POOL, "cidr": PUBLIC_ADDRESSES, "description": "On this machine alone"});
+        cloud.post("/v1/address_pools", body).await?.success()?;
+    } else {
+        found.success()?;
+    }
+    Ok(())
 }
 
 /// The instance `hello`, running and ready; says what was done.
 pub(crate) async fn ensure_instance(project: &Project) -> Result<String> {
     let found = project.cloud.get(&project.path(&format!("/instances/{INSTANCE}"))).await?;
     let (instance, boots) = if found.status == 404 {
-        let body = json!({"name": INSTANCE, "image": IMAGE, "instance_type": INSTANCE_TYPE});
+        let body = json!({
+            "name": INSTANCE, "image": IMAGE, "instance_type": INSTANCE_TYPE, "user_data": HELLO_SCRIPT,
+        });
         (project.create(body).await?, 1)
     } else {
         let found = found.success()?;

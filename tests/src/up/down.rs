@@ -1,5 +1,6 @@
 //! `make down`.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +13,8 @@ use super::steps::{AGENT, API, read_credentials};
 use super::{libvirt, service};
 use crate::cloud::Cloud;
 use crate::lab::items;
-use crate::wait;
+use crate::machine::said_or_failed;
+use crate::{binaries, wait};
 
 /// A guest that ignores the power button for so long is switched off.
 const GRACE_SECONDS: u32 = 30;
@@ -34,6 +36,11 @@ pub async fn down() -> Result<()> {
         step.done(if service::end(name, &mut record)? { "stopped" } else { "did not run" });
     }
     record.set_url(None)?;
+    if record.joined() {
+        let step = progress.step("networks");
+        remove_networks(&settings)?;
+        step.done("removed");
+    }
     for name in [libvirt::LIBVIRTD, libvirt::VIRTLOGD] {
         if record.running(name).is_some() {
             let step = progress.step(name);
@@ -43,6 +50,14 @@ pub async fn down() -> Result<()> {
     }
     println!("\nThe data stays in {}; `make up` goes on with it.", settings.state);
     Ok(())
+}
+
+/// The processes that serve networks outlive the agent, as do devices.
+fn remove_networks(settings: &Settings) -> Result<()> {
+    let removed = Command::new(binaries::find("cumulo-agent")?)
+        .args(["remove-networks", "--state-dir", settings.agent_state().as_str()])
+        .output();
+    said_or_failed(removed, || "cumulo-agent remove-networks".to_owned()).map(drop)
 }
 
 async fn stop_instances(settings: &Settings, record: &mut Record) -> Result<String> {

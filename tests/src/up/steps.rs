@@ -40,7 +40,13 @@ pub async fn up() -> Result<()> {
 
     let step = progress.step("catalogue");
     let project = demo::ensure_catalogue(&cloud).await?;
-    step.done(format!("project {}, image {}, type {}", demo::PROJECT, demo::IMAGE, demo::INSTANCE_TYPE));
+    step.done(format!(
+        "project {}, image {}, type {}, address pool {}",
+        demo::PROJECT,
+        demo::IMAGE,
+        demo::INSTANCE_TYPE,
+        demo::ADDRESS_POOL
+    ));
     let step = progress.step("instances");
     let started = demo::start_again(&cloud, record.stopped()).await?;
     record.set_stopped(Vec::new())?;
@@ -134,8 +140,17 @@ Try next:
 
   eval "$(make -s env)"
   TOKEN=$(curl -s "$CUMULO_URL/v1/auth/login" --json "{{\"username\":\"$CUMULO_USERNAME\",\"password\":\"$CUMULO_PASSWORD\"}}" | jq -r .access_token)
-  curl -s "$CUMULO_URL/v1/projects/demo/instances" -H "authorization: Bearer $TOKEN" | jq
-  curl -s "$CUMULO_URL/v1/projects/demo/instances/hello/serial" -H "authorization: Bearer $TOKEN"
+  api() {{ curl -s -H "authorization: Bearer $TOKEN" "$@"; }}
+  P="$CUMULO_URL/v1/projects/demo"
+  api "$P/instances" | jq
+  api "$P/instances/hello/serial"
+
+Let everybody in at port 80 of hello, by an address that this machine alone knows the way to:
+
+  api "$P/security_groups/default/rules" --json '{{"direction":"ingress","protocol":"tcp","port_first":80,"remote_cidr":"0.0.0.0/0"}}' | jq
+  IP=$(api "$P/floating_ips" --json '{{"name":"hello"}}' | jq -r .address)
+  api "$P/floating_ips/hello/associate" --json '{{"instance":"hello"}}' | jq
+  curl -s --retry 9 --retry-all-errors --connect-timeout 2 "http://$IP/"
 "#
     );
 }

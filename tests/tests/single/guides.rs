@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{LabOptions, in_lab};
+use lab::{Guest, LabOptions, cached, in_lab};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,6 +32,39 @@ async fn a_team_and_its_rights() -> Result<()> {
         let left = lab.cloud.get("/v1/projects?name=shop").await?.success()?;
         ensure!(left["items"] == json!([]), "the guide leaves its project: {left}");
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_networks_of_a_shop() -> Result<()> {
+    in_lab(LabOptions { hosts: 1 }, async |lab| {
+        // What `make up` has made.
+        lab.cloud.instance_type("tiny", 1, 256, 1).await?;
+        let pool = json!({"name": "public", "cidr": "203.0.113.0/24"});
+        lab.cloud.post("/v1/address_pools", pool).await?.success()?;
+        let credentials = lab.control.credentials()?;
+        let url = lab.control.url();
+        let image = tokio::task::spawn_blocking(|| cached(Guest::Fast)).await??;
+        let environment = [
+            ("CUMULO_URL", url.as_str()),
+            ("CUMULO_USERNAME", &credentials.username),
+            ("CUMULO_PASSWORD", &credentials.password),
+            ("FILE", image.as_str()),
+        ];
+        let said = run_guide("networks.md", &environment)?;
+        for expected in [
+            r#"["10.0.0.1","10.0.1.1"]"#,
+            r#"{"state":"running","addresses":["10.0.1.4"]}"#,
+            r#""dns_name":"db.shop.internal","status":"active","status_detail":null}"#,
+            r#"{"address":"203.0.113.1","fixed_address":"10.0.1.4"}"#,
+            r#"["shop","default"]"#,
+        ] {
+            ensure!(said.contains(expected), "the guide does not say {expected}:\n{said}");
+        }
+        let left = lab.cloud.get("/v1/projects?name=shop").await?.success()?;
+        ensure!(left["items"] == json!([]), "the guide leaves its project: {left}");
+        lab.wait_empty(Duration::from_secs(30)).await
     })
     .await
 }

@@ -82,6 +82,36 @@ fn up_is_quick_the_second_time_and_down_keeps_the_data() -> Result<()> {
     machines.finish()
 }
 
+/// The commands that `up` proposes, run as they stand there; returns what they said.
+fn try_next(machine: &Machine, welcome: &str) -> Result<String> {
+    let (_, proposed) = welcome.split_once("Try next:").context("nothing is proposed")?;
+    let commands = proposed.lines().filter_map(|line| line.strip_prefix("  "));
+    // The first line asks the Makefile for what is here asked for already.
+    let commands: Vec<_> = commands.filter(|line| !line.starts_with("eval ")).collect();
+    let script = format!("set -eux\n{}\n{}", lab(machine, "env")?, commands.join("\n"));
+    machine.output("bash", &["-c", &script])
+}
+
+#[test]
+fn hello_answers_at_a_floating_ip() -> Result<()> {
+    let machines = Machines::start(1)?;
+    let machine = machines.host(1)?;
+    let welcome = lab(&machine, "up")?;
+    let unreachable = machine.run("curl", &["-s", "--connect-timeout", "2", "http://203.0.113.1/"]);
+    ensure!(unreachable.is_err(), "something answers already");
+
+    let said = try_next(&machine, &welcome)?;
+    ensure!(said.ends_with("This is hello.\n"), "{said}");
+
+    lab(&machine, "down")?;
+    ensure!(machine.members().is_empty(), "still running: {:?}", machine.members());
+    lab(&machine, "up")?;
+    let again =
+        machine.output("curl", &["-s", "--retry", "9", "--retry-all-errors", "http://203.0.113.1/"])?;
+    ensure!(again == "This is hello.\n", "after a night: {again}");
+    machines.finish()
+}
+
 #[test]
 fn up_names_the_owner_of_a_port_that_is_taken() -> Result<()> {
     let machines = Machines::start(1)?;

@@ -10,7 +10,7 @@ use protocol::agent::{Network, NetworkSubject, Port, RemotePort, Subnet};
 use super::Underlay;
 use crate::links::desired::{BridgePort, Device, Kind, Namespace, Route, Unit};
 use crate::links::settings;
-use crate::names;
+use crate::{names, services};
 
 /// Where guests look for the metadata service.
 const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
@@ -24,10 +24,10 @@ pub(super) fn render(network: &Network, underlay: Option<Underlay>) -> Unit {
     };
     tunnel(network, underlay, &mut unit);
     unit.devices.extend(network.ports.iter().map(|port| tap(network, port)));
-    if !network.ports.is_empty() {
+    if services::are_here(network) {
         let name = names::services_namespace(network.vni);
         unit.namespace = Some(Namespace { name, settings: settings::namespace(false) });
-        unit.devices.push(services(network));
+        unit.devices.push(services_link(network));
     }
     unit
 }
@@ -114,7 +114,7 @@ fn tap(network: &Network, guest: &Port) -> Device {
     tap
 }
 
-fn services(network: &Network) -> Device {
+fn services_link(network: &Network) -> Device {
     let mac = names::services_mac(network.vni);
     let mut inner = device(network, names::SERVICES_INTERFACE.to_owned(), Kind::Inner);
     inner.mac = Some(mac);
