@@ -58,7 +58,8 @@ impl Lab {
         let mut lab = Self { control, hosts: Vec::new(), cloud, underlay: machines.underlay()? };
         for number in 1..=hosts {
             // One after the other: the first one fills the cache of capabilities for all.
-            lab.hosts.push(Host::start(machines.host(number)?).await?);
+            let machine = machines.host(number)?;
+            lab.hosts.push(Host::start(machine, wiring::host_address(number)).await?);
         }
         lab.join_all().await?;
         lab.wait_hosts_ready(HOST_READY).await?;

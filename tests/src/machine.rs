@@ -1,8 +1,9 @@
 //! A machine of the lab: namespaces of its own and private copies of the folders that daemons write to.
 //!
 //! The namespaces are held by a `sleep infinity`, the holder. They have no names: they are reached
-//! through the holder's pid and vanish with the last process in them. So membership in the network
+//! through the holder's pid and vanish with the last process in them. So membership in the UTS
 //! namespace *is* the list of what runs on a machine, and ending a machine means ending its members.
+//! (The agent and libvirt make network and mount namespaces of their own on it, but never one of these.)
 
 use std::fs;
 use std::path::PathBuf;
@@ -112,14 +113,13 @@ impl Machine {
     /// Everything that runs on this machine, without the holder. Empty when the holder is gone: only
     /// while it lives can the namespace's number not belong to somebody else.
     pub fn members(&self) -> Vec<ProcessId> {
-        let Ok(namespace) = fs::read_link(self.network_namespace()) else { return Vec::new() };
+        let uts = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/uts"));
+        let Ok(namespace) = uts(self.holder.pid) else { return Vec::new() };
         if !self.holder.is_alive() {
             return Vec::new();
         }
-        let is_member = |id: &ProcessId| {
-            *id != self.holder
-                && fs::read_link(format!("/proc/{}/ns/net", id.pid)).is_ok_and(|other| other == namespace)
-        };
+        let is_member =
+            |id: &ProcessId| *id != self.holder && uts(id.pid).is_ok_and(|other| other == namespace);
         process::all().into_iter().filter(is_member).collect()
     }
 
