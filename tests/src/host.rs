@@ -11,7 +11,7 @@ use crate::daemon::Daemon;
 use crate::machine::Machine;
 use crate::process::ProcessId;
 use crate::virsh::Virsh;
-use crate::{binaries, libvirtd, wait, wiring};
+use crate::{binaries, libvirtd, networks, wait, wiring};
 
 /// The agent's folder, as the agent sees it.
 const AGENT_STATE: &str = "/var/lib/cumulo/agent";
@@ -74,12 +74,18 @@ impl Host {
         self.virsh.qemu_processes()
     }
 
+    /// The dnsmasq processes of its networks.
+    pub fn dnsmasqs(&self) -> Vec<ProcessId> {
+        networks::dnsmasqs(&self.machine)
+    }
+
     /// The agent's folder, seen from the test.
     pub fn agent_state(&self) -> Utf8PathBuf {
         self.machine.outside(AGENT_STATE)
     }
 
-    /// Every file of an instance that is left on this host, and every domain and QEMU process.
+    /// Every file of an instance that is left on this host, every domain and QEMU process, and every part of a
+    /// virtual network.
     pub fn leftovers(&self) -> Result<Vec<String>> {
         let mut found: Vec<String> =
             self.virsh.domains()?.into_iter().map(|d| format!("domain {d}")).collect();
@@ -88,6 +94,7 @@ impl Host {
         for kind in ["instances", "incoming"] {
             found.extend(files_below(&pool.join(kind))?);
         }
+        found.extend(networks::parts(&self.machine)?);
         Ok(found)
     }
 

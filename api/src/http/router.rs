@@ -14,9 +14,9 @@ use super::problem::{ApiError, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
-    address_pools, api_keys, audit, auth, events, floating_ips, groups, hosts, images, instance_types, instances,
-    networks, operations, policies, ports, projects, quotas, routers, security_groups, service_accounts, subnets,
-    users,
+    address_pools, api_keys, audit, auth, events, floating_ips, groups, hosts, images, instance_types,
+    instances, networks, operations, policies, ports, projects, quotas, routers, security_groups,
+    service_accounts, subnets, users,
 };
 
 #[derive(OpenApi)]

@@ -43,10 +43,7 @@ async fn an_instance_gets_the_default_network_what_it_names_or_none() {
     assert_eq!(made["nics"][0]["port"]["name"], "mine");
     assert_eq!(made["nics"][1]["addresses"], json!(["10.0.0.77"]));
     let mine = cloud.get(&format!("{PORTS}/mine")).await.expect(200);
-    assert_eq!(
-        (&mine["instance"]["name"], &mine["dns_name"]),
-        (&json!("web"), &json!("web.demo.internal"))
-    );
+    assert_eq!((&mine["instance"]["name"], &mine["dns_name"]), (&json!("web"), &json!("web.demo.internal")));
     cloud.delete(&format!("{PORTS}/mine")).await.expect_problem(409, "in_use");
     let of_web = cloud.get(&format!("{PORTS}?instance=web")).await.expect(200);
     assert_eq!(of_web["items"].as_array().unwrap().len(), 2);
