@@ -11,7 +11,7 @@ use crate::daemon::Daemon;
 use crate::machine::Machine;
 use crate::process::ProcessId;
 use crate::virsh::Virsh;
-use crate::{binaries, libvirtd, wait};
+use crate::{binaries, libvirtd, networks, wait, wiring};
 
 /// The agent's folder, as the agent sees it.
 const AGENT_STATE: &str = "/var/lib/cumulo/agent";
@@ -23,17 +23,20 @@ pub struct Host {
     pub virtlogd: Daemon,
     pub agent: Daemon,
     pub virsh: Virsh,
+    /// Its address in the underlay.
+    pub address: String,
 }
 
 impl Host {
     /// A machine with a running libvirtd; the agent has not joined yet.
-    pub(crate) async fn start(machine: Machine) -> Result<Self> {
+    /// `address` is the machine's own in the underlay.
+    pub(crate) async fn start(machine: Machine, address: String) -> Result<Self> {
         let (mut libvirtd, mut virtlogd) = libvirtd::prepare(&machine)?;
         virtlogd.start().await?;
         libvirtd.start().await?;
         let virsh = libvirtd::virsh(&machine);
-        let agent = agent(&machine)?;
-        let host = Self { machine, libvirtd, virtlogd, agent, virsh };
+        let agent = agent(&machine, &address)?;
+        let host = Self { machine, libvirtd, virtlogd, agent, virsh, address };
         libvirtd::wait_ready(&host.libvirtd, &host.virsh).await?;
         Ok(host)
     }
@@ -71,12 +74,18 @@ impl Host {
         self.virsh.qemu_processes()
     }
 
+    /// The dnsmasq processes of its networks.
+    pub fn dnsmasqs(&self) -> Vec<ProcessId> {
+        networks::dnsmasqs(&self.machine)
+    }
+
     /// The agent's folder, seen from the test.
     pub fn agent_state(&self) -> Utf8PathBuf {
         self.machine.outside(AGENT_STATE)
     }
 
-    /// Every file of an instance that is left on this host, and every domain and QEMU process.
+    /// Every file of an instance that is left on this host, every domain and QEMU process, and every part of a
+    /// virtual network.
     pub fn leftovers(&self) -> Result<Vec<String>> {
         let mut found: Vec<String> =
             self.virsh.domains()?.into_iter().map(|d| format!("domain {d}")).collect();
@@ -85,6 +94,7 @@ impl Host {
         for kind in ["instances", "incoming"] {
             found.extend(files_below(&pool.join(kind))?);
         }
+        found.extend(networks::parts(&self.machine)?);
         Ok(found)
     }
 
@@ -104,13 +114,14 @@ impl Host {
     }
 }
 
-fn agent(machine: &Machine) -> Result<Daemon> {
+fn agent(machine: &Machine, address: &str) -> Result<Daemon> {
     let program = binaries::find("cumulo-agent")?;
     let log = machine.dir.join("agent.log");
-    let machine = machine.clone();
+    let (machine, address) = (machine.clone(), address.to_owned());
     Ok(Daemon::new(format!("agent of {}", machine.name), log, move || {
         let mut command = machine.command(program.as_str());
         command.args(["run", "--state-dir", AGENT_STATE, "--libvirt-uri", "qemu:///system"]);
+        command.args(["--underlay-address", &address, "--external-interface", wiring::UPLINK]);
         command
     }))
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use serde_json::json;
 
-use crate::cloud::{Cloud, Project};
+use crate::cloud::{Cloud, Instance, Project};
 use crate::control::ControlPlane;
 use crate::guest::{self, Guest};
 use crate::host::Host;
@@ -58,7 +58,8 @@ impl Lab {
         let mut lab = Self { control, hosts: Vec::new(), cloud, underlay: machines.underlay()? };
         for number in 1..=hosts {
             // One after the other: the first one fills the cache of capabilities for all.
-            lab.hosts.push(Host::start(machines.host(number)?).await?);
+            let machine = machines.host(number)?;
+            lab.hosts.push(Host::start(machine, wiring::host_address(number)).await?);
         }
         lab.join_all().await?;
         lab.wait_hosts_ready(HOST_READY).await?;
@@ -92,12 +93,28 @@ impl Lab {
 
     /// A project with this guest's image and an instance type that fits it, both named after the guest.
     pub async fn project_with(&self, guest: Guest) -> Result<Project> {
+        self.project_named("tests", guest).await
+    }
+
+    /// The same under a name of its own.
+    pub async fn project_named(&self, name: &str, guest: Guest) -> Result<Project> {
         let image = tokio::task::spawn_blocking(move || guest::cached(guest)).await??;
-        let project = self.cloud.project("tests").await?;
+        let project = self.cloud.project(name).await?;
         project.image(guest.name(), &image).await?;
         let (memory_mib, root_disk_gib) = guest.needs();
         self.cloud.instance_type(guest.name(), 1, memory_mib, root_disk_gib).await?;
         Ok(project)
+    }
+
+    /// The host that runs an instance.
+    pub fn host_of(&self, instance: &Instance) -> Result<&Host> {
+        let domain = format!("cumulo-{}", instance.id);
+        for host in &self.hosts {
+            if host.virsh.domains()?.contains(&domain) {
+                return Ok(host);
+            }
+        }
+        anyhow::bail!("no host has {domain}")
     }
 
     /// The QEMU process of each domain of all hosts. A domain that two hosts have is an error.

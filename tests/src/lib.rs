@@ -30,6 +30,7 @@ mod lab;
 mod libvirtd;
 mod machine;
 mod machines;
+mod networks;
 mod process;
 pub mod up;
 mod virsh;

@@ -1,8 +1,9 @@
 //! A machine of the lab: namespaces of its own and private copies of the folders that daemons write to.
 //!
 //! The namespaces are held by a `sleep infinity`, the holder. They have no names: they are reached
-//! through the holder's pid and vanish with the last process in them. So membership in the network or the mount
+//! through the holder's pid and vanish with the last process in them. So membership in the UTS
 //! namespace *is* the list of what runs on a machine, and ending a machine means ending its members.
+//! (The agent and libvirt make network and mount namespaces of their own on it, but never one of these.)
 
 use std::fs;
 use std::path::PathBuf;
@@ -110,20 +111,15 @@ impl Machine {
     }
 
     /// Everything that runs on this machine, without the holder. Empty when the holder is gone: only
-    /// while it lives can the namespaces' numbers not belong to somebody else.
-    ///
-    /// What serves a virtual network has left the machine's network namespace, and a guest its mount namespace.
+    /// while it lives can the namespace's number not belong to somebody else.
     pub fn members(&self) -> Vec<ProcessId> {
-        let namespaces =
-            |pid| ["net", "mnt"].map(|kind| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok());
-        let own = namespaces(self.holder.pid);
+        let uts = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/uts"));
+        let Ok(namespace) = uts(self.holder.pid) else { return Vec::new() };
         if !self.holder.is_alive() {
             return Vec::new();
         }
-        let is_member = |id: &ProcessId| {
-            let shared = |(own, other): (&Option<PathBuf>, Option<PathBuf>)| own.is_some() && *own == other;
-            *id != self.holder && own.iter().zip(namespaces(id.pid)).any(shared)
-        };
+        let is_member =
+            |id: &ProcessId| *id != self.holder && uts(id.pid).is_ok_and(|other| other == namespace);
         process::all().into_iter().filter(is_member).collect()
     }
 

@@ -11,7 +11,7 @@ use crate::machine::{Machine, said_or_failed};
 pub(crate) const CONTROL_ADDRESS: &str = "192.0.2.1";
 
 /// The name of a machine's side of its cable.
-const UPLINK: &str = "uplink";
+pub(crate) const UPLINK: &str = "uplink";
 
 /// The underlay address of a host, counted from 1. 192.0.2.0/24 is for documentation (RFC 5737) and used
 /// inside the lab's namespaces only.
