@@ -30,13 +30,17 @@ pub async fn down() -> Result<()> {
     let progress = Progress::new();
 
     let step = progress.step("instances");
-    step.done(stop_instances(&settings, &mut record).await?);
+    let stopped = stop_instances(&settings, &mut record).await?;
+    step.done(match stopped {
+        Some(count) => format!("{count} stopped"),
+        None => "the API does not run; instances and their networks are left alone".to_owned(),
+    });
     for name in [AGENT, API] {
         let step = progress.step(name);
         step.done(if service::end(name, &mut record)? { "stopped" } else { "did not run" });
     }
     record.set_url(None)?;
-    if record.joined() {
+    if stopped.is_some() && record.joined() {
         let step = progress.step("networks");
         remove_networks(&settings)?;
         step.done("removed");
@@ -60,10 +64,9 @@ fn remove_networks(settings: &Settings) -> Result<()> {
     said_or_failed(removed, || "cumulo-agent remove-networks".to_owned()).map(drop)
 }
 
-async fn stop_instances(settings: &Settings, record: &mut Record) -> Result<String> {
-    let (Some(url), Some(_)) = (record.url(), record.running(API)) else {
-        return Ok("the API does not run; instances are left alone".to_owned());
-    };
+/// How many there were; `None` when there is no API to ask.
+async fn stop_instances(settings: &Settings, record: &mut Record) -> Result<Option<usize>> {
+    let (Some(url), Some(_)) = (record.url(), record.running(API)) else { return Ok(None) };
     let cloud = Cloud::login(url, read_credentials(&settings.credentials())?).await?;
     let running = running_instances(&cloud).await?;
     // Remembered first: if this command is killed now, the next `up` starts them all the same.
@@ -75,7 +78,7 @@ async fn stop_instances(settings: &Settings, record: &mut Record) -> Result<Stri
     for instance in &running {
         wait_stopped(&cloud, instance).await?;
     }
-    Ok(format!("{} stopped", running.len()))
+    Ok(Some(running.len()))
 }
 
 /// Every running instance of every project, as `project/name`.

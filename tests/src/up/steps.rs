@@ -145,11 +145,11 @@ Try next:
   api "$P/instances" | jq
   api "$P/instances/hello/serial"
 
-Let everybody in at port 80 of hello, by an address that this machine alone knows the way to:
+Give hello an address that this machine alone knows the way to, and let everybody in at its port 80:
 
-  api "$P/security_groups/default/rules" --json '{{"direction":"ingress","protocol":"tcp","port_first":80,"remote_cidr":"0.0.0.0/0"}}' | jq
   IP=$(api "$P/floating_ips" --json '{{"name":"hello"}}' | jq -r .address)
   api "$P/floating_ips/hello/associate" --json '{{"instance":"hello"}}' | jq
+  api "$P/security_groups/default/rules" --json '{{"direction":"ingress","protocol":"tcp","port_first":80,"remote_cidr":"0.0.0.0/0"}}' | jq
   curl -s --retry 9 --retry-all-errors --connect-timeout 2 "http://$IP/"
 "#
     );
