@@ -1,5 +1,6 @@
 //! A cloud of several hosts: `make lab HOSTS=3`.
 
+mod cards;
 mod crashes;
 mod network;
 mod quota;

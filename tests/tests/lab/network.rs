@@ -26,11 +26,11 @@ httpd -p 80 -h /www
 const WEB: &str = "#!/bin/sh
 mkdir /www
 httpd -p 22 -h /www
-for attempt in $(seq 30); do
-  wget -q -T 5 -O /www/stock http://db.shop.internal:5432/stock && break
+for attempt in $(seq 20); do
+  timeout 5 wget -O /www/stock http://db.shop.internal:5432/stock && break
   sleep 1
 done
-wget -q -T 3 -O /dev/null http://db.shop.internal:80/stock && echo 'shop: port 80 of db is open'
+timeout 3 wget -q -O /dev/null http://db.shop.internal/stock && echo 'shop: port 80 of db is open'
 httpd -p 80 -h /www
 echo \"shop: fetched $(cat /www/stock)\"
 ";
@@ -139,12 +139,12 @@ async fn a_shop_serves_the_public_from_a_database_that_nobody_else_reaches() -> 
 mkdir /www
 echo 'my own' > /www/stock
 httpd -p 5432 -h /www
-wget -q -T 5 -O - http://10.0.0.250:5432/stock && echo 'spy: its own server answers'
-wget -q -T 5 -O - http://{db_address}:5432/stock && echo 'spy: reaches db'
-wget -q -T 5 -O - http://{web_address}/stock && echo 'spy: reaches web'
+timeout 5 wget -q -O - http://10.0.0.250:5432/stock && echo 'spy: its own server answers'
+timeout 5 wget -q -O - http://{db_address}:5432/stock && echo 'spy: reaches db'
+timeout 5 wget -q -O - http://{web_address}/stock && echo 'spy: reaches web'
 ping -c 1 -W 2 {db_address} && echo 'spy: pings db'
-nslookup db.shop.internal && echo 'spy: finds db'
-nslookup spy.rival.internal && echo 'spy: finds itself'
+nslookup -type=a db.shop.internal && echo 'spy: finds db'
+nslookup -type=a spy.rival.internal && echo 'spy: finds itself'
 echo 'spy: done'
 "
         );
