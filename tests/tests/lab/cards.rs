@@ -20,6 +20,14 @@ echo \"told: instance-id=$id\"
 echo \"told: $(ask 'GET /latest/meta-data/instance-id HTTP/1.1' | head -n 1)\"
 ";
 
+/// Says so as long as the network's DNS and metadata answer.
+const SERVED: &str = "#!/bin/sh
+metadata() { { printf 'GET / HTTP/1.0\\r\\n\\r\\n'; sleep 1; } | nc -w 3 169.254.169.254 80 | grep -q 401; }
+while sleep 1; do
+  timeout 3 nslookup -type=a vm.tests.internal > /dev/null 2>&1 && metadata && echo served > /dev/console
+done &
+";
+
 fn instance(user_data: &str) -> Value {
     json!({"name": "vm", "image": "fast", "instance_type": "fast", "user_data": user_data})
 }
@@ -82,26 +90,28 @@ async fn wait_dnsmasq(host: &Host, other_than: ProcessId) -> Result<()> {
     .await
 }
 
-/// The devices, rules and namespaces of networks, without what changes from one look to the next.
-fn made(host: &Host) -> Result<(String, String, String)> {
+/// The devices, stations and rules of networks. Tables list their parts in the order in which they were made.
+fn made(host: &Host) -> Result<Vec<String>> {
     let rules = host.machine.output("nft", &["--stateless", "list", "ruleset"])?;
     let links = host.machine.output("ip", &["-brief", "link", "show", "up"])?;
     let names = links.lines().filter_map(|line| line.split(['@', ' ']).next());
-    let mut names: Vec<_> = names.collect();
-    names.sort_unstable();
-    Ok((rules, names.join(" "), host.machine.output("bridge", &["fdb", "show"])?.lines().count().to_string()))
+    let stations = host.machine.output("bridge", &["fdb", "show"])?;
+    let stations = stations.lines().filter(|line| line.contains("static"));
+    let mut all: Vec<_> = rules.lines().chain(names).chain(stations).map(str::to_owned).collect();
+    all.sort_unstable();
+    Ok(all)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_killed_or_removed_is_there_again_and_the_guest_does_not_notice() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;
-        let instance = project.create(instance("")).await?;
+        let instance = project.create(instance(SERVED)).await?;
         instance.wait_for_state("running", LIMIT).await?;
         instance.wait_for_serial("cumulo-test: eth0 10.0.0.", LIMIT).await?;
         let host = &mut lab.hosts[0];
         let qemu = host.qemu_processes()?;
-        // Until the agent has found the tap, its flags are not set.
+        instance.wait_for_serial("served", LIMIT).await?;
         let before = made(host)?;
 
         let dnsmasq = *host.dnsmasqs().first().context("no dnsmasq")?;
@@ -120,12 +130,16 @@ async fn what_is_killed_or_removed_is_there_again_and_the_guest_does_not_notice(
         wait_dnsmasq(host, dnsmasq).await?;
         eventually("everything to be as before", REPAIRED, async || {
             let now = made(host)?;
-            ensure!(now == before, "now {now:?}, before {before:?}");
+            let missing: Vec<_> = before.iter().filter(|line| !now.contains(line)).collect();
+            let new: Vec<_> = now.iter().filter(|line| !before.contains(line)).collect();
+            ensure!(now == before, "missing: {missing:?}, new: {new:?}");
             Ok(())
         })
         .await?;
         ensure!(host.qemu_processes()? == qemu, "the guest was started anew");
-        Ok(())
+        // One question may have been under way before.
+        let served = instance.serial().await?.matches("served").count();
+        instance.wait_for_serial_times("served", served + 2, REPAIRED).await.map(|_| ())
     })
     .await
 }

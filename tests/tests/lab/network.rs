@@ -32,6 +32,7 @@ for attempt in $(seq 20); do
 done
 timeout 3 wget -q -O /dev/null http://db.shop.internal/stock && echo 'shop: port 80 of db is open'
 httpd -p 80 -h /www
+timeout 3 wget -q -O /dev/null http://127.0.0.1:22/stock && echo 'shop: port 22 of web is open inside'
 echo \"shop: fetched $(cat /www/stock)\"
 ";
 
@@ -115,6 +116,8 @@ async fn a_shop_serves_the_public_from_a_database_that_nobody_else_reaches() -> 
         // By its name, over the underlay, through both groups.
         let said = web.wait_for_serial("shop: fetched forty-two apples", LIMIT).await?;
         ensure!(!said.contains("port 80 of db is open"), "web reaches more of db than its group allows:\n{said}");
+
+        ensure!(said.contains("port 22 of web is open inside"), "closing it proves nothing:\n{said}");
 
         let outside = lab.control.machine.clone();
         let front = publish(lab, &web).await?;
