@@ -50,15 +50,19 @@ pub(super) fn shown(seen: &Seen<'_>) -> (PortStatus, Option<String>) {
     }
 }
 
-/// What a fault means to the owner of the port. What concerns the host as a whole is for its operator to read.
+/// What a fault means to the owner of the port. The host's own words name devices and addresses of the operator's and
+/// are for the operator to read.
 fn sentence(seen: &Seen<'_>, fault: &NetworkFault) -> Option<String> {
-    match fault.subject {
-        NetworkSubject::Port(id) => (id == seen.port).then(|| fault.detail.clone()),
-        NetworkSubject::Network(id) => (id == seen.network).then(|| fault.detail.clone()),
-        NetworkSubject::SecurityGroup(id) => seen.security_groups.contains(&id).then(|| fault.detail.clone()),
-        NetworkSubject::Router(_) => None,
-        NetworkSubject::Host => Some("its host cannot make its networks; an operator can see why".to_owned()),
-    }
+    let what = match fault.subject {
+        NetworkSubject::Port(id) if id == seen.port => "its host cannot make it",
+        NetworkSubject::Network(id) if id == seen.network => "its host cannot make its network",
+        NetworkSubject::SecurityGroup(id) if seen.security_groups.contains(&id) => {
+            "its host cannot apply one of its security groups, and lets nothing pass"
+        }
+        NetworkSubject::Host => "its host cannot make its networks",
+        _ => return None,
+    };
+    Some(format!("{what}; an operator can see why"))
 }
 
 #[cfg(test)]

@@ -91,6 +91,7 @@ async fn wrong_wishes_are_refused_at_the_field() {
         ("network", json!("nowhere"), "/network"),
         ("mac", json!("53:54:00:00:00:01"), "/mac"),
         ("mac", json!("02:63:00:00:00:01"), "/mac"),
+        ("mac", json!("02:72:00:00:00:01"), "/mac"),
         ("addresses", json!([{}]), "/addresses/0"),
         ("addresses", json!([{"address": "10.9.0.1"}]), "/addresses/0/address"),
         ("addresses", json!([{"address": "10.0.0.255"}]), "/addresses/0/address"),
@@ -98,6 +99,11 @@ async fn wrong_wishes_are_refused_at_the_field() {
         ("addresses", json!([{"subnet": "default"}, {"address": "10.0.0.9"}]), "/addresses/1"),
         ("security_groups", json!(["none"]), "/security_groups/0"),
         ("allowed_address_pairs", json!([{"cidr": "10.0.0.1/24"}]), "/allowed_address_pairs/0/cidr"),
+        (
+            "allowed_address_pairs",
+            json!([{"cidr": "10.0.0.2/32", "mac": "02:63:00:00:00:01"}]),
+            "/allowed_address_pairs/0/mac",
+        ),
         ("surprise", json!(1), "/surprise"),
     ] {
         let mut wrong = port("wrong");

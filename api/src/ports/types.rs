@@ -15,8 +15,7 @@ use crate::instances::Reference;
 const MAX_ADDRESSES: usize = 16;
 const MAX_PAIRS: usize = 16;
 const MAX_GROUPS: usize = 16;
-/// MAC addresses of the hosts' own services begin so.
-const SERVICES_MAC: [u8; 2] = [0x02, 0x63];
+const RESERVED: &str = "02:62:…, 02:63:… and 02:72:… are those of the hosts' own devices";
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -163,8 +162,8 @@ impl CreatePort {
                 errors.push(FieldError::new(format!("/addresses/{index}"), "missing", message));
             }
         }
-        if self.mac.is_some_and(|mac| mac.bytes().starts_with(&SERVICES_MAC)) {
-            errors.push(FieldError::new("/mac", "reserved", "02:63:… are those of the hosts' services"));
+        if self.mac.is_some_and(is_reserved) {
+            errors.push(FieldError::new("/mac", "reserved", RESERVED));
         }
         validate_pairs(&self.allowed_address_pairs, &mut errors);
         validate_groups(self.security_groups.as_deref(), "/security_groups", &mut errors);
@@ -188,6 +187,11 @@ pub(super) fn validate_groups(groups: Option<&[String]>, pointer: &str, errors: 
     }
 }
 
+/// Whether bridges, services or routers have such addresses on every host.
+fn is_reserved(mac: MacAddress) -> bool {
+    matches!(mac.bytes(), [0x02, 0x62 | 0x63 | 0x72, ..])
+}
+
 fn validate_pairs(pairs: &[AddressPair], errors: &mut Vec<FieldError>) {
     if pairs.len() > MAX_PAIRS {
         let message = format!("at most {MAX_PAIRS} pairs");
@@ -201,6 +205,9 @@ fn validate_pairs(pairs: &[AddressPair], errors: &mut Vec<FieldError>) {
         if pair.cidr.addr() != pair.cidr.network() {
             let message = format!("bits behind the prefix are set; write {}", pair.cidr.trunc());
             wrong("/cidr", "host_bits", message);
+        }
+        if pair.mac.is_some_and(is_reserved) {
+            wrong("/mac", "reserved", RESERVED.to_owned());
         }
         if pairs[..index].contains(pair) {
             wrong("", "duplicate", "each pair once".to_owned());

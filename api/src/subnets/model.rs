@@ -112,7 +112,7 @@ fn check_cidr(cidr: &IpNet, errors: &mut Vec<FieldError>) {
     if cidr.addr() != cidr.network() {
         return wrong("host_bits", format!("bits behind the prefix are set; write {}", cidr.trunc()));
     }
-    let (widest, narrowest) = if cidr.network().is_ipv4() { (8, 29) } else { (32, 124) };
+    let (widest, narrowest) = if cidr.network().is_ipv4() { (8, 29) } else { (64, 124) };
     if cidr.prefix_len() > narrowest {
         wrong("too_small", format!("at least a /{narrowest}"));
     }
@@ -268,6 +268,7 @@ mod tests {
             ("::/96", "reserved"),
             ("fd00::/125", "too_small"),
             ("2000::/3", "too_large"),
+            ("fd00::/63", "too_large"),
         ] {
             let errors = plan(&wish(cidr)).unwrap_err();
             assert_eq!((errors[0].pointer.as_str(), errors[0].code), ("/cidr", code), "{cidr}");

@@ -18,7 +18,7 @@ pub struct CreateSubnet {
     /// Name or id of a network of this project.
     #[schema(example = "default")]
     pub network: String,
-    /// An IPv4 prefix from /8 to /29 or an IPv6 prefix from /32 to /124, apart from the network's other subnets.
+    /// An IPv4 prefix from /8 to /29 or an IPv6 prefix from /64 to /124, apart from the network's other subnets.
     #[schema(value_type = String, example = "10.0.0.0/24")]
     pub cidr: IpNet,
     /// Where a router stands when one is attached; the first address unless given. `null`: no router ever.

@@ -23,6 +23,8 @@ use super::answer::Question;
 
 /// What one address may have open at once.
 const CONNECTIONS: usize = 32;
+/// What all addresses of a network may have open at once.
+const NETWORK_CONNECTIONS: usize = 256;
 /// The largest head of a request.
 const HEAD_BYTES: usize = 16 << 10;
 /// From the first byte of a connection to its last.
@@ -142,6 +144,9 @@ struct Slot {
 impl Slots {
     fn take(slots: &Arc<Self>, address: IpAddr) -> Option<Slot> {
         let mut taken = slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.values().sum::<usize>() >= NETWORK_CONNECTIONS {
+            return None;
+        }
         let count = taken.entry(address).or_default();
         if *count >= CONNECTIONS {
             return None;

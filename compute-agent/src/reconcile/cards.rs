@@ -59,8 +59,9 @@ pub(super) fn waiting(spec: &InstanceSpec, seen: &Seen) -> Option<String> {
     let live = seen.live();
     let is_missing = |nic: &&Nic| live.is_none_or(|domain| !has(domain, nic));
     let unready = spec.nics.iter().filter(is_missing).find_map(|nic| match seen.ports.get(&nic.port_id) {
-        Some(Readiness::Faulty(fault)) => {
-            Some(format!("The host cannot make the network card {} yet: {fault}", nic.mac))
+        // Why is for the operator to read, in the host's faults.
+        Some(Readiness::Faulty(_)) => {
+            Some(format!("The host cannot make the network card {} yet; an operator can see why.", nic.mac))
         }
         Some(Readiness::Unnamed) | None => {
             Some(format!("The host waits to hear of the network of the card {}.", nic.mac))

@@ -55,7 +55,6 @@ pub(super) fn table(
     want: &HostNetwork,
     guests: &[Guest<'_>],
     zones: &Zones,
-    underlay: Option<IpAddr>,
     protected: &BTreeSet<IpNet>,
 ) -> Table {
     let mut table = Table::new(Family::Inet, &KINDS);
@@ -68,7 +67,7 @@ pub(super) fn table(
     for guest in guests {
         add_guest(&mut table, guest);
     }
-    to_host(&mut table, want, underlay);
+    to_host(&mut table, want);
     routers(&mut table, want, protected);
     table
 }
@@ -195,8 +194,8 @@ fn add_guest(table: &mut Table, guest: &Guest<'_>) {
     }
 }
 
-/// VXLAN from peers alone, and nothing from guests but answers.
-fn to_host(table: &mut Table, want: &HostNetwork, underlay: Option<IpAddr>) {
+/// VXLAN from peers alone, on whatever address: the kernel takes it on each of them. Nothing from guests but answers.
+fn to_host(table: &mut Table, want: &HostNetwork) {
     table.set("peers4", &["ipv4_addr"]);
     table.set("peers6", &["ipv6_addr"]);
     for peer in &want.peers {
@@ -204,9 +203,6 @@ fn to_host(table: &mut Table, want: &HostNetwork, underlay: Option<IpAddr>) {
     }
     let from_stranger = |family: &str, set: &str| {
         let mut matches = vec![eq(field("udp", "dport"), VXLAN_PORT)];
-        if let Some(underlay) = underlay.filter(|underlay| underlay.is_ipv4() == (family == "ip")) {
-            matches.push(eq(field(family, "daddr"), underlay.to_string()));
-        }
         matches.push(ne(field(family, "saddr"), format!("@{set}")));
         matches.extend(deny(Underlay));
         matches
@@ -261,7 +257,7 @@ fn routers(table: &mut Table, want: &HostNetwork, protected: &BTreeSet<IpNet>) {
                 deny(RouterSource),
             ),
             rule([has(ct("state"), "invalid")], deny(Invalid)),
-            rule([original(), eq(field("udp", "dport"), VXLAN_PORT)], deny(Underlay)),
+            rule([eq(field("udp", "dport"), VXLAN_PORT)], deny(Underlay)),
             rule([eq(ct_original("ip daddr"), "@floating")], ret()),
             rule([original(), eq(ct_original("ip daddr"), "@protected4")], deny(Protected)),
             // The host may lead what it was sent elsewhere.

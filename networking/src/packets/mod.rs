@@ -155,7 +155,7 @@ impl Packets {
         );
         let zones = host::zones(want.networks.iter().map(|network| network.vni), had);
         let protected = self.protected(want);
-        let inet = host::table(want, &guests, &zones, self.surroundings.underlay, &protected);
+        let inet = host::table(want, &guests, &zones, &protected);
         ([spoof::table(&guests), inet], faults)
     }
 

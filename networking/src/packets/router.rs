@@ -44,7 +44,7 @@ fn forward(table: &mut Table) {
             rule([eq(meta("nfproto"), "ipv6")], deny(Protected)),
             // It would leave with the guest's own address. Inside, one router may see only half of a connection.
             rule([has(ct("state"), "invalid")], deny(Invalid)),
-            rule([original(), eq(field("udp", "dport"), VXLAN_PORT)], deny(Underlay)),
+            rule([eq(field("udp", "dport"), VXLAN_PORT)], deny(Underlay)),
             rule([original(), eq(field("ip", "daddr"), "@protected4")], deny(Protected)),
         ],
     );

@@ -203,10 +203,18 @@ fn stations(network: &Network) -> String {
         let first = served.iter().find(|address| address.is_ipv4()).map(ToString::to_string);
         let v6 = served.iter().filter(|address| address.is_ipv6()).map(|address| format!("[{address}]"));
         for address in first.into_iter().chain(v6) {
-            _ = writeln!(text, "{},{address},{},{LEASE_SECONDS}", port.mac, port.hostname.as_str());
+            _ = writeln!(text, "{},{address}{},{LEASE_SECONDS}", port.mac, told_name(port));
         }
     }
     text
+}
+
+/// The host name behind its comma; nothing where dnsmasq would take it for a word of its own.
+fn told_name(port: &Port) -> String {
+    match port.hostname.as_str() {
+        "ignore" | "infinite" => String::new(),
+        name => format!(",{name}"),
+    }
 }
 
 /// The addresses of a port in subnets with DHCP.

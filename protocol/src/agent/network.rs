@@ -221,8 +221,8 @@ pub enum Remote {
     Cidr {
         cidr: IpNet,
     },
-    /// Any port of a group; `addresses` are those of its members, wherever they are. The same network or a
-    /// router leads to them.
+    /// Any port of a group; `addresses` are those of its members, wherever they are. A document lists them with one
+    /// rule that names the group, and they count for all that do.
     Group {
         group_id: SecurityGroupId,
         addresses: Vec<IpAddr>,

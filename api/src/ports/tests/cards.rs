@@ -154,7 +154,10 @@ async fn a_port_is_what_its_host_says() {
     stranger.report_networks(&json!(1), of_port.clone()).await.expect(200);
     assert_eq!(status().await.0, "active");
     host.report_networks(revision, of_port).await.expect(200);
-    assert_eq!(status().await, ("fault".to_owned(), json!("its tap ismissing")));
+    assert_eq!(
+        status().await,
+        ("fault".to_owned(), json!("its host cannot make it; an operator can see why"))
+    );
     host.report_networks(&json!(1), json!([])).await.expect(200);
     assert_eq!(status().await.0, "fault");
     host.report_networks(revision, fault(json!({"kind": "host"}))).await.expect(200);

@@ -25,10 +25,10 @@ pub(crate) async fn of_ports(
     .await?;
     let rows = rules::of_groups(conn, &groups).await?;
     let remotes: Vec<Uuid> = rows.iter().filter_map(|rule| rule.remote_group_id).collect();
-    let members = members(conn, &remotes).await?;
+    let mut members = members(conn, &remotes).await?;
     let mut rules: HashMap<Uuid, Vec<SecurityGroupRule>> = HashMap::new();
     for row in &rows {
-        rules.entry(row.security_group_id).or_default().push(rule(row, &members)?);
+        rules.entry(row.security_group_id).or_default().push(rule(row, &mut members)?);
     }
     let group = |id: Uuid| SecurityGroup { id: id.into(), rules: rules.remove(&id).unwrap_or_default() };
     Ok(groups.into_iter().map(group).collect())
@@ -55,12 +55,13 @@ async fn members(
     Ok(members)
 }
 
-fn rule(row: &RuleRow, members: &HashMap<Uuid, Vec<IpAddr>>) -> Result<SecurityGroupRule, sqlx::Error> {
+fn rule(row: &RuleRow, members: &mut HashMap<Uuid, Vec<IpAddr>>) -> Result<SecurityGroupRule, sqlx::Error> {
     let remote = match (row.remote_cidr, row.remote_group_id) {
         (Some(cidr), _) => Remote::Cidr { cidr },
         (None, Some(group)) => Remote::Group {
             group_id: group.into(),
-            addresses: members.get(&group).cloned().unwrap_or_default(),
+            // Once in a document, however many rules name the group: hosts unite them.
+            addresses: members.remove(&group).unwrap_or_default(),
         },
         (None, None) => return Err(sqlx::Error::Decode("a rule has no other end".into())),
     };

@@ -78,7 +78,7 @@ async fn an_instance_whose_card_cannot_be_made_waits_and_says_why() {
     assert_eq!(life.state(spec.id), ObservedState::Preparing);
     assert_eq!(
         life.detail(spec.id),
-        "The host cannot make the network card 02:00:00:00:00:02 yet: it is broken"
+        "The host cannot make the network card 02:00:00:00:00:02 yet; an operator can see why."
     );
     assert!(!life.steps(spec.id).contains(&Told::NetworkReady));
 
