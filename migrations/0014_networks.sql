@@ -358,15 +358,6 @@ BEGIN
     DELETE FROM security_groups WHERE project_id = project;
 END $$;
 
--- A floating address stands for nothing when its port goes.
-CREATE FUNCTION free_floating_ips() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE floating_ips SET port_id = NULL, fixed_address = NULL WHERE port_id = OLD.id;
-    RETURN OLD;
-END $$;
-CREATE TRIGGER ports_free_floating_ips BEFORE DELETE ON ports
-    FOR EACH ROW EXECUTE FUNCTION free_floating_ips();
-
 -- A subnet's allocation ranges in their order: [{first, last}, …].
 CREATE FUNCTION subnet_ranges(subnet uuid) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('first', host(first_address), 'last', host(last_address))

@@ -11,7 +11,7 @@ use crate::auth::actions::{
     UpdateGroup,
 };
 use crate::auth::{Action, Allowed, OfResource};
-use crate::http::{ApiError, ErrorCode, Selector, Version, violated_constraint};
+use crate::http::{ApiError, ErrorCode, Selector, Version, counted, violated_constraint};
 
 /// A group's row.
 #[derive(Clone)]
@@ -125,8 +125,8 @@ pub(super) async fn delete(conn: &mut PgConnection, allowed: &Allowed<DeleteGrou
     )
     .fetch_one(&mut *conn)
     .await?;
-    if attached > 0 {
-        let detail = format!("policies are attached to it {attached} times; detach them first");
+    if let Some(there) = counted(&[(attached, "policy attachment")]) {
+        let detail = format!("it still has {there}; detach them first");
         return Err(ApiError::because(ErrorCode::InUse, detail));
     }
     sqlx::query!("DELETE FROM groups WHERE id = $1", group).execute(conn).await?;

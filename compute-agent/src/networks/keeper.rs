@@ -37,7 +37,7 @@ pub struct Keeper {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Port {
     instance_id: InstanceId,
-    fault: Option<String>,
+    is_faulty: bool,
 }
 
 impl Keeper {
@@ -97,8 +97,8 @@ impl Keeper {
         let readiness = |port| match known.get(&port) {
             _ if !named.contains(&port) => Readiness::Unnamed,
             None => Readiness::Pending,
-            Some(Port { fault: None, .. }) => Readiness::Ready,
-            Some(Port { fault: Some(fault), .. }) => Readiness::Faulty(fault.clone()),
+            Some(Port { is_faulty: false, .. }) => Readiness::Ready,
+            Some(Port { is_faulty: true, .. }) => Readiness::Faulty,
         };
         ports.into_iter().map(|port| (port, readiness(port))).collect()
     }
@@ -149,19 +149,19 @@ impl Keeper {
 /// A port is as good as itself and its network. A group or router that could not be made lets nothing pass that
 /// needs it, and keeps no card from being there.
 fn ports_of(networks: &HostNetwork, outcome: &Outcome) -> HashMap<PortId, Port> {
-    let of_ports: HashMap<_, _> = outcome
+    let faulty: HashSet<_> = outcome
         .faults
         .iter()
         .filter_map(|fault| match fault.subject {
-            NetworkSubject::Port(id) => Some((id, &fault.detail)),
+            NetworkSubject::Port(id) => Some(id),
             _ => None,
         })
         .collect();
     let ports =
         networks.networks.iter().flat_map(|network| network.ports.iter().map(move |p| (network.id, p)));
     let known = ports.map(|(network, port)| {
-        let fault = of_ports.get(&port.id).copied().or_else(|| outcome.unusable.get(&network)).cloned();
-        (port.id, Port { instance_id: port.instance_id, fault })
+        let is_faulty = faulty.contains(&port.id) || outcome.unusable.contains(&network);
+        (port.id, Port { instance_id: port.instance_id, is_faulty })
     });
     known.collect()
 }

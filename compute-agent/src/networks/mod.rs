@@ -14,7 +14,7 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use protocol::NetworkId;
@@ -36,8 +36,9 @@ pub trait HostNetworking: Send + Sync + 'static {
 pub struct Outcome {
     /// What could not be made. A port with a fault is not ready for use.
     pub faults: Vec<NetworkFault>,
-    /// Networks in which no card can be used, and why. One that only does not reach another host is not among them.
-    pub unusable: HashMap<NetworkId, String>,
+    /// Networks in which no card can be used; `faults` say why. One that only does not reach another host is not
+    /// among them.
+    pub unusable: HashSet<NetworkId>,
 }
 
 /// Whether the network card of an instance can be used.
@@ -48,6 +49,6 @@ pub enum Readiness {
     Unnamed,
     /// The document names it, and the host has not been made to match.
     Pending,
-    /// Why it could not be made, in a sentence.
-    Faulty(String),
+    /// It could not be made; the reported faults say why.
+    Faulty,
 }

@@ -3,7 +3,7 @@
 //! Packet rules come first, so that a device is never there without them; then devices, then the rules in the
 //! namespaces that have been made, then what is served there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -62,18 +62,22 @@ impl HostNetworking for RealNetworking {
         let told = self.listeners.converge(wanted).await;
         // A guest that gets no address at its start may never ask again.
         let mut unusable = of_networks(ruled.faults.iter().chain(&served).chain(&told));
-        let because = of_networks(&linked.faults);
-        unusable.extend(without_bridge(wanted).into_iter().map(|id| {
-            let detail = because.get(&id).cloned().unwrap_or_else(|| "its bridge is not there".to_owned());
-            (id, detail)
-        }));
-        Outcome { faults: [linked.faults, ruled.faults, served, told].concat(), unusable }
+        let explained = of_networks(&linked.faults);
+        let mut faults = [linked.faults, ruled.faults, served, told].concat();
+        for id in without_bridge(wanted) {
+            unusable.insert(id);
+            if !explained.contains(&id) {
+                let detail = "its bridge is not there".to_owned();
+                faults.push(NetworkFault { subject: NetworkSubject::Network(id), detail });
+            }
+        }
+        Outcome { faults, unusable }
     }
 }
 
-fn of_networks<'a>(faults: impl IntoIterator<Item = &'a NetworkFault>) -> HashMap<NetworkId, String> {
+fn of_networks<'a>(faults: impl IntoIterator<Item = &'a NetworkFault>) -> HashSet<NetworkId> {
     let of_network = |fault: &NetworkFault| match fault.subject {
-        NetworkSubject::Network(id) => Some((id, fault.detail.clone())),
+        NetworkSubject::Network(id) => Some(id),
         _ => None,
     };
     faults.into_iter().filter_map(of_network).collect()
@@ -97,6 +101,5 @@ fn nothing_works(
     let detail = format!("the host cannot {attempted}: {}", crate::chain(error));
     tracing::error!(detail, "no network can be made");
     let faults = vec![NetworkFault { subject: NetworkSubject::Host, detail }];
-    let detail = format!("the host cannot {attempted}");
-    Outcome { faults, unusable: wanted.networks.iter().map(|network| (network.id, detail.clone())).collect() }
+    Outcome { faults, unusable: wanted.networks.iter().map(|network| network.id).collect() }
 }

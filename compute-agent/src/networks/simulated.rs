@@ -41,7 +41,7 @@ impl HostNetworking for SimulatedNetworking {
         let mut state = self.lock();
         state.converged += 1;
         let unusable = |fault: &NetworkFault| match fault.subject {
-            NetworkSubject::Network(id) => Some((id, fault.detail.clone())),
+            NetworkSubject::Network(id) => Some(id),
             _ => None,
         };
         Outcome { faults: state.faults.clone(), unusable: state.faults.iter().filter_map(unusable).collect() }

@@ -85,7 +85,6 @@ async fn ports_are_pending_then_ready_or_as_faulty_as_their_network() {
         let mut known = keeper.readiness(ports);
         ports.map(|port| known.remove(&port).unwrap())
     };
-    let faulty = || Readiness::Faulty("it is broken".to_owned());
     assert_eq!(readiness(&host.keeper().0), [Readiness::Unnamed, Readiness::Unnamed]);
     host.store().take(&page(1, true, &document)).unwrap();
     let (keeper, _) = host.keeper();
@@ -94,8 +93,8 @@ async fn ports_are_pending_then_ready_or_as_faulty_as_their_network() {
     assert_eq!(readiness(&keeper), [Readiness::Ready, Readiness::Ready]);
     assert_eq!(keeper.changed().await, [spec.id].into());
     for (subject, expected) in [
-        (NetworkSubject::Port(ports[0]), [faulty(), Readiness::Ready]),
-        (NetworkSubject::Network(spec.nics[0].network_id), [faulty(), faulty()]),
+        (NetworkSubject::Port(ports[0]), [Readiness::Faulty, Readiness::Ready]),
+        (NetworkSubject::Network(spec.nics[0].network_id), [Readiness::Faulty, Readiness::Faulty]),
         (NetworkSubject::Host, [Readiness::Ready, Readiness::Ready]),
     ] {
         host.set_fault(subject);

@@ -60,7 +60,7 @@ pub(super) fn waiting(spec: &InstanceSpec, seen: &Seen) -> Option<String> {
     let is_missing = |nic: &&Nic| live.is_none_or(|domain| !has(domain, nic));
     let unready = spec.nics.iter().filter(is_missing).find_map(|nic| match seen.ports.get(&nic.port_id) {
         // Why is for the operator to read, in the host's faults.
-        Some(Readiness::Faulty(_)) => {
+        Some(Readiness::Faulty) => {
             Some(format!("The host cannot make the network card {} yet; an operator can see why.", nic.mac))
         }
         Some(Readiness::Unnamed) | None => {
