@@ -2,6 +2,8 @@
 
 mod cards;
 mod crashes;
+mod dual_stack;
 mod network;
 mod quota;
+mod scene;
 mod spread;
