@@ -3,6 +3,8 @@
 mod cards;
 mod crashes;
 mod dual_stack;
+mod frames;
+mod hostile;
 mod network;
 mod quota;
 mod scene;
