@@ -4,6 +4,7 @@ mod cards;
 mod crashes;
 mod dual_stack;
 mod frames;
+mod groups;
 mod hostile;
 mod network;
 mod quota;

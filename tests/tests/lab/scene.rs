@@ -74,6 +74,12 @@ pub async fn cast(lab: &Lab, project: &Project, cards: &[(&str, Value)]) -> Resu
 }
 
 impl Actor {
+    /// What the API says of its port.
+    pub async fn shown(&self) -> Result<Value> {
+        let project = &self.instance.project;
+        project.cloud.get(&project.path(&format!("/ports/{}", self.port))).await?.success()
+    }
+
     pub async fn change_port(&self, body: Value) -> Result<()> {
         let project = &self.instance.project;
         project
