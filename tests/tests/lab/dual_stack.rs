@@ -62,7 +62,7 @@ async fn one_network(lab: &Lab, a: &mut Actor, b: &mut Actor, stranger: &mut Act
     // The group allows pings of IPv6 only, and one port for members of another group, in both families.
     a.shell.fails(&ping(&b.v4))?;
     for address in [&b6, &b.v4] {
-        a.shell.output(&get(address, 80))?;
+        a.soon(&get(address, 80)).await?;
         a.shell.fails(&get(address, 81))?;
         stranger.shell.fails(&get(address, 80))?;
     }
@@ -146,14 +146,14 @@ async fn guests_meet_in_both_families_through_a_router_and_by_public_addresses()
         let project = lab.project_with(Guest::Fast).await?;
         networks(&project).await?;
         let [all4, all6] = egress();
-        group(&project, "client", &[all4.clone(), all6.clone()]).await?;
+        group(&project, "client", vec![all4.clone(), all6.clone()]).await?;
         let members = ingress(json!({"protocol": "tcp", "port_first": 80, "remote_group": "client"}));
         let pings = ingress(json!({"protocol": "icmp", "remote_cidr": "::/0"}));
-        group(&project, "server", &[members, pings, all4.clone(), all6.clone()]).await?;
+        group(&project, "server", vec![members, pings, all4.clone(), all6.clone()]).await?;
         let web = ingress(json!({"protocol": "tcp", "port_first": 80, "remote_cidr": "0.0.0.0/0"}));
         let [pings4, pings6] =
             ["0.0.0.0/0", "::/0"].map(|all| ingress(json!({"protocol": "icmp", "remote_cidr": all})));
-        group(&project, "far", &[web, pings4, pings6, all4, all6]).await?;
+        group(&project, "far", vec![web, pings4, pings6, all4, all6]).await?;
 
         let card = |network: &str, group: &str| json!({"network": network, "security_groups": [group]});
         let cards =

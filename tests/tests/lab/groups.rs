@@ -12,7 +12,7 @@ use crate::scene::{Actor, EFFECT, cast, curtain, egress, get, group, ingress, pi
 /// An echo server.
 const ECHO: u16 = 7;
 /// How long silence has to last to be believed; a guest says something every half second.
-const SILENCE: Duration = Duration::from_secs(4);
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// A connection to an echo server that is kept busy; what comes back is counted in the guest.
 struct Talk {
@@ -76,7 +76,7 @@ async fn remove(project: &Project, group: &str, rule: &str) -> Result<()> {
 async fn rules(project: &Project, client: &mut Actor, server: &mut Actor) -> Result<()> {
     let talk = Talk::begin(client, server, "rules")?;
     talk.goes_on(client).await?;
-    client.shell.output(&get(&server.v4, 80))?;
+    client.soon(&get(&server.v4, 80)).await?;
     remove(project, "server", &rule(project, "server", 80).await?).await?;
     client.soon_fails(&get(&server.v4, 80)).await?;
     talk.goes_on(client).await.context("after an unrelated rule has gone")?;
@@ -193,11 +193,11 @@ async fn groups_change_under_open_connections_and_fail_alone() -> Result<()> {
         let project = lab.project_with(Guest::Fast).await?;
         let pings = ingress(json!({"protocol": "icmp", "remote_cidr": "0.0.0.0/0"}));
         let everybody = || json!({"remote_cidr": "10.0.0.0/24"});
-        group(&project, "client", &[&[pings.clone()], &egress()[..]].concat()).await?;
-        group(&project, "server", &[tcp(ECHO, everybody()), tcp(80, everybody())]).await?;
-        group(&project, "pinged", &[pings.clone()]).await?;
-        group(&project, "friends", &[]).await?;
-        group(&project, "odd", &[pings]).await?;
+        group(&project, "client", [vec![pings.clone()], egress().into()].concat()).await?;
+        group(&project, "server", vec![tcp(ECHO, everybody()), tcp(80, everybody())]).await?;
+        group(&project, "pinged", vec![pings.clone()]).await?;
+        group(&project, "friends", vec![]).await?;
+        group(&project, "odd", vec![pings]).await?;
 
         let card = |groups: &[&str]| json!({"network": "default", "security_groups": groups});
         let cards =

@@ -123,6 +123,15 @@ fn hostile(script: &mut Script, me: &Station, victim: &Station, gateway: Ipv4Add
     tell("a protocol for experiments", "ethertype", to, from, 0x88b5, &<[u8]>::to_vec);
 }
 
+/// The host itself, by the hardware address of its bridge.
+fn to_host(script: &mut Script, me: &Station, host: &Host) -> Result<()> {
+    let bridge = host.machine.output("sh", &["-c", "cat /sys/class/net/cbr*/address"])?;
+    let (bridge, address) = (hardware(bridge.trim())?, host.address.parse()?);
+    let body = |text: &[u8]| udp4((me.v4, 1000), (address, 22), text);
+    script.add("a packet to the host", "host", bridge, me.mac, IPV4, body);
+    Ok(())
+}
+
 /// How often packets were dropped on a host, by reason.
 fn drops(host: &Host) -> Result<BTreeMap<String, u64>> {
     let listed = host.machine.output("nft", &["--json", "list", "counters", "table", "bridge", "cumulo"])?;
@@ -156,17 +165,18 @@ async fn frames(lab: &Lab, me: &mut Actor, victims: [&mut Actor; 2]) -> Result<(
         honest(&mut script, &station, &victim);
         hostile(&mut script, &station, &victim, Ipv4Addr::new(10, 0, 0, 1));
     }
+    let host = me.on(lab)?;
+    to_host(&mut script, &station, host)?;
     let Script(frames) = script;
     let [near, far] = victims;
     for victim in [&mut *near, &mut *far] {
         victim.shell.output(&format!("frame watch eth0 {TEXT} > /run/seen 2>&1 &"))?;
     }
-    let host = me.on(lab)?;
     let before = drops(host)?;
     send(me, &frames)?;
     let after = drops(host)?;
 
-    let half = frames.len() / 2;
+    let half = (frames.len() - 1) / 2;
     for (victim, own) in [(&mut *near, 0..half), (&mut *far, half..frames.len())] {
         let name = victim.instance.name.clone();
         let expected: Vec<_> = own.filter(|&number| frames[number].dropped_as.is_none()).collect();
@@ -224,7 +234,7 @@ async fn a_hostile_guest_is_heard_by_nobody() -> Result<()> {
             .await?;
         // Whatever a group can allow, so that nothing is dropped for the lack of a rule.
         let all = ["0.0.0.0/0", "::/0"].map(|all| ingress(json!({"remote_cidr": all})));
-        group(&project, "all", &[&all[..], &egress()].concat()).await?;
+        group(&project, "all", [all, egress()].concat()).await?;
         let card = || json!({"network": "default", "security_groups": ["all"]});
         let mut actors = cast(lab, &project, &[("a", card()), ("b", card()), ("c", card())]).await?;
         // Two are on one host, wherever that is: the attacker is one of them.

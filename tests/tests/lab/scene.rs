@@ -29,7 +29,7 @@ fn rule(direction: &str, mut rest: Value) -> Value {
     rest
 }
 
-pub async fn group(project: &Project, name: &str, rules: &[Value]) -> Result<Value> {
+pub async fn group(project: &Project, name: &str, rules: Vec<Value>) -> Result<Value> {
     post(project, "/security_groups", json!({"name": name, "rules": rules})).await
 }
 
@@ -115,7 +115,7 @@ pub fn ping(address: &str) -> String {
 /// A page of a guest's `httpd`.
 pub fn get(address: &str, port: u16) -> String {
     let address = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    format!("timeout 3 wget -q -O - http://{address}:{port}/page")
+    format!("timeout 2 wget -q -O - http://{address}:{port}/page")
 }
 
 /// Pages on these ports, which the guest itself can read.
