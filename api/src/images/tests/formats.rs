@@ -58,3 +58,12 @@ async fn a_refusal_names_what_was_wrong_and_leaves_nothing() {
     }
     assert_eq!(swept(&cloud).await, (0, 0));
 }
+
+#[tokio::test]
+async fn other_formats_are_not_announced() {
+    let cloud = cloud().await;
+    for format in ["vpc", "vhd", "qcow", "qed", "dmg", "QCOW2", ""] {
+        let answer = cloud.post(IMAGES, json!({"name": "image", "format": format})).await;
+        answer.expect_problem(422, "validation_failed");
+    }
+}
