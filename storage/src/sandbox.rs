@@ -178,12 +178,18 @@ impl Sandbox {
     }
 }
 
-/// The input as QEMU's block layer shall open it: this driver, this descriptor, no backing file.
+/// The input as QEMU's block layer shall open it: this driver, this descriptor, no backing file, for reading.
 fn input_node(format: Format) -> String {
     let file = json!({"driver": "file", "filename": "/proc/self/fd/0", "locking": "off"});
+    let driver = format.as_str();
     let node = match format {
-        Format::Qcow2 => json!({"driver": "qcow2", "backing": null, "file": file}),
-        Format::Raw => json!({"driver": "raw", "file": file}),
+        // The drivers that would look for a backing file.
+        Format::Qcow2 | Format::Vmdk => {
+            json!({"driver": driver, "read-only": true, "backing": null, "file": file})
+        }
+        Format::Raw | Format::Vhdx | Format::Vdi => {
+            json!({"driver": driver, "read-only": true, "file": file})
+        }
     };
     format!("json:{node}")
 }

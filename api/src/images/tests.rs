@@ -1,6 +1,7 @@
 //! Uploads, honest and otherwise.
 
 mod edges;
+mod formats;
 
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request};

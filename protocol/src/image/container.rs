@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{Read, Seek};
 
 use super::source::Source;
-use super::{InspectError, Part, SECTOR_BYTES};
+use super::{Format, InspectError, Part, SECTOR_BYTES};
 
 /// What the first (or last) bytes of a file say it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,17 @@ impl fmt::Display for Container {
 }
 
 impl Container {
+    /// The format to declare it as, if it is one that is accepted.
+    pub(super) const fn format(self) -> Option<Format> {
+        match self {
+            Self::Qcow => Some(Format::Qcow2),
+            Self::Vmdk => Some(Format::Vmdk),
+            Self::Vhdx => Some(Format::Vhdx),
+            Self::Vdi => Some(Format::Vdi),
+            _ => None,
+        }
+    }
+
     /// Whether it is a compressed file and no disk image at all.
     pub(super) const fn is_compression(self) -> bool {
         matches!(self, Self::Gzip | Self::Xz | Self::Zstd | Self::Bzip2 | Self::Zip)
@@ -93,12 +104,18 @@ pub(super) fn recognise<R: Read + Seek>(
 ) -> Result<Option<Container>, InspectError> {
     let length = source.length();
     let head = source.bytes(Part::Header, 0, length.min(SECTOR_BYTES))?;
-    let found = HEAD.iter().find(|(at, magic, _)| head.get(*at..).is_some_and(|b| b.starts_with(magic)));
-    if let Some((_, _, container)) = found {
-        return Ok(Some(*container));
+    let mut found = HEAD
+        .iter()
+        .filter(|(at, magic, _)| head.get(*at..).is_some_and(|bytes| bytes.starts_with(magic)))
+        .map(|(_, _, container)| *container);
+    if let Some(first) = found.next() {
+        // A reader that looks for the other one first would see another disk.
+        return match found.find(|other| *other != first) {
+            Some(second) => Err(InspectError::Ambiguous(first, second)),
+            None => Ok(Some(first)),
+        };
     }
-    // VMware Workstation writes descriptors that begin with other comment lines.
-    if head.starts_with(b"#") && contains(head, b"# Disk DescriptorFile") {
+    if is_vmdk_descriptor(head) {
         return Ok(Some(Container::Vmdk));
     }
     let Some(last_sector) = length.checked_sub(SECTOR_BYTES) else { return Ok(None) };
@@ -106,6 +123,12 @@ pub(super) fn recognise<R: Read + Seek>(
     Ok(TAIL.iter().find(|(magic, _)| tail.starts_with(magic)).map(|(_, container)| *container))
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+/// VMware Workstation writes descriptors that begin with other comment lines. QEMU takes any file for one whose
+/// first line, after comments and blanks, is a version.
+fn is_vmdk_descriptor(head: &[u8]) -> bool {
+    const TITLE: &[u8] = b"# Disk DescriptorFile";
+    let has_title = head.starts_with(b"#") && head.windows(TITLE.len()).any(|window| window == TITLE);
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let first = lines.find(|line| !line.starts_with(b"#") && !line.trim_ascii().is_empty());
+    has_title || first.is_some_and(|line| line.trim_ascii_start().starts_with(b"version="))
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use thiserror::Error;
 
-use super::{Container, Format, MAX_VIRTUAL_SIZE_BYTES};
+use super::{Container, Format, MAX_VIRTUAL_SIZE_BYTES, VdiError, VhdxError, VmdkError};
 
 /// An image is not accepted. [`InspectError::code`] is for programs, `Display` says what to do.
 #[derive(Debug, Error)]
@@ -18,6 +18,17 @@ pub enum InspectError {
     PartialSector { length: u64 },
     #[error("{}", mismatch(*.declared, *.found))]
     FormatMismatch { declared: Format, found: Option<Container> },
+    #[error(
+        "the image begins like {0} and like {1} at once: convert it with `qemu-img convert -O qcow2` from \
+         the format that it has"
+    )]
+    Ambiguous(Container, Container),
+    #[error(transparent)]
+    Vmdk(#[from] VmdkError),
+    #[error(transparent)]
+    Vhdx(#[from] VhdxError),
+    #[error(transparent)]
+    Vdi(#[from] VdiError),
     #[error(
         "{part} reaches to byte {end}, but the file has only {length} bytes: upload the whole file, and \
          if it is whole, convert it with `qemu-img convert -O qcow2`"
@@ -85,6 +96,10 @@ impl InspectError {
             Self::Empty => "image_empty",
             Self::PartialSector { .. } => "image_partial_sector",
             Self::FormatMismatch { .. } => "image_format_mismatch",
+            Self::Ambiguous(..) => "image_ambiguous",
+            Self::Vmdk(error) => error.code(),
+            Self::Vhdx(error) => error.code(),
+            Self::Vdi(error) => error.code(),
             Self::Truncated { .. } => "image_truncated",
             Self::TooLarge { .. } => "image_too_large",
             Self::VirtualSize { .. } => "image_virtual_size_invalid",
@@ -122,6 +137,15 @@ pub enum Part {
     RefcountTable,
     Cluster,
     CompressedCluster,
+    Descriptor,
+    GrainDirectory,
+    GrainTable,
+    Grain,
+    RegionTable,
+    Region,
+    Metadata,
+    BlockMap,
+    Block,
 }
 
 impl fmt::Display for Part {
@@ -134,16 +158,25 @@ impl fmt::Display for Part {
             Self::RefcountTable => "the reference count table",
             Self::Cluster => "a cluster of data",
             Self::CompressedCluster => "a compressed cluster",
+            Self::Descriptor => "the descriptor",
+            Self::GrainDirectory => "the grain directory",
+            Self::GrainTable => "a grain table",
+            Self::Grain => "a grain of data",
+            Self::RegionTable => "the region table",
+            Self::Region => "a region",
+            Self::Metadata => "the metadata",
+            Self::BlockMap => "the map of the blocks",
+            Self::Block => "a block of data",
         })
     }
 }
 
 fn mismatch(declared: Format, found: Option<Container>) -> String {
     let declared = declared.as_str();
+    if let Some((found, format)) = found.and_then(|found| Some((found, found.format()?.as_str()))) {
+        return format!("the image was declared {declared} but is {found}: declare it as {format}");
+    }
     match found {
-        Some(Container::Qcow) => {
-            format!("the image was declared {declared} but is qcow2: declare it as qcow2")
-        }
         Some(found) if found.is_compression() => {
             format!("the image was declared {declared} but is a {found} file: unpack it first")
         }

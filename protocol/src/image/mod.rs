@@ -2,17 +2,24 @@
 //!
 //! An uploaded image is hostile until proven otherwise: a header can name other files of the machine that
 //! opens it, or promise terabytes from a few bytes. [`inspect`] is an allow-list. It accepts raw bytes that
-//! are not secretly a container, and self-contained qcow2 whose every table and cluster lies inside the
-//! file; everything else is refused with a stable code and a way out. It reads through [`Read`] and
-//! [`Seek`], opens nothing, follows nothing, and needs a few MiB of memory whatever the header says.
+//! are not secretly a container, and self-contained qcow2, VMDK, VHDX and VDI whose every table and block lies
+//! inside the file; everything else is refused with a stable code and a way out. It reads through [`Read`]
+//! and [`Seek`], opens nothing, follows nothing, and needs a few MiB of memory whatever the header says.
 //!
 //! The control plane inspects an upload before it stores it, and a host inspects what it fetched before
 //! and after the conversion into a file of its own.
 
+mod bytes;
 mod container;
+#[cfg(any(test, feature = "corpus"))]
+pub mod corpus;
 mod error;
 mod qcow2;
 mod source;
+mod usage;
+mod vdi;
+mod vhdx;
+mod vmdk;
 
 use std::io::{Read, Seek};
 
@@ -20,31 +27,43 @@ use serde::{Deserialize, Serialize};
 
 pub use container::Container;
 pub use error::{InspectError, Part};
+pub use vdi::VdiError;
+pub use vhdx::VhdxError;
+pub use vmdk::VmdkError;
 
 use crate::{GIB, KIB};
 use source::Source;
 
-/// The formats that are accepted.
+/// The formats that are accepted. A VMDK is one file, monolithicSparse or streamOptimized; no image may need
+/// another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Format {
     Qcow2,
     Raw,
+    Vmdk,
+    Vhdx,
+    Vdi,
 }
 
 impl Format {
+    pub const ALL: [Self; 5] = [Self::Qcow2, Self::Raw, Self::Vmdk, Self::Vhdx, Self::Vdi];
+
     /// The wire form, which is also the name of QEMU's driver.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Qcow2 => "qcow2",
             Self::Raw => "raw",
+            Self::Vmdk => "vmdk",
+            Self::Vhdx => "vhdx",
+            Self::Vdi => "vdi",
         }
     }
 
     /// The format of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Qcow2, Self::Raw].into_iter().find(|format| format.as_str() == name)
+        Self::ALL.into_iter().find(|format| format.as_str() == name)
     }
 }
 
@@ -70,8 +89,8 @@ pub struct ImageInfo {
 
 /// Reads the image of `length_bytes` behind `reader` and says what it is, or why it is refused.
 ///
-/// Costs: a raw image two small reads; a qcow2 image its header and its address tables (about 1/8000 of a
-/// well-filled file), in reads of 64 KiB or a table. The position of `reader` afterwards is unspecified.
+/// Costs: a raw image two small reads; the others their header and their address tables (about 1/8000 of a
+/// well-filled qcow2 or VMDK, much less of the others), in reads of 64 KiB or a table. The position of `reader` afterwards is unspecified.
 pub fn inspect<R: Read + Seek>(
     reader: &mut R,
     declared: Format,
@@ -85,6 +104,9 @@ pub fn inspect<R: Read + Seek>(
     match (declared, found) {
         (Format::Qcow2, Some(Container::Qcow)) => qcow2::inspect(&mut source),
         (Format::Raw, None) => inspect_raw(length_bytes),
+        (Format::Vmdk, Some(Container::Vmdk)) => vmdk::inspect(&mut source),
+        (Format::Vhdx, Some(Container::Vhdx)) => vhdx::inspect(&mut source),
+        (Format::Vdi, Some(Container::Vdi)) => vdi::inspect(&mut source),
         (declared, found) => Err(InspectError::FormatMismatch { declared, found }),
     }
 }

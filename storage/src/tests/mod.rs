@@ -2,6 +2,8 @@
 
 mod base;
 mod bombs;
+mod corpus;
+mod formats;
 mod images;
 mod instances;
 mod seed;

@@ -10,7 +10,7 @@ mod tables;
 use std::io::{Read, Seek};
 
 use super::source::Source;
-use super::{DATA_UNIT_BYTES, Format, ImageInfo, InspectError, Part};
+use super::{Format, ImageInfo, InspectError, Part};
 use header::Header;
 
 pub(super) fn inspect<R: Read + Seek>(source: &mut Source<'_, R>) -> Result<ImageInfo, InspectError> {
@@ -19,12 +19,8 @@ pub(super) fn inspect<R: Read + Seek>(source: &mut Source<'_, R>) -> Result<Imag
     let header = Header::parse(fixed, length)?;
     let first_cluster = source.bytes(Part::Header, 0, header.cluster_size())?;
     extensions::check(first_cluster, header.length)?;
-    let data_units = tables::walk(source, &header)?;
-    Ok(ImageInfo {
-        format: Format::Qcow2,
-        virtual_size_bytes: header.virtual_size,
-        data_bytes: data_units * DATA_UNIT_BYTES,
-    })
+    let data_bytes = tables::walk(source, &header)?;
+    Ok(ImageInfo { format: Format::Qcow2, virtual_size_bytes: header.virtual_size, data_bytes })
 }
 
 /// The big-endian number at `at`. The caller has made sure that the bytes are there.

@@ -8,7 +8,8 @@ use std::io::{Read, Seek};
 use super::be64;
 use super::header::Header;
 use crate::image::source::Source;
-use crate::image::{DATA_UNIT_BYTES, InspectError, Part, SECTOR_BYTES};
+use crate::image::usage::DataUnits;
+use crate::image::{InspectError, Part, SECTOR_BYTES};
 
 /// 2 MiB of entries. Enough for [`crate::image::MAX_VIRTUAL_SIZE_BYTES`] in clusters of 32 KiB and more.
 const MAX_L1_ENTRIES: u64 = 256 * 1024;
@@ -29,13 +30,13 @@ struct L2Table {
     index: u32,
 }
 
-/// Follows every pointer of the image; gives the number of [`DATA_UNIT_BYTES`] pieces of the guest's disk
-/// that hold data.
+/// Follows every pointer of the image; gives the upper bound of the guest's data in bytes.
 pub(super) fn walk<R: Read + Seek>(source: &mut Source<'_, R>, header: &Header) -> Result<u64, InspectError> {
     let refcounts = header.refcount_table_offset;
     check_placed(Part::RefcountTable, refcounts, header)?;
     source.require(Part::RefcountTable, refcounts, header.refcount_table_bytes())?;
-    let mut walk = Walk { header, file_length: source.length(), clusters: 0, units: 0, next_unit: 0 };
+    let units = DataUnits::new(header.virtual_size);
+    let mut walk = Walk { header, file_length: source.length(), clusters: 0, units };
     for L2Table { offset, index } in read_l1(source, header)? {
         let table = source.bytes(Part::L2Table, offset, header.cluster_size())?;
         walk.l2_table(u64::from(index) * header.l2_coverage(), table)?;
@@ -44,7 +45,7 @@ pub(super) fn walk<R: Read + Seek>(source: &mut Source<'_, R>, header: &Header) 
     if walk.clusters > walk.file_length.div_ceil(header.cluster_size()) {
         return Err(InspectError::Overcommitted { claimed: walk.clusters, length: walk.file_length });
     }
-    Ok(walk.units.min(header.virtual_size.div_ceil(DATA_UNIT_BYTES)))
+    Ok(walk.units.bytes())
 }
 
 /// The L2 tables in the order of the file, so that reading them all reads the file once at most.
@@ -101,16 +102,14 @@ struct Walk<'a> {
     file_length: u64,
     /// Standard clusters seen.
     clusters: u64,
-    /// Pieces with data seen, and the first of the current table that has not been counted yet.
-    units: u64,
-    next_unit: u64,
+    units: DataUnits,
 }
 
 impl Walk<'_> {
     fn l2_table(&mut self, guest_start: u64, table: &[u8]) -> Result<(), InspectError> {
         let cluster_size = self.header.cluster_size();
         // A table maps whole pieces (or half of one, with clusters of 512 bytes, which counts it twice).
-        self.next_unit = 0;
+        self.units.next_table();
         for (index, entry) in table.chunks_exact(self.header.l2_entry_bytes() as usize).enumerate() {
             let guest = guest_start + index as u64 * cluster_size;
             let descriptor = be64(entry, 0);
@@ -122,7 +121,7 @@ impl Walk<'_> {
                 (true, true) => self.compressed(descriptor)?,
             };
             if let Some((from, to)) = data {
-                self.count(guest + from, guest + to);
+                self.units.count(guest + from, guest + to);
             }
         }
         Ok(())
@@ -190,18 +189,6 @@ impl Walk<'_> {
         }
         self.clusters += 1;
         Ok(true)
-    }
-
-    /// Counts the guest's bytes `from..to`, which never begin before those of an earlier call for the
-    /// same table. What lies beyond the end of the disk is no data of the guest's.
-    fn count(&mut self, from: u64, to: u64) {
-        let to = to.min(self.header.virtual_size);
-        let first = (from / DATA_UNIT_BYTES).max(self.next_unit);
-        let end = to.div_ceil(DATA_UNIT_BYTES);
-        if end > first {
-            self.units += end - first;
-            self.next_unit = end;
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One refusal per lie.
 
-use super::builder::{CLUSTER, L1, L2, Qcow2};
+use super::corpus::qcow2_layout::{CLUSTER, L1, L2, Qcow2};
 use super::*;
 
 /// The verdict about a good image after `spoil`.

@@ -1,13 +1,14 @@
 //! Images made byte by byte, each with one thing wrong.
 
-mod builder;
+mod corpus_cases;
 mod hostile;
+mod mutations;
 mod properties;
 
 use std::io::Cursor;
 
 use super::*;
-use builder::{CLUSTER, Qcow2};
+use corpus::qcow2_layout::{CLUSTER, Qcow2};
 
 fn look(bytes: &[u8], declared: Format) -> Result<ImageInfo, InspectError> {
     inspect(&mut Cursor::new(bytes), declared, bytes.len() as u64)
@@ -71,12 +72,13 @@ fn a_raw_image_has_whole_sectors() {
 
 #[test]
 fn a_container_is_not_a_raw_disk() {
-    let heads: [(usize, &[u8]); 17] = [
+    let heads: [(usize, &[u8]); 18] = [
         (0, b"QFI\xfb"),
         (0, b"KDMV"),
         (0, b"COWD"),
         (0, b"# Disk DescriptorFile"),
         (0, b"# a comment\n# Disk DescriptorFile"),
+        (0, b" \r\n# a comment\nversion=1\n"),
         (0, b"vhdxfile"),
         (0, b"conectix"),
         (64, b"\x7f\x10\xda\xbe"),
@@ -104,7 +106,8 @@ fn refusals_say_what_to_do() {
     assert!(told(&Qcow2::v3().bytes, Format::Raw).contains("declare it as qcow2"));
     assert!(told(&[0; 512], Format::Qcow2).contains("declare it as raw"));
     assert!(told(b"\x1f\x8b\x08", Format::Qcow2).contains("unpack it first"));
-    assert!(told(b"KDMV", Format::Qcow2).contains("qemu-img convert -O qcow2"));
+    assert!(told(b"KDMV", Format::Qcow2).contains("declare it as vmdk"));
+    assert!(told(b"QED\0", Format::Qcow2).contains("qemu-img convert -O qcow2"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::{Cursor, Read, Result as IoResult, Seek, SeekFrom};
 
 use proptest::prelude::*;
 
-use super::builder::{L1, Qcow2};
+use super::corpus::qcow2_layout::{L1, Qcow2};
 use super::*;
 
 /// Counts what is read, and refuses to be read past its end.

@@ -1,19 +1,19 @@
-//! The smallest honest image, to be spoiled by a test.
+//! The smallest honest qcow2.
 
 use crate::MIB;
 
 /// Clusters of 4 KiB: 0 header, 1 refcount table, 2 refcount block, 3 L1, 4 L2, 5 data.
-pub(super) const CLUSTER: u64 = 4096;
-pub(super) const L1: u64 = 3 * CLUSTER;
-pub(super) const L2: u64 = 4 * CLUSTER;
+pub(in crate::image) const CLUSTER: u64 = 4096;
+pub(in crate::image) const L1: u64 = 3 * CLUSTER;
+pub(in crate::image) const L2: u64 = 4 * CLUSTER;
 const DATA: u64 = 5 * CLUSTER;
 
-pub(super) struct Qcow2 {
-    pub(super) bytes: Vec<u8>,
+pub(in crate::image) struct Qcow2 {
+    pub(in crate::image) bytes: Vec<u8>,
 }
 
 impl Qcow2 {
-    pub(super) fn v2() -> Self {
+    pub(in crate::image) fn v2() -> Self {
         let mut image = Self { bytes: vec![0; 6 * CLUSTER as usize] };
         image.put(0, b"QFI\xfb");
         image.u32(4, 2);
@@ -29,7 +29,7 @@ impl Qcow2 {
         image
     }
 
-    pub(super) fn v3() -> Self {
+    pub(in crate::image) fn v3() -> Self {
         let mut image = Self::v2();
         image.u32(4, 3);
         image.u32(96, 4);
@@ -38,7 +38,7 @@ impl Qcow2 {
     }
 
     /// Extended L2 entries: clusters of 16 KiB with subclusters of 512 bytes, one L2 table for 16 MiB.
-    pub(super) fn extended() -> Self {
+    pub(in crate::image) fn extended() -> Self {
         const CLUSTER: u64 = 16384;
         let mut image = Self::v3();
         image.bytes = image.bytes[..104].to_vec();
@@ -54,19 +54,19 @@ impl Qcow2 {
         image
     }
 
-    pub(super) fn put(&mut self, at: u64, bytes: &[u8]) {
+    pub(in crate::image) fn put(&mut self, at: u64, bytes: &[u8]) {
         self.bytes[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
     }
 
-    pub(super) fn u32(&mut self, at: u64, value: u32) {
+    pub(in crate::image) fn u32(&mut self, at: u64, value: u32) {
         self.put(at, &value.to_be_bytes());
     }
 
-    pub(super) fn u64(&mut self, at: u64, value: u64) {
+    pub(in crate::image) fn u64(&mut self, at: u64, value: u64) {
         self.put(at, &value.to_be_bytes());
     }
 
-    pub(super) fn set_l2(&mut self, index: u64, entry: u64) {
+    pub(in crate::image) fn set_l2(&mut self, index: u64, entry: u64) {
         self.u64(L2 + 8 * index, entry);
     }
 }
