@@ -229,7 +229,11 @@ fn networking(args: &RunArgs, state_dir: &Utf8Path) -> MakeNetworking {
     }
     let underlay = args.underlay_address;
     let links = links::Surroundings { underlay, external_interface: args.external_interface.clone() };
-    let packets = packets::Surroundings { underlay, protected: args.protected_networks.clone() };
+    let packets = packets::Surroundings {
+        underlay,
+        protected: args.protected_networks.clone(),
+        external: args.external_interface.clone(),
+    };
     let folder = networks_folder(state_dir);
     Box::new(move |metadata| Arc::new(RealNetworking::new(links, packets, &folder, metadata)))
 }

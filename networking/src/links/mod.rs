@@ -15,7 +15,7 @@
 mod apply;
 mod desired;
 mod entries;
-mod external;
+pub(crate) mod external;
 mod render;
 mod seen;
 mod settings;

@@ -56,6 +56,7 @@ pub(super) fn table(
     guests: &[Guest<'_>],
     zones: &Zones,
     protected: &BTreeSet<IpNet>,
+    outside: &BTreeSet<String>,
 ) -> Table {
     let mut table = Table::new(Family::Inet, &KINDS);
     add_zones(&mut table, zones);
@@ -69,6 +70,7 @@ pub(super) fn table(
     }
     to_host(&mut table, want);
     routers(&mut table, want, protected);
+    through_host(&mut table, outside);
     table
 }
 
@@ -245,7 +247,8 @@ fn routers(table: &mut Table, want: &HostNetwork, protected: &BTreeSet<IpNet>) {
         -10,
         vec![
             rule([eq(meta("iifname"), "cre*")], jump("from_router")),
-            rule([eq(meta("oifname"), "cre*")], jump("to_router")),
+            rule([eq(meta("oifname"), "cre*")], goto("to_router")),
+            rule([eq(meta("iifname"), "@outside")], jump("through")),
         ],
     );
     table.chain(
@@ -283,6 +286,27 @@ fn routers(table: &mut Table, want: &HostNetwork, protected: &BTreeSet<IpNet>) {
                 eq(field("ip", "saddr"), prefix(TRANSIT.0, TRANSIT.1)),
             ],
             vec![serde_json::json!({"masquerade": null})],
+        )],
+    );
+}
+
+/// Forwarding is on where packets of routers come in, which is no way to what is protected. Whatever the host leads
+/// on by itself, for an address that it stands for or for a group, stays as it is.
+fn through_host(table: &mut Table, outside: &BTreeSet<String>) {
+    let set = table.set("outside", &["ifname"]);
+    for device in outside {
+        set.add([Part::word(device)]);
+    }
+    table.chain(
+        "through",
+        vec![rule(
+            [
+                eq(ct("direction"), "original"),
+                eq(masked(&ct("status"), "dnat"), 0),
+                ne(field("ip", "daddr"), prefix("224.0.0.0", 3)),
+                eq(field("ip", "daddr"), "@protected4"),
+            ],
+            deny(Protected),
         )],
     );
 }

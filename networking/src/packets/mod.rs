@@ -34,6 +34,7 @@ use self::host::Zones;
 use self::nft::Place;
 use self::ruleset::{Datum, Family, Part, Table};
 use self::seen::Seen;
+use crate::links::external;
 use crate::names;
 
 /// Where namespaces are named.
@@ -47,6 +48,9 @@ pub struct Surroundings {
     /// Where no guest may get through a router: the underlay's network, management. The peers, the underlay
     /// address, transit, loopback, link-local and multicast addresses are so without being named.
     pub protected: Vec<IpNet>,
+    /// The interface on which floating addresses are answered for; without it, packets of routers come in by the
+    /// devices of the host's default routes.
+    pub external: Option<String>,
 }
 
 /// What [`Packets::converge`] did.
@@ -65,6 +69,8 @@ pub enum PacketsError {
     Refused { what: &'static str, detail: String },
     #[error("nft's listing is no JSON")]
     Listing(#[source] serde_json::Error),
+    #[error("could not read the host's routes")]
+    Routes(#[source] std::io::Error),
     #[error("could not read the names of namespaces")]
     Namespaces(#[source] std::io::Error),
 }
@@ -128,7 +134,9 @@ impl Packets {
         let bridge = nft::list(Place::Host, Family::Bridge).await?;
         let inet = nft::list(Place::Host, Family::Inet).await?;
         let had = inet.as_ref().map(zones_of).unwrap_or_default();
-        let (tables, faults) = self.render(want, &had);
+        let outside = external::devices(self.surroundings.external.as_deref()).await;
+        let outside = outside.map_err(PacketsError::Routes)?;
+        let (tables, faults) = self.render(want, &had, &outside);
         let commands: Vec<_> = tables
             .iter()
             .zip([bridge, inet])
@@ -141,7 +149,12 @@ impl Packets {
         Ok(Outcome { changed, faults })
     }
 
-    fn render(&self, want: &HostNetwork, had: &Zones) -> ([Table; 2], Vec<NetworkFault>) {
+    fn render(
+        &self,
+        want: &HostNetwork,
+        had: &Zones,
+        outside: &BTreeSet<String>,
+    ) -> ([Table; 2], Vec<NetworkFault>) {
         let refused: BTreeMap<_, _> = want
             .security_groups
             .iter()
@@ -155,7 +168,7 @@ impl Packets {
         );
         let zones = host::zones(want.networks.iter().map(|network| network.vni), had);
         let protected = self.protected(want);
-        let inet = host::table(want, &guests, &zones, &protected);
+        let inet = host::table(want, &guests, &zones, &protected, outside);
         ([spoof::table(&guests), inet], faults)
     }
 

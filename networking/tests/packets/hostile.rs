@@ -32,7 +32,7 @@ fn world() -> (World, HostNetwork) {
         security_groups: vec![group(1, rules)],
         ..HostNetwork::default()
     };
-    let world = World::new(Surroundings { underlay: Some(HOST.parse().unwrap()), protected: vec![] });
+    let world = World::new(Surroundings { underlay: Some(HOST.parse().unwrap()), ..Surroundings::default() });
     world.guard(&want);
     ip(&format!("address add {HOST}/32 dev lo"));
     world.bridge(7);
