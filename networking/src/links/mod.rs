@@ -8,9 +8,10 @@
 //! Frames between hosts are sent only to stations that the document names. Nothing is flooded or learned: the
 //! bridge itself answers ARP and ND for stations on other hosts.
 //!
-//! Of the host's own settings one is changed: packets may be forwarded (`net.ipv4.conf.<device>.forwarding`) that
-//! come in by the external interface or, when none is named, by the devices of the host's default routes; and that
-//! only while a router leads out. It is not taken back, for others may have come to rely on it.
+//! Of the host's own settings two are changed, and not taken back, for others may have come to rely on them. Packets may
+//! be forwarded (`net.ipv4.conf.<device>.forwarding`) that come in by the external interface or, when none is named, by
+//! the devices of the host's default routes; and that only while a router leads out. The kernel keeps more neighbours
+//! (`net.ipv4.neigh.default.gc_thresh*`, and those of IPv6), of which there is one table for all namespaces.
 
 mod apply;
 mod desired;
@@ -73,6 +74,10 @@ impl Links {
     pub async fn converge(&self, want: &HostNetwork) -> Result<Converged, LinksError> {
         let mut root = Space::here().await.map_err(LinksError)?;
         let mut faults = Faults::default();
+        let room = settings::make_room_for_neighbours();
+        let failed = room.as_ref().err().map(|error| format!("cannot make room for neighbours: {error}"));
+        faults.add(NetworkSubject::Host, failed);
+        root.changed += room.unwrap_or_default();
         let desired = render::render(want, self.underlay(&root, &mut faults));
         let gone = remove_strays(&mut root, &desired, &mut faults).await;
         let mut changed = gone;

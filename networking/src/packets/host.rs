@@ -10,12 +10,14 @@ use serde_json::Value;
 
 use super::drops::DropKind::{self, *};
 use super::expr::*;
-use super::groups::{self, ALLOW, EGRESS, INGRESS};
+use super::groups::{self, EGRESS, INGRESS};
 use super::guests::{ALLOWED, Guest};
+use super::limits;
 use super::ruleset::{Datum, Family, Part, Table};
 use crate::names;
 
-const KINDS: [DropKind; 8] = [Invalid, Egress, Ingress, Host, Underlay, Protected, RouterSource, Unsolicited];
+const KINDS: [DropKind; 9] =
+    [Invalid, Egress, Ingress, Host, Underlay, Protected, RouterSource, Unsolicited, TooMuch];
 
 pub(super) const VXLAN_PORT: u32 = 4789;
 /// Between routers and their hosts: [`protocol::agent::Router::transit`].
@@ -101,12 +103,16 @@ fn sides(table: &mut Table) {
     };
     table.hook("from_tap", "filter", "prerouting", -150, side("egress", "ingress"));
     table.hook("to_tap", "filter", "forward", -5, side("ingress", "egress"));
-    table.chain(ALLOW, vec![rule([set_mark(ALLOWED)], accept())]);
+    limits::add_allow(table, INGRESS);
+    limits::add_allow(table, EGRESS);
     // Conntrack leaves out neighbour discovery and multicast listeners; guests are kept honest frame by frame.
     table.chain(
         "untracked",
         vec![
-            rule([eq(field("icmpv6", "type"), any_of([range(130, 137), 143.into()]))], goto(ALLOW)),
+            rule(
+                [eq(field("icmpv6", "type"), any_of([range(130, 137), 143.into()])), set_mark(ALLOWED)],
+                accept(),
+            ),
             deny(Invalid),
         ],
     );
@@ -131,13 +137,14 @@ fn services(table: &mut Table, want: &HostNetwork) {
     let to_service = |family: &str, set: &str| {
         eq(concat([meta("iifname"), ct_original(&format!("{family} daddr"))]), format!("@{set}"))
     };
+    let allow = limits::allow(EGRESS);
     let port = |ports: Value| eq(ct_original("proto-dst"), ports);
     let from_port = |number: u32| eq(ct_original("proto-src"), number);
     let four = |number, ports: Value| {
-        rule([version("ipv4"), protocol(number), to_service("ip", "services4"), port(ports)], goto(ALLOW))
+        rule([version("ipv4"), protocol(number), to_service("ip", "services4"), port(ports)], goto(&allow))
     };
     let six = |number, ports: Value| {
-        rule([version("ipv6"), protocol(number), to_service("ip6", "services6"), port(ports)], goto(ALLOW))
+        rule([version("ipv6"), protocol(number), to_service("ip6", "services6"), port(ports)], goto(&allow))
     };
     table.chain(
         "egress",
@@ -155,11 +162,11 @@ fn services(table: &mut Table, want: &HostNetwork) {
                     eq(ct_original("ip daddr"), "255.255.255.255"),
                     port(67.into()),
                 ],
-                goto(ALLOW),
+                goto(&allow),
             ),
             rule(
                 [version("ipv6"), protocol(17), eq(ct_original("ip6 daddr"), "ff02::1:2"), port(547.into())],
-                goto(ALLOW),
+                goto(&allow),
             ),
             verdict_of(&meta("mark"), "egress"),
             deny(Egress),
@@ -167,10 +174,11 @@ fn services(table: &mut Table, want: &HostNetwork) {
     );
     // A server's answer to a broadcast begins a connection. The tables of the bridge let no guest answer.
     let from_service = eq(concat([meta("iifname"), ct_original("ip saddr")]), "@services4");
+    let allow = limits::allow(INGRESS);
     table.chain(
         "ingress",
         vec![
-            rule([version("ipv4"), protocol(17), from_service, from_port(67), port(68.into())], goto(ALLOW)),
+            rule([version("ipv4"), protocol(17), from_service, from_port(67), port(68.into())], goto(&allow)),
             rule(
                 [
                     version("ipv6"),
@@ -179,7 +187,7 @@ fn services(table: &mut Table, want: &HostNetwork) {
                     from_port(547),
                     port(546.into()),
                 ],
-                goto(ALLOW),
+                goto(&allow),
             ),
             verdict_of(&meta("mark"), "ingress"),
             deny(Ingress),

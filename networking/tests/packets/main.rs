@@ -7,6 +7,7 @@ mod changes;
 mod document;
 mod frames;
 mod hostile;
+mod limits;
 mod routers;
 mod services;
 mod stateful;

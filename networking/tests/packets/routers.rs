@@ -7,6 +7,7 @@ use networking::packets::{DropKind, Surroundings};
 use protocol::agent::*;
 
 use crate::document::{V4, group, id, ingress, mac, network, out, port};
+use crate::frames::{self, Card};
 use crate::world::{World, connect, inside, ip, nft, pings, sysctl, tcp, udp};
 
 const A: &str = "10.0.0.11";
@@ -230,6 +231,24 @@ fn the_host_lets_nothing_out_of_a_router_without_its_rules() {
     assert_eq!(seen_by("outside", "b", B, B), None);
     assert!(!pings("outside", "100.64.0.11"));
     assert!(world.dropped(DropKind::Unsolicited) > 0, "{:?}", world.drops());
+}
+
+#[test]
+fn a_guest_that_scans_through_its_router_is_slowed_down_alone() {
+    let (world, _) = world(web());
+    let card = Card::of("a");
+    let gateway = [0xfa, 0x16, 0x3e, 0, 0, 0xf7];
+    let start = std::time::Instant::now();
+    for number in 0..3000_u16 {
+        let to = format!("10.0.1.{}", 20 + number % 200);
+        let packet = frames::ip4(A, &to, 17, 0, &frames::udp(1000 + number, 9, b"x"));
+        card.send(&frames::ether(gateway, mac(1).bytes(), 0x0800, &packet));
+    }
+    std::thread::sleep(crate::world::SHORT);
+    let allowed = 1000 + 500 * (1 + start.elapsed().as_millis() as u64) / 1000;
+    assert!((3000 - allowed..=2000).contains(&world.dropped(DropKind::TooMuch)), "{:?}", world.drops());
+    assert!(tcp("b", "a", A, 80), "{:?}", world.drops());
+    assert!(tcp("a", "outside", OUTSIDE, 80), "to the outside is not from subnet to subnet");
 }
 
 /// A network behind the host, its addresses `192.0.2.0/24`, of which the lower half is protected.
