@@ -19,6 +19,8 @@ const MARKED: u32 = 0x8000_0000;
 pub(super) struct Guest<'a> {
     pub(super) port: &'a Port,
     pub(super) tap: String,
+    /// The link to the services of its network.
+    pub(super) services: String,
     /// Marks frames from and to its tap while they are judged; 31 bits of the port's id and the highest one.
     pub(super) mark: u32,
 }
@@ -76,7 +78,7 @@ pub(super) fn guests<'a>(
                 let detail = format!("passes nothing: another port has its device name {tap}");
                 faults.push(NetworkFault { subject: NetworkSubject::Port(port.id), detail });
             } else {
-                guests.push(Guest { port, tap, mark: 0 });
+                guests.push(Guest { port, tap, services: names::services_link(network.vni), mark: 0 });
             }
         }
     }
