@@ -24,6 +24,10 @@ pub(super) const VXLAN_PORT: u32 = 4789;
 const TRANSIT: (&str, u8) = ("100.64.0.0", 10);
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
+/// From where clients connect (`net.ipv4.ip_local_port_range`), without the ports of libvirt's migrations. Packets of
+/// guests that leave with the host's address come from the first range.
+const CLIENT_PORTS: [(u32, u32); 2] = [(32_768, 49_151), (49_216, 60_999)];
+
 /// The conntrack zone of each network, by its bridge's name.
 pub(super) type Zones = BTreeMap<String, u16>;
 
@@ -279,22 +283,52 @@ fn routers(table: &mut Table, want: &HostNetwork, protected: &BTreeSet<IpNet>) {
         "to_router",
         vec![
             rule([has(ct("state"), "invalid")], deny(Invalid)),
+            // Whoever forges such a source would lead the guest's answers there.
+            rule(
+                [original(), ne(meta("iifname"), "cre*"), eq(field("ip", "saddr"), "@protected4")],
+                jump("from_protected"),
+            ),
             rule([original(), ne(field("ip", "daddr"), "@floating")], deny(Unsolicited)),
         ],
     );
+    // Guests of other hosts come with the address of theirs, from where no server of it listens.
+    let peer = || eq(field("ip", "saddr"), "@peers4");
+    let client = eq(field("th", "sport"), any_of(CLIENT_PORTS.map(|(first, last)| range(first, last))));
+    table.chain(
+        "from_protected",
+        vec![
+            rule([peer(), tcp_or_udp(), client], ret()),
+            rule([peer(), eq(field("icmp", "type"), 8)], ret()),
+            deny(Protected),
+        ],
+    );
+    masquerade(table);
+}
+
+fn tcp_or_udp() -> Value {
+    eq(meta("l4proto"), any_of([6, 17]))
+}
+
+fn masquerade(table: &mut Table) {
+    let outward = || {
+        [
+            eq(meta("iifname"), "cre*"),
+            ne(meta("oifname"), "cre*"),
+            eq(field("ip", "saddr"), prefix(TRANSIT.0, TRANSIT.1)),
+        ]
+    };
+    let [first, last] = [CLIENT_PORTS[0].0, CLIENT_PORTS[0].1];
+    let as_client = serde_json::json!({"masquerade": {"port": range(first, last)}});
+    let [from, to, source] = outward();
     table.hook(
         "masquerade",
         "nat",
         "postrouting",
         100,
-        vec![rule(
-            [
-                eq(meta("iifname"), "cre*"),
-                ne(meta("oifname"), "cre*"),
-                eq(field("ip", "saddr"), prefix(TRANSIT.0, TRANSIT.1)),
-            ],
-            vec![serde_json::json!({"masquerade": null})],
-        )],
+        vec![
+            rule([from, to, source, tcp_or_udp()], vec![as_client]),
+            rule(outward(), vec![serde_json::json!({"masquerade": null})]),
+        ],
     );
 }
 

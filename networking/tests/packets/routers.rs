@@ -251,6 +251,39 @@ fn a_guest_that_scans_through_its_router_is_slowed_down_alone() {
     assert!(tcp("a", "outside", OUTSIDE, 80), "to the outside is not from subnet to subnet");
 }
 
+#[test]
+fn a_guest_answers_nobody_who_claims_a_protected_address() {
+    let (world, mut want) = world(web());
+    let from = |source: &str, port: u16| {
+        ip(&format!("-n outside route replace 203.0.113.0/24 via {HOST} src {source}"));
+        inside("outside", || sysctl("net/ipv4/ip_local_port_range", &format!("{port} {}", port + 9)));
+        seen_by("outside", "b", B, FLOATING_B)
+    };
+    assert_eq!(from(OUTSIDE, 40_000).as_deref(), Some(OUTSIDE), "{:?}", world.drops());
+    assert_eq!(from(UNDERLAY_PEER, 40_000), None);
+    assert!(world.dropped(DropKind::Protected) > 0);
+    ip("-n outside address add 100.64.0.20/32 dev eth0");
+    ip(&format!("route add 100.64.0.20/32 via {OUTSIDE}"));
+    assert_eq!(from("100.64.0.20", 40_000), None, "a router of this host");
+    // Guests of another host come with its address, and so do clients on it, but none of its servers.
+    want.peers = vec![UNDERLAY_PEER.parse().unwrap()];
+    world.converge(&want);
+    assert_eq!(from(UNDERLAY_PEER, 40_000).as_deref(), Some(UNDERLAY_PEER), "{:?}", world.drops());
+    assert_eq!(from(UNDERLAY_PEER, 60_000).as_deref(), Some(UNDERLAY_PEER));
+    assert_eq!(from(UNDERLAY_PEER, 2_000), None);
+    assert_eq!(from(UNDERLAY_PEER, 49_152), None);
+}
+
+#[test]
+fn guests_leave_with_the_hosts_address_from_a_port_of_clients() {
+    let (world, _) = world(web());
+    inside("a", || sysctl("net/ipv4/ip_local_port_range", "2000 2009"));
+    let at = SocketAddr::new(OUTSIDE.parse().unwrap(), 80);
+    let (_, peer) = connect("a", "outside", at, at).unwrap();
+    assert_eq!(peer.ip().to_string(), HOST);
+    assert!((32_768..49_152).contains(&peer.port()), "{peer} {:?}", world.drops());
+}
+
 /// A network behind the host, its addresses `192.0.2.0/24`, of which the lower half is protected.
 fn behind() {
     ip("netns add behind");
