@@ -57,11 +57,12 @@ pub(super) fn link_local(mac: MacAddress) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, ab, c_ff, fe_d, ef)
 }
 
-/// The ports whose rules can be made, given why groups cannot; the others are as if they were unknown, and a
+/// The ports whose rules can be made, given why groups and some of themselves cannot; the others are as if they were unknown, and a
 /// fault each.
 pub(super) fn guests<'a>(
     want: &'a HostNetwork,
     refused: &BTreeMap<SecurityGroupId, String>,
+    refused_ports: &BTreeMap<PortId, String>,
 ) -> (Vec<Guest<'a>>, Vec<NetworkFault>) {
     let known: BTreeSet<_> = want.security_groups.iter().map(|group| group.id).collect();
     let mut faults = Vec::new();
@@ -71,7 +72,10 @@ pub(super) fn guests<'a>(
         for port in &network.ports {
             let bad = port.security_groups.iter().find(|id| !known.contains(id) || refused.contains_key(id));
             let tap = names::tap(port.id);
-            if let Some(group) = bad {
+            if let Some(why) = refused_ports.get(&port.id) {
+                let detail = format!("passes nothing: {why}");
+                faults.push(NetworkFault { subject: NetworkSubject::Port(port.id), detail });
+            } else if let Some(group) = bad {
                 let detail = format!("passes nothing: the rules of security group {group} cannot be made");
                 faults.push(NetworkFault { subject: NetworkSubject::Port(port.id), detail });
             } else if !taps.insert(tap.clone()) {

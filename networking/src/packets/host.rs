@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use protocol::Vni;
 use protocol::agent::HostNetwork;
+use protocol::{SecurityGroupId, Vni};
 use serde_json::Value;
 
 use super::drops::DropKind::{self, *};
@@ -60,15 +60,16 @@ pub(super) fn zones(networks: impl IntoIterator<Item = Vni>, had: &Zones) -> Zon
 pub(super) fn table(
     want: &HostNetwork,
     guests: &[Guest<'_>],
-    zones: &Zones,
+    refused: &BTreeMap<SecurityGroupId, String>,
+    had: &Zones,
     protected: &BTreeSet<IpNet>,
     outside: &BTreeSet<String>,
 ) -> Table {
     let mut table = Table::new(Family::Inet, &KINDS);
-    add_zones(&mut table, zones);
+    add_zones(&mut table, &zones(want.networks.iter().map(|network| network.vni), had));
     sides(&mut table);
     services(&mut table, want);
-    for group in want.security_groups.iter().filter(|group| groups::refusal(group).is_none()) {
+    for group in want.security_groups.iter().filter(|group| !refused.contains_key(&group.id)) {
         groups::add(&mut table, group);
     }
     for guest in guests {

@@ -33,8 +33,8 @@ pub(super) fn add_allow(table: &mut Table, direction: &str) {
     let [is_new, is_unknown] = begins();
     let [is_new_too, is_unknown_either] = begins();
     let mark = || meta("mark");
-    let begun = meter(&format!("begun_{direction}"), mark(), over(BEGUN), PORTS);
-    let open = meter(&format!("open_{direction}"), mark(), connections_over(CONNECTIONS), PORTS);
+    let begun = meter(&format!("begun_{direction}"), &mark(), &over(BEGUN), PORTS);
+    let open = meter(&format!("open_{direction}"), &mark(), &connections_over(CONNECTIONS), PORTS);
     table.chain(
         allow(direction),
         vec![
@@ -49,7 +49,7 @@ pub(super) fn add_allow(table: &mut Table, direction: &str) {
 pub(super) fn routed() -> Rule {
     let card = concat([meta("iifname"), field("ether", "saddr")]);
     let [is_new, is_unknown] = begins();
-    rule([is_new, is_unknown, meter("routed", card, over(ROUTED), CARDS)], deny(TooMuch))
+    rule([is_new, is_unknown, meter("routed", &card, &over(ROUTED), CARDS)], deny(TooMuch))
 }
 
 /// Holds for the first packet of a connection alone. Those after it are as new as long as nobody answers.
@@ -57,7 +57,7 @@ fn begins() -> [Value; 2] {
     [has(ct("state"), "new"), eq(masked(&ct("status"), "confirmed"), 0)]
 }
 
-fn meter(name: &str, key: Value, statement: Value, room: u32) -> Value {
+fn meter(name: &str, key: &Value, statement: &Value, room: u32) -> Value {
     serde_json::json!({"meter": {"name": name, "key": key, "stmt": statement, "size": room}})
 }
 
