@@ -101,7 +101,7 @@ fn some_document(dice: &mut Dice) -> HostNetwork {
 fn every_document_follows_every_other() {
     let world = World::new(Surroundings::default());
     let mut dice = Dice(7);
-    for round in 0..120 {
+    for round in 0..80 {
         let want = some_document(&mut dice);
         eprintln!("round {round}");
         world.converge(&want);
