@@ -35,7 +35,7 @@ use serde_json::Value;
 pub use self::drops::{DropKind, Drops};
 use self::host::Zones;
 use self::nft::Place;
-use self::refused::{LeftOut, Memory};
+use self::refused::{LeftOut, Memory, Search};
 use self::ruleset::{Datum, Family, Part, Table};
 use self::seen::Seen;
 use crate::links::external;
@@ -159,9 +159,19 @@ impl Packets {
         // Something may have changed after it was listed.
         let seen = SeenHost::list().await?;
         let plan = |left_out: &LeftOut| self.plan_host(want, &seen, &outside, left_out);
-        let check = async |left_out: &LeftOut| nft::check(Place::Host, plan(left_out).0).await;
-        let left_out = self.refused.search(want, &known, refusal, check).await?;
-        let (commands, faults) = plan(&left_out);
+        let mut search = Search::new(want, &known);
+        let without_all = plan(search.left_out()).0;
+        if refused::reason(nft::check(Place::Host, without_all).await)?.is_some() {
+            return Err(refusal);
+        }
+        while let Some(trial) = search.trial() {
+            let commands = plan(&trial).0;
+            let refused = refused::reason(nft::check(Place::Host, commands).await)?;
+            if let Some(found) = search.learn(refused) {
+                self.refused.remember(found);
+            }
+        }
+        let (commands, faults) = plan(search.left_out());
         nft::apply(Place::Host, commands).await?;
         Ok(Outcome { changed: true, faults })
     }
