@@ -28,7 +28,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use protocol::agent::{HostNetwork, MAX_DETAIL_CHARS, MAX_NETWORK_FAULTS, NetworkFault, NetworkSubject};
+use protocol::agent::{HostNetwork, MAX_DETAIL_CHARS, NetworkFault, NetworkSubject};
 
 use self::desired::Desired;
 use self::render::Underlay;
@@ -56,7 +56,7 @@ pub struct Links {
 pub struct Converged {
     /// How many things were changed; none when all was well.
     pub changed: usize,
-    /// What could not be made; at most [`MAX_NETWORK_FAULTS`].
+    /// What could not be made.
     pub faults: Vec<NetworkFault>,
 }
 
@@ -111,10 +111,7 @@ impl Faults {
     fn add(&mut self, subject: NetworkSubject, details: impl IntoIterator<Item = String>) {
         for detail in details {
             tracing::warn!(?subject, detail, "a network device could not be made");
-            if self.0.len() < MAX_NETWORK_FAULTS {
-                self.0
-                    .push(NetworkFault { subject, detail: detail.chars().take(MAX_DETAIL_CHARS).collect() });
-            }
+            self.0.push(NetworkFault { subject, detail: detail.chars().take(MAX_DETAIL_CHARS).collect() });
         }
     }
 }
