@@ -372,6 +372,12 @@ fn further_sources_are_allowed_by_name() {
     assert!(b.hears(&advert("fd00::8:9"), Duration::from_millis(300)), "{:?}", world.drops());
     a.send(&ether(ALL_NODES, me, 0x86dd, &advert("fd00::9:9")));
     assert!(!b.hears(&advert("fd00::9:9"), Duration::from_millis(200)));
+    let everything = ["0.0.0.0/0", "::/0"].map(|cidr| AddressPair { cidr: cidr.parse().unwrap(), mac: None });
+    want.networks[0].ports[0].allowed_address_pairs.extend(everything);
+    world.converge(&want);
+    assert!(reaches(me, 0x0800, four("203.0.113.7", b"whatever")), "{:?}", world.drops());
+    a.send(&ether(ALL_NODES, me, 0x86dd, &advert("fd00::9:9")));
+    assert!(b.hears(&advert("fd00::9:9"), Duration::from_millis(300)), "{:?}", world.drops());
 }
 
 #[test]
