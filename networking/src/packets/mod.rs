@@ -9,6 +9,7 @@
 
 mod drops;
 mod expr;
+mod forwarded;
 mod groups;
 mod guests;
 mod host;

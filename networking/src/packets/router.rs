@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::drops::DropKind::{self, *};
 use super::expr::*;
-use super::host::{VXLAN_PORT, declare_protected};
+use super::forwarded::declare_protected;
+use super::host::VXLAN_PORT;
 use super::limits;
 use super::ruleset::{Datum, Family, Table};
 use crate::names::ROUTER_EXTERNAL;
