@@ -400,6 +400,9 @@ fn a_tap_without_a_port_passes_nothing() {
     let mut with = want.clone();
     with.networks[0].ports.push(stranger);
     world.converge(&with);
+    // Whoever asked in vain asks again after a second.
+    ip("-n c neigh flush dev eth0");
+    ip("-n b neigh flush dev eth0");
     assert!(tcp("c", "b", VICTIM, 80), "{:?}", world.drops());
     world.converge(&want);
     assert!(!tcp("c", "b", VICTIM, 80));
