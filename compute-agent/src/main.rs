@@ -36,6 +36,8 @@ const MAX_TOKEN_BYTES: u64 = 4096;
 /// The agent waits far more than it works.
 const WORKER_THREADS: usize = 2;
 const BLOCKING_THREADS: usize = 32;
+/// Open files that suffice for a full host.
+const FILES: u64 = 65_536;
 
 #[derive(Debug, Parser)]
 #[command(name = "cumulo-agent", version, about)]
@@ -181,6 +183,7 @@ fn read_token(file: &Utf8Path) -> Result<JoinToken> {
 }
 
 async fn run_agent(args: &RunArgs) -> Result<()> {
+    raise_file_limit();
     let state_dir = StateDir::take(&args.state_dir)?;
     let identity = Identity::load(state_dir.path())?;
     let machine_boot = machine_boot()?;
@@ -222,6 +225,20 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
+/// Sockets of networks' services are open files, a few thousand on a full host.
+fn raise_file_limit() {
+    match networking::files::raise_limit() {
+        Ok(files) if files < FILES => {
+            tracing::warn!(
+                files,
+                "few open files are allowed: raise the limit, as with LimitNOFILE of systemd"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
+}
+
 /// The networks of this machine; those of a simulated hypervisor are simulated, too.
 fn networking(args: &RunArgs, state_dir: &Utf8Path) -> MakeNetworking {
     if args.hypervisor == HypervisorKind::Simulated {
@@ -229,7 +246,11 @@ fn networking(args: &RunArgs, state_dir: &Utf8Path) -> MakeNetworking {
     }
     let underlay = args.underlay_address;
     let links = links::Surroundings { underlay, external_interface: args.external_interface.clone() };
-    let packets = packets::Surroundings { underlay, protected: args.protected_networks.clone() };
+    let packets = packets::Surroundings {
+        underlay,
+        protected: args.protected_networks.clone(),
+        external: args.external_interface.clone(),
+    };
     let folder = networks_folder(state_dir);
     Box::new(move |metadata| Arc::new(RealNetworking::new(links, packets, &folder, metadata)))
 }

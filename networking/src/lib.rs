@@ -4,6 +4,7 @@
 //! there, and the difference is applied. Mechanism only: nothing here knows HTTP to the control plane, tenants or
 //! the database.
 
+pub mod files;
 pub mod links;
 pub mod names;
 mod namespace;

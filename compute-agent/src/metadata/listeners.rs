@@ -16,6 +16,7 @@ use networking::services::{self, METADATA_HOP_LIMIT, listen_for_metadata, namesp
 use protocol::Vni;
 use protocol::agent::{HostNetwork, NetworkFault, NetworkSubject};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use super::Metadata;
@@ -36,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Listeners {
     metadata: Arc<Metadata>,
     open: tokio::sync::Mutex<HashMap<Vni, Open>>,
+    /// Connections that all networks together may have open besides.
+    all: Arc<Semaphore>,
 }
 
 /// One that serves, until it is dropped.
@@ -53,7 +56,8 @@ impl Drop for Open {
 
 impl Listeners {
     pub fn new(metadata: Arc<Metadata>) -> Self {
-        Self { metadata, open: tokio::sync::Mutex::default() }
+        let all = Arc::new(Semaphore::new(networking::files::share()));
+        Self { metadata, open: tokio::sync::Mutex::default(), all }
     }
 
     /// Listens in the namespaces of the networks that are served here, which have to be there, and in no other. Named
@@ -85,22 +89,23 @@ impl Listeners {
     async fn listen(&self, vni: Vni) -> io::Result<Open> {
         let namespace = namespace_identity(vni).ok_or(io::ErrorKind::NotFound)?;
         let listener = TcpListener::from_std(listen_for_metadata(vni).await?)?;
-        let task = tokio::spawn(serve(listener, vni, Arc::clone(&self.metadata)));
+        let task = tokio::spawn(serve(listener, vni, Arc::clone(&self.metadata), Arc::clone(&self.all)));
         Ok(Open { namespace, task: task.abort_handle() })
     }
 }
 
 /// Answers whoever comes, until it is aborted.
-pub(super) async fn serve(listener: TcpListener, vni: Vni, metadata: Arc<Metadata>) {
+pub(super) async fn serve(listener: TcpListener, vni: Vni, metadata: Arc<Metadata>, all: Arc<Semaphore>) {
     let slots = Arc::new(Slots::default());
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
                 // Whoever has too many open gets this one closed.
                 let Some(slot) = Slots::take(&slots, from.ip()) else { continue };
+                let Ok(turn) = Arc::clone(&all).try_acquire_owned() else { continue };
                 let connection = connection(stream, vni, from.ip(), Arc::clone(&metadata));
                 tokio::spawn(async move {
-                    let _slot = slot;
+                    let _held = (slot, turn);
                     // What the guest does wrong is its own business.
                     let _ = tokio::time::timeout(LIMIT, connection).await;
                 });

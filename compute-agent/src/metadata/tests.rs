@@ -10,6 +10,7 @@ use protocol::agent::{DesiredBody, HostNetwork, InstanceSpec, PortAddress, Subne
 use protocol::{InstanceId, SubnetId, Vni};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::answer::{Metadata, Question};
@@ -212,7 +213,12 @@ async fn it_is_spoken_over_http_and_one_address_cannot_have_all_connections() {
     let host = Host::with(InstanceSpec { nics: vec![nic(1), nic(2), nic(3)], ..instance() }, document);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let task = tokio::spawn(serve(listener, Vni::try_from(7).unwrap(), Arc::clone(&host.metadata)));
+    let task = tokio::spawn(serve(
+        listener,
+        Vni::try_from(7).unwrap(),
+        Arc::clone(&host.metadata),
+        Arc::new(Semaphore::new(1000)),
+    ));
     let exchange = async |request: String| {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -236,4 +242,32 @@ async fn it_is_spoken_over_http_and_one_address_cannot_have_all_connections() {
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
     drop(idle);
     task.abort();
+}
+
+#[tokio::test]
+async fn all_networks_together_have_so_many_connections() {
+    let host = Host::new();
+    let all = Arc::new(Semaphore::new(2));
+    let mut addresses = Vec::new();
+    for vni in [7, 8] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        addresses.push(listener.local_addr().unwrap());
+        let (metadata, all) = (Arc::clone(&host.metadata), Arc::clone(&all));
+        tokio::spawn(serve(listener, Vni::try_from(vni).unwrap(), metadata, all));
+    }
+    let is_closed = async |stream: &mut TcpStream| {
+        let read = tokio::time::timeout(Duration::from_millis(300), stream.read(&mut [0; 1])).await;
+        matches!(read, Ok(Ok(0) | Err(_)))
+    };
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(addresses[0]).await.unwrap();
+        assert!(!is_closed(&mut stream).await);
+        idle.push(stream);
+    }
+    let mut one_more = TcpStream::connect(addresses[1]).await.unwrap();
+    assert!(is_closed(&mut one_more).await);
+    drop(idle);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!is_closed(&mut TcpStream::connect(addresses[1]).await.unwrap()).await);
 }

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::agent::{HostNetwork, MAX_NETWORK_FAULTS, NetworkFault, NetworkReport, NetworkSubject};
+use protocol::agent::{HostNetwork, NetworkFault, NetworkReport, NetworkSubject};
 use protocol::{InstanceId, PortId, Revision};
 use tokio::sync::{Notify, watch};
 
+use super::faults::fair;
 use super::store::NetworkStore;
 use super::{HostNetworking, Outcome, Readiness};
 use crate::report::Outbox;
@@ -121,9 +122,8 @@ impl Keeper {
         self.report(stored.revision, outcome.faults);
     }
 
-    fn report(&self, revision: Revision, mut faults: Vec<NetworkFault>) {
-        faults.truncate(MAX_NETWORK_FAULTS);
-        self.outbox.report_network(NetworkReport { revision, faults });
+    fn report(&self, revision: Revision, faults: Vec<NetworkFault>) {
+        self.outbox.report_network(NetworkReport { revision, faults: fair(faults) });
     }
 
     fn learn(&self, networks: &HostNetwork, outcome: &Outcome) {

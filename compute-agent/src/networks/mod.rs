@@ -7,6 +7,7 @@
 //!                      └──► workers: instances whose cards have become ready, or not
 //! ```
 
+mod faults;
 pub mod keeper;
 mod real;
 pub mod simulated;

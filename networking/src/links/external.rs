@@ -11,7 +11,7 @@ use rtnetlink::packet_route::AddressFamily as RouteFamily;
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 
 use super::desired::Desired;
-use super::seen::OURS;
+use super::seen::{OURS, Seen};
 use super::settings;
 use super::space::{Space, StepError};
 
@@ -28,6 +28,20 @@ pub(super) async fn converge(root: &mut Space, interface: Option<&str>, desired:
     let proxies = answer(root, external, &desired.proxies).await;
     faults.extend(proxies.err().map(|error| error.sentence()));
     faults
+}
+
+/// The devices on which forwarding is switched on: the external interface or, when none is named, those of the host's
+/// default routes.
+pub(crate) async fn devices(interface: Option<&str>) -> io::Result<BTreeSet<String>> {
+    if let Some(name) = interface {
+        return Ok(BTreeSet::from([name.to_owned()]));
+    }
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let driver = tokio::spawn(connection);
+    let read = Seen::read_routes(&handle).await;
+    driver.abort();
+    let (seen, mut names) = read?;
+    Ok(seen.default_routes.iter().filter_map(|index| names.remove(index)).collect())
 }
 
 fn forward(root: &mut Space, interface: Option<&str>) -> Result<(), StepError> {

@@ -8,14 +8,15 @@
 //! Frames between hosts are sent only to stations that the document names. Nothing is flooded or learned: the
 //! bridge itself answers ARP and ND for stations on other hosts.
 //!
-//! Of the host's own settings one is changed: packets may be forwarded (`net.ipv4.conf.<device>.forwarding`) that
-//! come in by the external interface or, when none is named, by the devices of the host's default routes; and that
-//! only while a router leads out. It is not taken back, for others may have come to rely on it.
+//! Of the host's own settings two are changed, and not taken back, for others may have come to rely on them. Packets may
+//! be forwarded (`net.ipv4.conf.<device>.forwarding`) that come in by the external interface or, when none is named, by
+//! the devices of the host's default routes; and that only while a router leads out. The kernel keeps more neighbours
+//! (`net.ipv4.neigh.default.gc_thresh*`, and those of IPv6), of which there is one table for all namespaces.
 
 mod apply;
 mod desired;
 mod entries;
-mod external;
+pub(crate) mod external;
 mod render;
 mod seen;
 mod settings;
@@ -27,7 +28,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use protocol::agent::{HostNetwork, MAX_DETAIL_CHARS, MAX_NETWORK_FAULTS, NetworkFault, NetworkSubject};
+use protocol::agent::{HostNetwork, MAX_DETAIL_CHARS, NetworkFault, NetworkSubject};
 
 use self::desired::Desired;
 use self::render::Underlay;
@@ -55,7 +56,7 @@ pub struct Links {
 pub struct Converged {
     /// How many things were changed; none when all was well.
     pub changed: usize,
-    /// What could not be made; at most [`MAX_NETWORK_FAULTS`].
+    /// What could not be made.
     pub faults: Vec<NetworkFault>,
 }
 
@@ -73,6 +74,10 @@ impl Links {
     pub async fn converge(&self, want: &HostNetwork) -> Result<Converged, LinksError> {
         let mut root = Space::here().await.map_err(LinksError)?;
         let mut faults = Faults::default();
+        let room = settings::make_room_for_neighbours();
+        let failed = room.as_ref().err().map(|error| format!("cannot make room for neighbours: {error}"));
+        faults.add(NetworkSubject::Host, failed);
+        root.changed += room.unwrap_or_default();
         let desired = render::render(want, self.underlay(&root, &mut faults));
         let gone = remove_strays(&mut root, &desired, &mut faults).await;
         let mut changed = gone;
@@ -106,10 +111,7 @@ impl Faults {
     fn add(&mut self, subject: NetworkSubject, details: impl IntoIterator<Item = String>) {
         for detail in details {
             tracing::warn!(?subject, detail, "a network device could not be made");
-            if self.0.len() < MAX_NETWORK_FAULTS {
-                self.0
-                    .push(NetworkFault { subject, detail: detail.chars().take(MAX_DETAIL_CHARS).collect() });
-            }
+            self.0.push(NetworkFault { subject, detail: detail.chars().take(MAX_DETAIL_CHARS).collect() });
         }
     }
 }

@@ -75,25 +75,12 @@ pub(super) struct Station {
 
 impl Seen {
     pub async fn read(handle: &Handle) -> io::Result<Self> {
-        let mut seen = Self::default();
-        let mut names = BTreeMap::new();
-        for message in all(handle.link().get().execute()).await? {
-            let (name, link) = link(message);
-            names.insert(link.index, name.clone());
-            seen.links.insert(name, link);
-        }
+        let (mut seen, names) = Self::read_routes(handle).await?;
         for message in all(handle.address().get().execute()).await? {
             if let (Some(link), Some(address)) =
                 (seen.link_mut(&names, message.header.index), address(&message))
             {
                 link.addresses.insert(address, message);
-            }
-        }
-        for message in
-            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
-        {
-            for message in all(handle.route().get(message).execute()).await? {
-                seen.take_route(&names, message);
             }
         }
         seen.neighbours = all(handle.neighbours().get().execute()).await?;
@@ -102,6 +89,25 @@ impl Seen {
         let database = handle.neighbours().get().set_address_family(AddressFamily::Bridge).execute();
         seen.stations = all(database).await?.into_iter().filter_map(station).collect();
         Ok(seen)
+    }
+
+    /// Devices and routes alone, and the devices' names by index.
+    pub async fn read_routes(handle: &Handle) -> io::Result<(Self, BTreeMap<u32, String>)> {
+        let mut seen = Self::default();
+        let mut names = BTreeMap::new();
+        for message in all(handle.link().get().execute()).await? {
+            let (name, link) = link(message);
+            names.insert(link.index, name.clone());
+            seen.links.insert(name, link);
+        }
+        for message in
+            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
+        {
+            for message in all(handle.route().get(message).execute()).await? {
+                seen.take_route(&names, message);
+            }
+        }
+        Ok((seen, names))
     }
 
     fn link_mut(&mut self, names: &BTreeMap<u32, String>, index: u32) -> Option<&mut Link> {

@@ -30,6 +30,38 @@ pub(super) fn apply(settings: &Settings) -> io::Result<usize> {
     Ok(changed)
 }
 
+/// Neighbours that the kernel keeps for all namespaces together, fewest first: below the first number it forgets none,
+/// above the second hardly any stays for longer than it is asked for, and above the last it takes no more.
+const NEIGHBOURS: [(&str, u32); 3] = [("gc_thresh1", 8192), ("gc_thresh2", 65_536), ("gc_thresh3", 131_072)];
+
+/// Makes room for the neighbours of all networks; what is larger already stays. Only the first namespace of a machine has
+/// these settings.
+pub(super) fn make_room_for_neighbours() -> io::Result<usize> {
+    raise(Path::new(DIRECTORY))
+}
+
+fn raise(directory: &Path) -> io::Result<usize> {
+    let mut changed = 0;
+    for family in ["ipv4", "ipv6"] {
+        // The last first: none may be above the next one.
+        for (name, least) in NEIGHBOURS.iter().rev() {
+            let path = directory.join(family).join("neigh/default").join(name);
+            let failed =
+                |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            match fs::read_to_string(&path) {
+                Ok(found) if found.trim_end().parse::<u32>().is_ok_and(|found| found >= *least) => (),
+                Ok(_) => {
+                    fs::write(&path, least.to_string()).map_err(failed)?;
+                    changed += 1;
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+    Ok(changed)
+}
+
 /// A port of a bridge: the host itself neither speaks nor listens there.
 pub(super) fn port(device: &str) -> Settings {
     vec![(format!("ipv6/conf/{device}/disable_ipv6"), "1")]
@@ -90,4 +122,25 @@ pub(super) fn inner(device: &str) -> Settings {
 /// A device by which packets come in that a router is waiting for.
 pub(super) fn external(device: &str) -> Settings {
     vec![(format!("ipv4/conf/{device}/forwarding"), "1")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_neighbours_grows_and_never_shrinks() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(raise(dir.path()).unwrap(), 0, "not the first namespace");
+        let settings = dir.path().join("ipv4/neigh/default");
+        fs::create_dir_all(&settings).unwrap();
+        for (name, found) in [("gc_thresh1", "128\n"), ("gc_thresh2", "512\n"), ("gc_thresh3", "1000000\n")] {
+            fs::write(settings.join(name), found).unwrap();
+        }
+        assert_eq!(raise(dir.path()).unwrap(), 2);
+        assert_eq!(raise(dir.path()).unwrap(), 0);
+        let now = ["gc_thresh1", "gc_thresh2", "gc_thresh3"]
+            .map(|name| fs::read_to_string(settings.join(name)).unwrap().trim_end().to_owned());
+        assert_eq!(now, ["8192", "65536", "1000000"]);
+    }
 }

@@ -47,10 +47,12 @@ pub enum DropKind {
     RouterSource,
     /// From outside to a router, and to no floating IP.
     Unsolicited,
+    /// It would begin more connections than one port may have, or may begin in so short a time.
+    TooMuch,
 }
 
 impl DropKind {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::UnknownTap,
         Self::Mac,
         Self::Arp,
@@ -73,6 +75,7 @@ impl DropKind {
         Self::Protected,
         Self::RouterSource,
         Self::Unsolicited,
+        Self::TooMuch,
     ];
 
     /// The counter's name.
@@ -100,6 +103,7 @@ impl DropKind {
             Self::Protected => "protected",
             Self::RouterSource => "router_source",
             Self::Unsolicited => "unsolicited",
+            Self::TooMuch => "too_much",
         }
     }
 

@@ -11,11 +11,9 @@ use protocol::SecurityGroupId;
 use protocol::agent::{Direction, Remote, RuleProtocol, SecurityGroup};
 
 use super::expr::*;
+use super::limits;
 use super::ranges::{disjoint, merged};
 use super::ruleset::{Part, Table};
-
-/// Where a chain sends what it allows.
-pub(super) const ALLOW: &str = "allow";
 
 pub(super) const INGRESS: &str = "in";
 pub(super) const EGRESS: &str = "out";
@@ -142,6 +140,7 @@ fn add_direction(table: &mut Table, group: &SecurityGroup, direction: Direction,
         }
     }
     let chain = chain(group.id, name);
+    let allow = limits::allow(name);
     let mut rules = Vec::new();
     for ((version, kind), blocks) in nets {
         let set = format!("{chain}_{}{}", kind.as_str(), version.digit());
@@ -160,9 +159,9 @@ fn add_direction(table: &mut Table, group: &SecurityGroup, direction: Direction,
                     eq(ct("protocol"), protocol),
                     eq(concat([remote, ct_original("proto-dst")]), set),
                 ],
-                goto(ALLOW),
+                goto(&allow),
             ),
-            None => rule([is_version, eq(concat([remote, ct("protocol")]), set)], goto(ALLOW)),
+            None => rule([is_version, eq(concat([remote, ct("protocol")]), set)], goto(&allow)),
         });
     }
     for ((remote, kind), ranges) in members {
@@ -213,6 +212,7 @@ fn member_rules(
             }
         }
     }
+    let allow = limits::allow(direction);
     let rule_of = |version: Version| {
         let is_version = eq(meta("nfproto"), version.nfproto());
         let member = eq(version.remote(direction), format!("@{}", members_of(remote, version)));
@@ -225,10 +225,10 @@ fn member_rules(
                     member,
                     eq(concat([ct("protocol"), ct_original("proto-dst")]), set),
                 ],
-                goto(ALLOW),
+                goto(&allow),
             ),
-            None if everything => rule([is_version, member], goto(ALLOW)),
-            None => rule([is_version, member, eq(ct("protocol"), set)], goto(ALLOW)),
+            None if everything => rule([is_version, member], goto(&allow)),
+            None => rule([is_version, member, eq(ct("protocol"), set)], goto(&allow)),
         }
     };
     Version::ALL.map(rule_of).into()

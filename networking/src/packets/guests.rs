@@ -19,6 +19,8 @@ const MARKED: u32 = 0x8000_0000;
 pub(super) struct Guest<'a> {
     pub(super) port: &'a Port,
     pub(super) tap: String,
+    /// The link to the services of its network.
+    pub(super) services: String,
     /// Marks frames from and to its tap while they are judged; 31 bits of the port's id and the highest one.
     pub(super) mark: u32,
 }
@@ -55,11 +57,12 @@ pub(super) fn link_local(mac: MacAddress) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, ab, c_ff, fe_d, ef)
 }
 
-/// The ports whose rules can be made, given why groups cannot; the others are as if they were unknown, and a
+/// The ports whose rules can be made, given why groups and some of themselves cannot; the others are as if they were unknown, and a
 /// fault each.
 pub(super) fn guests<'a>(
     want: &'a HostNetwork,
     refused: &BTreeMap<SecurityGroupId, String>,
+    refused_ports: &BTreeMap<PortId, String>,
 ) -> (Vec<Guest<'a>>, Vec<NetworkFault>) {
     let known: BTreeSet<_> = want.security_groups.iter().map(|group| group.id).collect();
     let mut faults = Vec::new();
@@ -69,14 +72,17 @@ pub(super) fn guests<'a>(
         for port in &network.ports {
             let bad = port.security_groups.iter().find(|id| !known.contains(id) || refused.contains_key(id));
             let tap = names::tap(port.id);
-            if let Some(group) = bad {
+            if let Some(why) = refused_ports.get(&port.id) {
+                let detail = format!("passes nothing: {why}");
+                faults.push(NetworkFault { subject: NetworkSubject::Port(port.id), detail });
+            } else if let Some(group) = bad {
                 let detail = format!("passes nothing: the rules of security group {group} cannot be made");
                 faults.push(NetworkFault { subject: NetworkSubject::Port(port.id), detail });
             } else if !taps.insert(tap.clone()) {
                 let detail = format!("passes nothing: another port has its device name {tap}");
                 faults.push(NetworkFault { subject: NetworkSubject::Port(port.id), detail });
             } else {
-                guests.push(Guest { port, tap, mark: 0 });
+                guests.push(Guest { port, tap, services: names::services_link(network.vni), mark: 0 });
             }
         }
     }

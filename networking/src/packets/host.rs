@@ -1,25 +1,26 @@
-//! The host's table of the inet family: connections of guests, and what the host itself accepts and forwards.
+//! The host's table of the inet family: connections of guests, and what the host itself accepts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
-use protocol::Vni;
 use protocol::agent::HostNetwork;
+use protocol::{SecurityGroupId, Vni};
 use serde_json::Value;
 
 use super::drops::DropKind::{self, *};
 use super::expr::*;
-use super::groups::{self, ALLOW, EGRESS, INGRESS};
+use super::forwarded;
+use super::groups::{self, EGRESS, INGRESS};
 use super::guests::{ALLOWED, Guest};
+use super::limits;
 use super::ruleset::{Datum, Family, Part, Table};
 use crate::names;
 
-const KINDS: [DropKind; 8] = [Invalid, Egress, Ingress, Host, Underlay, Protected, RouterSource, Unsolicited];
+const KINDS: [DropKind; 9] =
+    [Invalid, Egress, Ingress, Host, Underlay, Protected, RouterSource, Unsolicited, TooMuch];
 
 pub(super) const VXLAN_PORT: u32 = 4789;
-/// Between routers and their hosts: [`protocol::agent::Router::transit`].
-const TRANSIT: (&str, u8) = ("100.64.0.0", 10);
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// The conntrack zone of each network, by its bridge's name.
@@ -54,21 +55,23 @@ pub(super) fn zones(networks: impl IntoIterator<Item = Vni>, had: &Zones) -> Zon
 pub(super) fn table(
     want: &HostNetwork,
     guests: &[Guest<'_>],
-    zones: &Zones,
+    refused: &BTreeMap<SecurityGroupId, String>,
+    had: &Zones,
     protected: &BTreeSet<IpNet>,
+    outside: &BTreeSet<String>,
 ) -> Table {
     let mut table = Table::new(Family::Inet, &KINDS);
-    add_zones(&mut table, zones);
+    add_zones(&mut table, &zones(want.networks.iter().map(|network| network.vni), had));
     sides(&mut table);
     services(&mut table, want);
-    for group in want.security_groups.iter().filter(|group| groups::refusal(group).is_none()) {
+    for group in want.security_groups.iter().filter(|group| !refused.contains_key(&group.id)) {
         groups::add(&mut table, group);
     }
     for guest in guests {
         add_guest(&mut table, guest);
     }
     to_host(&mut table, want);
-    routers(&mut table, want, protected);
+    forwarded::add(&mut table, want, protected, outside);
     table
 }
 
@@ -99,12 +102,16 @@ fn sides(table: &mut Table) {
     };
     table.hook("from_tap", "filter", "prerouting", -150, side("egress", "ingress"));
     table.hook("to_tap", "filter", "forward", -5, side("ingress", "egress"));
-    table.chain(ALLOW, vec![rule([set_mark(ALLOWED)], accept())]);
+    limits::add_allow(table, INGRESS);
+    limits::add_allow(table, EGRESS);
     // Conntrack leaves out neighbour discovery and multicast listeners; guests are kept honest frame by frame.
     table.chain(
         "untracked",
         vec![
-            rule([eq(field("icmpv6", "type"), any_of([range(130, 137), 143.into()]))], goto(ALLOW)),
+            rule(
+                [eq(field("icmpv6", "type"), any_of([range(130, 137), 143.into()])), set_mark(ALLOWED)],
+                accept(),
+            ),
             deny(Invalid),
         ],
     );
@@ -129,13 +136,14 @@ fn services(table: &mut Table, want: &HostNetwork) {
     let to_service = |family: &str, set: &str| {
         eq(concat([meta("iifname"), ct_original(&format!("{family} daddr"))]), format!("@{set}"))
     };
+    let allow = limits::allow(EGRESS);
     let port = |ports: Value| eq(ct_original("proto-dst"), ports);
     let from_port = |number: u32| eq(ct_original("proto-src"), number);
     let four = |number, ports: Value| {
-        rule([version("ipv4"), protocol(number), to_service("ip", "services4"), port(ports)], goto(ALLOW))
+        rule([version("ipv4"), protocol(number), to_service("ip", "services4"), port(ports)], goto(&allow))
     };
     let six = |number, ports: Value| {
-        rule([version("ipv6"), protocol(number), to_service("ip6", "services6"), port(ports)], goto(ALLOW))
+        rule([version("ipv6"), protocol(number), to_service("ip6", "services6"), port(ports)], goto(&allow))
     };
     table.chain(
         "egress",
@@ -153,11 +161,11 @@ fn services(table: &mut Table, want: &HostNetwork) {
                     eq(ct_original("ip daddr"), "255.255.255.255"),
                     port(67.into()),
                 ],
-                goto(ALLOW),
+                goto(&allow),
             ),
             rule(
                 [version("ipv6"), protocol(17), eq(ct_original("ip6 daddr"), "ff02::1:2"), port(547.into())],
-                goto(ALLOW),
+                goto(&allow),
             ),
             verdict_of(&meta("mark"), "egress"),
             deny(Egress),
@@ -165,10 +173,11 @@ fn services(table: &mut Table, want: &HostNetwork) {
     );
     // A server's answer to a broadcast begins a connection. The tables of the bridge let no guest answer.
     let from_service = eq(concat([meta("iifname"), ct_original("ip saddr")]), "@services4");
+    let allow = limits::allow(INGRESS);
     table.chain(
         "ingress",
         vec![
-            rule([version("ipv4"), protocol(17), from_service, from_port(67), port(68.into())], goto(ALLOW)),
+            rule([version("ipv4"), protocol(17), from_service, from_port(67), port(68.into())], goto(&allow)),
             rule(
                 [
                     version("ipv6"),
@@ -177,7 +186,7 @@ fn services(table: &mut Table, want: &HostNetwork) {
                     from_port(547),
                     port(546.into()),
                 ],
-                goto(ALLOW),
+                goto(&allow),
             ),
             verdict_of(&meta("mark"), "ingress"),
             deny(Ingress),
@@ -220,79 +229,6 @@ fn to_host(table: &mut Table, want: &HostNetwork) {
             from_stranger("ip6", "peers6"),
         ],
     );
-}
-
-/// What routers send out by the host. They keep to the same limits themselves: see [`super::router`].
-fn routers(table: &mut Table, want: &HostNetwork, protected: &BTreeSet<IpNet>) {
-    table.set("router_sources", &["ifname", "ipv4_addr"]);
-    table.set("floating", &["ipv4_addr"]);
-    declare_protected(table, protected);
-    for router in want.routers.iter().filter(|router| router.external) {
-        let uplink = Part::word(names::router_uplink(router.id));
-        table.set("router_sources", &[]).add([uplink.clone(), router.transit().1.into()]);
-        for floating in &router.floating_ips {
-            if let IpAddr::V4(address) = floating.address {
-                table.set("router_sources", &[]).add([uplink.clone(), address.into()]);
-                table.set("floating", &[]).add([address.into()]);
-            }
-        }
-    }
-    let original = || eq(ct("direction"), "original");
-    table.hook(
-        "forward",
-        "filter",
-        "forward",
-        -10,
-        vec![
-            rule([eq(meta("iifname"), "cre*")], jump("from_router")),
-            rule([eq(meta("oifname"), "cre*")], jump("to_router")),
-        ],
-    );
-    table.chain(
-        "from_router",
-        vec![
-            rule([eq(meta("nfproto"), "ipv6")], deny(RouterSource)),
-            rule(
-                [ne(concat([meta("iifname"), field("ip", "saddr")]), "@router_sources")],
-                deny(RouterSource),
-            ),
-            rule([has(ct("state"), "invalid")], deny(Invalid)),
-            rule([eq(field("udp", "dport"), VXLAN_PORT)], deny(Underlay)),
-            rule([eq(ct_original("ip daddr"), "@floating")], ret()),
-            rule([original(), eq(ct_original("ip daddr"), "@protected4")], deny(Protected)),
-            // The host may lead what it was sent elsewhere.
-            rule([original(), eq(field("ip", "daddr"), "@protected4")], deny(Protected)),
-        ],
-    );
-    table.chain(
-        "to_router",
-        vec![
-            rule([has(ct("state"), "invalid")], deny(Invalid)),
-            rule([original(), ne(field("ip", "daddr"), "@floating")], deny(Unsolicited)),
-        ],
-    );
-    table.hook(
-        "masquerade",
-        "nat",
-        "postrouting",
-        100,
-        vec![rule(
-            [
-                eq(meta("iifname"), "cre*"),
-                ne(meta("oifname"), "cre*"),
-                eq(field("ip", "saddr"), prefix(TRANSIT.0, TRANSIT.1)),
-            ],
-            vec![serde_json::json!({"masquerade": null})],
-        )],
-    );
-}
-
-/// Where routers forward nothing to.
-pub(super) fn declare_protected(table: &mut Table, protected: &BTreeSet<IpNet>) {
-    let set = table.intervals("protected4", &["ipv4_addr"]);
-    for net in protected.iter().filter(|net| net.addr().is_ipv4()) {
-        set.add([(*net).into()]);
-    }
 }
 
 #[cfg(test)]

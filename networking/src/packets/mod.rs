@@ -9,12 +9,15 @@
 
 mod drops;
 mod expr;
+mod forwarded;
 mod groups;
 mod guests;
 mod host;
+mod limits;
 mod nft;
 mod plan;
 mod ranges;
+mod refused;
 mod router;
 mod ruleset;
 mod seen;
@@ -28,12 +31,15 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use protocol::agent::{HostNetwork, NetworkFault, NetworkSubject};
+use serde_json::Value;
 
 pub use self::drops::{DropKind, Drops};
 use self::host::Zones;
 use self::nft::Place;
+use self::refused::{LeftOut, Memory, Search};
 use self::ruleset::{Datum, Family, Part, Table};
 use self::seen::Seen;
+use crate::links::external;
 use crate::names;
 
 /// Where namespaces are named.
@@ -47,6 +53,9 @@ pub struct Surroundings {
     /// Where no guest may get through a router: the underlay's network, management. The peers, the underlay
     /// address, transit, loopback, link-local and multicast addresses are so without being named.
     pub protected: Vec<IpNet>,
+    /// The interface on which floating addresses are answered for; without it, packets of routers come in by the
+    /// devices of the host's default routes.
+    pub external: Option<String>,
 }
 
 /// What [`Packets::converge`] did.
@@ -63,8 +72,12 @@ pub enum PacketsError {
     Run { what: &'static str, source: std::io::Error },
     #[error("nft would not {what}: {detail}")]
     Refused { what: &'static str, detail: String },
+    #[error("nft did not {what} within {} seconds; does it hang?", .limit.as_secs())]
+    Hung { what: &'static str, limit: std::time::Duration },
     #[error("nft's listing is no JSON")]
     Listing(#[source] serde_json::Error),
+    #[error("could not read the host's routes")]
+    Routes(#[source] std::io::Error),
     #[error("could not read the names of namespaces")]
     Namespaces(#[source] std::io::Error),
 }
@@ -73,11 +86,18 @@ pub enum PacketsError {
 #[derive(Debug, Clone)]
 pub struct Packets {
     surroundings: Surroundings,
+    refused: Memory,
+}
+
+/// The host's own tables as they are.
+struct SeenHost {
+    tables: [Option<Seen>; 2],
+    zones: Zones,
 }
 
 impl Packets {
     pub fn new(surroundings: Surroundings) -> Self {
-        Self { surroundings }
+        Self { surroundings, refused: Memory::default() }
     }
 
     /// Makes the host's own tables match, before the devices do: a new tap meets its rules, and any other passes
@@ -125,37 +145,68 @@ impl Packets {
     }
 
     async fn converge_host(&self, want: &HostNetwork) -> Result<Outcome, PacketsError> {
-        let bridge = nft::list(Place::Host, Family::Bridge).await?;
-        let inet = nft::list(Place::Host, Family::Inet).await?;
-        let had = inet.as_ref().map(zones_of).unwrap_or_default();
-        let (tables, faults) = self.render(want, &had);
-        let commands: Vec<_> = tables
-            .iter()
-            .zip([bridge, inet])
-            .flat_map(|(table, seen)| plan::plan(table, seen.as_ref()))
-            .collect();
-        let changed = !commands.is_empty();
-        if changed {
-            nft::apply(Place::Host, commands).await?;
+        let outside = external::devices(self.surroundings.external.as_deref()).await;
+        let outside = outside.map_err(PacketsError::Routes)?;
+        let known = self.refused.recall(want);
+        let (commands, faults) = self.plan_host(want, &SeenHost::list().await?, &outside, &known);
+        if commands.is_empty() {
+            return Ok(Outcome { changed: false, faults });
         }
-        Ok(Outcome { changed, faults })
+        let refusal = match nft::apply(Place::Host, commands).await {
+            Ok(()) => return Ok(Outcome { changed: true, faults }),
+            Err(refusal @ PacketsError::Refused { .. }) => refusal,
+            Err(error) => return Err(error),
+        };
+        // Something may have changed after it was listed.
+        let seen = SeenHost::list().await?;
+        let plan = |left_out: &LeftOut| self.plan_host(want, &seen, &outside, left_out);
+        let mut search = Search::new(want, &known);
+        let without_all = plan(search.left_out()).0;
+        if refused::reason(nft::check(Place::Host, without_all).await)?.is_some() {
+            return Err(refusal);
+        }
+        while let Some(trial) = search.trial() {
+            let commands = plan(&trial).0;
+            let refused = refused::reason(nft::check(Place::Host, commands).await)?;
+            if let Some(found) = search.learn(refused) {
+                self.refused.remember(found);
+            }
+        }
+        let (commands, faults) = plan(search.left_out());
+        nft::apply(Place::Host, commands).await?;
+        Ok(Outcome { changed: true, faults })
     }
 
-    fn render(&self, want: &HostNetwork, had: &Zones) -> ([Table; 2], Vec<NetworkFault>) {
-        let refused: BTreeMap<_, _> = want
-            .security_groups
-            .iter()
-            .filter_map(|group| groups::refusal(group).map(|detail| (group.id, detail)))
-            .collect();
-        let (guests, mut faults) = guests::guests(want, &refused);
+    fn plan_host(
+        &self,
+        want: &HostNetwork,
+        seen: &SeenHost,
+        outside: &BTreeSet<String>,
+        left_out: &LeftOut,
+    ) -> (Vec<Value>, Vec<NetworkFault>) {
+        let (tables, faults) = self.render(want, &seen.zones, outside, left_out);
+        let with_seen = tables.iter().zip(&seen.tables);
+        (with_seen.flat_map(|(table, seen)| plan::plan(table, seen.as_ref())).collect(), faults)
+    }
+
+    fn render(
+        &self,
+        want: &HostNetwork,
+        had: &Zones,
+        outside: &BTreeSet<String>,
+        left_out: &LeftOut,
+    ) -> ([Table; 2], Vec<NetworkFault>) {
+        let mut refused = left_out.groups.clone();
+        for group in &want.security_groups {
+            refused.extend(groups::refusal(group).map(|detail| (group.id, detail)));
+        }
+        let (guests, mut faults) = guests::guests(want, &refused, &left_out.ports);
+        let inet = host::table(want, &guests, &refused, had, &self.protected(want), outside);
         faults.extend(
             refused
                 .into_iter()
                 .map(|(id, detail)| NetworkFault { subject: NetworkSubject::SecurityGroup(id), detail }),
         );
-        let zones = host::zones(want.networks.iter().map(|network| network.vni), had);
-        let protected = self.protected(want);
-        let inet = host::table(want, &guests, &zones, &protected);
         ([spoof::table(&guests), inet], faults)
     }
 
@@ -164,6 +215,15 @@ impl Packets {
         let always = always.into_iter().filter_map(|net| net.parse().ok());
         let hosts = want.peers.iter().copied().chain(self.surroundings.underlay).map(IpNet::from);
         ranges::widest(always.chain(hosts).chain(self.surroundings.protected.iter().copied()))
+    }
+}
+
+impl SeenHost {
+    async fn list() -> Result<Self, PacketsError> {
+        let bridge = nft::list(Place::Host, Family::Bridge).await?;
+        let inet = nft::list(Place::Host, Family::Inet).await?;
+        let zones = inet.as_ref().map(zones_of).unwrap_or_default();
+        Ok(Self { tables: [bridge, inet], zones })
     }
 }
 

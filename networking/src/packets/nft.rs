@@ -1,6 +1,7 @@
 //! Calls of `nft`. The arguments never hold anything but our own names; documents go in by standard input.
 
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -9,6 +10,9 @@ use tokio::process::Command;
 use super::PacketsError;
 use super::ruleset::{Family, TABLE};
 use super::seen::{self, Seen};
+
+/// For one run of `nft`. Far more than the rules of a full host need.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where rules live.
 #[derive(Debug, Clone, Copy)]
@@ -50,11 +54,25 @@ pub(super) async fn list(place: Place<'_>, family: Family) -> Result<Option<Seen
 
 /// Carries all commands out, or none.
 pub(super) async fn apply(place: Place<'_>, commands: Vec<Value>) -> Result<(), PacketsError> {
-    let document = json!({"nftables": commands}).to_string();
+    transact(place.command(), "change the packet rules", commands).await
+}
+
+/// Whether all commands could be carried out.
+pub(super) async fn check(place: Place<'_>, commands: Vec<Value>) -> Result<(), PacketsError> {
     let mut command = place.command();
+    command.arg("-c");
+    transact(command, "check the packet rules", commands).await
+}
+
+async fn transact(
+    mut command: Command,
+    what: &'static str,
+    commands: Vec<Value>,
+) -> Result<(), PacketsError> {
+    let document = json!({"nftables": commands}).to_string();
     command.args(["-j", "-f", "-"]);
-    let output = run(command, "change the packet rules", Some(document.into_bytes())).await?;
-    if output.status.success() { Ok(()) } else { Err(refused("change the packet rules", &output)) }
+    let output = run(command, what, Some(document.into_bytes())).await?;
+    if output.status.success() { Ok(()) } else { Err(refused(what, &output)) }
 }
 
 async fn run(
@@ -73,8 +91,10 @@ async fn run(
             let _ = stdin.write_all(&input).await;
         }
     };
-    let ((), output) = tokio::join!(feed, child.wait_with_output());
-    output.map_err(failed)
+    let run = async { tokio::join!(feed, child.wait_with_output()).1 };
+    // One that is late is killed.
+    let output = tokio::time::timeout(LIMIT, run).await;
+    output.map_err(|_| PacketsError::Hung { what, limit: LIMIT })?.map_err(failed)
 }
 
 /// The first lines of what `nft` complains of.

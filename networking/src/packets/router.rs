@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 
 use super::drops::DropKind::{self, *};
 use super::expr::*;
-use super::host::{VXLAN_PORT, declare_protected};
+use super::forwarded::declare_protected;
+use super::host::VXLAN_PORT;
+use super::limits;
 use super::ruleset::{Datum, Family, Table};
 use crate::names::ROUTER_EXTERNAL;
 
-const KINDS: [DropKind; 5] = [Host, Invalid, Underlay, Protected, Unsolicited];
+const KINDS: [DropKind; 6] = [Host, Invalid, Underlay, Protected, Unsolicited, TooMuch];
 
 /// The table, and floating IPs that cannot be in it.
 pub(super) fn table(router: &Router, protected: &BTreeSet<IpNet>) -> (Table, Vec<NetworkFault>) {
@@ -35,7 +37,11 @@ fn forward(table: &mut Table) {
         "filter",
         "forward",
         0,
-        vec![rule([inward("oifname")], goto("outward")), rule([inward("iifname")], goto("inward"))],
+        vec![
+            rule([inward("oifname")], goto("outward")),
+            rule([inward("iifname")], goto("inward")),
+            limits::routed(),
+        ],
     );
     let original = || eq(ct("direction"), "original");
     table.chain(

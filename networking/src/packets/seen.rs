@@ -1,6 +1,6 @@
 //! What `nft -n -j list table` says, read into the values that we render.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -33,7 +33,8 @@ pub(super) fn read(listing: &Value) -> Seen {
                 let count = |key: &str| body[key].as_u64().unwrap_or_default();
                 seen.counters.insert(name, (count("packets"), count("bytes")));
             }
-            "set" | "map" => {
+            // Meters, which some versions list as sets, are filled by the kernel.
+            "set" | "map" if !has_flag(body, "dynamic") => {
                 seen.sets.insert(name, set(body));
             }
             "chain" => {
@@ -60,13 +61,15 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
+fn has_flag(set: &Value, flag: &str) -> bool {
+    set["flags"].as_array().into_iter().flatten().any(|found| found == flag)
+}
+
 fn set(body: &Value) -> Set {
     let key: Vec<String> = match &body["type"] {
         Value::Array(parts) => parts.iter().map(text).collect(),
         one => vec![text(one)],
     };
-    let flags: BTreeSet<_> =
-        body["flags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let data = body["map"].as_str().map(str::to_owned);
     let mut elements = BTreeMap::new();
     for element in body["elem"].as_array().into_iter().flatten() {
@@ -82,7 +85,7 @@ fn set(body: &Value) -> Set {
             }
         }
     }
-    Set { key, data, interval: flags.contains("interval"), elements }
+    Set { key, data, interval: has_flag(body, "interval"), elements }
 }
 
 fn parts(key: &[String], value: &Value) -> Vec<Part> {

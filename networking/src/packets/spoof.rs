@@ -17,6 +17,7 @@ use super::expr::*;
 use super::guests::{ALLOWED, Guest};
 use super::ranges::widest;
 use super::ruleset::{Datum, Family, Part, Table};
+use crate::services::METADATA_ADDRESS;
 
 const KINDS: [DropKind; 15] = [
     UnknownTap,
@@ -63,6 +64,8 @@ fn declare(table: &mut Table) {
     table.map("taps", &["ifname"], "mark");
     table.map("neighbours", &["ifname"], "verdict");
     table.set("macs", &["ifname", "ether_addr"]);
+    table.set("homes", &["ifname", "ether_addr", "ipv4_addr"]);
+    table.set("taken", &["ifname", "ipv4_addr"]);
     for (family, address) in [("4", "ipv4_addr"), ("6", "ipv6_addr")] {
         table.set(format!("own{family}"), &["ifname", "ether_addr", address]);
         table.intervals(format!("pairs{family}"), &["ifname", "ether_addr", address]);
@@ -74,6 +77,10 @@ fn add(table: &mut Table, guest: &Guest<'_>) {
     let chain = format!("nd_{}", guest.tail());
     table.map("taps", &[], "").put([tap()], Datum::Number(guest.mark));
     table.map("neighbours", &[], "").put([tap()], Datum::Goto(chain.clone()));
+    for own in guest.port.addresses.iter().filter(|own| own.address.is_ipv4()) {
+        table.set("homes", &[]).add([tap(), Part::word(guest.port.mac), own.address.into()]);
+        table.set("taken", &[]).add([Part::word(&guest.services), own.address.into()]);
+    }
     let sources = guest.sources();
     for mac in guest.macs() {
         table.set("macs", &[]).add([tap(), Part::word(mac)]);
@@ -132,6 +139,10 @@ fn between_devices(table: &mut Table) {
     let unseen = || [eq(field("ether", "type"), ip()), ne(meta("mark"), ALLOWED)];
     let [is_ip, not_allowed] = unseen();
     let [is_ip_too, not_allowed_either] = unseen();
+    // Answers of the metadata service go to the port itself, whoever else may use its address.
+    let speaker = || field("arp", "saddr ip");
+    let claims_taken = eq(concat([meta("oifname"), speaker()]), "@taken");
+    let not_home = ne(concat([meta("iifname"), field("arp", "saddr ether"), speaker()]), "@homes");
     table.hook(
         "forward",
         "filter",
@@ -139,6 +150,7 @@ fn between_devices(table: &mut Table) {
         -300,
         vec![
             rule([eq(meta("iifname"), "ct*"), is_ip, not_allowed], deny(Unfiltered)),
+            rule([eq(meta("iifname"), "ct*"), claims_taken, not_home], deny(Arp)),
             rule([to(any_of(["ct*", "cri*", "csv*", "cvx*"])), set_mark(0)], vec![]),
             rule([to("ct*".into()), set_mark(looked_up(&meta("oifname"), "taps"))], vec![]),
             rule([to("ct*".into()), eq(meta("mark"), 0)], deny(UnknownTap)),
@@ -190,6 +202,8 @@ fn from_taps(table: &mut Table) {
             rule([ne(arp("hlen"), 6)], deny(Arp)),
             rule([ne(arp("plen"), 4)], deny(Arp)),
             rule([ne(arp("operation"), any_of([1, 2]))], deny(Arp)),
+            // Nobody is the metadata service, whatever a port may send.
+            rule([eq(arp("saddr ip"), METADATA_ADDRESS.to_string())], deny(Arp)),
             rule([of_port(speaker(), "own4")], accept()),
             rule([of_port(speaker(), "pairs4")], accept()),
             // A probe whether an address is free (RFC 5227).
@@ -205,6 +219,7 @@ fn from_taps(table: &mut Table) {
         ],
     );
     let source4 = || [ether("saddr"), field("ip", "saddr")];
+    let not_home = || ne(concat([meta("iifname"), ether("saddr"), field("ip", "saddr")]), "@homes");
     table.chain(
         "tap_ip4",
         vec![
@@ -215,6 +230,9 @@ fn from_taps(table: &mut Table) {
             ),
             rule([eq(masked(&field("ip", "frag-off"), 0x1fff), 1)], deny(Fragment)),
             rule([eq(field("udp", "sport"), 67)], deny(DhcpServer)),
+            rule([eq(field("ip", "saddr"), METADATA_ADDRESS.to_string())], deny(Ipv4Source)),
+            // The metadata service knows ports by their own addresses, which others may be allowed to use.
+            rule([eq(field("ip", "daddr"), METADATA_ADDRESS.to_string()), not_home()], deny(Ipv4Source)),
             rule([of_port(source4(), "own4")], accept()),
             rule([of_port(source4(), "pairs4")], accept()),
             rule(

@@ -56,7 +56,8 @@ fn document() -> HostNetwork {
 
 fn packets() -> Packets {
     let protected = vec!["192.0.2.0/24".parse().unwrap()];
-    Packets::new(Surroundings { underlay: Some("192.0.2.1".parse().unwrap()), protected })
+    let external = Some("eth1".to_owned());
+    Packets::new(Surroundings { underlay: Some("192.0.2.1".parse().unwrap()), protected, external })
 }
 
 fn lines(tables: &[Table]) -> String {
@@ -66,7 +67,8 @@ fn lines(tables: &[Table]) -> String {
 
 #[test]
 fn the_hosts_tables() {
-    let (tables, faults) = packets().render(&document(), &Zones::new());
+    let (tables, faults) =
+        packets().render(&document(), &Zones::new(), &["eth1".to_owned()].into(), &LeftOut::default());
     assert_eq!(faults, []);
     insta::assert_snapshot!(lines(&tables));
 }
@@ -83,7 +85,7 @@ fn a_routers_table() {
 fn rules_name_no_counter_chain_or_set_that_is_not_there() {
     let want = document();
     let packets = packets();
-    let (host, _) = packets.render(&want, &Zones::new());
+    let (host, _) = packets.render(&want, &Zones::new(), &["eth1".to_owned()].into(), &LeftOut::default());
     let (router, _) = router::table(&want.routers[0], &packets.protected(&want));
     for table in host.iter().chain([&router]) {
         assert!(table.family == Family::Bridge || table.family == Family::Inet);

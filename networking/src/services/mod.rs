@@ -28,11 +28,12 @@ use std::{fs, io};
 
 use protocol::Vni;
 use protocol::agent::{HostNetwork, Network, NetworkFault, NetworkSubject};
+use tokio::sync::Semaphore;
 
 use self::process::{Dnsmasq, StartError};
 use self::render::{Files, RenderError};
 use self::resolver::Resolver;
-use crate::{names, namespace};
+use crate::{files, names, namespace};
 
 /// Where the metadata service answers in every network.
 pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -54,6 +55,8 @@ struct Shared {
     /// Those started by this process, which have to be reaped.
     children: Mutex<HashMap<Vni, Child>>,
     resolvers: tokio::sync::Mutex<HashMap<Vni, Resolver>>,
+    /// Turns to ask the host's resolvers, of all networks.
+    questions: Arc<Semaphore>,
 }
 
 /// What [`Services::converge`] did.
@@ -77,11 +80,17 @@ enum ServeError {
 impl Services {
     /// `dir` is made when it is missing: a folder per network, with the files of its dnsmasq.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self::with_questions(dir, files::share())
+    }
+
+    /// As [`Self::new`], with so many questions to the host's resolvers at once.
+    fn with_questions(dir: impl Into<PathBuf>, questions: usize) -> Self {
         Self {
             shared: Arc::new(Shared {
                 dir: dir.into(),
                 children: Mutex::default(),
                 resolvers: tokio::sync::Mutex::default(),
+                questions: Arc::new(Semaphore::new(questions)),
             }),
         }
     }
@@ -137,7 +146,7 @@ impl Shared {
             if resolvers.contains_key(&network.vni) {
                 continue;
             }
-            match Resolver::start(network.vni).await {
+            match Resolver::start(network.vni, Arc::clone(&self.questions)).await {
                 Ok(resolver) => drop(resolvers.insert(network.vni, resolver)),
                 Err(error) => {
                     let detail = format!("names outside the cloud cannot be resolved in it: {error}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Vni;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::{inside, namespace_identity};
@@ -40,8 +40,8 @@ impl Drop for Resolver {
 }
 
 impl Resolver {
-    /// Starts to serve a network.
-    pub(super) async fn start(vni: Vni) -> io::Result<Self> {
+    /// Starts to serve a network; `all` are the turns of all networks.
+    pub(super) async fn start(vni: Vni, all: Arc<Semaphore>) -> io::Result<Self> {
         let identity = namespace_identity(vni).ok_or(io::ErrorKind::NotFound)?;
         let name = names::services_namespace(vni);
         let sockets = namespace::within(&name, || {
@@ -52,7 +52,7 @@ impl Resolver {
         });
         let (udp, tcp) = sockets.await?;
         let (udp, tcp) = (tokio::net::UdpSocket::from_std(udp)?, tokio::net::TcpListener::from_std(tcp)?);
-        let turns = Arc::new(Semaphore::new(QUESTIONS));
+        let turns = Turns { network: Arc::new(Semaphore::new(QUESTIONS)), all };
         let serve = async move { tokio::join!(messages(Arc::new(udp), &turns), connections(tcp, &turns)) };
         Ok(Self { namespace: identity, task: tokio::spawn(serve).abort_handle() })
     }
@@ -64,7 +64,21 @@ impl Resolver {
     }
 }
 
-async fn messages(socket: Arc<tokio::net::UdpSocket>, turns: &Arc<Semaphore>) {
+/// How many questions may be under way.
+struct Turns {
+    network: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
+
+impl Turns {
+    /// One of the network and one of all; `None` if there are too many.
+    fn take(&self) -> Option<[OwnedSemaphorePermit; 2]> {
+        let network = Arc::clone(&self.network).try_acquire_owned().ok()?;
+        Some([network, Arc::clone(&self.all).try_acquire_owned().ok()?])
+    }
+}
+
+async fn messages(socket: Arc<tokio::net::UdpSocket>, turns: &Turns) {
     let mut buffer = [0; MESSAGE_BYTES];
     loop {
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
@@ -72,7 +86,7 @@ async fn messages(socket: Arc<tokio::net::UdpSocket>, turns: &Arc<Semaphore>) {
             continue;
         };
         // Too many at once: whoever asked asks again.
-        let Ok(turn) = Arc::clone(turns).try_acquire_owned() else { continue };
+        let Some(turn) = turns.take() else { continue };
         let (question, socket) = (buffer[..length].to_vec(), Arc::clone(&socket));
         tokio::spawn(async move {
             let _turn = turn;
@@ -96,13 +110,13 @@ async fn ask(question: &[u8]) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-async fn connections(listener: tokio::net::TcpListener, turns: &Arc<Semaphore>) {
+async fn connections(listener: tokio::net::TcpListener, turns: &Turns) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let Ok(turn) = Arc::clone(turns).try_acquire_owned() else { continue };
+        let Some(turn) = turns.take() else { continue };
         tokio::spawn(async move {
             let _turn = turn;
             let exchange = async {

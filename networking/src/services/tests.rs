@@ -370,6 +370,35 @@ fn a_network_without_resolvers_asks_those_of_the_host() {
 }
 
 #[test]
+fn all_networks_together_ask_so_many_questions_at_once() {
+    let (host, mut network) = (Host::new(), network());
+    network.subnets.iter_mut().for_each(|subnet| subnet.dns_servers.clear());
+    let resolvers = host.dir.path().join("resolv.conf");
+    fs::write(&resolvers, "nameserver 127.0.0.9\n").unwrap();
+    host.command("ip link set lo up");
+    host.command(&format!("mount --bind {} /etc/resolv.conf", resolvers.display()));
+    host.command("ip -n guest addr add 10.7.0.10/24 dev eth0");
+    // One that answers nobody.
+    let upstream = host.run(|| std::net::UdpSocket::bind("127.0.0.9:53").unwrap());
+    upstream.set_read_timeout(Some(std::time::Duration::from_millis(1500))).unwrap();
+    let (services, document) = (Services::with_questions(host.folder(), 3), document(&network));
+    let runtime = host.run(move || {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        assert_eq!(runtime.block_on(services.converge(&document)), CHANGED);
+        (runtime, services)
+    });
+    let ask =
+        "for n in 1 2 3 4 5 6 7 8 9; do timeout 1 busybox nslookup n$n.example.org 10.7.0.2 & done; wait";
+    let script = host.dir.path().join("ask");
+    fs::write(&script, ask).unwrap();
+    host.try_command(&format!("ip netns exec guest sh {}", script.display()));
+    let asked = std::iter::from_fn(|| upstream.recv(&mut [0; 512]).ok()).count();
+    assert_eq!(asked, 3);
+    host.converge(&runtime.1, &HostNetwork::default());
+}
+
+#[test]
 fn the_socket_of_the_metadata_service_is_in_the_namespace() {
     let host = Host::new();
     let vni = Vni::try_from(VNI).unwrap();

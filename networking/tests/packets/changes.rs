@@ -53,6 +53,20 @@ fn some_rule(dice: &mut Dice) -> SecurityGroupRule {
     rule(direction, protocol, remote)
 }
 
+/// Everything, nets in one another, and exact addresses, among them those of other ports.
+fn some_pair(dice: &mut Dice) -> String {
+    match dice.below(8) {
+        0 => "0.0.0.0/0".to_owned(),
+        1 => "::/0".to_owned(),
+        2 => ["fd00::/16", "fd00::/64", "fd00::7/128", "fe80::/10"][usize::try_from(dice.below(4)).unwrap()]
+            .to_owned(),
+        3 => format!("10.0.0.{}/32", 1 + dice.below(200)),
+        4 => ["0.0.0.0/1", "128.0.0.0/1", "255.255.255.255/32"][usize::try_from(dice.below(3)).unwrap()]
+            .to_owned(),
+        _ => format!("10.0.0.0/{}", 20 + dice.below(13)),
+    }
+}
+
 fn some_document(dice: &mut Dice) -> HostNetwork {
     let groups = (1..=4).filter(|_| dice.below(4) > 0).collect::<Vec<u128>>();
     let security_groups: Vec<_> = groups
@@ -69,8 +83,8 @@ fn some_document(dice: &mut Dice) -> HostNetwork {
             let mine: Vec<_> = groups.iter().copied().filter(|_| dice.below(2) == 0).collect();
             let number = number + 10 * u8::try_from(vni).unwrap();
             let mut port = port(number, &[&format!("10.0.0.{}", 1 + dice.below(200)), "fd00::7"], &mine);
-            for _ in 0..dice.below(3) {
-                let cidr = format!("10.0.0.0/{}", 20 + dice.below(13)).parse().unwrap();
+            for _ in 0..dice.below(5) {
+                let cidr = some_pair(dice).parse().unwrap();
                 let mac = (dice.below(2) == 0).then(|| document::mac(200));
                 port.allowed_address_pairs.push(AddressPair { cidr, mac });
             }
@@ -87,7 +101,7 @@ fn some_document(dice: &mut Dice) -> HostNetwork {
 fn every_document_follows_every_other() {
     let world = World::new(Surroundings::default());
     let mut dice = Dice(7);
-    for round in 0..120 {
+    for round in 0..80 {
         let want = some_document(&mut dice);
         eprintln!("round {round}");
         world.converge(&want);

@@ -32,7 +32,7 @@ fn world() -> (World, HostNetwork) {
         security_groups: vec![group(1, rules)],
         ..HostNetwork::default()
     };
-    let world = World::new(Surroundings { underlay: Some(HOST.parse().unwrap()), protected: vec![] });
+    let world = World::new(Surroundings { underlay: Some(HOST.parse().unwrap()), ..Surroundings::default() });
     world.guard(&want);
     ip(&format!("address add {HOST}/32 dev lo"));
     world.bridge(7);
@@ -372,6 +372,12 @@ fn further_sources_are_allowed_by_name() {
     assert!(b.hears(&advert("fd00::8:9"), Duration::from_millis(300)), "{:?}", world.drops());
     a.send(&ether(ALL_NODES, me, 0x86dd, &advert("fd00::9:9")));
     assert!(!b.hears(&advert("fd00::9:9"), Duration::from_millis(200)));
+    let everything = ["0.0.0.0/0", "::/0"].map(|cidr| AddressPair { cidr: cidr.parse().unwrap(), mac: None });
+    want.networks[0].ports[0].allowed_address_pairs.extend(everything);
+    world.converge(&want);
+    assert!(reaches(me, 0x0800, four("203.0.113.7", b"whatever")), "{:?}", world.drops());
+    a.send(&ether(ALL_NODES, me, 0x86dd, &advert("fd00::9:9")));
+    assert!(b.hears(&advert("fd00::9:9"), Duration::from_millis(300)), "{:?}", world.drops());
 }
 
 #[test]
@@ -394,6 +400,9 @@ fn a_tap_without_a_port_passes_nothing() {
     let mut with = want.clone();
     with.networks[0].ports.push(stranger);
     world.converge(&with);
+    // Whoever asked in vain asks again after a second.
+    ip("-n c neigh flush dev eth0");
+    ip("-n b neigh flush dev eth0");
     assert!(tcp("c", "b", VICTIM, 80), "{:?}", world.drops());
     world.converge(&want);
     assert!(!tcp("c", "b", VICTIM, 80));

@@ -7,6 +7,8 @@ mod changes;
 mod document;
 mod frames;
 mod hostile;
+mod limits;
+mod refusals;
 mod routers;
 mod services;
 mod stateful;

@@ -7,7 +7,8 @@ use networking::packets::{DropKind, Surroundings};
 use protocol::agent::*;
 
 use crate::document::{V4, group, id, ingress, mac, network, out, port};
-use crate::world::{World, connect, inside, ip, pings, sysctl, tcp, udp};
+use crate::frames::{self, Card};
+use crate::world::{World, connect, inside, ip, nft, pings, sysctl, tcp, udp};
 
 const A: &str = "10.0.0.11";
 const B: &str = "10.0.1.12";
@@ -18,12 +19,26 @@ const HOST: &str = "198.51.100.1";
 const OUTSIDE: &str = "198.51.100.9";
 const UNDERLAY_PEER: &str = "198.51.100.200";
 
+/// How the host is connected, by `up0` to the outside.
+fn surroundings() -> Surroundings {
+    Surroundings {
+        underlay: Some(HOST.parse().unwrap()),
+        protected: vec![
+            "198.51.100.128/25".parse().unwrap(),
+            "192.0.2.0/25".parse().unwrap(),
+            "203.0.113.0/24".parse().unwrap(),
+        ],
+        external: Some("up0".to_owned()),
+    }
+}
+
 /// Guests `a` and `b` in two networks behind one router; `b` has a floating IP. `outside` is beyond the host.
 fn world(rules: Vec<SecurityGroupRule>) -> (World, HostNetwork) {
-    let world = World::new(Surroundings {
-        underlay: Some(HOST.parse().unwrap()),
-        protected: vec!["198.51.100.128/25".parse().unwrap()],
-    });
+    world_in(surroundings(), rules)
+}
+
+fn world_in(surroundings: Surroundings, rules: Vec<SecurityGroupRule>) -> (World, HostNetwork) {
+    let world = World::new(surroundings);
     let interface = |number: u8, address: &str| RouterInterface {
         id: id(u128::from(number)),
         network_id: id(number.into()),
@@ -189,10 +204,10 @@ fn guests_reach_neither_the_host_nor_what_is_protected() {
     assert!(!tcp("a", "outside", UNDERLAY_PEER, 80));
     assert!(!reaches("169.254.1.1"));
     assert!(world.dropped(DropKind::Protected) >= 4, "{:?}", world.drops());
-    ip("address add 192.0.2.77/32 dev lo");
-    let _other = listen("192.0.2.77");
+    ip("address add 192.0.2.177/32 dev lo");
+    let _other = listen("192.0.2.177");
     let before = world.dropped(DropKind::Host);
-    assert!(!reaches("192.0.2.77"));
+    assert!(!reaches("192.0.2.177"));
     assert!(world.dropped(DropKind::Host) > before, "{:?}", world.drops());
     // VXLAN out of a router would carry the address of a peer.
     assert!(!udp("a", "outside", OUTSIDE, 4789));
@@ -216,6 +231,101 @@ fn the_host_lets_nothing_out_of_a_router_without_its_rules() {
     assert_eq!(seen_by("outside", "b", B, B), None);
     assert!(!pings("outside", "100.64.0.11"));
     assert!(world.dropped(DropKind::Unsolicited) > 0, "{:?}", world.drops());
+}
+
+#[test]
+fn a_guest_that_scans_through_its_router_is_slowed_down_alone() {
+    let (world, _) = world(web());
+    let card = Card::of("a");
+    let gateway = [0xfa, 0x16, 0x3e, 0, 0, 0xf7];
+    let start = std::time::Instant::now();
+    for number in 0..3000_u16 {
+        let to = format!("10.0.1.{}", 20 + number % 200);
+        let packet = frames::ip4(A, &to, 17, 0, &frames::udp(1000 + number, 9, b"x"));
+        card.send(&frames::ether(gateway, mac(1).bytes(), 0x0800, &packet));
+    }
+    std::thread::sleep(crate::world::SHORT);
+    let allowed = 1000 + 500 * (1 + start.elapsed().as_millis() as u64) / 1000;
+    let least = 3000_u64.saturating_sub(allowed);
+    assert!((least..=2000).contains(&world.dropped(DropKind::TooMuch)), "{:?}", world.drops());
+    assert!(tcp("b", "a", A, 80), "{:?}", world.drops());
+    assert!(tcp("a", "outside", OUTSIDE, 80), "to the outside is not from subnet to subnet");
+}
+
+#[test]
+fn a_guest_answers_nobody_who_claims_a_protected_address() {
+    let (world, mut want) = world(web());
+    let from = |source: &str, port: u16| {
+        ip(&format!("-n outside route replace 203.0.113.0/24 via {HOST} src {source}"));
+        inside("outside", || sysctl("net/ipv4/ip_local_port_range", &format!("{port} {}", port + 9)));
+        seen_by("outside", "b", B, FLOATING_B)
+    };
+    assert_eq!(from(OUTSIDE, 40_000).as_deref(), Some(OUTSIDE), "{:?}", world.drops());
+    assert_eq!(from(UNDERLAY_PEER, 40_000), None);
+    assert!(world.dropped(DropKind::Protected) > 0);
+    ip("-n outside address add 100.64.0.20/32 dev eth0");
+    ip(&format!("route add 100.64.0.20/32 via {OUTSIDE}"));
+    assert_eq!(from("100.64.0.20", 40_000), None, "a router of this host");
+    // Guests of another host come with its address, and so do clients on it, but none of its servers.
+    want.peers = vec![UNDERLAY_PEER.parse().unwrap()];
+    world.converge(&want);
+    assert_eq!(from(UNDERLAY_PEER, 40_000).as_deref(), Some(UNDERLAY_PEER), "{:?}", world.drops());
+    assert_eq!(from(UNDERLAY_PEER, 60_000).as_deref(), Some(UNDERLAY_PEER));
+    assert_eq!(from(UNDERLAY_PEER, 2_000), None);
+    assert_eq!(from(UNDERLAY_PEER, 49_152), None);
+}
+
+#[test]
+fn guests_leave_with_the_hosts_address_from_a_port_of_clients() {
+    let (world, _) = world(web());
+    inside("a", || sysctl("net/ipv4/ip_local_port_range", "2000 2009"));
+    let at = SocketAddr::new(OUTSIDE.parse().unwrap(), 80);
+    let (_, peer) = connect("a", "outside", at, at).unwrap();
+    assert_eq!(peer.ip().to_string(), HOST);
+    assert!((32_768..49_152).contains(&peer.port()), "{peer} {:?}", world.drops());
+}
+
+/// A network behind the host, its addresses `192.0.2.0/24`, of which the lower half is protected.
+fn behind() {
+    ip("netns add behind");
+    ip("link add in0 type veth peer name eth0 netns behind");
+    ip("address add 192.0.2.1/24 dev in0");
+    ip("link set in0 up");
+    ip("-n behind link set eth0 up");
+    ip("-n behind address add 192.0.2.9/24 dev eth0");
+    ip("-n behind address add 192.0.2.200/24 dev eth0");
+    ip("-n behind route add default via 192.0.2.1");
+    ip(&format!("-n outside route add 192.0.2.0/24 via {HOST}"));
+}
+
+#[test]
+fn the_host_leads_nobody_outside_to_what_is_protected() {
+    for external in [Some("up0".to_owned()), None] {
+        std::thread::scope(|scope| {
+            scope.spawn(|| leads_nobody_outside_to_what_is_protected(external));
+        });
+    }
+}
+
+fn leads_nobody_outside_to_what_is_protected(external: Option<String>) {
+    let by_default_route = external.is_none();
+    let (world, want) = world_in(Surroundings { external, ..surroundings() }, web());
+    behind();
+    if by_default_route {
+        assert_eq!(seen_by("outside", "behind", "192.0.2.9", "192.0.2.9").as_deref(), Some(OUTSIDE));
+        ip(&format!("route add default via {OUTSIDE} dev up0"));
+        world.converge(&want);
+    }
+    assert_eq!(seen_by("outside", "behind", "192.0.2.9", "192.0.2.9"), None);
+    assert!(world.dropped(DropKind::Protected) > 0);
+    // What the host does besides is its own: other networks, answers, and addresses that it stands for.
+    let led = |listen, target| seen_by("outside", "behind", listen, target);
+    assert_eq!(led("192.0.2.200", "192.0.2.200").as_deref(), Some(OUTSIDE), "{:?}", world.drops());
+    assert_eq!(seen_by("behind", "outside", OUTSIDE, OUTSIDE).as_deref(), Some("192.0.2.9"));
+    nft(&[
+        "add table ip own { chain c { type nat hook prerouting priority -100; tcp dport 80 dnat to 192.0.2.9; }; }",
+    ]);
+    assert_eq!(led("192.0.2.9", HOST).as_deref(), Some(OUTSIDE), "{:?}", world.drops());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use networking::packets::{DropKind, Surroundings};
 use protocol::agent::*;
 
-use crate::document::{V4, V6, mac, network, port};
+use crate::document::{V4, V6, group, mac, network, out, port};
 use crate::frames::{self, BROADCAST, Card, ether, icmp6, ip4, ip6, udp6};
 use crate::world::{SHORT, World, inside, ip, pings, sysctl, tcp, udp};
 
@@ -18,12 +18,19 @@ const GUEST_LINK: &str = "fe80::f816:3eff:fe00:1";
 
 /// Guest `a` in no group, the services `s`, and `far`: the end of what stands for a VXLAN device.
 fn world() -> World {
-    let world = World::new(Surroundings::default());
     let guest = port(1, &[GUEST, "fd00::11"], &[]);
     let want = HostNetwork { networks: vec![network(7, &[V4, V6], vec![guest])], ..HostNetwork::default() };
-    world.guard(&want);
+    world_of(&want)
+}
+
+fn world_of(want: &HostNetwork) -> World {
+    let world = World::new(Surroundings::default());
+    world.guard(want);
     world.bridge(7);
-    world.guest("a", 7, &want.networks[0].ports[0], &[]);
+    let guests = ["a", "b"].into_iter().zip(&want.networks[0].ports);
+    for (name, port) in guests.clone() {
+        world.guest(name, 7, port, &[]);
+    }
     for (name, link) in [("s", "csv7"), ("far", "cvx7")] {
         ip(&format!("netns add {name}"));
         inside(name, || sysctl("net/ipv6/conf/default/accept_dad", "0"));
@@ -36,9 +43,47 @@ fn world() -> World {
         ip(&format!("-n s address add {address} dev eth0"));
     }
     ip("-n far address add 10.0.0.77/24 dev eth0");
-    ip(&format!("-n a route add {METADATA}/32 dev eth0"));
-    world.converge(&want);
+    for (name, _) in guests {
+        ip(&format!("-n {name} route add {METADATA}/32 dev eth0"));
+    }
+    world.converge(want);
     world
+}
+
+#[test]
+fn the_metadata_service_is_told_the_truth_whatever_a_port_may_send() {
+    let everything = || AddressPair { cidr: "0.0.0.0/0".parse().unwrap(), mac: None };
+    let (victim, mut liar) = (port(1, &[GUEST], &[1]), port(2, &["10.0.0.12"], &[1]));
+    liar.allowed_address_pairs = vec![everything()];
+    let want = HostNetwork {
+        networks: vec![network(7, &[V4], vec![victim, liar])],
+        security_groups: vec![group(1, out())],
+        ..HostNetwork::default()
+    };
+    let world = world_of(&want);
+    let [me, services] = [mac(2).bytes(), [2, 0x63, 0, 0, 0, 7]];
+    let (b, s) = (Card::of("b"), Card::of("s"));
+    let hears = |from: &str, to: &str, mark: &[u8; 8]| {
+        b.send(&ether(services, me, 0x0800, &ip4(from, to, 17, 0, &frames::udp(1000, 80, mark))));
+        s.hears(mark, Duration::from_millis(300))
+    };
+    assert!(hears(GUEST, "10.0.0.2", b"forwards"), "what it forwards is not for us: {:?}", world.drops());
+    assert!(!hears(GUEST, METADATA, b"as other"));
+    assert!(!hears("10.0.0.99", METADATA, b"as nobod"));
+    assert!(!hears(METADATA, "10.0.0.2", b"as it is"));
+    assert_eq!(world.dropped(DropKind::Ipv4Source), 3, "{:?}", world.drops());
+    assert!(tcp("a", "s", METADATA, 80) && tcp("b", "s", METADATA, 80), "{:?}", world.drops());
+    // Nor does it hear the answers to another's questions.
+    let claims = |address: &str| {
+        let claim = frames::arp(2, (me, address), (services, "10.0.0.2"));
+        b.send(&ether(BROADCAST, me, 0x0806, &claim));
+        s.hears(&claim, Duration::from_millis(300))
+    };
+    assert!(claims("10.0.0.12"), "{:?}", world.drops());
+    assert!(claims("10.0.0.99"), "nobody's home");
+    assert!(!claims(GUEST));
+    assert!(!claims(METADATA), "nor does it answer in its place");
+    assert_eq!(world.dropped(DropKind::Arp), 2);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use networking::names;
-use networking::packets::{DropKind, Outcome, Packets, Surroundings};
+use networking::packets::{DropKind, Outcome, Packets, PacketsError, Surroundings};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use protocol::Vni;
@@ -37,6 +37,10 @@ impl World {
 
     pub fn guard(&self, want: &HostNetwork) {
         self.runtime.block_on(self.packets.guard(want)).unwrap();
+    }
+
+    pub fn guard_error(&self, want: &HostNetwork) -> PacketsError {
+        self.runtime.block_on(self.packets.guard(want)).unwrap_err()
     }
 
     pub fn try_converge(&self, want: &HostNetwork) -> Outcome {
