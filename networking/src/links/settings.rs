@@ -4,30 +4,34 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::space::Mode;
+
 const DIRECTORY: &str = "/proc/sys/net";
 
 /// Paths below `/proc/sys/net` with their values, in the order in which they are written: what is said of `all`
 /// overwrites what was said of one device.
 pub(super) type Settings = Vec<(String, &'static str)>;
 
-/// Writes those that differ, in the network namespace of the calling thread. Returns how many there were.
-pub(super) fn apply(settings: &Settings) -> io::Result<usize> {
-    let mut changed = 0;
+/// Writes those that differ, in the network namespace of the calling thread. Returns what was, or would be, done.
+pub(super) fn apply(settings: &Settings, mode: Mode) -> io::Result<Vec<String>> {
+    let mut changes = Vec::new();
     for (name, value) in settings {
         let path = Path::new(DIRECTORY).join(name);
         let failed = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         match fs::read_to_string(&path) {
             Ok(found) if found.trim_end() == *value => (),
             Ok(_) => {
-                fs::write(&path, value).map_err(failed)?;
-                changed += 1;
+                if mode == Mode::Change {
+                    fs::write(&path, value).map_err(failed)?;
+                }
+                changes.push(format!("set net/{name} to {value}"));
             }
             // A kernel without IPv6 has nothing to switch off.
             Err(error) if error.kind() == io::ErrorKind::NotFound && name.starts_with("ipv6/") => (),
             Err(error) => return Err(failed(error)),
         }
     }
-    Ok(changed)
+    Ok(changes)
 }
 
 /// A port of a bridge: the host itself neither speaks nor listens there.

@@ -12,6 +12,7 @@ mod expr;
 mod groups;
 mod guests;
 mod host;
+mod look;
 mod nft;
 mod plan;
 mod ranges;
