@@ -8,6 +8,7 @@
 //! ```
 
 pub mod keeper;
+mod look;
 mod real;
 pub mod simulated;
 pub mod store;
@@ -21,8 +22,13 @@ use protocol::NetworkId;
 use protocol::agent::{HostNetwork, NetworkFault};
 
 pub use keeper::Keeper;
+pub use look::{Found, LookError, Part, look};
 pub use real::RealNetworking;
+pub(crate) use real::devices;
 pub use store::NetworkStore;
+
+/// Where the files of the networks' services are, in the state folder.
+pub const FOLDER: &str = "networks";
 
 /// The seam between the keeper and whatever makes networks.
 #[async_trait]
