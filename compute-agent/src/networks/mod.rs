@@ -35,6 +35,9 @@ pub const FOLDER: &str = "networks";
 pub trait HostNetworking: Send + Sync + 'static {
     /// Makes the host match the document, whatever is there. Never called twice at once.
     async fn converge(&self, wanted: &HostNetwork) -> Outcome;
+
+    /// What [`Self::converge`] would change, without changing anything. Never called while it runs.
+    async fn look(&self, wanted: &HostNetwork) -> Result<Vec<Found>, LookError>;
 }
 
 /// What came of it.

@@ -15,7 +15,7 @@ use networking::services::Services;
 use protocol::NetworkId;
 use protocol::agent::{HostNetwork, Network, NetworkFault, NetworkSubject};
 
-use super::{HostNetworking, Outcome};
+use super::{Found, HostNetworking, LookError, Outcome};
 use crate::metadata::{Listeners, Metadata};
 
 /// Makes networks with the kernel, nftables and dnsmasq. Needs root.
@@ -72,6 +72,10 @@ impl HostNetworking for RealNetworking {
             }
         }
         Outcome { faults, unusable }
+    }
+
+    async fn look(&self, wanted: &HostNetwork) -> Result<Vec<Found>, LookError> {
+        super::look(&self.links, &self.packets, &self.services, Some(wanted)).await
     }
 }
 

@@ -13,20 +13,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use networking::links::Links;
 use networking::packets::Packets;
 use networking::services::Services;
-use protocol::agent::NetworkSubject;
+use protocol::agent::{HostNetwork, NetworkSubject};
 use protocol::{InstanceId, Revision};
 use serde::Serialize;
 use storage::Inventory;
-use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use settings::Settings;
 
+use crate::clock::{Clock, SystemClock};
 use crate::desired::DesiredStore;
 use crate::hypervisor::libvirt::{Libvirt, Options};
 use crate::hypervisor::{Domain, Hypervisor, HypervisorError};
@@ -79,7 +79,7 @@ struct Host {
 ///
 /// # Errors
 /// When no agent has run here, or the host cannot be looked at.
-pub async fn run(state_dir: &camino::Utf8Path, machine_boot: Uuid, patience: Duration) -> Result<Report> {
+pub async fn run(state_dir: &Utf8Path, machine_boot: Uuid, patience: Duration) -> Result<Report> {
     let until = Instant::now() + patience;
     loop {
         let report = look(state_dir, machine_boot).await?;
@@ -90,7 +90,7 @@ pub async fn run(state_dir: &camino::Utf8Path, machine_boot: Uuid, patience: Dur
     }
 }
 
-async fn look(state_dir: &camino::Utf8Path, machine_boot: Uuid) -> Result<Report> {
+async fn look(state_dir: &Utf8Path, machine_boot: Uuid) -> Result<Report> {
     let host = Host::read(state_dir)?;
     let uri = host.settings.libvirt_uri.clone();
     let uri = uri.context("the hypervisor of this agent is simulated: there is nothing to look at")?;
@@ -99,7 +99,7 @@ async fn look(state_dir: &camino::Utf8Path, machine_boot: Uuid) -> Result<Report
     let pool = Inventory::of(&root).with_context(|| format!("the pool {root} cannot be looked at"))?;
     let stored = host.networks.get();
     let mut differences = host.networks(stored.as_ref().map(|stored| &stored.networks)).await?;
-    let now = OffsetDateTime::now_utc();
+    let now = SystemClock.now();
     differences.extend(instances::differences(&host, &domains, &pool, machine_boot, now));
     differences.extend(leftovers::differences(&host, &domains, &pool));
     let revision = stored.map(|stored| stored.revision);
@@ -107,7 +107,7 @@ async fn look(state_dir: &camino::Utf8Path, machine_boot: Uuid) -> Result<Report
 }
 
 impl Host {
-    fn read(state_dir: &camino::Utf8Path) -> Result<Self> {
+    fn read(state_dir: &Utf8Path) -> Result<Self> {
         // Nothing but its agent makes the folders.
         let settings = Settings::read(state_dir)?;
         let unreadable = |what: &'static str| move || format!("the {what} in {state_dir} cannot be read");
@@ -121,7 +121,7 @@ impl Host {
         })
     }
 
-    async fn networks(&self, wanted: Option<&protocol::agent::HostNetwork>) -> Result<Vec<Difference>> {
+    async fn networks(&self, wanted: Option<&HostNetwork>) -> Result<Vec<Difference>> {
         let links = Links::new(self.settings.links());
         let packets = Packets::new(self.settings.packets());
         let services = Services::new(self.state_dir.join(networks::FOLDER));

@@ -2,6 +2,7 @@
 
 mod cards;
 mod crashes;
+mod damage;
 mod network;
 mod quota;
 mod spread;
