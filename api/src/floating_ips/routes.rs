@@ -23,7 +23,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(association::router())
 }
 
-/// Take a public address: that which has been free for longest, unless another is asked for. It stands for nothing until it is associated.
+/// Take a public address: that which has been free for longest, unless another is asked for. It stands
+/// for nothing until it is associated.
 #[utoipa::path(post, path = "/v1/projects/{project}/floating_ips", tag = "floating_ips",
     params(MutationQuery), request_body = CreateFloatingIp, responses(
         (status = 201, body = FloatingIp),
