@@ -190,3 +190,27 @@ impl fmt::Display for Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_is_a_table_and_a_sentence() {
+        let clean = Report { revision: Some(Revision(7)), instances: 2, differences: Vec::new() };
+        assert_eq!(
+            clean.to_string(),
+            "The host is as wanted: 2 instances and revision 7 of the networks."
+        );
+        let differences = vec![
+            Difference::new("devices", "network 1".to_owned(), "make device cbr7".to_owned()),
+            Difference::new("packet_rules", HOST.to_owned(), "make table inet cumulo".to_owned()),
+        ];
+        let expected = "\
+PART          ABOUT      TO BE DONE
+devices       network 1  make device cbr7
+packet_rules  host       make table inet cumulo
+2 differences from what is wanted: 0 instances; the host was never told of networks.";
+        assert_eq!(Report { revision: None, instances: 0, differences }.to_string(), expected);
+    }
+}
