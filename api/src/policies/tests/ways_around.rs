@@ -194,7 +194,8 @@ async fn an_address_or_a_card_needs_the_right_on_what_it_is_for() {
         assert_eq!(errors(&seen), errors(&unseen));
     }
 
-    policy(&cloud, DEMO, "sight", allowing("*:Get*")).await;
+    let sight = json!([{"Effect": "Allow", "Action": ["network:Get*", "compute:Get*"], "Resource": "*"}]);
+    policy(&cloud, DEMO, "sight", document(sight)).await;
     attach(&cloud, DEMO, "sight", "user", "ann").await;
     refused(&associate(json!({"instance": "db"})).await, "compute:AttachPort");
     refused(&associate(json!({"port": ports[1]})).await, "compute:AttachPort");

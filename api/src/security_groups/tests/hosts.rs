@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use super::{GROUPS, https, start};
 use crate::security_groups::store::{defaults, hosts};
+use crate::testing::TestCloud;
 
 #[tokio::test]
 async fn a_host_learns_the_groups_of_its_ports_and_the_members_they_name() {
-    let cloud = start().await;
+    let cloud = TestCloud::start().await;
     cloud.furnish().await;
     for name in ["one", "two"] {
         let instance = json!({"name": name, "image": "image", "instance_type": "tiny", "networks": []});
