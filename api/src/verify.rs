@@ -6,10 +6,14 @@ use anyhow::Context;
 use camino::Utf8PathBuf;
 use serde::Serialize;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::audit::{self, ExpectedHead};
+use crate::clock::Clock;
 use crate::database::Database;
+use crate::hosts;
+use crate::instances;
 use crate::networks;
 use crate::quotas;
 
@@ -42,6 +46,12 @@ pub struct Finding {
     pub detail: String,
 }
 
+impl Finding {
+    pub(crate) fn new(code: &str, id: Uuid, detail: String) -> Self {
+        Self { code: code.to_owned(), id: Some(id), detail }
+    }
+}
+
 /// What was looked at and found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -61,7 +71,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     let Database { pool, keeper } =
         Database::join(options.database_url.as_deref(), &options.data_dir).await?;
     let looked = match pool.acquire().await {
-        Ok(mut conn) => look(&mut conn, options.audit_head.as_ref()).await,
+        Ok(mut conn) => look(&mut conn, options.audit_head.as_ref(), Clock::system().now()).await,
         Err(error) => Err(error),
     };
     pool.close().await;
@@ -70,11 +80,17 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
 }
 
 /// Runs every check.
-pub async fn look(conn: &mut PgConnection, head: Option<&ExpectedHead>) -> Result<Report, sqlx::Error> {
+pub async fn look(
+    conn: &mut PgConnection,
+    head: Option<&ExpectedHead>,
+    now: OffsetDateTime,
+) -> Result<Report, sqlx::Error> {
     let audit = audit::verify(conn, head).await?;
     let mut findings: Vec<_> = audit.findings.iter().map(of_audit).collect();
     findings.extend(quotas::drift(conn).await?.iter().map(of_quotas));
     findings.extend(networks::verify(conn).await?.into_iter().map(of_networks));
+    findings.extend(hosts::verify(conn, now).await?);
+    findings.extend(instances::verify(conn, now).await?);
     Ok(Report { audit_records: audit.links, audit_head: audit.head, findings })
 }
 

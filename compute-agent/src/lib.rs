@@ -2,7 +2,7 @@
 //!
 //! [`desired`] keeps the wishes, [`reconcile`] carries them out through [`hypervisor`] and
 //! [`host_storage`] on [`networks`], [`metadata`] answers its guests, [`report`] tells, [`control_plane`] is the line and [`identity`] the passport.
-//! [`agent`] puts them together. To the host the agent only ever dials
+//! [`agent`] puts them together, [`verify`] compares the host with all of it and changes nothing. To the host the agent only ever dials
 //! out: it listens nowhere but inside the tenants' networks, for their metadata.
 
 pub mod agent;
@@ -22,6 +22,7 @@ pub mod report;
 #[cfg(test)]
 mod samples;
 mod session;
+pub mod verify;
 
 /// An error and its causes in one line, for the log.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {

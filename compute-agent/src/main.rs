@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Read};
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -18,8 +19,9 @@ use compute_agent::hypervisor::libvirt::{self, Libvirt};
 use compute_agent::hypervisor::simulated::{Simulated, SimulatedMachine};
 use compute_agent::identity::join::{Joined, join};
 use compute_agent::identity::{Endpoint, Identity, renew};
-use compute_agent::networks::RealNetworking;
 use compute_agent::networks::simulated::SimulatedNetworking;
+use compute_agent::networks::{self, RealNetworking};
+use compute_agent::verify::{self, Settings};
 use ipnet::IpNet;
 use networking::links::{self, Links};
 use networking::packets::{self, Packets};
@@ -33,6 +35,8 @@ use uuid::Uuid;
 
 /// Far above a token; what is longer is some other file.
 const MAX_TOKEN_BYTES: u64 = 4096;
+/// How `verify` ends when something differs.
+const DIFFERENCES: u8 = 3;
 /// The agent waits far more than it works.
 const WORKER_THREADS: usize = 2;
 const BLOCKING_THREADS: usize = 32;
@@ -64,6 +68,9 @@ enum Command {
     /// Take the virtual networks off this machine, while no agent runs; the next agent makes them again. Packet rules
     /// stay and let nothing pass: instances that still run are cut off.
     RemoveNetworks(RemoveNetworksArgs),
+    /// Compare this host with what its agent was last told, beside the agent or without one, and change nothing. Ends
+    /// with 3 when something differs, with 1 when that cannot be found out.
+    Verify(VerifyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +121,24 @@ struct RemoveNetworksArgs {
     state_dir: Utf8PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// Where the agent keeps its identity, its memory and the instances' disks.
+    #[arg(long, env = "CUMULO_STATE_DIR")]
+    state_dir: Utf8PathBuf,
+    /// Look again, for this many seconds, while something differs: an agent that runs puts it right.
+    #[arg(long, default_value_t = 0)]
+    wait: u64,
+    #[arg(long, value_enum, default_value = "table")]
+    output: OutputFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    Table,
+    Json,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum HypervisorKind {
     Libvirt,
@@ -125,7 +150,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.log_format);
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -142,7 +167,7 @@ fn start_log(format: LogFormat) {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
@@ -150,9 +175,10 @@ fn run(command: Command) -> Result<()> {
         .build()
         .context("the runtime could not be started")?;
     let result = match command {
-        Command::Join(args) => runtime.block_on(join_cloud(&args)),
-        Command::Run(args) => runtime.block_on(run_agent(&args)),
-        Command::RemoveNetworks(args) => runtime.block_on(remove_networks(&args)),
+        Command::Join(args) => runtime.block_on(join_cloud(&args)).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => runtime.block_on(run_agent(&args)).map(|()| ExitCode::SUCCESS),
+        Command::RemoveNetworks(args) => runtime.block_on(remove_networks(&args)).map(|()| ExitCode::SUCCESS),
+        Command::Verify(args) => runtime.block_on(verify_host(&args)),
     };
     // A call to libvirt that hangs must not hold up the end.
     runtime.shutdown_background();
@@ -199,6 +225,7 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
             (Arc::new(Simulated::new(machine)), Arc::new(SimulatedStorage::default()))
         }
     };
+    settings(args).keep(state_dir.path()).context("the settings could not be written down")?;
     let control_plane = Arc::new(HttpControlPlane::new(&identity)?);
     let clock = Arc::new(SystemClock);
     let membership = identity.membership.clone();
@@ -244,26 +271,33 @@ fn networking(args: &RunArgs, state_dir: &Utf8Path) -> MakeNetworking {
     if args.hypervisor == HypervisorKind::Simulated {
         return Box::new(|_| Arc::new(SimulatedNetworking::default()));
     }
-    let underlay = args.underlay_address;
-    let links = links::Surroundings { underlay, external_interface: args.external_interface.clone() };
-    let packets = packets::Surroundings {
-        underlay,
-        protected: args.protected_networks.clone(),
-        external: args.external_interface.clone(),
-    };
-    let folder = networks_folder(state_dir);
+    let (links, packets) = (settings(args).links(), settings(args).packets());
+    let folder = state_dir.join(networks::FOLDER);
     Box::new(move |metadata| Arc::new(RealNetworking::new(links, packets, &folder, metadata)))
 }
 
-/// Where the files of the networks' services are.
-fn networks_folder(state_dir: &Utf8Path) -> Utf8PathBuf {
-    state_dir.join("networks")
+fn settings(args: &RunArgs) -> Settings {
+    Settings {
+        libvirt_uri: (args.hypervisor == HypervisorKind::Libvirt).then(|| args.libvirt_uri.clone()),
+        underlay_address: args.underlay_address,
+        external_interface: args.external_interface.clone(),
+        protected_networks: args.protected_networks.clone(),
+    }
+}
+
+async fn verify_host(args: &VerifyArgs) -> Result<ExitCode> {
+    let report = verify::run(&args.state_dir, machine_boot()?, Duration::from_secs(args.wait)).await?;
+    match args.output {
+        OutputFormat::Table => println!("{report}"),
+        OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(if report.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENCES) })
 }
 
 async fn remove_networks(args: &RemoveNetworksArgs) -> Result<()> {
     let state_dir = StateDir::take(&args.state_dir)?;
     let nothing = HostNetwork::default();
-    let mut faults = Services::new(networks_folder(state_dir.path())).converge(&nothing).await.faults;
+    let mut faults = Services::new(state_dir.path().join(networks::FOLDER)).converge(&nothing).await.faults;
     Packets::new(packets::Surroundings::default()).guard(&nothing).await?;
     faults.extend(Links::new(links::Surroundings::default()).converge(&nothing).await?.faults);
     match faults.first() {

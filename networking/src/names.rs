@@ -88,6 +88,11 @@ pub(crate) fn is_our_device(name: &str) -> bool {
     }
 }
 
+/// Whether a device bears the name of a card of ours.
+pub(crate) fn is_tap(name: &str) -> bool {
+    name.strip_prefix("ct").is_some_and(is_tail)
+}
+
 /// Whether a network namespace bears a name of ours.
 pub(crate) fn is_our_namespace(name: &str) -> bool {
     name.strip_prefix("cumulo-net-").is_some_and(is_vni)
@@ -137,6 +142,7 @@ mod tests {
         {
             assert!(!is_our_device(name), "{name}");
         }
+        assert!(is_tap(&tap(id.into())) && !is_tap("ct0") && !is_tap(&router_link(id.into())));
         assert!(is_our_namespace(&services_namespace(vni)));
         assert!(is_our_namespace(&router_namespace(id.into())));
         assert!(!is_our_namespace("cumulo-net-"));

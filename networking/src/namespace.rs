@@ -36,6 +36,11 @@ pub(crate) fn list() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Whether there is a namespace of this name.
+pub(crate) fn exists(name: &str) -> bool {
+    statfs(&path(name)).is_ok_and(|found| found.filesystem_type() == NSFS)
+}
+
 /// Makes a namespace; says whether it was not there. A file that is no namespace, as a crash may leave one,
 /// is replaced.
 pub(crate) async fn ensure(name: &str) -> io::Result<bool> {

@@ -18,6 +18,7 @@ mod base;
 mod durable;
 mod error;
 mod flight;
+mod inventory;
 mod layout;
 mod overlay;
 mod pool;
@@ -27,6 +28,7 @@ mod seed;
 mod serial;
 
 pub use error::{Blame, PoolError};
+pub use inventory::{InstanceFiles, Inventory};
 pub use layout::InstancePaths;
 pub use pool::{Found, Pool, Space};
 

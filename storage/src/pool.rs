@@ -182,7 +182,7 @@ fn list(dir: &Utf8Path) -> io::Result<Vec<InstanceId>> {
     Ok(ids)
 }
 
-fn exists(path: &Utf8Path) -> io::Result<bool> {
+pub(crate) fn exists(path: &Utf8Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

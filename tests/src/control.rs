@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::cloud::{Cloud, Credentials};
 use crate::daemon::Daemon;
@@ -94,6 +95,20 @@ impl ControlPlane {
             "PostgreSQL survives SIGKILL"
         );
         self.wait_ready(Duration::from_secs(60)).await
+    }
+
+    /// What `cumulo-api verify` finds.
+    pub fn findings(&self) -> Result<Vec<String>> {
+        let program = binaries::find("cumulo-api")?;
+        let mut command = self.machine.command(program.as_str());
+        command.args(["verify", "--data-dir", DATA, "--json"]).env_remove("DATABASE_URL");
+        let output = command.output().context("run cumulo-api verify")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let report: Value =
+            serde_json::from_slice(&output.stdout).with_context(|| format!("verify: {said}"))?;
+        let found = report["findings"].as_array().context("verify tells no findings")?;
+        ensure!(found.is_empty() == output.status.success(), "verify ended with {}: {report}", output.status);
+        Ok(found.iter().map(|one| format!("{}: {}", one["code"], one["detail"])).collect())
     }
 
     /// The postmaster and all its children.

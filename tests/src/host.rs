@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use camino::Utf8PathBuf;
+use serde_json::Value;
 
 use crate::daemon::Daemon;
 use crate::machine::Machine;
@@ -96,6 +97,32 @@ impl Host {
         }
         found.extend(networks::parts(&self.machine)?);
         Ok(found)
+    }
+
+    /// What differs on this host from what its agent was last told, after the agent had time to put it right.
+    pub fn differences(&self, patience: Duration) -> Result<Vec<String>> {
+        let program = binaries::find("cumulo-agent")?;
+        let wait = patience.as_secs().to_string();
+        let mut command = self.machine.command(program.as_str());
+        command.args(["verify", "--state-dir", AGENT_STATE, "--wait", &wait, "--output", "json"]);
+        let output = command.output().context("run cumulo-agent verify")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let code = output.status.code();
+        ensure!(
+            matches!(code, Some(0 | 3)),
+            "verify of {} ended with {}: {said}",
+            self.name(),
+            output.status
+        );
+        let report: Value = serde_json::from_slice(&output.stdout).context("understand what verify found")?;
+        let found = report["differences"].as_array().context("verify tells no differences")?;
+        ensure!(found.is_empty() == (code == Some(0)), "verify ended with {code:?}: {report}");
+        let line = |one: &Value| {
+            let [part, about, detail] =
+                ["part", "about", "detail"].map(|key| one[key].as_str().unwrap_or("?"));
+            format!("{part}: {about}: {detail}")
+        };
+        Ok(found.iter().map(line).collect())
     }
 
     /// Waits until nothing of any instance is left here; the error names what is.

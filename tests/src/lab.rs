@@ -20,6 +20,9 @@ use crate::{wait, wiring};
 /// The probe of a new host boots a tiny guest, and may have to find out that KVM hangs.
 const HOST_READY: Duration = Duration::from_secs(120);
 
+/// Hosts look every ten seconds, and guests that stop may take their time.
+const SETTLED: Duration = Duration::from_secs(40);
+
 pub struct LabOptions {
     pub hosts: usize,
 }
@@ -41,12 +44,16 @@ pub struct Lab {
 }
 
 /// Runs a test in a lab of its own. When it fails, the error shows what all daemons said last; when it
-/// succeeds, the lab must also end without leaving anything.
+/// succeeds, `verify` must find nothing on any machine, and the lab must end without leaving anything.
 pub async fn in_lab(options: LabOptions, test: impl AsyncFnOnce(&mut Lab) -> Result<()>) -> Result<()> {
     let machines = tokio::task::spawn_blocking(move || Machines::start(options.hosts)).await??;
     let mut lab = Lab::start(&machines, options.hosts).await?;
     // Errors come as values; a panic unwinds through here and ends the machines all the same.
-    test(&mut lab).await.map_err(|error| anyhow::anyhow!("{error:#}\n{}", lab.log_tails(60)))?;
+    let tested = match test(&mut lab).await {
+        Ok(()) => lab.verify().await,
+        failed => failed,
+    };
+    tested.map_err(|error| anyhow::anyhow!("{error:#}\n{}", lab.log_tails(60)))?;
     drop(lab);
     machines.finish()
 }
@@ -145,6 +152,20 @@ impl Lab {
     /// Waits until no host has anything of an instance left.
     pub async fn wait_empty(&self, limit: Duration) -> Result<()> {
         try_join_all(self.hosts.iter().map(|host| host.wait_empty(limit))).await.map(|_| ())
+    }
+
+    /// Waits until every host and the control plane are what they shall be; the error names what is not.
+    pub async fn verify(&self) -> Result<()> {
+        for host in &self.hosts {
+            let found = host.differences(SETTLED)?;
+            ensure!(found.is_empty(), "{} is not as wanted: {found:#?}", host.name());
+        }
+        wait::eventually("verify to find nothing in the control plane", SETTLED, async || {
+            let found = self.control.findings()?;
+            ensure!(found.is_empty(), "{found:#?}");
+            Ok(())
+        })
+        .await
     }
 
     /// What all daemons said last.

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use protocol::agent::{
-    InstanceReport, MAX_DETAIL_CHARS, MAX_NETWORK_FAULTS, MAX_REPORTS, NetworkFault, NetworkReport,
-    NetworkSubject, ObservedAccepted, ObservedBatch, ObservedState,
+    InstanceReport, MAX_DETAIL_CHARS, MAX_NETWORK_FAULTS, MAX_REPORTS, NetworkCheck, NetworkFault,
+    NetworkReport, NetworkSubject, ObservedAccepted, ObservedBatch, ObservedState,
 };
 use protocol::{HostId, PortId};
 use sqlx::PgConnection;
@@ -53,7 +53,7 @@ pub(super) async fn report(
         placement::retry_now(&mut tx, now).await?;
     }
     if let Some(network) = batch.network {
-        fold_network(&mut tx, host.0, network).await?;
+        fold_network(&mut tx, host.0, network, now).await?;
     }
     tx.commit().await?;
     Ok(Json(ObservedAccepted { ignored }))
@@ -115,6 +115,7 @@ async fn fold_network(
     conn: &mut PgConnection,
     host: HostId,
     report: NetworkReport,
+    now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     let ports: Vec<_> = report.faults.iter().filter_map(port_of).collect();
     let own = cards::on_host(conn, host, &ports).await?;
@@ -124,7 +125,12 @@ async fn fold_network(
         .filter(|fault| port_of(fault).is_none_or(|port| own.contains(&port)))
         .map(|fault| NetworkFault { detail: clean(&fault.detail, MAX_DETAIL_CHARS), ..fault })
         .collect();
-    hosts::store::set_networks(conn, host, report.revision, &faults).await
+    let check = report.check.map(|check| NetworkCheck {
+        checked_at: check.checked_at.min(now),
+        first: check.first.map(|first| clean(&first, MAX_DETAIL_CHARS)),
+        ..check
+    });
+    hosts::store::set_networks(conn, host, report.revision, &faults, check.as_ref()).await
 }
 
 fn port_of(fault: &NetworkFault) -> Option<PortId> {

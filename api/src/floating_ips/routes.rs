@@ -23,7 +23,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(association::router())
 }
 
-/// Take a public address. It stands for nothing until it is associated.
+/// Take a public address: that which has been free for longest, unless another is asked for. It stands
+/// for nothing until it is associated.
 #[utoipa::path(post, path = "/v1/projects/{project}/floating_ips", tag = "floating_ips",
     params(MutationQuery), request_body = CreateFloatingIp, responses(
         (status = 201, body = FloatingIp),
@@ -111,8 +112,8 @@ async fn update_floating_ip(
     change.commit(StatusCode::OK, Some(version), &row.into_wire()).await
 }
 
-/// Give a public address back. One that is associated stops to stand for its port; the address may be given to
-/// somebody else at once.
+/// Give a public address back. One that is associated stops to stand for its port. It may be given to somebody else,
+/// after all those of its pool that have been free for longer.
 #[utoipa::path(delete, path = "/v1/projects/{project}/floating_ips/{floating_ip}", tag = "floating_ips",
     params(MutationQuery), responses(
         (status = 204),

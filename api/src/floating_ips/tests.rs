@@ -72,7 +72,7 @@ async fn a_floating_ip_is_made_read_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn addresses_are_chosen_or_the_lowest_free_and_never_given_twice() {
+async fn addresses_are_chosen_or_new_ones_and_never_given_twice() {
     let cloud = start("203.0.113.0/29").await;
     let named = async |name: &str, body: Value| {
         let mut body = body;
@@ -90,15 +90,32 @@ async fn addresses_are_chosen_or_the_lowest_free_and_never_given_twice() {
     assert_eq!(unknown["errors"][0]["pointer"], "/address_pool");
     assert_eq!(named("b", json!({})).await.expect(201)["address"], "203.0.113.1");
     assert_eq!(named("c", json!({"address_pool": "public"})).await.expect(201)["address"], "203.0.113.3");
+    // What was given back comes last, the longest free first; a dry run changes no turn.
+    for name in ["c", "b"] {
+        cloud.delete(&format!("{FLOATING_IPS}/{name}")).await.expect(204);
+    }
+    cloud.post(&format!("{FLOATING_IPS}?dry_run=true"), json!({"name": "x"})).await.expect(200);
+    for (name, address) in [("e", 4), ("f", 5), ("g", 6), ("h", 3), ("b", 1)] {
+        let expected = format!("203.0.113.{address}");
+        assert_eq!(named(name, json!({})).await.expect(201)["address"], expected);
+    }
+    for name in ["h", "b"] {
+        cloud.delete(&format!("{FLOATING_IPS}/{name}")).await.expect(204);
+    }
+    assert_eq!(named("b", json!({"address": "203.0.113.1"})).await.expect(201)["address"], "203.0.113.1");
     cloud.delete(&format!("{FLOATING_IPS}/b")).await.expect(204);
-    assert_eq!(named("b", json!({})).await.expect(201)["address"], "203.0.113.1");
+    for (name, address) in [("h", 3), ("b", 1)] {
+        let expected = format!("203.0.113.{address}");
+        assert_eq!(named(name, json!({})).await.expect(201)["address"], expected);
+    }
+    named("x", json!({})).await.expect_problem(409, "address_pool_exhausted");
 
     let second = json!({"name": "second", "cidr": "198.51.100.0/32"});
     cloud.post("/v1/address_pools", second).await.expect(201);
     let problem = named("d", json!({})).await.expect_problem(422, "validation_failed");
     assert!(problem["errors"][0]["message"].as_str().unwrap().ends_with("public, second"), "{problem}");
     assert_eq!(named("d", json!({"address_pool": "second"})).await.expect(201)["address"], "198.51.100.0");
-    let empty = named("e", json!({"address_pool": "second"})).await;
+    let empty = named("x", json!({"address_pool": "second"})).await;
     let problem = empty.expect_problem(409, "address_pool_exhausted");
     assert!(problem["detail"].as_str().unwrap().contains("ask an operator"), "{problem}");
 }

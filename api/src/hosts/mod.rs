@@ -8,8 +8,10 @@ mod model;
 mod routes;
 pub(crate) mod store;
 mod types;
+mod verify;
 
 pub use heartbeats::Heartbeats;
 pub(crate) use model::{HostState, UNREACHABLE_AFTER, offered_capacity};
 pub(crate) use routes::{hash_secret, router};
 pub(crate) use types::NewHost;
+pub(crate) use verify::verify;

@@ -1,6 +1,6 @@
 //! SQL of hosts.
 
-use protocol::agent::{Epoch, Inventory, NetworkFault};
+use protocol::agent::{Epoch, Inventory, NetworkCheck, NetworkFault};
 use protocol::{HostId, Revision, Sha256};
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -223,13 +223,15 @@ pub(crate) async fn set_networks(
     host: HostId,
     applied: Revision,
     faults: &[NetworkFault],
+    check: Option<&NetworkCheck>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE hosts SET network_applied = $2, network_faults = $3
+        "UPDATE hosts SET network_applied = $2, network_faults = $3, network_check = coalesce($4, network_check)
          WHERE id = $1 AND $2 BETWEEN coalesce(network_applied, 0) AND desired_revision",
         host.as_uuid(),
         applied.0,
-        Json(faults) as _
+        Json(faults) as _,
+        check.map(Json) as _
     )
     .execute(conn)
     .await?;

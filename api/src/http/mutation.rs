@@ -152,6 +152,22 @@ impl<A: Action> Mutation<A> {
         }
     }
 
+    /// Asks for a further right, on something that the body names, and locks that.
+    ///
+    /// # Errors
+    /// `missing` when there is no such thing or the caller may not know of it, `forbidden` otherwise; the refusal is
+    /// recorded.
+    pub(crate) async fn also<B: Action>(
+        mut self,
+        path: <B::On as Place>::Path<'_>,
+        missing: impl FnOnce() -> ApiError,
+    ) -> Result<Self, ApiError> {
+        let Err(refusal) = self.caller.decide::<B>(&mut self.tx, path, true).await else { return Ok(self) };
+        let Self { app, tx, caller, request_id, .. } = self;
+        let error = refuse(&app, tx, &caller, request_id, refusal).await?;
+        Err(if error.code() == Some(ErrorCode::NotFound) { missing() } else { error })
+    }
+
     /// Ends the transaction without a trace, for work that nothing should wait for.
     pub(crate) async fn abandon(self) -> Result<(), ApiError> {
         Ok(self.tx.rollback().await?)

@@ -1,5 +1,7 @@
 //! A path segment that names a resource: its name or its id.
 
+use std::fmt;
+
 use protocol::Name;
 use uuid::Uuid;
 
@@ -30,6 +32,16 @@ impl Selector {
         match self {
             Self::Id(_) => None,
             Self::Name(name) => Some(name.as_str()),
+        }
+    }
+}
+
+/// As it stands in a path.
+impl fmt::Display for Selector {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(out),
+            Self::Name(name) => out.write_str(name.as_str()),
         }
     }
 }

@@ -9,6 +9,7 @@ mod reconcile;
 mod routes;
 pub(crate) mod store;
 mod types;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -18,3 +19,4 @@ pub(crate) use reconcile::place_pending;
 pub(crate) use routes::router;
 pub(crate) use store::placement::take_turn as placement_turn;
 pub(crate) use types::Reference;
+pub(crate) use verify::verify;

@@ -1,14 +1,19 @@
 //! Networks through the router, and what hosts hear of them.
 
+use std::time::Duration;
+
 use axum::http::Method;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::spread;
 use super::store::{NewNetwork, insert_with_vni};
 use crate::http::Labels;
 use crate::instances::place_pending;
 use crate::testing::{TestCloud, TestHost, inventory};
+use crate::verify;
 
 const NETWORKS: &str = "/v1/projects/demo/networks";
 const INSTANCES: &str = "/v1/projects/demo/instances";
@@ -200,4 +205,67 @@ async fn a_project_goes_with_its_networks_but_not_with_ports() {
     cloud.delete("/v1/projects/demo/ports/p").await.expect(204);
     cloud.delete("/v1/projects/demo").await.expect(204);
     assert_eq!(number(&cloud, "SELECT count(*) FROM networks").await, 0);
+}
+
+/// The codes that `verify` finds, and the details.
+async fn findings(cloud: &TestCloud) -> Vec<(String, String)> {
+    let mut conn = cloud.app.pool.acquire().await.unwrap();
+    let report = verify::look(&mut conn, None, cloud.app.clock.now()).await.unwrap();
+    report.findings.into_iter().map(|finding| (finding.code, finding.detail)).collect()
+}
+
+#[tokio::test]
+async fn verify_finds_hosts_that_are_not_what_they_were_told() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let mut host = cloud.join_host("host-1").await;
+    instance(&cloud, "web", "default").await;
+    let codes = async || findings(&cloud).await.into_iter().map(|(code, _)| code).collect::<Vec<_>>();
+    assert_eq!(codes().await, ["network_changes_untold", "host_network_behind"]);
+    spread(&cloud.app).await.unwrap();
+    assert_eq!(codes().await, ["host_network_behind"]);
+    let revision = host.network().await["revision"].clone();
+    host.report_networks(&revision, json!([])).await.expect(200);
+    assert_eq!(codes().await, ["host_check_old"]);
+
+    let checked = |at: OffsetDateTime, differences: u32| {
+        let at = at.format(&Rfc3339).unwrap();
+        json!({"checked_at": at, "revision": revision, "differences": differences, "first": "set\ncsv7 up"})
+    };
+    let report = async |host: &TestHost<'_>, faults: Value, check: Value| {
+        let network = json!({"revision": revision, "faults": faults, "check": check});
+        let body = json!({"epoch": host.epoch, "reports": [], "network": network});
+        host.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200);
+    };
+    let now = cloud.app.clock.now();
+    report(&host, json!([]), checked(now, 0)).await;
+    assert_eq!(findings(&cloud).await, []);
+    let fault = json!([{"subject": {"kind": "host"}, "detail": "no device"}]);
+    report(&host, fault, checked(now, 2)).await;
+    let found = findings(&cloud).await;
+    assert_eq!(found[0].0, "host_network_fault");
+    assert_eq!(found[1].0, "host_differs");
+    assert!(found[1].1.contains("in 2 things") && found[1].1.contains("setcsv7 up"), "{found:?}");
+
+    // One that is heard of compares itself; a silent one says nothing, and nothing is known.
+    report(&host, json!([]), checked(now + Duration::from_secs(3600), 0)).await;
+    cloud.pass(301);
+    assert_eq!(findings(&cloud).await, []);
+    host.open_session().await;
+    assert_eq!(codes().await, ["host_check_old"], "a fast clock does not help");
+}
+
+#[tokio::test]
+async fn verify_finds_what_is_left_of_instances() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    instance(&cloud, "web", "default").await;
+    execute(&cloud, "DELETE FROM pending_network_changes").await;
+    assert_eq!(findings(&cloud).await, []);
+    execute(&cloud, "UPDATE instances SET deletion_requested_at = now(), observed_state = 'absent'").await;
+    let codes = async || findings(&cloud).await.into_iter().map(|(code, _)| code).collect::<Vec<_>>();
+    assert_eq!(codes().await, ["instance_lingers"]);
+    execute(&cloud, "SELECT release_ports(array_agg(id)) FROM instances; DELETE FROM instances").await;
+    execute(&cloud, "DELETE FROM pending_network_changes").await;
+    assert_eq!(codes().await, ["operation_lingers"]);
 }

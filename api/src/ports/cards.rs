@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::store::{self, NewPort, addresses, parts};
 use super::types::{WantedAddress, validate_groups};
-use crate::auth::{Action, Allowed, InProject};
+use crate::auth::{Action, Allowed, InProject, actions};
 use crate::clock::Clock;
-use crate::http::{ApiError, ErrorCode, FieldError, Labels, Selector};
+use crate::http::{ApiError, ErrorCode, FieldError, Labels, Mutation, Selector};
 use crate::networks;
 
 /// The most cards of an instance.
@@ -55,6 +55,29 @@ impl WantedCard {
         let groups = format!("{pointer}/security_groups");
         validate_groups(self.security_groups.as_deref(), &groups, errors);
     }
+}
+
+/// Asks for the right to change each port that is there: to become a card is a change of it.
+///
+/// # Errors
+/// `validation_failed` at the card when the caller may not know of its port, `forbidden` otherwise.
+pub(crate) async fn check_ports<A: Action>(
+    mut change: Mutation<A>,
+    project: &str,
+    wanted: &[WantedCard],
+    pointer: impl Fn(usize) -> String,
+) -> Result<Mutation<A>, ApiError> {
+    for (index, port) in
+        wanted.iter().enumerate().filter_map(|(index, card)| Some((index, card.port.as_ref()?)))
+    {
+        change = change.also::<actions::UpdatePort>((project, port), || no_port(&pointer(index))).await?;
+    }
+    Ok(change)
+}
+
+fn no_port(pointer: &str) -> ApiError {
+    let message = "this project has no such port";
+    ApiError::invalid(vec![FieldError::new(format!("{pointer}/port"), "not_found", message)])
 }
 
 /// Cards that can be plugged in.
@@ -147,7 +170,7 @@ async fn take_ports<A: Action<On: InProject>>(
         let found = Selector::parse(name).and_then(|selector| {
             rows.iter().find(|row| selector.id() == Some(row.id) || selector.name() == Some(&row.name))
         });
-        let row = found.ok_or_else(|| wrong("not_found", "this project has no such port"))?;
+        let row = found.ok_or_else(|| no_port(&pointer(index)))?;
         if taken.iter().any(|(_, id)| *id == row.id) {
             return Err(wrong("duplicate", "a port is one card"));
         }

@@ -27,8 +27,10 @@ async fn execute(cloud: &TestCloud, sql: &str) {
 
 async fn findings(cloud: &TestCloud) -> Vec<String> {
     let mut conn = cloud.app.pool.acquire().await.unwrap();
-    let report = verify::look(&mut conn, None).await.unwrap();
-    report.findings.into_iter().map(|finding| finding.code).collect()
+    let report = verify::look(&mut conn, None, cloud.app.clock.now()).await.unwrap();
+    // Hosts of these tests do not say what they did.
+    let of_hosts = |code: &String| code.starts_with("host_") || code == "network_changes_untold";
+    report.findings.into_iter().map(|finding| finding.code).filter(|code| !of_hosts(code)).collect()
 }
 
 #[tokio::test]

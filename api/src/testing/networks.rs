@@ -67,6 +67,22 @@ impl TestCloud {
         port
     }
 
+    /// Makes ports the cards of an instance of the project, in their order.
+    pub(crate) async fn plug_ports(&self, instance: &str, ports: &[Uuid]) {
+        for port in ports {
+            sqlx::query(
+                "UPDATE ports SET instance_id = i.id,
+                        position = (SELECT count(*) FROM ports p WHERE p.instance_id = i.id)
+                 FROM instances i WHERE ports.id = $1 AND i.name = $2",
+            )
+            .bind(port)
+            .bind(instance)
+            .execute(&self.app.pool)
+            .await
+            .unwrap();
+        }
+    }
+
     /// Puts a port into a group.
     pub(crate) async fn join_security_group(&self, port: Uuid, group: &str) {
         sqlx::query("INSERT INTO port_security_groups SELECT $1, id FROM security_groups WHERE name = $2")

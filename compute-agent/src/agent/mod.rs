@@ -126,7 +126,8 @@ pub async fn run(
     let networks = Arc::new(NetworkStore::open(state_dir.path.join("networks.json")).map_err(unusable)?);
     let metadata = Metadata::new(Arc::clone(&networks), Arc::clone(&desired), Arc::clone(&clock));
     let networking = networking(Arc::new(metadata));
-    let keeper = Arc::new(Keeper::new(Arc::clone(&networks), networking, Arc::clone(&outbox)));
+    let (store, told) = (Arc::clone(&networks), Arc::clone(&outbox));
+    let keeper = Arc::new(Keeper::new(store, networking, told, Arc::clone(&clock)));
 
     // Before the first look, so that nothing happens unseen between the two.
     let hypervisor_events = hypervisor.events();

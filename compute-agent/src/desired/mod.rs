@@ -122,6 +122,11 @@ impl DesiredStore {
         self.lock().iter().filter(|(_, entry)| !entry.set_aside).map(|(id, _)| *id).collect()
     }
 
+    /// Those that the control plane does not know any more.
+    pub fn set_aside(&self) -> Vec<InstanceId> {
+        self.lock().iter().filter(|(_, entry)| entry.set_aside).map(|(id, _)| *id).collect()
+    }
+
     /// Takes a page in. When this returns, it is on disk; the instances whose wishes changed are named.
     pub fn take(&self, page: &DesiredPage) -> io::Result<Vec<InstanceId>> {
         let changes = changes(&self.lock(), page);

@@ -1,30 +1,38 @@
 //! Keeps the host's networks as the last document says.
 //!
 //! One convergence at a time. Whoever asks gets one that began after it asked, and shares it with those who
-//! asked before it began. Between times everything is made to match again, because devices and rules get lost.
+//! asked before it began. Between times everything is made to match again, because devices and rules get lost. Once a
+//! minute the host is compared with the document without changing anything, and what is found is reported.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::agent::{HostNetwork, NetworkFault, NetworkReport, NetworkSubject};
+use protocol::agent::{HostNetwork, NetworkCheck, NetworkFault, NetworkReport, NetworkSubject};
 use protocol::{InstanceId, PortId, Revision};
+use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 
 use super::faults::fair;
-use super::store::NetworkStore;
+use super::store::{NetworkStore, Stored};
 use super::{HostNetworking, Outcome, Readiness};
+use crate::chain;
+use crate::clock::SharedClock;
 use crate::report::Outbox;
 
 /// How often the host is made to match without a reason.
 pub const REPAIR: Duration = Duration::from_secs(10);
+/// How old a comparison that found nothing may become.
+const CHECK: time::Duration = time::Duration::seconds(60);
 
 /// See the module.
 pub struct Keeper {
     store: Arc<NetworkStore>,
     networking: Arc<dyn HostNetworking>,
     outbox: Arc<Outbox>,
+    clock: SharedClock,
+    check: Mutex<Option<NetworkCheck>>,
     /// Held while the host is made to match; the number of the first question that came too late for the last one.
     covers: tokio::sync::Mutex<u64>,
     asked: AtomicU64,
@@ -42,11 +50,18 @@ struct Port {
 }
 
 impl Keeper {
-    pub fn new(store: Arc<NetworkStore>, networking: Arc<dyn HostNetworking>, outbox: Arc<Outbox>) -> Self {
+    pub fn new(
+        store: Arc<NetworkStore>,
+        networking: Arc<dyn HostNetworking>,
+        outbox: Arc<Outbox>,
+        clock: SharedClock,
+    ) -> Self {
         Self {
             store,
             networking,
             outbox,
+            clock,
+            check: Mutex::default(),
             covers: tokio::sync::Mutex::new(0),
             asked: AtomicU64::new(0),
             nudge: Notify::new(),
@@ -60,7 +75,7 @@ impl Keeper {
     pub async fn run(&self, mut acting: watch::Receiver<bool>, repair: Duration) {
         // A sender that is gone never allows it again.
         while acting.wait_for(|acting| *acting).await.is_ok() {
-            self.ensure().await;
+            self.ensure_and_check().await;
             tokio::select! {
                 () = self.nudge.notified() => {}
                 () = tokio::time::sleep(repair) => {}
@@ -82,7 +97,15 @@ impl Keeper {
             return;
         }
         let covered = self.asked.load(Ordering::SeqCst);
-        self.converge().await;
+        self.converge(false).await;
+        *covers = covered;
+    }
+
+    /// The same, and compares the host with the document afterwards, if the last comparison is old or found something.
+    async fn ensure_and_check(&self) {
+        let mut covers = self.covers.lock().await;
+        let covered = self.asked.load(Ordering::SeqCst);
+        self.converge(true).await;
         *covers = covered;
     }
 
@@ -115,15 +138,42 @@ impl Keeper {
         }
     }
 
-    async fn converge(&self) {
+    async fn converge(&self, checks: bool) {
         let Some(stored) = self.store.get() else { return };
         let outcome = self.networking.converge(&stored.networks).await;
         self.learn(&stored.networks, &outcome);
-        self.report(stored.revision, outcome.faults);
+        self.report(stored.revision, outcome.faults.clone());
+        let now = self.clock.now();
+        if checks && self.is_check_due(now) {
+            self.compare(&stored, now).await;
+            self.report(stored.revision, outcome.faults);
+        }
     }
 
     fn report(&self, revision: Revision, faults: Vec<NetworkFault>) {
-        self.outbox.report_network(NetworkReport { revision, faults: fair(faults) });
+        let check = self.last_check().clone();
+        self.outbox.report_network(NetworkReport { revision, faults: fair(faults), check });
+    }
+
+    fn is_check_due(&self, now: OffsetDateTime) -> bool {
+        let is_good = |check: &NetworkCheck| check.differences == 0 && now - check.checked_at < CHECK;
+        !self.last_check().as_ref().is_some_and(is_good)
+    }
+
+    async fn compare(&self, stored: &Stored, checked_at: OffsetDateTime) {
+        let (differences, first) = match self.networking.look(&stored.networks).await {
+            Ok(found) => (found.len(), found.into_iter().next().map(|found| found.detail)),
+            Err(error) => (1, Some(chain(&error))),
+        };
+        if let Some(first) = &first {
+            tracing::warn!(differences, first, "the networks are not as wanted");
+        }
+        let differences = u32::try_from(differences).unwrap_or(u32::MAX);
+        *self.last_check() = Some(NetworkCheck { checked_at, revision: stored.revision, differences, first });
+    }
+
+    fn last_check(&self) -> MutexGuard<'_, Option<NetworkCheck>> {
+        self.check.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn learn(&self, networks: &HostNetwork, outcome: &Outcome) {

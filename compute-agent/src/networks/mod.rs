@@ -9,6 +9,7 @@
 
 mod faults;
 pub mod keeper;
+mod look;
 mod real;
 pub mod simulated;
 pub mod store;
@@ -22,14 +23,22 @@ use protocol::NetworkId;
 use protocol::agent::{HostNetwork, NetworkFault};
 
 pub use keeper::Keeper;
+pub use look::{Found, LookError, Part, look};
 pub use real::RealNetworking;
+pub(crate) use real::devices;
 pub use store::NetworkStore;
+
+/// Where the files of the networks' services are, in the state folder.
+pub const FOLDER: &str = "networks";
 
 /// The seam between the keeper and whatever makes networks.
 #[async_trait]
 pub trait HostNetworking: Send + Sync + 'static {
     /// Makes the host match the document, whatever is there. Never called twice at once.
     async fn converge(&self, wanted: &HostNetwork) -> Outcome;
+
+    /// What [`Self::converge`] would change, without changing anything. Never called while it runs.
+    async fn look(&self, wanted: &HostNetwork) -> Result<Vec<Found>, LookError>;
 }
 
 /// What came of it.

@@ -15,7 +15,7 @@ use networking::services::Services;
 use protocol::NetworkId;
 use protocol::agent::{HostNetwork, Network, NetworkFault, NetworkSubject};
 
-use super::{HostNetworking, Outcome};
+use super::{Found, HostNetworking, LookError, Outcome};
 use crate::metadata::{Listeners, Metadata};
 
 /// Makes networks with the kernel, nftables and dnsmasq. Needs root.
@@ -73,6 +73,10 @@ impl HostNetworking for RealNetworking {
         }
         Outcome { faults, unusable }
     }
+
+    async fn look(&self, wanted: &HostNetwork) -> Result<Vec<Found>, LookError> {
+        super::look(&self.links, &self.packets, &self.services, Some(wanted)).await
+    }
 }
 
 fn of_networks<'a>(faults: impl IntoIterator<Item = &'a NetworkFault>) -> HashSet<NetworkId> {
@@ -85,11 +89,15 @@ fn of_networks<'a>(faults: impl IntoIterator<Item = &'a NetworkFault>) -> HashSe
 
 /// Networks whose bridge is not there, by the kernel's list of this thread's namespace.
 fn without_bridge(wanted: &HostNetwork) -> Vec<NetworkId> {
-    let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-    let devices: HashSet<_> =
-        devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();
-    let is_missing = |network: &&Network| !devices.contains(names::bridge(network.vni).as_str());
+    let devices = devices();
+    let is_missing = |network: &&Network| !devices.contains(&names::bridge(network.vni));
     wanted.networks.iter().filter(is_missing).map(|network| network.id).collect()
+}
+
+/// The names of all network devices; none when they cannot be read.
+pub(crate) fn devices() -> HashSet<String> {
+    let listing = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    listing.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
 /// No network can be used; the operator reads why.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use protocol::agent::{HostNetwork, NetworkFault, NetworkSubject};
 
-use super::{HostNetworking, Outcome};
+use super::{Found, HostNetworking, LookError, Outcome};
 
 /// Accepts everything but what it is told to find faulty.
 #[derive(Debug, Default)]
@@ -16,13 +16,25 @@ pub struct SimulatedNetworking {
 #[derive(Debug, Default)]
 struct State {
     faults: Vec<NetworkFault>,
+    differences: Vec<Found>,
     converged: usize,
+    looked: usize,
 }
 
 impl SimulatedNetworking {
     /// What cannot be made from now on.
     pub fn set_faults(&self, faults: Vec<NetworkFault>) {
         self.lock().faults = faults;
+    }
+
+    /// What a look finds from now on.
+    pub fn set_differences(&self, differences: Vec<Found>) {
+        self.lock().differences = differences;
+    }
+
+    /// How often it was looked at.
+    pub fn looked(&self) -> usize {
+        self.lock().looked
     }
 
     /// How often it was made to match.
@@ -45,5 +57,11 @@ impl HostNetworking for SimulatedNetworking {
             _ => None,
         };
         Outcome { faults: state.faults.clone(), unusable: state.faults.iter().filter_map(unusable).collect() }
+    }
+
+    async fn look(&self, _: &HostNetwork) -> Result<Vec<Found>, LookError> {
+        let mut state = self.lock();
+        state.looked += 1;
+        Ok(state.differences.clone())
     }
 }

@@ -9,18 +9,20 @@ use protocol::agent::{
 use tokio::sync::watch;
 
 use super::simulated::SimulatedNetworking;
-use super::{Keeper, NetworkStore, Readiness};
+use super::{Found, Keeper, NetworkStore, Part, Readiness};
+use crate::clock::ManualClock;
 use crate::report::Outbox;
 use crate::samples::{fault, instance_id, networks, nic, running};
 
 struct Host {
     dir: tempfile::TempDir,
     networking: Arc<SimulatedNetworking>,
+    clock: Arc<ManualClock>,
 }
 
 impl Host {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), networking: Arc::default() }
+        Self { dir: tempfile::tempdir().unwrap(), networking: Arc::default(), clock: Arc::default() }
     }
 
     fn path(&self, name: &str) -> Utf8PathBuf {
@@ -34,7 +36,8 @@ impl Host {
     fn keeper(&self) -> (Arc<Keeper>, Arc<Outbox>) {
         let outbox = Arc::new(Outbox::open(self.path("outbox")).unwrap());
         let networking = Arc::clone(&self.networking) as _;
-        (Arc::new(Keeper::new(self.store(), networking, Arc::clone(&outbox))), outbox)
+        let clock = Arc::clone(&self.clock) as _;
+        (Arc::new(Keeper::new(self.store(), networking, Arc::clone(&outbox), clock)), outbox)
     }
 
     fn set_fault(&self, subject: NetworkSubject) -> Vec<NetworkFault> {
@@ -121,6 +124,33 @@ async fn the_host_is_repaired_without_being_asked_but_only_by_an_agent_that_may_
     acting.send_replace(false);
     let before = run_for(20).await;
     assert_eq!(run_for(50).await, before);
+}
+
+#[tokio::test]
+async fn a_host_that_runs_compares_itself_once_a_minute_and_each_time_while_something_differs() {
+    let host = Host::new();
+    host.store().take(&page(3, true, &HostNetwork::default())).unwrap();
+    let (keeper, outbox) = host.keeper();
+    let acting = watch::Sender::new(true);
+    let mut running = std::pin::pin!(keeper.run(acting.subscribe(), Duration::from_millis(1)));
+    let mut run = async || {
+        let before = host.networking.looked();
+        let _ = tokio::time::timeout(Duration::from_millis(50), &mut running).await;
+        let check = outbox.outgoing(10).unwrap().network.unwrap().check.unwrap();
+        (host.networking.looked() - before, check.differences, check.first)
+    };
+    assert_eq!(run().await, (1, 0, None));
+    assert_eq!(run().await, (0, 0, None));
+    let detail = "set device csv7 up".to_owned();
+    let found = Found { part: Part::Devices, subject: NetworkSubject::Host, detail: detail.clone() };
+    host.networking.set_differences(vec![found]);
+    assert_eq!(run().await, (0, 0, None));
+    host.clock.advance(Duration::from_secs(60));
+    let (looks, differences, first) = run().await;
+    assert!(looks > 2, "{looks}");
+    assert_eq!((differences, first), (1, Some(detail)));
+    host.networking.set_differences(Vec::new());
+    assert_eq!(run().await, (1, 0, None));
 }
 
 #[tokio::test]

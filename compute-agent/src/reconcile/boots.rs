@@ -60,6 +60,11 @@ impl Boots {
         self.lock().get(&id).cloned()
     }
 
+    /// Every instance with a record.
+    pub fn ids(&self) -> Vec<InstanceId> {
+        self.lock().keys().copied().collect()
+    }
+
     /// When this returns, the record is on disk.
     pub fn put(&self, id: InstanceId, record: BootRecord) -> io::Result<()> {
         durable::write(&path(&self.folder, id), &serde_json::to_vec(&record)?, Survive::PowerCut)?;

@@ -104,6 +104,9 @@ impl Outbox {
         for fault in &mut report.faults {
             fault.detail = fault.detail.chars().take(MAX_DETAIL_CHARS).collect();
         }
+        if let Some(first) = report.check.as_mut().and_then(|check| check.first.as_mut()) {
+            *first = first.chars().take(MAX_DETAIL_CHARS).collect();
+        }
         let mut network = self.network();
         if network.latest.as_ref() != Some(&report) {
             network.latest = Some(report);

@@ -14,16 +14,16 @@ use super::entries::entries;
 use super::seen::{self, Link};
 use super::settings::{self, Settings};
 use super::shape::{BRIDGE, shape};
-use super::space::{Space, StepError};
+use super::space::{Mode, Space, StepError};
 use crate::namespace;
 
 /// The VXLAN port, RFC 7348.
 const VXLAN_PORT: u16 = 4789;
 
-/// What was done in a unit, changes in the root namespace aside.
+/// What was done in a unit, or would be, changes in the root namespace aside.
 #[derive(Default)]
 pub(super) struct Done {
-    pub changed: usize,
+    pub changes: Vec<String>,
     pub faults: Vec<String>,
 }
 
@@ -32,8 +32,8 @@ pub(super) async fn unit(root: &mut Space, unit: &Unit) -> Done {
     let mut done = Done::default();
     let mut inner = None;
     if let Some(namespace) = &unit.namespace {
-        match enter(namespace, &mut done.changed).await {
-            Ok(space) => inner = Some((namespace.name.as_str(), space)),
+        match enter(namespace, root.mode, &mut done.changes).await {
+            Ok(space) => inner = space.map(|space| (namespace.name.as_str(), space)),
             Err(error) => done.faults.push(error.sentence()),
         }
     }
@@ -46,40 +46,50 @@ pub(super) async fn unit(root: &mut Space, unit: &Unit) -> Done {
         done.faults.extend(made.err().map(|error| error.sentence()));
     }
     if let Some((name, space)) = inner {
-        done.changed += space.changed;
-        match apply_inner_settings(name, unit).await {
-            Ok(changed) => done.changed += changed,
+        done.changes.extend(space.changes.iter().map(|change| format!("{change} in namespace {name}")));
+        match apply_inner_settings(name, unit, root.mode).await {
+            Ok(changes) => done.changes.extend(changes),
             Err(error) => done.faults.push(error.sentence()),
         }
     }
     done
 }
 
-async fn enter(wanted: &Namespace, changed: &mut usize) -> Result<Space, StepError> {
+/// `None` in a look when there is no such namespace.
+async fn enter(
+    wanted: &Namespace,
+    mode: Mode,
+    changes: &mut Vec<String>,
+) -> Result<Option<Space>, StepError> {
     let name = &wanted.name;
-    let made = namespace::ensure(name)
-        .await
-        .map_err(|error| StepError::new(format!("make namespace {name}"), error))?;
-    *changed += usize::from(made);
-    let mut space = Space::named(name, wanted.settings.clone()).await?;
+    let attempted = || format!("make namespace {name}");
+    if mode == Mode::Look && !namespace::exists(name) {
+        changes.push(attempted());
+        return Ok(None);
+    }
+    let made = mode == Mode::Change
+        && namespace::ensure(name).await.map_err(|error| StepError::new(attempted(), error))?;
+    changes.extend(made.then(attempted));
+    let mut space = Space::named(name, wanted.settings.clone(), mode).await?;
     if let Some(loopback) = space.seen.links.get("lo").filter(|link| !link.up) {
         let up = LinkUnspec::new_with_index(loopback.index).up().build();
-        let set = space.handle.link().set(up).execute().await;
-        set.map_err(|error| StepError::netlink(format!("set lo of namespace {name} up"), error))?;
-        space.changed += 1;
+        let set = space.handle.link().set(up).execute();
+        space.change(set, || "set device lo up".to_owned()).await?;
     }
-    Ok(space)
+    Ok(Some(space))
 }
 
 /// Devices have inherited these when they came; here they are put right if they were changed since.
-async fn apply_inner_settings(name: &str, unit: &Unit) -> Result<usize, StepError> {
+async fn apply_inner_settings(name: &str, unit: &Unit, mode: Mode) -> Result<Vec<String>, StepError> {
     let ends = unit.devices.iter().filter_map(|device| match &device.kind {
         Kind::Veth { inner } => Some(&inner.settings),
         _ => None,
     });
     let settings: Settings = ends.flatten().cloned().collect();
-    let apply = namespace::within(name, move || settings::apply(&settings)).await;
-    apply.map_err(|error| StepError::new(format!("apply the settings of namespace {name}"), error))
+    let apply = namespace::within(name, move || settings::apply(&settings, mode)).await;
+    let changes =
+        apply.map_err(|error| StepError::new(format!("apply the settings of namespace {name}"), error))?;
+    Ok(changes.into_iter().map(|change| format!("{change} in namespace {name}")).collect())
 }
 
 /// A device without another end.
@@ -88,10 +98,14 @@ async fn single(root: &mut Space, wanted: &Device) -> Result<(), StepError> {
         Some(link) if is_right(wanted, link) => link.clone(),
         Some(_) => {
             remove(root, &wanted.name).await?;
-            create(root, wanted).await?
+            let Some(made) = create(root, wanted).await? else { return Ok(()) };
+            made
         }
         None if wanted.kind == Kind::Tap => return Ok(()),
-        None => create(root, wanted).await?,
+        None => {
+            let Some(made) = create(root, wanted).await? else { return Ok(()) };
+            made
+        }
     };
     let mut there = shape(root, wanted, there).await?;
     entries(root, wanted, &mut there).await
@@ -116,7 +130,8 @@ async fn pair(
             if far.is_some() {
                 remove(space, &end.name).await?;
             }
-            create_pair(root, wanted, name, space, end).await?
+            let Some(made) = create_pair(root, wanted, name, space, end).await? else { return Ok(()) };
+            made
         }
     };
     let mut near = shape(root, wanted, near).await?;
@@ -150,7 +165,8 @@ fn vxlan(wanted: &Device) -> Vec<InfoVxlan> {
     vec![InfoVxlan::Id(vni.get()), local, InfoVxlan::Port(VXLAN_PORT), InfoVxlan::Learning(false)]
 }
 
-async fn create(root: &mut Space, wanted: &Device) -> Result<Link, StepError> {
+/// `None` when this is a look.
+async fn create(root: &mut Space, wanted: &Device) -> Result<Option<Link>, StepError> {
     let name = &wanted.name;
     let mut message = match wanted.kind {
         Kind::Bridge => LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge)
@@ -161,27 +177,32 @@ async fn create(root: &mut Space, wanted: &Device) -> Result<Link, StepError> {
             .build(),
     };
     message.attributes.extend(identity(name, wanted.mtu, wanted.mac));
-    let add = root.handle.link().add(message).execute().await;
-    add.map_err(|error| StepError::netlink(format!("make device {name}"), error))?;
-    root.changed += 1;
-    find(root, name).await
+    let add = root.handle.link().add(message).execute();
+    root.change(add, || format!("make device {name}")).await?;
+    match root.mode {
+        Mode::Change => find(root, name).await.map(Some),
+        Mode::Look => Ok(None),
+    }
 }
 
+/// `None` when this is a look.
 async fn create_pair(
     root: &mut Space,
     wanted: &Device,
     namespace: &str,
     space: &mut Space,
     end: &Device,
-) -> Result<(Link, Link), StepError> {
+) -> Result<Option<(Link, Link)>, StepError> {
     let attempted = || format!("make the link {} into namespace {namespace}", wanted.name);
     let file = std::fs::File::open(namespace::path(namespace))
         .map_err(|error| StepError::new(attempted(), error))?;
     let message = veth(wanted, end, file.as_raw_fd());
-    let add = root.handle.link().add(message).execute().await;
-    add.map_err(|error| StepError::netlink(attempted(), error))?;
-    root.changed += 1;
-    Ok((find(root, &wanted.name).await?, find(space, &end.name).await?))
+    let add = root.handle.link().add(message).execute();
+    root.change(add, attempted).await?;
+    match root.mode {
+        Mode::Change => Ok(Some((find(root, &wanted.name).await?, find(space, &end.name).await?))),
+        Mode::Look => Ok(None),
+    }
 }
 
 fn veth(wanted: &Device, end: &Device, namespace: RawFd) -> LinkMessage {
@@ -215,6 +236,6 @@ async fn find(space: &Space, name: &str) -> Result<Link, StepError> {
 /// Removes a device that was seen. The other end of a link goes with it, so it may be gone by now.
 pub(super) async fn remove(space: &mut Space, name: &str) -> Result<(), StepError> {
     let Some(link) = space.seen.links.remove(name) else { return Ok(()) };
-    let removed = space.handle.link().del(link.index).execute().await;
-    space.note_removed(removed, || format!("remove device {name}"))
+    let removed = space.handle.link().del(link.index).execute();
+    space.remove(removed, || format!("remove device {name}")).await
 }

@@ -48,29 +48,29 @@ async fn addresses(space: &mut Space, wanted: &Device, link: &mut Link) -> Resul
         space.seen.neighbours.retain(|message| message.header.ifindex != link.index);
     }
     for (address, message) in wrong {
-        let removed = space.handle.address().del(message).execute().await;
-        space.note_removed(removed, || format!("remove {address} from {}", wanted.name))?;
+        let removed = space.handle.address().del(message).execute();
+        space.remove(removed, || format!("remove {address} from {}", wanted.name)).await?;
     }
     for address in wanted.addresses.iter().filter(|address| !link.addresses.contains_key(address)) {
         let mut add = space.handle.address().add(link.index, address.addr(), address.prefix_len()).replace();
         if let IpNet::V6(_) = address {
             add.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        space.note(add.execute().await, || format!("give {address} to {}", wanted.name))?;
+        space.change(add.execute(), || format!("give {address} to {}", wanted.name)).await?;
     }
     Ok(())
 }
 
 async fn routes(space: &mut Space, wanted: &Device, link: &Link) -> Result<(), StepError> {
     for (route, message) in link.routes.iter().filter(|(route, _)| !wanted.routes.contains(route)) {
-        let removed = space.handle.route().del(message.clone()).execute().await;
-        space.note_removed(removed, || {
-            format!("remove the route to {} by {}", route.destination, route.gateway)
-        })?;
+        let removed = space.handle.route().del(message.clone()).execute();
+        space
+            .remove(removed, || format!("remove the route to {} by {}", route.destination, route.gateway))
+            .await?;
     }
     for route in wanted.routes.iter().filter(|route| !link.routes.contains_key(route)) {
-        let add = space.handle.route().add(route_message(route, link.index)).replace().execute().await;
-        space.note(add, || format!("add the route to {} by {}", route.destination, route.gateway))?;
+        let add = space.handle.route().add(route_message(route, link.index)).replace().execute();
+        space.change(add, || format!("add the route to {} by {}", route.destination, route.gateway)).await?;
     }
     Ok(())
 }
@@ -106,13 +106,13 @@ async fn neighbours(space: &mut Space, wanted: &Device, link: &Link) -> Result<(
         };
     }
     for address in wrong {
-        let removed = space.handle.neighbours().del(neighbour(link.index, address)).execute().await;
-        space.note_removed(removed, || format!("forget neighbour {address} of {}", wanted.name))?;
+        let removed = space.handle.neighbours().del(neighbour(link.index, address)).execute();
+        space.remove(removed, || format!("forget neighbour {address} of {}", wanted.name)).await?;
     }
     for (address, mac) in wanted.neighbours.iter().filter(|(address, _)| !right.contains(address)) {
         let add =
             space.handle.neighbours().add(link.index, *address).link_layer_address(&mac.bytes()).replace();
-        space.note(add.execute().await, || format!("add neighbour {address} of {}", wanted.name))?;
+        space.change(add.execute(), || format!("add neighbour {address} of {}", wanted.name)).await?;
     }
     Ok(())
 }
@@ -148,8 +148,8 @@ async fn stations(space: &mut Space, wanted: &Device, link: &Link) -> Result<(),
     }
     for mac in wrong {
         let removed =
-            space.handle.neighbours().del(entry(link.index, mac, NeighbourFlags::Controller)).execute().await;
-        space.note_removed(removed, || format!("remove station {mac:02x?} from {}", wanted.name))?;
+            space.handle.neighbours().del(entry(link.index, mac, NeighbourFlags::Controller)).execute();
+        space.remove(removed, || format!("remove station {mac:02x?} from {}", wanted.name)).await?;
     }
     for mac in wanted.stations.iter().filter(|mac| !right.contains(&mac.bytes())) {
         let add = space.handle.neighbours().add_bridge(link.index, &mac.bytes());
@@ -157,7 +157,7 @@ async fn stations(space: &mut Space, wanted: &Device, link: &Link) -> Result<(),
             .state(NeighbourState::Noarp)
             .flags(NeighbourFlags::Controller | NeighbourFlags::Sticky)
             .replace();
-        space.note(add.execute().await, || format!("add station {mac} to {}", wanted.name))?;
+        space.change(add.execute(), || format!("add station {mac} to {}", wanted.name)).await?;
     }
     Ok(())
 }
@@ -181,13 +181,13 @@ async fn tunnels(space: &mut Space, wanted: &Device, link: &Link) -> Result<(), 
     for (mac, host) in wanted.tunnels.iter().filter(|(mac, _)| !right.contains(&mac.bytes())) {
         let add = space.handle.neighbours().add_bridge(link.index, &mac.bytes());
         let add = add.flags(NeighbourFlags::Own).destination(*host).replace();
-        space.note(add.execute().await, || format!("send frames for {mac} to host {host}"))?;
+        space.change(add.execute(), || format!("send frames for {mac} to host {host}")).await?;
     }
     for (mac, host) in wrong {
         let mut message = entry(link.index, mac, NeighbourFlags::Own);
         message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::from(host)));
-        let removed = space.handle.neighbours().del(message).execute().await;
-        space.note_removed(removed, || format!("no longer send frames for {mac:02x?} to host {host}"))?;
+        let removed = space.handle.neighbours().del(message).execute();
+        space.remove(removed, || format!("no longer send frames for {mac:02x?} to host {host}")).await?;
     }
     Ok(())
 }

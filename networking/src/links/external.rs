@@ -13,7 +13,7 @@ use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, Nei
 use super::desired::Desired;
 use super::seen::{OURS, Seen};
 use super::settings;
-use super::space::{Space, StepError};
+use super::space::{Mode, Space, StepError};
 
 /// Lets packets come in for routers, and answers for floating addresses. Returns what failed.
 pub(super) async fn converge(root: &mut Space, interface: Option<&str>, desired: &Desired) -> Vec<String> {
@@ -52,13 +52,13 @@ fn forward(root: &mut Space, interface: Option<&str>) -> Result<(), StepError> {
     });
     let names: Vec<_> = outside.map(|(name, _)| name.clone()).collect();
     for name in names {
-        let applied = settings::apply(&settings::external(&name));
-        let changed =
+        let applied = settings::apply(&settings::external(&name), root.mode);
+        let changes =
             applied.map_err(|error| StepError::new(format!("switch on forwarding from {name}"), error))?;
-        if changed > 0 {
+        if !changes.is_empty() && root.mode == Mode::Change {
             tracing::info!(interface = name, "switched on forwarding of packets that come in there");
         }
-        root.changed += changed;
+        root.changes.extend(changes);
     }
     Ok(())
 }
@@ -81,15 +81,15 @@ async fn answer(
         }
     }
     for (index, address) in wrong {
-        let removed = root.handle.neighbours().del(proxy(index, address)).execute().await;
-        root.note_removed(removed, || format!("stop answering for {address}"))?;
+        let removed = root.handle.neighbours().del(proxy(index, address)).execute();
+        root.remove(removed, || format!("stop answering for {address}")).await?;
     }
     let Some((name, index)) = external else { return Ok(()) };
     for address in addresses.iter().filter(|address| !right.contains(address)) {
         let mut add = root.handle.neighbours().add(index, *address);
         *add.message_mut() = proxy(index, *address);
-        root.note(add.replace().execute().await, || format!("answer for {address} on {name}"))?;
-        if let IpAddr::V4(address) = address {
+        root.change(add.replace().execute(), || format!("answer for {address} on {name}")).await?;
+        if let (IpAddr::V4(address), Mode::Change) = (address, root.mode) {
             announce(name, *address)
                 .map_err(|error| StepError::new(format!("announce {address} on {name}"), error))?;
         }

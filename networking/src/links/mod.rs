@@ -32,8 +32,8 @@ use protocol::agent::{HostNetwork, MAX_DETAIL_CHARS, NetworkFault, NetworkSubjec
 
 use self::desired::Desired;
 use self::render::Underlay;
-use self::space::{Space, StepError};
-use crate::{names, namespace};
+use self::space::{Mode, Space, StepError};
+use crate::{Difference, names, namespace};
 
 /// What a host's networks are connected to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,24 +72,45 @@ impl Links {
 
     /// Makes the devices match the document. To be called again at any time, but by one caller at a time.
     pub async fn converge(&self, want: &HostNetwork) -> Result<Converged, LinksError> {
-        let mut root = Space::here().await.map_err(LinksError)?;
-        let mut faults = Faults::default();
-        let room = settings::make_room_for_neighbours();
-        let failed = room.as_ref().err().map(|error| format!("cannot make room for neighbours: {error}"));
-        faults.add(NetworkSubject::Host, failed);
-        root.changed += room.unwrap_or_default();
-        let desired = render::render(want, self.underlay(&root, &mut faults));
-        let gone = remove_strays(&mut root, &desired, &mut faults).await;
-        let mut changed = gone;
+        let Pass { changes, faults } = self.pass(want, Mode::Change).await?;
+        Ok(Converged { changed: changes.len(), faults: faults.0 })
+    }
+
+    /// What [`Self::converge`] would change, and cards that no document names. Changes nothing.
+    pub async fn look(&self, want: &HostNetwork) -> Result<Vec<Difference>, LinksError> {
+        let Pass { changes, faults } = self.pass(want, Mode::Look).await?;
+        let faults =
+            faults.0.into_iter().map(|NetworkFault { subject, detail }| Difference { subject, detail });
+        Ok(changes.into_iter().chain(faults).collect())
+    }
+
+    async fn pass(&self, want: &HostNetwork, mode: Mode) -> Result<Pass, LinksError> {
+        let mut root = Space::here(mode).await.map_err(LinksError)?;
+        let mut pass = Pass::default();
+        match settings::make_room_for_neighbours(mode) {
+            Ok(changes) => pass.note(NetworkSubject::Host, changes),
+            Err(error) => {
+                pass.faults.add(NetworkSubject::Host, [format!("cannot make room for neighbours: {error}")])
+            }
+        }
+        let desired = render::render(want, self.underlay(&root, &mut pass.faults));
+        let gone = remove_strays(&mut root, &desired, &mut pass.faults).await;
+        pass.note(NetworkSubject::Host, gone);
+        pass.note(NetworkSubject::Host, std::mem::take(&mut root.changes));
+        if mode == Mode::Look {
+            pass.note(NetworkSubject::Host, stray_taps(&root, &desired));
+        }
         for unit in &desired.units {
             let done = Box::pin(apply::unit(&mut root, unit)).await;
-            changed += done.changed;
-            faults.add(unit.subject, unit.faults.iter().cloned().chain(done.faults));
+            pass.note(unit.subject, std::mem::take(&mut root.changes));
+            pass.note(unit.subject, done.changes);
+            pass.faults.add(unit.subject, unit.faults.iter().cloned().chain(done.faults));
         }
         let external = self.surroundings.external_interface.as_deref();
         let failed = external::converge(&mut root, external, &desired).await;
-        faults.add(NetworkSubject::Host, failed);
-        Ok(Converged { changed: changed + root.changed, faults: faults.0 })
+        pass.note(NetworkSubject::Host, std::mem::take(&mut root.changes));
+        pass.faults.add(NetworkSubject::Host, failed);
+        Ok(pass)
     }
 
     fn underlay(&self, root: &Space, faults: &mut Faults) -> Option<Underlay> {
@@ -101,6 +122,20 @@ impl Links {
             faults.add(NetworkSubject::Host, [detail]);
         }
         Some(Underlay { address, mtu: device.map(|link| link.mtu) })
+    }
+}
+
+/// What came of going through everything once.
+#[derive(Default)]
+struct Pass {
+    /// What was changed, or would be.
+    changes: Vec<Difference>,
+    faults: Faults,
+}
+
+impl Pass {
+    fn note(&mut self, subject: NetworkSubject, details: impl IntoIterator<Item = String>) {
+        self.changes.extend(details.into_iter().map(|detail| Difference { subject, detail }));
     }
 }
 
@@ -116,9 +151,16 @@ impl Faults {
     }
 }
 
+/// Cards that no port of the document has. libvirt makes and removes them, so they are named and left alone.
+fn stray_taps(root: &Space, desired: &Desired) -> Vec<String> {
+    let wanted: BTreeSet<_> = desired.units.iter().flat_map(|unit| &unit.devices).map(|d| &d.name).collect();
+    let strays = root.seen.links.keys().filter(|name| names::is_tap(name) && !wanted.contains(name));
+    strays.map(|name| format!("remove device {name}: no port has this card")).collect()
+}
+
 /// Removes what bears our names and is not wanted. Devices go first: those of a namespace vanish only some time
-/// after it.
-async fn remove_strays(root: &mut Space, desired: &Desired, faults: &mut Faults) -> usize {
+/// after it. Returns the namespaces' part of it, in words.
+async fn remove_strays(root: &mut Space, desired: &Desired, faults: &mut Faults) -> Vec<String> {
     let devices: BTreeSet<_> = desired.units.iter().flat_map(|unit| &unit.devices).map(|d| &d.name).collect();
     let strays: Vec<_> = root
         .seen
@@ -133,7 +175,7 @@ async fn remove_strays(root: &mut Space, desired: &Desired, faults: &mut Faults)
     }
     let namespaces: BTreeSet<_> =
         desired.units.iter().filter_map(|unit| unit.namespace.as_ref()).map(|n| n.name.as_str()).collect();
-    let mut removed = 0;
+    let mut removed = Vec::new();
     let present = namespace::list().inspect_err(|error| {
         faults.add(NetworkSubject::Host, [format!("cannot list namespaces: {error}")]);
     });
@@ -141,8 +183,9 @@ async fn remove_strays(root: &mut Space, desired: &Desired, faults: &mut Faults)
         if !names::is_our_namespace(&name) || namespaces.contains(name.as_str()) {
             continue;
         }
-        match namespace::remove(&name) {
-            Ok(()) => removed += 1,
+        let done = if root.mode == Mode::Change { namespace::remove(&name) } else { Ok(()) };
+        match done {
+            Ok(()) => removed.push(format!("remove namespace {name}")),
             Err(error) => {
                 faults.add(NetworkSubject::Host, [format!("cannot remove namespace {name}: {error}")]);
             }

@@ -4,30 +4,34 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::space::Mode;
+
 const DIRECTORY: &str = "/proc/sys/net";
 
 /// Paths below `/proc/sys/net` with their values, in the order in which they are written: what is said of `all`
 /// overwrites what was said of one device.
 pub(super) type Settings = Vec<(String, &'static str)>;
 
-/// Writes those that differ, in the network namespace of the calling thread. Returns how many there were.
-pub(super) fn apply(settings: &Settings) -> io::Result<usize> {
-    let mut changed = 0;
+/// Writes those that differ, in the network namespace of the calling thread. Returns what was, or would be, done.
+pub(super) fn apply(settings: &Settings, mode: Mode) -> io::Result<Vec<String>> {
+    let mut changes = Vec::new();
     for (name, value) in settings {
         let path = Path::new(DIRECTORY).join(name);
         let failed = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         match fs::read_to_string(&path) {
             Ok(found) if found.trim_end() == *value => (),
             Ok(_) => {
-                fs::write(&path, value).map_err(failed)?;
-                changed += 1;
+                if mode == Mode::Change {
+                    fs::write(&path, value).map_err(failed)?;
+                }
+                changes.push(format!("set net/{name} to {value}"));
             }
             // A kernel without IPv6 has nothing to switch off.
             Err(error) if error.kind() == io::ErrorKind::NotFound && name.starts_with("ipv6/") => (),
             Err(error) => return Err(failed(error)),
         }
     }
-    Ok(changed)
+    Ok(changes)
 }
 
 /// Neighbours that the kernel keeps for all namespaces together, fewest first: below the first number it forgets none,
@@ -36,12 +40,13 @@ const NEIGHBOURS: [(&str, u32); 3] = [("gc_thresh1", 8192), ("gc_thresh2", 65_53
 
 /// Makes room for the neighbours of all networks; what is larger already stays. Only the first namespace of a machine has
 /// these settings.
-pub(super) fn make_room_for_neighbours() -> io::Result<usize> {
-    raise(Path::new(DIRECTORY))
+pub(super) fn make_room_for_neighbours(mode: Mode) -> io::Result<Vec<String>> {
+    raise(Path::new(DIRECTORY), mode)
 }
 
-fn raise(directory: &Path) -> io::Result<usize> {
-    let mut changed = 0;
+/// What was raised, or would be, in words.
+fn raise(directory: &Path, mode: Mode) -> io::Result<Vec<String>> {
+    let mut changes = Vec::new();
     for family in ["ipv4", "ipv6"] {
         // The last first: none may be above the next one.
         for (name, least) in NEIGHBOURS.iter().rev() {
@@ -51,15 +56,17 @@ fn raise(directory: &Path) -> io::Result<usize> {
             match fs::read_to_string(&path) {
                 Ok(found) if found.trim_end().parse::<u32>().is_ok_and(|found| found >= *least) => (),
                 Ok(_) => {
-                    fs::write(&path, least.to_string()).map_err(failed)?;
-                    changed += 1;
+                    if mode == Mode::Change {
+                        fs::write(&path, least.to_string()).map_err(failed)?;
+                    }
+                    changes.push(format!("raise {family} {name} to {least}"));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => (),
                 Err(error) => return Err(failed(error)),
             }
         }
     }
-    Ok(changed)
+    Ok(changes)
 }
 
 /// A port of a bridge: the host itself neither speaks nor listens there.
@@ -131,14 +138,15 @@ mod tests {
     #[test]
     fn room_for_neighbours_grows_and_never_shrinks() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(raise(dir.path()).unwrap(), 0, "not the first namespace");
+        assert_eq!(raise(dir.path(), Mode::Change).unwrap(), Vec::<String>::new(), "not the first namespace");
         let settings = dir.path().join("ipv4/neigh/default");
         fs::create_dir_all(&settings).unwrap();
         for (name, found) in [("gc_thresh1", "128\n"), ("gc_thresh2", "512\n"), ("gc_thresh3", "1000000\n")] {
             fs::write(settings.join(name), found).unwrap();
         }
-        assert_eq!(raise(dir.path()).unwrap(), 2);
-        assert_eq!(raise(dir.path()).unwrap(), 0);
+        assert_eq!(raise(dir.path(), Mode::Look).unwrap().len(), 2, "named, and not done");
+        assert_eq!(raise(dir.path(), Mode::Change).unwrap().len(), 2);
+        assert_eq!(raise(dir.path(), Mode::Change).unwrap(), Vec::<String>::new());
         let now = ["gc_thresh1", "gc_thresh2", "gc_thresh3"]
             .map(|name| fs::read_to_string(settings.join(name)).unwrap().trim_end().to_owned());
         assert_eq!(now, ["8192", "65536", "1000000"]);

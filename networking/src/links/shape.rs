@@ -27,18 +27,19 @@ pub(super) async fn shape(space: &mut Space, wanted: &Device, mut link: Link) ->
         bridge(space, wanted, &link).await?;
     }
     if let Some(message) = wanted.port.as_ref().and_then(|port| port_flags(port, &link)) {
-        let set = space.handle.link().set_port(message).execute().await;
-        space.note(set, || format!("set the properties of {} as a port", wanted.name))?;
+        let set = space.handle.link().set_port(message).execute();
+        space.change(set, || format!("set the properties of {} as a port", wanted.name)).await?;
     }
     if !matches!(wanted.kind, Kind::Inner) {
-        let apply = settings::apply(&wanted.settings);
-        space.changed +=
-            apply.map_err(|error| StepError::new(format!("apply the settings of {}", wanted.name), error))?;
+        let apply = settings::apply(&wanted.settings, space.mode);
+        space.changes.extend(
+            apply.map_err(|error| StepError::new(format!("apply the settings of {}", wanted.name), error))?,
+        );
     }
     if !link.up && wanted.kind != Kind::Tap {
         let up = LinkUnspec::new_with_index(link.index).up().build();
-        let set = space.handle.link().set(up).execute().await;
-        space.note(set, || format!("set device {} up", wanted.name))?;
+        let set = space.handle.link().set(up).execute();
+        space.change(set, || format!("set device {} up", wanted.name)).await?;
     }
     space.seen.links.insert(wanted.name.clone(), link.clone());
     Ok(link)
@@ -57,8 +58,8 @@ async fn bridge(space: &mut Space, wanted: &Device, link: &Link) -> Result<(), S
         .index(link.index)
         .set_info_data(InfoData::Bridge(infos))
         .build();
-    let change = space.handle.link().change(message).execute().await;
-    space.note(change, || format!("set the properties of bridge {}", wanted.name))
+    let change = space.handle.link().change(message).execute();
+    space.change(change, || format!("set the properties of bridge {}", wanted.name)).await
 }
 
 /// MTU, card address and bridge.
@@ -87,8 +88,8 @@ async fn basics(space: &mut Space, wanted: &Device, link: &mut Link) -> Result<(
     if message.attributes.is_empty() {
         return Ok(());
     }
-    let set = space.handle.link().set(message).execute().await;
-    space.note(set, || format!("set the properties of device {}", wanted.name))
+    let set = space.handle.link().set(message).execute();
+    space.change(set, || format!("set the properties of device {}", wanted.name)).await
 }
 
 /// What has to be set so that a port is as wanted, if anything.

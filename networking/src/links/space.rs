@@ -10,37 +10,53 @@ use super::seen::Seen;
 use super::settings::{self, Settings};
 use crate::namespace;
 
+/// What is to be done about a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// It is put right.
+    Change,
+    /// It is named, and nothing is changed.
+    Look,
+}
+
 /// A connection into a namespace, with what was seen there when it was made.
 pub(super) struct Space {
     pub handle: Handle,
     pub seen: Seen,
-    /// How many things were changed.
-    pub changed: usize,
+    pub mode: Mode,
+    /// What was changed, or would be, in words.
+    pub changes: Vec<String>,
     driver: JoinHandle<()>,
 }
 
 impl Space {
     /// The namespace that the caller is in.
-    pub async fn here() -> Result<Self, StepError> {
+    pub async fn here(mode: Mode) -> Result<Self, StepError> {
         let runtime = tokio::runtime::Handle::current();
         let (handle, driver) = connect(&runtime).map_err(|error| StepError::new("open netlink", error))?;
-        Self::read(handle, driver, 0).await
+        Self::read(handle, driver, mode, Vec::new()).await
     }
 
     /// A namespace with a name, its settings made.
-    pub async fn named(name: &str, settings: Settings) -> Result<Self, StepError> {
+    pub async fn named(name: &str, settings: Settings, mode: Mode) -> Result<Self, StepError> {
         let runtime = tokio::runtime::Handle::current();
-        let (changed, (handle, driver)) =
-            namespace::within(name, move || Ok((settings::apply(&settings)?, connect(&runtime)?)))
+        let (changes, (handle, driver)) =
+            namespace::within(name, move || Ok((settings::apply(&settings, mode)?, connect(&runtime)?)))
                 .await
                 .map_err(|error| StepError::new(format!("enter namespace {name}"), error))?;
-        Self::read(handle, driver, changed).await
+        let changes = changes.into_iter().map(|change| format!("{change} in namespace {name}")).collect();
+        Self::read(handle, driver, mode, changes).await
     }
 
-    async fn read(handle: Handle, driver: JoinHandle<()>, changed: usize) -> Result<Self, StepError> {
+    async fn read(
+        handle: Handle,
+        driver: JoinHandle<()>,
+        mode: Mode,
+        changes: Vec<String>,
+    ) -> Result<Self, StepError> {
         let seen = Seen::read(&handle).await.map_err(|error| StepError::new("list what is there", error));
         match seen {
-            Ok(seen) => Ok(Self { handle, seen, changed, driver }),
+            Ok(seen) => Ok(Self { handle, seen, mode, changes, driver }),
             Err(error) => {
                 driver.abort();
                 Err(error)
@@ -48,28 +64,35 @@ impl Space {
         }
     }
 
-    /// Counts a change that was made.
-    pub fn note(
+    /// Makes a change and notes it; only notes it when this is a look.
+    pub async fn change(
         &mut self,
-        done: Result<(), rtnetlink::Error>,
+        step: impl Future<Output = Result<(), rtnetlink::Error>>,
         attempted: impl FnOnce() -> String,
     ) -> Result<(), StepError> {
-        done.map_err(|error| StepError::netlink(attempted(), error))?;
-        self.changed += 1;
+        let attempted = attempted();
+        if self.mode == Mode::Change {
+            step.await.map_err(|error| StepError::netlink(&attempted, error))?;
+        }
+        self.changes.push(attempted);
         Ok(())
     }
 
-    /// Counts a removal. What was gone already is no error and no change.
-    pub fn note_removed(
+    /// Removes something, as [`Self::change`]. What was gone already is no error and no change.
+    pub async fn remove(
         &mut self,
-        done: Result<(), rtnetlink::Error>,
+        step: impl Future<Output = Result<(), rtnetlink::Error>>,
         attempted: impl FnOnce() -> String,
     ) -> Result<(), StepError> {
-        match done.map_err(into_io) {
-            Ok(()) => self.changed += 1,
-            Err(error) if is_gone(&error) => (),
-            Err(error) => return Err(StepError::new(attempted(), error)),
+        let attempted = attempted();
+        if self.mode == Mode::Change {
+            match step.await.map_err(into_io) {
+                Ok(()) => (),
+                Err(error) if is_gone(&error) => return Ok(()),
+                Err(error) => return Err(StepError::new(attempted, error)),
+            }
         }
+        self.changes.push(attempted);
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ mod groups;
 mod guests;
 mod host;
 mod limits;
+mod look;
 mod nft;
 mod plan;
 mod ranges;

@@ -6,12 +6,16 @@
 //! process.rs     a process that outlives the agent: found again, ended, never mistaken for another
 //! resolver.rs    the host's own resolvers, for networks that have none
 //! inside.rs      work in a network namespace
+//! leases.rs      addresses whose cards have gone
+//! look.rs        the differences, without changing anything
 //! ```
 //!
 //! A dnsmasq lives on when the agent ends. The next one finds it by what it wrote down, and believes that only if the
 //! process is the one that was started: same start, same arguments, same network namespace.
 
 mod inside;
+mod leases;
+mod look;
 mod process;
 mod render;
 mod resolver;
@@ -187,8 +191,10 @@ impl Shared {
         let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
         reap(&mut children, network.vni);
         if let Some(running) = dnsmasq.running() {
-            if running.config == files.config() {
-                let is_news = running.hosts != files.hosts();
+            let stale = leases::stale(&folder, &files).map_err(ServeError::Files)?;
+            if running.config == files.config() && stale.is_empty() {
+                let is_news = running.hosts != files.hosts()
+                    || !files.differing(&folder).map_err(ServeError::Files)?.is_empty();
                 if is_news {
                     files.write(&folder).map_err(ServeError::Files)?;
                     dnsmasq.reload(&running, files.hosts()).map_err(ServeError::Files)?;
@@ -198,6 +204,7 @@ impl Shared {
             dnsmasq.end(&running, children.get_mut(&network.vni)).map_err(ServeError::Files)?;
             reap(&mut children, network.vni);
         }
+        leases::forget(&folder, &files).map_err(ServeError::Files)?;
         files.write(&folder).map_err(ServeError::Files)?;
         let child = dnsmasq.start(files.config(), files.hosts())?;
         children.insert(network.vni, child);

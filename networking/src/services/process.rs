@@ -16,7 +16,7 @@ use super::inside;
 use super::render::{CONFIG, Digest};
 use crate::namespace;
 
-const PROGRAM: &str = "dnsmasq";
+pub(super) const PROGRAM: &str = "dnsmasq";
 /// Written by us: what runs, and what it has read.
 const STATE: &str = "running.json";
 /// Written by dnsmasq when it is ready for signals.
@@ -42,6 +42,12 @@ pub(super) struct Running {
     pub hosts: Digest,
 }
 
+impl Running {
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     #[error("dnsmasq could not be started in the network's namespace; is it installed?")]
@@ -54,9 +60,7 @@ impl Dnsmasq<'_> {
     /// The one that serves, if it is alive and in the namespace that now has the name.
     pub(super) fn running(&self) -> Option<Running> {
         let running = self.alive()?;
-        let there = inside::identity(&PathBuf::from(format!("/proc/{}/ns/net", running.pid)));
-        let wanted = inside::identity(&namespace::path(self.namespace));
-        if wanted.is_some() && there == wanted {
+        if self.is_in_place(&running) {
             return Some(running);
         }
         // It serves a namespace that has lost its name.
@@ -65,6 +69,13 @@ impl Dnsmasq<'_> {
             Err(error) => tracing::warn!(namespace = self.namespace, %error, "a dnsmasq could not be ended"),
         }
         None
+    }
+
+    /// Whether it is in the namespace that now has the name.
+    pub(super) fn is_in_place(&self, running: &Running) -> bool {
+        let there = inside::identity(&PathBuf::from(format!("/proc/{}/ns/net", running.pid)));
+        let wanted = inside::identity(&namespace::path(self.namespace));
+        wanted.is_some() && there == wanted
     }
 
     /// The one that was started, if it is alive, wherever it is.

@@ -18,8 +18,8 @@ use crate::names;
 
 pub(super) const CONFIG: &str = "dnsmasq.conf";
 const NAMES: &str = "hosts";
-const STATIONS: &str = "dhcp-hosts";
-const LEASES: &str = "leases";
+pub(super) const STATIONS: &str = "dhcp-hosts";
+pub(super) const LEASES: &str = "leases";
 
 /// How long an address is promised to a guest, in seconds.
 const LEASE_SECONDS: u32 = 3600;
@@ -61,7 +61,7 @@ impl Files {
     }
 
     pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
-        for (name, contents) in [(CONFIG, &self.config), (NAMES, &self.names), (STATIONS, &self.stations)] {
+        for (name, contents) in self.named() {
             let new = folder.join(format!("{name}.new"));
             let mut options = fs::OpenOptions::new();
             let mut file = options.write(true).create(true).truncate(true).mode(READABLE).open(&new)?;
@@ -69,6 +69,23 @@ impl Files {
             fs::rename(new, folder.join(name))?;
         }
         Ok(())
+    }
+
+    /// The names of those files that are not there, or are there with another content.
+    pub(super) fn differing(&self, folder: &Path) -> io::Result<Vec<&'static str>> {
+        let mut names = Vec::new();
+        for (name, contents) in self.named() {
+            match fs::read(folder.join(name)) {
+                Ok(found) if found == contents.as_bytes() => (),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => names.push(name),
+            }
+        }
+        Ok(names)
+    }
+
+    fn named(&self) -> [(&'static str, &String); 3] {
+        [(CONFIG, &self.config), (NAMES, &self.names), (STATIONS, &self.stations)]
     }
 
     /// Of what is read at the start.

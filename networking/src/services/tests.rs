@@ -200,6 +200,12 @@ impl Host {
         self.run(move || runtime().block_on(services.converge(&document)))
     }
 
+    fn look(&self, document: &HostNetwork) -> Vec<String> {
+        let (services, document) = (self.services(), document.clone());
+        let differences = self.run(move || runtime().block_on(services.look(&document))).unwrap();
+        differences.into_iter().map(|difference| difference.detail).collect()
+    }
+
     /// An agent that has just been started.
     fn services(&self) -> Services {
         Services::new(self.folder())
@@ -300,6 +306,70 @@ fn it_outlives_the_agent_reads_new_names_starts_anew_for_new_options_and_ends_wi
     assert!(is_zombie(last) || !Path::new(&format!("/proc/{last}")).exists());
     assert!(!host.folder().join("7").exists());
     assert_eq!(host.converge(&services, &HostNetwork::default()), UNCHANGED);
+}
+
+#[test]
+fn an_address_goes_to_its_next_owner_at_once() {
+    let (host, mut network) = (Host::new(), network());
+    let services = host.services();
+    let mut other = network.ports[0].clone();
+    (other.id, other.mac) = (Uuid::from_u128(210).into(), mac(3));
+    other.addresses[0].address = "10.7.0.11".parse().unwrap();
+    other.addresses[1].address = "fd00:7::11".parse().unwrap();
+    network.ports.push(other);
+    host.converge(&services, &document(&network));
+    assert!(host.lease().contains("ip=10.7.0.10"));
+
+    network.ports.remove(0);
+    assert_eq!(host.look(&document(&network)).last().unwrap(), "forget the lease of 10.7.0.10");
+    host.converge(&services, &document(&network));
+    assert_eq!(host.look(&document(&network)), [""; 0]);
+    // The next guest has another card, and the address of the one before.
+    let mut next = network.ports[0].clone();
+    (next.id, next.mac) = (Uuid::from_u128(211).into(), mac(4));
+    next.addresses[0].address = "10.7.0.10".parse().unwrap();
+    next.addresses.truncate(1);
+    network.ports.push(next);
+    host.converge(&services, &document(&network));
+    host.command("ip -n guest link set eth0 address 02:00:00:00:00:04");
+    assert!(host.lease().contains("ip=10.7.0.10"));
+
+    // Even when both happen at once.
+    network.ports[1].mac = mac(5);
+    host.converge(&services, &document(&network));
+    host.command("ip -n guest link set eth0 address 02:00:00:00:00:05");
+    assert!(host.lease().contains("ip=10.7.0.10"));
+    host.converge(&services, &HostNetwork::default());
+}
+
+#[test]
+fn what_was_changed_by_hand_is_named_and_put_right() {
+    let (host, document) = (Host::new(), document(&network()));
+    let (services, none) = (host.services(), [""; 0]);
+    assert_eq!(
+        host.look(&document),
+        [
+            "write dnsmasq.conf of DHCP and DNS",
+            "write hosts of DHCP and DNS",
+            "write dhcp-hosts of DHCP and DNS",
+            "start dnsmasq: it does not run",
+        ]
+    );
+    assert!(!host.folder().exists(), "a look changes nothing");
+    host.converge(&services, &document);
+    assert_eq!(host.look(&document), none);
+    for name in ["dhcp-hosts", "hosts", "dnsmasq.conf"] {
+        fs::write(host.folder().join("7").join(name), "# by hand\n").unwrap();
+        assert_eq!(host.look(&document), [format!("write {name} of DHCP and DNS")]);
+        assert_eq!(host.converge(&services, &document), CHANGED);
+        assert_eq!(host.look(&document), none);
+    }
+    let nobody = HostNetwork::default();
+    let left = host.look(&nobody);
+    assert_eq!(left.last().unwrap(), "remove the files of DHCP and DNS of VNI 7");
+    assert!(left[0].starts_with(&format!("end process {}: ", host.pid())), "{left:?}");
+    host.converge(&services, &nobody);
+    assert_eq!(host.look(&nobody), none);
 }
 
 #[test]

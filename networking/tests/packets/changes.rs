@@ -6,7 +6,7 @@ use networking::packets::Surroundings;
 use protocol::agent::*;
 
 use crate::document::{self, V4, V6, group, ingress, members, network, port, rule};
-use crate::world::World;
+use crate::world::{World, nft};
 
 /// A small generator of numbers (SplitMix64), so that a failure can be had again.
 struct Dice(u64);
@@ -107,6 +107,32 @@ fn every_document_follows_every_other() {
         world.converge(&want);
     }
     world.converge(&HostNetwork::default());
+}
+
+#[test]
+fn a_look_names_what_was_changed_by_hand_and_changes_nothing() {
+    let world = World::new(Surroundings::default());
+    let web = group(1, vec![ingress(document::tcp(80, 80), "0.0.0.0/0")]);
+    let guest = port(11, &["10.0.0.11"], &[1]);
+    let want = HostNetwork {
+        security_groups: vec![web],
+        networks: vec![network(7, &[V4], vec![guest])],
+        ..HostNetwork::default()
+    };
+    let new = ["make table bridge cumulo", "make table inet cumulo"];
+    assert_eq!(world.look(&want), new);
+    assert_eq!(world.look(&want), new, "a look changes nothing");
+    world.converge(&want);
+    for (damage, expected) in [
+        (["flush", "map", "inet", "cumulo", "zones"], "add 1 element of set zones in table inet cumulo"),
+        (["add", "chain", "bridge", "cumulo", "mine"], "delete chain mine in table bridge cumulo"),
+    ] {
+        nft(&damage);
+        assert_eq!(world.look(&want), [expected]);
+        world.converge(&want);
+    }
+    nft(&["delete", "table", "inet", "cumulo"]);
+    assert_eq!(world.look(&want), ["make table inet cumulo"]);
 }
 
 #[test]

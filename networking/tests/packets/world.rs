@@ -47,10 +47,17 @@ impl World {
         self.runtime.block_on(self.packets.converge(want)).unwrap()
     }
 
+    /// What a look that changes nothing finds.
+    pub fn look(&self, want: &HostNetwork) -> Vec<String> {
+        let differences = self.runtime.block_on(self.packets.look(want)).unwrap();
+        differences.into_iter().map(|difference| difference.detail).collect()
+    }
+
     /// Converges, without faults, to where nothing is left to do.
     pub fn converge(&self, want: &HostNetwork) {
         assert_eq!(self.try_converge(want).faults, []);
         assert!(!self.try_converge(want).changed, "the second pass had something to do");
+        assert_eq!(self.look(want), [""; 0]);
     }
 
     pub fn dropped(&self, kind: DropKind) -> u64 {

@@ -27,9 +27,9 @@ pub use desired::{
 };
 pub use join::{JoinRequest, JoinResponse, JoinToken, ParseJoinTokenError, RenewRequest, RenewResponse};
 pub use network::{
-    AddressPair, Direction, FloatingIp, HostNetwork, MAX_NETWORK_FAULTS, Metadata, Network, NetworkFault,
-    NetworkReport, NetworkSubject, Nic, Port, PortAddress, PortRange, Remote, RemotePort, Router,
-    RouterInterface, RuleProtocol, SecurityGroup, SecurityGroupRule, StaticRoute, Subnet,
+    AddressPair, Direction, FloatingIp, HostNetwork, MAX_NETWORK_FAULTS, Metadata, Network, NetworkCheck,
+    NetworkFault, NetworkReport, NetworkSubject, Nic, Port, PortAddress, PortRange, Remote, RemotePort,
+    Router, RouterInterface, RuleProtocol, SecurityGroup, SecurityGroupRule, StaticRoute, Subnet,
 };
 pub use observed::{
     EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState,

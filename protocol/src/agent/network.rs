@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::{
     FloatingIpId, InstanceId, MacAddress, Name, NetworkId, PortId, Revision, RouterId, RouterInterfaceId,
@@ -247,6 +248,24 @@ pub struct NetworkReport {
     pub revision: Revision,
     /// What could not be made; empty when the host is as the document says.
     pub faults: Vec<NetworkFault>,
+    /// Absent until the host has compared itself for the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<NetworkCheck>,
+}
+
+/// What a host found when it last compared itself with a document, after it had been made to match, and changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkCheck {
+    #[serde(with = "time::serde::rfc3339")]
+    pub checked_at: OffsetDateTime,
+    /// That of the document.
+    pub revision: Revision,
+    /// How many things differ.
+    pub differences: u32,
+    /// The first of them; at most [`super::MAX_DETAIL_CHARS`] characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
 }
 
 /// One thing that could not be made. The port it stands for passes nothing.

@@ -2,6 +2,7 @@
 
 mod cards;
 mod crashes;
+mod damage;
 mod dual_stack;
 mod frames;
 mod groups;

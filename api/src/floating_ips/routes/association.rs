@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::auth::actions;
 use crate::floating_ips::store::{self, association};
 use crate::floating_ips::types::{AssociateFloatingIp, FloatingIp};
-use crate::http::{ApiError, Call, FieldError, MutationQuery, Path, Selector};
+use crate::http::{ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Path, Selector};
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(associate_floating_ip)).routes(routes!(disassociate_floating_ip))
@@ -27,12 +27,10 @@ enum Named {
 impl Named {
     fn of(body: &AssociateFloatingIp) -> Result<Self, ApiError> {
         match (&body.port, &body.instance) {
-            (Some(port), None) => Selector::parse(port)
-                .map(Self::Port)
-                .ok_or_else(|| association::not_found("/port", "the project has no such port")),
-            (None, Some(instance)) => Selector::parse(instance)
-                .map(Self::Instance)
-                .ok_or_else(|| association::not_found("/instance", "the project has no such instance")),
+            (Some(port), None) => Selector::parse(port).map(Self::Port).ok_or_else(association::no_port),
+            (None, Some(instance)) => {
+                Selector::parse(instance).map(Self::Instance).ok_or_else(association::no_instance)
+            }
             _ => Err(ApiError::invalid(vec![FieldError::new(
                 "/port",
                 "invalid",
@@ -43,7 +41,8 @@ impl Named {
 }
 
 /// Let a floating IP stand for an address of a port, where an external router leads out. One that stands for
-/// another address moves.
+/// another address moves. It also needs `network:UpdatePort` on the port and, if that is the card of an instance,
+/// `compute:AttachPort` on the instance.
 #[utoipa::path(post, path = "/v1/projects/{project}/floating_ips/{floating_ip}/associate",
     tag = "floating_ips", params(MutationQuery), request_body = AssociateFloatingIp, responses(
         (status = 200, body = FloatingIp),
@@ -61,11 +60,8 @@ async fn associate_floating_ip(
     let mut row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
     change.note_before(&row.clone().into_wire());
+    let (mut change, port) = check_target(change, &project, named).await?;
     let (conn, allowed) = change.parts();
-    let port = match named {
-        Named::Port(port) => port,
-        Named::Instance(instance) => association::first_port(conn, allowed, &instance).await?,
-    };
     let target = association::target(conn, allowed, &port, body.fixed_address.map(IpAddr::V4)).await?;
     association::hold_way_out(conn, &target).await?;
     row.port_id = Some(target.port_id);
@@ -76,6 +72,41 @@ async fn associate_floating_ip(
     store::update(conn, allowed, &row).await?;
     let version = row.version();
     change.commit(StatusCode::OK, Some(version), &row.into_wire()).await
+}
+
+/// Asks for the rights on what the floating IP is to stand for: whoever reaches the address reaches that. The instance is
+/// locked before its port, as everywhere.
+async fn check_target(
+    mut change: Mutation<actions::AssociateFloatingIp>,
+    project: &str,
+    named: Named,
+) -> Result<(Mutation<actions::AssociateFloatingIp>, Selector), ApiError> {
+    let (conn, allowed) = change.parts();
+    let (instance, port, missing): (_, _, fn() -> ApiError) = match named {
+        Named::Port(port) => {
+            let instance = association::instance_of(conn, allowed, &port).await?;
+            (instance.map(Selector::Id), Some(port), association::no_port)
+        }
+        Named::Instance(instance) => (Some(instance), None, association::no_instance),
+    };
+    if let Some(instance) = &instance {
+        change = change.also::<actions::AttachPort>((project, &instance.to_string()), missing).await?;
+    }
+    let (conn, allowed) = change.parts();
+    let is_named = port.is_some();
+    let port = match (port, &instance) {
+        (Some(port), _) => port,
+        (None, Some(instance)) => Selector::Id(association::first_port(conn, allowed, instance).await?),
+        (None, None) => return Err(missing()),
+    };
+    let mut change = change.also::<actions::UpdatePort>((project, &port.to_string()), missing).await?;
+    let (conn, allowed) = change.parts();
+    let now = association::instance_of(conn, allowed, &port).await?.map(Selector::Id);
+    if is_named && now != instance {
+        let detail = "the port has become the card of another instance just now; ask again";
+        return Err(ApiError::because(ErrorCode::Busy, detail).retry_after(1));
+    }
+    Ok((change, port))
 }
 
 /// Let a floating IP stand for nothing. The project keeps it. Says the same of one that stands for nothing

@@ -21,7 +21,7 @@ struct Pool {
     last_address: IpAddr,
 }
 
-/// Makes a floating IP of the address that is asked for, or of the lowest that is free.
+/// Makes a floating IP of the address that is asked for, or of the one that has been free for longest.
 pub(in super::super) async fn insert(
     conn: &mut PgConnection,
     allowed: &Allowed<actions::CreateFloatingIp>,
@@ -32,7 +32,7 @@ pub(in super::super) async fn insert(
     let pool = lock_pool(conn, new.address_pool.as_deref()).await?;
     let address = match new.address {
         Some(address) => chosen(&pool, address)?,
-        None => lowest(conn, &pool).await?,
+        None => longest_free(conn, &pool).await?,
     };
     let inserted = sqlx::query!(
         "INSERT INTO floating_ips (id, project_id, name, labels, address_pool_id, address, created_at, updated_at)
@@ -99,23 +99,31 @@ fn chosen(pool: &Pool, address: Ipv4Addr) -> Result<IpAddr, ApiError> {
     Err(ApiError::invalid(vec![FieldError::new("/address", "out_of_range", message)]))
 }
 
-/// The lowest free address: the first of the pool, or one that follows a given one.
-async fn lowest(conn: &mut PgConnection, pool: &Pool) -> Result<IpAddr, ApiError> {
-    let lowest = sqlx::query_scalar!(
-        r#"SELECT candidate AS "address!: IpAddr" FROM (
-               SELECT $2::inet AS candidate
+/// The lowest address that was never given: the first of the pool, or one that follows another. When there is none,
+/// the one that was given back before all others.
+async fn longest_free(conn: &mut PgConnection, pool: &Pool) -> Result<IpAddr, ApiError> {
+    let longest_free = sqlx::query_scalar!(
+        r#"WITH known AS (
+               SELECT address FROM floating_ips WHERE address_pool_id = $1
                UNION ALL
-               SELECT address + 1 FROM floating_ips WHERE address_pool_id = $1) candidates
-           WHERE candidate BETWEEN $2 AND $3
-             AND NOT EXISTS (SELECT FROM floating_ips given WHERE given.address = candidate)
-           ORDER BY candidate LIMIT 1"#,
+               SELECT address FROM released_floating_addresses WHERE address_pool_id = $1)
+           SELECT address AS "address!: IpAddr" FROM (
+               SELECT candidate AS address, 0 AS turn
+               FROM (SELECT $2::inet AS candidate UNION ALL SELECT address + 1 FROM known) candidates
+               WHERE NOT EXISTS (SELECT FROM floating_ips given WHERE given.address = candidate)
+                 AND NOT EXISTS (SELECT FROM released_floating_addresses released
+                                 WHERE released.address = candidate)
+               UNION ALL
+               SELECT address, turn FROM released_floating_addresses WHERE address_pool_id = $1) free
+           WHERE address BETWEEN $2 AND $3
+           ORDER BY turn, address LIMIT 1"#,
         pool.id,
         pool.first_address as _,
         pool.last_address as _
     )
     .fetch_optional(conn)
     .await?;
-    lowest.ok_or_else(|| {
+    longest_free.ok_or_else(|| {
         let detail = format!(
             "every address of the pool {} is given; delete a floating IP that nothing needs, name another pool, or \
              ask an operator for more addresses",

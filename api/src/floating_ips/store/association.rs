@@ -23,12 +23,37 @@ pub(in super::super) fn not_found(pointer: &str, message: &str) -> ApiError {
     ApiError::invalid(vec![FieldError::new(pointer, "not_found", message)])
 }
 
+pub(in super::super) fn no_port() -> ApiError {
+    not_found("/port", "the project has no such port")
+}
+
+pub(in super::super) fn no_instance() -> ApiError {
+    not_found("/instance", "the project has no such instance")
+}
+
+/// The instance that has the port, if one has.
+pub(in super::super) async fn instance_of(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::AssociateFloatingIp>,
+    port: &Selector,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    let found = sqlx::query_scalar!(
+        "SELECT instance_id FROM ports WHERE project_id = $1 AND (id = $2 OR name = $3)",
+        allowed.project().as_uuid(),
+        port.id(),
+        port.name()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.flatten())
+}
+
 /// The first port of an instance.
 pub(in super::super) async fn first_port(
     conn: &mut PgConnection,
     allowed: &Allowed<actions::AssociateFloatingIp>,
     instance: &Selector,
-) -> Result<Selector, ApiError> {
+) -> Result<Uuid, ApiError> {
     let found = sqlx::query!(
         r#"SELECT i.name, p.id AS "port?" FROM instances i LEFT JOIN ports p ON p.instance_id = i.id
            WHERE i.project_id = $1 AND (i.id = $2 OR i.name = $3) ORDER BY p.position LIMIT 1"#,
@@ -38,8 +63,8 @@ pub(in super::super) async fn first_port(
     )
     .fetch_optional(conn)
     .await?;
-    let found = found.ok_or_else(|| not_found("/instance", "the project has no such instance"))?;
-    found.port.map(Selector::Id).ok_or_else(|| {
+    let found = found.ok_or_else(no_instance)?;
+    found.port.ok_or_else(|| {
         let detail = format!("the instance {} has no port; attach one first", found.name);
         ApiError::because(ErrorCode::WrongState, detail)
     })
@@ -60,7 +85,7 @@ pub(in super::super) async fn target(
     )
     .fetch_optional(&mut *conn)
     .await?
-    .ok_or_else(|| not_found("/port", "the project has no such port"))?;
+    .ok_or_else(no_port)?;
     let target = sqlx::query_as!(
         Target,
         r#"SELECT p.id AS port_id, p.instance_id, a.address AS "address: IpAddr", s.id AS subnet_id,

@@ -20,7 +20,7 @@ use crate::ports::cards;
 use crate::quotas::{self, Resource};
 use crate::scheduler::{Placement, Request, Size, place};
 
-/// Make an instance and start it.
+/// Make an instance and start it. A port that becomes its card needs `network:UpdatePort`, too.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances", tag = "instances",
     params(MutationQuery),
     request_body = CreateInstance, responses(
@@ -40,7 +40,10 @@ pub(super) async fn create_instance(
     };
     let facts = facts(&new, instance_type.as_ref());
     let place = auth::New { name: new.name.as_str(), labels: &new.labels, facts: &facts };
-    let mut change = entry.decide::<actions::CreateInstance>((&project, place)).await?;
+    let change = entry.decide::<actions::CreateInstance>((&project, place)).await?;
+    let named = new.networks.as_deref().unwrap_or_default();
+    let pointer = |index| format!("/networks/{index}");
+    let mut change = cards::check_ports(change, &project, named, pointer).await?;
     let now = change.now;
     let id: InstanceId = app.clock.new_id();
     let (conn, allowed) = change.parts();
@@ -69,7 +72,7 @@ pub(super) async fn create_instance(
     };
     let wanted_cards = match &new.networks {
         None => cards::prepare_default(conn, allowed).await?,
-        Some(wanted) => cards::prepare(conn, allowed, wanted, |index| format!("/networks/{index}")).await?,
+        Some(wanted) => cards::prepare(conn, allowed, wanted, pointer).await?,
     };
     operations::store::begin(conn, allowed, begin).await?;
     store::insert(conn, allowed, row).await?;

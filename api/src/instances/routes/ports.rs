@@ -12,7 +12,8 @@ use crate::auth::actions;
 use crate::http::{ApiError, Call, MutationQuery, Path};
 use crate::ports::cards::{self, WantedCard};
 
-/// Give an instance a network card more: a new port in a network, or one that is there.
+/// Give an instance a network card more: a new port in a network, or one that is there, which needs
+/// `network:UpdatePort` on the port, too.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/attach_port", tag = "instances",
     params(MutationQuery), request_body = WantedCard, responses(
         (status = 202, body = Instance),
@@ -29,9 +30,11 @@ pub(super) async fn attach_port(
     let mut change = call.changing::<actions::AttachPort>(&app, (&project, &instance)).await?;
     let row = lock(&mut change).await?;
     refuse_deleting(&row)?;
+    let wanted = [wanted];
+    let mut change = cards::check_ports(change, &project, &wanted, |_| String::new()).await?;
     let now = change.now;
     let (conn, allowed) = change.parts();
-    let prepared = cards::prepare(conn, allowed, &[wanted], |_| String::new()).await?;
+    let prepared = cards::prepare(conn, allowed, &wanted, |_| String::new()).await?;
     cards::attach(conn, allowed, &prepared, row.id.into(), &app.clock, now).await?;
     let next = NewIntent { cards_change: true, ..next_intent(&app, &call, &change, &row) };
     apply(&app, change, &row, "attach_port", next).await

@@ -4,7 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use super::{allowing, attach, call_as, document, instance, make_key, make_service_account, policy, refused};
-use crate::testing::TestCloud;
+use crate::testing::{Answer, TestCloud};
 
 const DEMO: &str = "/v1/projects/demo";
 
@@ -151,4 +151,67 @@ async fn the_audit_log_names_the_policies_and_tells_when_it_was_the_key_s_own() 
     let making = deciding("compute:CreateInstance").await;
     assert_eq!((&making[0]["policy"], &making[1]["sid"]), (&json!("power-user"), &json!("Look")));
     assert_eq!(making.as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_address_or_a_card_needs_the_right_on_what_it_is_for() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    cloud.post("/v1/address_pools", json!({"name": "public", "cidr": "203.0.113.0/24"})).await.expect(201);
+    let mut ports = Vec::new();
+    for name in ["web", "db"] {
+        let body = json!({"name": name, "image": "image", "instance_type": "tiny"});
+        let made = cloud.post(&format!("{DEMO}/instances"), body).await.expect(202);
+        ports.push(made["nics"][0]["port"]["name"].clone());
+    }
+    cloud.post(&format!("{DEMO}/ports"), json!({"name": "loose", "network": "default"})).await.expect(201);
+    cloud.post(&format!("{DEMO}/floating_ips"), json!({"name": "www"})).await.expect(201);
+    let rights = document(json!([
+        {"Effect": "Allow", "Action": ["network:AssociateFloatingIp", "compute:CreateInstance"], "Resource": "*"},
+        {"Effect": "Allow", "Action": "compute:AttachPort", "Resource": "crn:cumulo:compute:demo:instance/web"},
+    ]));
+    policy(&cloud, DEMO, "addresses", rights).await;
+    let ann = cloud.user("ann", false).await;
+    attach(&cloud, DEMO, "addresses", "user", "ann").await;
+    let post = async |path: &str, body: Value| {
+        call_as(&cloud, &ann, Method::POST, &format!("{DEMO}{path}"), Some(body)).await
+    };
+    let associate = async |body: Value| post("/floating_ips/www/associate", body).await;
+    let vm = |port: &str| json!({"name": "vm", "image": "image", "instance_type": "tiny", "networks": [{"port": port}]});
+
+    // What she may not see is as if it were not there.
+    for (seen, unseen) in [
+        (associate(json!({"port": ports[1]})).await, associate(json!({"port": "none"})).await),
+        (associate(json!({"port": "loose"})).await, associate(json!({"port": "none"})).await),
+        (associate(json!({"instance": "db"})).await, associate(json!({"instance": "none"})).await),
+        (post("/instances", vm("loose")).await, post("/instances", vm("none")).await),
+        (
+            post("/instances/web/attach_port", json!({"port": "loose"})).await,
+            post("/instances/web/attach_port", json!({"port": "none"})).await,
+        ),
+    ] {
+        let errors = |answer: &Answer| answer.expect_problem(422, "validation_failed")["errors"].clone();
+        assert_eq!(errors(&seen), errors(&unseen));
+    }
+
+    let sight = json!([{"Effect": "Allow", "Action": ["network:Get*", "compute:Get*"], "Resource": "*"}]);
+    policy(&cloud, DEMO, "sight", document(sight)).await;
+    attach(&cloud, DEMO, "sight", "user", "ann").await;
+    refused(&associate(json!({"instance": "db"})).await, "compute:AttachPort");
+    refused(&associate(json!({"port": ports[1]})).await, "compute:AttachPort");
+    for answer in [
+        associate(json!({"instance": "web"})).await,
+        associate(json!({"port": "loose"})).await,
+        post("/instances/web/attach_port", json!({"port": "loose"})).await,
+        post("/instances", vm("loose")).await,
+    ] {
+        refused(&answer, "network:UpdatePort");
+    }
+
+    policy(&cloud, DEMO, "ports", allowing("network:UpdatePort")).await;
+    attach(&cloud, DEMO, "ports", "user", "ann").await;
+    refused(&associate(json!({"port": ports[1]})).await, "compute:AttachPort");
+    associate(json!({"instance": "web"})).await.expect(200);
+    associate(json!({"port": ports[0]})).await.expect(200);
+    post("/instances/web/attach_port", json!({"port": "loose"})).await.expect(202);
 }

@@ -34,7 +34,8 @@ pub(crate) async fn of_ports(
     Ok(groups.into_iter().map(group).collect())
 }
 
-/// The addresses of all ports in each of these groups.
+/// The addresses of the cards in each of these groups. A port without an instance is nobody's: who makes one with an
+/// address does not let that address in.
 async fn members(
     conn: &mut PgConnection,
     groups: &[Uuid],
@@ -42,7 +43,9 @@ async fn members(
     // Networks may have equal addresses; a rule needs each but once.
     let rows = sqlx::query!(
         r#"SELECT DISTINCT m.security_group_id, a.address AS "address: IpAddr"
-           FROM port_security_groups m JOIN subnet_addresses a ON a.port_id = m.port_id
+           FROM port_security_groups m
+           JOIN ports p ON p.id = m.port_id AND p.instance_id IS NOT NULL
+           JOIN subnet_addresses a ON a.port_id = p.id
            WHERE m.security_group_id = ANY($1) ORDER BY m.security_group_id, a.address"#,
         groups
     )

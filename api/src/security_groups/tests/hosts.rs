@@ -7,10 +7,16 @@ use uuid::Uuid;
 
 use super::{GROUPS, https, start};
 use crate::security_groups::store::{defaults, hosts};
+use crate::testing::TestCloud;
 
 #[tokio::test]
 async fn a_host_learns_the_groups_of_its_ports_and_the_members_they_name() {
-    let cloud = start().await;
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    for name in ["one", "two"] {
+        let instance = json!({"name": name, "image": "image", "instance_type": "tiny", "networks": []});
+        cloud.post("/v1/projects/demo/instances", instance).await.expect(202);
+    }
     let web = cloud.post(GROUPS, json!({"name": "web", "rules": [https()]})).await.expect(201);
     let from_web = json!({"direction": "ingress", "protocol": "icmp", "remote_group": "web"});
     let alone = json!({"direction": "egress", "protocol": 47, "remote_group": "db"});
@@ -25,9 +31,14 @@ async fn a_host_learns_the_groups_of_its_ports_and_the_members_they_name() {
         let port = cloud.insert_port(name, &[(subnet, address)]).await;
         cloud.join_security_group(port, "web").await;
         webs.push(PortId::from(port));
+        cloud.plug_ports("one", &[port]).await;
     }
+    // Whoever may make ports has not thereby a card with the address.
+    let nobodys = cloud.insert_port("nobodys", &[(subnet, "10.7.0.77")]).await;
+    cloud.join_security_group(nobodys, "web").await;
     let store = cloud.insert_port("store", &[(subnet, "10.7.0.9")]).await;
     cloud.join_security_group(store, "db").await;
+    cloud.plug_ports("two", &[store]).await;
     let mut conn = cloud.app.pool.acquire().await.unwrap();
 
     let groups = hosts::of_ports(&mut conn, &[store.into()]).await.unwrap();

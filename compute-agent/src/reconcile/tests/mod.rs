@@ -105,7 +105,12 @@ impl Host {
         let outbox = Arc::new(Outbox::open(self.folder("outbox")).unwrap());
         let networks = Arc::new(NetworkStore::open(self.folder("networks.json")).unwrap());
         let networking = Arc::clone(&self.networking) as _;
-        let keeper = Arc::new(Keeper::new(Arc::clone(&networks), networking, Arc::clone(&outbox)));
+        let keeper = Arc::new(Keeper::new(
+            Arc::clone(&networks),
+            networking,
+            Arc::clone(&outbox),
+            Arc::clone(&self.clock) as _,
+        ));
         let events = self.hypervisor.events();
         let reconciler = Reconciler::new(Parts {
             desired: Arc::clone(&desired),

@@ -80,6 +80,14 @@ fn whatever_was_broken_is_repaired() {
     ] {
         eprintln!("{damage}");
         host.command(damage);
+        let damaged = host.inventory();
+        let found = host.look(&surroundings, &want);
+        eprintln!("  {found:?}");
+        assert!(!found.is_empty(), "{damage}: not seen by a look");
+        // What was in a namespace goes some time after it.
+        if !damage.contains("netns del") {
+            assert_eq!(host.inventory(), damaged, "{damage}: a look changed something");
+        }
         assert!(host.settle(&surroundings, &want) > 0, "{damage}: not seen");
         let now = host.inventory();
         let differs = |line: &&str| {
@@ -93,6 +101,31 @@ fn whatever_was_broken_is_repaired() {
     host.ip("link add cvx7 type vxlan id 9 dstport 4789 local 192.0.2.1");
     host.settle(&surroundings, &want);
     assert!(host.ip("-d link show cvx7").contains("vxlan id 7 "));
+}
+
+#[test]
+fn a_look_names_what_is_damaged_and_what_is_left_over() {
+    let (host, surroundings) = host();
+    let want = wanted();
+    host.settle(&surroundings, &want);
+    host.plug(&want.networks[0], &want.networks[0].ports[0]);
+    host.settle(&surroundings, &want);
+    for (damage, expected) in [
+        ("bridge link set dev ct00000000000b learning on", "set the properties of ct00000000000b as a port"),
+        ("ip link del cvx7", "make device cvx7"),
+        ("ip netns del cumulo-net-7", "make namespace cumulo-net-7"),
+        ("ip link add cbr77 type bridge", "remove device cbr77"),
+        (
+            "ip link add ct0123456789ab type veth peer name other-end",
+            "remove device ct0123456789ab: no port has this card",
+        ),
+        ("ip netns add cumulo-net-77", "remove namespace cumulo-net-77"),
+        ("ip neigh del 10.0.7.12 dev cbr7", "add neighbour 10.0.7.12 of cbr7"),
+    ] {
+        host.command(damage);
+        let found = host.look(&surroundings, &want);
+        assert!(found.iter().any(|detail| detail == expected), "{damage}: {found:#?}");
+    }
 }
 
 #[test]

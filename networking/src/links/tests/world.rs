@@ -93,12 +93,25 @@ impl Host {
         })
     }
 
+    /// What a look that changes nothing finds.
+    pub fn look(&self, surroundings: &Surroundings, want: &HostNetwork) -> Vec<String> {
+        let (links, want) = (Links::new(surroundings.clone()), want.clone());
+        let differences = self.run(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(links.look(&want)).unwrap()
+        });
+        differences.into_iter().map(|difference| difference.detail).collect()
+    }
+
     /// Converges without faults and then finds nothing more to do.
     pub fn settle(&self, surroundings: &Surroundings, want: &HostNetwork) -> usize {
         let first = self.converge(surroundings, want);
         assert_eq!(first.faults, []);
         let second = self.converge(surroundings, want);
         assert_eq!(second, Converged { changed: 0, faults: vec![] }, "the second time");
+        // A card goes with its guest, not with its port.
+        let is_card = |detail: &String| detail.ends_with("no port has this card");
+        assert_eq!(self.look(surroundings, want).into_iter().find(|detail| !is_card(detail)), None);
         first.changed
     }
 

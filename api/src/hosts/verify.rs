@@ -1,0 +1,107 @@
+//! Looks for hosts that are not what they were told to be, by what they say themselves.
+
+use protocol::agent::{NetworkCheck, NetworkFault};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::model::{HostState, UNREACHABLE_AFTER};
+use crate::verify::Finding;
+
+/// An agent compares its host once a minute.
+const OLD_CHECK: Duration = Duration::minutes(5);
+
+struct Row {
+    id: Uuid,
+    name: String,
+    last_seen_at: Option<OffsetDateTime>,
+    hypervisor_degraded: bool,
+    network_revision: i64,
+    network_applied: Option<i64>,
+    network_faults: Json<Vec<NetworkFault>>,
+    network_check: Option<Json<NetworkCheck>>,
+}
+
+/// Everything of hosts that are heard of. What a silent one is like, nobody knows.
+pub(crate) async fn verify(
+    conn: &mut PgConnection,
+    now: OffsetDateTime,
+) -> Result<Vec<Finding>, sqlx::Error> {
+    let untold = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM pending_network_changes"#)
+        .fetch_one(&mut *conn)
+        .await?;
+    let hosts = sqlx::query_as!(
+        Row,
+        r#"SELECT id, name, last_seen_at, hypervisor_degraded IS NOT NULL AS "hypervisor_degraded!",
+                  network_revision, network_applied,
+                  network_faults AS "network_faults: Json<Vec<NetworkFault>>",
+                  network_check AS "network_check: Json<NetworkCheck>"
+           FROM hosts WHERE last_seen_at >= $1 ORDER BY name"#,
+        now - UNREACHABLE_AFTER
+    )
+    .fetch_all(conn)
+    .await?;
+    let untold = (untold > 0).then(|| Finding {
+        code: "network_changes_untold".to_owned(),
+        id: None,
+        detail: format!(
+            "{untold} changes of networks have not been told to hosts; if that lasts while the control plane runs, its log \
+             tells why"
+        ),
+    });
+    let ready = hosts.iter().filter(|host| host.is_ready(now));
+    Ok(untold.into_iter().chain(ready.flat_map(|host| host.findings(now))).collect())
+}
+
+impl Row {
+    fn is_ready(&self, now: OffsetDateTime) -> bool {
+        HostState::of(self.last_seen_at, self.hypervisor_degraded, now) == HostState::Ready
+    }
+
+    fn findings(&self, now: OffsetDateTime) -> Vec<Finding> {
+        let name = &self.name;
+        let mut found = Vec::new();
+        let mut note = |code, detail| found.push(Finding::new(code, self.id, detail));
+        let (wanted, applied) = (self.network_revision, self.network_applied.unwrap_or_default());
+        if applied < wanted {
+            let detail = format!(
+                "{name} has its networks as of revision {applied}, and {wanted} is wanted; if that lasts, the log of its \
+                 agent tells why"
+            );
+            note("host_network_behind", detail);
+        }
+        if let Some(first) = self.network_faults.first() {
+            let count = self.network_faults.len();
+            note(
+                "host_network_fault",
+                format!("{name} could not make {count} things; the first: {}", first.detail),
+            );
+        }
+        let Some(check) = &self.network_check else {
+            // One that has not been made to match has nothing to compare.
+            if self.network_applied.is_some() {
+                note("host_check_old", format!("{name} has never compared itself with what it was told"));
+            }
+            return found;
+        };
+        let at = check.checked_at.format(&Rfc3339).unwrap_or_default();
+        if check.differences > 0 {
+            let detail = format!(
+                "{name} differed in {} things from revision {} at {at}; the first to be done: {}; `cumulo-agent verify` \
+                 there names all",
+                check.differences,
+                check.revision.0,
+                check.first.as_deref().unwrap_or("unknown")
+            );
+            note("host_differs", detail);
+        }
+        if now - check.checked_at > OLD_CHECK {
+            let detail =
+                format!("{name} has not compared itself with what it was told since {at}; its log tells why");
+            note("host_check_old", detail);
+        }
+        found
+    }
+}

@@ -1,0 +1,37 @@
+//! Looks for what is left of instances that are gone.
+
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+
+use crate::verify::Finding;
+
+/// Transfers are swept some seconds after they have ended.
+const SWEPT: Duration = Duration::minutes(5);
+
+/// Deletions, operations and parts of serial logs that should have come to their end.
+pub(crate) async fn verify(
+    conn: &mut PgConnection,
+    now: OffsetDateTime,
+) -> Result<Vec<Finding>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT 'instance_lingers' AS "code!", id AS "id!",
+                  format('%s was deleted, its host says that nothing of it is left, and its row is still here', name)
+                      AS "detail!"
+           FROM instances WHERE deletion_requested_at IS NOT NULL AND observed_state = 'absent'
+           UNION ALL
+           SELECT 'operation_lingers', o.id, format('%s of %s is not over, and the instance is gone', o.kind, o.resource_name)
+           FROM operations o
+           WHERE o.status = 'running' AND NOT EXISTS (SELECT FROM instances i WHERE i.id = o.resource_id)
+           UNION ALL
+           SELECT 'transfer_lingers', t.id, 'a part of a serial log was not removed when its time was over'
+           FROM transfers t WHERE t.expires_at < $1
+           UNION ALL
+           SELECT 'released_address_given', f.id,
+                  format('%s is a floating IP and in the list of those that were given back', host(f.address))
+           FROM floating_ips f JOIN released_floating_addresses r ON r.address = f.address"#,
+        now - SWEPT
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| Finding::new(&row.code, row.id, row.detail)).collect())
+}

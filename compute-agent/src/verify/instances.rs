@@ -1,0 +1,91 @@
+//! Instances: what the planner would do next, and what it has no step for.
+
+use std::collections::{HashMap, HashSet};
+
+use networking::names;
+use protocol::InstanceId;
+use storage::Inventory;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Difference, Host, about_instance};
+use crate::desired::Wanted;
+use crate::host_storage::Files;
+use crate::hypervisor::Domain;
+use crate::networks::{Readiness, devices};
+use crate::reconcile::plan::{Memory, Plan, Seen, Step, plan};
+
+/// What differs of the instances of which something is wanted.
+pub(super) fn differences(
+    host: &Host,
+    domains: &HashMap<InstanceId, Domain>,
+    pool: &Inventory,
+    machine_boot: Uuid,
+    now: OffsetDateTime,
+) -> Vec<Difference> {
+    let devices = devices();
+    let mut ids = host.desired.ids();
+    ids.sort_unstable();
+    let mut found = Vec::new();
+    for wanted in ids.into_iter().filter_map(|id| host.desired.get(id)) {
+        let id = wanted.id();
+        let files = pool.instances.get(&id);
+        let seen = Seen {
+            domain: domains.get(&id).cloned(),
+            record: host.boots.get(id),
+            files: Files {
+                base: wanted.image().is_some_and(|image| pool.images.contains(&image.sha256)),
+                overlay: files.is_some_and(|files| files.overlay),
+                seed: files.is_some_and(|files| files.seed),
+                any: files.is_some(),
+            },
+            // What is wrong with their networks is said of those.
+            ports: wanted.nics().iter().map(|nic| (nic.port_id, Readiness::Ready)).collect(),
+            machine_boot,
+            memory: Memory::default(),
+        };
+        let details = next(&plan(&wanted, &seen, now)).into_iter().chain(missing(&wanted, &seen, &devices));
+        found.extend(details.map(|detail| Difference::new("instances", about_instance(id), detail)));
+    }
+    found
+}
+
+fn next(plan: &Plan) -> Option<String> {
+    match plan {
+        Plan::Settled => None,
+        Plan::Wait(_) => Some("wait: it is on its way to what is wanted".to_owned()),
+        Plan::Do(step) => Some(words(step)),
+    }
+}
+
+fn words(step: &Step) -> String {
+    let text = match step {
+        Step::EnsureBase => "fetch its image",
+        Step::EnsureOverlay => "make its disk",
+        Step::EnsureNetwork => "make its networks",
+        Step::EnsureSeed => "make its seed",
+        Step::RecordStarting | Step::CreateDomain => "start it",
+        Step::RecordStarted { .. } => "write down that it runs",
+        Step::RecordStopping { .. } | Step::PressPowerButton => "ask its guest to stop",
+        Step::AttachNic { .. } => "plug in a network card",
+        Step::DetachNic { mac } => return format!("pull out the network card {mac}"),
+        Step::DestroyDomain => "cut its power",
+        Step::RecordEnded { .. } => "write down that it has ended",
+        Step::RemoveFiles => "remove its files",
+        Step::ForgetRecord => "forget its boots",
+    };
+    text.to_owned()
+}
+
+/// What a running domain lacks. No step brings it back: the guest has to be stopped and started.
+fn missing(wanted: &Wanted, seen: &Seen, devices: &HashSet<String>) -> Vec<String> {
+    let (Wanted::Instance(spec), Some(domain)) = (wanted, seen.live()) else { return Vec::new() };
+    let files = [("disk", seen.files.overlay), ("image", seen.files.base), ("seed", seen.files.seed)];
+    let files = files.into_iter().filter(|(_, is_there)| !is_there);
+    let plugged = spec.nics.iter().filter(|nic| domain.cards.iter().any(|card| card.mac == nic.mac));
+    let taps = plugged.map(|nic| names::tap(nic.port_id)).filter(|tap| !devices.contains(tap));
+    files
+        .map(|(what, _)| format!("stop and start it: it runs, but its {what} is gone"))
+        .chain(taps.map(|tap| format!("stop and start it: its network card has no device {tap}")))
+        .collect()
+}

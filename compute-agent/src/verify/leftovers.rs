@@ -1,0 +1,80 @@
+//! What is left of instances of which nothing is wanted.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use camino::Utf8Path;
+use protocol::InstanceId;
+use storage::Inventory;
+
+use super::{Difference, HOST, Host, about_instance};
+use crate::hypervisor::Domain;
+
+/// Domains, files, records and open files that nothing accounts for.
+pub(super) fn differences(
+    host: &Host,
+    domains: &HashMap<InstanceId, Domain>,
+    pool: &Inventory,
+) -> Vec<Difference> {
+    let wanted: HashSet<_> = host.desired.ids().into_iter().collect();
+    let aside: HashSet<_> = host.desired.set_aside().into_iter().collect();
+    let stray = |id: &&InstanceId| !wanted.contains(*id);
+    let mut found = Vec::new();
+    let mut note = |about: String, detail: String| found.push(Difference::new("leftovers", about, detail));
+    for id in domains.keys().filter(stray).collect::<BTreeSet<_>>() {
+        let why = if aside.contains(id) {
+            "the control plane no longer knows it"
+        } else {
+            "nothing is wanted of it"
+        };
+        note(about_instance(*id), format!("decide about its domain: {why}, so it is left alone"));
+    }
+    for id in pool.instances.keys().filter(stray) {
+        note(about_instance(*id), "decide about its disk, seed and logs: nothing is wanted of it".to_owned());
+    }
+    for id in host.boots.ids().iter().filter(stray) {
+        note(about_instance(*id), "decide about the record of its boots: nothing is wanted of it".to_owned());
+    }
+    for (process, id) in open_files(&pool.root).into_iter().filter(|(_, id)| stray(&id)) {
+        note(about_instance(id), format!("look at {process}: it has a file of it open"));
+    }
+    for name in &pool.foreign {
+        note(HOST.to_owned(), format!("remove instances/{name} from the pool: it is not ours"));
+    }
+    if !pool.unfinished.is_empty() {
+        let detail = format!("finish or clear away {} unfinished works in the pool", pool.unfinished.len());
+        note(HOST.to_owned(), detail);
+    }
+    found
+}
+
+/// Processes, in words, with the instances of which they have files open.
+fn open_files(root: &Utf8Path) -> BTreeSet<(String, InstanceId)> {
+    let prefix = format!("{root}/instances/");
+    let ours = identity(root.as_std_path());
+    let below = root.strip_prefix("/").unwrap_or(root);
+    let mut found = BTreeSet::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let dir = process.path();
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // Processes end while we look, and a path means something else in another mount namespace.
+        let files = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten();
+        let open = files.filter_map(|file| fs::read_link(file.path()).ok());
+        let ids: BTreeSet<InstanceId> = open
+            .filter_map(|path| path.to_str()?.strip_prefix(&prefix)?.split('/').next()?.parse().ok())
+            .collect();
+        if !ids.is_empty() && identity(&dir.join("root").join(below)) == ours {
+            let name = fs::read_to_string(dir.join("comm")).unwrap_or_default();
+            found.extend(ids.into_iter().map(|id| (format!("process {pid} ({})", name.trim()), id)));
+        }
+    }
+    found
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().map(|found| (found.dev(), found.ino())).ok()
+}

@@ -1,0 +1,213 @@
+//! `cumulo-agent verify`: compares this host with what is wanted of it, and changes nothing.
+//!
+//! What is wanted is what the agent has last heard, as it lies on disk; the agent may run or not. The comparison is
+//! the agent's own: its planners say what they would do.
+
+mod instances;
+mod leftovers;
+mod settings;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use networking::links::Links;
+use networking::packets::Packets;
+use networking::services::Services;
+use protocol::agent::{HostNetwork, NetworkSubject};
+use protocol::{InstanceId, Revision};
+use serde::Serialize;
+use storage::Inventory;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+pub use settings::Settings;
+
+use crate::clock::{Clock, SystemClock};
+use crate::desired::DesiredStore;
+use crate::hypervisor::libvirt::{Libvirt, Options};
+use crate::hypervisor::{Domain, Hypervisor, HypervisorError};
+use crate::networks::{self, NetworkStore, Part};
+use crate::reconcile::boots::Boots;
+
+/// How long libvirt may take to be reached.
+const CONNECT: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const HOST: &str = "host";
+
+/// What was looked at and found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The revision of the networks' document; absent when the host was never told of networks.
+    pub revision: Option<Revision>,
+    /// Instances of which something is wanted.
+    pub instances: usize,
+    pub differences: Vec<Difference>,
+}
+
+/// Something that is not as wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// `devices`, `packet_rules`, `services`, `instances` or `leftovers`.
+    pub part: &'static str,
+    /// Its kind and id.
+    pub about: String,
+    /// What is to be done.
+    pub detail: String,
+}
+
+impl Difference {
+    fn new(part: &'static str, about: String, detail: String) -> Self {
+        Self { part, about, detail }
+    }
+}
+
+/// What is wanted of a host, as its agent has it on disk.
+struct Host {
+    state_dir: Utf8PathBuf,
+    settings: Settings,
+    desired: DesiredStore,
+    boots: Boots,
+    networks: NetworkStore,
+}
+
+/// Looks at the host whose agent has this state folder. While there are differences, looks again until `patience` is
+/// over: an agent that runs puts them right.
+///
+/// # Errors
+/// When no agent has run here, or the host cannot be looked at.
+pub async fn run(state_dir: &Utf8Path, machine_boot: Uuid, patience: Duration) -> Result<Report> {
+    let until = Instant::now() + patience;
+    loop {
+        let report = look(state_dir, machine_boot).await?;
+        if report.differences.is_empty() || Instant::now() >= until {
+            return Ok(report);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn look(state_dir: &Utf8Path, machine_boot: Uuid) -> Result<Report> {
+    let host = Host::read(state_dir)?;
+    let uri = host.settings.libvirt_uri.clone();
+    let uri = uri.context("the hypervisor of this agent is simulated: there is nothing to look at")?;
+    let root = host.state_dir.join("pool");
+    let domains = domains(Options { uri, pool: root.clone() }).await?;
+    let pool = Inventory::of(&root).with_context(|| format!("the pool {root} cannot be looked at"))?;
+    let stored = host.networks.get();
+    let mut differences = host.networks(stored.as_ref().map(|stored| &stored.networks)).await?;
+    let now = SystemClock.now();
+    differences.extend(instances::differences(&host, &domains, &pool, machine_boot, now));
+    differences.extend(leftovers::differences(&host, &domains, &pool));
+    let revision = stored.map(|stored| stored.revision);
+    Ok(Report { revision, instances: host.desired.ids().len(), differences })
+}
+
+impl Host {
+    fn read(state_dir: &Utf8Path) -> Result<Self> {
+        // Nothing but its agent makes the folders.
+        let settings = Settings::read(state_dir)?;
+        let unreadable = |what: &'static str| move || format!("the {what} in {state_dir} cannot be read");
+        Ok(Self {
+            settings,
+            desired: DesiredStore::open(state_dir.join("desired")).with_context(unreadable("wishes"))?,
+            boots: Boots::open(state_dir.join("boots")).with_context(unreadable("records of boots"))?,
+            networks: NetworkStore::open(state_dir.join("networks.json"))
+                .with_context(unreadable("networks"))?,
+            state_dir: state_dir.to_owned(),
+        })
+    }
+
+    async fn networks(&self, wanted: Option<&HostNetwork>) -> Result<Vec<Difference>> {
+        let links = Links::new(self.settings.links());
+        let packets = Packets::new(self.settings.packets());
+        let services = Services::new(self.state_dir.join(networks::FOLDER));
+        let found = networks::look(&links, &packets, &services, wanted).await?;
+        let part = |part| match part {
+            Part::Devices => "devices",
+            Part::PacketRules => "packet_rules",
+            Part::Services => "services",
+        };
+        let difference =
+            |found: networks::Found| Difference::new(part(found.part), about(found.subject), found.detail);
+        Ok(found.into_iter().map(difference).collect())
+    }
+}
+
+/// Every domain of ours.
+async fn domains(options: Options) -> Result<HashMap<InstanceId, Domain>> {
+    let hypervisor: Arc<dyn Hypervisor> = Arc::new(Libvirt::start(options));
+    let until = Instant::now() + CONNECT;
+    loop {
+        match hypervisor.domains().await {
+            Ok(domains) => return Ok(domains.into_iter().map(|domain| (domain.id, domain)).collect()),
+            Err(HypervisorError::Unreachable(_)) if Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => return Err(error).context("the domains cannot be listed"),
+        }
+    }
+}
+
+fn about(subject: NetworkSubject) -> String {
+    match subject {
+        NetworkSubject::Port(id) => format!("port {id}"),
+        NetworkSubject::Network(id) => format!("network {id}"),
+        NetworkSubject::Router(id) => format!("router {id}"),
+        NetworkSubject::SecurityGroup(id) => format!("security group {id}"),
+        NetworkSubject::Host => HOST.to_owned(),
+    }
+}
+
+fn about_instance(id: InstanceId) -> String {
+    format!("instance {id}")
+}
+
+/// For people: a line for each difference, then what it comes to.
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: Vec<_> = std::iter::once(("PART", "ABOUT", "TO BE DONE"))
+            .chain(self.differences.iter().map(|one| (one.part, one.about.as_str(), one.detail.as_str())))
+            .collect();
+        if !self.differences.is_empty() {
+            let width = |of: fn(&(&str, &str, &str)) -> usize| rows.iter().map(of).max().unwrap_or_default();
+            let (parts, abouts) = (width(|row| row.0.len()), width(|row| row.1.len()));
+            for (part, about, detail) in &rows {
+                writeln!(out, "{part:parts$}  {about:abouts$}  {detail}")?;
+            }
+        }
+        let of = match self.revision {
+            Some(revision) => format!("{} instances and revision {revision} of the networks", self.instances),
+            None => format!("{} instances; the host was never told of networks", self.instances),
+        };
+        match self.differences.len() {
+            0 => write!(out, "The host is as wanted: {of}."),
+            1 => write!(out, "1 difference from what is wanted: {of}."),
+            many => write!(out, "{many} differences from what is wanted: {of}."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_is_a_table_and_a_sentence() {
+        let clean = Report { revision: Some(Revision(7)), instances: 2, differences: Vec::new() };
+        assert_eq!(clean.to_string(), "The host is as wanted: 2 instances and revision 7 of the networks.");
+        let differences = vec![
+            Difference::new("devices", "network 1".to_owned(), "make device cbr7".to_owned()),
+            Difference::new("packet_rules", HOST.to_owned(), "make table inet cumulo".to_owned()),
+        ];
+        let expected = "\
+PART          ABOUT      TO BE DONE
+devices       network 1  make device cbr7
+packet_rules  host       make table inet cumulo
+2 differences from what is wanted: 0 instances; the host was never told of networks.";
+        assert_eq!(Report { revision: None, instances: 0, differences }.to_string(), expected);
+    }
+}
