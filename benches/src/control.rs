@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::{Cloud, Credentials};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -60,13 +61,21 @@ impl Control {
         let credentials: Credentials = serde_json::from_slice(&credentials)?;
         Cloud::login(&self.url, credentials).await
     }
+}
 
+impl Drop for Control {
     /// Ends it in order, PostgreSQL too.
-    pub(crate) async fn stop(mut self) -> Result<()> {
-        let pid = self.api.id().context("cumulo-api has ended before its time")?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGTERM)?;
-        tokio::time::timeout(PATIENCE, self.api.wait()).await.context("cumulo-api does not end")??;
-        Ok(())
+    fn drop(&mut self) {
+        let Some(pid) = self.api.id() else { return };
+        let mut ended = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM).is_err();
+        let started = Instant::now();
+        while !ended && started.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(50));
+            ended = !matches!(self.api.try_wait(), Ok(None));
+        }
+        if !ended {
+            eprintln!("cumulo-api, process {pid}, does not end");
+        }
     }
 }
 

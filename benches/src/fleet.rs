@@ -158,8 +158,7 @@ pub(crate) async fn start_agent(
         let links = links::Surroundings { underlay, external_interface: None };
         let packets = packets::Surroundings { underlay, protected: Vec::new() };
         let real = RealNetworking::new(links, packets, &folder.join("networks"), metadata);
-        let inside = Arc::new(Inside { host, runtime, real });
-        Arc::new(InNamespace { number, inside, ears })
+        Arc::new(InNamespace { number, host, inside: Some(Arc::new(Inside { runtime, real })), ears })
     };
     let surroundings = agent::Surroundings {
         hypervisor: Arc::new(Simulated::new(SimulatedMachine::new(boot))),
@@ -189,37 +188,32 @@ impl Agent {
     }
 }
 
-/// What makes a host's networks, and where.
+/// What makes a host's networks, on the host's own thread.
 struct Inside {
-    host: Host,
     runtime: Runtime,
     real: RealNetworking,
-}
-
-impl Inside {
-    fn converge(self: &Arc<Self>, wanted: HostNetwork) -> Result<Outcome> {
-        let this = Arc::clone(self);
-        self.host.run(move || this.runtime.block_on(this.real.converge(&wanted)))
-    }
 }
 
 /// Tells when a document has been applied.
 struct InNamespace {
     number: usize,
-    inside: Arc<Inside>,
+    host: Host,
+    inside: Option<Arc<Inside>>,
     ears: Ears,
+}
+
+impl InNamespace {
+    fn converge_now(&self, wanted: HostNetwork) -> Result<Outcome> {
+        let inside = Arc::clone(self.inside.as_ref().context("the host has ended")?);
+        self.host.run(move || inside.runtime.block_on(inside.real.converge(&wanted)))
+    }
 }
 
 #[async_trait]
 impl HostNetworking for InNamespace {
     async fn converge(&self, wanted: &HostNetwork) -> Outcome {
-        let (inside, document) = (Arc::clone(&self.inside), wanted.clone());
-        let done = tokio::task::spawn_blocking(move || inside.converge(document)).await;
-        let outcome = match done {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => panic!("the host's networks: {error:#}"),
-            Err(error) => panic!("the host's networks: {error}"),
-        };
+        let outcome = tokio::task::block_in_place(|| self.converge_now(wanted.clone()));
+        let outcome = outcome.unwrap_or_else(|error| panic!("the host's networks: {error:#}"));
         for fault in &outcome.faults {
             eprintln!("host {}: {fault:?}", self.number);
         }
@@ -231,7 +225,11 @@ impl HostNetworking for InNamespace {
 impl Drop for InNamespace {
     /// The processes that serve networks outlive the agent.
     fn drop(&mut self) {
-        if let Err(error) = self.inside.converge(HostNetwork::default()) {
+        let ended = self.converge_now(HostNetwork::default());
+        // A runtime may not end in another one's thread.
+        let inside = self.inside.take();
+        let ended = self.host.run(move || drop(inside)).and(ended);
+        if let Err(error) = ended {
             eprintln!("host {}: {error:#}", self.number);
         }
     }

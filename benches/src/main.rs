@@ -29,6 +29,8 @@ struct Arguments {
     /// Rounds of each side.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
+    #[command(flatten)]
+    size: spread::Size,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -63,7 +65,7 @@ async fn main() -> Result<()> {
         Name::B10 => memory::agent(),
         Name::B13 => rules::run(rounds),
         Name::B14 => overlay::run(rounds),
-        Name::B15 => spread::run(rounds).await,
+        Name::B15 => spread::run(rounds, arguments.size).await,
         Name::B18 => memory::control_plane(),
     }
 }

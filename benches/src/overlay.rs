@@ -1,7 +1,7 @@
 //! B14: guests on two hosts over the product's overlay, beside a VXLAN made by hand.
 //!
-//! Ours has the product's packet rules on both hosts; the one by hand has none. Hosts are namespaces, the cable
-//! between them is a veth.
+//! Ours is measured with the product's packet rules on both hosts (`b14`) and without (`b14-links`); the one by hand
+//! has none. Hosts are namespaces, the cable between them is a veth.
 
 use anyhow::Result;
 use networking::{links, packets};
@@ -14,13 +14,15 @@ use crate::world::{Host, two_hosts};
 const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 
 pub(crate) fn run(rounds: usize) -> Result<()> {
-    let (product, by_hand) = (two_hosts()?, two_hosts()?);
-    let sides =
-        (("overlay with port rules", &ours(&product)?), ("VXLAN by hand, no rules", &peer(&by_hand)?));
-    compare("b14", rounds, sides.0, sides.1)
+    let (ruled, plain, by_hand) = (two_hosts()?, two_hosts()?, two_hosts()?);
+    let by_hand = peer(&by_hand)?;
+    let peer = ("VXLAN by hand, no rules", &by_hand);
+    compare("b14", rounds, ("overlay with port rules", &ours(&ruled, true)?), peer)?;
+    println!();
+    compare("b14-links", rounds, ("overlay without rules", &ours(&plain, false)?), peer)
 }
 
-fn ours(hosts: &[Host; 2]) -> Result<Pair<'_>> {
+fn ours(hosts: &[Host; 2], with_rules: bool) -> Result<Pair<'_>> {
     let ports = [port(11)?, port(12)?];
     let mut guests = Vec::new();
     for (here, host) in hosts.iter().enumerate() {
@@ -41,7 +43,7 @@ fn ours(hosts: &[Host; 2]) -> Result<Pair<'_>> {
         };
         let underlay = Some(ADDRESSES[here].parse()?);
         let links = links::Surroundings { underlay, external_interface: None };
-        let packets = packets::Surroundings { underlay, protected: Vec::new() };
+        let packets = with_rules.then(|| packets::Surroundings { underlay, protected: Vec::new() });
         host.converge(links.clone(), packets.clone(), &want)?;
         guests.push(host.plug(&network, &ports[here])?);
         host.converge(links, packets, &want)?;

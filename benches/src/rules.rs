@@ -24,7 +24,8 @@ fn ours(host: &Host) -> Result<Pair<'_>> {
         security_groups: vec![group_of_a_thousand()?],
         ..HostNetwork::default()
     };
-    let converge = || host.converge(links::Surroundings::default(), packets::Surroundings::default(), &want);
+    let converge =
+        || host.converge(links::Surroundings::default(), Some(packets::Surroundings::default()), &want);
     converge()?;
     let client = host.plug(&network, &network.ports[0])?;
     let server = host.plug(&network, &network.ports[1])?;

@@ -20,29 +20,39 @@ use crate::control::Control;
 use crate::fleet::{Heard, SimulatedHost, start_agent};
 use crate::world::{Host, two_hosts};
 
-const HOSTS: usize = 100;
-const PORTS: usize = 1000;
-const REAL: usize = HOSTS - 1;
 const CLIENTS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(300);
 
-pub(crate) async fn run(rounds: usize) -> Result<()> {
+/// How large the cloud is.
+#[derive(Clone, Copy, clap::Args)]
+pub(crate) struct Size {
+    /// Hosts of B15, one of them real; a divisor of the number of ports.
+    #[arg(long, default_value_t = 100)]
+    hosts: usize,
+    /// Ports in the group of B15.
+    #[arg(long, default_value_t = 1000)]
+    ports: usize,
+}
+
+pub(crate) async fn run(rounds: usize, size: Size) -> Result<()> {
+    let Size { hosts, ports } = size;
+    let last = hosts - 1;
     let [real, by_hand] = two_hosts()?;
     prepare_by_hand(&by_hand)?;
     let (control, cloud) = Control::start().await?;
     let (ears, heard) = mpsc::unbounded_channel();
-    eprintln!("{HOSTS} hosts join");
+    eprintln!("{hosts} hosts join");
     let mut fleet = Vec::new();
-    for number in 0..REAL {
+    for number in 0..last {
         fleet.push(SimulatedHost::join(&control, &cloud, number).await?);
     }
-    let agent = start_agent(&control, &cloud, REAL, real, "192.0.2.1".parse()?, ears.clone()).await?;
-    eprintln!("{PORTS} instances are made");
-    let project = make_instances(&cloud, &control).await?;
+    let agent = start_agent(&control, &cloud, last, real, "192.0.2.1".parse()?, ears.clone()).await?;
+    eprintln!("{ports} instances are made");
+    let project = make_instances(&cloud, &control, ports).await?;
     fleet.into_iter().for_each(|host| host.listen(ears.clone()));
-    let mut fleet = Fleet { heard, latest: BTreeMap::new() };
+    let mut fleet = Fleet { hosts, heard, latest: BTreeMap::new() };
     eprintln!("all hosts hear of them");
-    fleet.until(|host| host.local_ports == PORTS / HOSTS && host.members == PORTS).await?;
+    fleet.until(|host| host.local_ports == ports / hosts && host.members == ports).await?;
 
     let mut all = Series::new("POST …/rules answered to all hosts told");
     let mut peer = Series::new("nft add element");
@@ -57,8 +67,8 @@ pub(crate) async fn run(rounds: usize) -> Result<()> {
         fleet.until(|host| host.rules == before + 1).await?;
         let took = |heard: &Heard| heard.at.saturating_duration_since(acknowledged).as_secs_f64() * 1e3;
         all.values.push(fleet.latest.values().map(took).fold(0.0, f64::max));
-        fetched.extend(fleet.latest.values().filter(|heard| heard.host != REAL).map(took));
-        applied.extend(fleet.latest.get(&REAL).map(took));
+        fetched.extend(fleet.latest.values().filter(|heard| heard.host != last).map(took));
+        applied.extend(fleet.latest.get(&last).map(took));
         peer.values.push(add_by_hand(&by_hand, round)?);
         let id = rule["id"].as_str().context("the rule has an id")?;
         cloud.delete(&format!("{rules}/{id}")).await?.success()?;
@@ -68,8 +78,7 @@ pub(crate) async fn run(rounds: usize) -> Result<()> {
     quantiles("fetched, each simulated host", fetched);
     quantiles("applied, the real host", applied);
     quantiles("all hosts", all.values);
-    agent.stop().await?;
-    control.stop().await
+    agent.stop().await
 }
 
 fn quantiles(name: &str, mut values: Vec<f64>) {
@@ -83,6 +92,7 @@ fn quantiles(name: &str, mut values: Vec<f64>) {
 
 /// The last word of each host.
 struct Fleet {
+    hosts: usize,
     heard: mpsc::UnboundedReceiver<Heard>,
     latest: BTreeMap<usize, Heard>,
 }
@@ -91,7 +101,7 @@ impl Fleet {
     /// Waits until the last document of every host is as asked; of two such, the first counts.
     async fn until(&mut self, is_as_asked: impl Fn(&Heard) -> bool) -> Result<()> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        while self.latest.len() < HOSTS || !self.latest.values().all(&is_as_asked) {
+        while self.latest.len() < self.hosts || !self.latest.values().all(&is_as_asked) {
             let Ok(heard) = tokio::time::timeout_at(deadline, self.heard.recv()).await else {
                 let late = self.latest.values().filter(|host| !is_as_asked(host)).map(|host| host.host);
                 bail!("of {} hosts {:?} did not hear", self.latest.len(), late.collect::<Vec<_>>());
@@ -106,7 +116,7 @@ impl Fleet {
 }
 
 /// A group whose members may meet, and the instances in it.
-async fn make_instances(cloud: &Cloud, control: &Control) -> Result<Project> {
+async fn make_instances(cloud: &Cloud, control: &Control, ports: usize) -> Result<Project> {
     let project = cloud.project("bench").await?;
     const ENOUGH: u32 = 10_000_000;
     let unlimited = json!({"instances": ENOUGH, "vcpus": ENOUGH, "memory_mib": ENOUGH, "disk_gib": ENOUGH,
@@ -130,7 +140,7 @@ async fn make_instances(cloud: &Cloud, control: &Control) -> Result<Project> {
     project.upload(&project.path("/images/nothing"), file).await?.success()?;
     cloud.instance_type("small", 1, 256, 1).await?;
 
-    let made = stream::iter(0..PORTS).map(|number| {
+    let made = stream::iter(0..ports).map(|number| {
         let body = json!({"name": format!("fleet-{number}"), "image": "nothing", "instance_type": "small",
             "networks": [{"network": "fleet", "security_groups": ["fleet"]}]});
         project.create(body)

@@ -82,21 +82,24 @@ impl Host {
         thread.join().map_err(|_| anyhow!("a job in {namespace} panicked"))?
     }
 
-    /// Makes devices and packet rules match, in the agent's order.
+    /// Makes devices and, if asked, packet rules match, in the agent's order.
     pub(crate) fn converge(
         &self,
         links: links::Surroundings,
-        packets: packets::Surroundings,
+        packets: Option<packets::Surroundings>,
         want: &HostNetwork,
     ) -> Result<()> {
-        let (links, packets, want) = (Links::new(links), Packets::new(packets), want.clone());
+        let (links, packets, want) = (Links::new(links), packets.map(Packets::new), want.clone());
         self.run(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                packets.guard(&want).await?;
-                let linked = links.converge(&want).await?;
-                let ruled = packets.converge(&want).await?;
-                let faults = [linked.faults, ruled.faults].concat();
+                if let Some(packets) = &packets {
+                    packets.guard(&want).await?;
+                }
+                let mut faults = links.converge(&want).await?.faults;
+                if let Some(packets) = &packets {
+                    faults.extend(packets.converge(&want).await?.faults);
+                }
                 ensure!(faults.is_empty(), "the host's networks have faults: {faults:?}");
                 Ok(())
             })
