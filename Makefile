@@ -51,6 +51,7 @@ lab: nextest ## Run the tests that need several hosts: make lab HOSTS=3
 	@CUMULO_LAB_HOSTS=$(or $(HOSTS),3) cargo nextest run --workspace --test lab
 
 bench: $(if $(filter b5,$(NAME)),cargo,programs) ## Measure one thing beside its peer: make bench NAME=b1
+	@deploy/packages bench
 	@cargo run --quiet --release $(if $(filter b5,$(NAME)),--manifest-path benches/policy/Cargo.toml,--package benches -- $(NAME))
 
 fmt: cargo ## Format the code

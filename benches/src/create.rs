@@ -1,4 +1,4 @@
-//! B1: from POST to a running domain, beside the same by hand.
+//! B1: from POST to a running domain with a disk and a network card, beside the same by hand.
 
 use std::process::Command;
 use std::time::Instant;
@@ -10,13 +10,19 @@ use crate::compare::{Series, report};
 use crate::site::Site;
 
 const INSTANCES: &str = "/v1/projects/demo/instances";
+/// The peer's own, so that no packet rules are about it.
+const BRIDGE: &str = "bench-b1";
+const TAP: &str = "bench-tap";
 
-/// Alternates between the two; every machine that is made is removed before the next.
+/// Alternates between the two; every machine that is made is removed before the next. The network's bridge is there
+/// on both sides, because `hello` is in it; the tap is made by libvirt.
 pub(crate) async fn run(site: &Site, rounds: usize) -> Result<()> {
     let mut ours = Series::new("POST .../instances to running");
-    let mut peer = Series::new("qemu-img create + virsh create of the same XML");
+    let mut peer = Series::new("qemu-img create + virsh create of the same XML, tap too");
+    let bridge = Bridge::new()?;
     for round in 0..rounds {
-        let body = json!({"name": format!("bench-{round}"), "image": "cumulo-test", "instance_type": "tiny"});
+        let body = json!({"name": format!("bench-{round}"), "image": "cumulo-test", "instance_type": "tiny",
+            "networks": [{"network": "default"}]});
         let started = Instant::now();
         let made: Value = site.cloud.post(&format!("{INSTANCES}?wait=60"), body).await?.success()?;
         ours.values.push(started.elapsed().as_secs_f64() * 1e3);
@@ -26,7 +32,27 @@ pub(crate) async fn run(site: &Site, rounds: usize) -> Result<()> {
         site.cloud.delete(&format!("{INSTANCES}/{id}?wait=60")).await?.success()?;
         peer.values.push(by_hand(site, id, &xml)?);
     }
+    drop(bridge);
     report("b1", "ms", &ours, &peer)
+}
+
+struct Bridge;
+
+impl Bridge {
+    fn new() -> Result<Self> {
+        run_command("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
+        let this = Self;
+        run_command("ip", &["link", "set", BRIDGE, "addrgenmode", "none", "up"])?;
+        Ok(this)
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if let Err(error) = run_command("ip", &["link", "delete", BRIDGE]) {
+            eprintln!("{error:#}");
+        }
+    }
 }
 
 /// The time of the bare commands, with disk and seed of the peer's own.
@@ -38,10 +64,14 @@ fn by_hand(site: &Site, id: &str, xml: &str) -> Result<f64> {
         .split('\'')
         .find(|text| text.contains("/images/") && text.ends_with(".qcow2"))
         .context("the XML names the cached image")?;
+    let bridge = word_after(xml, "<source bridge='")?;
+    let tap = word_after(xml, "<target dev='ct")?;
     std::fs::write(format!("{path}/seed.img"), vec![0; 2 << 20])?;
     let own = uuid::Uuid::new_v4().to_string();
     let xml = xml
         .replace(&format!("{}/agent/pool/instances/{id}", site.state), &path)
+        .replace(&format!("bridge='{bridge}'"), &format!("bridge='{BRIDGE}'"))
+        .replace(&format!("dev='ct{tap}'"), &format!("dev='{TAP}'"))
         .replace(id, &own)
         .replace("cumulo-", "bench-")
         .replace(&path.replace("cumulo-", "bench-"), &path)
@@ -57,6 +87,12 @@ fn by_hand(site: &Site, id: &str, xml: &str) -> Result<f64> {
     let elapsed = started.elapsed().as_secs_f64() * 1e3;
     virsh(&["destroy", &format!("bench-{own}")])?;
     Ok(elapsed)
+}
+
+/// What stands between `start` and the next quotation mark.
+fn word_after<'a>(xml: &'a str, start: &str) -> Result<&'a str> {
+    let rest = xml.split_once(start).with_context(|| format!("the XML has no {start}"))?.1;
+    rest.split('\'').next().context("a quotation mark")
 }
 
 fn virsh(arguments: &[&str]) -> Result<String> {

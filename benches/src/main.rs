@@ -1,14 +1,23 @@
-//! Measurements of the cloud that `make up` keeps on this machine, each beside a peer or a floor in the same
-//! run: rounds alternate between the two, and what is reported is the median with minimum and maximum.
+//! Measurements, each beside a peer or a floor in the same run: rounds alternate between the two, and what is
+//! reported is the median with minimum and maximum. Some measure the cloud that `make up` keeps on this machine,
+//! others make hosts of namespaces for themselves.
 //!
 //! `make bench NAME=b1` prints a table and writes `target/bench/b1.json`. Nothing here asserts a time.
 
 mod compare;
+mod control;
 mod create;
+mod documents;
+mod fleet;
 mod login;
 mod memory;
+mod overlay;
 mod read;
+mod rules;
 mod site;
+mod spread;
+mod traffic;
+mod world;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -20,6 +29,8 @@ struct Arguments {
     /// Rounds of each side.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
+    #[command(flatten)]
+    size: spread::Size,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -32,6 +43,12 @@ enum Name {
     B6,
     /// Memory of the agent, beside libvirtd.
     B10,
+    /// TCP and small packets through port rules, beside a bare bridge.
+    B13,
+    /// TCP and small packets between two hosts over the overlay, beside a VXLAN made by hand.
+    B14,
+    /// A new rule of a group with 1,000 ports until 100 hosts know it, beside one `nft add element`.
+    B15,
     /// Memory of the control plane and its PostgreSQL.
     B18,
 }
@@ -39,12 +56,16 @@ enum Name {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let site = site::Site::find().await?;
+    let rounds = arguments.rounds;
+    let site = site::Site::find;
     match arguments.name {
-        Name::B1 => create::run(&site, arguments.rounds).await,
-        Name::B3 => read::run(&site, arguments.rounds).await,
-        Name::B6 => login::run(&site, arguments.rounds).await,
+        Name::B1 => create::run(&site().await?, rounds).await,
+        Name::B3 => read::run(&site().await?, rounds).await,
+        Name::B6 => login::run(&site().await?, rounds).await,
         Name::B10 => memory::agent(),
+        Name::B13 => rules::run(rounds),
+        Name::B14 => overlay::run(rounds),
+        Name::B15 => spread::run(rounds, arguments.size).await,
         Name::B18 => memory::control_plane(),
     }
 }

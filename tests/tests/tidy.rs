@@ -20,7 +20,7 @@ const DEPENDENCY_LAW: &[(&str, &[&str])] = &[
     ("policy", &[]),
     ("api", &["protocol", "policy"]),
     ("tests", &["protocol"]),
-    ("benches", &["protocol", "policy", "storage", "tests"]),
+    ("benches", &["protocol", "policy", "storage", "networking", "compute-agent", "tests"]),
 ];
 
 /// Crates that may never be used, and why.

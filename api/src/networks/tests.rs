@@ -12,6 +12,7 @@ use super::spread;
 use super::store::{NewNetwork, insert_with_vni};
 use crate::http::Labels;
 use crate::instances::place_pending;
+use crate::nudge::Topic;
 use crate::testing::{TestCloud, TestHost, inventory};
 use crate::verify;
 
@@ -41,6 +42,24 @@ async fn instance(cloud: &TestCloud, name: &str, network: &str) -> Value {
     let made = cloud.post(INSTANCES, body).await.expect(202);
     place_pending(&cloud.app).await.unwrap();
     made
+}
+
+#[tokio::test]
+async fn a_change_wakes_who_tells_the_hosts() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let rules = "/v1/projects/demo/security_groups/default/rules";
+    let rule =
+        json!({"direction": "ingress", "protocol": "tcp", "port_first": 80, "remote_cidr": "0.0.0.0/0"});
+    let mut waiter = cloud.app.nudges.subscribe(Topic::Networks);
+    let mut woken = async |seconds| {
+        let hour = Duration::from_secs(3600);
+        tokio::time::timeout(Duration::from_secs(seconds), waiter.nudged(hour)).await.is_ok()
+    };
+    // What went before, and whoever begins to listen wakes everybody.
+    while woken(1).await {}
+    cloud.post(rules, rule).await.expect(201);
+    assert!(woken(20).await, "a new rule wakes nobody");
 }
 
 #[tokio::test]
