@@ -6,12 +6,18 @@ use anyhow::Context;
 use camino::Utf8PathBuf;
 use serde::Serialize;
 use sqlx::PgConnection;
+use time::Duration;
 use uuid::Uuid;
 
 use crate::audit::{self, ExpectedHead};
+use crate::clock::Clock;
 use crate::database::Database;
+use crate::images;
 use crate::networks;
 use crate::quotas;
+
+/// The sweeper looks twice a minute; after this long, something keeps it from its work.
+const SWEPT_WITHIN: Duration = Duration::hours(1);
 
 /// What to look at, and how to say it.
 #[derive(Debug, Clone, clap::Args)]
@@ -75,6 +81,8 @@ pub async fn look(conn: &mut PgConnection, head: Option<&ExpectedHead>) -> Resul
     let mut findings: Vec<_> = audit.findings.iter().map(of_audit).collect();
     findings.extend(quotas::drift(conn).await?.iter().map(of_quotas));
     findings.extend(networks::verify(conn).await?.into_iter().map(of_networks));
+    let deleted_before = Clock::system().now() - SWEPT_WITHIN;
+    findings.extend(images::verify(conn, deleted_before).await?.into_iter().map(of_images));
     Ok(Report { audit_records: audit.links, audit_head: audit.head, findings })
 }
 
@@ -96,5 +104,9 @@ fn of_quotas(drift: &quotas::Drift) -> Finding {
 }
 
 fn of_networks(broken: networks::Broken) -> Finding {
+    Finding { code: broken.code, id: Some(broken.id), detail: broken.detail }
+}
+
+fn of_images(broken: images::Broken) -> Finding {
     Finding { code: broken.code, id: Some(broken.id), detail: broken.detail }
 }
