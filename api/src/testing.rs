@@ -17,8 +17,8 @@ use protocol::HostId;
 use protocol::agent::{Acceleration, Architecture, Inventory};
 use protocol::{MemoryMib, SizeGib};
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, PgPool};
 use tempfile::TempDir;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
@@ -389,4 +389,27 @@ async fn exchange(router: &Router, request: Request<Body>) -> Answer {
         headers: parts.headers,
         body: body.collect().await.unwrap().to_bytes().to_vec(),
     }
+}
+
+/// Until a connection waits for a lock of another one.
+async fn somebody_waits(pool: &PgPool) {
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock')";
+        while !sqlx::query_scalar::<_, bool>(sql).fetch_one(pool).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    });
+    waited.await.expect("nobody ever waited for a lock");
+}
+
+/// Makes the call while `sql` has happened but is not committed yet.
+pub(crate) async fn during(cloud: &TestCloud, sql: &str, path: &str, body: serde_json::Value) -> Answer {
+    let mut other = cloud.app.pool.begin().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *other).await.unwrap();
+    let commit = async {
+        somebody_waits(&cloud.app.pool).await;
+        other.commit().await.unwrap();
+    };
+    tokio::join!(cloud.post(path, body), commit).0
 }

@@ -6,16 +6,20 @@ use anyhow::Context;
 use camino::Utf8PathBuf;
 use serde::Serialize;
 use sqlx::PgConnection;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::audit::{self, ExpectedHead};
 use crate::clock::Clock;
 use crate::database::Database;
 use crate::hosts;
+use crate::images;
 use crate::instances;
 use crate::networks;
 use crate::quotas;
+
+/// The sweeper looks twice a minute; after this long, something keeps it from its work.
+const SWEPT_WITHIN: Duration = Duration::hours(1);
 
 /// What to look at, and how to say it.
 #[derive(Debug, Clone, clap::Args)]
@@ -91,6 +95,8 @@ pub async fn look(
     findings.extend(networks::verify(conn).await?.into_iter().map(of_networks));
     findings.extend(hosts::verify(conn, now).await?);
     findings.extend(instances::verify(conn, now).await?);
+    let deleted_before = now - SWEPT_WITHIN;
+    findings.extend(images::verify(conn, deleted_before).await?.into_iter().map(of_images));
     Ok(Report { audit_records: audit.links, audit_head: audit.head, findings })
 }
 
@@ -112,5 +118,9 @@ fn of_quotas(drift: &quotas::Drift) -> Finding {
 }
 
 fn of_networks(broken: networks::Broken) -> Finding {
+    Finding { code: broken.code, id: Some(broken.id), detail: broken.detail }
+}
+
+fn of_images(broken: images::Broken) -> Finding {
     Finding { code: broken.code, id: Some(broken.id), detail: broken.detail }
 }

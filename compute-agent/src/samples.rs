@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, DesiredPage, HostNetwork, ImageSource, InstanceSpec, Metadata,
-    Network, NetworkFault, NetworkSubject, Nic, Port, Power, RootDisk, Seed, StopMode,
+    Architecture, DesiredBody, DesiredObject, DesiredPage, Firmware, HostNetwork, ImageSource, InstanceSpec,
+    Metadata, Network, NetworkFault, NetworkSubject, Nic, Port, Power, RootDisk, Seed, StopMode,
 };
 use protocol::image::Format;
 use protocol::{
@@ -30,6 +30,7 @@ pub(crate) fn running(id: InstanceId) -> InstanceSpec {
         boot: 1,
         stop: GRACEFUL,
         architecture: Architecture::X86_64,
+        firmware: Firmware::Bios,
         vcpus: 1,
         memory_mib: MemoryMib(256),
         root_disk: RootDisk {

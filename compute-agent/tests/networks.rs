@@ -14,8 +14,8 @@ use networking::{links, names, packets};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use protocol::agent::{
-    self, Architecture, DesiredBody, DesiredObject, DesiredPage, HostNetwork, ImageSource, InstanceSpec,
-    Network, Nic, Port, PortAddress, Power, RemotePort, RootDisk, Seed, StopMode, Subnet,
+    self, Architecture, DesiredBody, DesiredObject, DesiredPage, Firmware, HostNetwork, ImageSource,
+    InstanceSpec, Network, Nic, Port, PortAddress, Power, RemotePort, RootDisk, Seed, StopMode, Subnet,
 };
 use protocol::image::Format;
 use protocol::{Generation, MacAddress, MemoryMib, PortId, Revision, Sha256, SizeGib, Vni};
@@ -124,6 +124,7 @@ fn spec() -> InstanceSpec {
         boot: 1,
         stop: StopMode::Force,
         architecture: Architecture::X86_64,
+        firmware: Firmware::Bios,
         vcpus: 1,
         memory_mib: MemoryMib(256),
         root_disk: RootDisk {

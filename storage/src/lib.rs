@@ -5,6 +5,7 @@
 //!        instances/<uuid>/root.qcow2       an overlay on one of them
 //!                        /seed.img         the NoCloud disk for cloud-init
 //!                        /serial.log(.0…)  written and rotated by virtlogd
+//!                        /uefi_variables.fd  written by libvirt and the guest, with UEFI
 //!        incoming/                         unfinished work of this process, emptied when the pool opens
 //! ```
 //!

@@ -1,5 +1,7 @@
 //! Actions, and where they happen.
 
+use uuid::Uuid;
+
 use super::kind::Kind;
 use crate::http::Labels;
 
@@ -55,6 +57,7 @@ pub struct New<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Fact<'a> {
     Text(&'a str),
+    Id(Uuid),
     Number(i64),
 }
 
@@ -242,7 +245,15 @@ actions! {
     ProjectResource {
         GetImage(Image) = "image:GetImage",
         UploadImage(Image) = "image:UploadImage",
+        UpdateImage(Image) = "image:UpdateImage",
         DeleteImage(Image) = "image:DeleteImage",
+        ListImageShares(Image) = "image:ListImageShares",
+        ShareImage(Image) = "image:ShareImage",
+        UnshareImage(Image) = "image:UnshareImage",
+        PublishImage(Image) = "image:PublishImage",
+        UnpublishImage(Image) = "image:UnpublishImage",
+        DeprecateImage(Image) = "image:DeprecateImage",
+        UndeprecateImage(Image) = "image:UndeprecateImage",
         GetInstance(Instance) = "compute:GetInstance",
         UpdateInstance(Instance) = "compute:UpdateInstance",
         StartInstance(Instance) = "compute:StartInstance",

@@ -2,10 +2,13 @@
 
 use super::action::{Action, actions};
 
-/// Whether what is attached in a project is of no account: who may give rights in a project must not be able to
-/// give this one.
+/// What concerns more than the project where it happens: who may give rights in a project must not be able to give
+/// these.
+const DECIDED_IN_CLOUD: &[&str] = &[actions::UpdateQuotas::NAME, actions::PublishImage::NAME];
+
+/// Whether what is attached in a project is of no account.
 pub(crate) fn is_decided_in_cloud(action: &str) -> bool {
-    action == actions::UpdateQuotas::NAME
+    DECIDED_IN_CLOUD.contains(&action)
 }
 
 /// Whether it makes or changes principals, credentials, groups, policies or attachments. With these, a key that is

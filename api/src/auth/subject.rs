@@ -60,6 +60,7 @@ impl Subject<'_> {
         for (key, fact) in new.facts {
             match fact {
                 Fact::Text(text) => context.set(*key, *text),
+                Fact::Id(id) => context.set(*key, id.to_string().as_str()),
                 Fact::Number(number) => context.set(*key, *number),
             }
         }

@@ -212,6 +212,7 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         _ if operation.request_body.is_none() => "",
         "create_project"
         | "update_project"
+        | "update_image"
         | "update_instance"
         | "create_user"
         | "update_user"
@@ -255,7 +256,11 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         "simulate_policies" | "simulate_cloud_policies" => {
             r#"{"user":"admin","action":"compute:ListInstances"}"#
         }
-        "upload_image" | "create_host_join_token" | "stop_instance" | "reboot_instance" => "{}",
+        "upload_image"
+        | "deprecate_image"
+        | "create_host_join_token"
+        | "stop_instance"
+        | "reboot_instance" => "{}",
         _ => panic!("say which body {name} takes"),
     }
 }

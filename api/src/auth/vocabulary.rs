@@ -25,6 +25,8 @@ pub(crate) mod keys {
     pub const LABEL_KEYS: &str = "cumulo:LabelKeys";
     pub const INSTANCE_TYPE: &str = "compute:InstanceType";
     pub const IMAGE: &str = "compute:Image";
+    pub const IMAGE_ID: &str = "compute:ImageId";
+    pub const IMAGE_PROJECT: &str = "compute:ImageProject";
     pub const VCPUS: &str = "compute:Vcpus";
     pub const MEMORY_MIB: &str = "compute:MemoryMib";
     pub const ROOT_DISK_GIB: &str = "compute:RootDiskGib";
@@ -45,6 +47,8 @@ const KEYS: &[Key] = &[
     Key { name: keys::LABEL_KEYS, value: KeyType::String, multivalued: true },
     one(keys::INSTANCE_TYPE, KeyType::String),
     one(keys::IMAGE, KeyType::String),
+    one(keys::IMAGE_ID, KeyType::String),
+    one(keys::IMAGE_PROJECT, KeyType::String),
     one(keys::VCPUS, KeyType::Numeric),
     one(keys::MEMORY_MIB, KeyType::Numeric),
     one(keys::ROOT_DISK_GIB, KeyType::Numeric),

@@ -31,7 +31,7 @@ mod tests;
 mod unique_keys;
 mod words;
 
-pub(crate) use body::{JsonBody, RawBody};
+pub(crate) use body::{JsonBody, NoFields, RawBody};
 pub use call::{Call, MutationQuery, Reading};
 pub(crate) use call::{parse_query, request_id};
 pub(crate) use cidr::validate_cidr;

@@ -10,7 +10,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use protocol::RequestId;
+use protocol::{ProjectId, RequestId};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -64,7 +64,12 @@ impl<'a> Entry<'a> {
         Ok(Self { call, app: app.clone(), tx, caller, query })
     }
 
-    /// For looking up what belongs to nobody, like the size of an instance type.
+    /// The project that the request names, if it exists. Whether the caller may know of it is not decided yet.
+    pub(crate) fn project(&self) -> Option<ProjectId> {
+        self.caller.project.as_ref().map(|project| project.id)
+    }
+
+    /// For looking up what the decision depends on, like the size of an instance type.
     pub(crate) fn conn(&mut self) -> &mut PgConnection {
         &mut self.tx
     }

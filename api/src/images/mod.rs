@@ -3,6 +3,9 @@
 //! An image is made first and filled by an upload. The upload streams into the image store while it is
 //! hashed, is inspected without trust, and only then becomes available. Bytes are stored once per content:
 //! images of equal content share a blob, found by its digest.
+//!
+//! An image belongs to a project, which may share it with others; one that is public is everybody's to use. A
+//! deleted image belongs to nobody, and its row stays for as long as an instance is made from it.
 
 mod blob_reader;
 mod blob_store;
@@ -10,6 +13,7 @@ mod reconcile;
 mod routes;
 mod store;
 mod types;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -17,4 +21,6 @@ mod tests;
 pub use blob_store::{ImageStore, ImageStoreError};
 pub(crate) use reconcile::sweep;
 pub(crate) use routes::router;
-pub(crate) use store::{ImageRow, blob_for_host, find};
+pub(crate) use store::usable::hold;
+pub(crate) use store::{ImageRow, blob_for_host};
+pub(crate) use verify::{Broken, verify};

@@ -1,10 +1,17 @@
-//! Sweeping: files first, rows after, so that no file is ever without a row.
+//! Sweeping: deleted images after their last instance, then the blobs that no image has. Of a blob the file goes
+//! first and the row after it, so that no file is ever without a row.
 
 use super::store;
 use crate::app::App;
 
 /// Removes what was discarded or left half-way. Idempotent; any replica may run it.
 pub(crate) async fn sweep(app: &App) -> Result<(), sqlx::Error> {
+    loop {
+        let mut tx = app.pool.begin().await?;
+        let Some(image) = store::unused::take(&mut tx).await? else { break };
+        store::unused::remove(&mut tx, image).await?;
+        tx.commit().await?;
+    }
     let now = app.clock.now();
     let mut conn = app.pool.acquire().await?;
     let ids = store::sweepable(&mut conn, now).await?;

@@ -1,5 +1,9 @@
 //! SQL of images and blobs.
 
+pub(super) mod shares;
+pub(super) mod unused;
+pub(super) mod usable;
+
 use protocol::image::Format;
 use protocol::{BlobId, HostId, ImageId, Sha256};
 use sqlx::PgConnection;
@@ -7,25 +11,35 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::types::{CreateImage, Image, ImageState};
+use super::types::{CreateImage, Deprecated, Image, ImageOwner, ImageReplacement, ImageState, Scope};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::nudge::{self, Topic};
 
-/// An image's row with what is known of its bytes.
+/// An image's row as a project sees it, with what is known of its bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageRow {
     pub id: Uuid,
+    pub project_id: Uuid,
+    pub project_name: String,
     pub name: String,
     pub description: String,
     pub labels: Json<Labels>,
+    pub visibility: String,
     pub architecture: String,
+    pub firmware: String,
+    pub min_disk_gib: i32,
+    pub min_memory_mib: i32,
+    pub default_user: Option<String>,
     pub format: String,
     pub expected_sha256: Option<Vec<u8>>,
     pub blob_id: Option<Uuid>,
     pub sha256: Option<Vec<u8>>,
     pub size_bytes: Option<i64>,
     pub virtual_size_bytes: Option<i64>,
+    pub deprecated_at: Option<OffsetDateTime>,
+    pub replacement_id: Option<Uuid>,
+    pub replacement_name: Option<String>,
     pub generation: i64,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
@@ -37,17 +51,26 @@ impl ImageRow {
     }
 
     pub(super) fn into_wire(self) -> Image {
+        let replacement = self.replacement_id.zip(self.replacement_name);
         Image {
             id: self.id.into(),
             name: self.name,
+            project: ImageOwner { id: self.project_id.into(), name: self.project_name },
             description: self.description,
             labels: self.labels.0,
             state: if self.blob_id.is_some() { ImageState::Available } else { ImageState::AwaitingUpload },
+            visibility: self.visibility,
             architecture: self.architecture,
+            firmware: self.firmware,
+            min_disk_gib: self.min_disk_gib,
+            min_memory_mib: self.min_memory_mib,
+            default_user: self.default_user,
             format: self.format,
             sha256: self.sha256.or(self.expected_sha256).and_then(digest),
             size_bytes: self.size_bytes,
             virtual_size_bytes: self.virtual_size_bytes,
+            deprecated_at: self.deprecated_at,
+            replacement: replacement.map(|(id, name)| ImageReplacement { id: id.into(), name }),
             created_at: self.created_at,
             updated_at: self.updated_at,
         }
@@ -66,47 +89,57 @@ pub(super) async fn insert(
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
     let inserted = sqlx::query!(
-        "INSERT INTO images (id, project_id, name, description, labels, architecture, format, expected_sha256,
-                             generation, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $9)",
+        "INSERT INTO images (id, project_id, name, description, labels, architecture, firmware, min_disk_gib,
+                             min_memory_mib, default_user, format, expected_sha256, generation, created_at,
+                             updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $13)",
         id.as_uuid(),
         allowed.project().as_uuid(),
         new.name.as_str(),
         new.description,
         Json(&new.labels) as _,
         new.architecture.as_str(),
+        new.firmware.as_str(),
+        new.min_disk_gib.0.cast_signed(),
+        new.min_memory_mib.0.cast_signed(),
+        new.default_user,
         new.format.as_str(),
         new.sha256.as_ref().map(|digest| &digest.as_bytes()[..]),
         now
     )
     .execute(conn)
     .await;
-    inserted.map(drop).map_err(|error| match violated_constraint(&error) {
+    inserted.map(drop).map_err(name_taken)
+}
+
+fn name_taken(error: sqlx::Error) -> ApiError {
+    match violated_constraint(&error) {
         Some("images_name_unique") => {
             ApiError::because(ErrorCode::NameTaken, "there is an image of this name in the project already")
         }
         _ => error.into(),
-    })
+    }
 }
 
+/// An image of the proof's project.
 pub(crate) async fn find<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
     selector: &Selector,
 ) -> Result<Option<ImageRow>, sqlx::Error> {
-    sqlx::query_as!(
-        ImageRow,
-        r#"SELECT i.id, i.name, i.description, i.labels AS "labels: Json<Labels>", i.architecture, i.format,
-                  i.expected_sha256, i.blob_id, b.sha256 AS "sha256?", b.size_bytes AS "size_bytes?",
-                  b.virtual_size_bytes AS "virtual_size_bytes?", i.generation, i.created_at, i.updated_at
-           FROM images i LEFT JOIN blobs b ON b.id = i.blob_id
-           WHERE i.project_id = $1 AND (i.id = $2 OR i.name = $3)"#,
-        allowed.project().as_uuid(),
+    let project = allowed.project().as_uuid();
+    let id = sqlx::query_scalar!(
+        "SELECT id FROM images WHERE project_id = $1 AND (id = $2 OR name = $3)",
+        project,
         selector.id(),
         selector.name()
     )
-    .fetch_optional(conn)
-    .await
+    .fetch_optional(&mut *conn)
+    .await?;
+    match id {
+        Some(id) => usable::find(conn, project, id).await,
+        None => Ok(None),
+    }
 }
 
 /// The image, locked until the transaction ends.
@@ -126,60 +159,158 @@ pub(super) async fn lock<A: Action<On: InProject>>(
     find(conn, allowed, selector).await
 }
 
+/// Which images a list has.
+pub(super) struct Filter<'a> {
+    pub after: Uuid,
+    pub name: Option<&'a str>,
+    pub labels: &'a LabelSelector,
+    pub scope: Scope,
+    pub deprecated: Deprecated,
+    pub rows: i64,
+}
+
 pub(super) async fn list(
     conn: &mut PgConnection,
     allowed: &Allowed<actions::ListImages>,
-    after: Uuid,
-    name: Option<&str>,
-    labels: &LabelSelector,
-    rows: i64,
+    filter: &Filter<'_>,
 ) -> Result<Vec<ImageRow>, sqlx::Error> {
+    let (others, visibility) = match filter.scope {
+        Scope::Own => (false, None),
+        Scope::Private => (false, Some("private")),
+        Scope::Shared => (true, Some("shared")),
+        Scope::Public => (true, Some("public")),
+        Scope::All => (true, None),
+    };
+    let deprecated = match filter.deprecated {
+        Deprecated::Exclude => Some(false),
+        Deprecated::Include => None,
+        Deprecated::Only => Some(true),
+    };
     sqlx::query_as!(
         ImageRow,
-        r#"SELECT i.id, i.name, i.description, i.labels AS "labels: Json<Labels>", i.architecture, i.format,
-                  i.expected_sha256, i.blob_id, b.sha256 AS "sha256?", b.size_bytes AS "size_bytes?",
-                  b.virtual_size_bytes AS "virtual_size_bytes?", i.generation, i.created_at, i.updated_at
-           FROM images i LEFT JOIN blobs b ON b.id = i.blob_id
-           WHERE i.project_id = $1 AND i.id > $2 AND ($3::text IS NULL OR i.name = $3)
-             AND i.labels @> $4 AND i.labels ?& $5 AND NOT i.labels ?| $6
-             AND NOT i.labels @> ANY($7)
+        r#"SELECT i.id, p.id AS project_id, p.name AS project_name, i.name, i.description,
+                  l.labels AS "labels!: Json<Labels>", image_visibility(i) AS "visibility!", i.architecture,
+                  i.firmware, i.min_disk_gib, i.min_memory_mib, i.default_user, i.format, i.expected_sha256,
+                  i.blob_id, b.sha256 AS "sha256?", b.size_bytes AS "size_bytes?",
+                  b.virtual_size_bytes AS "virtual_size_bytes?", i.deprecated_at,
+                  r.id AS "replacement_id?", r.name AS "replacement_name?",
+                  i.generation, i.created_at, i.updated_at
+           FROM images i
+           JOIN projects p ON p.id = i.project_id
+           -- What its owner calls it is nobody else's business.
+           CROSS JOIN LATERAL (SELECT CASE WHEN i.project_id = $1 THEN i.labels ELSE '{}' END) l (labels)
+           LEFT JOIN blobs b ON b.id = i.blob_id
+           LEFT JOIN images r ON r.id = i.replacement_id AND may_use_image(r, $1)
+           WHERE (i.project_id = $1 OR $9 AND may_use_image(i, $1))
+             AND i.id > $2 AND ($3::text IS NULL OR i.name = $3)
+             AND l.labels @> $4 AND l.labels ?& $5 AND NOT l.labels ?| $6
+             AND NOT l.labels @> ANY($7)
+             AND ($10::text IS NULL OR image_visibility(i) = $10)
+             AND ($11::boolean IS NULL OR (i.deprecated_at IS NOT NULL) = $11)
            ORDER BY i.id LIMIT $8"#,
         allowed.project().as_uuid(),
-        after,
-        name,
-        labels.equal(),
-        labels.present(),
-        labels.absent(),
-        &labels.not_equal(),
-        rows
+        filter.after,
+        filter.name,
+        filter.labels.equal(),
+        filter.labels.present(),
+        filter.labels.absent(),
+        &filter.labels.not_equal(),
+        filter.rows,
+        others,
+        visibility,
+        deprecated
     )
     .fetch_all(conn)
     .await
 }
 
-/// Deletes the image, and lets its blob go when no other image has it.
+pub(super) async fn update(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::UpdateImage>,
+    row: &ImageRow,
+) -> Result<(), ApiError> {
+    let updated = sqlx::query!(
+        "UPDATE images SET name = $2, description = $3, labels = $4, architecture = $5, firmware = $6,
+                min_disk_gib = $7, min_memory_mib = $8, default_user = $9, generation = $10, updated_at = $11
+         WHERE id = $1",
+        row.id,
+        row.name,
+        row.description,
+        Json(&row.labels.0) as _,
+        row.architecture,
+        row.firmware,
+        row.min_disk_gib,
+        row.min_memory_mib,
+        row.default_user,
+        row.generation,
+        row.updated_at
+    )
+    .execute(conn)
+    .await;
+    updated.map(drop).map_err(name_taken)
+}
+
+pub(super) async fn set_public<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<A>,
+    id: Uuid,
+    public: bool,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE images SET public = $2, generation = generation + 1, updated_at = $3
+         WHERE id = $1 AND public <> $2",
+        id,
+        public,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Deprecates an image, or no longer. What was deprecated before stays so from the same time.
+pub(super) async fn set_deprecated<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<A>,
+    id: Uuid,
+    deprecated: bool,
+    replacement: Option<Uuid>,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE images SET deprecated_at = CASE WHEN $2 THEN coalesce(deprecated_at, $4) END, replacement_id = $3,
+                generation = generation + 1, updated_at = $4
+         WHERE id = $1
+           AND (deprecated_at IS NOT NULL, replacement_id) IS DISTINCT FROM ($2::boolean, $3::uuid)",
+        id,
+        deprecated,
+        replacement,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Takes the image from everybody. Its row and its bytes stay for the instances that are made from it, and the
+/// sweeper removes them after the last one.
 pub(super) async fn delete(
     conn: &mut PgConnection,
     _allowed: &Allowed<actions::DeleteImage>,
-    image: &ImageRow,
-) -> Result<(), ApiError> {
-    if let Some(sha256) = image.sha256.clone().and_then(digest) {
-        lock_content(conn, sha256).await?;
-    }
-    let deleted = sqlx::query!("DELETE FROM images WHERE id = $1", image.id).execute(&mut *conn).await;
-    deleted.map_err(|error| match violated_constraint(&error) {
-        Some("instances_image_id_fkey") => {
-            ApiError::because(ErrorCode::InUse, "instances made from this image exist; delete them first")
-        }
-        _ => error.into(),
-    })?;
+    id: Uuid,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE blobs SET state = 'discarded' WHERE id = $1 AND NOT EXISTS (SELECT FROM images WHERE blob_id = $1)",
-        image.blob_id
+        "UPDATE images SET project_id = NULL, deleted_at = $2, generation = generation + 1, updated_at = $2
+         WHERE id = $1",
+        id,
+        now
     )
     .execute(&mut *conn)
     .await?;
-    Ok(nudge::send(conn, Topic::Sweep).await?)
+    sqlx::query!("DELETE FROM image_shares WHERE image_id = $1", id).execute(&mut *conn).await?;
+    nudge::send(conn, Topic::Sweep).await
 }
 
 /// Announces a blob before its first byte, so that no file is without a row.

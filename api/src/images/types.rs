@@ -1,13 +1,19 @@
 //! The wire of images.
 
-use protocol::agent::Architecture;
+use protocol::agent::{Architecture, Firmware};
 use protocol::image::Format;
-use protocol::{ImageId, Name, Sha256};
-use serde::{Deserialize, Serialize};
+use protocol::{ImageId, MemoryMib, Name, ProjectId, Sha256, SizeGib};
+use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use crate::http::Labels;
+use crate::http::{
+    FieldError, LabelledPageQuery, Labels, LabelsPatch, not_null, validate_description, validate_labels,
+};
+
+const MAX_DISK_GIB: u32 = 16_384;
+const MAX_MEMORY_MIB: u32 = 8 << 20;
+const MAX_USER_CHARS: usize = 32;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -23,12 +29,70 @@ pub struct CreateImage {
     /// `x86_64` unless given.
     #[serde(default = "x86_64")]
     pub architecture: Architecture,
+    /// What starts its boot loader; `bios` unless given.
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// The smallest root disk for it, in GiB; `0`, the default, asks for nothing.
+    #[serde(default)]
+    #[schema(value_type = u32, maximum = 16384)]
+    pub min_disk_gib: SizeGib,
+    /// The least memory for it, in MiB; `0`, the default, asks for nothing.
+    #[serde(default)]
+    #[schema(value_type = u32, maximum = 8388608)]
+    pub min_memory_mib: MemoryMib,
+    /// Whom to sign in as over SSH: the user to whom its cloud-init gives the keys.
+    #[schema(pattern = "^[a-z_][a-z0-9_-]{0,31}$", example = "debian")]
+    pub default_user: Option<String>,
     #[serde(default)]
     pub labels: Labels,
 }
 
 const fn x86_64() -> Architecture {
     Architecture::X86_64
+}
+
+/// A JSON Merge Patch (RFC 7396): absent fields stay as they are. Instances that exist keep what they were made
+/// with.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateImage {
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    pub name: Option<Name>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, max_length = 1000)]
+    pub description: Option<String>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    pub architecture: Option<Architecture>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    pub firmware: Option<Firmware>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = u32, nullable = false, maximum = 16384)]
+    pub min_disk_gib: Option<SizeGib>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = u32, nullable = false, maximum = 8388608)]
+    pub min_memory_mib: Option<MemoryMib>,
+    /// `null` removes it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, pattern = "^[a-z_][a-z0-9_-]{0,31}$")]
+    pub default_user: Option<Option<String>>,
+    /// A label that is `null` is removed.
+    #[serde(default)]
+    pub labels: LabelsPatch,
+}
+
+/// Tells `null` from absence.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeprecateImage {
+    /// Name or id of the image of this project to use instead.
+    pub replacement: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -43,10 +107,24 @@ pub enum ImageState {
 pub struct Image {
     pub id: ImageId,
     pub name: String,
+    /// Whose it is.
+    pub project: ImageOwner,
     pub description: String,
+    /// Empty for an image of another project.
     pub labels: Labels,
     pub state: ImageState,
+    /// Who may use it: `private`, its project alone; `shared`, some others, too; `public`, everybody.
+    #[schema(example = "private")]
+    pub visibility: String,
     pub architecture: String,
+    #[schema(example = "bios")]
+    pub firmware: String,
+    /// The smallest root disk for it; the disk in its file may ask for more.
+    pub min_disk_gib: i32,
+    pub min_memory_mib: i32,
+    /// Whom to sign in as over SSH.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_user: Option<String>,
     pub format: String,
     /// Digest of the uploaded file.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,8 +135,135 @@ pub struct Image {
     /// Size of the disk that a guest sees.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtual_size_bytes: Option<i64>,
+    /// Since when its owner advises against it. It can still be used.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub deprecated_at: Option<OffsetDateTime>,
+    /// What to use instead, if you may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<ImageReplacement>,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
+}
+
+/// The project that owns an image.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ImageOwner {
+    pub id: ProjectId,
+    pub name: String,
+}
+
+/// The image that takes the place of a deprecated one.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ImageReplacement {
+    pub id: ImageId,
+    pub name: String,
+}
+
+/// Another project that may use an image.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ImageShare {
+    pub project_id: ProjectId,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// Which images a list has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Those of the project.
+    #[default]
+    Own,
+    /// Those of the project that no other may use.
+    Private,
+    /// Those of the project that some others may use, and those that others share with it.
+    Shared,
+    /// Those that everybody may use.
+    Public,
+    /// All that the project may use.
+    All,
+}
+
+/// Whether a list has deprecated images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Deprecated {
+    #[default]
+    Exclude,
+    Include,
+    Only,
+}
+
+/// The query of a list of images.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ImageQuery {
+    /// Items per page; 50 unless given.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<u16>,
+    /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{21}[AQgw]$")]
+    cursor: Option<String>,
+    /// Only images of this name.
+    name: Option<String>,
+    /// Only images with these labels: `tier=web,stage!=test,owner`. Those of other projects have none here.
+    #[param(
+        pattern = "^((!?[A-Za-z0-9._/-]{1,63}|[A-Za-z0-9._/-]{1,63}!?=[A-Za-z0-9._/-]{0,63})(,(!?[A-Za-z0-9._/-]{1,63}|[A-Za-z0-9._/-]{1,63}!?=[A-Za-z0-9._/-]{0,63}))*)?$"
+    )]
+    label_selector: Option<String>,
+    /// Which ones: `own` unless given.
+    #[serde(default)]
+    #[param(inline)]
+    pub visibility: Scope,
+    /// Whether deprecated ones are among them: `exclude` unless given.
+    #[serde(default)]
+    #[param(inline)]
+    pub deprecated: Deprecated,
+}
+
+impl ImageQuery {
+    /// The part that all lists have.
+    pub(super) fn page(self) -> LabelledPageQuery {
+        LabelledPageQuery::new(self.limit, self.cursor, self.name, self.label_selector)
+    }
+}
+
+/// What of an image is text or number of the caller's.
+pub(super) struct Checked<'a> {
+    pub description: &'a str,
+    pub labels: &'a Labels,
+    pub min_disk_gib: u32,
+    pub min_memory_mib: u32,
+    pub default_user: Option<&'a str>,
+}
+
+impl Checked<'_> {
+    pub(super) fn validate(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        validate_description(self.description, &mut errors);
+        validate_labels(self.labels, &mut errors);
+        for (pointer, value, high) in [
+            ("/min_disk_gib", self.min_disk_gib, MAX_DISK_GIB),
+            ("/min_memory_mib", self.min_memory_mib, MAX_MEMORY_MIB),
+        ] {
+            if value > high {
+                errors.push(FieldError::new(pointer, "out_of_range", format!("from 0 to {high}")));
+            }
+        }
+        if self.default_user.is_some_and(|user| !is_user_name(user)) {
+            let message = "a user name of at most 32 characters: a-z, 0-9, - and _, and no digit or - first";
+            errors.push(FieldError::new("/default_user", "invalid", message));
+        }
+        errors
+    }
+}
+
+/// As useradd(8) recommends names.
+fn is_user_name(text: &str) -> bool {
+    let starts = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let goes_on = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    starts && text.len() <= MAX_USER_CHARS && text.chars().all(goes_on)
 }

@@ -107,6 +107,25 @@ pub(crate) async fn find(
     .await
 }
 
+/// The names of up to three types of this architecture with at least this root disk and memory, smallest first.
+pub(crate) async fn fitting(
+    conn: &mut PgConnection,
+    architecture: &str,
+    root_disk_gib: i64,
+    memory_mib: i32,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "SELECT name FROM instance_types
+         WHERE architecture = $1 AND root_disk_gib >= $2::bigint AND memory_mib >= $3
+         ORDER BY memory_mib, root_disk_gib, vcpus, name LIMIT 3",
+        architecture,
+        root_disk_gib,
+        memory_mib
+    )
+    .fetch_all(conn)
+    .await
+}
+
 pub(super) async fn delete(
     conn: &mut PgConnection,
     _allowed: &Allowed<actions::DeleteInstanceType>,

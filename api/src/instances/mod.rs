@@ -4,6 +4,7 @@
 //! with a generation; the host's agent makes it so and reports what it saw; [`model::shown`] computes the
 //! visible state from the two. Placement ([`reconcile`]) decides the host.
 
+mod fit;
 mod model;
 mod reconcile;
 mod routes;

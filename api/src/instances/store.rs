@@ -12,13 +12,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::model::{Intent, Observed, shown, stored};
-use super::types::{Instance, InstanceNic, OperationSummary, Reference};
+use super::types::{ImageReference, Instance, InstanceNic, OperationSummary, Reference};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::hosts::UNREACHABLE_AFTER;
 use crate::http::{
     ApiError, ErrorCode, FieldError, LabelSelector, Labels, Selector, Version, violated_constraint,
 };
+use crate::images::ImageRow;
 use crate::instance_types::InstanceTypeRow;
+use crate::nudge::{self, Topic};
 use crate::operations::OperationStatus;
 use crate::ports::cards;
 use crate::scheduler::Explanation;
@@ -32,9 +34,11 @@ pub(crate) struct Row {
     pub generation: i64,
     pub image_id: Uuid,
     pub image_name: String,
+    pub image_gone: bool,
     pub instance_type_id: Uuid,
     pub instance_type_name: String,
     pub architecture: String,
+    pub firmware: String,
     pub vcpus: i32,
     pub memory_mib: i32,
     pub root_disk_gib: i32,
@@ -136,9 +140,10 @@ impl Row {
             state,
             state_reason: reason,
             state_detail: self.observed_detail,
-            image: Reference { id: self.image_id, name: self.image_name },
+            image: ImageReference { id: self.image_id, name: self.image_name, gone: self.image_gone },
             instance_type: Reference { id: self.instance_type_id, name: self.instance_type_name },
             architecture: self.architecture,
+            firmware: self.firmware,
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
             root_disk_gib: self.root_disk_gib,
@@ -163,7 +168,7 @@ pub(super) struct New<'a> {
     pub name: &'a str,
     pub hostname: &'a str,
     pub labels: &'a Labels,
-    pub image_id: Uuid,
+    pub image: &'a ImageRow,
     pub instance_type: &'a InstanceTypeRow,
     pub user_data: Option<&'a str>,
     pub ssh_authorized_keys: &'a [String],
@@ -182,14 +187,15 @@ pub(super) async fn insert(
         "INSERT INTO instances
              (id, project_id, name, labels, generation, image_id, instance_type_id, architecture, vcpus,
               memory_mib, root_disk_gib, hostname, user_data, ssh_authorized_keys, power, boot, stop_mode,
-              stop_timeout_seconds, operation_id, request_id, placement_due_at, created_at, updated_at)
+              stop_timeout_seconds, operation_id, request_id, placement_due_at, created_at, updated_at,
+              image_name, firmware)
          VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'running', 1, 'graceful', $14, $15,
-                 $16, $17, $17, $17)",
+                 $16, $17, $17, $17, $18, $19)",
         new.id.as_uuid(),
         allowed.project().as_uuid(),
         new.name,
         Json(new.labels) as _,
-        new.image_id,
+        new.image.id,
         new.instance_type.id,
         new.instance_type.architecture,
         new.instance_type.vcpus,
@@ -201,13 +207,14 @@ pub(super) async fn insert(
         new.stop_timeout_seconds,
         new.operation_id.as_uuid(),
         new.request_id.as_uuid(),
-        new.now
+        new.now,
+        new.image.name,
+        new.image.firmware
     )
     .execute(conn)
     .await;
     inserted.map(drop).map_err(|error| match violated_constraint(&error) {
-        // Deleted since they were looked up.
-        Some("instances_image_id_fkey") => ApiError::invalid(vec![no_image()]),
+        // Deleted since it was looked up.
         Some("instances_instance_type_id_fkey") => ApiError::invalid(vec![no_instance_type()]),
         _ => name_taken(error),
     })
@@ -232,8 +239,9 @@ pub(super) async fn find<A: Action<On: InProject>>(
     sqlx::query_as!(
         Row,
         r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
-                  i.image_id, m.name AS image_name, i.instance_type_id, t.name AS instance_type_name,
-                  i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname,
+                  i.image_id, CASE WHEN u.usable THEN m.name ELSE i.image_name END AS "image_name!",
+                  NOT u.usable AS "image_gone!", i.instance_type_id, t.name AS instance_type_name,
+                  i.architecture, i.firmware, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname,
                   instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>", i.power, i.boot,
                   i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
                   i.host_id, h.last_seen_at AS "host_last_seen_at?",
@@ -242,6 +250,7 @@ pub(super) async fn find<A: Action<On: InProject>>(
                   i.observed_detail, i.created_at, i.updated_at
            FROM instances i
            JOIN images m ON m.id = i.image_id
+           CROSS JOIN LATERAL (SELECT may_use_image(m, i.project_id)) u (usable)
            JOIN instance_types t ON t.id = i.instance_type_id
            JOIN operations o ON o.id = i.operation_id
            LEFT JOIN hosts h ON h.id = i.host_id
@@ -282,8 +291,9 @@ pub(super) async fn list(
     sqlx::query_as!(
         Row,
         r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
-                  i.image_id, m.name AS image_name, i.instance_type_id, t.name AS instance_type_name,
-                  i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname,
+                  i.image_id, CASE WHEN u.usable THEN m.name ELSE i.image_name END AS "image_name!",
+                  NOT u.usable AS "image_gone!", i.instance_type_id, t.name AS instance_type_name,
+                  i.architecture, i.firmware, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname,
                   instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>", i.power, i.boot,
                   i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
                   i.host_id, h.last_seen_at AS "host_last_seen_at?",
@@ -292,6 +302,7 @@ pub(super) async fn list(
                   i.observed_detail, i.created_at, i.updated_at
            FROM instances i
            JOIN images m ON m.id = i.image_id
+           CROSS JOIN LATERAL (SELECT may_use_image(m, i.project_id)) u (usable)
            JOIN instance_types t ON t.id = i.instance_type_id
            JOIN operations o ON o.id = i.operation_id
            LEFT JOIN hosts h ON h.id = i.host_id
@@ -387,8 +398,9 @@ pub(super) async fn delete_unplaced(
     id: Uuid,
 ) -> Result<(), sqlx::Error> {
     cards::release(conn, &[id]).await?;
-    sqlx::query!("DELETE FROM instances WHERE id = $1 AND host_id IS NULL", id).execute(conn).await?;
-    Ok(())
+    sqlx::query!("DELETE FROM instances WHERE id = $1 AND host_id IS NULL", id).execute(&mut *conn).await?;
+    // Its image may have waited for that.
+    nudge::send(conn, Topic::Sweep).await
 }
 
 fn name_taken(error: sqlx::Error) -> ApiError {

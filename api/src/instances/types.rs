@@ -25,7 +25,8 @@ pub(super) const DEFAULT_STOP_TIMEOUT_SECONDS: u32 = 60;
 #[serde(deny_unknown_fields)]
 pub struct CreateInstance {
     pub name: Name,
-    /// Name or id of an image of this project.
+    /// Name or id of an image of this project; for a shared or public one of another project its id, or
+    /// `project/name`.
     #[schema(example = "cumulo-test")]
     pub image: String,
     /// Name or id of an instance type.
@@ -82,9 +83,10 @@ pub struct Instance {
     /// The reason in words, if there is more to say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_detail: Option<String>,
-    pub image: Reference,
+    pub image: ImageReference,
     pub instance_type: Reference,
     pub architecture: String,
+    pub firmware: String,
     pub vcpus: i32,
     pub memory_mib: i32,
     pub root_disk_gib: i32,
@@ -129,6 +131,16 @@ pub struct DetachPort {
 pub struct Reference {
     pub id: Uuid,
     pub name: String,
+}
+
+/// The image that an instance was made from.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ImageReference {
+    pub id: Uuid,
+    pub name: String,
+    /// Whether this project can make no more instances from it: it was deleted, or is not shared or public any
+    /// more. The instance stays as it is.
+    pub gone: bool,
 }
 
 /// An operation in short; its trail is at `/v1/projects/{project}/operations/{id}`.

@@ -36,8 +36,8 @@ managed! {
     1 "administrator" "Everything, everywhere."
     2 "everyone" "What every signed-in principal may do: look after itself, see what the cloud offers, and find \
                   its projects. Attached to everyone at the first start."
-    3 "project-owner" "Everything in a project but its quotas, identity included."
-    4 "power-user" "Everything in a project but identity and quotas."
+    3 "project-owner" "Everything in a project but its quotas and publishing images, identity included."
+    4 "power-user" "Everything in a project but identity, quotas and publishing images."
     5 "instance-operator" "See everything in a project, and start, stop and reboot its instances."
     6 "read-only" "See everything but the audit log, and change nothing."
     7 "auditor" "Read the audit log, the events and the policies, and nothing else."

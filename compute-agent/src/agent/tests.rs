@@ -337,6 +337,7 @@ fn stranger(id: InstanceId) -> DomainSpec {
         boot: spec.boot,
         hostname: spec.hostname,
         architecture: spec.architecture,
+        uefi_variables: None,
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
         root_disk: DiskChain { overlay: "/nonexistent/root".into(), base: "/nonexistent/base".into() },

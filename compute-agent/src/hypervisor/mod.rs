@@ -89,6 +89,8 @@ pub struct DomainSpec {
     pub boot: i64,
     pub hostname: Name,
     pub architecture: Architecture,
+    /// Where UEFI keeps its variables from boot to boot; the guest has a BIOS without it.
+    pub uefi_variables: Option<Utf8PathBuf>,
     pub vcpus: u32,
     pub memory_mib: MemoryMib,
     pub root_disk: DiskChain,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
-use protocol::agent::{ImageSource, InstanceSpec};
+use protocol::agent::{Firmware, ImageSource, InstanceSpec};
 use protocol::{InstanceId, MacAddress, PortId};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -222,12 +222,15 @@ impl Reconciler {
 
     fn domain_spec(&self, spec: &InstanceSpec) -> DomainSpec {
         let places = self.parts.storage.places(spec.id, &spec.root_disk.image);
+        // Beside the disk, and so removed with it.
+        let variables = places.overlay.with_file_name("uefi_variables.fd");
         DomainSpec {
             id: spec.id,
             generation: spec.generation,
             boot: spec.boot,
             hostname: spec.hostname.clone(),
             architecture: spec.architecture,
+            uefi_variables: (spec.firmware == Firmware::Uefi).then_some(variables),
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
             nics: spec.nics.clone(),

@@ -49,6 +49,7 @@ impl Lab {
             boot: 2,
             hostname: "guest".parse().unwrap(),
             architecture: Architecture::X86_64,
+            uefi_variables: None,
             vcpus: 1,
             memory_mib: MemoryMib(64),
             root_disk: DiskChain { overlay: self.host.make_disk(base, id), base: base.to_owned() },

@@ -70,6 +70,8 @@ pub struct InstanceSpec {
     /// How a running domain goes down when it has to.
     pub stop: StopMode,
     pub architecture: Architecture,
+    #[serde(default)]
+    pub firmware: Firmware,
     pub vcpus: u32,
     pub memory_mib: MemoryMib,
     pub root_disk: RootDisk,
@@ -81,6 +83,31 @@ pub struct InstanceSpec {
     pub operation_id: Option<OperationId>,
     /// The request that made this generation, for logs and the domain's metadata.
     pub request_id: Option<RequestId>,
+}
+
+/// What starts the guest's boot loader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Firmware {
+    #[default]
+    Bios,
+    Uefi,
+}
+
+impl Firmware {
+    /// The wire form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::Uefi => "uefi",
+        }
+    }
+
+    /// The firmware of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Bios, Self::Uefi].into_iter().find(|firmware| firmware.as_str() == name)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

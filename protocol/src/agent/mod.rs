@@ -22,8 +22,8 @@ mod observed;
 mod session;
 
 pub use desired::{
-    DesiredBody, DesiredObject, DesiredPage, DesiredQuery, ImageSource, InstanceSpec, MAX_SERIAL_LOG_BYTES,
-    MAX_WAIT_SECONDS, Power, RootDisk, Seed, StopMode,
+    DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Firmware, ImageSource, InstanceSpec,
+    MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, Power, RootDisk, Seed, StopMode,
 };
 pub use join::{JoinRequest, JoinResponse, JoinToken, ParseJoinTokenError, RenewRequest, RenewResponse};
 pub use network::{

@@ -2,17 +2,18 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use protocol::InstanceId;
 use protocol::agent::Architecture;
+use protocol::{InstanceId, ProjectId};
 use sqlx::PgConnection;
 
+use super::super::fit::misfits;
 use super::super::store::{self, New, placement};
 use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan};
 use super::accept;
 use crate::app::App;
-use crate::auth::{self, Allowed, Fact, actions, keys};
-use crate::http::{ApiError, Call, FieldError, MutationQuery, Path, Selector};
-use crate::images;
+use crate::auth::{self, Fact, actions, keys};
+use crate::http::{ApiError, Call, MutationQuery, Path, Selector};
+use crate::images::{self, ImageRow};
 use crate::instance_types::{self, InstanceTypeRow};
 use crate::nudge::{self, Topic};
 use crate::operations;
@@ -38,7 +39,12 @@ pub(super) async fn create_instance(
         Some(selector) => instance_types::find(entry.conn(), &selector).await?,
         None => None,
     };
-    let facts = facts(&new, instance_type.as_ref());
+    let image = match entry.project() {
+        Some(project) => images::hold(entry.conn(), project, &new.image).await?,
+        None => None,
+    };
+    let named = image.as_ref().map(|image| named(image, entry.project()));
+    let facts = facts(&new, image.as_ref(), named.as_deref(), instance_type.as_ref());
     let place = auth::New { name: new.name.as_str(), labels: &new.labels, facts: &facts };
     let change = entry.decide::<actions::CreateInstance>((&project, place)).await?;
     let named = new.networks.as_deref().unwrap_or_default();
@@ -47,7 +53,7 @@ pub(super) async fn create_instance(
     let now = change.now;
     let id: InstanceId = app.clock.new_id();
     let (conn, allowed) = change.parts();
-    let (image, instance_type) = find_parts(conn, allowed, &new, instance_type).await?;
+    let (image, instance_type) = check_parts(conn, image, instance_type).await?;
     let begin = operations::store::Begin {
         id: app.clock.new_id(),
         kind: "create_instance",
@@ -61,7 +67,7 @@ pub(super) async fn create_instance(
         name: new.name.as_str(),
         hostname: new.hostname.as_ref().unwrap_or(&new.name).as_str(),
         labels: &new.labels,
-        image_id: image.id,
+        image: &image,
         instance_type: &instance_type,
         user_data: new.user_data.as_deref(),
         ssh_authorized_keys: &new.ssh_authorized_keys,
@@ -84,12 +90,27 @@ pub(super) async fn create_instance(
     accept(&app, change, id.as_uuid()).await
 }
 
+/// How policies call an image: by its name, and one of another project by that project's name, too.
+fn named(image: &ImageRow, project: Option<ProjectId>) -> String {
+    if project.map(ProjectId::as_uuid) == Some(image.project_id) {
+        image.name.clone()
+    } else {
+        format!("{}/{}", image.project_name, image.name)
+    }
+}
+
 /// What policies may ask about the instance that is wanted.
 fn facts<'a>(
     new: &'a CreateInstance,
+    image: Option<&'a ImageRow>,
+    named: Option<&'a str>,
     instance_type: Option<&'a InstanceTypeRow>,
 ) -> Vec<(&'static str, Fact<'a>)> {
-    let mut facts = vec![(keys::IMAGE, Fact::Text(&new.image))];
+    let mut facts = vec![(keys::IMAGE, Fact::Text(named.unwrap_or(&new.image)))];
+    if let Some(image) = image {
+        facts.push((keys::IMAGE_ID, Fact::Id(image.id)));
+        facts.push((keys::IMAGE_PROJECT, Fact::Text(&image.project_name)));
+    }
     if let Some(size) = instance_type {
         facts.extend([
             (keys::INSTANCE_TYPE, Fact::Text(&size.name)),
@@ -101,50 +122,22 @@ fn facts<'a>(
     facts
 }
 
-/// The image that the body names, and whether it goes with the type.
-async fn find_parts(
+/// Image and type that the body names, if both are there and go together.
+async fn check_parts(
     conn: &mut PgConnection,
-    allowed: &Allowed<actions::CreateInstance>,
-    new: &CreateInstance,
+    image: Option<ImageRow>,
     instance_type: Option<InstanceTypeRow>,
-) -> Result<(images::ImageRow, InstanceTypeRow), ApiError> {
-    let mut errors = Vec::new();
-    let image = match Selector::parse(&new.image) {
-        Some(selector) => images::find(conn, allowed, &selector).await?,
-        None => None,
-    };
-    if let (Some(image), Some(instance_type)) = (&image, &instance_type) {
-        check_together(image, instance_type, &mut errors);
-    }
-    if image.is_none() {
-        errors.push(store::no_image());
-    }
-    if instance_type.is_none() {
-        errors.push(store::no_instance_type());
-    }
+) -> Result<(ImageRow, InstanceTypeRow), ApiError> {
     match (image, instance_type) {
-        (Some(image), Some(instance_type)) if errors.is_empty() => Ok((image, instance_type)),
-        _ => Err(ApiError::invalid(errors)),
-    }
-}
-
-fn check_together(image: &images::ImageRow, instance_type: &InstanceTypeRow, errors: &mut Vec<FieldError>) {
-    let Some(virtual_size) = image.virtual_size_bytes else {
-        errors.push(FieldError::new("/image", "not_ready", "nothing has been uploaded to this image yet"));
-        return;
-    };
-    if image.architecture != instance_type.architecture {
-        let message =
-            format!("the image is for {}, the type for {}", image.architecture, instance_type.architecture);
-        errors.push(FieldError::new("/instance_type", "architecture", message));
-    }
-    if virtual_size > i64::from(instance_type.root_disk_gib) << 30 {
-        let needed = (virtual_size + (1 << 30) - 1) >> 30;
-        let message = format!(
-            "the image needs a root disk of {needed} GiB, this type has {} GiB",
-            instance_type.root_disk_gib
-        );
-        errors.push(FieldError::new("/instance_type", "disk_too_small", message));
+        (Some(image), Some(instance_type)) => {
+            ApiError::reject(misfits(conn, &image, &instance_type).await?)?;
+            Ok((image, instance_type))
+        }
+        (image, instance_type) => {
+            let no_image = image.is_none().then(store::no_image);
+            let no_instance_type = instance_type.is_none().then(store::no_instance_type);
+            Err(ApiError::invalid(no_image.into_iter().chain(no_instance_type).collect()))
+        }
     }
 }
 

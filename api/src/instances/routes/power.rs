@@ -4,7 +4,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::agent::Power;
-use utoipa::ToSchema;
 
 use super::super::model::{InstanceState, shown};
 use super::super::store::{self, NewIntent, Row};
@@ -12,13 +11,8 @@ use super::super::types::{DEFAULT_STOP_TIMEOUT_SECONDS, Instance, StopInstance};
 use super::{accept, change_intent, lock, refuse_deleting};
 use crate::app::App;
 use crate::auth::{Action, InProject, actions};
-use crate::http::{ApiError, Call, ErrorCode, Mutation, MutationQuery, Path};
+use crate::http::{ApiError, Call, ErrorCode, Mutation, MutationQuery, NoFields, Path};
 use crate::operations;
-
-/// No fields.
-#[derive(Debug, serde::Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoFields {}
 
 /// Start a stopped instance. Does nothing to one that runs.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/start", tag = "instances",

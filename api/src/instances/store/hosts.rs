@@ -1,8 +1,8 @@
 //! SQL of instances as their host's agent sees them. Every function is scoped to one host.
 
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, ImageSource, InstanceReport, InstanceSpec, RootDisk, Seed,
-    StopMode,
+    Architecture, DesiredBody, DesiredObject, Firmware, ImageSource, InstanceReport, InstanceSpec, RootDisk,
+    Seed, StopMode,
 };
 use protocol::image::Format;
 use protocol::{
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::http::ApiError;
 use crate::instances::model::{Intent, Observed, stored};
 use crate::instances::store::NicRow;
+use crate::nudge::{self, Topic};
 use crate::ports::cards;
 
 struct DesiredRow {
@@ -23,6 +24,7 @@ struct DesiredRow {
     generation: i64,
     desired_revision: i64,
     architecture: String,
+    firmware: String,
     vcpus: i32,
     memory_mib: i32,
     root_disk_gib: i32,
@@ -51,8 +53,8 @@ pub(crate) async fn desired_after(
 ) -> Result<Vec<DesiredObject>, ApiError> {
     let rows = sqlx::query_as!(
         DesiredRow,
-        r#"SELECT i.id, i.generation, i.desired_revision AS "desired_revision!", i.architecture, i.vcpus,
-                  i.memory_mib, i.root_disk_gib, i.hostname, i.user_data, i.ssh_authorized_keys, i.power, i.boot,
+        r#"SELECT i.id, i.generation, i.desired_revision AS "desired_revision!", i.architecture, i.firmware,
+                  i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname, i.user_data, i.ssh_authorized_keys, i.power, i.boot,
                   i.stop_mode, i.stop_timeout_seconds,
                   i.deletion_requested_at IS NOT NULL AS "deletion_requested!",
                   i.operation_id, i.request_id,
@@ -95,6 +97,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
             _ => StopMode::Graceful { timeout_seconds: row.stop_timeout_seconds.unsigned_abs() },
         },
         architecture: Architecture::from_name(&row.architecture).ok_or_else(broken)?,
+        firmware: Firmware::from_name(&row.firmware).ok_or_else(broken)?,
         vcpus: row.vcpus.unsigned_abs(),
         memory_mib: MemoryMib(row.memory_mib.unsigned_abs()),
         root_disk: RootDisk {
@@ -217,9 +220,10 @@ pub(crate) async fn delete(
     let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
     cards::release(conn, &ids).await?;
     sqlx::query!("DELETE FROM instances WHERE id = ANY($1) AND host_id = $2", &ids, host.as_uuid())
-        .execute(conn)
+        .execute(&mut *conn)
         .await?;
-    Ok(())
+    // Their images may have waited for that.
+    nudge::send(conn, Topic::Sweep).await
 }
 
 /// What the host has reported, as far as its digest goes.

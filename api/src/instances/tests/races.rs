@@ -1,37 +1,11 @@
 //! Two at once, and what the database makes of it.
 
-use std::time::Duration;
-
 use axum::http::Method;
 use serde_json::json;
-use sqlx::{AssertSqlSafe, PgPool};
 
 use super::{INSTANCES, WEB, create, pair, running, state};
 use crate::instances::place_pending;
-use crate::testing::{Answer, TestCloud};
-
-/// Until a connection waits for a lock of another one.
-async fn somebody_waits(pool: &PgPool) {
-    let waited = tokio::time::timeout(Duration::from_secs(20), async {
-        let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity
-                   WHERE datname = current_database() AND wait_event_type = 'Lock')";
-        while !sqlx::query_scalar::<_, bool>(sql).fetch_one(pool).await.unwrap() {
-            tokio::task::yield_now().await;
-        }
-    });
-    waited.await.expect("nobody ever waited for a lock");
-}
-
-/// Makes the call while `sql` has happened but is not committed yet.
-async fn during(cloud: &TestCloud, sql: &str, path: &str, body: serde_json::Value) -> Answer {
-    let mut other = cloud.app.pool.begin().await.unwrap();
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *other).await.unwrap();
-    let commit = async {
-        somebody_waits(&cloud.app.pool).await;
-        other.commit().await.unwrap();
-    };
-    tokio::join!(cloud.post(path, body), commit).0
-}
+use crate::testing::{TestCloud, during};
 
 #[tokio::test]
 async fn what_is_deleted_under_a_creation_was_never_there() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use policy::{Document, Names, Policy};
 use serde_json::Value;
 
-use crate::auth::{ActionInfo, actions, vocabulary};
+use crate::auth::{ActionInfo, actions, is_decided_in_cloud, vocabulary};
 use crate::policies::managed::{self, Managed};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/authorisation-matrix.md");
@@ -78,10 +78,15 @@ fn matrix() -> String {
     for column in &columns {
         writeln!(page, "| `{}` | {} |", column.policy.name, column.policy.description).unwrap();
     }
-    page.push_str(
-        "\n## In a project\n\nWhen the policy is attached in that project, or for the whole cloud; \
-         `quota:UpdateQuotas` only when it is attached for the whole cloud.\n",
-    );
+    let in_cloud = actions::ALL.iter().map(|action| action.name).filter(|name| is_decided_in_cloud(name));
+    let in_cloud: Vec<_> = in_cloud.map(|name| format!("`{name}`")).collect();
+    writeln!(
+        page,
+        "\n## In a project\n\nWhen the policy is attached in that project, or for the whole cloud; {} only when it is \
+         attached for the whole cloud.",
+        in_cloud.join(" and ")
+    )
+    .unwrap();
     tables(&mut page, &columns, true);
     page.push_str("\n## In the cloud as a whole\n\nWhen the policy is attached for the whole cloud.\n");
     tables(&mut page, &columns, false);
@@ -189,8 +194,8 @@ fn the_policies_keep_what_their_names_promise() {
         assert_eq!(of("administrator").cell(action), "✓", "{}", action.name);
         assert_eq!(
             of("project-owner").cell(action),
-            // Who may raise its own limits has none.
-            if action.in_project && action.name != "quota:UpdateQuotas" { "✓" } else { "–" },
+            // Who may raise its own limits has none, and what is public is everybody's.
+            if action.in_project && !is_decided_in_cloud(action.name) { "✓" } else { "–" },
             "{}",
             action.name
         );

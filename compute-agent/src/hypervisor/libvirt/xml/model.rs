@@ -17,7 +17,7 @@ pub(super) struct Domain<'a> {
     pub(super) metadata: Metadata,
     pub(super) memory: Memory,
     pub(super) vcpu: u32,
-    pub(super) os: Os,
+    pub(super) os: Os<'a>,
     pub(super) features: Features,
     pub(super) cpu: Cpu,
     pub(super) clock: Clock,
@@ -55,9 +55,29 @@ pub(super) struct Memory {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Os {
+pub(super) struct Os<'a> {
+    /// `efi`; a BIOS without it.
+    #[serde(rename = "@firmware", skip_serializing_if = "Option::is_none")]
+    pub(super) firmware: Option<&'static str>,
     #[serde(rename = "type")]
     pub(super) kind: OsType,
+    #[serde(rename = "firmware", skip_serializing_if = "Option::is_none")]
+    pub(super) wanted: Option<FirmwareWanted>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) nvram: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FirmwareWanted {
+    pub(super) feature: FirmwareFeature,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FirmwareFeature {
+    #[serde(rename = "@enabled")]
+    pub(super) enabled: &'static str,
+    #[serde(rename = "@name")]
+    pub(super) name: &'static str,
 }
 
 #[derive(Debug, Serialize)]

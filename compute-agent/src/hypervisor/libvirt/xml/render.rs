@@ -7,8 +7,9 @@ use thiserror::Error;
 use super::cards::interface;
 use super::model::{
     BackingStore, Boot, Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Disk, DiskTarget,
-    Domain, Driver, Enabled, Features, Format, Instance, Log, Memory, Metadata, Model, Os, OsType,
-    PowerManagement, Rng, RngBackend, SecurityLabel, Serial, SerialTarget, Source, Timer,
+    Domain, Driver, Enabled, Features, FirmwareFeature, FirmwareWanted, Format, Instance, Log, Memory,
+    Metadata, Model, Os, OsType, PowerManagement, Rng, RngBackend, SecurityLabel, Serial, SerialTarget,
+    Source, Timer,
 };
 use super::{NAMESPACE, domain_name};
 use crate::hypervisor::{DiskChain, DomainSpec};
@@ -40,7 +41,7 @@ pub(in super::super) fn domain(spec: &DomainSpec, acceleration: Acceleration) ->
         metadata: metadata(spec),
         memory: Memory { unit: "MiB", amount: spec.memory_mib.0 },
         vcpu: spec.vcpus,
-        os: Os { kind: OsType { arch: spec.architecture, machine: "q35", virtualization: "hvm" } },
+        os: os(spec)?,
         // The power button is an ACPI device.
         features: Features { acpi: (), apic: () },
         cpu: cpu(acceleration),
@@ -56,6 +57,14 @@ pub(in super::super) fn domain(spec: &DomainSpec, acceleration: Acceleration) ->
         devices: devices(spec)?,
     };
     Ok(quick_xml::se::to_string(&domain)?)
+}
+
+/// Images are not signed for any key that we know of, so UEFI starts what it finds.
+fn os(spec: &DomainSpec) -> Result<Os<'_>, RenderError> {
+    let kind = OsType { arch: spec.architecture, machine: "q35", virtualization: "hvm" };
+    let nvram = spec.uefi_variables.as_deref().map(path).transpose()?;
+    let wanted = FirmwareWanted { feature: FirmwareFeature { enabled: "no", name: "secure-boot" } };
+    Ok(Os { firmware: nvram.map(|_| "efi"), kind, wanted: nvram.map(|_| wanted), nvram })
 }
 
 fn metadata(spec: &DomainSpec) -> Metadata {

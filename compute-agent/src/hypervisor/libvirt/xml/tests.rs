@@ -18,6 +18,7 @@ fn spec() -> DomainSpec {
         boot: 3,
         hostname: "web-1".parse().unwrap(),
         architecture: Architecture::X86_64,
+        uefi_variables: None,
         vcpus: 2,
         memory_mib: MemoryMib(512),
         root_disk: DiskChain { overlay: "/pool/disks/1.qcow2".into(), base: "/pool/bases/2.qcow2".into() },
@@ -73,6 +74,22 @@ fn renders_a_domain_on_hardware() {
     let xml = domain(&DomainSpec { request_id: None, ..spec() }, Acceleration::Kvm).unwrap();
     insta::assert_snapshot!(indented(&xml));
     valid(&xml).unwrap();
+}
+
+#[test]
+fn renders_a_domain_with_uefi() {
+    let uefi_variables = Some("/pool/instances/1/uefi_variables.fd".into());
+    let xml = domain(&DomainSpec { uefi_variables, ..spec() }, Acceleration::Kvm).unwrap();
+    let os = xml.split_once("<os ").unwrap().1.split_once("</os>").unwrap().0;
+    assert_eq!(
+        os,
+        "firmware=\"efi\"><type arch=\"x86_64\" machine=\"q35\">hvm</type><firmware><feature enabled=\"no\" \
+         name=\"secure-boot\"/></firmware><nvram>/pool/instances/1/uefi_variables.fd</nvram>"
+    );
+    valid(&xml).unwrap();
+    let uefi_variables = Some("relative.fd".into());
+    let error = domain(&DomainSpec { uefi_variables, ..spec() }, Acceleration::Kvm).unwrap_err();
+    assert!(matches!(error, RenderError::Path(_)));
 }
 
 fn nic(n: u8) -> Nic {

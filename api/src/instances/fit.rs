@@ -1,0 +1,97 @@
+//! Whether an image and an instance type go together.
+
+use sqlx::PgConnection;
+
+use crate::http::FieldError;
+use crate::images::ImageRow;
+use crate::instance_types::{self, InstanceTypeRow};
+
+/// What an image asks of an instance type.
+#[derive(Debug)]
+struct Needs<'a> {
+    architecture: &'a str,
+    root_disk_gib: i64,
+    memory_mib: i32,
+}
+
+/// What stands in the way of an instance of this type from this image, and which types would do.
+pub(super) async fn misfits(
+    conn: &mut PgConnection,
+    image: &ImageRow,
+    instance_type: &InstanceTypeRow,
+) -> Result<Vec<FieldError>, sqlx::Error> {
+    let Some(virtual_size_bytes) = image.virtual_size_bytes else {
+        return Ok(vec![FieldError::new(
+            "/image",
+            "not_ready",
+            "nothing has been uploaded to this image yet",
+        )]);
+    };
+    let needs = Needs {
+        architecture: &image.architecture,
+        root_disk_gib: gib(virtual_size_bytes).max(image.min_disk_gib.into()),
+        memory_mib: image.min_memory_mib,
+    };
+    let faults = needs.faults(instance_type);
+    if faults.is_empty() {
+        return Ok(Vec::new());
+    }
+    let fitting =
+        instance_types::fitting(conn, needs.architecture, needs.root_disk_gib, needs.memory_mib).await?;
+    let advice = needs.advice(&fitting);
+    let error = |(code, fault)| FieldError::new("/instance_type", code, format!("{fault}; {advice}"));
+    Ok(faults.into_iter().map(error).collect())
+}
+
+/// Rounded up.
+fn gib(bytes: i64) -> i64 {
+    (bytes >> 30) + i64::from(bytes & ((1 << 30) - 1) != 0)
+}
+
+impl Needs<'_> {
+    fn faults(&self, instance_type: &InstanceTypeRow) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        let InstanceTypeRow { architecture, root_disk_gib, memory_mib, .. } = instance_type;
+        if self.architecture != architecture {
+            let fault = format!("the image is for {}, the type for {architecture}", self.architecture);
+            faults.push(("architecture", fault));
+        }
+        if self.root_disk_gib > i64::from(*root_disk_gib) {
+            let needed = self.root_disk_gib;
+            let fault =
+                format!("the image needs a root disk of {needed} GiB, this type has {root_disk_gib} GiB");
+            faults.push(("disk_too_small", fault));
+        }
+        if self.memory_mib > *memory_mib {
+            let needed = self.memory_mib;
+            let fault = format!("the image needs {needed} MiB of memory, this type has {memory_mib} MiB");
+            faults.push(("memory_too_small", fault));
+        }
+        faults
+    }
+
+    fn advice(&self, fitting: &[String]) -> String {
+        if fitting.is_empty() {
+            let Self { architecture, root_disk_gib, memory_mib } = self;
+            let memory =
+                if *memory_mib > 0 { format!(" and {memory_mib} MiB of memory") } else { String::new() };
+            return format!(
+                "no type fits: ask an operator for one for {architecture} with {root_disk_gib} GiB of root disk{memory} \
+                 or more"
+            );
+        }
+        format!("what fits: {}", fitting.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_takes_whole_gibibytes() {
+        for (bytes, expected) in [(512, 1), (1 << 30, 1), ((1 << 30) + 1, 2), (i64::MAX, 1 << 33)] {
+            assert_eq!(gib(bytes), expected, "{bytes}");
+        }
+    }
+}
