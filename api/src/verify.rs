@@ -5,11 +5,12 @@
 use anyhow::Context;
 use camino::Utf8PathBuf;
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::audit::{self, ExpectedHead};
 use crate::database::Database;
+use crate::images::{self, ImageStoreOptions};
 use crate::networks;
 use crate::quotas;
 
@@ -22,6 +23,8 @@ pub struct Options {
     /// PostgreSQL to look at; without it, the private one in the data directory.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    #[command(flatten)]
+    pub image_store: ImageStoreOptions,
     /// A link of the audit log that an earlier run printed: it must still be there.
     #[arg(long, value_name = "POSITION:HASH")]
     pub audit_head: Option<ExpectedHead>,
@@ -60,16 +63,22 @@ pub struct Report {
 pub async fn run(options: &Options) -> anyhow::Result<Report> {
     let Database { pool, keeper } =
         Database::join(options.database_url.as_deref(), &options.data_dir).await?;
-    let looked = match pool.acquire().await {
-        Ok(mut conn) => look(&mut conn, options.audit_head.as_ref()).await,
-        Err(error) => Err(error),
-    };
+    let looked = look_at_all(&pool, options).await;
     pool.close().await;
     keeper.leave().await.context("cannot stop PostgreSQL again")?;
-    Ok(looked?)
+    looked
 }
 
-/// Runs every check.
+async fn look_at_all(pool: &PgPool, options: &Options) -> anyhow::Result<Report> {
+    let store = options.image_store.open(&options.data_dir)?;
+    let mut conn = pool.acquire().await?;
+    let mut report = look(&mut conn, options.audit_head.as_ref()).await?;
+    let broken = images::verify(&mut conn, &store).await.context("cannot look at the image store")?;
+    report.findings.extend(broken.into_iter().map(of_images));
+    Ok(report)
+}
+
+/// Runs every check of the database.
 pub async fn look(conn: &mut PgConnection, head: Option<&ExpectedHead>) -> Result<Report, sqlx::Error> {
     let audit = audit::verify(conn, head).await?;
     let mut findings: Vec<_> = audit.findings.iter().map(of_audit).collect();
@@ -97,4 +106,8 @@ fn of_quotas(drift: &quotas::Drift) -> Finding {
 
 fn of_networks(broken: networks::Broken) -> Finding {
     Finding { code: broken.code, id: Some(broken.id), detail: broken.detail }
+}
+
+fn of_images(broken: images::Broken) -> Finding {
+    Finding { code: broken.code.to_owned(), id: broken.id, detail: broken.detail }
 }

@@ -242,6 +242,8 @@ actions! {
     ProjectResource {
         GetImage(Image) = "image:GetImage",
         UploadImage(Image) = "image:UploadImage",
+        ImportImage(Image) = "image:ImportImage",
+        ExportImage(Image) = "image:ExportImage",
         DeleteImage(Image) = "image:DeleteImage",
         GetInstance(Instance) = "compute:GetInstance",
         UpdateInstance(Instance) = "compute:UpdateInstance",
@@ -251,6 +253,7 @@ actions! {
         DeleteInstance(Instance) = "compute:DeleteInstance",
         GetInstanceSerial(Instance) = "compute:GetInstanceSerial",
         GetOperation(Operation) = "operation:GetOperation",
+        CancelOperation(Operation) = "operation:CancelOperation",
         GetServiceAccount(ServiceAccount) = "iam:GetServiceAccount",
         UpdateServiceAccount(ServiceAccount) = "iam:UpdateServiceAccount",
         DeleteServiceAccount(ServiceAccount) = "iam:DeleteServiceAccount",

@@ -6,6 +6,9 @@ use crate::app::App;
 /// Removes what was discarded or left half-way. Idempotent; any replica may run it.
 pub(crate) async fn sweep(app: &App) -> Result<(), sqlx::Error> {
     let now = app.clock.now();
+    let mut tx = app.pool.begin().await?;
+    store::uploads::end_abandoned(&mut tx, now).await?;
+    tx.commit().await?;
     let mut conn = app.pool.acquire().await?;
     let ids = store::sweepable(&mut conn, now).await?;
     drop(conn);
@@ -16,5 +19,5 @@ pub(crate) async fn sweep(app: &App) -> Result<(), sqlx::Error> {
         }
         store::forget_blob(&mut *app.pool.acquire().await?, id).await?;
     }
-    Ok(())
+    store::uploads::forget_ended(&mut *app.pool.acquire().await?).await
 }

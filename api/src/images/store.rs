@@ -1,7 +1,10 @@
 //! SQL of images and blobs.
 
+pub(crate) mod imports;
+pub(super) mod uploads;
+
 use protocol::image::Format;
-use protocol::{BlobId, HostId, ImageId, Sha256};
+use protocol::{BlobId, HostId, ImageId, OperationId, Sha256};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -11,6 +14,7 @@ use super::types::{CreateImage, Image, ImageState};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::nudge::{self, Topic};
+use crate::operations::OperationError;
 
 /// An image's row with what is known of its bytes.
 #[derive(Debug, Clone)]
@@ -23,6 +27,10 @@ pub(crate) struct ImageRow {
     pub format: String,
     pub expected_sha256: Option<Vec<u8>>,
     pub blob_id: Option<Uuid>,
+    pub import_state: Option<String>,
+    pub failure_code: Option<String>,
+    pub failure_detail: Option<String>,
+    pub import_operation_id: Option<Uuid>,
     pub sha256: Option<Vec<u8>>,
     pub size_bytes: Option<i64>,
     pub virtual_size_bytes: Option<i64>,
@@ -42,7 +50,9 @@ impl ImageRow {
             name: self.name,
             description: self.description,
             labels: self.labels.0,
-            state: if self.blob_id.is_some() { ImageState::Available } else { ImageState::AwaitingUpload },
+            state: ImageState::of(self.blob_id.is_some(), self.import_state.as_deref()),
+            failure: self.failure_code.map(|code| OperationError { code, detail: self.failure_detail }),
+            operation_id: self.import_operation_id.map(OperationId::from),
             architecture: self.architecture,
             format: self.format,
             sha256: self.sha256.or(self.expected_sha256).and_then(digest),
@@ -97,7 +107,8 @@ pub(crate) async fn find<A: Action<On: InProject>>(
     sqlx::query_as!(
         ImageRow,
         r#"SELECT i.id, i.name, i.description, i.labels AS "labels: Json<Labels>", i.architecture, i.format,
-                  i.expected_sha256, i.blob_id, b.sha256 AS "sha256?", b.size_bytes AS "size_bytes?",
+                  i.expected_sha256, i.blob_id, i.import_state, i.failure_code,
+                  i.failure_detail, i.import_operation_id, b.sha256 AS "sha256?", b.size_bytes AS "size_bytes?",
                   b.virtual_size_bytes AS "virtual_size_bytes?", i.generation, i.created_at, i.updated_at
            FROM images i LEFT JOIN blobs b ON b.id = i.blob_id
            WHERE i.project_id = $1 AND (i.id = $2 OR i.name = $3)"#,
@@ -137,7 +148,8 @@ pub(super) async fn list(
     sqlx::query_as!(
         ImageRow,
         r#"SELECT i.id, i.name, i.description, i.labels AS "labels: Json<Labels>", i.architecture, i.format,
-                  i.expected_sha256, i.blob_id, b.sha256 AS "sha256?", b.size_bytes AS "size_bytes?",
+                  i.expected_sha256, i.blob_id, i.import_state, i.failure_code,
+                  i.failure_detail, i.import_operation_id, b.sha256 AS "sha256?", b.size_bytes AS "size_bytes?",
                   b.virtual_size_bytes AS "virtual_size_bytes?", i.generation, i.created_at, i.updated_at
            FROM images i LEFT JOIN blobs b ON b.id = i.blob_id
            WHERE i.project_id = $1 AND i.id > $2 AND ($3::text IS NULL OR i.name = $3)
@@ -179,13 +191,13 @@ pub(super) async fn delete(
     )
     .execute(&mut *conn)
     .await?;
-    Ok(nudge::send(conn, Topic::Sweep).await?)
+    // An import of it ends, and so do uploads.
+    Ok(nudge::send_all(conn, &[Topic::Imports, Topic::Sweep]).await?)
 }
 
 /// Announces a blob before its first byte, so that no file is without a row.
 pub(super) async fn announce_blob(
     conn: &mut PgConnection,
-    _allowed: &Allowed<actions::UploadImage>,
     id: BlobId,
     now: OffsetDateTime,
     lease_until: OffsetDateTime,
@@ -218,6 +230,7 @@ pub(super) async fn renew_lease(
 }
 
 /// What an upload turned out to be.
+#[derive(Debug)]
 pub(super) struct Content {
     pub sha256: Sha256,
     pub format: Format,
@@ -229,7 +242,6 @@ pub(super) struct Content {
 /// when the upload was given up meanwhile.
 pub(super) async fn keep_blob(
     conn: &mut PgConnection,
-    _allowed: &Allowed<actions::UploadImage>,
     id: BlobId,
     content: &Content,
 ) -> Result<Option<Uuid>, sqlx::Error> {
@@ -277,13 +289,13 @@ pub(super) async fn is_announced(conn: &mut PgConnection, id: BlobId) -> Result<
 
 pub(super) async fn set_blob(
     conn: &mut PgConnection,
-    _allowed: &Allowed<actions::UploadImage>,
     image: Uuid,
     blob: Uuid,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE images SET blob_id = $2, generation = generation + 1, updated_at = $3 WHERE id = $1",
+        "UPDATE images SET blob_id = $2, generation = generation + 1, updated_at = $3, import_state = NULL,
+                failure_code = NULL, failure_detail = NULL WHERE id = $1",
         image,
         blob,
         now

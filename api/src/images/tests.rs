@@ -1,6 +1,13 @@
 //! Uploads, honest and otherwise.
 
 mod edges;
+mod export;
+mod import;
+mod import_ends;
+mod s3;
+mod server;
+mod uploads;
+mod verify;
 
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request};
