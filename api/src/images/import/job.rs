@@ -118,11 +118,16 @@ impl Job<'_> {
         }
     }
 
+    /// In a task of its own: whoever waits for it may be dropped, and a transaction must not be in its middle.
     async fn renew(&self, progress: Progress) -> Result<bool, sqlx::Error> {
-        let mut tx = self.app.pool.begin().await?;
-        let mine = imports::renew(&mut tx, &self.claimed, progress, self.app.clock.now() + LEASE).await?;
-        tx.commit().await?;
-        Ok(mine)
+        let (app, claimed) = (self.app.clone(), self.claimed.clone());
+        let renewed = tokio::spawn(async move {
+            let mut tx = app.pool.begin().await?;
+            let mine = imports::renew(&mut tx, &claimed, progress, app.clock.now() + LEASE).await?;
+            tx.commit().await?;
+            Ok(mine)
+        });
+        renewed.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
     /// Receives and judges the bytes.
