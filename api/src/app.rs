@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::events::EventStreams;
 use crate::hosts::Heartbeats;
 use crate::http::Edge;
-use crate::images::ImageStore;
+use crate::images::{ImageStore, Importer};
 use crate::nudge::Nudges;
 use crate::pki::Ca;
 
@@ -29,6 +29,7 @@ pub struct Parts {
     pub key_uses: KeyUses,
     pub ca: Arc<Ca>,
     pub images: ImageStore,
+    pub imports: Importer,
     pub nudges: Nudges,
     pub event_streams: EventStreams,
     pub heartbeats: Heartbeats,

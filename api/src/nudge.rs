@@ -33,6 +33,8 @@ pub enum Topic {
     Networks,
     /// Something is there to be swept.
     Sweep,
+    /// An image is to be imported, or not any more.
+    Imports,
     /// Events wait for their positions. Sent by the trigger that writes them.
     Events,
     /// The log of a project or, all zeros, of the cloud has grown.
@@ -50,6 +52,7 @@ impl fmt::Display for Topic {
             Self::Placement => f.write_str("placement -"),
             Self::Networks => f.write_str("networks -"),
             Self::Sweep => f.write_str("sweep -"),
+            Self::Imports => f.write_str("imports -"),
             Self::Events => f.write_str("events -"),
             Self::EventLog(id) => write!(f, "event_log {id}"),
             Self::Notary => f.write_str("notary -"),
@@ -68,6 +71,7 @@ impl FromStr for Topic {
             "placement" => Ok(Self::Placement),
             "networks" => Ok(Self::Networks),
             "sweep" => Ok(Self::Sweep),
+            "imports" => Ok(Self::Imports),
             "events" => Ok(Self::Events),
             "event_log" => id.parse().map(Self::EventLog).map_err(drop),
             "notary" => Ok(Self::Notary),
@@ -184,6 +188,7 @@ mod tests {
             Topic::Placement,
             Topic::Networks,
             Topic::Sweep,
+            Topic::Imports,
             Topic::Events,
             Topic::EventLog(id),
             Topic::Notary,

@@ -18,7 +18,7 @@ use crate::database::Database;
 use crate::events::EventStreams;
 use crate::hosts::Heartbeats;
 use crate::http::{Edge, EdgeOptions, Ticks, public_router};
-use crate::images::ImageStore;
+use crate::images::{ImageStoreOptions, ImportOptions, Importer};
 use crate::net::{self, ConnectionLimits, Listener, PublicCertificate, TrustedProxies, tls};
 use crate::nudge::Nudges;
 use crate::pki::ServerCertificates;
@@ -52,6 +52,10 @@ pub struct Options {
     pub connections: ConnectionLimits,
     #[command(flatten)]
     pub edge: EdgeOptions,
+    #[command(flatten)]
+    pub image_store: ImageStoreOptions,
+    #[command(flatten)]
+    pub imports: ImportOptions,
 }
 
 /// Runs until `shutdown`, then answers what is under way and stops the private PostgreSQL.
@@ -90,7 +94,8 @@ async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken
         tokens,
         policies: PolicyCache::default(),
         key_uses: KeyUses::default(),
-        images: ImageStore::local(&options.data_dir.join("images"))?,
+        images: options.image_store.open(&options.data_dir)?,
+        imports: Importer::new(options.imports.clone())?,
         nudges: Nudges::default(),
         event_streams: EventStreams::default(),
         heartbeats: Heartbeats::default(),

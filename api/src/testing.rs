@@ -34,7 +34,7 @@ use crate::database::testing::TestDatabase;
 use crate::events::EventStreams;
 use crate::hosts::Heartbeats;
 use crate::http::{Edge, EdgeOptions, Ticks, public_router};
-use crate::images::ImageStore;
+use crate::images::{ImageStore, ImportOptions, Importer};
 use crate::net::{self, Listener, Peer};
 use crate::nudge::Nudges;
 use crate::pki::Ca;
@@ -98,6 +98,12 @@ impl TestCloud {
         Self::on_with(database.pool.clone(), Some(database), &options).await
     }
 
+    /// The same, importing images like this.
+    pub(crate) async fn start_importing(importer: Importer) -> Self {
+        let database = TestDatabase::create().await;
+        Self::made(database.pool.clone(), Some(database), &EdgeOptions::default(), importer).await
+    }
+
     /// The same, with a line to its database that can be cut.
     pub(crate) async fn start_on_a_line() -> (Self, Line) {
         let database = TestDatabase::create().await;
@@ -115,6 +121,15 @@ impl TestCloud {
     }
 
     async fn on_with(pool: PgPool, database: Option<TestDatabase>, options: &EdgeOptions) -> Self {
+        Self::made(pool, database, options, Importer::new(ImportOptions::default()).unwrap()).await
+    }
+
+    async fn made(
+        pool: PgPool,
+        database: Option<TestDatabase>,
+        options: &EdgeOptions,
+        imports: Importer,
+    ) -> Self {
         let data = TempDir::new().unwrap();
         let root = camino::Utf8Path::from_path(data.path()).unwrap();
         let seconds = Arc::new(AtomicI64::new(0));
@@ -144,6 +159,7 @@ impl TestCloud {
             key_uses: KeyUses::default(),
             ca: Arc::new(Ca::load(&made.certificate, &made.key).unwrap()),
             images: ImageStore::local(&root.join("images")).unwrap(),
+            imports,
             nudges,
             event_streams: EventStreams::default(),
             shutdown: CancellationToken::new(),

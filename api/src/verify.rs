@@ -5,7 +5,7 @@
 use anyhow::Context;
 use camino::Utf8PathBuf;
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::audit::{self, ExpectedHead};
 use crate::clock::Clock;
 use crate::database::Database;
 use crate::hosts;
-use crate::images;
+use crate::images::{self, ImageStoreOptions};
 use crate::instances;
 use crate::networks;
 use crate::quotas;
@@ -30,6 +30,8 @@ pub struct Options {
     /// PostgreSQL to look at; without it, the private one in the data directory.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    #[command(flatten)]
+    pub image_store: ImageStoreOptions,
     /// A link of the audit log that an earlier run printed: it must still be there.
     #[arg(long, value_name = "POSITION:HASH")]
     pub audit_head: Option<ExpectedHead>,
@@ -74,16 +76,22 @@ pub struct Report {
 pub async fn run(options: &Options) -> anyhow::Result<Report> {
     let Database { pool, keeper } =
         Database::join(options.database_url.as_deref(), &options.data_dir).await?;
-    let looked = match pool.acquire().await {
-        Ok(mut conn) => look(&mut conn, options.audit_head.as_ref(), Clock::system().now()).await,
-        Err(error) => Err(error),
-    };
+    let looked = look_at_all(&pool, options).await;
     pool.close().await;
     keeper.leave().await.context("cannot stop PostgreSQL again")?;
-    Ok(looked?)
+    looked
 }
 
-/// Runs every check.
+async fn look_at_all(pool: &PgPool, options: &Options) -> anyhow::Result<Report> {
+    let store = options.image_store.open(&options.data_dir)?;
+    let mut conn = pool.acquire().await?;
+    let mut report = look(&mut conn, options.audit_head.as_ref(), Clock::system().now()).await?;
+    let broken = images::verify_files(&mut conn, &store).await.context("cannot look at the image store")?;
+    report.findings.extend(broken.into_iter().map(of_images));
+    Ok(report)
+}
+
+/// Runs every check of the database.
 pub async fn look(
     conn: &mut PgConnection,
     head: Option<&ExpectedHead>,
@@ -96,7 +104,7 @@ pub async fn look(
     findings.extend(hosts::verify(conn, now).await?);
     findings.extend(instances::verify(conn, now).await?);
     let deleted_before = now - SWEPT_WITHIN;
-    findings.extend(images::verify(conn, deleted_before).await?.into_iter().map(of_images));
+    findings.extend(images::verify_rows(conn, deleted_before).await?.into_iter().map(of_images));
     Ok(Report { audit_records: audit.links, audit_head: audit.head, findings })
 }
 
@@ -122,5 +130,5 @@ fn of_networks(broken: networks::Broken) -> Finding {
 }
 
 fn of_images(broken: images::Broken) -> Finding {
-    Finding { code: broken.code, id: Some(broken.id), detail: broken.detail }
+    Finding { code: broken.code, id: broken.id, detail: broken.detail }
 }

@@ -104,4 +104,6 @@ ids! {
     SubnetId
     /// One stream that the control plane asked a host for.
     TransferId
+    /// A file that is sent in parts.
+    UploadId
 }

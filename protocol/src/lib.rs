@@ -17,7 +17,7 @@ pub use digest::{ParseDigestError, Sha256};
 pub use id::{
     AddressPoolId, ApiKeyId, BlobId, FloatingIpId, GroupId, HostId, ImageId, InstanceId, InstanceTypeId,
     NetworkId, OperationId, PolicyAttachmentId, PolicyId, PortId, PrincipalId, ProjectId, RequestId,
-    RouterId, RouterInterfaceId, SecurityGroupId, SecurityGroupRuleId, SubnetId, TransferId,
+    RouterId, RouterInterfaceId, SecurityGroupId, SecurityGroupRuleId, SubnetId, TransferId, UploadId,
 };
 pub use mac::{MacAddress, ParseMacError};
 pub use name::{Name, ParseNameError};

@@ -45,7 +45,13 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         repeat(&app, &shutdown, "networks", Duration::from_secs(5), Some(Topic::Networks), |app| {
             Box::pin(async move { networks::spread(&app).await })
         });
-    tokio::join!(placement, networks, heartbeats, deadlines, sweep, notary, sequencer);
+    // Each does one import at a time.
+    let imports = futures_util::future::join_all((0..app.imports.at_once()).map(|_| {
+        repeat(&app, &shutdown, "imports", Duration::from_secs(5), Some(Topic::Imports), |app| {
+            Box::pin(async move { images::run_imports(&app).await })
+        })
+    }));
+    tokio::join!(placement, networks, heartbeats, deadlines, sweep, notary, sequencer, imports);
 }
 
 /// Removes what has served its time.

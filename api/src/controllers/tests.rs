@@ -229,3 +229,39 @@ async fn an_upload() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_import() {
+    let (cloud, line) = TestCloud::start_on_a_line().await;
+    cloud.post("/v1/projects", json!({"name": "demo"})).await.expect(201);
+    at_each_message(&cloud, &line, 12, async |cut| {
+        // Requests are limited by the second.
+        cloud.pass(1);
+        cloud.post(IMAGES, json!({"name": "image", "format": "raw"})).await.expect(201);
+        let uploads = format!("{IMAGES}/image/uploads");
+        let upload = cloud.post(&uploads, json!({"size_bytes": 512})).await.expect(201);
+        let path = format!("{uploads}/{}", upload["id"].as_str().unwrap());
+        let part = axum::http::Request::patch(&path)
+            .header("authorization", format!("Bearer {}", cloud.token().await))
+            .header("upload-offset", "0");
+        cloud.send(part.body(vec![7; 512].into()).unwrap()).await.expect(200);
+        cloud.post(&format!("{path}/finish"), json!({})).await.expect(202);
+        cut.during(images::run_imports(&cloud.app)).await.ok();
+        // Another replica, when the lease of the first one is over.
+        execute(&cloud, "UPDATE image_imports SET not_before = created_at").await;
+        execute(&cloud, "UPDATE image_imports SET lease_until = created_at WHERE blob_id IS NOT NULL").await;
+        images::run_imports(&cloud.app).await.unwrap();
+        let image = cloud.get(&format!("{IMAGES}/image")).await.expect(200);
+        assert_eq!(image["state"], "available", "after {} messages, {:?}", cut.messages, cut.lost);
+        execute(&cloud, "UPDATE blobs SET lease_until = created_at - interval '1 second'").await;
+        images::sweep(&cloud.app).await.unwrap();
+        assert_eq!(blobs(&cloud).await, (1, 1), "after {} messages, {:?}", cut.messages, cut.lost);
+        let running = "SELECT count(*) FROM operations WHERE status = 'running'";
+        assert_eq!(query::<i64>(&cloud, running).await, 0);
+        cloud.delete(&format!("{IMAGES}/image")).await.expect(204);
+        images::sweep(&cloud.app).await.unwrap();
+        images::sweep(&cloud.app).await.unwrap();
+        assert_eq!(blobs(&cloud).await, (0, 0));
+    })
+    .await;
+}

@@ -9,9 +9,13 @@
 
 mod blob_reader;
 mod blob_store;
+mod import;
+mod pieces;
+mod receiver;
 mod reconcile;
 mod routes;
 mod store;
+mod store_options;
 mod types;
 mod verify;
 
@@ -19,8 +23,14 @@ mod verify;
 mod tests;
 
 pub use blob_store::{ImageStore, ImageStoreError};
+#[cfg(test)]
+pub(crate) use import::Resolver;
+pub(crate) use import::run_imports;
+pub use import::{ImportOptions, Importer};
 pub(crate) use reconcile::sweep;
 pub(crate) use routes::router;
+pub(crate) use store::imports::cancel_import;
 pub(crate) use store::usable::hold;
 pub(crate) use store::{ImageRow, blob_for_host};
-pub(crate) use verify::{Broken, verify};
+pub use store_options::ImageStoreOptions;
+pub(crate) use verify::{Broken, verify_files, verify_rows};

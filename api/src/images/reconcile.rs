@@ -13,6 +13,9 @@ pub(crate) async fn sweep(app: &App) -> Result<(), sqlx::Error> {
         tx.commit().await?;
     }
     let now = app.clock.now();
+    let mut tx = app.pool.begin().await?;
+    store::uploads::end_abandoned(&mut tx, now).await?;
+    tx.commit().await?;
     let mut conn = app.pool.acquire().await?;
     let ids = store::sweepable(&mut conn, now).await?;
     drop(conn);
@@ -23,5 +26,5 @@ pub(crate) async fn sweep(app: &App) -> Result<(), sqlx::Error> {
         }
         store::forget_blob(&mut *app.pool.acquire().await?, id).await?;
     }
-    Ok(())
+    store::uploads::forget_ended(&mut *app.pool.acquire().await?).await
 }

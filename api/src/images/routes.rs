@@ -1,8 +1,12 @@
 //! Handlers of images.
 
+mod append;
+mod export;
+mod import;
 mod lifecycle;
 mod shares;
 mod upload;
+mod uploads;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -25,7 +29,15 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create_image, list_images))
         .routes(routes!(get_image, update_image, delete_image))
-        .routes(routes!(upload::upload_image))
+        .routes(routes!(upload::upload_image, export::export_image))
+        .routes(routes!(import::import_image))
+        .routes(routes!(uploads::create_image_upload))
+        .routes(routes!(
+            uploads::get_image_upload,
+            append::append_to_image_upload,
+            uploads::delete_image_upload
+        ))
+        .routes(routes!(uploads::finish_image_upload))
         .merge(lifecycle::router())
         .merge(shares::router())
 }

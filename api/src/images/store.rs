@@ -1,11 +1,13 @@
 //! SQL of images and blobs.
 
+pub(crate) mod imports;
 pub(super) mod shares;
 pub(super) mod unused;
+pub(super) mod uploads;
 pub(super) mod usable;
 
 use protocol::image::Format;
-use protocol::{BlobId, HostId, ImageId, Sha256};
+use protocol::{BlobId, HostId, ImageId, OperationId, Sha256};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -15,6 +17,7 @@ use super::types::{CreateImage, Deprecated, Image, ImageOwner, ImageReplacement,
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::nudge::{self, Topic};
+use crate::operations::OperationError;
 
 /// An image's row as a project sees it, with what is known of its bytes.
 #[derive(Debug, Clone)]
@@ -34,6 +37,10 @@ pub(crate) struct ImageRow {
     pub format: String,
     pub expected_sha256: Option<Vec<u8>>,
     pub blob_id: Option<Uuid>,
+    pub import_state: Option<String>,
+    pub failure_code: Option<String>,
+    pub failure_detail: Option<String>,
+    pub import_operation_id: Option<Uuid>,
     pub sha256: Option<Vec<u8>>,
     pub size_bytes: Option<i64>,
     pub virtual_size_bytes: Option<i64>,
@@ -58,8 +65,10 @@ impl ImageRow {
             project: ImageOwner { id: self.project_id.into(), name: self.project_name },
             description: self.description,
             labels: self.labels.0,
-            state: if self.blob_id.is_some() { ImageState::Available } else { ImageState::AwaitingUpload },
+            state: ImageState::of(self.blob_id.is_some(), self.import_state.as_deref()),
             visibility: self.visibility,
+            failure: self.failure_code.map(|code| OperationError { code, detail: self.failure_detail }),
+            operation_id: self.import_operation_id.map(OperationId::from),
             architecture: self.architecture,
             firmware: self.firmware,
             min_disk_gib: self.min_disk_gib,
@@ -191,7 +200,8 @@ pub(super) async fn list(
         r#"SELECT i.id, p.id AS project_id, p.name AS project_name, i.name, i.description,
                   l.labels AS "labels!: Json<Labels>", image_visibility(i) AS "visibility!", i.architecture,
                   i.firmware, i.min_disk_gib, i.min_memory_mib, i.default_user, i.format, i.expected_sha256,
-                  i.blob_id, b.sha256 AS "sha256?", b.size_bytes AS "size_bytes?",
+                  i.blob_id, i.import_state, i.failure_code, i.failure_detail, i.import_operation_id,
+                  b.sha256 AS "sha256?", b.size_bytes AS "size_bytes?",
                   b.virtual_size_bytes AS "virtual_size_bytes?", i.deprecated_at,
                   r.id AS "replacement_id?", r.name AS "replacement_name?",
                   i.generation, i.created_at, i.updated_at
@@ -310,13 +320,13 @@ pub(super) async fn delete(
     .execute(&mut *conn)
     .await?;
     sqlx::query!("DELETE FROM image_shares WHERE image_id = $1", id).execute(&mut *conn).await?;
-    nudge::send(conn, Topic::Sweep).await
+    // An import of it ends, and so do uploads.
+    Ok(nudge::send_all(conn, &[Topic::Imports, Topic::Sweep]).await?)
 }
 
 /// Announces a blob before its first byte, so that no file is without a row.
 pub(super) async fn announce_blob(
     conn: &mut PgConnection,
-    _allowed: &Allowed<actions::UploadImage>,
     id: BlobId,
     now: OffsetDateTime,
     lease_until: OffsetDateTime,
@@ -349,6 +359,7 @@ pub(super) async fn renew_lease(
 }
 
 /// What an upload turned out to be.
+#[derive(Debug)]
 pub(super) struct Content {
     pub sha256: Sha256,
     pub format: Format,
@@ -360,7 +371,6 @@ pub(super) struct Content {
 /// when the upload was given up meanwhile.
 pub(super) async fn keep_blob(
     conn: &mut PgConnection,
-    _allowed: &Allowed<actions::UploadImage>,
     id: BlobId,
     content: &Content,
 ) -> Result<Option<Uuid>, sqlx::Error> {
@@ -408,13 +418,13 @@ pub(super) async fn is_announced(conn: &mut PgConnection, id: BlobId) -> Result<
 
 pub(super) async fn set_blob(
     conn: &mut PgConnection,
-    _allowed: &Allowed<actions::UploadImage>,
     image: Uuid,
     blob: Uuid,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE images SET blob_id = $2, generation = generation + 1, updated_at = $3 WHERE id = $1",
+        "UPDATE images SET blob_id = $2, generation = generation + 1, updated_at = $3, import_state = NULL,
+                failure_code = NULL, failure_detail = NULL WHERE id = $1",
         image,
         blob,
         now

@@ -1,11 +1,18 @@
 //! Uploads, honest and otherwise.
 
 mod edges;
+mod export;
 mod formats;
 mod guide;
+mod import;
+mod import_ends;
 mod lifecycle;
 mod properties;
+mod s3;
+mod server;
 mod sharing;
+mod uploads;
+mod verify;
 
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request};

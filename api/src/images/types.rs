@@ -2,7 +2,7 @@
 
 use protocol::agent::{Architecture, Firmware};
 use protocol::image::Format;
-use protocol::{ImageId, MemoryMib, Name, ProjectId, Sha256, SizeGib};
+use protocol::{ImageId, MemoryMib, Name, OperationId, ProjectId, Sha256, SizeGib, UploadId};
 use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::http::{
     FieldError, LabelledPageQuery, Labels, LabelsPatch, not_null, validate_description, validate_labels,
 };
+use crate::operations::OperationError;
 
 const MAX_DISK_GIB: u32 = 16_384;
 const MAX_MEMORY_MIB: u32 = 8 << 20;
@@ -100,7 +101,22 @@ pub struct DeprecateImage {
 pub enum ImageState {
     /// Send the file to `…/content`.
     AwaitingUpload,
+    /// The file is on its way; the operation tells how far it is.
+    Importing,
     Available,
+    /// The import has failed, for the reason in `failure`. Import or upload again.
+    Failed,
+}
+
+impl ImageState {
+    pub(super) fn of(filled: bool, import_state: Option<&str>) -> Self {
+        match import_state {
+            _ if filled => Self::Available,
+            Some("importing") => Self::Importing,
+            Some("failed") => Self::Failed,
+            _ => Self::AwaitingUpload,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -116,6 +132,12 @@ pub struct Image {
     /// Who may use it: `private`, its project alone; `shared`, some others, too; `public`, everybody.
     #[schema(example = "private")]
     pub visibility: String,
+    /// Why the import failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<OperationError>,
+    /// The newest import.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation_id: Option<OperationId>,
     pub architecture: String,
     #[schema(example = "bios")]
     pub firmware: String,
@@ -266,4 +288,46 @@ fn is_user_name(text: &str) -> bool {
     let starts = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
     let goes_on = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     starts && text.len() <= MAX_USER_CHARS && text.chars().all(goes_on)
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImportImage {
+    /// Where the file is: `https` on a public address, without user and password. It is deleted when the import ends.
+    #[schema(
+        max_length = 2048,
+        example = "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-generic-amd64.qcow2"
+    )]
+    pub url: String,
+    /// Digest of the file; another file is refused.
+    pub sha256: Option<Sha256>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateUpload {
+    /// Length of the file, at most 256 GiB.
+    #[schema(minimum = 1, maximum = 274_877_906_944_i64)]
+    pub size_bytes: i64,
+    /// Digest of the file; another file is refused.
+    pub sha256: Option<Sha256>,
+}
+
+/// A file that is sent in parts.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ImageUpload {
+    pub id: UploadId,
+    pub image_id: ImageId,
+    /// Length of the file.
+    pub size_bytes: i64,
+    /// How much has arrived: the next bytes begin here.
+    pub offset_bytes: i64,
+    /// Digest of the file, if it was announced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// It is deleted then; each part moves this on.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
 }

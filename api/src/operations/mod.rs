@@ -10,4 +10,4 @@ mod types;
 
 pub(crate) use reconcile::expire;
 pub(crate) use routes::{check_wait, router, wait_for_end};
-pub use types::{Operation, OperationStatus, TrailStep};
+pub use types::{Operation, OperationError, OperationStatus, TrailStep};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use protocol::OperationId;
 use serde::Deserialize;
@@ -16,7 +17,8 @@ use super::store;
 use super::types::{Operation, OperationStatus};
 use crate::app::App;
 use crate::auth::{Action, Allowed, InProject, actions};
-use crate::http::{ApiError, Call, ErrorCode, Page, PageQuery, Path};
+use crate::http::{ApiError, Call, ErrorCode, MutationQuery, Page, PageQuery, Path};
+use crate::images;
 use crate::nudge::Topic;
 
 const MAX_WAIT_SECONDS: u16 = 300;
@@ -24,7 +26,10 @@ const MAX_WAIT_SECONDS: u16 = 300;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 pub(crate) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_operations)).routes(routes!(get_operation))
+    OpenApiRouter::new()
+        .routes(routes!(list_operations))
+        .routes(routes!(get_operation))
+        .routes(routes!(cancel_operation))
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -90,6 +95,40 @@ async fn get_operation(
     drop(reading);
     let operation = wait_for_end(&app, &allowed, id, query.wait).await?;
     Ok(axum::Json(operation).into_response())
+}
+
+/// Cancel an operation that can be: an import or the end of an upload. The image is then as before, and nothing of
+/// the file is kept.
+#[utoipa::path(post, path = "/v1/projects/{project}/operations/{operation}/cancel", tag = "operations",
+    params(MutationQuery),
+    responses(
+        (status = 200, body = Operation),
+        (status = 409, description = "`wrong_state`: it has ended, or cannot be cancelled"),
+))]
+async fn cancel_operation(
+    State(app): State<App>,
+    Path((project, operation)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let mut change = call.changing::<actions::CancelOperation>(&app, (&project, &operation)).await?;
+    let id: OperationId = operation.parse().map_err(|_| ApiError::not_found())?;
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    let before = store::find(conn, allowed, id.as_uuid()).await?.ok_or_else(ApiError::not_found)?;
+    let refusal = match (before.status, before.kind.as_str()) {
+        (OperationStatus::Running, "import_image" | "finish_image_upload") => None,
+        (OperationStatus::Running, _) => Some("this kind of operation cannot be cancelled"),
+        _ => Some("the operation has ended already"),
+    };
+    if let Some(refusal) = refusal {
+        return Err(ApiError::because(ErrorCode::WrongState, refusal));
+    }
+    images::cancel_import(conn, id, now).await?;
+    let end = store::End::Cancelled { code: "cancelled", detail: "somebody asked for it" };
+    store::finish(conn, id, &end, now).await?;
+    let after = store::find(conn, allowed, id.as_uuid()).await?.ok_or_else(ApiError::not_found)?;
+    change.note_before(&before);
+    change.commit(StatusCode::OK, None, &after).await
 }
 
 pub(crate) fn check_wait(seconds: u16) -> Result<(), ApiError> {

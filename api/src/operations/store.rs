@@ -7,7 +7,7 @@ use sqlx::types::Json;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::types::{Operation, OperationError, OperationStatus, TrailStep, progress};
+use super::types::{Operation, OperationError, OperationProgress, OperationStatus, TrailStep, percent};
 use crate::auth::{Action, Allowed, InProject};
 use crate::nudge::{self, Topic};
 
@@ -46,6 +46,8 @@ struct Row {
     updated_at: OffsetDateTime,
     deadline_at: OffsetDateTime,
     finished_at: Option<OffsetDateTime>,
+    progress_bytes: Option<i64>,
+    progress_total_bytes: Option<i64>,
     trail: Json<Vec<Step>>,
 }
 
@@ -66,8 +68,10 @@ impl From<Row> for Operation {
             .into_iter()
             .map(|step| TrailStep { step: step.step, at: step.at, detail: step.detail })
             .collect();
+        let progress = row.progress_bytes.map(|bytes| OperationProgress::of(bytes, row.progress_total_bytes));
         Self {
-            progress_percent: progress(&row.kind, status, trail.len()),
+            progress_percent: percent(&row.kind, status, trail.len(), progress),
+            progress,
             id: row.id.into(),
             kind: row.kind,
             resource_id: row.resource_id,
@@ -90,6 +94,17 @@ pub(crate) async fn begin<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
     new: Begin<'_>,
+) -> Result<(), sqlx::Error> {
+    let deadline = new.now + DEADLINE;
+    begin_until(conn, allowed, new, deadline).await
+}
+
+/// The same with a deadline of its own.
+pub(crate) async fn begin_until<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    new: Begin<'_>,
+    deadline: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     let overtaken = sqlx::query_scalar!(
         "SELECT id FROM operations WHERE resource_id = $1 AND status = 'running' FOR UPDATE",
@@ -114,7 +129,7 @@ pub(crate) async fn begin<A: Action<On: InProject>>(
         PrincipalId::as_uuid(allowed.principal()),
         new.request_id.as_uuid(),
         new.now,
-        new.now + DEADLINE
+        deadline
     )
     .execute(&mut *conn)
     .await?;
@@ -169,6 +184,33 @@ pub(crate) async fn finish(
     nudge::send(conn, Topic::Operation(id)).await
 }
 
+/// Notes how many bytes have been moved. False when it does not run any more.
+pub(crate) async fn set_progress(
+    conn: &mut PgConnection,
+    id: OperationId,
+    bytes: i64,
+    total_bytes: Option<i64>,
+) -> Result<bool, sqlx::Error> {
+    let noted = sqlx::query!(
+        "UPDATE operations SET progress_bytes = $2, progress_total_bytes = $3 WHERE id = $1 AND status = 'running'",
+        id.as_uuid(),
+        bytes,
+        total_bytes
+    )
+    .execute(conn)
+    .await?;
+    Ok(noted.rows_affected() == 1)
+}
+
+/// Locks the operation until the transaction ends, if it still runs.
+pub(crate) async fn lock_running(conn: &mut PgConnection, id: OperationId) -> Result<bool, sqlx::Error> {
+    let locked =
+        sqlx::query!("SELECT FROM operations WHERE id = $1 AND status = 'running' FOR UPDATE", id.as_uuid())
+            .execute(conn)
+            .await?;
+    Ok(locked.rows_affected() == 1)
+}
+
 pub(crate) async fn find<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
@@ -178,6 +220,7 @@ pub(crate) async fn find<A: Action<On: InProject>>(
         Row,
         r#"SELECT id, kind, resource_id, resource_name, status, error_code, error_detail, principal_id,
                   request_id, created_at, updated_at, deadline_at, finished_at,
+                  progress_bytes, progress_total_bytes,
                   (SELECT coalesce(jsonb_agg(jsonb_build_object('step', s.step, 'at', s.at, 'detail', s.detail)
                                              ORDER BY s.position), '[]')
                    FROM operation_steps s WHERE s.operation_id = o.id) AS "trail!: Json<Vec<Step>>"
@@ -202,6 +245,7 @@ pub(super) async fn list<A: Action<On: InProject>>(
         Row,
         r#"SELECT id, kind, resource_id, resource_name, status, error_code, error_detail, principal_id,
                   request_id, created_at, updated_at, deadline_at, finished_at,
+                  progress_bytes, progress_total_bytes,
                   (SELECT coalesce(jsonb_agg(jsonb_build_object('step', s.step, 'at', s.at, 'detail', s.detail)
                                              ORDER BY s.position), '[]')
                    FROM operation_steps s WHERE s.operation_id = o.id) AS "trail!: Json<Vec<Step>>"

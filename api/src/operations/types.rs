@@ -19,6 +19,9 @@ pub struct Operation {
     /// How much of the expected trail is behind it.
     #[schema(minimum = 0, maximum = 100)]
     pub progress_percent: u8,
+    /// Bytes, if it moves any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<OperationProgress>,
     /// Every step with its time, in order.
     pub trail: Vec<TrailStep>,
     /// Why it failed or was cancelled.
@@ -45,7 +48,7 @@ pub enum OperationStatus {
     Running,
     Succeeded,
     Failed,
-    /// Overtaken by a later call on the same resource.
+    /// Overtaken by a later call on the same resource, or ended by whoever asked for that.
     Cancelled,
 }
 
@@ -57,6 +60,32 @@ pub struct TrailStep {
     pub at: OffsetDateTime,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+}
+
+/// How far an operation is that moves bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct OperationProgress {
+    /// Bytes that have arrived.
+    #[schema(minimum = 0)]
+    pub bytes: i64,
+    /// Bytes in all, once they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    pub total_bytes: Option<i64>,
+    /// The first of the second, in per cent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 100)]
+    pub percent: Option<u8>,
+}
+
+impl OperationProgress {
+    pub(super) fn of(bytes: i64, total_bytes: Option<i64>) -> Self {
+        let percent = total_bytes.filter(|total| *total > 0).map(|total| {
+            let percent = i128::from(bytes) * 100 / i128::from(total);
+            u8::try_from(percent.clamp(0, 100)).unwrap_or(100)
+        });
+        Self { bytes, total_bytes, percent }
+    }
 }
 
 /// A problem, without the parts that belong to an HTTP answer.
@@ -89,9 +118,17 @@ fn expected_steps(kind: &str) -> usize {
 }
 
 /// 100 once it succeeded, at most 99 before.
-pub(super) fn progress(kind: &str, status: OperationStatus, steps: usize) -> u8 {
+pub(super) fn percent(
+    kind: &str,
+    status: OperationStatus,
+    steps: usize,
+    progress: Option<OperationProgress>,
+) -> u8 {
     if status == OperationStatus::Succeeded {
         return 100;
+    }
+    if let Some(progress) = progress {
+        return progress.percent.unwrap_or(0).min(99);
     }
     u8::try_from((steps * 100 / expected_steps(kind)).min(99)).unwrap_or(99)
 }

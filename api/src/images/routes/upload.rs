@@ -15,15 +15,13 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use futures_util::{Stream, StreamExt};
-use protocol::image::{self, Format, InspectError};
+use protocol::image::Format;
 use protocol::{BlobId, RequestId, Sha256};
 use serde::Deserialize;
-use time::Duration;
-use tokio::runtime::Handle;
 use utoipa::IntoParams;
 
-use super::super::blob_reader::BlobReader;
-use super::super::blob_store::{ImageStoreError, Received};
+use super::super::blob_store::ReceiveError;
+use super::super::receiver::{LEASE, MAX_FILE_BYTES, Rejected, give_up, given_up, inspect, keep_lease};
 use super::super::store::{self, Content, ImageRow};
 use super::super::types::Image;
 use crate::app::App;
@@ -31,11 +29,6 @@ use crate::audit::{self, Actor, Deed, Outcome};
 use crate::auth::{Allowed, Caller, Credential, actions, credential};
 use crate::http::{ApiError, Client, ErrorCode, Path, dry_answer, parse_query, request_id, tagged};
 
-/// The largest file.
-const MAX_FILE_BYTES: u64 = 256 << 30;
-const LEASE: Duration = Duration::minutes(10);
-/// The lease is renewed this often.
-const RENEW: Patience = Patience::from_secs(60);
 /// A sender that is silent for this long has gone.
 const SILENCE: Patience = Patience::from_secs(60);
 
@@ -69,13 +62,13 @@ pub(super) async fn upload_image(
         dry_run: query.dry_run,
     };
     let image = upload.announce().await?;
-    let done = upload.receive(&image, body).await;
+    let done = upload.receive(&image, body, announced).await;
     let row = match done {
         Ok(content) => upload.keep(&content).await,
         Err(error) => Err(error),
     };
     if query.dry_run || row.is_err() {
-        upload.give_up().await;
+        give_up(&app, upload.blob).await;
     }
     let (version, image) = row.map(|row| (row.version(), row.into_wire()))?;
     if query.dry_run { dry_answer(&image) } else { tagged(StatusCode::OK, version, &image) }
@@ -128,55 +121,31 @@ impl Upload<'_> {
         let image =
             store::find(&mut tx, &allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
         self.check(&image)?;
-        store::announce_blob(&mut tx, &allowed, self.blob, now, now + LEASE).await?;
+        store::announce_blob(&mut tx, self.blob, now, now + LEASE).await?;
         tx.commit().await?;
         Ok(image)
     }
 
     /// Stores and judges the bytes.
-    async fn receive(&self, image: &ImageRow, body: Body) -> Result<Content, ApiError> {
+    async fn receive(
+        &self,
+        image: &ImageRow,
+        body: Body,
+        announced: Option<u64>,
+    ) -> Result<Content, ApiError> {
         let format = Format::from_name(&image.format).ok_or_else(|| ApiError::internal("unknown format"))?;
         let expected = image.expected_sha256.clone().and_then(store::digest);
         let stream = Box::pin(impatient(body));
         let received = tokio::select! {
-            received = self.app.images.receive(self.blob, stream, MAX_FILE_BYTES) => received.map_err(refusal)?,
-            error = self.keep_lease() => return Err(error),
+            received = self.app.images.receive(self.blob, stream, announced, MAX_FILE_BYTES) => {
+                received.map_err(refusal)?
+            }
+            error = keep_lease(self.app, self.blob) => return Err(error),
         };
         check_digest(expected, received.sha256)?;
-        self.inspect(format, received).await
-    }
-
-    /// Renews the lease for ever; returns only when that is impossible.
-    async fn keep_lease(&self) -> ApiError {
-        loop {
-            tokio::time::sleep(RENEW).await;
-            let until = self.app.clock.now() + LEASE;
-            let renewed =
-                async { store::renew_lease(&mut *self.app.pool.acquire().await?, self.blob, until).await };
-            match renewed.await {
-                Ok(true) => {}
-                Ok(false) => return ApiError::because(ErrorCode::WrongState, "the upload was given up"),
-                // The lease outlives a restart of the database.
-                Err(error) => tracing::info!(%error, "cannot renew the lease of an upload; trying again"),
-            }
-        }
-    }
-
-    async fn inspect(&self, format: Format, received: Received) -> Result<Content, ApiError> {
-        let length = received.size_bytes;
-        let mut reader = BlobReader::new(self.app.images.clone(), Handle::current(), self.blob, length);
-        let inspected = tokio::task::spawn_blocking(move || image::inspect(&mut reader, format, length))
-            .await
-            .map_err(ApiError::internal)?;
-        let info = inspected.map_err(|error| match error {
-            InspectError::Read(source) => ApiError::internal(source),
-            refused => ApiError::because(ErrorCode::ImageRefused, format!("{}: {refused}", refused.code())),
-        })?;
-        Ok(Content {
-            sha256: received.sha256,
-            format,
-            size_bytes: length.cast_signed(),
-            virtual_size_bytes: info.virtual_size_bytes.cast_signed(),
+        inspect(self.app, self.blob, format, received).await.map_err(|rejected| match rejected {
+            Rejected::Refused(why) => ApiError::because(ErrorCode::ImageRefused, why),
+            Rejected::Unreadable(error) => error,
         })
     }
 
@@ -186,9 +155,9 @@ impl Upload<'_> {
         let image =
             store::lock(&mut tx, &allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
         self.check(&image)?;
-        let blob = store::keep_blob(&mut tx, &allowed, self.blob, content).await?;
-        let blob = blob.ok_or_else(|| ApiError::because(ErrorCode::WrongState, "the upload was given up"))?;
-        store::set_blob(&mut tx, &allowed, image.id, blob, self.app.clock.now()).await?;
+        let blob = store::keep_blob(&mut tx, self.blob, content).await?;
+        let blob = blob.ok_or_else(given_up)?;
+        store::set_blob(&mut tx, image.id, blob, self.app.clock.now()).await?;
         let row =
             store::find(&mut tx, &allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
         let mut deed = Deed::of(allowed.decided());
@@ -207,28 +176,10 @@ impl Upload<'_> {
         image.version().check_if_match(self.headers)?;
         refuse_filled(image)
     }
-
-    /// Best effort: the lease does the same later.
-    async fn give_up(&self) {
-        if let Err(error) = self.discard().await {
-            tracing::info!(%error, blob = %self.blob, "an abandoned upload waits for its lease to end");
-        }
-    }
-
-    /// Leaves the file to the sweeper, unless the sweeper has been here already: it took the lease for over,
-    /// and the file may have been finished after that.
-    async fn discard(&self) -> Result<(), ApiError> {
-        let mut conn = self.app.pool.acquire().await?;
-        store::discard_blob(&mut conn, self.blob).await?;
-        if !store::is_announced(&mut conn, self.blob).await? {
-            self.app.images.remove(self.blob).await.map_err(ApiError::internal)?;
-        }
-        Ok(())
-    }
 }
 
 /// The body's bytes; an error when none come for a while.
-fn impatient(body: Body) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+pub(super) fn impatient(body: Body) -> impl Stream<Item = Result<Bytes, axum::Error>> {
     futures_util::stream::unfold(body.into_data_stream(), |mut stream| async {
         let next = tokio::time::timeout(SILENCE, stream.next()).await;
         let chunk = next.unwrap_or_else(|elapsed| Some(Err(axum::Error::new(elapsed))))?;
@@ -236,14 +187,16 @@ fn impatient(body: Body) -> impl Stream<Item = Result<Bytes, axum::Error>> {
     })
 }
 
-fn refuse_filled(image: &ImageRow) -> Result<(), ApiError> {
-    match image.blob_id {
-        Some(_) => Err(ApiError::because(
-            ErrorCode::WrongState,
-            "the image has its content already; make another image for another file",
-        )),
-        None => Ok(()),
-    }
+/// Refuses what has its content, or is about to get it.
+pub(super) fn refuse_filled(image: &ImageRow) -> Result<(), ApiError> {
+    let why = if image.blob_id.is_some() {
+        "the image has its content already; make another image for another file"
+    } else if image.import_state.as_deref() == Some("importing") {
+        "the image is being imported; wait for its operation, or cancel it"
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::because(ErrorCode::WrongState, why))
 }
 
 fn check_digest(expected: Option<Sha256>, received: Sha256) -> Result<(), ApiError> {
@@ -256,16 +209,16 @@ fn check_digest(expected: Option<Sha256>, received: Sha256) -> Result<(), ApiErr
     }
 }
 
-fn refusal(error: ImageStoreError) -> ApiError {
+fn refusal(error: ReceiveError<axum::Error>) -> ApiError {
     match error {
-        ImageStoreError::Sender(_) => {
+        ReceiveError::Sender(_) => {
             ApiError::because(ErrorCode::BadRequest, "the upload ended before it was complete; send it again")
         }
-        ImageStoreError::TooLarge { limit } => too_large(limit),
-        other => ApiError::internal(other),
+        ReceiveError::TooLarge { limit } => too_large(limit),
+        ReceiveError::Store(other) => ApiError::internal(other),
     }
 }
 
-fn too_large(limit: u64) -> ApiError {
+pub(super) fn too_large(limit: u64) -> ApiError {
     ApiError::because(ErrorCode::PayloadTooLarge, format!("an image file has at most {} GiB", limit >> 30))
 }

@@ -20,6 +20,7 @@ pub(in super::super) async fn find(
                   CASE WHEN i.project_id = $1 THEN i.labels ELSE '{}' END AS "labels!: Json<Labels>",
                   image_visibility(i) AS "visibility!", i.architecture, i.firmware, i.min_disk_gib,
                   i.min_memory_mib, i.default_user, i.format, i.expected_sha256, i.blob_id,
+                  i.import_state, i.failure_code, i.failure_detail, i.import_operation_id,
                   b.sha256 AS "sha256?", b.size_bytes AS "size_bytes?",
                   b.virtual_size_bytes AS "virtual_size_bytes?", i.deprecated_at,
                   r.id AS "replacement_id?", r.name AS "replacement_name?",

@@ -24,7 +24,7 @@ async fn create(cloud: &TestCloud, name: &str) -> Value {
 /// What is wrong with the images, if the sweeper has had time enough.
 async fn findings(cloud: &TestCloud) -> Vec<String> {
     let mut conn = cloud.app.pool.acquire().await.unwrap();
-    let broken = crate::images::verify(&mut conn, swept_by(cloud)).await.unwrap();
+    let broken = crate::images::verify_rows(&mut conn, swept_by(cloud)).await.unwrap();
     broken.into_iter().map(|broken| broken.code).collect()
 }
 
@@ -218,7 +218,7 @@ async fn what_must_never_be_is_found() {
     ] {
         let mut tx = cloud.app.pool.begin().await.unwrap();
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await.unwrap();
-        let broken = crate::images::verify(&mut tx, swept_by(&cloud)).await.unwrap();
+        let broken = crate::images::verify_rows(&mut tx, swept_by(&cloud)).await.unwrap();
         let codes: Vec<_> = broken.into_iter().map(|broken| broken.code).collect();
         assert_eq!(codes, expected, "{sql}");
         tx.rollback().await.unwrap();

@@ -1,0 +1,207 @@
+//! One attempt at an import: claimed with a lease, which it renews while bytes come, and ended once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration as Patience;
+
+use axum::body::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+use protocol::image::Format;
+use time::Duration;
+
+use super::super::blob_store::ReceiveError;
+use super::super::receiver::{Rejected, give_up, inspect};
+use super::super::store::imports::{self, Claimed, Ending, Origin, Progress};
+use super::super::store::{self, Content};
+use super::download::Download;
+use super::fetch::FetchError;
+use super::{Importer, source};
+use crate::app::App;
+use crate::nudge::Topic;
+use crate::operations::store as operations;
+
+/// A replica that is silent for so long has died, and another one takes over.
+pub(super) const LEASE: Duration = Duration::seconds(60);
+/// The lease is renewed, and progress noted, this often.
+const TICK: Patience = Patience::from_secs(2);
+/// Attempts at one import, whoever makes them.
+const MAX_ATTEMPTS: i32 = 5;
+/// Before the next attempt, times the number of attempts.
+const PAUSE: Duration = Duration::seconds(10);
+
+/// How an attempt went.
+enum Outcome {
+    Done(Result<Content, FetchError>),
+    /// Another replica has it, or nobody wants it any more.
+    Lost,
+    /// This replica stops.
+    Stopping,
+}
+
+/// Bytes so far, and in all: -1 while that is unknown.
+#[derive(Clone)]
+struct Counter(Arc<(AtomicI64, AtomicI64)>);
+
+impl Counter {
+    fn new() -> Self {
+        Self(Arc::new((AtomicI64::new(0), AtomicI64::new(-1))))
+    }
+
+    fn progress(&self) -> Progress {
+        let total = self.0.1.load(Ordering::Relaxed);
+        Progress { bytes: self.0.0.load(Ordering::Relaxed), total_bytes: (total >= 0).then_some(total) }
+    }
+}
+
+type Stream = BoxStream<'static, Result<Bytes, FetchError>>;
+
+pub(super) struct Job<'a> {
+    pub app: &'a App,
+    pub claimed: Claimed,
+}
+
+impl Job<'_> {
+    /// Makes the attempt and writes down how it went.
+    pub(super) async fn run(self) -> Result<(), sqlx::Error> {
+        let counter = Counter::new();
+        let outcome = tokio::select! {
+            done = self.fill(&counter) => Outcome::Done(done),
+            () = self.lost(&counter) => Outcome::Lost,
+            () = self.app.shutdown.cancelled() => Outcome::Stopping,
+        };
+        let blob = self.claimed.blob;
+        let ended = self.write_down(outcome).await;
+        // For whatever is not kept: the attempt may have lost its blob to the sweeper, and have made the file
+        // after that.
+        give_up(self.app, blob).await;
+        ended
+    }
+
+    async fn write_down(&self, outcome: Outcome) -> Result<(), sqlx::Error> {
+        let (claimed, now) = (&self.claimed, self.app.clock.now());
+        let mut tx = self.app.pool.begin().await?;
+        match outcome {
+            Outcome::Done(Ok(content)) => {
+                if !imports::end(&mut tx, claimed, Ending::Filled(&content), now).await? {
+                    return tx.rollback().await;
+                }
+            }
+            Outcome::Done(Err(error)) if error.again && claimed.attempt < MAX_ATTEMPTS => {
+                tracing::info!(operation = %claimed.operation, attempt = claimed.attempt, why = error.detail,
+                    "an import is tried again");
+                let step = format!("attempt_{}_failed", claimed.attempt);
+                operations::step(&mut tx, claimed.operation, &step, now, Some(&error.detail)).await?;
+                imports::give_back(&mut tx, claimed, now + PAUSE * claimed.attempt, true).await?;
+            }
+            Outcome::Done(Err(error)) => {
+                let ending = Ending::Failed { code: error.code, detail: &error.detail };
+                imports::end(&mut tx, claimed, ending, now).await?;
+            }
+            Outcome::Stopping => imports::give_back(&mut tx, claimed, now, false).await?,
+            Outcome::Lost => {}
+        }
+        tx.commit().await
+    }
+
+    /// Renews the lease and notes the progress; returns when the attempt is lost.
+    async fn lost(&self, counter: &Counter) {
+        let mut waiter = self.app.nudges.subscribe(Topic::Operation(self.claimed.operation));
+        loop {
+            waiter.nudged(TICK).await;
+            match self.renew(counter.progress()).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                // The lease outlives a restart of the database.
+                Err(error) => tracing::info!(%error, "cannot renew the lease of an import; trying again"),
+            }
+        }
+    }
+
+    /// In a task of its own: whoever waits for it may be dropped, and a transaction must not be in its middle.
+    async fn renew(&self, progress: Progress) -> Result<bool, sqlx::Error> {
+        let (app, claimed) = (self.app.clone(), self.claimed.clone());
+        let renewed = tokio::spawn(async move {
+            let mut tx = app.pool.begin().await?;
+            let mine = imports::renew(&mut tx, &claimed, progress, app.clock.now() + LEASE).await?;
+            tx.commit().await?;
+            Ok(mine)
+        });
+        renewed.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+    }
+
+    /// Receives and judges the bytes.
+    async fn fill(&self, counter: &Counter) -> Result<Content, FetchError> {
+        let claimed = &self.claimed;
+        let format = Format::from_name(&claimed.format).ok_or_else(|| ours("the format is unknown"))?;
+        let (stream, length) = self.open().await?;
+        counter.0.1.store(length.map_or(-1, u64::cast_signed), Ordering::Relaxed);
+        let limit = self.app.imports.max_bytes;
+        if length.is_some_and(|length| length > limit) {
+            return Err(too_large(limit));
+        }
+        // The total shows from the beginning.
+        self.renew(counter.progress()).await.map_err(ours)?;
+        let counting = stream.inspect_ok(|chunk| {
+            counter.0.0.fetch_add((chunk.len() as u64).cast_signed(), Ordering::Relaxed);
+        });
+        let images = &self.app.images;
+        let received = images.receive(claimed.blob, Box::pin(counting), length, limit).await;
+        let received = received.map_err(|error| match error {
+            ReceiveError::Sender(error) => error,
+            ReceiveError::TooLarge { limit } => too_large(limit),
+            ReceiveError::Store(error) => ours(error),
+        })?;
+        if let Some(expected) = claimed.sha256
+            && expected != received.sha256
+        {
+            let detail = format!("announced sha256 {expected}, received {}", received.sha256);
+            return Err(FetchError { code: "checksum_mismatch", detail, again: false });
+        }
+        inspect(self.app, claimed.blob, format, received).await.map_err(|rejected| match rejected {
+            Rejected::Refused(detail) => FetchError { code: "image_refused", detail, again: false },
+            Rejected::Unreadable(error) => ours(error),
+        })
+    }
+
+    async fn open(&self) -> Result<(Stream, Option<u64>), FetchError> {
+        match &self.claimed.origin {
+            Origin::Url(url) => {
+                let importer: &Importer = &self.app.imports;
+                let url =
+                    source::check_url(url, importer.options.import_http).map_err(FetchError::refused)?;
+                let mut conn = self.app.pool.acquire().await.map_err(ours)?;
+                let own = imports::own_ranges(&mut conn).await.map_err(ours)?;
+                drop(conn);
+                let download = Download::begin(importer.fetcher(own), url).await?;
+                let length = download.length;
+                Ok((download.into_stream().boxed(), length))
+            }
+            Origin::Upload(upload) => {
+                let mut conn = self.app.pool.acquire().await.map_err(ours)?;
+                let (parts, length) = store::uploads::parts(&mut conn, *upload).await.map_err(ours)?;
+                let images = self.app.images.clone();
+                let parts = futures_util::stream::iter(parts).then(move |part| {
+                    let images = images.clone();
+                    async move { images.stream(part).await.map(|part| part.map_err(ours)).map_err(ours) }
+                });
+                Ok((parts.try_flatten().boxed(), Some(length.cast_unsigned())))
+            }
+        }
+    }
+}
+
+/// Something went wrong on our side: tried again, and told to the log alone.
+fn ours(error: impl std::fmt::Debug) -> FetchError {
+    tracing::warn!(?error, "an import has failed on our side");
+    FetchError {
+        code: "internal",
+        detail: "something went wrong on our side; try again".to_owned(),
+        again: true,
+    }
+}
+
+fn too_large(limit: u64) -> FetchError {
+    let detail = format!("an image file has at most {} GiB", limit >> 30);
+    FetchError { code: "payload_too_large", detail, again: false }
+}

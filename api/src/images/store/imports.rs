@@ -1,0 +1,329 @@
+//! SQL of imports. What controllers call names no caller: the call that began the import has proved its right.
+
+use protocol::{BlobId, ImageId, OperationId, Sha256};
+use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::uploads::LIFETIME as UPLOAD_LIFETIME;
+use super::{Content, discard_blob, keep_blob, set_blob};
+use crate::auth::{Action, Allowed, InProject};
+use crate::nudge::{self, Topic};
+use crate::operations::store::{self as operations, End};
+
+/// Where the bytes come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::images) enum Origin {
+    Url(String),
+    /// An upload whose parts are all there.
+    Upload(Uuid),
+}
+
+pub(in crate::images) struct NewImport<'a> {
+    pub operation: OperationId,
+    pub image: Uuid,
+    pub origin: &'a Origin,
+    pub sha256: Option<Sha256>,
+    pub now: OffsetDateTime,
+}
+
+/// The image, which its caller has locked, is being imported from now on.
+pub(in crate::images) async fn insert<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<A>,
+    new: &NewImport<'_>,
+) -> Result<(), sqlx::Error> {
+    let (url, upload) = match new.origin {
+        Origin::Url(url) => (Some(url.as_str()), None),
+        Origin::Upload(id) => (None, Some(*id)),
+    };
+    sqlx::query!(
+        "INSERT INTO image_imports (operation_id, image_id, url, upload_id, expected_sha256, created_at, not_before)
+         VALUES ($1, $2, $3, $4, $5, $6, $6)",
+        new.operation.as_uuid(),
+        new.image,
+        url,
+        upload,
+        new.sha256.as_ref().map(|digest| &digest.as_bytes()[..]),
+        new.now
+    )
+    .execute(&mut *conn)
+    .await?;
+    // A sweeper that took it for abandoned looks again.
+    sqlx::query!(
+        "UPDATE image_uploads SET expires_at = GREATEST(expires_at, $2) WHERE id = $1",
+        upload,
+        new.now + UPLOAD_LIFETIME
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "UPDATE images SET import_state = 'importing', failure_code = NULL, failure_detail = NULL,
+                import_operation_id = $2, updated_at = $3 WHERE id = $1",
+        new.image,
+        new.operation.as_uuid(),
+        new.now
+    )
+    .execute(&mut *conn)
+    .await?;
+    nudge::send(conn, Topic::Imports).await
+}
+
+/// An attempt at an import, which this replica has taken.
+#[derive(Debug, Clone)]
+pub(in crate::images) struct Claimed {
+    pub operation: OperationId,
+    pub image: ImageId,
+    /// What this attempt fills; also its proof that it has not been overtaken.
+    pub blob: BlobId,
+    pub origin: Origin,
+    pub format: String,
+    pub sha256: Option<Sha256>,
+    /// 1 at the first.
+    pub attempt: i32,
+}
+
+/// Takes the oldest import that nobody works on, and announces a blob for it.
+pub(in crate::images) async fn claim(
+    conn: &mut PgConnection,
+    blob: BlobId,
+    now: OffsetDateTime,
+    lease_until: OffsetDateTime,
+) -> Result<Option<Claimed>, sqlx::Error> {
+    let due = sqlx::query!(
+        r#"SELECT m.operation_id, m.image_id, m.url, m.upload_id, m.expected_sha256, m.attempts, m.blob_id,
+                  i.format
+           FROM image_imports m JOIN images i ON i.id = m.image_id JOIN operations o ON o.id = m.operation_id
+           WHERE m.not_before <= $1 AND (m.lease_until IS NULL OR m.lease_until <= $1) AND o.status = 'running'
+           ORDER BY m.not_before, m.operation_id LIMIT 1 FOR UPDATE OF m SKIP LOCKED"#,
+        now
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let Some(due) = due else { return Ok(None) };
+    if let Some(dead) = due.blob_id {
+        discard_blob(conn, dead.into()).await?;
+    }
+    super::announce_blob(conn, blob, now, lease_until).await?;
+    sqlx::query!(
+        "UPDATE image_imports SET blob_id = $2, lease_until = $3, attempts = attempts + 1 WHERE operation_id = $1",
+        due.operation_id,
+        blob.as_uuid(),
+        lease_until
+    )
+    .execute(&mut *conn)
+    .await?;
+    let origin = match (due.url, due.upload_id) {
+        (Some(url), _) => Origin::Url(url),
+        (None, Some(upload)) => Origin::Upload(upload),
+        (None, None) => return Err(sqlx::Error::RowNotFound),
+    };
+    Ok(Some(Claimed {
+        operation: due.operation_id.into(),
+        image: due.image_id.into(),
+        blob,
+        origin,
+        format: due.format,
+        sha256: due.expected_sha256.and_then(super::digest),
+        attempt: due.attempts + 1,
+    }))
+}
+
+/// How far an attempt has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::images) struct Progress {
+    pub bytes: i64,
+    pub total_bytes: Option<i64>,
+}
+
+/// Says that the attempt lives, and how far it is. False when it has been overtaken or is not wanted any more.
+pub(in crate::images) async fn renew(
+    conn: &mut PgConnection,
+    claimed: &Claimed,
+    progress: Progress,
+    lease_until: OffsetDateTime,
+) -> Result<bool, sqlx::Error> {
+    let wanted =
+        operations::set_progress(conn, claimed.operation, progress.bytes, progress.total_bytes).await?;
+    let mine = sqlx::query!(
+        "UPDATE image_imports SET lease_until = $3 WHERE operation_id = $1 AND blob_id = $2",
+        claimed.operation.as_uuid(),
+        claimed.blob.as_uuid(),
+        lease_until
+    )
+    .execute(&mut *conn)
+    .await?;
+    let announced = super::renew_lease(conn, claimed.blob, lease_until).await?;
+    Ok(wanted && mine.rows_affected() == 1 && announced)
+}
+
+/// How an import ends.
+#[derive(Debug)]
+pub(in crate::images) enum Ending<'a> {
+    Filled(&'a Content),
+    Failed { code: &'static str, detail: &'a str },
+}
+
+/// Ends an import with its operation. False when it has been overtaken or cancelled: then nothing has changed.
+pub(in crate::images) async fn end(
+    conn: &mut PgConnection,
+    claimed: &Claimed,
+    ending: Ending<'_>,
+    now: OffsetDateTime,
+) -> Result<bool, sqlx::Error> {
+    if !operations::lock_running(conn, claimed.operation).await? {
+        return Ok(false);
+    }
+    let image = claimed.image.as_uuid();
+    sqlx::query!("SELECT FROM images WHERE id = $1 FOR UPDATE", image).execute(&mut *conn).await?;
+    if !forget(conn, claimed.operation, Some(claimed.blob)).await? {
+        return Ok(false);
+    }
+    let end = match ending {
+        Ending::Filled(content) => {
+            let Some(blob) = keep_blob(conn, claimed.blob, content).await? else { return Ok(false) };
+            set_blob(conn, image, blob, now).await?;
+            operations::set_progress(conn, claimed.operation, content.size_bytes, Some(content.size_bytes))
+                .await?;
+            End::Succeeded
+        }
+        Ending::Failed { code, detail } => {
+            discard_blob(conn, claimed.blob).await?;
+            fail_image(conn, image, code, detail, now).await?;
+            End::Failed { code, detail: Some(detail.to_owned()) }
+        }
+    };
+    operations::finish(conn, claimed.operation, &end, now).await?;
+    Ok(true)
+}
+
+/// Gives an attempt back, for whoever comes then. It does not count if `counts` is false.
+pub(in crate::images) async fn give_back(
+    conn: &mut PgConnection,
+    claimed: &Claimed,
+    not_before: OffsetDateTime,
+    counts: bool,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE image_imports SET blob_id = NULL, lease_until = NULL, not_before = $3, attempts = attempts - $4
+         WHERE operation_id = $1 AND blob_id = $2",
+        claimed.operation.as_uuid(),
+        claimed.blob.as_uuid(),
+        not_before,
+        i32::from(!counts)
+    )
+    .execute(&mut *conn)
+    .await?;
+    discard_blob(conn, claimed.blob).await?;
+    nudge::send(conn, Topic::Imports).await
+}
+
+/// Takes an import back whose operation the caller has locked and ends: the image is as before it.
+pub(crate) async fn cancel_import(
+    conn: &mut PgConnection,
+    operation: OperationId,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let image = sqlx::query_scalar!(
+        "SELECT i.id FROM images i JOIN image_imports m ON m.image_id = i.id WHERE m.operation_id = $1
+         FOR UPDATE OF i",
+        operation.as_uuid()
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(image) = image
+        && forget(conn, operation, None).await?
+    {
+        sqlx::query!("UPDATE images SET import_state = NULL, updated_at = $2 WHERE id = $1", image, now)
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Removes the row with what hangs on it: the blob of an attempt, the parts of an upload.
+async fn forget(
+    conn: &mut PgConnection,
+    operation: OperationId,
+    of_attempt: Option<BlobId>,
+) -> Result<bool, sqlx::Error> {
+    let gone = sqlx::query!(
+        "DELETE FROM image_imports WHERE operation_id = $1 AND ($2::uuid IS NULL OR blob_id = $2)
+         RETURNING blob_id, upload_id",
+        operation.as_uuid(),
+        of_attempt.map(BlobId::as_uuid)
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let Some(gone) = gone else { return Ok(false) };
+    if let Some(upload) = gone.upload_id {
+        super::uploads::end(conn, upload).await?;
+    }
+    if let (None, Some(blob)) = (of_attempt, gone.blob_id) {
+        discard_blob(conn, blob.into()).await?;
+    }
+    Ok(true)
+}
+
+async fn fail_image(
+    conn: &mut PgConnection,
+    image: Uuid,
+    code: &str,
+    detail: &str,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE images SET import_state = 'failed', failure_code = $2, failure_detail = $3, updated_at = $4
+         WHERE id = $1 AND blob_id IS NULL",
+        image,
+        code,
+        detail,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends imports whose operations have ended, by their deadline, and operations whose images have gone.
+pub(in crate::images) async fn settle(pool: &PgPool, now: OffsetDateTime) -> Result<(), sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    let overdue = sqlx::query!(
+        "SELECT m.operation_id, m.image_id FROM image_imports m
+         JOIN operations o ON o.id = m.operation_id JOIN images i ON i.id = m.image_id
+         WHERE o.status <> 'running' LIMIT 100 FOR UPDATE OF i SKIP LOCKED"
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    for import in overdue {
+        if forget(&mut tx, import.operation_id.into(), None).await? {
+            let detail = "the file was not there in time; try again, or use a source that is faster";
+            fail_image(&mut tx, import.image_id, "deadline_exceeded", detail, now).await?;
+        }
+    }
+    tx.commit().await?;
+    // Another transaction: images are never locked before operations.
+    let mut tx = pool.begin().await?;
+    let orphans = sqlx::query_scalar!(
+        "SELECT id FROM operations o WHERE status = 'running' AND kind IN ('import_image', 'finish_image_upload')
+         AND NOT EXISTS (SELECT FROM image_imports m WHERE m.operation_id = o.id)
+         LIMIT 100 FOR UPDATE SKIP LOCKED"
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    for operation in orphans {
+        let end = End::Cancelled { code: "image_deleted", detail: "the image was deleted meanwhile" };
+        operations::finish(&mut tx, operation.into(), &end, now).await?;
+    }
+    tx.commit().await
+}
+
+/// Addresses of the cloud itself: of its hosts, and those that it gives out.
+pub(in crate::images) async fn own_ranges(conn: &mut PgConnection) -> Result<Vec<ipnet::IpNet>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT host(underlay_address)::inet AS "range!: ipnet::IpNet" FROM hosts WHERE underlay_address IS NOT NULL
+           UNION SELECT cidr::inet FROM address_pools"#
+    )
+    .fetch_all(conn)
+    .await
+}
