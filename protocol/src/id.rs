@@ -76,6 +76,8 @@ ids! {
     InstanceId
     /// A size of instance.
     InstanceTypeId
+    /// A file of a volume: what was written to it between two snapshots.
+    LayerId
     /// A private Ethernet of a tenant.
     NetworkId
     /// The record of one mutating call and what became of it.
@@ -104,4 +106,6 @@ ids! {
     SubnetId
     /// One stream that the control plane asked a host for.
     TransferId
+    /// A disk of a tenant, attached to an instance or not.
+    VolumeId
 }
