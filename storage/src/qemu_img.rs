@@ -1,4 +1,4 @@
-//! `qemu-img create`, for files of our own: nothing that it reads here came from a user.
+//! `qemu-img` for files of our own: nothing that it reads here came from a user.
 
 use std::ffi::OsStr;
 use std::io;
@@ -26,6 +26,13 @@ pub(crate) async fn create(
     }
     arguments.extend([target.as_str(), &size]);
     run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "create a disk", source })
+}
+
+/// Grows the disk in the qcow2 file at the absolute path `target`, which nobody uses.
+pub(crate) async fn resize(target: &Utf8Path, size_bytes: u64) -> Result<(), PoolError> {
+    let size = size_bytes.to_string();
+    let arguments = ["resize", "-q", "-f", "qcow2", target.as_str(), &size];
+    run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "grow a disk", source })
 }
 
 async fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Result<()> {
