@@ -28,17 +28,15 @@ pub struct VolumeFound {
 }
 
 impl Pool {
-    /// The files of a volume from the bottom to the top, there or not. The first is the cached image, if it has
-    /// one.
-    pub fn chain(&self, volume: &VolumeSpec) -> Vec<Utf8PathBuf> {
-        let base = volume.image.iter().map(|image| self.base(image));
-        base.chain(volume.layers.iter().map(|layer| self.layer(*layer))).collect()
+    /// The layers of a volume from the bottom to the top, there or not.
+    pub fn layers(&self, volume: &VolumeSpec) -> Vec<Utf8PathBuf> {
+        volume.layers.iter().map(|layer| self.layer(*layer)).collect()
     }
 
     /// What there is of a volume.
     pub async fn look_at_volume(&self, volume: &VolumeSpec) -> Result<VolumeFound, PoolError> {
         let base = volume.image.as_ref().map(|image| self.base(image));
-        let layers: Vec<_> = volume.layers.iter().map(|layer| self.layer(*layer)).collect();
+        let layers = self.layers(volume);
         let size_bytes = volume.size_gib.bytes();
         blocking("look at a volume's files", move || {
             let base = base.map_or(Ok(true), |base| exists(&base))?;
@@ -66,19 +64,22 @@ impl Pool {
         if there[missing..].contains(&true) {
             return Err(PoolError::LostLayer(volume.layers[missing]));
         }
-        let chain = self.chain(volume);
-        let first = chain.len() - there.len() + missing;
+        let layers = self.layers(volume);
+        let mut below = match missing.checked_sub(1) {
+            Some(index) => Some(layers[index].clone()),
+            None => volume.image.as_ref().map(|image| self.base(image)),
+        };
         let mut made = Made::Before;
-        for index in first..chain.len() {
-            let backing = index.checked_sub(1).map(|below| chain[below].as_path());
-            made = self.make_layer(&chain[index], backing, volume.size_gib.bytes()).await?;
+        for layer in &layers[missing..] {
+            made = self.make_layer(layer, below.as_deref(), volume.size_gib.bytes()).await?;
+            below = Some(layer.clone());
         }
         self.grow(volume).await?;
         Ok(made)
     }
 
     async fn layers_there(&self, volume: &VolumeSpec) -> Result<Vec<bool>, PoolError> {
-        let layers: Vec<_> = volume.layers.iter().map(|layer| self.layer(*layer)).collect();
+        let layers = self.layers(volume);
         blocking("look at a volume's files", move || layers.iter().map(|layer| exists(layer)).collect()).await
     }
 

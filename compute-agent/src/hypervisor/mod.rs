@@ -9,8 +9,8 @@ pub mod simulated;
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
-use protocol::agent::{Architecture, Inventory, Nic};
-use protocol::{Generation, InstanceId, MacAddress, MemoryMib, Name, RequestId};
+use protocol::agent::{Architecture, Inventory, IoLimits, Nic};
+use protocol::{Generation, InstanceId, MacAddress, MemoryMib, Name, RequestId, SizeGib, VolumeId};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
@@ -38,6 +38,15 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Asks the guest to let go of a network card. Returns without waiting for that; the guest may not listen.
     async fn detach_card(&self, id: InstanceId, mac: MacAddress) -> Result<(), HypervisorError>;
 
+    /// Plugs a disk into a running domain.
+    async fn attach_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError>;
+
+    /// Asks the guest to let go of a disk. Returns without waiting for that; the guest may not listen.
+    async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError>;
+
+    /// Gives a disk of a running domain its size, which only grows, and its limits.
+    async fn tune_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError>;
+
     /// What happens from now on. A receiver that lags must look at [`Hypervisor::domains`] again.
     fn events(&self) -> broadcast::Receiver<Event>;
 }
@@ -53,6 +62,8 @@ pub struct Domain {
     pub state: DomainState,
     /// Of a running domain.
     pub cards: Vec<Card>,
+    /// Of a running domain: the volumes that it has.
+    pub volumes: Vec<VolumeId>,
 }
 
 /// A network card that a domain has.
@@ -91,7 +102,8 @@ pub struct DomainSpec {
     pub architecture: Architecture,
     pub vcpus: u32,
     pub memory_mib: MemoryMib,
-    pub root_disk: DiskChain,
+    /// It boots from the first.
+    pub disks: Vec<DomainDisk>,
     pub nics: Vec<Nic>,
     /// The seed, a raw image, read-only.
     pub seed: Utf8PathBuf,
@@ -100,12 +112,16 @@ pub struct DomainSpec {
     pub request_id: Option<RequestId>,
 }
 
-/// A qcow2 overlay and everything under it, formats given, never probed.
+/// A volume as a domain has it: the files of its chain, all qcow2, formats given and never probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskChain {
-    pub overlay: Utf8PathBuf,
-    /// The cached base, qcow2, no backing file.
-    pub base: Utf8PathBuf,
+pub struct DomainDisk {
+    pub volume: VolumeId,
+    pub size_gib: SizeGib,
+    pub limits: IoLimits,
+    /// The cached image under the lowest layer, shared by many and never written.
+    pub base: Option<Utf8PathBuf>,
+    /// From the bottom to the top; the last is written to.
+    pub layers: Vec<Utf8PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -104,9 +104,19 @@ impl Host {
         base
     }
 
-    pub fn make_disk(&self, base: &Utf8Path, id: InstanceId) -> Utf8PathBuf {
-        let disk = self.root().join(format!("{id}.qcow2"));
-        run("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base.as_str(), disk.as_str()]);
+    pub fn virsh(&self, arguments: &[&str]) -> String {
+        let output = Command::new("virsh").args(["-c", &self.uri()]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn make_disk(&self, base: Option<&Utf8Path>, id: Uuid, gib: u32) -> Utf8PathBuf {
+        let (disk, size) = (self.root().join(format!("{id}.qcow2")), format!("{gib}G"));
+        let mut arguments = vec!["create", "-q", "-f", "qcow2"];
+        if let Some(base) = base {
+            arguments.extend(["-F", "qcow2", "-b", base.as_str()]);
+        }
+        run("qemu-img", &[&arguments[..], &[disk.as_str(), &size]].concat());
         fs::set_permissions(&disk, Permissions::from_mode(0o600)).unwrap();
         disk
     }

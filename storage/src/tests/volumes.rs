@@ -15,7 +15,7 @@ async fn cached(fixture: &Fixture) -> ImageSource {
 }
 
 fn top(fixture: &Fixture, volume: &VolumeSpec) -> Utf8PathBuf {
-    fixture.pool.chain(volume).pop().unwrap()
+    fixture.pool.layers(volume).pop().unwrap()
 }
 
 fn io(path: &Utf8Path, command: &str) -> String {
@@ -96,7 +96,7 @@ async fn a_layer_on_top_keeps_the_one_below() {
     // A chain of which nothing is there yet is made as a whole.
     let fresh = VolumeSpec { layers: vec![layer(7), layer(8)], ..volume(7, None, 1) };
     assert_eq!(fixture.pool.ensure_volume(&fresh).await.unwrap(), Made::Now);
-    assert_eq!(info(&top(&fixture, &fresh))["backing-filename"], fixture.pool.chain(&fresh)[0].as_str());
+    assert_eq!(info(&top(&fixture, &fresh))["backing-filename"], fixture.pool.layers(&fresh)[0].as_str());
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn a_root_disk_of_before_is_found_as_a_layer() {
     for _ in 0..2 {
         let pool = Pool::open_with(&root, Sandbox::new().unwrap()).unwrap();
         assert!(pool.look_at_volume(&volume(5, None, 1)).await.unwrap().made);
-        assert_eq!(fs::metadata(&pool.chain(&volume(5, None, 1))[0]).unwrap().nlink(), 2);
+        assert_eq!(fs::metadata(&pool.layers(&volume(5, None, 1))[0]).unwrap().nlink(), 2);
     }
     let pool = Pool::open_with(&root, Sandbox::new().unwrap()).unwrap();
     pool.remove_instance(instance(5)).await.unwrap();

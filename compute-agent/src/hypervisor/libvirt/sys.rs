@@ -1,17 +1,22 @@
-//! The only unsafe code of the agent: what libvirt tells by callback, which the `virt` crate does not wrap.
+//! The only unsafe code of the agent: what libvirt tells by callback and the limits of a disk, which the
+//! `virt` crate does not wrap.
 //!
 //! libvirt calls back from the one thread that runs its event loop. Each callback owns a boxed sender, its
 //! *opaque*; libvirt frees the box through [`release`] when the callback is deregistered and no longer
 //! running, so a callback never sees freed memory and a session leaks nothing.
-#![expect(unsafe_code, reason = "libvirt's callbacks are reached through its C interface alone")]
+#![expect(
+    unsafe_code,
+    reason = "libvirt's callbacks and disk limits are reached through its C interface alone"
+)]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::mem::{ManuallyDrop, transmute};
 use std::ptr;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
+use protocol::agent::IoLimits;
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 use virt::connect::Connect;
@@ -212,6 +217,58 @@ unsafe extern "C" fn closed(_: sys::virConnectPtr, reason: c_int, opaque: *mut c
 unsafe extern "C" fn release(opaque: *mut c_void) {
     // SAFETY: made by `Box::into_raw` from a boxed `Signals`, and given back once.
     drop(unsafe { Box::from_raw(opaque.cast::<Signals>()) });
+}
+
+/// Limits what a running domain may ask of the disk at that place; nothing is no limit.
+pub(super) fn set_io_limits(domain: &Domain, target: &str, limits: IoLimits) -> Result<(), Error> {
+    let target = CString::new(target).unwrap_or_default();
+    let mut parameters = Parameters { first: ptr::null_mut(), used: 0, room: 0 };
+    // To libvirt, zero is no limit.
+    parameters.add(sys::VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_BYTES_SEC, limits.bytes_per_second.unwrap_or(0))?;
+    parameters.add(sys::VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_IOPS_SEC, limits.iops.unwrap_or(0))?;
+    let flags = sys::VIR_DOMAIN_AFFECT_LIVE;
+    // SAFETY: the domain's handle and the name are alive during the call, which only reads them and as many
+    // parameters as were added.
+    let status = unsafe {
+        sys::virDomainSetBlockIoTune(
+            domain.as_ptr(),
+            target.as_ptr(),
+            parameters.first,
+            parameters.used,
+            flags,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+}
+
+/// libvirt's list of named numbers.
+struct Parameters {
+    first: sys::virTypedParameterPtr,
+    used: c_int,
+    room: c_int,
+}
+
+impl Parameters {
+    fn add(&mut self, name: &CStr, value: u64) -> Result<(), Error> {
+        // SAFETY: the three fields are what libvirt made of them in earlier calls, or an empty list.
+        let status = unsafe {
+            sys::virTypedParamsAddULLong(
+                &mut self.first,
+                &mut self.used,
+                &mut self.room,
+                name.as_ptr(),
+                value,
+            )
+        };
+        if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+    }
+}
+
+impl Drop for Parameters {
+    fn drop(&mut self) {
+        // SAFETY: a list that libvirt has allocated, or none; it is freed once.
+        unsafe { sys::virTypedParamsFree(self.first, self.used) };
+    }
 }
 
 #[cfg(test)]
