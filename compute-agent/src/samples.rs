@@ -13,6 +13,7 @@ use protocol::{
 use uuid::Uuid;
 
 use crate::desired::Wanted;
+use crate::hypervisor::SeenVolume;
 
 pub(crate) const IMAGE: Bytes = Bytes::from_static(b"the bytes of an image");
 pub(crate) const IMAGE_SHA256: Sha256 = Sha256::from_bytes([7; 32]);
@@ -60,8 +61,10 @@ pub(crate) fn disk(id: Uuid) -> Disk {
     Disk { volume, limits: IoLimits::default() }
 }
 
-pub(crate) fn volumes(wanted: &Wanted) -> Vec<VolumeId> {
-    wanted.disks().iter().map(|disk| disk.volume.id).collect()
+/// As a domain has them that is as wanted.
+pub(crate) fn volumes(wanted: &Wanted) -> Vec<SeenVolume> {
+    let seen = |disk: &Disk| SeenVolume { id: disk.volume.id, layers: disk.volume.layers.clone() };
+    wanted.disks().iter().map(seen).collect()
 }
 
 pub(crate) fn tuning(disk: &Disk) -> (VolumeId, (SizeGib, IoLimits)) {

@@ -54,7 +54,7 @@ impl Removals {
         let mut acting = self.reconciler.acting();
         acting.wait_for(|acting| *acting).await?;
         let listing = self.reconciler.view.look().await?;
-        if listing.values().any(|domain| domain.volumes.contains(&volume)) {
+        if listing.values().any(|domain| domain.volume(volume).is_some()) {
             return Err("a domain has the volume".into());
         }
         Ok(self.storage.remove_layers(layers).await?)

@@ -10,7 +10,7 @@ pub mod simulated;
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use protocol::agent::{Architecture, Inventory, IoLimits, Nic};
-use protocol::{Generation, InstanceId, MacAddress, MemoryMib, Name, RequestId, SizeGib, VolumeId};
+use protocol::{Generation, InstanceId, LayerId, MacAddress, MemoryMib, Name, RequestId, SizeGib, VolumeId};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
@@ -63,7 +63,15 @@ pub struct Domain {
     /// Of a running domain.
     pub cards: Vec<Card>,
     /// Of a running domain: the volumes that it has.
-    pub volumes: Vec<VolumeId>,
+    pub volumes: Vec<SeenVolume>,
+}
+
+/// A volume that a domain has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenVolume {
+    pub id: VolumeId,
+    /// From the bottom to the top.
+    pub layers: Vec<LayerId>,
 }
 
 /// A network card that a domain has.
@@ -72,6 +80,13 @@ pub struct Card {
     pub mac: MacAddress,
     /// The host's end.
     pub tap: Option<String>,
+}
+
+impl Domain {
+    /// What the domain has of a volume.
+    pub fn volume(&self, id: VolumeId) -> Option<&SeenVolume> {
+        self.volumes.iter().find(|volume| volume.id == id)
+    }
 }
 
 impl Card {

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::{
     Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError,
+    SeenVolume,
 };
 
 /// Events that a slow receiver may fall behind before it has to look again.
@@ -207,7 +208,7 @@ impl State {
     /// QEMU locks the files that it writes: two domains never have one volume.
     fn refuse_shared(&self, id: InstanceId, disks: &[DomainDisk]) -> Result<(), HypervisorError> {
         let is_shared = |disk: &DomainDisk| {
-            self.domains.values().any(|domain| domain.id != id && domain.volumes.contains(&disk.volume))
+            self.domains.values().any(|domain| domain.id != id && domain.volume(disk.volume).is_some())
         };
         if disks.iter().any(is_shared) {
             let source = io::Error::other("simulated: another domain has the volume");
@@ -226,6 +227,12 @@ impl State {
             _ => Ok(()),
         }
     }
+}
+
+/// The ids are the names of the files.
+fn seen(disk: &DomainDisk) -> SeenVolume {
+    let layers = disk.layers.iter().filter_map(|path| path.file_stem()?.parse().ok()).collect();
+    SeenVolume { id: disk.volume, layers }
 }
 
 #[async_trait]
@@ -265,7 +272,7 @@ impl Hypervisor for Simulated {
             let cards = spec.nics.iter().map(Card::of).collect();
             let (generation, boot) = (spec.generation, spec.boot);
             state.refuse_shared(id, &spec.disks)?;
-            let volumes = spec.disks.iter().map(|disk| disk.volume).collect();
+            let volumes = spec.disks.iter().map(seen).collect();
             let domain = Domain { id, generation, boot, state: DomainState::Running, cards, volumes };
             for disk in &spec.disks {
                 state.tuned.insert((id, disk.volume), (disk.size_gib, disk.limits));
@@ -334,14 +341,14 @@ impl Hypervisor for Simulated {
             state.fail_if_asked(Call::AttachDisk)?;
             state.refuse_shared(id, std::slice::from_ref(disk))?;
             let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
-            if domain.volumes.contains(&disk.volume) {
+            if domain.volume(disk.volume).is_some() {
                 let source = io::Error::other("simulated: there is a disk with this serial number");
                 return Err(HypervisorError::Refused {
                     attempted: Call::AttachDisk.attempted(),
                     source: Box::new(source),
                 });
             }
-            domain.volumes.push(disk.volume);
+            domain.volumes.push(seen(disk));
             state.tuned.insert((id, disk.volume), (disk.size_gib, disk.limits));
         }
         self.emit(Event::Changed { id });
@@ -353,7 +360,7 @@ impl Hypervisor for Simulated {
             let mut state = self.reached()?;
             let releases = state.machine.guests_release_devices;
             let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
-            domain.volumes.retain(|one| !releases || *one != volume);
+            domain.volumes.retain(|one| !releases || one.id != volume);
             state.detachments_asked += 1;
         }
         self.emit(Event::Changed { id });
@@ -363,7 +370,7 @@ impl Hypervisor for Simulated {
     async fn tune_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError> {
         let mut state = self.reached()?;
         state.fail_if_asked(Call::TuneDisk)?;
-        if !state.domains.get(&id).is_some_and(|domain| domain.volumes.contains(&disk.volume)) {
+        if !state.domains.get(&id).is_some_and(|domain| domain.volume(disk.volume).is_some()) {
             return Err(HypervisorError::NotFound(id));
         }
         state.tuned.insert((id, disk.volume), (disk.size_gib, disk.limits));

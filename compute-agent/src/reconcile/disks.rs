@@ -3,7 +3,6 @@
 //! A disk is told by its volume. Like a card, it is pulled out only with the help of the guest, and nothing
 //! waits for that but those who want the volume elsewhere.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use protocol::agent::{Disk, InstanceSpec, VolumeReport, VolumeSpec, VolumeState};
@@ -12,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::plan::{Plan, Seen, Step};
 use crate::desired::Wanted;
-use crate::hypervisor::Domain;
+use crate::hypervisor::{Domain, SeenVolume};
 
 /// How often a guest is asked to let go of a disk.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
@@ -21,8 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The volumes that no guest of this instance has open: their files may be looked at and changed.
 pub(super) fn idle<'a>(wanted: &'a Wanted, live: Option<&Domain>) -> Vec<&'a VolumeSpec> {
-    let open: HashSet<_> = live.iter().flat_map(|domain| &domain.volumes).collect();
-    wanted.disks().iter().map(|disk| &disk.volume).filter(|volume| !open.contains(&volume.id)).collect()
+    let is_open = |volume: &&VolumeSpec| live.is_some_and(|domain| domain.volume(volume.id).is_some());
+    wanted.disks().iter().map(|disk| &disk.volume).filter(|volume| !is_open(volume)).collect()
 }
 
 /// What has to be done before a domain can have the disks; `None` when it can.
@@ -43,7 +42,7 @@ pub(super) fn plan_disks(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now:
     if let Some(volume) = leaving.iter().find(|volume| asked(volume).is_none_or(|at| now >= at + ASK_AGAIN)) {
         return Plan::Do(Step::DetachDisk { volume: *volume });
     }
-    let missing: Vec<_> = volumes(spec).filter(|volume| !domain.volumes.contains(volume)).collect();
+    let missing: Vec<_> = volumes(spec).filter(|volume| domain.volume(*volume).is_none()).collect();
     if let Some(first) = missing.first().copied() {
         return Plan::Do(plan_files(missing, seen).unwrap_or(Step::AttachDisk { volume: first }));
     }
@@ -60,13 +59,13 @@ pub(super) fn held(wanted: &Wanted, seen: &Seen, is_preparing: bool) -> Vec<Volu
         return wanted.disks().iter().map(|disk| report(disk, state)).collect();
     };
     let state = |disk: &Disk| {
-        let ready = domain.volumes.contains(&disk.volume.id) && is_tuned(disk, seen);
+        let ready = domain.volume(disk.volume.id).is_some() && is_tuned(disk, seen);
         if ready { VolumeState::Ready } else { VolumeState::Preparing }
     };
     let wanted_here = wanted.disks().iter().map(|disk| report(disk, state(disk)));
-    let is_leaving = |volume: &&VolumeId| !wanted.disks().iter().any(|disk| disk.volume.id == **volume);
+    let is_leaving = |volume: &&SeenVolume| !wanted.disks().iter().any(|disk| disk.volume.id == volume.id);
     let leaving = domain.volumes.iter().filter(is_leaving).map(|volume| VolumeReport {
-        id: *volume,
+        id: volume.id,
         generation: Generation(0),
         state: VolumeState::Detaching,
     });
@@ -87,9 +86,8 @@ fn report(disk: &Disk, state: VolumeState) -> VolumeReport {
 /// says nothing.
 fn leaving(spec: &InstanceSpec, domain: &Domain) -> impl Iterator<Item = VolumeId> {
     let knows_volumes = !spec.disks.is_empty();
-    let is_leaving =
-        move |volume: &&VolumeId| knows_volumes && !volumes(spec).any(|wanted| wanted == **volume);
-    domain.volumes.iter().filter(is_leaving).copied()
+    let is_leaving = move |volume: &VolumeId| knows_volumes && !volumes(spec).any(|wanted| wanted == *volume);
+    domain.volumes.iter().map(|volume| volume.id).filter(is_leaving)
 }
 
 fn volumes(spec: &InstanceSpec) -> impl Iterator<Item = VolumeId> {

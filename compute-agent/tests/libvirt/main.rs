@@ -13,6 +13,7 @@ use camino::Utf8Path;
 use compute_agent::hypervisor::libvirt::{Libvirt, Options};
 use compute_agent::hypervisor::{
     Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor as _, HypervisorError,
+    SeenVolume,
 };
 use host::{Host, ownership, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -115,7 +116,7 @@ async fn a_domain_lives_and_ends_in_every_way() {
     // Two at once on one base.
     tokio::join!(lab.create(&spec), lab.create(&other));
     let (state, cards) = (DomainState::Running, Vec::new());
-    let volumes = |spec: &DomainSpec| vec![spec.disks[0].volume];
+    let volumes = |spec: &DomainSpec| spec.disks.iter().map(seen).collect();
     let seen = Domain { id, generation: Generation(4), boot: 2, state, cards, volumes: volumes(&spec) };
     let mut domains = lab.libvirt.domains().await.unwrap();
     domains.sort_by_key(|domain| domain.id);
@@ -279,7 +280,7 @@ async fn disks_are_plugged_in_and_changed() {
     spec.disks.push(chained);
     lab.create(&spec).await;
     let volumes = async |lab: &Lab| lab.libvirt.domains().await.unwrap().remove(0).volumes;
-    let mut expected: Vec<_> = spec.disks.iter().map(|disk| disk.volume).collect();
+    let mut expected: Vec<_> = spec.disks.iter().map(seen).collect();
     assert_eq!(volumes(&lab).await, expected);
 
     // As many as a guest may have beside as many cards.
@@ -287,7 +288,7 @@ async fn disks_are_plugged_in_and_changed() {
     let more: Vec<_> = (0..12).map(|_| DomainDisk { limits, ..lab.disk(None, 1) }).collect();
     for disk in &more {
         lab.libvirt.attach_disk(spec.id, disk).await.unwrap();
-        expected.push(disk.volume);
+        expected.push(seen(disk));
     }
     assert_eq!(volumes(&lab).await, expected);
     let twice = lab.libvirt.attach_disk(spec.id, &more[0]).await;
@@ -317,6 +318,11 @@ async fn disks_are_plugged_in_and_changed() {
     lab.libvirt.destroy(spec.id).await.unwrap();
     lab.ended(spec.id, EndCause::Destroyed, asked).await;
     assert_eq!(ownership(&spec.disks[1].layers[1]), "0:0 600", "it is ours again after the run");
+}
+
+fn seen(disk: &DomainDisk) -> SeenVolume {
+    let layers = disk.layers.iter().map(|path| path.file_stem().unwrap().parse().unwrap()).collect();
+    SeenVolume { id: disk.volume, layers }
 }
 
 /// As its qcow2 header says.

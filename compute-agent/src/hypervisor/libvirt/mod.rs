@@ -284,7 +284,10 @@ fn found_disks(id: InstanceId, domain: &str) -> Vec<xml::Found> {
 /// Where the domain has the volume.
 fn place_of(domain: &Handle, id: InstanceId, volume: VolumeId) -> Result<Option<String>, Error> {
     let disks = found_disks(id, &domain.get_xml_desc(0)?);
-    Ok(disks.into_iter().find(|disk| disk.volume == Some(volume)).map(|disk| disk.target))
+    Ok(disks
+        .into_iter()
+        .find(|disk| disk.volume.as_ref().is_some_and(|seen| seen.id == volume))
+        .map(|disk| disk.target))
 }
 
 fn domain_state(state: raw::virDomainState) -> DomainState {

@@ -19,7 +19,8 @@ impl Life {
 impl Host {
     async fn volumes(&self, id: InstanceId) -> Vec<VolumeId> {
         let domains = self.hypervisor.domains().await.unwrap();
-        domains.into_iter().find(|domain| domain.id == id).unwrap().volumes
+        let domain = domains.into_iter().find(|domain| domain.id == id).unwrap();
+        domain.volumes.into_iter().map(|volume| volume.id).collect()
     }
 }
 

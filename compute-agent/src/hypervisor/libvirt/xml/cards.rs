@@ -105,7 +105,7 @@ pub(in super::super) fn cards(domain: &str) -> Result<Vec<Card>, quick_xml::Erro
     }
 }
 
-pub(super) fn attribute(element: &BytesStart<'_>, name: &str) -> Result<Option<String>, quick_xml::Error> {
+fn attribute(element: &BytesStart<'_>, name: &str) -> Result<Option<String>, quick_xml::Error> {
     let Some(attribute) = element.try_get_attribute(name)? else { return Ok(None) };
     Ok(Some(attribute.normalized_value(XmlVersion::Explicit1_0)?.into_owned()))
 }

@@ -2,19 +2,12 @@
 //!
 //! A disk is told by its alias, which holds the id of its volume. The guest tells it by its serial number.
 
-use std::str::FromStr;
-
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::VolumeId;
 use protocol::agent::IoLimits;
-use quick_xml::Reader;
-use quick_xml::events::Event;
 use serde::Serialize;
-use uuid::Uuid;
 
-use super::cards::attribute;
 use super::render::{RenderError, path};
-use crate::hypervisor::{DomainDisk, DomainSpec};
+use crate::hypervisor::{DomainDisk, DomainSpec, SeenVolume};
 
 /// The prefix that libvirt leaves to its users.
 const ALIAS: &str = "ua-";
@@ -224,66 +217,106 @@ pub(in super::super) fn disk_at(target: &str) -> Result<String, quick_xml::SeErr
 }
 
 /// A disk of a running domain.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Found {
     /// Its place.
     pub(in super::super) target: String,
-    /// Its volume; the seed has none.
-    pub(in super::super) volume: Option<VolumeId>,
+    /// What it has of a volume; the seed is none.
+    pub(in super::super) volume: Option<SeenVolume>,
 }
 
 /// The disks in the XML of a running domain.
-pub(in super::super) fn found(domain: &str) -> Result<Vec<Found>, quick_xml::Error> {
-    let mut reader = Reader::from_str(domain);
-    let (mut found, mut open) = (Vec::new(), None::<Found>);
-    // Of a chain, only the topmost element speaks for the disk.
-    let mut deeper = 0_u32;
-    loop {
-        match reader.read_event()? {
-            Event::Eof => return Ok(found),
-            Event::Start(element) if open.is_none() && element.name().as_ref() == "disk" => {
-                open = Some(Found::default());
+pub(in super::super) fn found(domain: &str) -> Result<Vec<Found>, quick_xml::DeError> {
+    let domain: read::Domain = quick_xml::de::from_str(domain)?;
+    let disks = domain.devices.map(|devices| devices.disk).unwrap_or_default();
+    Ok(disks.into_iter().map(read::Disk::into_found).collect())
+}
+
+/// What is read of a domain's XML; the rest is passed over.
+mod read {
+    use camino::{Utf8Path, Utf8PathBuf};
+    use protocol::{LayerId, VolumeId};
+    use serde::Deserialize;
+
+    use super::{ALIAS, Found};
+    use crate::hypervisor::SeenVolume;
+
+    #[derive(Deserialize)]
+    pub(super) struct Domain {
+        pub(super) devices: Option<Devices>,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Devices {
+        #[serde(default)]
+        pub(super) disk: Vec<Disk>,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Disk {
+        #[serde(flatten)]
+        file: File,
+        target: Option<Target>,
+        alias: Option<Alias>,
+    }
+
+    /// One file of a chain, and what it stands on.
+    #[derive(Deserialize)]
+    struct File {
+        source: Option<Source>,
+        #[serde(rename = "backingStore")]
+        backing_store: Option<Box<File>>,
+    }
+
+    #[derive(Deserialize)]
+    struct Source {
+        #[serde(rename = "@file")]
+        file: Option<Utf8PathBuf>,
+    }
+
+    #[derive(Deserialize)]
+    struct Target {
+        #[serde(rename = "@dev")]
+        dev: String,
+    }
+
+    #[derive(Deserialize)]
+    struct Alias {
+        #[serde(rename = "@name")]
+        name: String,
+    }
+
+    impl Disk {
+        pub(super) fn into_found(self) -> Found {
+            let layers: Vec<_> = self.file.layers();
+            let by_alias = self.alias.and_then(|alias| alias.name.strip_prefix(ALIAS)?.parse().ok());
+            let top = self.file.source.and_then(|source| source.file);
+            let volume = by_alias.or_else(|| former_root_disk(top.as_deref()?).map(VolumeId::from_uuid));
+            Found {
+                target: self.target.map(|target| target.dev).unwrap_or_default(),
+                volume: volume.map(|id| SeenVolume { id, layers }),
             }
-            Event::End(element) if deeper == 0 && element.name().as_ref() == "disk" => {
-                found.extend(open.take())
-            }
-            event @ (Event::Empty(_) | Event::Start(_)) => {
-                let (element, has_end) = match &event {
-                    Event::Start(element) => (element, true),
-                    Event::Empty(element) => (element, false),
-                    _ => continue,
-                };
-                let Some(disk) = open.as_mut() else { continue };
-                if deeper == 0 {
-                    match element.name().as_ref() {
-                        "target" => disk.target = attribute(element, "dev")?.unwrap_or_default(),
-                        "alias" => {
-                            let name = attribute(element, "name")?;
-                            disk.volume = disk.volume.or(name.as_deref().and_then(volume_of_alias));
-                        }
-                        "source" => {
-                            let file = attribute(element, "file")?;
-                            disk.volume =
-                                disk.volume.or(file.as_deref().and_then(volume_of_former_root_disk));
-                        }
-                        _ => {}
-                    }
-                }
-                deeper += u32::from(has_end);
-            }
-            Event::End(_) if open.is_some() => deeper = deeper.saturating_sub(1),
-            _ => {}
         }
     }
-}
 
-fn volume_of_alias(name: &str) -> Option<VolumeId> {
-    Uuid::from_str(name.strip_prefix(ALIAS)?).ok().map(VolumeId::from_uuid)
-}
+    impl File {
+        /// From the bottom to the top; a cached image is none.
+        fn layers(&self) -> Vec<LayerId> {
+            let mut layers = self.backing_store.as_ref().map(|below| below.layers()).unwrap_or_default();
+            let file = self.source.as_ref().and_then(|source| source.file.as_deref());
+            layers.extend(file.and_then(layer_of));
+            layers
+        }
+    }
 
-/// The root disk of a domain that a release before volumes started: `…/instances/<uuid>/root.qcow2`.
-fn volume_of_former_root_disk(file: &str) -> Option<VolumeId> {
-    let path = Utf8Path::new(file);
-    let is_root_disk = path.file_name() == Some("root.qcow2");
-    path.parent().filter(|_| is_root_disk)?.file_name()?.parse().ok().map(VolumeId::from_uuid)
+    fn layer_of(file: &Utf8Path) -> Option<LayerId> {
+        let by_name = || file.file_name()?.strip_suffix(".qcow2")?.parse().ok();
+        former_root_disk(file).map(LayerId::from_uuid).or_else(by_name)
+    }
+
+    /// The instance whose root disk it is, if a release before volumes started it: `…/instances/<uuid>/root.qcow2`.
+    fn former_root_disk(file: &Utf8Path) -> Option<uuid::Uuid> {
+        (file.file_name()? == "root.qcow2").then_some(())?;
+        file.parent()?.file_name()?.parse().ok()
+    }
 }

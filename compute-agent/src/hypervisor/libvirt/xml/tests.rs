@@ -3,13 +3,13 @@ use std::process::Command;
 use camino::Utf8PathBuf;
 use proptest::prelude::*;
 use protocol::agent::{Acceleration, Architecture, IoLimits, Nic};
-use protocol::{MacAddress, MemoryMib, NetworkId, PortId, SizeGib, Vni, VolumeId};
+use protocol::{LayerId, MacAddress, MemoryMib, NetworkId, PortId, SizeGib, Vni, VolumeId};
 use quick_xml::XmlVersion;
 use quick_xml::events::Event;
 
 use super::render::RenderError;
 use super::*;
-use crate::hypervisor::{Card, DomainDisk, DomainSpec};
+use crate::hypervisor::{Card, DomainDisk, DomainSpec, SeenVolume};
 
 fn disk(n: u128) -> DomainDisk {
     DomainDisk {
@@ -17,8 +17,18 @@ fn disk(n: u128) -> DomainDisk {
         size_gib: SizeGib(1),
         limits: IoLimits::default(),
         base: Some("/pool/bases/2.qcow2".into()),
-        layers: vec![format!("/pool/layers/{n}.qcow2").into()],
+        layers: vec![layer(n)],
     }
+}
+
+fn layer(n: u128) -> Utf8PathBuf {
+    format!("/pool/layers/{}.qcow2", Uuid::from_u128(n)).into()
+}
+
+/// As it is read back.
+fn seen(disk: &DomainDisk) -> Option<SeenVolume> {
+    let layers = disk.layers.iter().map(|path| path.file_stem().unwrap().parse().unwrap()).collect();
+    Some(SeenVolume { id: disk.volume, layers })
 }
 
 fn spec() -> DomainSpec {
@@ -118,7 +128,7 @@ fn reads_no_card_where_there_is_none_of_ours() {
 #[test]
 fn renders_a_domain_with_volumes_and_reads_them_back() {
     let limits = IoLimits { iops: Some(500), bytes_per_second: Some(10 << 20) };
-    let layers = vec!["/pool/layers/2.qcow2".into(), "/pool/layers/3.qcow2".into()];
+    let layers = vec![layer(2), layer(3)];
     let empty = DomainDisk { base: None, ..disk(4) };
     let disks = vec![disk(1), DomainDisk { layers, limits, ..disk(2) }, empty.clone()];
     let xml = domain(&DomainSpec { disks: disks.clone(), ..spec() }, Acceleration::Kvm).unwrap();
@@ -126,10 +136,10 @@ fn renders_a_domain_with_volumes_and_reads_them_back() {
     valid(&xml).unwrap();
     let place = |target: &str, volume| Found { target: target.to_owned(), volume };
     let expected = [
-        place("vda", Some(disks[0].volume)),
+        place("vda", seen(&disks[0])),
         place("vdb", None),
-        place("vdc", Some(disks[1].volume)),
-        place("vdd", Some(disks[2].volume)),
+        place("vdc", seen(&disks[1])),
+        place("vdd", seen(&disks[2])),
     ];
     assert_eq!(found(&xml).unwrap(), expected);
     // Plugged in as it would be started, at the first free place.
@@ -146,13 +156,16 @@ fn reads_the_root_disk_of_a_domain_from_before_volumes() {
     let id = Uuid::from_u128(5);
     let xml = format!(
         "<domain><devices><disk type='file'><source file='/pool/instances/{id}/root.qcow2' index='2'><x/></source>\
-         <backingStore type='file'><source file='/a/instances/{}/root.qcow2'/><target dev='no'/></backingStore>\
+         <backingStore type='file'><source file='/a/instances/{}/root.qcow2'/></backingStore>\
+         <mirror type='file'><source file='/a/{id}.qcow2'/></mirror>\
          <target dev='vda' bus='virtio'/><alias name='virtio-disk0'/></disk>\
          <disk><source file='/pool/instances/{id}/seed.img'/><target dev='vdb'/></disk></devices></domain>",
         Uuid::from_u128(6)
     );
     let place = |target: &str, volume| Found { target: target.to_owned(), volume };
-    assert_eq!(found(&xml).unwrap(), [place("vda", Some(VolumeId::from_uuid(id))), place("vdb", None)]);
+    let (volume, layer) = (VolumeId::from_uuid(id), LayerId::from_uuid(id));
+    let root = SeenVolume { id: volume, layers: vec![LayerId::from_uuid(Uuid::from_u128(6)), layer] };
+    assert_eq!(found(&xml).unwrap(), [place("vda", Some(root)), place("vdb", None)]);
 }
 
 #[test]
