@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::LayerId;
-use protocol::agent::VolumeSpec;
+use protocol::agent::{MAX_LAYERS, VolumeSpec};
 
 use crate::durable::{PRIVATE_FILE, Unfinished, blocking, exists, sync_dir};
 use crate::{Made, Pool, PoolError, qemu_img};
@@ -14,16 +14,15 @@ use crate::{Made, Pool, PoolError, qemu_img};
 /// First writes to clusters of 128 KiB with subclusters are many times faster than to plain ones: a 4 KiB
 /// write copies nothing from the layer below.
 const OPTIONS: &str = "extended_l2=on,cluster_size=131072";
-/// Where a qcow2 header has the size of the disk in it, in bytes and big endian
-/// (<https://www.qemu.org/docs/master/interop/qcow2.html>).
-const SIZE_OFFSET: u64 = 24;
+/// The longest name of a backing file that qcow2 has room for.
+const MAX_NAME_BYTES: usize = 1023;
 
 /// What there is of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VolumeFound {
     /// Its image is cached, or it has none.
     pub base: bool,
-    /// All layers are there, and the top one is as large as it shall be.
+    /// All layers are there, each stands on the one before, and the top one is as large as it shall be.
     pub made: bool,
 }
 
@@ -39,14 +38,15 @@ impl Pool {
         let layers = self.layers(volume);
         let size_bytes = volume.size_gib.bytes();
         blocking("look at a volume's files", move || {
-            let base = base.map_or(Ok(true), |base| exists(&base))?;
-            Ok(VolumeFound { base, made: are_made(&layers, size_bytes)? })
+            let cached = base.as_ref().map_or(Ok(true), |base| exists(base))?;
+            Ok(VolumeFound { base: cached, made: are_made(base, &layers, size_bytes)? })
         })
         .await
     }
 
-    /// Makes what is missing of a volume over its cached image, and grows it to its size. What is there keeps
-    /// its content, and a layer that another stands on is not made anew: it would be an empty one.
+    /// Makes what is missing of a volume over its cached image, merges what the chain names no more into the layer
+    /// below, and grows the volume to its size. What is there keeps its content, and a layer that another stands
+    /// on is not made anew: it would be an empty one.
     ///
     /// The volume must not be in use.
     pub async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<Made, PoolError> {
@@ -64,15 +64,12 @@ impl Pool {
         if there[missing..].contains(&true) {
             return Err(PoolError::LostLayer(volume.layers[missing]));
         }
-        let layers = self.layers(volume);
-        let mut below = match missing.checked_sub(1) {
-            Some(index) => Some(layers[index].clone()),
-            None => volume.image.as_ref().map(|image| self.base(image)),
-        };
+        for index in 1..missing {
+            self.merge_below(volume, index).await?;
+        }
         let mut made = Made::Before;
-        for layer in &layers[missing..] {
-            made = self.make_layer(layer, below.as_deref(), volume.size_gib.bytes()).await?;
-            below = Some(layer.clone());
+        for layer in &volume.layers[missing..] {
+            made = self.add_layer(volume, *layer).await?;
         }
         self.grow(volume).await?;
         Ok(made)
@@ -83,27 +80,44 @@ impl Pool {
         blocking("look at a volume's files", move || layers.iter().map(|layer| exists(layer)).collect()).await
     }
 
-    async fn make_layer(
-        &self,
-        target: &Utf8Path,
-        backing: Option<&Utf8Path>,
-        size_bytes: u64,
-    ) -> Result<Made, PoolError> {
-        let layer = Unfinished::new(self.inner().layout.fresh());
-        qemu_img::create(layer.path(), OPTIONS, backing, size_bytes).await?;
-        let target = target.to_owned();
+    /// Makes an empty layer of the volume over the one below it, which may be in use. One that is there is left
+    /// as it is.
+    pub async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<Made, PoolError> {
+        let below =
+            volume.layers.iter().take_while(|one| **one != layer).last().map(|below| self.layer(*below));
+        let backing = below.or_else(|| volume.image.as_ref().map(|image| self.base(image)));
+        let unfinished = Unfinished::new(self.inner().layout.fresh());
+        qemu_img::create(unfinished.path(), OPTIONS, backing.as_deref(), volume.size_gib.bytes()).await?;
+        let target = self.layer(layer);
         blocking("put a layer in place", move || {
-            fs::set_permissions(layer.path(), Permissions::from_mode(PRIVATE_FILE))?;
-            layer.publish_new(&target)
+            fs::set_permissions(unfinished.path(), Permissions::from_mode(PRIVATE_FILE))?;
+            unfinished.publish_new(&target)
         })
         .await
+    }
+
+    /// Merges what lies between two layers of the chain into the lower one. What was merged stays behind: it is
+    /// for others to say that nobody needs it. Repeated after any interruption, it comes to the same end.
+    async fn merge_below(&self, volume: &VolumeSpec, index: usize) -> Result<(), PoolError> {
+        let (below, above) = (self.layer(volume.layers[index - 1]), self.layer(volume.layers[index]));
+        let (dir, top, target) = (self.inner().layout.layers(), above.clone(), below.clone());
+        let between = blocking("follow a volume's chain", move || between(&dir, &target, &top)).await?;
+        match between {
+            Between::Nothing => Ok(()),
+            Between::Layers(uppermost) => {
+                tracing::info!(volume = %volume.id, into = %volume.layers[index - 1], "merging layers");
+                qemu_img::commit(&uppermost, &below).await?;
+                qemu_img::rebase(&above, &below).await
+            }
+            Between::Strangers => Err(PoolError::LostLayer(volume.layers[index - 1])),
+        }
     }
 
     async fn grow(&self, volume: &VolumeSpec) -> Result<(), PoolError> {
         let Some(top) = volume.top().map(|top| self.layer(top)) else { return Ok(()) };
         let size_bytes = volume.size_gib.bytes();
         let measured = top.clone();
-        let size = blocking("measure a volume", move || disk_size(&measured)).await?;
+        let size = blocking("measure a volume", move || Ok(Header::read(&measured)?.size_bytes)).await?;
         if size < size_bytes { qemu_img::resize(&top, size_bytes).await } else { Ok(()) }
     }
 
@@ -141,20 +155,63 @@ impl Pool {
     }
 }
 
-fn are_made(layers: &[Utf8PathBuf], size_bytes: u64) -> io::Result<bool> {
+fn are_made(base: Option<Utf8PathBuf>, layers: &[Utf8PathBuf], size_bytes: u64) -> io::Result<bool> {
+    let (mut below, mut size) = (base, None);
     for layer in layers {
         if !exists(layer)? {
             return Ok(false);
         }
+        let header = Header::read(layer)?;
+        if header.backing != below {
+            return Ok(false);
+        }
+        (below, size) = (Some(layer.clone()), Some(header.size_bytes));
     }
-    layers.last().map_or(Ok(true), |top| Ok(disk_size(top)? >= size_bytes))
+    Ok(size.is_none_or(|size| size >= size_bytes))
 }
 
-/// The size of the disk in a file of our own.
-fn disk_size(layer: &Utf8Path) -> io::Result<u64> {
-    let mut size = [0; 8];
-    let mut file = File::open(layer)?;
-    file.seek(SeekFrom::Start(SIZE_OFFSET))?;
-    file.read_exact(&mut size)?;
-    Ok(u64::from_be_bytes(size))
+/// What lies between two layers.
+enum Between {
+    Nothing,
+    /// Layers, of which this is the uppermost.
+    Layers(Utf8PathBuf),
+    /// The upper one does not stand on the lower one at all.
+    Strangers,
+}
+
+fn between(dir: &Utf8Path, below: &Utf8Path, above: &Utf8Path) -> io::Result<Between> {
+    let uppermost = Header::read(above)?.backing;
+    if uppermost.as_deref() == Some(below) {
+        return Ok(Between::Nothing);
+    }
+    let mut next = uppermost.clone();
+    for _ in 0..MAX_LAYERS {
+        match next {
+            Some(path) if path == below => return Ok(uppermost.map_or(Between::Strangers, Between::Layers)),
+            Some(path) if path.parent() == Some(dir) => next = Header::read(&path)?.backing,
+            _ => break,
+        }
+    }
+    Ok(Between::Strangers)
+}
+
+/// What the header of a qcow2 file of our own says (<https://www.qemu.org/docs/master/interop/qcow2.html>).
+struct Header {
+    backing: Option<Utf8PathBuf>,
+    size_bytes: u64,
+}
+
+impl Header {
+    fn read(path: &Utf8Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let mut fields = [0; 32];
+        file.read_exact(&mut fields)?;
+        let number = |at: usize| fields[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let (name_at, name_length) = (number(8), number(16) >> 32);
+        let mut name = vec![0; usize::try_from(name_length).unwrap_or(0).min(MAX_NAME_BYTES)];
+        file.seek(SeekFrom::Start(name_at))?;
+        file.read_exact(&mut name)?;
+        let name = String::from_utf8(name).map_err(io::Error::other)?;
+        Ok(Self { backing: (!name.is_empty()).then(|| name.into()), size_bytes: number(24) })
+    }
 }

@@ -99,6 +99,71 @@ async fn a_layer_on_top_keeps_the_one_below() {
     assert_eq!(info(&top(&fixture, &fresh))["backing-filename"], fixture.pool.layers(&fresh)[0].as_str());
 }
 
+/// A chain of four layers, each with a mark of its own and one over the mark of the layer below.
+async fn four_layers(fixture: &Fixture) -> VolumeSpec {
+    let image = cached(fixture).await;
+    let mut volume = VolumeSpec { layers: Vec::new(), ..volume(1, Some(&image), 1) };
+    for number in 1..=4_u8 {
+        volume.layers.push(layer(number.into()));
+        fixture.pool.ensure_volume(&volume).await.unwrap();
+        let at = u32::from(number) * 64;
+        io(&top(fixture, &volume), &format!("write -P {number} {at}k 96k"));
+    }
+    volume
+}
+
+fn holds_all_marks(path: &Utf8Path) -> bool {
+    (1..=4_u8).all(|number| holds(path, number, &format!("{}k 64k", u32::from(number) * 64)))
+        && holds(path, 4, "320k 32k")
+}
+
+#[tokio::test]
+async fn layers_that_are_named_no_more_are_merged() {
+    let fixture = Fixture::new();
+    let whole = four_layers(&fixture).await;
+    assert!(holds_all_marks(&top(&fixture, &whole)));
+    for kept in [&[1, 3, 4][..], &[1, 4]] {
+        let shorter =
+            VolumeSpec { layers: kept.iter().map(|number| layer(*number)).collect(), ..whole.clone() };
+        assert!(!fixture.pool.look_at_volume(&shorter).await.unwrap().made);
+        fixture.pool.ensure_volume(&shorter).await.unwrap();
+        assert!(fixture.pool.look_at_volume(&shorter).await.unwrap().made);
+        assert!(holds_all_marks(&top(&fixture, &shorter)), "{kept:?}");
+        tool("qemu-img", &["check", "-q", top(&fixture, &shorter).as_str()]);
+    }
+    // Both at once, after an interruption between merge and rebase.
+    let fixture = Fixture::new();
+    let whole = four_layers(&fixture).await;
+    let paths = fixture.pool.layers(&whole);
+    tool("qemu-img", &["commit", "-q", "-d", "-f", "qcow2", "-b", paths[0].as_str(), paths[2].as_str()]);
+    let shorter = VolumeSpec { layers: vec![layer(1), layer(4)], ..whole.clone() };
+    fixture.pool.ensure_volume(&shorter).await.unwrap();
+    fixture.pool.remove_layers(&[layer(2), layer(3)]).await.unwrap();
+    assert!(holds_all_marks(&top(&fixture, &shorter)));
+}
+
+#[tokio::test]
+async fn layers_that_belong_to_another_chain_are_not_mixed() {
+    let fixture = Fixture::new();
+    let (one, other) = (four_layers(&fixture).await, volume(9, None, 1));
+    fixture.pool.ensure_volume(&other).await.unwrap();
+    let before = fs::read(top(&fixture, &other)).unwrap();
+    let mixed = VolumeSpec { layers: vec![layer(9), layer(4)], image: None, ..one };
+    let refused = fixture.pool.ensure_volume(&mixed).await.unwrap_err();
+    assert!(matches!(refused, PoolError::LostLayer(id) if id == layer(9)), "{refused}");
+    assert_eq!(fs::read(top(&fixture, &other)).unwrap(), before);
+}
+
+#[tokio::test]
+async fn going_back_stands_on_the_layer_that_was_kept() {
+    let fixture = Fixture::new();
+    let whole = four_layers(&fixture).await;
+    let back = VolumeSpec { layers: vec![layer(1), layer(2), layer(8)], ..whole.clone() };
+    assert_eq!(fixture.pool.ensure_volume(&back).await.unwrap(), Made::Now);
+    let top = top(&fixture, &back);
+    assert!(holds(&top, 1, "64k 64k") && holds(&top, 2, "128k 96k") && holds(&top, 0, "256k 64k"));
+}
+
 #[tokio::test]
 async fn a_lost_layer_is_not_made_anew() {
     let fixture = Fixture::new();
