@@ -36,6 +36,7 @@ pub(crate) fn running(id: InstanceId) -> InstanceSpec {
         vcpus: 1,
         memory_mib: MemoryMib(256),
         disks: vec![disk(id.as_uuid())],
+        freeze: false,
         nics: Vec::new(),
         seed: Seed { user_data: None, ssh_authorized_keys: Vec::new() },
         operation_id: Some(OperationId::from(Uuid::now_v7())),

@@ -126,6 +126,7 @@ fn spec() -> InstanceSpec {
         vcpus: 1,
         memory_mib: MemoryMib(256),
         disks: Vec::new(),
+        freeze: false,
         nics: vec![Nic {
             port_id: port_id(),
             network_id: Uuid::from_u128(30).into(),

@@ -150,7 +150,8 @@ impl Pool {
         .await
     }
 
-    fn layer(&self, id: LayerId) -> Utf8PathBuf {
+    /// Where a layer is, or will be.
+    pub fn layer(&self, id: LayerId) -> Utf8PathBuf {
         self.inner().layout.layer(id)
     }
 }

@@ -1,7 +1,7 @@
 //! The local pool behind [`HostStorage`].
 
 use async_trait::async_trait;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::TryStreamExt;
 use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
 use protocol::{InstanceId, LayerId};
@@ -58,6 +58,10 @@ impl HostStorage for LocalPool {
         Places { seed: paths.seed, serial_log: paths.serial_log }
     }
 
+    fn layer(&self, id: LayerId) -> Utf8PathBuf {
+        self.pool.layer(id)
+    }
+
     fn chain(&self, volume: &VolumeSpec) -> Chain {
         let base = volume.image.as_ref().map(|image| self.pool.base(image));
         Chain { base, layers: self.pool.layers(volume) }
@@ -74,6 +78,11 @@ impl HostStorage for LocalPool {
 
     async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
         self.pool.ensure_volume(volume).await?;
+        Ok(())
+    }
+
+    async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<(), HostStorageError> {
+        self.pool.add_layer(volume, layer).await?;
         Ok(())
     }
 

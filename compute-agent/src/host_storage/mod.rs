@@ -38,15 +38,21 @@ pub trait HostStorage: Send + Sync + 'static {
     /// Where the instance's files are, or will be.
     fn places(&self, id: InstanceId) -> Places;
 
+    /// Where a layer is, or will be.
+    fn layer(&self, id: LayerId) -> Utf8PathBuf;
+
     /// Where the files of a volume are, or will be.
     fn chain(&self, volume: &VolumeSpec) -> Chain;
 
     /// Brings the image into the cache. Of those who need one image, a single one fetches it.
     async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError>;
 
-    /// Makes what is missing of a volume that nobody uses over its cached image, and grows it to its size. What
-    /// is there keeps its content.
+    /// Makes what is missing of a volume that nobody uses over its cached image, merges what its chain names no
+    /// more, and grows it to its size. What is there keeps its content.
     async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError>;
+
+    /// Makes an empty layer of the volume over the one below it, which may be in use.
+    async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<(), HostStorageError>;
 
     /// Makes the seed, replacing another.
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError>;

@@ -104,9 +104,13 @@ impl HostStorage for SimulatedStorage {
         Places { seed: dir.join("seed.img"), serial_log: dir.join("serial.log") }
     }
 
+    fn layer(&self, id: LayerId) -> Utf8PathBuf {
+        format!("/nonexistent/{id}").into()
+    }
+
     fn chain(&self, volume: &VolumeSpec) -> Chain {
         let base = volume.image.as_ref().map(|image| format!("/nonexistent/{}", image.sha256).into());
-        let layers = volume.layers.iter().map(|layer| format!("/nonexistent/{layer}").into());
+        let layers = volume.layers.iter().map(|layer| self.layer(*layer));
         Chain { base, layers: layers.collect() }
     }
 
@@ -138,6 +142,13 @@ impl HostStorage for SimulatedStorage {
             let size = state.layers.insert(*layer, volume.size_gib);
             state.layers_made += u32::from(size.is_none());
         }
+        Ok(())
+    }
+
+    async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<(), HostStorageError> {
+        let mut state = self.writing()?;
+        let is_new = state.layers.insert(layer, volume.size_gib).is_none();
+        state.layers_made += u32::from(is_new);
         Ok(())
     }
 

@@ -47,6 +47,20 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Gives a disk of a running domain its size, which only grows, and its limits.
     async fn tune_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError>;
 
+    /// Lets a running domain write to new layers from one instant on. Each file is there, empty, over the one
+    /// that is written to now. With `freeze`, the guest's file systems are at rest at that instant, or
+    /// nothing happens.
+    async fn snapshot(
+        &self,
+        id: InstanceId,
+        layers: &[NewLayer],
+        freeze: bool,
+    ) -> Result<(), HypervisorError>;
+
+    /// Begins to merge a layer of a running domain into the one below, or goes on with that. Returns without
+    /// waiting for it; [`Domain::volumes`] shows when it is done.
+    async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError>;
+
     /// What happens from now on. A receiver that lags must look at [`Hypervisor::domains`] again.
     fn events(&self) -> broadcast::Receiver<Event>;
 }
@@ -137,6 +151,25 @@ pub struct DomainDisk {
     pub base: Option<Utf8PathBuf>,
     /// From the bottom to the top; the last is written to.
     pub layers: Vec<Utf8PathBuf>,
+}
+
+/// A layer that a volume of a running domain gets on top.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewLayer {
+    pub volume: VolumeId,
+    pub layer: Utf8PathBuf,
+}
+
+/// Two neighbours in a chain that become one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merge {
+    pub volume: VolumeId,
+    /// The lower one, which stays.
+    pub into: Utf8PathBuf,
+    /// The upper one, which leaves the chain.
+    pub from: Utf8PathBuf,
+    /// Whether the upper one is written to now.
+    pub is_top: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,14 +11,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use camino::Utf8Path;
 use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic};
-use protocol::{InstanceId, MacAddress, MemoryMib, SizeGib, VolumeId};
+use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError,
-    SeenVolume,
+    Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError, Merge,
+    NewLayer, SeenVolume,
 };
 
 /// Events that a slow receiver may fall behind before it has to look again.
@@ -63,6 +64,7 @@ pub enum Call {
     AttachCard,
     AttachDisk,
     TuneDisk,
+    Snapshot,
 }
 
 impl Call {
@@ -74,6 +76,7 @@ impl Call {
             Self::AttachCard => "plug the network card in",
             Self::AttachDisk => "plug the disk in",
             Self::TuneDisk => "change the disk",
+            Self::Snapshot => "take a snapshot",
         }
     }
 }
@@ -94,6 +97,7 @@ struct State {
     detachments_asked: u32,
     /// What [`Hypervisor::tune_disk`] or the start gave each disk.
     tuned: HashMap<(InstanceId, VolumeId), (SizeGib, IoLimits)>,
+    snapshots: u32,
     failures: HashMap<Call, u32>,
     reachable: bool,
 }
@@ -107,6 +111,7 @@ impl Simulated {
             presses: HashMap::new(),
             detachments_asked: 0,
             tuned: HashMap::new(),
+            snapshots: 0,
             failures: HashMap::new(),
             reachable: true,
         };
@@ -154,6 +159,11 @@ impl Simulated {
     /// How often a guest was asked to let go of a card or a disk.
     pub fn detachments_asked(&self) -> u32 {
         self.lock().detachments_asked
+    }
+
+    /// How many snapshots were taken.
+    pub fn snapshots(&self) -> u32 {
+        self.lock().snapshots
     }
 
     /// Size and limits of a disk of a domain.
@@ -229,10 +239,13 @@ impl State {
     }
 }
 
-/// The ids are the names of the files.
 fn seen(disk: &DomainDisk) -> SeenVolume {
-    let layers = disk.layers.iter().filter_map(|path| path.file_stem()?.parse().ok()).collect();
-    SeenVolume { id: disk.volume, layers }
+    SeenVolume { id: disk.volume, layers: disk.layers.iter().filter_map(|path| layer_of(path)).collect() }
+}
+
+/// The ids are the names of the files.
+fn layer_of(path: &Utf8Path) -> Option<LayerId> {
+    path.file_stem()?.parse().ok()
 }
 
 #[async_trait]
@@ -370,10 +383,45 @@ impl Hypervisor for Simulated {
     async fn tune_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError> {
         let mut state = self.reached()?;
         state.fail_if_asked(Call::TuneDisk)?;
-        if !state.domains.get(&id).is_some_and(|domain| domain.volume(disk.volume).is_some()) {
+        if state.domains.get(&id).is_none_or(|domain| domain.volume(disk.volume).is_none()) {
             return Err(HypervisorError::NotFound(id));
         }
         state.tuned.insert((id, disk.volume), (disk.size_gib, disk.limits));
+        Ok(())
+    }
+
+    async fn snapshot(&self, id: InstanceId, layers: &[NewLayer], _: bool) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            state.fail_if_asked(Call::Snapshot)?;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            for new in layers {
+                let volume = domain.volumes.iter_mut().find(|volume| volume.id == new.volume);
+                let volume = volume.ok_or(HypervisorError::NotFound(id))?;
+                volume.layers.extend(layer_of(&new.layer));
+            }
+            state.snapshots += 1;
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
+    }
+
+    async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            let volume = domain.volumes.iter_mut().find(|volume| volume.id == merge.volume);
+            let volume = volume.ok_or(HypervisorError::NotFound(id))?;
+            let (into, from) = (layer_of(&merge.into), layer_of(&merge.from));
+            let are_neighbours =
+                volume.layers.windows(2).any(|two| Some(two[0]) == into && Some(two[1]) == from);
+            if !are_neighbours || merge.is_top != (volume.layers.last().copied() == from) {
+                let source = io::Error::other("simulated: these are no neighbours");
+                return Err(HypervisorError::Refused { attempted: "merge layers", source: Box::new(source) });
+            }
+            volume.layers.retain(|layer| Some(*layer) != from);
+        }
+        self.emit(Event::Changed { id });
         Ok(())
     }
 

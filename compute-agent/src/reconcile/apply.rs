@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
 use protocol::agent::{Disk, ImageSource, InstanceSpec, IoLimits};
-use protocol::{InstanceId, MacAddress, PortId, SizeGib, VolumeId};
+use protocol::{InstanceId, LayerId, MacAddress, PortId, SizeGib, VolumeId};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Reconciler;
 use super::boots::{BootRecord, Phase};
-use super::plan::Step;
+use super::plan::{MergeStep, Step};
 use crate::desired::Wanted;
 use crate::durable::off_thread;
 use crate::host_storage::{BoxError, ByteStream, HostStorageError};
-use crate::hypervisor::{DomainDisk, DomainSpec, HypervisorError};
+use crate::hypervisor::{DomainDisk, DomainSpec, HypervisorError, Merge, NewLayer};
 use crate::networks::Readiness;
 
 /// Steps that touch the host at the same time; libvirt serves five requests of a connection at once.
@@ -25,6 +25,9 @@ const NOT_STARTED: &str = "The host could not start the instance.";
 const NOT_ATTACHED: &str = "The host could not plug a network card in.";
 const DISK_NOT_ATTACHED: &str = "The host could not plug a disk in.";
 const DISK_NOT_CHANGED: &str = "The host could not change a disk.";
+const NO_SNAPSHOT: &str = "The host could not take the snapshot.";
+const NOT_FROZEN: &str =
+    "The guest's file systems could not be frozen for the snapshot: the guest agent has to run in it.";
 const NOT_STOPPED: &str = "The host could not stop the instance.";
 const NOT_RECORDED: &str = "The host could not write down what it does.";
 
@@ -69,6 +72,8 @@ impl Reconciler {
             Step::DetachNic { mac } => self.detach_nic(id, *mac).await,
             Step::AttachDisk { volume } => self.attach_disk(instance(wanted)?, *volume).await,
             Step::DetachDisk { volume } => self.detach_disk(id, *volume).await,
+            Step::Snapshot { layers } => self.snapshot(instance(wanted)?, layers).await,
+            Step::Merge(merge) => self.merge(id, merge).await,
             Step::TuneDisk { volume } => self.tune_disk(instance(wanted)?, *volume).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,
@@ -156,6 +161,7 @@ impl Reconciler {
             memory.pressed_at = None;
             memory.detaching.clear();
             memory.letting_go.clear();
+            memory.merging.clear();
             memory.tuned.clear();
         });
         match self.parts.hypervisor.create(&self.domain_spec(spec)).await {
@@ -226,6 +232,34 @@ impl Reconciler {
         let asked = self.parts.hypervisor.detach_disk(id, volume).await;
         self.remember(id, |memory| {
             memory.letting_go.insert(volume, now);
+        });
+        unless_ignored(id, asked)
+    }
+
+    /// The files come first: what is killed before the snapshot leaves empty layers, which the next one takes.
+    async fn snapshot(&self, spec: &InstanceSpec, layers: &[(VolumeId, LayerId)]) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let mut new = Vec::with_capacity(layers.len());
+        for (volume, layer) in layers {
+            let disk = disk(spec, *volume)?;
+            self.parts.storage.add_layer(&disk.volume, *layer).await?;
+            new.push(NewLayer { volume: *volume, layer: self.parts.storage.layer(*layer) });
+        }
+        match self.parts.hypervisor.snapshot(spec.id, &new, spec.freeze).await {
+            Ok(()) => Ok(()),
+            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
+            Err(error) => Err(StepError::of(error, if spec.freeze { NOT_FROZEN } else { NO_SNAPSHOT })),
+        }
+    }
+
+    async fn merge(&self, id: InstanceId, step: &MergeStep) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let (now, volume) = (self.parts.clock.now(), step.volume);
+        let [into, from] = [step.into, step.from].map(|layer| self.parts.storage.layer(layer));
+        let merge = Merge { volume, into, from, is_top: step.is_top };
+        let asked = self.parts.hypervisor.merge(id, &merge).await;
+        self.remember(id, |memory| {
+            memory.merging.insert(volume, now);
         });
         unless_ignored(id, asked)
     }

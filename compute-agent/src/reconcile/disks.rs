@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use protocol::agent::{Disk, InstanceSpec, VolumeReport, VolumeSpec, VolumeState};
-use protocol::{Generation, VolumeId};
+use protocol::{Generation, LayerId, VolumeId};
 use time::OffsetDateTime;
 
-use super::plan::{Plan, Seen, Step};
+use super::plan::{MergeStep, Plan, Seen, Step};
 use crate::desired::Wanted;
 use crate::hypervisor::{Domain, SeenVolume};
 
@@ -46,10 +46,23 @@ pub(super) fn plan_disks(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now:
     if let Some(first) = missing.first().copied() {
         return Plan::Do(plan_files(missing, seen).unwrap_or(Step::AttachDisk { volume: first }));
     }
-    if let Some(disk) = spec.disks.iter().find(|disk| !is_tuned(disk, seen)) {
+    let added = added_layers(spec, domain);
+    if !added.is_empty() {
+        return Plan::Do(Step::Snapshot { layers: added });
+    }
+    let merges: Vec<_> = spec.disks.iter().filter_map(|disk| merge_of(&disk.volume, domain)).collect();
+    let looked_after = |volume| seen.memory.merging.get(volume).copied();
+    if let Some(due) =
+        merges.iter().find(|one| looked_after(&one.volume).is_none_or(|at| now >= at + LOOK_AGAIN))
+    {
+        return Plan::Do(Step::Merge(due.clone()));
+    }
+    // While layers are merged, the disk cannot be changed.
+    let is_merging = |disk: &Disk| merges.iter().any(|one| one.volume == disk.volume.id);
+    if let Some(disk) = spec.disks.iter().find(|disk| !is_tuned(disk, seen) && !is_merging(disk)) {
         return Plan::Do(Step::TuneDisk { volume: disk.volume.id });
     }
-    if leaving.is_empty() { Plan::Settled } else { Plan::Wait(now + LOOK_AGAIN) }
+    if leaving.is_empty() && merges.is_empty() { Plan::Settled } else { Plan::Wait(now + LOOK_AGAIN) }
 }
 
 /// The volumes that the instance has: in its domain, or for its next start.
@@ -59,7 +72,8 @@ pub(super) fn held(wanted: &Wanted, seen: &Seen, is_preparing: bool) -> Vec<Volu
         return wanted.disks().iter().map(|disk| report(disk, state)).collect();
     };
     let state = |disk: &Disk| {
-        let ready = domain.volume(disk.volume.id).is_some() && is_tuned(disk, seen);
+        let has_layers = domain.volume(disk.volume.id).is_some_and(|seen| seen.layers == disk.volume.layers);
+        let ready = has_layers && is_tuned(disk, seen);
         if ready { VolumeState::Ready } else { VolumeState::Preparing }
     };
     let wanted_here = wanted.disks().iter().map(|disk| report(disk, state(disk)));
@@ -76,6 +90,25 @@ pub(super) fn held(wanted: &Wanted, seen: &Seen, is_preparing: bool) -> Vec<Volu
 pub(super) fn waiting(spec: &InstanceSpec, seen: &Seen) -> Option<String> {
     let volume = leaving(spec, seen.live()?).next()?;
     Some(format!("The guest has been asked to let go of the disk {}.", volume.serial()))
+}
+
+/// The next layer of each volume whose chain in the domain has an end in the wanted one.
+fn added_layers(spec: &InstanceSpec, domain: &Domain) -> Vec<(VolumeId, LayerId)> {
+    let next = |volume: &VolumeSpec| {
+        let top = domain.volume(volume.id)?.layers.last().copied()?;
+        let above = volume.layers.iter().skip_while(|layer| **layer != top).nth(1)?;
+        Some((volume.id, *above))
+    };
+    spec.disks.iter().filter_map(|disk| next(&disk.volume)).collect()
+}
+
+/// The first layer in the domain's chain that is wanted no more, and the one below it.
+fn merge_of(volume: &VolumeSpec, domain: &Domain) -> Option<MergeStep> {
+    let seen = domain.volume(volume.id)?;
+    let is_excess = |pair: &&[LayerId]| volume.layers.contains(&pair[0]) && !volume.layers.contains(&pair[1]);
+    let pair = seen.layers.windows(2).find(is_excess)?;
+    let is_top = seen.layers.last() == Some(&pair[1]);
+    Some(MergeStep { volume: volume.id, into: pair[0], from: pair[1], is_top })
 }
 
 fn report(disk: &Disk, state: VolumeState) -> VolumeReport {

@@ -146,6 +146,8 @@ pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
         Step::AttachNic { .. } => &[Told::NetworkReady],
         Step::AttachDisk { .. } => &[Told::DiskAttached],
         Step::DetachDisk { .. } => &[Told::DiskDetachRequested],
+        Step::Snapshot { .. } => &[Told::SnapshotTaken],
+        Step::Merge(_) => &[Told::LayersMerging],
         // What an earlier agent gave it is not known, and given again.
         Step::TuneDisk { volume } if seen.memory.tuned.contains_key(volume) => &[Told::DiskChanged],
         Step::TuneDisk { .. }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use protocol::agent::{EndReason, InstanceSpec, IoLimits, Power, StopMode};
-use protocol::{Generation, MacAddress, PortId, SizeGib, VolumeId};
+use protocol::{Generation, LayerId, MacAddress, PortId, SizeGib, VolumeId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -60,6 +60,8 @@ pub struct Memory {
     pub detaching: HashMap<MacAddress, OffsetDateTime>,
     /// When the guest was last asked to let go of the disk with this volume.
     pub letting_go: HashMap<VolumeId, OffsetDateTime>,
+    /// When a merge of the volume's layers was last begun or looked after.
+    pub merging: HashMap<VolumeId, OffsetDateTime>,
     /// What the disks of the running domain were last given.
     pub tuned: HashMap<VolumeId, (SizeGib, IoLimits)>,
     /// Why the last step failed, for the instance's owner; gone with the next that works.
@@ -105,6 +107,12 @@ pub enum Step {
     DetachDisk {
         volume: VolumeId,
     },
+    /// Give volumes of the running domain a new layer each, at one instant.
+    Snapshot {
+        layers: Vec<(VolumeId, LayerId)>,
+    },
+    /// Merge a layer of the running domain into the one below.
+    Merge(MergeStep),
     /// Give a disk of the running domain its size and limits.
     TuneDisk {
         volume: VolumeId,
@@ -117,6 +125,16 @@ pub enum Step {
     },
     RemoveFiles,
     ForgetRecord,
+}
+
+/// Two neighbours in the chain of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergeStep {
+    pub volume: VolumeId,
+    pub into: LayerId,
+    pub from: LayerId,
+    /// Whether the domain writes to the one that is merged away.
+    pub is_top: bool,
 }
 
 /// The decision.

@@ -9,13 +9,13 @@ mod reaper;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use compute_agent::hypervisor::libvirt::{Libvirt, Options};
 use compute_agent::hypervisor::{
     Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor as _, HypervisorError,
-    SeenVolume,
+    Merge, NewLayer, SeenVolume,
 };
-use host::{Host, ownership, wait_until};
+use host::{Host, ownership, run, wait_until};
 use nix::sys::signal::{Signal, kill};
 use protocol::agent::{Acceleration, Architecture, IoLimits, Nic};
 use protocol::{Generation, InstanceId, MacAddress, MemoryMib, SizeGib, Vni, VolumeId};
@@ -318,6 +318,79 @@ async fn disks_are_plugged_in_and_changed() {
     lab.libvirt.destroy(spec.id).await.unwrap();
     lab.ended(spec.id, EndCause::Destroyed, asked).await;
     assert_eq!(ownership(&spec.disks[1].layers[1]), "0:0 600", "it is ours again after the run");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_keep_what_was_and_merge_again() {
+    let mut lab = Lab::start().await;
+    let mut spec = lab.spec(&lab.host.make_base("base.qcow2", &guest::obedient(HELLO)));
+    spec.disks.push(lab.disk(None, 1));
+    lab.create(&spec).await;
+    let write = |disk: &DomainDisk, byte: u8, place: &str| {
+        let device = format!("/machine/peripheral/ua-{}/virtio-backend", disk.volume);
+        let command = format!(r#"qemu-io -d {device} "write -P {byte} {place}""#);
+        let name = format!("cumulo-{}", spec.id);
+        // What it says goes to QEMU's log; what it did is seen below.
+        lab.host.virsh(&["qemu-monitor-command", "--hmp", &name, &command]);
+    };
+    let holds = |path: &Utf8Path, byte: u8, place: &str| {
+        let read = format!("read -P {byte} {place}");
+        let said = run("qemu-io", &["-U", "-r", "-f", "qcow2", "-c", &read, path.as_str()]);
+        said.contains("read ") && !said.contains("verification failed")
+    };
+    let volumes = async |lab: &Lab| lab.libvirt.domains().await.unwrap().remove(0).volumes;
+    let [root, data] = [spec.disks[0].clone(), spec.disks[1].clone()];
+    let mut layers = vec![(root.layers[0].clone(), data.layers[0].clone())];
+    write(&data, 1, "0 192k");
+    for (byte, place) in [(2, "64k 128k"), (3, "128k 64k")] {
+        let (old_root, old_data) = layers.last().unwrap();
+        let [root_top, data_top] = [old_root, old_data].map(|old| lab.host.make_overlay(old, Uuid::now_v7()));
+        let new = [(root.volume, &root_top), (data.volume, &data_top)]
+            .map(|(volume, layer)| NewLayer { volume, layer: layer.clone() });
+        let taken = Instant::now();
+        lab.libvirt.snapshot(spec.id, &new, false).await.unwrap();
+        println!("snapshot of two disks taken in {:?}", taken.elapsed());
+        layers.push((root_top, data_top));
+        write(&data, byte, place);
+    }
+    let chain = |layers: &[Utf8PathBuf]| seen(&DomainDisk { layers: layers.to_vec(), ..data.clone() });
+    let of_data: Vec<_> = layers.iter().map(|(_, data)| data.clone()).collect();
+    assert_eq!(volumes(&lab).await[1], chain(&of_data));
+    assert!(holds(&of_data[0], 1, "0 192k"), "what was there at the first snapshot stays");
+    assert!(holds(&of_data[1], 1, "0 64k") && holds(&of_data[1], 2, "64k 128k"));
+
+    // A guest without the agent cannot be frozen: nothing happens, and nothing is left frozen.
+    let layer = lab.host.make_overlay(of_data.last().unwrap(), Uuid::now_v7());
+    let frozen = lab.libvirt.snapshot(spec.id, &[NewLayer { volume: data.volume, layer }], true).await;
+    assert!(matches!(frozen, Err(HypervisorError::Refused { .. })), "{frozen:?}");
+    assert_eq!(volumes(&lab).await[1], chain(&of_data));
+
+    // The middle into the lowest, then what is written to.
+    let merge = |from: usize, is_top| {
+        let (into, from) = (of_data[0].clone(), of_data[from].clone());
+        Merge { volume: data.volume, into, from, is_top }
+    };
+    for (merge, left) in [
+        (merge(1, false), vec![of_data[0].clone(), of_data[2].clone()]),
+        (merge(2, true), vec![of_data[0].clone()]),
+    ] {
+        let deadline = Instant::now() + PATIENCE;
+        while volumes(&lab).await[1] != chain(&left) {
+            assert!(Instant::now() < deadline, "the merge comes to no end");
+            if let Err(error) = lab.libvirt.merge(spec.id, &merge).await {
+                println!("not yet: {error:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    write(&data, 4, "256k 64k");
+    let ended = Instant::now();
+    lab.libvirt.destroy(spec.id).await.unwrap();
+    lab.ended(spec.id, EndCause::Destroyed, ended).await;
+    for (byte, place) in [(1, "0 64k"), (2, "64k 64k"), (3, "128k 64k"), (4, "256k 64k")] {
+        assert!(holds(&of_data[0], byte, place), "{byte} at {place}");
+    }
+    run("qemu-img", &["check", "-q", of_data[0].as_str()]);
 }
 
 fn seen(disk: &DomainDisk) -> SeenVolume {

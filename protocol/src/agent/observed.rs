@@ -160,6 +160,10 @@ pub enum Step {
     DiskDetachRequested,
     /// A volume has its new size and limits in the running guest.
     DiskChanged,
+    /// From one instant on, the running guest writes to new layers.
+    SnapshotTaken,
+    /// Layers of the running guest's volumes are being merged.
+    LayersMerging,
     NetworkReady,
     SeedMade,
     DomainDefined,
@@ -180,6 +184,8 @@ impl Step {
             Self::DiskAttached => "disk_attached",
             Self::DiskDetachRequested => "disk_detach_requested",
             Self::DiskChanged => "disk_changed",
+            Self::SnapshotTaken => "snapshot_taken",
+            Self::LayersMerging => "layers_merging",
             Self::NetworkReady => "network_ready",
             Self::SeedMade => "seed_made",
             Self::DomainDefined => "domain_defined",

@@ -29,7 +29,9 @@ use virt::sys as raw;
 
 use self::link::Link;
 use super::probe::{self, Verdict};
-use super::{Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError};
+use super::{
+    Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Merge, NewLayer,
+};
 
 /// Far above what an answer takes, even on a busy host.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
@@ -37,6 +39,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(30);
 const CREATE_LIMIT: Duration = Duration::from_secs(120);
 /// libvirt asks QEMU to end, waits, and kills it.
 const DESTROY_LIMIT: Duration = Duration::from_secs(60);
+/// A guest may take its time to write down what it has in memory.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(120);
 /// A receiver that falls behind by more has to look at everything again.
 const EVENTS: usize = 1024;
 
@@ -181,6 +185,35 @@ impl Hypervisor for Libvirt {
             sys::set_io_limits(domain, &target, limits)
         };
         self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "change the disk", tune)).await
+    }
+
+    async fn snapshot(
+        &self,
+        id: InstanceId,
+        layers: &[NewLayer],
+        freeze: bool,
+    ) -> Result<(), HypervisorError> {
+        let attempted = if freeze { "freeze the guest and take a snapshot" } else { "take a snapshot" };
+        let layers = layers.to_vec();
+        let snapshot = move |domain: &Handle| {
+            let running = found_disks(id, &domain.get_xml_desc(0)?);
+            sys::snapshot(domain, &xml::snapshot(&running, &layers)?, freeze)?;
+            Ok::<_, BoxError>(())
+        };
+        self.link.call(SNAPSHOT_LIMIT, move |connect| on_domain(connect, id, attempted, snapshot)).await
+    }
+
+    async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError> {
+        let one = merge.clone();
+        let merge = move |domain: &Handle| {
+            let Some(target) = place_of(domain, id, one.volume)? else { return Ok(()) };
+            match sys::block_job(domain, &target)? {
+                None => sys::block_commit(domain, &target, &one),
+                Some(progress) if one.is_top && progress.is_complete() => sys::pivot(domain, &target),
+                Some(_) => Ok(()),
+            }
+        };
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "merge layers", merge)).await
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -1,12 +1,12 @@
-//! The only unsafe code of the agent: what libvirt tells by callback and the limits of a disk, which the
-//! `virt` crate does not wrap.
+//! The only unsafe code of the agent: what libvirt tells by callback, limits, snapshots and block jobs of
+//! disks, which the `virt` crate does not wrap.
 //!
 //! libvirt calls back from the one thread that runs its event loop. Each callback owns a boxed sender, its
 //! *opaque*; libvirt frees the box through [`release`] when the callback is deregistered and no longer
 //! running, so a callback never sees freed memory and a session leaks nothing.
 #![expect(
     unsafe_code,
-    reason = "libvirt's callbacks and disk limits are reached through its C interface alone"
+    reason = "libvirt's callbacks and block jobs are reached through its C interface alone"
 )]
 
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -23,6 +23,8 @@ use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::{Error, ErrorNumber};
 use virt::sys;
+
+use crate::hypervisor::Merge;
 
 /// A silent libvirtd is given up after about this long (5 s, four times).
 const KEEP_ALIVE_SECS: i32 = 5;
@@ -238,6 +240,73 @@ pub(super) fn set_io_limits(domain: &Domain, target: &str, limits: IoLimits) -> 
             flags,
         )
     };
+    if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+}
+
+/// Takes the snapshot that the XML describes: of all its disks or of none, kept by nobody but us.
+pub(super) fn snapshot(domain: &Domain, xml: &str, freeze: bool) -> Result<(), Error> {
+    let xml = CString::new(xml).unwrap_or_default();
+    let mut flags = sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+        | sys::VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+        | sys::VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+        | sys::VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA;
+    if freeze {
+        flags |= sys::VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE;
+    }
+    // SAFETY: the domain's handle and the text are alive during the call. What it returns is ours to free.
+    unsafe {
+        let snapshot = sys::virDomainSnapshotCreateXML(domain.as_ptr(), xml.as_ptr(), flags);
+        if snapshot.is_null() {
+            return Err(Error::last_error());
+        }
+        sys::virDomainSnapshotFree(snapshot);
+    }
+    Ok(())
+}
+
+/// How far a block job is, in units of libvirt's choice.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    done: u64,
+    all: u64,
+}
+
+impl Progress {
+    pub(super) fn is_complete(self) -> bool {
+        self.all > 0 && self.done == self.all
+    }
+}
+
+/// The job on the disk at that place, if there is one.
+pub(super) fn block_job(domain: &Domain, target: &str) -> Result<Option<Progress>, Error> {
+    let target = CString::new(target).unwrap_or_default();
+    let mut info = sys::virDomainBlockJobInfo { type_: 0, bandwidth: 0, cur: 0, end: 0 };
+    // SAFETY: the domain's handle, the name and `info` are alive during the call.
+    match unsafe { sys::virDomainGetBlockJobInfo(domain.as_ptr(), target.as_ptr(), &mut info, 0) } {
+        0 => Ok(None),
+        1 => Ok(Some(Progress { done: info.cur, all: info.end })),
+        _ => Err(Error::last_error()),
+    }
+}
+
+/// Starts to merge one layer into the one below.
+pub(super) fn block_commit(domain: &Domain, target: &str, merge: &Merge) -> Result<(), Error> {
+    let name = |text: &str| CString::new(text).unwrap_or_default();
+    let (target, base, top) = (name(target), name(merge.into.as_str()), name(merge.from.as_str()));
+    let flags = if merge.is_top { sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE } else { 0 };
+    // SAFETY: the domain's handle and the names are alive during the call, which only reads them.
+    let status = unsafe {
+        sys::virDomainBlockCommit(domain.as_ptr(), target.as_ptr(), base.as_ptr(), top.as_ptr(), 0, flags)
+    };
+    if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+}
+
+/// Lets the domain write to the layer that its top one was merged into, which ends the job.
+pub(super) fn pivot(domain: &Domain, target: &str) -> Result<(), Error> {
+    let target = CString::new(target).unwrap_or_default();
+    let flags = sys::VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT;
+    // SAFETY: the domain's handle and the name are alive during the call.
+    let status = unsafe { sys::virDomainBlockJobAbort(domain.as_ptr(), target.as_ptr(), flags) };
     if status == 0 { Ok(()) } else { Err(Error::last_error()) }
 }
 

@@ -1,7 +1,7 @@
 //! Instances with several disks: plugged in, pulled out, grown, and kept when the instance goes.
 
 use protocol::agent::{Disk, InstanceSpec, IoLimits, Step as Told, VolumeState};
-use protocol::{Generation, InstanceId, SizeGib, VolumeId};
+use protocol::{Generation, InstanceId, LayerId, SizeGib, VolumeId};
 use uuid::Uuid;
 
 use super::{Host, Life, NEVER};
@@ -107,6 +107,48 @@ async fn a_disk_grows_and_is_limited_while_it_is_used() {
     life.want(wish(&off));
     life.settle(spec.id).await;
     assert_eq!(life.volumes(spec.id)[1], (volume, 2, VolumeState::Ready));
+}
+
+fn layer() -> LayerId {
+    LayerId::from_uuid(Uuid::now_v7())
+}
+
+#[tokio::test]
+async fn a_snapshot_is_one_instant_of_all_disks_and_merges_again() {
+    let host = Host::new();
+    let (mut life, spec) = running_with_two(&host).await;
+    let mut chains = spec.disks.clone();
+    for disk in &mut chains {
+        disk.volume.layers.push(layer());
+    }
+    let taken = with(&spec, chains.clone());
+    host.hypervisor.fail_next(Call::Snapshot, 1);
+    life.want(wish(&taken));
+    life.reconciler.pass(spec.id).await;
+    assert_eq!(life.volumes(spec.id)[0].2, VolumeState::Preparing);
+    let (report, _) = life.outbox.latest(spec.id).unwrap();
+    assert_eq!(report.detail.unwrap(), "The host could not take the snapshot.");
+    life.settle(spec.id).await;
+    assert_eq!(host.hypervisor.snapshots(), 1, "one for both disks");
+    let layers = async || -> Vec<_> {
+        let domain = host.hypervisor.domains().await.unwrap().remove(0);
+        domain.volumes.into_iter().map(|volume| volume.layers).collect()
+    };
+    let expected: Vec<_> = chains.iter().map(|disk| disk.volume.layers.clone()).collect();
+    assert_eq!(layers().await, expected);
+    assert!(life.steps(spec.id).contains(&Told::SnapshotTaken));
+
+    // A second one of the first disk; then both snapshots of it are deleted.
+    let mut more = chains.clone();
+    more[0].volume.layers.push(layer());
+    life.want(wish(&with(&taken, more.clone())));
+    life.settle(spec.id).await;
+    more[0].volume.layers.truncate(1);
+    life.want(wish(&InstanceSpec { generation: Generation(9), ..with(&taken, more.clone()) }));
+    life.settle(spec.id).await;
+    let expected: Vec<_> = more.iter().map(|disk| disk.volume.layers.clone()).collect();
+    assert_eq!(layers().await, expected);
+    assert!(life.volumes(spec.id).iter().all(|volume| volume.2 == VolumeState::Ready));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use protocol::agent::IoLimits;
 use serde::Serialize;
 
 use super::render::{RenderError, path};
-use crate::hypervisor::{DomainDisk, DomainSpec, SeenVolume};
+use crate::hypervisor::{DomainDisk, DomainSpec, NewLayer, SeenVolume};
 
 /// The prefix that libvirt leaves to its users.
 const ALIAS: &str = "ua-";
@@ -214,6 +214,43 @@ pub(in super::super) fn disk_at(target: &str) -> Result<String, quick_xml::SeErr
     }
     let target = DiskTarget { dev: target.to_owned(), bus: "virtio" };
     quick_xml::se::to_string(&At { kind: "file", device: "disk", target })
+}
+
+/// The snapshot that gives these volumes their new layers and leaves all other disks as they are.
+pub(in super::super) fn snapshot(running: &[Found], layers: &[NewLayer]) -> Result<String, RenderError> {
+    #[derive(Serialize)]
+    #[serde(rename = "domainsnapshot")]
+    struct Snapshot<'a> {
+        disks: Disks<'a>,
+    }
+    #[derive(Serialize)]
+    struct Disks<'a> {
+        disk: Vec<OfDisk<'a>>,
+    }
+    #[derive(Serialize)]
+    struct OfDisk<'a> {
+        #[serde(rename = "@name")]
+        name: &'a str,
+        #[serde(rename = "@snapshot")]
+        snapshot: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        driver: Option<Format>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<Source<'a>>,
+    }
+    let mut disk = Vec::with_capacity(running.len());
+    for found in running {
+        let volume = found.volume.as_ref().map(|volume| volume.id);
+        let new = layers.iter().find(|new| Some(new.volume) == volume);
+        let source = new.map(|new| path(&new.layer)).transpose()?;
+        disk.push(OfDisk {
+            name: &found.target,
+            snapshot: if new.is_some() { "external" } else { "no" },
+            driver: new.map(|_| Format { kind: "qcow2" }),
+            source: source.map(|file| Source { file, seclabel: None }),
+        });
+    }
+    Ok(quick_xml::se::to_string(&Snapshot { disks: Disks { disk } })?)
 }
 
 /// A disk of a running domain.
