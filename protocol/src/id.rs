@@ -76,6 +76,8 @@ ids! {
     InstanceId
     /// A size of instance.
     InstanceTypeId
+    /// A file of a volume: what was written to it between two snapshots.
+    LayerId
     /// A private Ethernet of a tenant.
     NetworkId
     /// The record of one mutating call and what became of it.
@@ -106,4 +108,6 @@ ids! {
     TransferId
     /// A file that is sent in parts.
     UploadId
+    /// A disk of a tenant, attached to an instance or not.
+    VolumeId
 }

@@ -1,13 +1,14 @@
 //! What is in a pool, for whoever only wants to know: nothing is locked, made or cleared away.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 use std::{fs, io};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::{InstanceId, Sha256};
+use protocol::{InstanceId, LayerId, Sha256};
 
+use crate::durable::exists;
 use crate::layout::{Layout, instance_of};
-use crate::pool::exists;
 
 /// What there is; none of it need be there a moment later when somebody works in the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Inventory {
     /// Without links: as processes that have something of it open are seen to have it.
     pub root: Utf8PathBuf,
     pub images: BTreeSet<Sha256>,
+    /// Of volumes, attached here or to nothing.
+    pub layers: BTreeSet<LayerId>,
     pub instances: BTreeMap<InstanceId, InstanceFiles>,
     /// Names beside the instances' that we would not have given.
     pub foreign: Vec<String>,
@@ -25,7 +28,6 @@ pub struct Inventory {
 /// The files of an instance whose folder is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InstanceFiles {
-    pub overlay: bool,
     pub seed: bool,
 }
 
@@ -42,15 +44,19 @@ impl Inventory {
                 foreign.push(name);
                 continue;
             };
-            let paths = layout.instance(id);
-            instances
-                .insert(id, InstanceFiles { overlay: exists(&paths.overlay)?, seed: exists(&paths.seed)? });
+            instances.insert(id, InstanceFiles { seed: exists(&layout.instance(id).seed)? });
         }
-        let digest = |name: &String| name.strip_suffix(".qcow2")?.parse().ok();
-        let images = names(&layout.images())?.iter().filter_map(digest).collect();
+        let images = disks(&layout.images())?;
+        let layers = disks(&layout.layers())?;
         let unfinished = names(&layout.incoming())?;
-        Ok(Self { root: layout.root().to_owned(), images, instances, foreign, unfinished })
+        Ok(Self { root: layout.root().to_owned(), images, layers, instances, foreign, unfinished })
     }
+}
+
+/// What the qcow2 files of a directory are named after.
+fn disks<T: FromStr + Ord>(dir: &Utf8Path) -> io::Result<BTreeSet<T>> {
+    let parsed = |name: &String| name.strip_suffix(".qcow2")?.parse().ok();
+    Ok(names(dir)?.iter().filter_map(parsed).collect())
 }
 
 fn names(dir: &Utf8Path) -> io::Result<Vec<String>> {
@@ -66,17 +72,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Utf8Path::from_path(dir.path()).unwrap();
         assert!(Inventory::of(root).is_err());
-        for folder in
-            ["instances/0190163d-8694-739b-aea5-966c26f8ad91", "instances/mine", "images", "incoming/4"]
-        {
+        for folder in [
+            "instances/0190163d-8694-739b-aea5-966c26f8ad91",
+            "instances/mine",
+            "images",
+            "layers",
+            "incoming/4",
+        ] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
         fs::write(root.join("instances/0190163d-8694-739b-aea5-966c26f8ad91/seed.img"), "").unwrap();
         let image = "ab".repeat(32);
         fs::write(root.join(format!("images/{image}.qcow2")), "").unwrap();
+        let layer = "0190163d-8694-739b-aea5-966c26f8ad92";
+        fs::write(root.join(format!("layers/{layer}.qcow2")), "").unwrap();
         let found = Inventory::of(root).unwrap();
+        assert_eq!(found.layers, [layer.parse().unwrap()].into());
         let id = "0190163d-8694-739b-aea5-966c26f8ad91".parse().unwrap();
-        assert_eq!(found.instances, [(id, InstanceFiles { overlay: false, seed: true })].into());
+        assert_eq!(found.instances, [(id, InstanceFiles { seed: true })].into());
         assert_eq!(found.images, [image.parse().unwrap()].into());
         assert_eq!((found.foreign, found.unfinished), (vec!["mine".to_owned()], vec!["4".to_owned()]));
         assert!(!root.join("lock").exists());

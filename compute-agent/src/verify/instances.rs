@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use networking::names;
 use protocol::InstanceId;
+use protocol::agent::{ImageSource, VolumeSpec};
 use storage::Inventory;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use crate::desired::Wanted;
 use crate::host_storage::Files;
 use crate::hypervisor::Domain;
 use crate::networks::{Readiness, devices};
-use crate::reconcile::plan::{Memory, Plan, Seen, Step, plan};
+use crate::reconcile::plan::{Memory, Plan, Seen, Step, plan, tuning};
 
 /// What differs of the instances of which something is wanted.
 pub(super) fn differences(
@@ -24,6 +25,7 @@ pub(super) fn differences(
     now: OffsetDateTime,
 ) -> Vec<Difference> {
     let devices = devices();
+    let is_cached = |image: &ImageSource| pool.images.contains(&image.sha256);
     let mut ids = host.desired.ids();
     ids.sort_unstable();
     let mut found = Vec::new();
@@ -34,20 +36,28 @@ pub(super) fn differences(
             domain: domains.get(&id).cloned(),
             record: host.boots.get(id),
             files: Files {
-                base: wanted.image().is_some_and(|image| pool.images.contains(&image.sha256)),
-                overlay: files.is_some_and(|files| files.overlay),
+                bases: volumes(&wanted).filter_map(|volume| volume.image.as_ref()).all(is_cached),
+                volumes: volumes(&wanted)
+                    .flat_map(|volume| &volume.layers)
+                    .all(|layer| pool.layers.contains(layer)),
                 seed: files.is_some_and(|files| files.seed),
-                any: files.is_some(),
+                any: files.is_some()
+                    || wanted.doomed_layers().iter().any(|layer| pool.layers.contains(layer)),
             },
             // What is wrong with their networks is said of those.
             ports: wanted.nics().iter().map(|nic| (nic.port_id, Readiness::Ready)).collect(),
             machine_boot,
-            memory: Memory::default(),
+            // Sizes and limits of disks are known to the hypervisor alone.
+            memory: Memory { tuned: wanted.disks().iter().map(tuning).collect(), ..Memory::default() },
         };
         let details = next(&plan(&wanted, &seen, now)).into_iter().chain(missing(&wanted, &seen, &devices));
         found.extend(details.map(|detail| Difference::new("instances", about_instance(id), detail)));
     }
     found
+}
+
+fn volumes(wanted: &Wanted) -> impl Iterator<Item = &VolumeSpec> {
+    wanted.disks().iter().map(|disk| &disk.volume)
 }
 
 fn next(plan: &Plan) -> Option<String> {
@@ -60,8 +70,8 @@ fn next(plan: &Plan) -> Option<String> {
 
 fn words(step: &Step) -> String {
     let text = match step {
-        Step::EnsureBase => "fetch its image",
-        Step::EnsureOverlay => "make its disk",
+        Step::EnsureBases => "fetch its images",
+        Step::EnsureVolumes { .. } => "make its disks",
         Step::EnsureNetwork => "make its networks",
         Step::EnsureSeed => "make its seed",
         Step::RecordStarting | Step::CreateDomain => "start it",
@@ -69,6 +79,11 @@ fn words(step: &Step) -> String {
         Step::RecordStopping { .. } | Step::PressPowerButton => "ask its guest to stop",
         Step::AttachNic { .. } => "plug in a network card",
         Step::DetachNic { mac } => return format!("pull out the network card {mac}"),
+        Step::AttachDisk { volume } => return format!("plug in the disk {}", volume.serial()),
+        Step::DetachDisk { volume } => return format!("pull out the disk {}", volume.serial()),
+        Step::TuneDisk { volume } => return format!("change the disk {}", volume.serial()),
+        Step::Snapshot { .. } => "take a snapshot",
+        Step::Merge(_) => "merge layers of a disk",
         Step::DestroyDomain => "cut its power",
         Step::RecordEnded { .. } => "write down that it has ended",
         Step::RemoveFiles => "remove its files",
@@ -80,7 +95,7 @@ fn words(step: &Step) -> String {
 /// What a running domain lacks. No step brings it back: the guest has to be stopped and started.
 fn missing(wanted: &Wanted, seen: &Seen, devices: &HashSet<String>) -> Vec<String> {
     let (Wanted::Instance(spec), Some(domain)) = (wanted, seen.live()) else { return Vec::new() };
-    let files = [("disk", seen.files.overlay), ("image", seen.files.base), ("seed", seen.files.seed)];
+    let files = [("disk", seen.files.volumes), ("image", seen.files.bases), ("seed", seen.files.seed)];
     let files = files.into_iter().filter(|(_, is_there)| !is_there);
     let plugged = spec.nics.iter().filter(|nic| domain.cards.iter().any(|card| card.mac == nic.mac));
     let taps = plugged.map(|nic| names::tap(nic.port_id)).filter(|tap| !devices.contains(tap));

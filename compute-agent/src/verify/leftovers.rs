@@ -32,7 +32,7 @@ pub(super) fn differences(
         note(about_instance(*id), format!("decide about its domain: {why}, so it is left alone"));
     }
     for id in pool.instances.keys().filter(stray) {
-        note(about_instance(*id), "decide about its disk, seed and logs: nothing is wanted of it".to_owned());
+        note(about_instance(*id), "decide about its seed and logs: nothing is wanted of it".to_owned());
     }
     for id in host.boots.ids().iter().filter(stray) {
         note(about_instance(*id), "decide about the record of its boots: nothing is wanted of it".to_owned());

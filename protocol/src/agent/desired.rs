@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Architecture, Epoch, HostNetwork, Nic};
+use crate::agent::{Architecture, Disk, Epoch, HostNetwork, Nic};
 use crate::image::Format;
 use crate::{
-    Generation, InstanceId, MemoryMib, Name, OperationId, RequestId, Revision, Sha256, SizeGib, TransferId,
+    Generation, InstanceId, LayerId, MemoryMib, Name, OperationId, RequestId, Revision, Sha256, TransferId,
+    VolumeId,
 };
 
 /// The longest long poll.
@@ -47,9 +48,18 @@ pub struct DesiredObject {
 pub enum DesiredBody {
     /// The whole specification of an instance.
     Instance(Box<InstanceSpec>),
-    /// The instance was deleted by its owner: remove its domain, disk, seed and logs, then report
-    /// [`super::ObservedState::Absent`].
-    DeleteInstance { id: InstanceId, generation: Generation, operation_id: Option<OperationId> },
+    /// The instance was deleted by its owner: remove its domain, seed and logs and the layers of the volumes
+    /// that go with it, then report [`super::ObservedState::Absent`].
+    DeleteInstance {
+        id: InstanceId,
+        generation: Generation,
+        #[serde(default)]
+        layers: Vec<LayerId>,
+        operation_id: Option<OperationId>,
+    },
+    /// The volume was deleted by its owner: remove these layers, which nobody else needs, and name the volume
+    /// in [`super::ObservedBatch::removed_volumes`].
+    RemoveLayers { volume_id: VolumeId, layers: Vec<LayerId> },
     /// All networks of the host, in place of what was said before.
     Network(Box<HostNetwork>),
     /// Post the newest part of the serial log to `/agent/v1/transfers/{transfer_id}`.
@@ -74,7 +84,14 @@ pub struct InstanceSpec {
     pub firmware: Firmware,
     pub vcpus: u32,
     pub memory_mib: MemoryMib,
-    pub root_disk: RootDisk,
+    /// In the order in which the guest finds them; it boots from the first. Layers that a running guest's chain
+    /// lacks at its top are a snapshot, of all disks at one instant; layers that it has in excess are merged into
+    /// the one below.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+    /// Whether the guest's file systems are frozen while layers are added. A guest that cannot do that gets none.
+    #[serde(default)]
+    pub freeze: bool,
     /// In the order in which the guest finds them.
     #[serde(default)]
     pub nics: Vec<Nic>,
@@ -127,14 +144,7 @@ pub enum StopMode {
     Force,
 }
 
-/// A qcow2 overlay on the cached image. Format and chain come from here and are never probed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RootDisk {
-    pub size_gib: SizeGib,
-    pub image: ImageSource,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageSource {
     /// The stored bytes; also the key of the host's cache.
     pub sha256: Sha256,

@@ -20,10 +20,11 @@ mod join;
 mod network;
 mod observed;
 mod session;
+mod volume;
 
 pub use desired::{
     DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Firmware, ImageSource, InstanceSpec,
-    MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, Power, RootDisk, Seed, StopMode,
+    MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, Power, Seed, StopMode,
 };
 pub use join::{JoinRequest, JoinResponse, JoinToken, ParseJoinTokenError, RenewRequest, RenewResponse};
 pub use network::{
@@ -39,6 +40,7 @@ pub use session::{
     Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory, OpenSession,
     SessionOpened,
 };
+pub use volume::{Disk, IoLimits, MAX_LAYERS, VolumeReport, VolumeSpec, VolumeState};
 
 /// The version of the protocol that this build speaks; the control plane also speaks the one before.
 pub const PROTOCOL_VERSION: u32 = 1;

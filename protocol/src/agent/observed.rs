@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::agent::{Epoch, NetworkReport};
-use crate::{Generation, InstanceId, OperationId};
+use crate::agent::{Epoch, NetworkReport, VolumeReport};
+use crate::{Generation, InstanceId, OperationId, VolumeId};
 
 /// The most reports in one batch.
 pub const MAX_REPORTS: usize = 500;
@@ -17,6 +17,9 @@ pub const MAX_DETAIL_CHARS: usize = 1000;
 pub struct ObservedBatch {
     pub epoch: Epoch,
     pub reports: Vec<InstanceReport>,
+    /// Of these, nothing is left: see [`super::DesiredBody::RemoveLayers`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed_volumes: Vec<VolumeId>,
     /// Present when it has changed since it was last accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkReport>,
@@ -38,6 +41,9 @@ pub struct InstanceReport {
     /// The boot that `state` speaks of.
     pub boot: i64,
     pub state: ObservedState,
+    /// The volumes that it has, in their order; those that are on their way out come last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeReport>,
     /// For people, in a sentence: why it waits or failed. Never a path or a host name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -47,23 +53,28 @@ pub struct InstanceReport {
 }
 
 impl InstanceReport {
-    /// One line of [`ObservedBatch::digest_input`].
-    fn digest_line(&self) -> String {
+    /// The lines of [`ObservedBatch::digest_input`]: one for the instance, and one for each volume.
+    fn digest_lines(&self) -> String {
         let reason = match self.state {
             ObservedState::Stopped { reason } => reason.as_str(),
             _ => "-",
         };
-        format!("{} {} {} {} {reason}\n", self.id, self.generation, self.boot, self.state.as_str())
+        let mut lines =
+            format!("{} {} {} {} {reason}\n", self.id, self.generation, self.boot, self.state.as_str());
+        for volume in &self.volumes {
+            lines += &format!("- {} {} {}\n", volume.id, volume.generation, volume.state.as_str());
+        }
+        lines
     }
 }
 
 impl ObservedBatch {
-    /// The text whose SHA-256 a heartbeat carries: one line per instance, ordered by id. Both sides build
+    /// The text whose SHA-256 a heartbeat carries: the instances with their volumes, ordered by id. Both sides build
     /// it with this function.
     pub fn digest_input<'a>(reports: impl IntoIterator<Item = &'a InstanceReport>) -> String {
         let mut reports: Vec<_> = reports.into_iter().collect();
         reports.sort_by_key(|report| report.id);
-        reports.into_iter().map(InstanceReport::digest_line).collect()
+        reports.into_iter().map(InstanceReport::digest_lines).collect()
     }
 }
 
@@ -141,7 +152,18 @@ pub struct StepReport {
 pub enum Step {
     AgentReceived,
     ImageCached,
+    /// The root disk, or a volume that is being attached.
     DiskMade,
+    /// A volume was plugged into the running guest.
+    DiskAttached,
+    /// The running guest was asked to let go of a volume.
+    DiskDetachRequested,
+    /// A volume has its new size and limits in the running guest.
+    DiskChanged,
+    /// From one instant on, the running guest writes to new layers.
+    SnapshotTaken,
+    /// Layers of the running guest's volumes are being merged.
+    LayersMerging,
     NetworkReady,
     SeedMade,
     DomainDefined,
@@ -159,6 +181,11 @@ impl Step {
             Self::AgentReceived => "agent_received",
             Self::ImageCached => "image_cached",
             Self::DiskMade => "disk_made",
+            Self::DiskAttached => "disk_attached",
+            Self::DiskDetachRequested => "disk_detach_requested",
+            Self::DiskChanged => "disk_changed",
+            Self::SnapshotTaken => "snapshot_taken",
+            Self::LayersMerging => "layers_merging",
             Self::NetworkReady => "network_ready",
             Self::SeedMade => "seed_made",
             Self::DomainDefined => "domain_defined",

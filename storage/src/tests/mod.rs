@@ -7,6 +7,7 @@ mod formats;
 mod images;
 mod instances;
 mod seed;
+mod volumes;
 
 use std::fs;
 use std::process::Command;
@@ -15,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::stream;
-use protocol::agent::{ImageSource, RootDisk};
+use protocol::agent::{ImageSource, VolumeSpec};
 use protocol::image::Format;
-use protocol::{InstanceId, Sha256, SizeGib};
+use protocol::{Generation, InstanceId, LayerId, Sha256, SizeGib, VolumeId};
 use sha2::Digest;
 use tempfile::TempDir;
 
@@ -130,8 +131,19 @@ fn instance(number: u128) -> InstanceId {
     InstanceId::from_uuid(uuid::Uuid::from_u128(number))
 }
 
-fn disk(image: &ImageSource, gib: u32) -> RootDisk {
-    RootDisk { size_gib: SizeGib(gib), image: image.clone() }
+/// A volume of one layer over the image, both numbered.
+fn volume(number: u128, image: Option<&ImageSource>, gib: u32) -> VolumeSpec {
+    VolumeSpec {
+        id: VolumeId::from_uuid(uuid::Uuid::from_u128(number)),
+        generation: Generation(1),
+        size_gib: SizeGib(gib),
+        image: image.cloned(),
+        layers: vec![layer(number)],
+    }
+}
+
+fn layer(number: u128) -> LayerId {
+    LayerId::from_uuid(uuid::Uuid::from_u128(number))
 }
 
 async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {

@@ -67,7 +67,7 @@ async fn verify_names_each_damage_and_the_next_agent_repairs_it() -> Result<()> 
             format!("remove 10.9.9.9/24 from eth0 in namespace {namespace}"),
             "write dhcp-hosts of DHCP and DNS".to_owned(),
             format!("instances: instance {}: stop and start it: it runs, but its seed is gone", instance.id),
-            "leftovers: instance 0190163d-8694-739b-aea5-966c26f8ad91: decide about its disk, seed and logs"
+            "leftovers: instance 0190163d-8694-739b-aea5-966c26f8ad91: decide about its seed and logs"
                 .to_owned(),
         ] {
             ensure!(found.iter().any(|line| line.contains(&expected)), "not {expected:?}: {found:#?}");
