@@ -2,15 +2,18 @@
 
 use bytes::Bytes;
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, DesiredPage, HostNetwork, ImageSource, InstanceSpec, Metadata,
-    Network, NetworkFault, NetworkSubject, Nic, Port, Power, RootDisk, Seed, StopMode,
+    Architecture, DesiredBody, DesiredObject, DesiredPage, Disk, HostNetwork, ImageSource, InstanceSpec,
+    IoLimits, Metadata, Network, NetworkFault, NetworkSubject, Nic, Port, Power, Seed, StopMode, VolumeSpec,
 };
 use protocol::image::Format;
 use protocol::{
-    Generation, InstanceId, MacAddress, MemoryMib, NetworkId, OperationId, PortId, Revision, Sha256, SizeGib,
-    Vni,
+    Generation, InstanceId, LayerId, MacAddress, MemoryMib, NetworkId, OperationId, PortId, Revision, Sha256,
+    SizeGib, Vni, VolumeId,
 };
 use uuid::Uuid;
+
+use crate::desired::Wanted;
+use crate::hypervisor::SeenVolume;
 
 pub(crate) const IMAGE: Bytes = Bytes::from_static(b"the bytes of an image");
 pub(crate) const IMAGE_SHA256: Sha256 = Sha256::from_bytes([7; 32]);
@@ -32,20 +35,41 @@ pub(crate) fn running(id: InstanceId) -> InstanceSpec {
         architecture: Architecture::X86_64,
         vcpus: 1,
         memory_mib: MemoryMib(256),
-        root_disk: RootDisk {
-            size_gib: SizeGib(1),
-            image: ImageSource {
-                sha256: IMAGE_SHA256,
-                format: Format::Qcow2,
-                size_bytes: IMAGE.len() as u64,
-                virtual_size_bytes: 1 << 20,
-            },
-        },
+        disks: vec![disk(id.as_uuid())],
+        freeze: false,
         nics: Vec::new(),
         seed: Seed { user_data: None, ssh_authorized_keys: Vec::new() },
         operation_id: Some(OperationId::from(Uuid::now_v7())),
         request_id: None,
     }
+}
+
+/// A disk of one layer over the image; volume and layer have this id.
+pub(crate) fn disk(id: Uuid) -> Disk {
+    let image = ImageSource {
+        sha256: IMAGE_SHA256,
+        format: Format::Qcow2,
+        size_bytes: IMAGE.len() as u64,
+        virtual_size_bytes: 1 << 20,
+    };
+    let volume = VolumeSpec {
+        id: VolumeId::from_uuid(id),
+        generation: Generation(1),
+        size_gib: SizeGib(1),
+        image: Some(image),
+        layers: vec![LayerId::from_uuid(id)],
+    };
+    Disk { volume, limits: IoLimits::default() }
+}
+
+/// As a domain has them that is as wanted.
+pub(crate) fn volumes(wanted: &Wanted) -> Vec<SeenVolume> {
+    let seen = |disk: &Disk| SeenVolume { id: disk.volume.id, layers: disk.volume.layers.clone() };
+    wanted.disks().iter().map(seen).collect()
+}
+
+pub(crate) fn tuning(disk: &Disk) -> (VolumeId, (SizeGib, IoLimits)) {
+    (disk.volume.id, (disk.volume.size_gib, disk.limits))
 }
 
 /// The next generation of an instance, for another operation.
@@ -68,7 +92,12 @@ pub(crate) fn booted_again(spec: &InstanceSpec) -> InstanceSpec {
 
 pub(crate) fn deleted(spec: &InstanceSpec) -> DesiredBody {
     let next = next(spec);
-    DesiredBody::DeleteInstance { id: next.id, generation: next.generation, operation_id: next.operation_id }
+    DesiredBody::DeleteInstance {
+        id: next.id,
+        generation: next.generation,
+        layers: spec.disks.iter().flat_map(|disk| disk.volume.layers.clone()).collect(),
+        operation_id: next.operation_id,
+    }
 }
 
 pub(crate) fn wish(spec: &InstanceSpec) -> DesiredBody {

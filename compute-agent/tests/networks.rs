@@ -14,11 +14,10 @@ use networking::{links, names, packets};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use protocol::agent::{
-    self, Architecture, DesiredBody, DesiredObject, DesiredPage, HostNetwork, ImageSource, InstanceSpec,
-    Network, Nic, Port, PortAddress, Power, RemotePort, RootDisk, Seed, StopMode, Subnet,
+    self, Architecture, DesiredBody, DesiredObject, DesiredPage, HostNetwork, InstanceSpec, Network, Nic,
+    Port, PortAddress, Power, RemotePort, Seed, StopMode, Subnet,
 };
-use protocol::image::Format;
-use protocol::{Generation, MacAddress, MemoryMib, PortId, Revision, Sha256, SizeGib, Vni};
+use protocol::{Generation, MacAddress, MemoryMib, PortId, Revision, Vni};
 use uuid::Uuid;
 
 const VNI: u32 = 7;
@@ -126,15 +125,8 @@ fn spec() -> InstanceSpec {
         architecture: Architecture::X86_64,
         vcpus: 1,
         memory_mib: MemoryMib(256),
-        root_disk: RootDisk {
-            size_gib: SizeGib(1),
-            image: ImageSource {
-                sha256: Sha256::from_bytes([7; 32]),
-                format: Format::Qcow2,
-                size_bytes: 1,
-                virtual_size_bytes: 1,
-            },
-        },
+        disks: Vec::new(),
+        freeze: false,
         nics: vec![Nic {
             port_id: port_id(),
             network_id: Uuid::from_u128(30).into(),

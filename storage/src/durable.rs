@@ -39,6 +39,15 @@ pub(crate) fn make_dir(path: &Utf8Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
+/// Whether something has this name, even if it leads nowhere.
+pub(crate) fn exists(path: &Utf8Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Flushes a directory, and with it the names in it.
 pub(crate) fn sync_dir(path: &Utf8Path) -> io::Result<()> {
     File::open(path)?.sync_all()

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use protocol::image::InspectError;
-use protocol::{Sha256, SizeGib};
+use protocol::{LayerId, Sha256, SizeGib};
 use thiserror::Error;
 
 use crate::sandbox::SandboxError;
@@ -40,6 +40,8 @@ pub enum PoolError {
     DiskTooSmall { size: SizeGib, virtual_size_bytes: u64 },
     #[error("image {0} is not in the cache")]
     NoBase(Sha256),
+    #[error("layer {0} of a volume is lost: others stand on it")]
+    LostLayer(LayerId),
     #[error("qemu-img could not {attempted}")]
     QemuImg {
         attempted: &'static str,

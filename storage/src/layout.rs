@@ -3,13 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::{InstanceId, Sha256};
+use protocol::{InstanceId, LayerId, Sha256};
 
 /// The files of one instance, there or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstancePaths {
     pub dir: Utf8PathBuf,
-    pub overlay: Utf8PathBuf,
     pub seed: Utf8PathBuf,
     pub serial_log: Utf8PathBuf,
 }
@@ -46,6 +45,19 @@ impl Layout {
         self.root.join("instances")
     }
 
+    pub(crate) fn layers(&self) -> Utf8PathBuf {
+        self.root.join("layers")
+    }
+
+    pub(crate) fn layer(&self, id: LayerId) -> Utf8PathBuf {
+        self.layers().join(format!("{id}.qcow2"))
+    }
+
+    /// Where releases before volumes had an instance's disk.
+    pub(crate) fn former_root_disk(&self, id: InstanceId) -> Utf8PathBuf {
+        self.instance(id).dir.join("root.qcow2")
+    }
+
     pub(crate) fn incoming(&self) -> Utf8PathBuf {
         self.root.join("incoming")
     }
@@ -57,12 +69,7 @@ impl Layout {
 
     pub(crate) fn instance(&self, id: InstanceId) -> InstancePaths {
         let dir = self.instances().join(id.to_string());
-        InstancePaths {
-            overlay: dir.join("root.qcow2"),
-            seed: dir.join("seed.img"),
-            serial_log: dir.join("serial.log"),
-            dir,
-        }
+        InstancePaths { seed: dir.join("seed.img"), serial_log: dir.join("serial.log"), dir }
     }
 }
 

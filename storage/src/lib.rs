@@ -1,9 +1,9 @@
-//! The local pool of one host: cached images, root disks, seeds and serial logs.
+//! The local pool of one host: cached images, volumes, seeds and serial logs.
 //!
 //! ```text
 //! <root>/images/<sha256>.qcow2             an image of our own making, never written again
-//!        instances/<uuid>/root.qcow2       an overlay on one of them
-//!                        /seed.img         the NoCloud disk for cloud-init
+//!        layers/<uuid>.qcow2               a layer of a volume, over an image, another layer or nothing
+//!        instances/<uuid>/seed.img         the NoCloud disk for cloud-init
 //!                        /serial.log(.0…)  written and rotated by virtlogd
 //!        incoming/                         unfinished work of this process, emptied when the pool opens
 //! ```
@@ -19,16 +19,17 @@ mod durable;
 mod error;
 mod flight;
 mod layout;
-mod overlay;
 mod pool;
 mod qemu_img;
 pub mod sandbox;
 mod seed;
 mod serial;
+mod volume;
 
 pub use error::{Blame, PoolError};
 pub use layout::InstancePaths;
 pub use pool::{Found, Pool, Space};
+pub use volume::VolumeFound;
 
 /// Whether a call made the file or found it made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
-use protocol::InstanceId;
 use protocol::agent::ImageSource;
+use protocol::{InstanceId, LayerId};
 use tokio::sync::Semaphore;
 
-use crate::durable::{PRIVATE_DIR, REACHABLE_DIR, blocking, make_dir, sync_dir};
+use crate::durable::{PRIVATE_DIR, REACHABLE_DIR, blocking, exists, make_dir, sync_dir};
 use crate::flight::Flights;
 use crate::layout::{Layout, instance_of};
 use crate::sandbox::Sandbox;
@@ -36,9 +36,6 @@ pub(crate) struct Inner {
 /// What there is of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Found {
-    /// The cached image that was asked about.
-    pub base: bool,
-    pub overlay: bool,
     pub seed: bool,
     /// Anything of the instance's own.
     pub any: bool,
@@ -77,17 +74,11 @@ impl Pool {
         self.inner.layout.image(image.sha256)
     }
 
-    /// What there is of an instance, and whether `image` is cached.
-    pub async fn look(&self, id: InstanceId, image: Option<&ImageSource>) -> Result<Found, PoolError> {
+    /// What there is of an instance beside its volumes.
+    pub async fn look(&self, id: InstanceId) -> Result<Found, PoolError> {
         let paths = self.paths(id);
-        let base = image.map(|image| self.base(image));
         blocking("look at an instance's files", move || {
-            Ok(Found {
-                base: base.map_or(Ok(false), |base| exists(&base))?,
-                overlay: exists(&paths.overlay)?,
-                seed: exists(&paths.seed)?,
-                any: exists(&paths.dir)?,
-            })
+            Ok(Found { seed: exists(&paths.seed)?, any: exists(&paths.dir)? })
         })
         .await
     }
@@ -98,7 +89,7 @@ impl Pool {
         blocking("list the instances", move || list(&dir)).await
     }
 
-    /// Removes the instance's directory with its disk, seed and logs; false when there was none.
+    /// Removes the instance's directory with its seed and logs; false when there was none.
     pub async fn remove_instance(&self, id: InstanceId) -> Result<bool, PoolError> {
         let (dir, grave) = (self.paths(id).dir, self.inner.layout.fresh());
         blocking("remove an instance's files", move || remove(&dir, &grave)).await
@@ -137,10 +128,26 @@ fn prepare(root: &Utf8Path) -> io::Result<(Layout, File)> {
     make_dir(layout.root(), REACHABLE_DIR)?;
     make_dir(&layout.images(), REACHABLE_DIR)?;
     make_dir(&layout.instances(), REACHABLE_DIR)?;
+    make_dir(&layout.layers(), REACHABLE_DIR)?;
     make_dir(&layout.incoming(), PRIVATE_DIR)?;
+    adopt_root_disks(&layout)?;
     let lock = File::options().create(true).truncate(false).write(true).open(layout.lock())?;
     sync_dir(layout.root())?;
     Ok((layout, lock))
+}
+
+/// Gives the root disks that a release before volumes made their names as layers. A guest that runs meanwhile keeps
+/// its file: it has two names until the instance goes.
+fn adopt_root_disks(layout: &Layout) -> io::Result<()> {
+    for id in list(&layout.instances())? {
+        let layer = layout.layer(LayerId::from_uuid(id.as_uuid()));
+        match fs::hard_link(layout.former_root_disk(id), layer) {
+            Ok(()) => tracing::info!(instance = %id, "its root disk is a volume now"),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    sync_dir(&layout.layers())
 }
 
 fn empty(dir: &Utf8Path) -> io::Result<()> {
@@ -180,12 +187,4 @@ fn list(dir: &Utf8Path) -> io::Result<Vec<InstanceId>> {
     }
     ids.sort_unstable();
     Ok(ids)
-}
-
-fn exists(path: &Utf8Path) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
 }

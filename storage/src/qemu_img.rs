@@ -1,4 +1,4 @@
-//! `qemu-img create`, for files of our own: nothing that it reads here came from a user.
+//! `qemu-img` for files of our own: nothing that it reads here came from a user.
 
 use std::ffi::OsStr;
 use std::io;
@@ -22,10 +22,31 @@ pub(crate) async fn create(
     let size = size_bytes.to_string();
     let mut arguments = vec!["create", "-q", "-f", "qcow2", "-o", options];
     if let Some(backing) = backing {
-        arguments.extend(["-b", backing.as_str(), "-F", "qcow2"]);
+        // Not opened: it may be in use.
+        arguments.extend(["-u", "-b", backing.as_str(), "-F", "qcow2"]);
     }
     arguments.extend([target.as_str(), &size]);
     run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "create a disk", source })
+}
+
+/// Grows the disk in the qcow2 file at the absolute path `target`, which nobody uses.
+pub(crate) async fn resize(target: &Utf8Path, size_bytes: u64) -> Result<(), PoolError> {
+    let size = size_bytes.to_string();
+    let arguments = ["resize", "-q", "-f", "qcow2", target.as_str(), &size];
+    run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "grow a disk", source })
+}
+
+/// Writes what `top` and the layers under it hold beyond `base` into `base`, and leaves them as they are.
+pub(crate) async fn commit(top: &Utf8Path, base: &Utf8Path) -> Result<(), PoolError> {
+    let arguments = ["commit", "-q", "-d", "-f", "qcow2", "-b", base.as_str(), top.as_str()];
+    run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "merge layers", source })
+}
+
+/// Says in `target` that it stands on `backing`, which holds the same as what it stood on.
+pub(crate) async fn rebase(target: &Utf8Path, backing: &Utf8Path) -> Result<(), PoolError> {
+    let arguments =
+        ["rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", backing.as_str(), target.as_str()];
+    run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "rebase a layer", source })
 }
 
 async fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Result<()> {

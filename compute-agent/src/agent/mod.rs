@@ -29,6 +29,7 @@ use crate::clock::SharedClock;
 use crate::control_plane::ControlPlane;
 use crate::desired::DesiredStore;
 use crate::desired::feed::Feed;
+use crate::desired::removals::Removals;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::Hypervisor;
 use crate::inventory::LastInventory;
@@ -144,6 +145,8 @@ pub async fn run(
     }));
     let workers = Workers::new(Arc::clone(&reconciler), clock, stop.clone());
     let session = Arc::new(Session::default());
+    let removals =
+        Arc::new(Removals::new(Arc::clone(&storage), Arc::clone(&reconciler), Arc::clone(&outbox)));
     let feed = Feed {
         control_plane: Arc::clone(&control_plane),
         hypervisor,
@@ -159,6 +162,7 @@ pub async fn run(
             machine_boot,
             underlay_address,
         },
+        removals,
     };
     let sender = Sender {
         control_plane,

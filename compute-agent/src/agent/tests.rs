@@ -18,7 +18,7 @@ use crate::clock::SystemClock;
 use crate::control_plane::fake::FakeControlPlane;
 use crate::host_storage::SimulatedStorage;
 use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
-use crate::hypervisor::{DiskChain, DomainSpec, Hypervisor};
+use crate::hypervisor::{DomainSpec, Hypervisor};
 use crate::networks::simulated::SimulatedNetworking;
 use crate::samples::{
     GRACEFUL, IMAGE, IMAGE_SHA256, booted_again, deleted, fault, instance_id, networks, nic, running,
@@ -177,8 +177,8 @@ async fn a_slow_image_delays_nobody_else_and_a_deletion_does_not_wait_for_it() {
     let waiting: Vec<_> = (0..20)
         .map(|_| {
             let mut spec = running(instance_id());
-            spec.root_disk.image.sha256 = slow;
-            spec.root_disk.image.size_bytes = 4;
+            let image = spec.disks[0].volume.image.as_mut().unwrap();
+            (image.sha256, image.size_bytes) = (slow, 4);
             cloud.want(&spec);
             spec
         })
@@ -339,7 +339,7 @@ fn stranger(id: InstanceId) -> DomainSpec {
         architecture: spec.architecture,
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
-        root_disk: DiskChain { overlay: "/nonexistent/root".into(), base: "/nonexistent/base".into() },
+        disks: Vec::new(),
         seed: "/nonexistent/seed".into(),
         nics: Vec::new(),
         serial_log: "/nonexistent/log".into(),

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::DesiredStore;
+use super::removals::Removals;
 use crate::backoff::Backoff;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
 use crate::durable::off_thread;
@@ -53,6 +54,7 @@ pub struct Feed {
     pub reconciler: Arc<Reconciler>,
     pub workers: Workers,
     pub inventory: LastInventory,
+    pub removals: Arc<Removals>,
 }
 
 #[derive(Debug, Error)]
@@ -193,8 +195,14 @@ impl Feed {
         }
         changed.into_iter().for_each(|id| self.workers.nudge(id));
         for object in &page.objects {
-            if let DesiredBody::SendSerialLog { transfer_id, instance_id, max_bytes } = object.body {
-                self.send_serial_log(epoch, transfer_id, instance_id, max_bytes, transfers);
+            match &object.body {
+                &DesiredBody::SendSerialLog { transfer_id, instance_id, max_bytes } => {
+                    self.send_serial_log(epoch, transfer_id, instance_id, max_bytes, transfers);
+                }
+                DesiredBody::RemoveLayers { volume_id, layers } => {
+                    self.removals.begin(*volume_id, layers.clone());
+                }
+                DesiredBody::Instance(_) | DesiredBody::DeleteInstance { .. } | DesiredBody::Network(_) => {}
             }
         }
         Ok(())

@@ -6,6 +6,7 @@
 //! a restored database than an order to destroy.
 
 pub mod feed;
+pub mod removals;
 #[cfg(test)]
 mod tests;
 
@@ -14,8 +15,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{DesiredBody, DesiredPage, ImageSource, InstanceSpec, Nic};
-use protocol::{Generation, InstanceId, OperationId};
+use protocol::agent::{DesiredBody, DesiredPage, Disk, InstanceSpec, Nic};
+use protocol::{Generation, InstanceId, LayerId, OperationId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::watch;
 
@@ -26,7 +27,14 @@ use crate::durable;
 #[serde(tag = "wanted", rename_all = "snake_case")]
 pub enum Wanted {
     Instance(Box<InstanceSpec>),
-    Deleted { id: InstanceId, generation: Generation, operation_id: Option<OperationId> },
+    Deleted {
+        id: InstanceId,
+        generation: Generation,
+        /// Of the volumes that go with it.
+        #[serde(default)]
+        layers: Vec<LayerId>,
+        operation_id: Option<OperationId>,
+    },
 }
 
 impl Wanted {
@@ -52,10 +60,18 @@ impl Wanted {
         }
     }
 
-    pub fn image(&self) -> Option<&ImageSource> {
+    pub fn disks(&self) -> &[Disk] {
         match self {
-            Self::Instance(spec) => Some(&spec.root_disk.image),
-            Self::Deleted { .. } => None,
+            Self::Instance(spec) => &spec.disks,
+            Self::Deleted { .. } => &[],
+        }
+    }
+
+    /// The layers that go with the instance.
+    pub fn doomed_layers(&self) -> &[LayerId] {
+        match self {
+            Self::Instance(_) => &[],
+            Self::Deleted { layers, .. } => layers,
         }
     }
 
@@ -69,10 +85,15 @@ impl Wanted {
     fn from_body(body: &DesiredBody) -> Option<Self> {
         match body {
             DesiredBody::Instance(spec) => Some(Self::Instance(spec.clone())),
-            &DesiredBody::DeleteInstance { id, generation, operation_id } => {
-                Some(Self::Deleted { id, generation, operation_id })
-            }
-            DesiredBody::Network(_) | DesiredBody::SendSerialLog { .. } => None,
+            DesiredBody::DeleteInstance { id, generation, layers, operation_id } => Some(Self::Deleted {
+                id: *id,
+                generation: *generation,
+                layers: layers.clone(),
+                operation_id: *operation_id,
+            }),
+            DesiredBody::Network(_)
+            | DesiredBody::SendSerialLog { .. }
+            | DesiredBody::RemoveLayers { .. } => None,
         }
     }
 }

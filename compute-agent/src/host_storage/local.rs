@@ -1,13 +1,13 @@
 //! The local pool behind [`HostStorage`].
 
 use async_trait::async_trait;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::TryStreamExt;
-use protocol::InstanceId;
-use protocol::agent::{ImageSource, InstanceSpec};
+use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
+use protocol::{InstanceId, LayerId};
 use storage::{Blame, Pool, PoolError};
 
-use super::{BoxError, Fetch, Files, HostStorage, HostStorageError, Places};
+use super::{BoxError, Chain, Fetch, Files, HostStorage, HostStorageError, Places};
 
 /// Disks as qcow2 files in a folder of this host.
 #[derive(Debug, Clone)]
@@ -36,19 +36,35 @@ impl From<PoolError> for HostStorageError {
 
 #[async_trait]
 impl HostStorage for LocalPool {
-    async fn look(&self, id: InstanceId, image: Option<&ImageSource>) -> Result<Files, HostStorageError> {
-        let found = self.pool.look(id, image).await?;
-        Ok(Files { base: found.base, overlay: found.overlay, seed: found.seed, any: found.any })
+    async fn look(
+        &self,
+        id: InstanceId,
+        volumes: &[&VolumeSpec],
+        doomed: &[LayerId],
+    ) -> Result<Files, HostStorageError> {
+        let found = self.pool.look(id).await?;
+        let any = found.any || self.pool.has_any_layer(doomed).await?;
+        let mut files = Files { bases: true, volumes: true, seed: found.seed, any };
+        for volume in volumes {
+            let found = self.pool.look_at_volume(volume).await?;
+            files.bases &= found.base;
+            files.volumes &= found.made;
+        }
+        Ok(files)
     }
 
-    fn places(&self, id: InstanceId, image: &ImageSource) -> Places {
+    fn places(&self, id: InstanceId) -> Places {
         let paths = self.pool.paths(id);
-        Places {
-            base: self.pool.base(image),
-            overlay: paths.overlay,
-            seed: paths.seed,
-            serial_log: paths.serial_log,
-        }
+        Places { seed: paths.seed, serial_log: paths.serial_log }
+    }
+
+    fn layer(&self, id: LayerId) -> Utf8PathBuf {
+        self.pool.layer(id)
+    }
+
+    fn chain(&self, volume: &VolumeSpec) -> Chain {
+        let base = volume.image.as_ref().map(|image| self.pool.base(image));
+        Chain { base, layers: self.pool.layers(volume) }
     }
 
     async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError> {
@@ -60,8 +76,13 @@ impl HostStorage for LocalPool {
         Ok(())
     }
 
-    async fn ensure_overlay(&self, spec: &InstanceSpec) -> Result<(), HostStorageError> {
-        self.pool.ensure_overlay(spec.id, &spec.root_disk).await?;
+    async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
+        self.pool.ensure_volume(volume).await?;
+        Ok(())
+    }
+
+    async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<(), HostStorageError> {
+        self.pool.add_layer(volume, layer).await?;
         Ok(())
     }
 
@@ -72,6 +93,11 @@ impl HostStorage for LocalPool {
 
     async fn remove_instance(&self, id: InstanceId) -> Result<(), HostStorageError> {
         self.pool.remove_instance(id).await?;
+        Ok(())
+    }
+
+    async fn remove_layers(&self, layers: &[LayerId]) -> Result<(), HostStorageError> {
+        self.pool.remove_layers(layers).await?;
         Ok(())
     }
 

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use protocol::InstanceId;
-use protocol::agent::{ImageSource, InstanceSpec};
+use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
+use protocol::{InstanceId, LayerId};
 use thiserror::Error;
 
 pub use local::LocalPool;
@@ -27,23 +27,41 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// interrupted one left behind is never taken for a finished file.
 #[async_trait]
 pub trait HostStorage: Send + Sync + 'static {
-    /// What there is for an instance. `image` is the one its disk is made from, when it is known.
-    async fn look(&self, id: InstanceId, image: Option<&ImageSource>) -> Result<Files, HostStorageError>;
+    /// What there is for an instance. Only volumes that no guest uses can be looked at.
+    async fn look(
+        &self,
+        id: InstanceId,
+        volumes: &[&VolumeSpec],
+        doomed: &[LayerId],
+    ) -> Result<Files, HostStorageError>;
 
     /// Where the instance's files are, or will be.
-    fn places(&self, id: InstanceId, image: &ImageSource) -> Places;
+    fn places(&self, id: InstanceId) -> Places;
+
+    /// Where a layer is, or will be.
+    fn layer(&self, id: LayerId) -> Utf8PathBuf;
+
+    /// Where the files of a volume are, or will be.
+    fn chain(&self, volume: &VolumeSpec) -> Chain;
 
     /// Brings the image into the cache. Of those who need one image, a single one fetches it.
     async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError>;
 
-    /// Makes the root disk over its cached image; one that exists is left as it is.
-    async fn ensure_overlay(&self, spec: &InstanceSpec) -> Result<(), HostStorageError>;
+    /// Makes what is missing of a volume that nobody uses over its cached image, merges what its chain names no
+    /// more, and grows it to its size. What is there keeps its content.
+    async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError>;
+
+    /// Makes an empty layer of the volume over the one below it, which may be in use.
+    async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<(), HostStorageError>;
 
     /// Makes the seed, replacing another.
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError>;
 
-    /// Removes everything that is the instance's own; the cached image stays.
+    /// Removes everything that is the instance's own; volumes and cached images stay.
     async fn remove_instance(&self, id: InstanceId) -> Result<(), HostStorageError>;
+
+    /// Removes layers of volumes. Layers that are not there are as good as removed.
+    async fn remove_layers(&self, layers: &[LayerId]) -> Result<(), HostStorageError>;
 
     /// The newest part of the serial log.
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError>;
@@ -52,21 +70,29 @@ pub trait HostStorage: Send + Sync + 'static {
 /// What there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Files {
-    /// The cached image.
-    pub base: bool,
-    pub overlay: bool,
+    /// The cached images of all volumes that were asked about.
+    pub bases: bool,
+    /// All of those volumes, made and as large as they shall be.
+    pub volumes: bool,
     pub seed: bool,
-    /// Anything of the instance's own.
+    /// Anything of the instance's own, or of its doomed layers.
     pub any: bool,
 }
 
-/// Where the files are.
+/// Where an instance's files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
-    pub base: Utf8PathBuf,
-    pub overlay: Utf8PathBuf,
     pub seed: Utf8PathBuf,
     pub serial_log: Utf8PathBuf,
+}
+
+/// Where a volume's files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// The cached image, if it stands on one.
+    pub base: Option<Utf8PathBuf>,
+    /// From the bottom to the top.
+    pub layers: Vec<Utf8PathBuf>,
 }
 
 #[derive(Debug, Error)]

@@ -1,4 +1,4 @@
-//! Disks that take no space, with the order of a real pool: no overlay without its base.
+//! Disks that take no space, with the order of a real pool: no layer without what it stands on.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use futures_util::TryStreamExt;
-use protocol::agent::{ImageSource, InstanceSpec};
-use protocol::{InstanceId, Sha256};
+use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
+use protocol::{InstanceId, LayerId, Sha256, SizeGib};
 
-use super::{Fetch, Files, HostStorage, HostStorageError, Places};
+use super::{Chain, Fetch, Files, HostStorage, HostStorageError, Places};
 
 /// See the module. Image bytes are fetched, counted and dropped.
 #[derive(Debug, Default)]
@@ -23,8 +23,10 @@ pub struct SimulatedStorage {
 #[derive(Debug, Default)]
 struct State {
     bases: HashSet<Sha256>,
-    instances: HashMap<InstanceId, Files>,
-    overlays_made: u32,
+    /// The instances with files, and whether there is a seed among them.
+    instances: HashMap<InstanceId, bool>,
+    layers: HashMap<LayerId, SizeGib>,
+    layers_made: u32,
     failures_left: u32,
 }
 
@@ -34,9 +36,14 @@ impl SimulatedStorage {
         self.lock().failures_left = times;
     }
 
-    /// How many root disks were made anew.
-    pub fn overlays_made(&self) -> u32 {
-        self.lock().overlays_made
+    /// How many layers were made anew.
+    pub fn layers_made(&self) -> u32 {
+        self.lock().layers_made
+    }
+
+    /// The layers that there are.
+    pub fn layers(&self) -> Vec<LayerId> {
+        self.lock().layers.keys().copied().collect()
     }
 
     /// The instances that have files.
@@ -63,22 +70,48 @@ impl SimulatedStorage {
     }
 }
 
+impl State {
+    fn is_made(&self, volume: &VolumeSpec) -> bool {
+        let large_enough = |layer| self.layers.get(&layer).is_some_and(|size| *size >= volume.size_gib);
+        volume.layers.iter().all(|layer| self.layers.contains_key(layer))
+            && volume.top().is_none_or(large_enough)
+    }
+}
+
 #[async_trait]
 impl HostStorage for SimulatedStorage {
-    async fn look(&self, id: InstanceId, image: Option<&ImageSource>) -> Result<Files, HostStorageError> {
+    async fn look(
+        &self,
+        id: InstanceId,
+        volumes: &[&VolumeSpec],
+        doomed: &[LayerId],
+    ) -> Result<Files, HostStorageError> {
         let state = self.lock();
-        let base = image.is_some_and(|image| state.bases.contains(&image.sha256));
-        Ok(Files { base, ..state.instances.get(&id).copied().unwrap_or_default() })
+        let cached = |volume: &&VolumeSpec| {
+            volume.image.as_ref().is_none_or(|image| state.bases.contains(&image.sha256))
+        };
+        let instance = state.instances.get(&id);
+        Ok(Files {
+            bases: volumes.iter().all(cached),
+            volumes: volumes.iter().all(|volume| state.is_made(volume)),
+            seed: instance.is_some_and(|seed| *seed),
+            any: instance.is_some() || doomed.iter().any(|layer| state.layers.contains_key(layer)),
+        })
     }
 
-    fn places(&self, id: InstanceId, image: &ImageSource) -> Places {
+    fn places(&self, id: InstanceId) -> Places {
         let dir = Utf8PathBuf::from(format!("/nonexistent/{id}"));
-        Places {
-            base: Utf8PathBuf::from(format!("/nonexistent/{}", image.sha256)),
-            overlay: dir.join("root.qcow2"),
-            seed: dir.join("seed.img"),
-            serial_log: dir.join("serial.log"),
-        }
+        Places { seed: dir.join("seed.img"), serial_log: dir.join("serial.log") }
+    }
+
+    fn layer(&self, id: LayerId) -> Utf8PathBuf {
+        format!("/nonexistent/{id}").into()
+    }
+
+    fn chain(&self, volume: &VolumeSpec) -> Chain {
+        let base = volume.image.as_ref().map(|image| format!("/nonexistent/{}", image.sha256).into());
+        let layers = volume.layers.iter().map(|layer| self.layer(*layer));
+        Chain { base, layers: layers.collect() }
     }
 
     async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError> {
@@ -100,23 +133,35 @@ impl HostStorage for SimulatedStorage {
         Ok(())
     }
 
-    async fn ensure_overlay(&self, spec: &InstanceSpec) -> Result<(), HostStorageError> {
+    async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
         let mut state = self.writing()?;
-        if !state.bases.contains(&spec.root_disk.image.sha256) {
+        if volume.image.as_ref().is_some_and(|image| !state.bases.contains(&image.sha256)) {
             return Err(HostStorageError::Pool("simulated: the image is not cached".into()));
         }
-        let files = state.instances.entry(spec.id).or_default();
-        let made = !std::mem::replace(&mut files.overlay, true);
-        files.any = true;
-        state.overlays_made += u32::from(made);
+        for layer in &volume.layers {
+            let size = state.layers.insert(*layer, volume.size_gib);
+            state.layers_made += u32::from(size.is_none());
+        }
+        Ok(())
+    }
+
+    async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<(), HostStorageError> {
+        let mut state = self.writing()?;
+        let is_new = state.layers.insert(layer, volume.size_gib).is_none();
+        state.layers_made += u32::from(is_new);
         Ok(())
     }
 
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError> {
+        self.writing()?.instances.insert(spec.id, true);
+        Ok(())
+    }
+
+    async fn remove_layers(&self, layers: &[LayerId]) -> Result<(), HostStorageError> {
         let mut state = self.writing()?;
-        let files = state.instances.entry(spec.id).or_default();
-        files.seed = true;
-        files.any = true;
+        for layer in layers {
+            state.layers.remove(layer);
+        }
         Ok(())
     }
 

@@ -9,8 +9,8 @@ pub mod simulated;
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
-use protocol::agent::{Architecture, Inventory, Nic};
-use protocol::{Generation, InstanceId, MacAddress, MemoryMib, Name, RequestId};
+use protocol::agent::{Architecture, Inventory, IoLimits, Nic};
+use protocol::{Generation, InstanceId, LayerId, MacAddress, MemoryMib, Name, RequestId, SizeGib, VolumeId};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
@@ -38,6 +38,29 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Asks the guest to let go of a network card. Returns without waiting for that; the guest may not listen.
     async fn detach_card(&self, id: InstanceId, mac: MacAddress) -> Result<(), HypervisorError>;
 
+    /// Plugs a disk into a running domain.
+    async fn attach_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError>;
+
+    /// Asks the guest to let go of a disk. Returns without waiting for that; the guest may not listen.
+    async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError>;
+
+    /// Gives a disk of a running domain its size, which only grows, and its limits.
+    async fn tune_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError>;
+
+    /// Lets a running domain write to new layers from one instant on. Each file is there, empty, over the one
+    /// that is written to now. With `freeze`, the guest's file systems are at rest at that instant, or
+    /// nothing happens.
+    async fn snapshot(
+        &self,
+        id: InstanceId,
+        layers: &[NewLayer],
+        freeze: bool,
+    ) -> Result<(), HypervisorError>;
+
+    /// Begins to merge a layer of a running domain into the one below, or goes on with that. Returns without
+    /// waiting for it; [`Domain::volumes`] shows when it is done.
+    async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError>;
+
     /// What happens from now on. A receiver that lags must look at [`Hypervisor::domains`] again.
     fn events(&self) -> broadcast::Receiver<Event>;
 }
@@ -53,6 +76,16 @@ pub struct Domain {
     pub state: DomainState,
     /// Of a running domain.
     pub cards: Vec<Card>,
+    /// Of a running domain: the volumes that it has.
+    pub volumes: Vec<SeenVolume>,
+}
+
+/// A volume that a domain has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenVolume {
+    pub id: VolumeId,
+    /// From the bottom to the top.
+    pub layers: Vec<LayerId>,
 }
 
 /// A network card that a domain has.
@@ -61,6 +94,13 @@ pub struct Card {
     pub mac: MacAddress,
     /// The host's end.
     pub tap: Option<String>,
+}
+
+impl Domain {
+    /// What the domain has of a volume.
+    pub fn volume(&self, id: VolumeId) -> Option<&SeenVolume> {
+        self.volumes.iter().find(|volume| volume.id == id)
+    }
 }
 
 impl Card {
@@ -91,7 +131,8 @@ pub struct DomainSpec {
     pub architecture: Architecture,
     pub vcpus: u32,
     pub memory_mib: MemoryMib,
-    pub root_disk: DiskChain,
+    /// It boots from the first.
+    pub disks: Vec<DomainDisk>,
     pub nics: Vec<Nic>,
     /// The seed, a raw image, read-only.
     pub seed: Utf8PathBuf,
@@ -100,12 +141,35 @@ pub struct DomainSpec {
     pub request_id: Option<RequestId>,
 }
 
-/// A qcow2 overlay and everything under it, formats given, never probed.
+/// A volume as a domain has it: the files of its chain, all qcow2, formats given and never probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskChain {
-    pub overlay: Utf8PathBuf,
-    /// The cached base, qcow2, no backing file.
-    pub base: Utf8PathBuf,
+pub struct DomainDisk {
+    pub volume: VolumeId,
+    pub size_gib: SizeGib,
+    pub limits: IoLimits,
+    /// The cached image under the lowest layer, shared by many and never written.
+    pub base: Option<Utf8PathBuf>,
+    /// From the bottom to the top; the last is written to.
+    pub layers: Vec<Utf8PathBuf>,
+}
+
+/// A layer that a volume of a running domain gets on top.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewLayer {
+    pub volume: VolumeId,
+    pub layer: Utf8PathBuf,
+}
+
+/// Two neighbours in a chain that become one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merge {
+    pub volume: VolumeId,
+    /// The lower one, which stays.
+    pub into: Utf8PathBuf,
+    /// The upper one, which leaves the chain.
+    pub from: Utf8PathBuf,
+    /// Whether the upper one is written to now.
+    pub is_top: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

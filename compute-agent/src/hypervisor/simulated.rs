@@ -11,12 +11,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use protocol::agent::{Acceleration, Architecture, Inventory, Nic};
-use protocol::{InstanceId, MacAddress, MemoryMib, SizeGib};
+use camino::Utf8Path;
+use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic};
+use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{Card, Domain, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError};
+use super::{
+    Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError, Merge,
+    NewLayer, SeenVolume,
+};
 
 /// Events that a slow receiver may fall behind before it has to look again.
 const EVENT_BUFFER: usize = 1024;
@@ -32,8 +36,8 @@ pub struct SimulatedMachine {
     pub create_latency: Duration,
     /// Whether guests obey the power button.
     pub guests_obey_power_button: bool,
-    /// Whether guests let go of their network cards.
-    pub guests_release_cards: bool,
+    /// Whether guests let go of their network cards and disks.
+    pub guests_release_devices: bool,
 }
 
 impl SimulatedMachine {
@@ -46,7 +50,7 @@ impl SimulatedMachine {
             boot_id,
             create_latency: Duration::ZERO,
             guests_obey_power_button: true,
-            guests_release_cards: true,
+            guests_release_devices: true,
         }
     }
 }
@@ -58,6 +62,9 @@ pub enum Call {
     PressPowerButton,
     Destroy,
     AttachCard,
+    AttachDisk,
+    TuneDisk,
+    Snapshot,
 }
 
 impl Call {
@@ -67,6 +74,9 @@ impl Call {
             Self::PressPowerButton => "press the power button",
             Self::Destroy => "cut the power",
             Self::AttachCard => "plug the network card in",
+            Self::AttachDisk => "plug the disk in",
+            Self::TuneDisk => "change the disk",
+            Self::Snapshot => "take a snapshot",
         }
     }
 }
@@ -85,6 +95,9 @@ struct State {
     starts: HashMap<(InstanceId, i64), u32>,
     presses: HashMap<InstanceId, u32>,
     detachments_asked: u32,
+    /// What [`Hypervisor::tune_disk`] or the start gave each disk.
+    tuned: HashMap<(InstanceId, VolumeId), (SizeGib, IoLimits)>,
+    snapshots: u32,
     failures: HashMap<Call, u32>,
     reachable: bool,
 }
@@ -97,6 +110,8 @@ impl Simulated {
             starts: HashMap::new(),
             presses: HashMap::new(),
             detachments_asked: 0,
+            tuned: HashMap::new(),
+            snapshots: 0,
             failures: HashMap::new(),
             reachable: true,
         };
@@ -136,14 +151,24 @@ impl Simulated {
         self.lock().machine.guests_obey_power_button = obey;
     }
 
-    /// Whether guests let go of their network cards from now on.
-    pub fn set_guests_release_cards(&self, release: bool) {
-        self.lock().machine.guests_release_cards = release;
+    /// Whether guests let go of their network cards and disks from now on.
+    pub fn set_guests_release_devices(&self, release: bool) {
+        self.lock().machine.guests_release_devices = release;
     }
 
-    /// How often a guest was asked to let go of a card.
+    /// How often a guest was asked to let go of a card or a disk.
     pub fn detachments_asked(&self) -> u32 {
         self.lock().detachments_asked
+    }
+
+    /// How many snapshots were taken.
+    pub fn snapshots(&self) -> u32 {
+        self.lock().snapshots
+    }
+
+    /// Size and limits of a disk of a domain.
+    pub fn tuned(&self, id: InstanceId, volume: VolumeId) -> Option<(SizeGib, IoLimits)> {
+        self.lock().tuned.get(&(id, volume)).copied()
     }
 
     /// The next `times` calls of that kind are refused.
@@ -190,6 +215,18 @@ impl Simulated {
 }
 
 impl State {
+    /// QEMU locks the files that it writes: two domains never have one volume.
+    fn refuse_shared(&self, id: InstanceId, disks: &[DomainDisk]) -> Result<(), HypervisorError> {
+        let is_shared = |disk: &DomainDisk| {
+            self.domains.values().any(|domain| domain.id != id && domain.volume(disk.volume).is_some())
+        };
+        if disks.iter().any(is_shared) {
+            let source = io::Error::other("simulated: another domain has the volume");
+            return Err(HypervisorError::Refused { attempted: "use the disk", source: Box::new(source) });
+        }
+        Ok(())
+    }
+
     fn fail_if_asked(&mut self, call: Call) -> Result<(), HypervisorError> {
         match self.failures.get_mut(&call) {
             Some(left) if *left > 0 => {
@@ -200,6 +237,15 @@ impl State {
             _ => Ok(()),
         }
     }
+}
+
+fn seen(disk: &DomainDisk) -> SeenVolume {
+    SeenVolume { id: disk.volume, layers: disk.layers.iter().filter_map(|path| layer_of(path)).collect() }
+}
+
+/// The ids are the names of the files.
+fn layer_of(path: &Utf8Path) -> Option<LayerId> {
+    path.file_stem()?.parse().ok()
 }
 
 #[async_trait]
@@ -238,7 +284,12 @@ impl Hypervisor for Simulated {
             }
             let cards = spec.nics.iter().map(Card::of).collect();
             let (generation, boot) = (spec.generation, spec.boot);
-            let domain = Domain { id, generation, boot, state: DomainState::Running, cards };
+            state.refuse_shared(id, &spec.disks)?;
+            let volumes = spec.disks.iter().map(seen).collect();
+            let domain = Domain { id, generation, boot, state: DomainState::Running, cards, volumes };
+            for disk in &spec.disks {
+                state.tuned.insert((id, disk.volume), (disk.size_gib, disk.limits));
+            }
             state.domains.insert(id, domain);
             *state.starts.entry((id, spec.boot)).or_default() += 1;
         }
@@ -288,10 +339,87 @@ impl Hypervisor for Simulated {
     async fn detach_card(&self, id: InstanceId, mac: MacAddress) -> Result<(), HypervisorError> {
         {
             let mut state = self.reached()?;
-            let releases = state.machine.guests_release_cards;
+            let releases = state.machine.guests_release_devices;
             let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
             domain.cards.retain(|card| !releases || card.mac != mac);
             state.detachments_asked += 1;
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
+    }
+
+    async fn attach_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            state.fail_if_asked(Call::AttachDisk)?;
+            state.refuse_shared(id, std::slice::from_ref(disk))?;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            if domain.volume(disk.volume).is_some() {
+                let source = io::Error::other("simulated: there is a disk with this serial number");
+                return Err(HypervisorError::Refused {
+                    attempted: Call::AttachDisk.attempted(),
+                    source: Box::new(source),
+                });
+            }
+            domain.volumes.push(seen(disk));
+            state.tuned.insert((id, disk.volume), (disk.size_gib, disk.limits));
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
+    }
+
+    async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            let releases = state.machine.guests_release_devices;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            domain.volumes.retain(|one| !releases || one.id != volume);
+            state.detachments_asked += 1;
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
+    }
+
+    async fn tune_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError> {
+        let mut state = self.reached()?;
+        state.fail_if_asked(Call::TuneDisk)?;
+        if state.domains.get(&id).is_none_or(|domain| domain.volume(disk.volume).is_none()) {
+            return Err(HypervisorError::NotFound(id));
+        }
+        state.tuned.insert((id, disk.volume), (disk.size_gib, disk.limits));
+        Ok(())
+    }
+
+    async fn snapshot(&self, id: InstanceId, layers: &[NewLayer], _: bool) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            state.fail_if_asked(Call::Snapshot)?;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            for new in layers {
+                let volume = domain.volumes.iter_mut().find(|volume| volume.id == new.volume);
+                let volume = volume.ok_or(HypervisorError::NotFound(id))?;
+                volume.layers.extend(layer_of(&new.layer));
+            }
+            state.snapshots += 1;
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
+    }
+
+    async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            let volume = domain.volumes.iter_mut().find(|volume| volume.id == merge.volume);
+            let volume = volume.ok_or(HypervisorError::NotFound(id))?;
+            let (into, from) = (layer_of(&merge.into), layer_of(&merge.from));
+            let are_neighbours =
+                volume.layers.windows(2).any(|two| Some(two[0]) == into && Some(two[1]) == from);
+            if !are_neighbours || merge.is_top != (volume.layers.last().copied() == from) {
+                let source = io::Error::other("simulated: these are no neighbours");
+                return Err(HypervisorError::Refused { attempted: "merge layers", source: Box::new(source) });
+            }
+            volume.layers.retain(|layer| Some(*layer) != from);
         }
         self.emit(Event::Changed { id });
         Ok(())

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
-use protocol::agent::{ImageSource, InstanceSpec};
-use protocol::{InstanceId, MacAddress, PortId};
+use protocol::agent::{Disk, ImageSource, InstanceSpec, IoLimits};
+use protocol::{InstanceId, LayerId, MacAddress, PortId, SizeGib, VolumeId};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Reconciler;
 use super::boots::{BootRecord, Phase};
-use super::plan::Step;
+use super::plan::{MergeStep, Step};
 use crate::desired::Wanted;
 use crate::durable::off_thread;
 use crate::host_storage::{BoxError, ByteStream, HostStorageError};
-use crate::hypervisor::{DiskChain, DomainSpec, HypervisorError};
+use crate::hypervisor::{DomainDisk, DomainSpec, HypervisorError, Merge, NewLayer};
 use crate::networks::Readiness;
 
 /// Steps that touch the host at the same time; libvirt serves five requests of a connection at once.
@@ -23,6 +23,11 @@ const PARALLEL_DOWNLOADS: usize = 4;
 
 const NOT_STARTED: &str = "The host could not start the instance.";
 const NOT_ATTACHED: &str = "The host could not plug a network card in.";
+const DISK_NOT_ATTACHED: &str = "The host could not plug a disk in.";
+const DISK_NOT_CHANGED: &str = "The host could not change a disk.";
+const NO_SNAPSHOT: &str = "The host could not take the snapshot.";
+const NOT_FROZEN: &str =
+    "The guest's file systems could not be frozen for the snapshot: the guest agent has to run in it.";
 const NOT_STOPPED: &str = "The host could not stop the instance.";
 const NOT_RECORDED: &str = "The host could not write down what it does.";
 
@@ -58,21 +63,24 @@ impl Reconciler {
     pub(super) async fn apply(&self, wanted: &Arc<Wanted>, step: &Step) -> Result<(), StepError> {
         let id = wanted.id();
         match step {
-            Step::EnsureBase => self.ensure_base(wanted).await,
-            Step::EnsureOverlay => {
-                let _turn = self.turn().await;
-                Ok(self.parts.storage.ensure_overlay(instance(wanted)?).await?)
-            }
+            Step::EnsureBases => self.ensure_bases(wanted).await,
+            Step::EnsureVolumes { volumes } => self.ensure_volumes(instance(wanted)?, volumes).await,
             Step::EnsureNetwork => self.ensure_network(instance(wanted)?).await,
             Step::EnsureSeed => self.ensure_seed(instance(wanted)?).await,
             Step::CreateDomain => self.create_domain(instance(wanted)?).await,
             Step::AttachNic { port_id } => self.attach_nic(instance(wanted)?, *port_id).await,
             Step::DetachNic { mac } => self.detach_nic(id, *mac).await,
+            Step::AttachDisk { volume } => self.attach_disk(instance(wanted)?, *volume).await,
+            Step::DetachDisk { volume } => self.detach_disk(id, *volume).await,
+            Step::Snapshot { layers } => self.snapshot(instance(wanted)?, layers).await,
+            Step::Merge(merge) => self.merge(id, merge).await,
+            Step::TuneDisk { volume } => self.tune_disk(instance(wanted)?, *volume).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,
             Step::RemoveFiles => {
                 let _turn = self.turn().await;
-                Ok(self.parts.storage.remove_instance(id).await?)
+                self.parts.storage.remove_instance(id).await?;
+                Ok(self.parts.storage.remove_layers(wanted.doomed_layers()).await?)
             }
             Step::RecordStarting => self.record_starting(instance(wanted)?).await,
             Step::RecordStarted { boot } => {
@@ -95,12 +103,26 @@ impl Reconciler {
     }
 
     /// Fetches, unless something else is wanted in the meantime. An unfinished download is no finished image.
-    async fn ensure_base(&self, wanted: &Arc<Wanted>) -> Result<(), StepError> {
-        let image = &instance(wanted)?.root_disk.image;
+    async fn ensure_bases(&self, wanted: &Arc<Wanted>) -> Result<(), StepError> {
+        let images = wanted.disks().iter().filter_map(|disk| disk.volume.image.as_ref());
+        let fetch_all = async {
+            for image in images {
+                self.fetch(image).await?;
+            }
+            Ok(())
+        };
         tokio::select! {
-            done = self.fetch(image) => done,
+            done = fetch_all => done,
             () = self.parts.desired.superseded(wanted) => Err(StepError::LookAgain),
         }
+    }
+
+    async fn ensure_volumes(&self, spec: &InstanceSpec, volumes: &[VolumeId]) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        for volume in volumes {
+            self.parts.storage.ensure_volume(&disk(spec, *volume)?.volume).await?;
+        }
+        Ok(())
     }
 
     /// Asked for by one of those who need the image; the others wait without taking up a place.
@@ -138,10 +160,16 @@ impl Reconciler {
             memory.created = None;
             memory.pressed_at = None;
             memory.detaching.clear();
+            memory.letting_go.clear();
+            memory.merging.clear();
+            memory.tuned.clear();
         });
         match self.parts.hypervisor.create(&self.domain_spec(spec)).await {
             Ok(()) => {
-                self.remember(spec.id, |memory| memory.created = Some(spec.boot));
+                self.remember(spec.id, |memory| {
+                    memory.created = Some(spec.boot);
+                    memory.tuned = spec.disks.iter().map(tuning).collect();
+                });
                 // The taps are there now.
                 if !spec.nics.is_empty() {
                     self.parts.networks.nudge();
@@ -179,18 +207,73 @@ impl Reconciler {
         let _turn = self.turn().await;
         let now = self.parts.clock.now();
         let asked = self.parts.hypervisor.detach_card(id, mac).await;
-        // As with the power button, a request that failed is not repeated sooner than one that was ignored.
         self.remember(id, |memory| {
             memory.detaching.insert(mac, now);
         });
-        match asked {
+        unless_ignored(id, asked)
+    }
+
+    async fn attach_disk(&self, spec: &InstanceSpec, volume: VolumeId) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let disk = disk(spec, volume)?;
+        match self.parts.hypervisor.attach_disk(spec.id, &self.domain_disk(disk)).await {
+            Ok(()) => {
+                self.remember(spec.id, |memory| memory.tuned.extend([tuning(disk)]));
+                Ok(())
+            }
+            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
+            Err(error) => Err(StepError::of(error, DISK_NOT_ATTACHED)),
+        }
+    }
+
+    async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let now = self.parts.clock.now();
+        let asked = self.parts.hypervisor.detach_disk(id, volume).await;
+        self.remember(id, |memory| {
+            memory.letting_go.insert(volume, now);
+        });
+        unless_ignored(id, asked)
+    }
+
+    /// The files come first: what is killed before the snapshot leaves empty layers, which the next one takes.
+    async fn snapshot(&self, spec: &InstanceSpec, layers: &[(VolumeId, LayerId)]) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let mut new = Vec::with_capacity(layers.len());
+        for (volume, layer) in layers {
+            let disk = disk(spec, *volume)?;
+            self.parts.storage.add_layer(&disk.volume, *layer).await?;
+            new.push(NewLayer { volume: *volume, layer: self.parts.storage.layer(*layer) });
+        }
+        match self.parts.hypervisor.snapshot(spec.id, &new, spec.freeze).await {
             Ok(()) => Ok(()),
             Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
-            Err(error @ HypervisorError::Unreachable(_)) => Err(StepError::Blind(error)),
-            Err(error) => {
-                tracing::warn!(instance = %id, %mac, error = %crate::chain(&error), "the card was not pulled out");
-                Err(StepError::LookAgain)
+            Err(error) => Err(StepError::of(error, if spec.freeze { NOT_FROZEN } else { NO_SNAPSHOT })),
+        }
+    }
+
+    async fn merge(&self, id: InstanceId, step: &MergeStep) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let (now, volume) = (self.parts.clock.now(), step.volume);
+        let [into, from] = [step.into, step.from].map(|layer| self.parts.storage.layer(layer));
+        let merge = Merge { volume, into, from, is_top: step.is_top };
+        let asked = self.parts.hypervisor.merge(id, &merge).await;
+        self.remember(id, |memory| {
+            memory.merging.insert(volume, now);
+        });
+        unless_ignored(id, asked)
+    }
+
+    async fn tune_disk(&self, spec: &InstanceSpec, volume: VolumeId) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let disk = disk(spec, volume)?;
+        match self.parts.hypervisor.tune_disk(spec.id, &self.domain_disk(disk)).await {
+            Ok(()) => {
+                self.remember(spec.id, |memory| memory.tuned.extend([tuning(disk)]));
+                Ok(())
             }
+            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
+            Err(error) => Err(StepError::of(error, DISK_NOT_CHANGED)),
         }
     }
 
@@ -198,17 +281,8 @@ impl Reconciler {
         let _turn = self.turn().await;
         let now = self.parts.clock.now();
         let pressed = self.parts.hypervisor.press_power_button(id).await;
-        // A press that failed is not repeated sooner than one that was ignored: the deadline decides.
         self.remember(id, |memory| memory.pressed_at = Some(now));
-        match pressed {
-            Ok(()) => Ok(()),
-            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
-            Err(error @ HypervisorError::Unreachable(_)) => Err(StepError::Blind(error)),
-            Err(error) => {
-                tracing::warn!(instance = %id, error = %crate::chain(&error), "the power button has no effect");
-                Err(StepError::LookAgain)
-            }
-        }
+        unless_ignored(id, pressed)
     }
 
     async fn destroy_domain(&self, id: InstanceId) -> Result<(), StepError> {
@@ -221,7 +295,7 @@ impl Reconciler {
     }
 
     fn domain_spec(&self, spec: &InstanceSpec) -> DomainSpec {
-        let places = self.parts.storage.places(spec.id, &spec.root_disk.image);
+        let places = self.parts.storage.places(spec.id);
         DomainSpec {
             id: spec.id,
             generation: spec.generation,
@@ -231,10 +305,21 @@ impl Reconciler {
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
             nics: spec.nics.clone(),
-            root_disk: DiskChain { overlay: places.overlay, base: places.base },
+            disks: spec.disks.iter().map(|disk| self.domain_disk(disk)).collect(),
             seed: places.seed,
             serial_log: places.serial_log,
             request_id: spec.request_id,
+        }
+    }
+
+    fn domain_disk(&self, disk: &Disk) -> DomainDisk {
+        let chain = self.parts.storage.chain(&disk.volume);
+        DomainDisk {
+            volume: disk.volume.id,
+            size_gib: disk.volume.size_gib,
+            limits: disk.limits,
+            base: chain.base,
+            layers: chain.layers,
         }
     }
 
@@ -272,6 +357,29 @@ fn instance(wanted: &Wanted) -> Result<&InstanceSpec, StepError> {
     match wanted {
         Wanted::Instance(spec) => Ok(spec),
         Wanted::Deleted { .. } => Err(StepError::LookAgain),
+    }
+}
+
+/// The disk with the volume, or a fresh look if it is not wanted any more.
+fn disk(spec: &InstanceSpec, volume: VolumeId) -> Result<&Disk, StepError> {
+    spec.disks.iter().find(|disk| disk.volume.id == volume).ok_or(StepError::LookAgain)
+}
+
+fn tuning(disk: &Disk) -> (VolumeId, (SizeGib, IoLimits)) {
+    (disk.volume.id, (disk.volume.size_gib, disk.limits))
+}
+
+/// What came of asking a guest for something. A request that failed is as good as one that the guest ignored:
+/// it is repeated no sooner, and others decide how long to wait.
+fn unless_ignored(id: InstanceId, asked: Result<(), HypervisorError>) -> Result<(), StepError> {
+    match asked {
+        Ok(()) => Ok(()),
+        Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
+        Err(error @ HypervisorError::Unreachable(_)) => Err(StepError::Blind(error)),
+        Err(error) => {
+            tracing::warn!(instance = %id, error = %crate::chain(&error), "the guest was not asked");
+            Err(StepError::LookAgain)
+        }
     }
 }
 

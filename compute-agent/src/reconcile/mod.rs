@@ -8,6 +8,7 @@
 mod apply;
 pub mod boots;
 mod cards;
+mod disks;
 pub mod events;
 mod observe;
 pub mod plan;
@@ -217,12 +218,13 @@ impl Reconciler {
         })?;
         let domain = listing.get(&id).cloned();
         let record = self.parts.boots.get(id);
-        let files = self.parts.storage.look(id, wanted.image()).await.map_err(|error| {
+        let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);
+        let idle = disks::idle(wanted, domain.as_ref().filter(|_| is_live));
+        let files = self.parts.storage.look(id, &idle, wanted.doomed_layers()).await.map_err(|error| {
             let outcome = self.fail(wanted, STORAGE_FAILED, &chain(&error));
             self.remember(id, |memory| memory.failure = Some(STORAGE_FAILED));
             outcome
         })?;
-        let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);
         let now = self.parts.clock.now();
         let memory = self.remember(id, |memory| {
             if is_live && memory.ended == ended {
@@ -271,6 +273,7 @@ impl Reconciler {
             generation: wanted.generation(),
             boot: observation.boot,
             state: observation.state,
+            volumes: observation.volumes,
             detail: observation.detail,
             steps: Vec::new(),
         });

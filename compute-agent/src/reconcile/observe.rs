@@ -1,11 +1,11 @@
 //! What to tell the control plane: from what is wanted and what was seen to a state, and which steps of an
 //! operation's trail are thereby done. Pure.
 
-use protocol::agent::{EndReason, ObservedState, Power, Step as Told};
+use protocol::agent::{EndReason, ObservedState, Power, Step as Told, VolumeReport};
 
 use super::boots::Phase;
-use super::cards;
 use super::plan::{Seen, Step};
+use super::{cards, disks};
 use crate::desired::Wanted;
 use crate::hypervisor::{Domain, DomainState};
 
@@ -17,6 +17,7 @@ const PAUSED: &str =
 pub(super) struct Observation {
     pub state: ObservedState,
     pub boot: i64,
+    pub volumes: Vec<VolumeReport>,
     pub detail: Option<String>,
 }
 
@@ -34,7 +35,8 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
         let paused = (domain.state == DomainState::Paused).then_some(PAUSED);
         let detail = failure.or(paused).map(str::to_owned);
         let detail = detail.or_else(|| waiting(wanted, seen).filter(|_| state == ObservedState::Running));
-        return Some(Observation { state, boot: domain.boot, detail });
+        let volumes = disks::held(wanted, seen, false);
+        return Some(Observation { state, boot: domain.boot, volumes, detail });
     }
     let (state, boot) = match wanted {
         Wanted::Deleted { .. } => without_domain_deleted(seen),
@@ -57,13 +59,14 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
     let state = if failure.is_some() && !is_final { ObservedState::Failed } else { state };
     let detail = failure.map(str::to_owned);
     let detail = detail.or_else(|| waiting(wanted, seen).filter(|_| state == ObservedState::Preparing));
-    Some(Observation { state, boot, detail })
+    let volumes = disks::held(wanted, seen, !is_final);
+    Some(Observation { state, boot, volumes, detail })
 }
 
-/// What is still to come of the network cards.
+/// What is still to come of network cards and disks.
 fn waiting(wanted: &Wanted, seen: &Seen) -> Option<String> {
     match wanted {
-        Wanted::Instance(spec) => cards::waiting(spec, seen),
+        Wanted::Instance(spec) => cards::waiting(spec, seen).or_else(|| disks::waiting(spec, seen)),
         Wanted::Deleted { .. } => None,
     }
 }
@@ -119,8 +122,8 @@ fn is_missing(seen: &Seen, boot: i64) -> bool {
 pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
     let (first_boot, has_cards) = (seen.record.is_none(), !seen.ports.is_empty());
     match step {
-        Step::EnsureBase => &[Told::ImageCached],
-        Step::EnsureOverlay => &[Told::ImageCached, Told::DiskMade],
+        Step::EnsureBases => &[Told::ImageCached],
+        Step::EnsureVolumes { .. } => &[Told::ImageCached, Told::DiskMade],
         Step::EnsureNetwork if first_boot && seen.live().is_none() => {
             &[Told::ImageCached, Told::DiskMade, Told::NetworkReady]
         }
@@ -141,7 +144,14 @@ pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
         Step::DestroyDomain => &[Told::PowerCut],
         Step::RemoveFiles => &[Told::DiskRemoved],
         Step::AttachNic { .. } => &[Told::NetworkReady],
-        Step::DetachNic { .. }
+        Step::AttachDisk { .. } => &[Told::DiskAttached],
+        Step::DetachDisk { .. } => &[Told::DiskDetachRequested],
+        Step::Snapshot { .. } => &[Told::SnapshotTaken],
+        Step::Merge(_) => &[Told::LayersMerging],
+        // What an earlier agent gave it is not known, and given again.
+        Step::TuneDisk { volume } if seen.memory.tuned.contains_key(volume) => &[Told::DiskChanged],
+        Step::TuneDisk { .. }
+        | Step::DetachNic { .. }
         | Step::RecordStarting
         | Step::RecordStarted { .. }
         | Step::RecordStopping { .. }

@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use protocol::agent::{EndReason, InstanceSpec, Power, StopMode};
-use protocol::{Generation, MacAddress, PortId};
+use protocol::agent::{EndReason, InstanceSpec, IoLimits, Power, StopMode};
+use protocol::{Generation, LayerId, MacAddress, PortId, SizeGib, VolumeId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::boots::{BootRecord, Phase};
 use super::cards::{plan_cards, plan_network};
+use super::disks::{plan_disks, plan_files};
 use crate::desired::Wanted;
 use crate::host_storage::Files;
 use crate::hypervisor::{Domain, DomainState, EndCause};
@@ -57,6 +58,12 @@ pub struct Memory {
     pub pressed_at: Option<OffsetDateTime>,
     /// When the guest was last asked to let go of the card with this address.
     pub detaching: HashMap<MacAddress, OffsetDateTime>,
+    /// When the guest was last asked to let go of the disk with this volume.
+    pub letting_go: HashMap<VolumeId, OffsetDateTime>,
+    /// When a merge of the volume's layers was last begun or looked after.
+    pub merging: HashMap<VolumeId, OffsetDateTime>,
+    /// What the disks of the running domain were last given.
+    pub tuned: HashMap<VolumeId, (SizeGib, IoLimits)>,
     /// Why the last step failed, for the instance's owner; gone with the next that works.
     pub failure: Option<&'static str>,
 }
@@ -64,8 +71,12 @@ pub struct Memory {
 /// One idempotent deed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    EnsureBase,
-    EnsureOverlay,
+    /// Bring the images of all volumes into the cache.
+    EnsureBases,
+    /// Make these volumes, which nobody uses.
+    EnsureVolumes {
+        volumes: Vec<VolumeId>,
+    },
     /// Make the host's networks as they shall be.
     EnsureNetwork,
     EnsureSeed,
@@ -88,6 +99,24 @@ pub enum Step {
     DetachNic {
         mac: MacAddress,
     },
+    /// Plug a disk in.
+    AttachDisk {
+        volume: VolumeId,
+    },
+    /// Ask the guest to let go of a disk.
+    DetachDisk {
+        volume: VolumeId,
+    },
+    /// Give volumes of the running domain a new layer each, at one instant.
+    Snapshot {
+        layers: Vec<(VolumeId, LayerId)>,
+    },
+    /// Merge a layer of the running domain into the one below.
+    Merge(MergeStep),
+    /// Give a disk of the running domain its size and limits.
+    TuneDisk {
+        volume: VolumeId,
+    },
     PressPowerButton,
     DestroyDomain,
     /// Write down that the boot is over.
@@ -96,6 +125,16 @@ pub enum Step {
     },
     RemoveFiles,
     ForgetRecord,
+}
+
+/// Two neighbours in the chain of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergeStep {
+    pub volume: VolumeId,
+    pub into: LayerId,
+    pub from: LayerId,
+    /// Whether the domain writes to the one that is merged away.
+    pub is_top: bool,
 }
 
 /// The decision.
@@ -167,9 +206,18 @@ fn plan_running(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDa
     if !told {
         Plan::Do(Step::RecordStarted { boot: domain.boot })
     } else if domain.state == DomainState::Running {
-        plan_cards(spec, domain, seen, now)
+        plan_devices(spec, domain, seen, now)
     } else {
         Plan::Settled
+    }
+}
+
+/// Disks and cards wait for the guest side by side.
+fn plan_devices(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDateTime) -> Plan {
+    match (plan_disks(spec, domain, seen, now), plan_cards(spec, domain, seen, now)) {
+        (Plan::Do(step), _) | (_, Plan::Do(step)) => Plan::Do(step),
+        (Plan::Wait(one), Plan::Wait(other)) => Plan::Wait(one.min(other)),
+        (Plan::Settled, waiting) | (waiting, Plan::Settled) => waiting,
     }
 }
 
@@ -226,10 +274,8 @@ fn plan_launch(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime, last: Step
     if seen.domain.is_some() {
         // The remains of the boot before.
         Plan::Do(Step::DestroyDomain)
-    } else if !seen.files.base {
-        Plan::Do(Step::EnsureBase)
-    } else if !seen.files.overlay {
-        Plan::Do(Step::EnsureOverlay)
+    } else if let Some(step) = plan_files(spec.disks.iter().map(|disk| disk.volume.id).collect(), seen) {
+        Plan::Do(step)
     } else if let Some(unready) = plan_network(spec, seen, now) {
         unready
     } else if !seed_is_fresh {

@@ -4,7 +4,7 @@
 //! on disk. The steps of an operation's trail happened once and are written down at once: each is told
 //! once per operation, also across a restart of the agent.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use camino::Utf8PathBuf;
 use protocol::agent::{
     InstanceReport, MAX_DETAIL_CHARS, NetworkReport, ObservedBatch, ObservedState, Step, StepReport,
 };
-use protocol::{Generation, InstanceId, OperationId, Sha256};
+use protocol::{Generation, InstanceId, OperationId, Sha256, VolumeId};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 use time::OffsetDateTime;
@@ -26,6 +26,8 @@ pub struct Outbox {
     folder: Utf8PathBuf,
     items: Mutex<HashMap<InstanceId, Item>>,
     network: Mutex<NetworkItem>,
+    /// Volumes whose layers are removed, until the control plane knows.
+    removed_volumes: Mutex<BTreeSet<VolumeId>>,
     /// Held while a trail is written, so that an older one cannot replace a newer one.
     disk: Mutex<()>,
     dirty: Notify,
@@ -67,6 +69,7 @@ pub struct Outgoing {
     versions: Vec<u64>,
     pub network: Option<NetworkReport>,
     network_version: u64,
+    pub removed_volumes: Vec<VolumeId>,
 }
 
 impl Outbox {
@@ -81,6 +84,7 @@ impl Outbox {
             folder,
             items: Mutex::new(items),
             network: Mutex::default(),
+            removed_volumes: Mutex::default(),
             disk: Mutex::default(),
             dirty: Notify::new(),
         })
@@ -112,6 +116,12 @@ impl Outbox {
         }
     }
 
+    /// Nothing is left of what [`protocol::agent::DesiredBody::RemoveLayers`] named for the volume.
+    pub fn report_removed(&self, volume: VolumeId) {
+        self.removed().insert(volume);
+        self.dirty.notify_one();
+    }
+
     /// Adds steps to an operation's trail; those that are in it already are left out.
     pub fn note(
         &self,
@@ -139,7 +149,7 @@ impl Outbox {
         trail.is_none_or(|trail| steps.iter().any(|step| !trail.noted.contains(step)))
     }
 
-    /// What has to be sent, at most `limit` reports of instances.
+    /// What has to be sent, at most `limit` reports of instances and as many volumes.
     pub fn outgoing(&self, limit: usize) -> Option<Outgoing> {
         let items = self.lock();
         let due = items.values().filter(|item| item.version > item.sent_version);
@@ -153,8 +163,9 @@ impl Outbox {
         let network = self.network();
         let network_version = network.version;
         let network = network.latest.clone().filter(|_| network_version > network.sent_version);
-        let is_due = !reports.is_empty() || network.is_some();
-        is_due.then_some(Outgoing { reports, versions, network, network_version })
+        let removed_volumes: Vec<_> = self.removed().iter().copied().take(limit).collect();
+        let is_due = !reports.is_empty() || network.is_some() || !removed_volumes.is_empty();
+        is_due.then_some(Outgoing { reports, versions, network, network_version, removed_volumes })
     }
 
     /// The control plane has what was sent; what it `ignored` need not be told again, but it is not stored
@@ -169,6 +180,7 @@ impl Outbox {
             let mut network = self.network();
             network.sent_version = network.sent_version.max(sent.network_version);
         }
+        self.removed().retain(|volume| !sent.removed_volumes.contains(volume));
         let mut gone = Vec::new();
         for (report, version) in sent.reports.iter().zip(&sent.versions) {
             let Some((trail_changed, all_told)) = self
@@ -234,6 +246,10 @@ impl Outbox {
         self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn removed(&self) -> MutexGuard<'_, BTreeSet<VolumeId>> {
+        self.removed_volumes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The newest report of an instance and the steps of its open operation.
     #[cfg(test)]
     pub fn latest(&self, id: InstanceId) -> Option<(InstanceReport, Vec<Step>)> {
@@ -283,7 +299,15 @@ mod tests {
     const AT: OffsetDateTime = datetime!(2030-01-01 00:00 UTC);
 
     fn report(id: InstanceId, state: ObservedState) -> InstanceReport {
-        InstanceReport { id, generation: Generation(1), boot: 1, state, detail: None, steps: Vec::new() }
+        InstanceReport {
+            id,
+            generation: Generation(1),
+            boot: 1,
+            state,
+            volumes: Vec::new(),
+            detail: None,
+            steps: Vec::new(),
+        }
     }
 
     fn steps(outgoing: &Outgoing) -> Vec<Step> {

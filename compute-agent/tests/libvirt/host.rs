@@ -104,11 +104,28 @@ impl Host {
         base
     }
 
-    pub fn make_disk(&self, base: &Utf8Path, id: InstanceId) -> Utf8PathBuf {
-        let disk = self.root().join(format!("{id}.qcow2"));
-        run("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base.as_str(), disk.as_str()]);
+    pub fn virsh(&self, arguments: &[&str]) -> String {
+        run("virsh", &[&["-c", &self.uri()], arguments].concat())
+    }
+
+    pub fn make_disk(&self, base: Option<&Utf8Path>, id: Uuid, gib: u32) -> Utf8PathBuf {
+        let (disk, size) = (self.root().join(format!("{id}.qcow2")), format!("{gib}G"));
+        let mut arguments = vec!["create", "-q", "-f", "qcow2"];
+        if let Some(base) = base {
+            arguments.extend(["-F", "qcow2", "-b", base.as_str()]);
+        }
+        run("qemu-img", &[&arguments[..], &[disk.as_str(), &size]].concat());
         fs::set_permissions(&disk, Permissions::from_mode(0o600)).unwrap();
         disk
+    }
+
+    /// An empty layer over one that may be in use.
+    pub fn make_overlay(&self, below: &Utf8Path, id: Uuid) -> Utf8PathBuf {
+        let layer = self.root().join(format!("{id}.qcow2"));
+        let over = ["create", "-q", "-f", "qcow2", "-u", "-F", "qcow2", "-b", below.as_str()];
+        run("qemu-img", &[&over[..], &[layer.as_str(), "1G"]].concat());
+        fs::set_permissions(&layer, Permissions::from_mode(0o600)).unwrap();
+        layer
     }
 
     pub fn make_seed(&self, id: InstanceId) -> Utf8PathBuf {
@@ -186,9 +203,11 @@ fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
 
-fn run(program: &str, arguments: &[&str]) {
+/// Runs a program to its good end; gives what it said.
+pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Looks at a condition until it holds.

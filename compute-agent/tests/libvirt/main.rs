@@ -9,15 +9,16 @@ mod reaper;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use compute_agent::hypervisor::libvirt::{Libvirt, Options};
 use compute_agent::hypervisor::{
-    Card, DiskChain, Domain, DomainSpec, DomainState, EndCause, Event, Hypervisor as _, HypervisorError,
+    Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor as _, HypervisorError,
+    Merge, NewLayer, SeenVolume,
 };
-use host::{Host, ownership, wait_until};
+use host::{Host, ownership, run, wait_until};
 use nix::sys::signal::{Signal, kill};
-use protocol::agent::{Acceleration, Architecture, Nic};
-use protocol::{Generation, InstanceId, MacAddress, MemoryMib, Vni};
+use protocol::agent::{Acceleration, Architecture, IoLimits, Nic};
+use protocol::{Generation, InstanceId, MacAddress, MemoryMib, SizeGib, Vni, VolumeId};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -41,6 +42,18 @@ impl Lab {
         Self { host, libvirt, events }
     }
 
+    /// A volume of one layer.
+    fn disk(&self, base: Option<&Utf8Path>, gib: u32) -> DomainDisk {
+        let id = Uuid::now_v7();
+        DomainDisk {
+            volume: VolumeId::from_uuid(id),
+            size_gib: SizeGib(gib),
+            limits: IoLimits::default(),
+            base: base.map(Utf8Path::to_owned),
+            layers: vec![self.host.make_disk(base, id, gib)],
+        }
+    }
+
     fn spec(&self, base: &Utf8Path) -> DomainSpec {
         let id = InstanceId::from_uuid(Uuid::now_v7());
         DomainSpec {
@@ -51,7 +64,7 @@ impl Lab {
             architecture: Architecture::X86_64,
             vcpus: 1,
             memory_mib: MemoryMib(64),
-            root_disk: DiskChain { overlay: self.host.make_disk(base, id), base: base.to_owned() },
+            disks: vec![self.disk(Some(base), 1)],
             nics: Vec::new(),
             seed: self.host.make_seed(id),
             serial_log: self.host.root().join(format!("{id}.log")),
@@ -103,10 +116,11 @@ async fn a_domain_lives_and_ends_in_every_way() {
     // Two at once on one base.
     tokio::join!(lab.create(&spec), lab.create(&other));
     let (state, cards) = (DomainState::Running, Vec::new());
-    let seen = Domain { id, generation: Generation(4), boot: 2, state, cards };
+    let volumes = |spec: &DomainSpec| spec.disks.iter().map(seen).collect();
+    let seen = Domain { id, generation: Generation(4), boot: 2, state, cards, volumes: volumes(&spec) };
     let mut domains = lab.libvirt.domains().await.unwrap();
     domains.sort_by_key(|domain| domain.id);
-    assert_eq!(domains, [seen.clone(), Domain { id: other.id, ..seen }]);
+    assert_eq!(domains, [seen.clone(), Domain { id: other.id, volumes: volumes(&other), ..seen }]);
     assert_eq!(ownership(&base), base_ownership, "the shared base stays ours");
     assert!(matches!(lab.libvirt.create(&spec).await, Err(HypervisorError::Exists(exists)) if exists == id));
 
@@ -138,7 +152,7 @@ async fn a_domain_lives_and_ends_in_every_way() {
 
     assert_eq!(ownership(&base), base_ownership);
     assert_eq!(
-        ownership(&spec.root_disk.overlay),
+        ownership(&spec.disks[0].layers[0]),
         "0:0 600",
         "an instance's disk is ours again after its run"
     );
@@ -254,6 +268,139 @@ async fn cards_are_there_from_the_start_and_are_plugged_in_while_the_guest_runs(
     assert_eq!(cards(&lab).await.len(), all.len());
     lab.libvirt.destroy(spec.id).await.unwrap();
     lab.ended(spec.id, EndCause::Destroyed, asked).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disks_are_plugged_in_and_changed() {
+    let mut lab = Lab::start().await;
+    let mut spec = lab.spec(&lab.host.make_base("base.qcow2", &guest::obedient(HELLO)));
+    let below = lab.disk(None, 1);
+    let chained =
+        DomainDisk { layers: [below.layers, lab.disk(None, 1).layers].concat(), ..lab.disk(None, 1) };
+    spec.disks.push(chained);
+    lab.create(&spec).await;
+    let volumes = async |lab: &Lab| lab.libvirt.domains().await.unwrap().remove(0).volumes;
+    let mut expected: Vec<_> = spec.disks.iter().map(seen).collect();
+    assert_eq!(volumes(&lab).await, expected);
+
+    // As many as a guest may have beside as many cards.
+    let limits = IoLimits { iops: Some(100), bytes_per_second: Some(1 << 20) };
+    let more: Vec<_> = (0..12).map(|_| DomainDisk { limits, ..lab.disk(None, 1) }).collect();
+    for disk in &more {
+        lab.libvirt.attach_disk(spec.id, disk).await.unwrap();
+        expected.push(seen(disk));
+    }
+    assert_eq!(volumes(&lab).await, expected);
+    let twice = lab.libvirt.attach_disk(spec.id, &more[0]).await;
+    assert!(matches!(twice, Err(HypervisorError::Refused { .. })), "{twice:?}");
+    let shared = DomainDisk { volume: VolumeId::from_uuid(Uuid::now_v7()), ..more[0].clone() };
+    let shared = lab.libvirt.attach_disk(spec.id, &shared).await;
+    assert!(matches!(shared, Err(HypervisorError::Refused { .. })), "a file has one writer: {shared:?}");
+
+    let xml = || lab.host.virsh(&["dumpxml", &format!("cumulo-{}", spec.id)]);
+    let serial = format!("<serial>{}</serial>", more[0].volume.serial());
+    assert!(xml().contains(&serial) && xml().contains("<total_iops_sec>100</total_iops_sec>"));
+    let large = DomainDisk { size_gib: SizeGib(3), limits: IoLimits::default(), ..more[0].clone() };
+    for _ in 0..2 {
+        lab.libvirt.tune_disk(spec.id, &large).await.unwrap();
+    }
+    assert_eq!(disk_size(&large.layers[0]), 3 << 30);
+    assert_eq!(xml().matches("<total_iops_sec>").count(), more.len() - 1, "no limit is left on it");
+    lab.libvirt.tune_disk(spec.id, &DomainDisk { limits, ..large.clone() }).await.unwrap();
+    assert_eq!(xml().matches("<total_iops_sec>100<").count(), more.len());
+
+    // A guest without an operating system lets nothing go; nobody waits for it.
+    let asked = Instant::now();
+    let answer = lab.libvirt.detach_disk(spec.id, large.volume).await;
+    println!("asked to let go: {answer:?} after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(20));
+    assert_eq!(volumes(&lab).await.len(), expected.len());
+    lab.libvirt.destroy(spec.id).await.unwrap();
+    lab.ended(spec.id, EndCause::Destroyed, asked).await;
+    assert_eq!(ownership(&spec.disks[1].layers[1]), "0:0 600", "it is ours again after the run");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_keep_what_was_and_merge_again() {
+    let mut lab = Lab::start().await;
+    let mut spec = lab.spec(&lab.host.make_base("base.qcow2", &guest::obedient(HELLO)));
+    spec.disks.push(lab.disk(None, 1));
+    lab.create(&spec).await;
+    let write = |disk: &DomainDisk, byte: u8, place: &str| {
+        let device = format!("/machine/peripheral/ua-{}/virtio-backend", disk.volume);
+        let command = format!(r#"qemu-io -d {device} "write -P {byte} {place}""#);
+        let name = format!("cumulo-{}", spec.id);
+        // What it says goes to QEMU's log; what it did is seen below.
+        lab.host.virsh(&["qemu-monitor-command", "--hmp", &name, &command]);
+    };
+    let holds = |path: &Utf8Path, byte: u8, place: &str| {
+        let read = format!("read -P {byte} {place}");
+        let said = run("qemu-io", &["-U", "-r", "-f", "qcow2", "-c", &read, path.as_str()]);
+        said.contains("read ") && !said.contains("verification failed")
+    };
+    let volumes = async |lab: &Lab| lab.libvirt.domains().await.unwrap().remove(0).volumes;
+    let [root, data] = [spec.disks[0].clone(), spec.disks[1].clone()];
+    let mut layers = vec![(root.layers[0].clone(), data.layers[0].clone())];
+    write(&data, 1, "0 192k");
+    for (byte, place) in [(2, "64k 128k"), (3, "128k 64k")] {
+        let (old_root, old_data) = layers.last().unwrap();
+        let [root_top, data_top] = [old_root, old_data].map(|old| lab.host.make_overlay(old, Uuid::now_v7()));
+        let new = [(root.volume, &root_top), (data.volume, &data_top)]
+            .map(|(volume, layer)| NewLayer { volume, layer: layer.clone() });
+        let taken = Instant::now();
+        lab.libvirt.snapshot(spec.id, &new, false).await.unwrap();
+        println!("snapshot of two disks taken in {:?}", taken.elapsed());
+        layers.push((root_top, data_top));
+        write(&data, byte, place);
+    }
+    let chain = |layers: &[Utf8PathBuf]| seen(&DomainDisk { layers: layers.to_vec(), ..data.clone() });
+    let of_data: Vec<_> = layers.iter().map(|(_, data)| data.clone()).collect();
+    assert_eq!(volumes(&lab).await[1], chain(&of_data));
+    assert!(holds(&of_data[0], 1, "0 192k"), "what was there at the first snapshot stays");
+    assert!(holds(&of_data[1], 1, "0 64k") && holds(&of_data[1], 2, "64k 128k"));
+
+    // A guest without the agent cannot be frozen: nothing happens, and nothing is left frozen.
+    let layer = lab.host.make_overlay(of_data.last().unwrap(), Uuid::now_v7());
+    let frozen = lab.libvirt.snapshot(spec.id, &[NewLayer { volume: data.volume, layer }], true).await;
+    assert!(matches!(frozen, Err(HypervisorError::Refused { .. })), "{frozen:?}");
+    assert_eq!(volumes(&lab).await[1], chain(&of_data));
+
+    // The middle into the lowest, then what is written to.
+    let merge = |from: usize, is_top| {
+        let (into, from) = (of_data[0].clone(), of_data[from].clone());
+        Merge { volume: data.volume, into, from, is_top }
+    };
+    for (merge, left) in [
+        (merge(1, false), vec![of_data[0].clone(), of_data[2].clone()]),
+        (merge(2, true), vec![of_data[0].clone()]),
+    ] {
+        let deadline = Instant::now() + PATIENCE;
+        while volumes(&lab).await[1] != chain(&left) {
+            assert!(Instant::now() < deadline, "the merge comes to no end");
+            if let Err(error) = lab.libvirt.merge(spec.id, &merge).await {
+                println!("not yet: {error:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    write(&data, 4, "256k 64k");
+    let ended = Instant::now();
+    lab.libvirt.destroy(spec.id).await.unwrap();
+    lab.ended(spec.id, EndCause::Destroyed, ended).await;
+    for (byte, place) in [(1, "0 64k"), (2, "64k 64k"), (3, "128k 64k"), (4, "256k 64k")] {
+        assert!(holds(&of_data[0], byte, place), "{byte} at {place}");
+    }
+    run("qemu-img", &["check", "-q", of_data[0].as_str()]);
+}
+
+fn seen(disk: &DomainDisk) -> SeenVolume {
+    let layers = disk.layers.iter().map(|path| path.file_stem().unwrap().parse().unwrap()).collect();
+    SeenVolume { id: disk.volume, layers }
+}
+
+/// As its qcow2 header says.
+fn disk_size(path: &Utf8Path) -> u64 {
+    u64::from_be_bytes(fs::read(path).unwrap()[24..32].try_into().unwrap())
 }
 
 fn nic(n: u8) -> Nic {

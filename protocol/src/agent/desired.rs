@@ -82,9 +82,14 @@ pub struct InstanceSpec {
     pub architecture: Architecture,
     pub vcpus: u32,
     pub memory_mib: MemoryMib,
-    /// In the order in which the guest finds them; it boots from the first.
+    /// In the order in which the guest finds them; it boots from the first. Layers that a running guest's chain
+    /// lacks at its top are a snapshot, of all disks at one instant; layers that it has in excess are merged into
+    /// the one below.
     #[serde(default)]
     pub disks: Vec<Disk>,
+    /// Whether the guest's file systems are frozen while layers are added. A guest that cannot do that gets none.
+    #[serde(default)]
+    pub freeze: bool,
     /// In the order in which the guest finds them.
     #[serde(default)]
     pub nics: Vec<Nic>,

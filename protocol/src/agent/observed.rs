@@ -156,9 +156,14 @@ pub enum Step {
     DiskMade,
     /// A volume was plugged into the running guest.
     DiskAttached,
-    /// The guest has let go of a volume.
-    DiskDetached,
-    DiskGrown,
+    /// The running guest was asked to let go of a volume.
+    DiskDetachRequested,
+    /// A volume has its new size and limits in the running guest.
+    DiskChanged,
+    /// From one instant on, the running guest writes to new layers.
+    SnapshotTaken,
+    /// Layers of the running guest's volumes are being merged.
+    LayersMerging,
     NetworkReady,
     SeedMade,
     DomainDefined,
@@ -177,8 +182,10 @@ impl Step {
             Self::ImageCached => "image_cached",
             Self::DiskMade => "disk_made",
             Self::DiskAttached => "disk_attached",
-            Self::DiskDetached => "disk_detached",
-            Self::DiskGrown => "disk_grown",
+            Self::DiskDetachRequested => "disk_detach_requested",
+            Self::DiskChanged => "disk_changed",
+            Self::SnapshotTaken => "snapshot_taken",
+            Self::LayersMerging => "layers_merging",
             Self::NetworkReady => "network_ready",
             Self::SeedMade => "seed_made",
             Self::DomainDefined => "domain_defined",

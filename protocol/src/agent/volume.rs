@@ -51,7 +51,7 @@ pub struct IoLimits {
 #[serde(deny_unknown_fields)]
 pub struct VolumeReport {
     pub id: VolumeId,
-    /// The newest generation that the agent has acted on; of a volume that is leaving, the last it knew.
+    /// The newest generation that the agent has acted on; 0 of a volume that is leaving.
     pub generation: Generation,
     pub state: VolumeState,
 }

@@ -5,6 +5,7 @@ mod bombs;
 mod images;
 mod instances;
 mod seed;
+mod volumes;
 
 use std::fs;
 use std::process::Command;
@@ -13,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::stream;
-use protocol::agent::{ImageSource, RootDisk};
+use protocol::agent::{ImageSource, VolumeSpec};
 use protocol::image::Format;
-use protocol::{InstanceId, Sha256, SizeGib};
+use protocol::{Generation, InstanceId, LayerId, Sha256, SizeGib, VolumeId};
 use sha2::Digest;
 use tempfile::TempDir;
 
@@ -128,8 +129,19 @@ fn instance(number: u128) -> InstanceId {
     InstanceId::from_uuid(uuid::Uuid::from_u128(number))
 }
 
-fn disk(image: &ImageSource, gib: u32) -> RootDisk {
-    RootDisk { size_gib: SizeGib(gib), image: image.clone() }
+/// A volume of one layer over the image, both numbered.
+fn volume(number: u128, image: Option<&ImageSource>, gib: u32) -> VolumeSpec {
+    VolumeSpec {
+        id: VolumeId::from_uuid(uuid::Uuid::from_u128(number)),
+        generation: Generation(1),
+        size_gib: SizeGib(gib),
+        image: image.cloned(),
+        layers: vec![layer(number)],
+    }
+}
+
+fn layer(number: u128) -> LayerId {
+    LayerId::from_uuid(uuid::Uuid::from_u128(number))
 }
 
 async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {

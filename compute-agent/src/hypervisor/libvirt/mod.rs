@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use protocol::agent::{Acceleration, Architecture, Inventory, Nic};
-use protocol::{InstanceId, MIB, MacAddress, MemoryMib};
+use protocol::{InstanceId, MIB, MacAddress, MemoryMib, VolumeId};
 use tokio::sync::{OnceCell, broadcast};
 use virt::connect::Connect;
 use virt::domain::Domain as Handle;
@@ -29,7 +29,9 @@ use virt::sys as raw;
 
 use self::link::Link;
 use super::probe::{self, Verdict};
-use super::{Card, Domain, DomainSpec, DomainState, Event, Hypervisor, HypervisorError};
+use super::{
+    Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Merge, NewLayer,
+};
 
 /// Far above what an answer takes, even on a busy host.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
@@ -37,8 +39,12 @@ const ASK_LIMIT: Duration = Duration::from_secs(30);
 const CREATE_LIMIT: Duration = Duration::from_secs(120);
 /// libvirt asks QEMU to end, waits, and kills it.
 const DESTROY_LIMIT: Duration = Duration::from_secs(60);
+/// A guest may take its time to write down what it has in memory.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(120);
 /// A receiver that falls behind by more has to look at everything again.
 const EVENTS: usize = 1024;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -151,6 +157,65 @@ impl Hypervisor for Libvirt {
         self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, attempted, detach)).await
     }
 
+    async fn attach_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError> {
+        let attempted = "plug the disk in";
+        let disk = disk.clone();
+        let attach = move |domain: &Handle| {
+            let running = found_disks(id, &domain.get_xml_desc(0)?);
+            domain.attach_device_flags(&xml::disk_for(&running, &disk)?, raw::VIR_DOMAIN_AFFECT_LIVE)?;
+            Ok::<_, BoxError>(())
+        };
+        self.link.call(CREATE_LIMIT, move |connect| on_domain(connect, id, attempted, attach)).await
+    }
+
+    async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
+        let detach = move |domain: &Handle| {
+            let Some(target) = place_of(domain, id, volume)? else { return Ok(()) };
+            domain.detach_device_flags(&xml::disk_at(&target)?, raw::VIR_DOMAIN_AFFECT_LIVE)?;
+            Ok::<_, BoxError>(())
+        };
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "pull the disk out", detach)).await
+    }
+
+    async fn tune_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError> {
+        let (volume, bytes, limits) = (disk.volume, disk.size_gib.bytes(), disk.limits);
+        let tune = move |domain: &Handle| {
+            let Some(target) = place_of(domain, id, volume)? else { return Ok(()) };
+            domain.block_resize(&target, bytes, raw::VIR_DOMAIN_BLOCK_RESIZE_BYTES)?;
+            sys::set_io_limits(domain, &target, limits)
+        };
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "change the disk", tune)).await
+    }
+
+    async fn snapshot(
+        &self,
+        id: InstanceId,
+        layers: &[NewLayer],
+        freeze: bool,
+    ) -> Result<(), HypervisorError> {
+        let attempted = if freeze { "freeze the guest and take a snapshot" } else { "take a snapshot" };
+        let layers = layers.to_vec();
+        let snapshot = move |domain: &Handle| {
+            let running = found_disks(id, &domain.get_xml_desc(0)?);
+            sys::snapshot(domain, &xml::snapshot(&running, &layers)?, freeze)?;
+            Ok::<_, BoxError>(())
+        };
+        self.link.call(SNAPSHOT_LIMIT, move |connect| on_domain(connect, id, attempted, snapshot)).await
+    }
+
+    async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError> {
+        let one = merge.clone();
+        let merge = move |domain: &Handle| {
+            let Some(target) = place_of(domain, id, one.volume)? else { return Ok(()) };
+            match sys::block_job(domain, &target)? {
+                None => sys::block_commit(domain, &target, &one),
+                Some(progress) if one.is_top && progress.is_complete() => sys::pivot(domain, &target),
+                Some(_) => Ok(()),
+            }
+        };
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "merge layers", merge)).await
+    }
+
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
@@ -225,15 +290,37 @@ fn seen(handle: &Handle) -> Result<Option<Domain>, Error> {
         }
     };
     let state = domain_state(handle.get_state()?.0);
-    let cards = if state == DomainState::Off { Vec::new() } else { cards(id, &handle.get_xml_desc(0)?) };
-    Ok(Some(Domain { id, generation: metadata.generation, boot: metadata.boot, state, cards }))
+    let (mut cards, mut volumes) = (Vec::new(), Vec::new());
+    if state != DomainState::Off {
+        let xml = handle.get_xml_desc(0)?;
+        cards = found_cards(id, &xml);
+        volumes = found_disks(id, &xml).into_iter().filter_map(|disk| disk.volume).collect();
+    }
+    let (generation, boot) = (metadata.generation, metadata.boot);
+    Ok(Some(Domain { id, generation, boot, state, cards, volumes }))
 }
 
-fn cards(id: InstanceId, domain: &str) -> Vec<Card> {
+fn found_cards(id: InstanceId, domain: &str) -> Vec<Card> {
     xml::cards(domain).unwrap_or_else(|error| {
         tracing::warn!(%id, %error, "the network cards of a domain cannot be read: taken for none");
         Vec::new()
     })
+}
+
+fn found_disks(id: InstanceId, domain: &str) -> Vec<xml::Found> {
+    xml::found(domain).unwrap_or_else(|error| {
+        tracing::warn!(%id, %error, "the disks of a domain cannot be read: taken for none");
+        Vec::new()
+    })
+}
+
+/// Where the domain has the volume.
+fn place_of(domain: &Handle, id: InstanceId, volume: VolumeId) -> Result<Option<String>, Error> {
+    let disks = found_disks(id, &domain.get_xml_desc(0)?);
+    Ok(disks
+        .into_iter()
+        .find(|disk| disk.volume.as_ref().is_some_and(|seen| seen.id == volume))
+        .map(|disk| disk.target))
 }
 
 fn domain_state(state: raw::virDomainState) -> DomainState {
@@ -254,11 +341,11 @@ fn create(connect: &Connect, id: InstanceId, xml: &str) -> Result<(), Hypervisor
     }
 }
 
-fn on_domain(
+fn on_domain<E: Into<BoxError>>(
     connect: &Connect,
     id: InstanceId,
     attempted: &'static str,
-    act: impl FnOnce(&Handle) -> Result<(), Error>,
+    act: impl FnOnce(&Handle) -> Result<(), E>,
 ) -> Result<(), HypervisorError> {
     let domain = Handle::lookup_by_uuid(connect, id.as_uuid()).map_err(|error| match error.code() {
         ErrorNumber::NoDomain => HypervisorError::NotFound(id),
@@ -273,9 +360,6 @@ fn on_domain(
     })
 }
 
-fn refused(
-    attempted: &'static str,
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> HypervisorError {
+fn refused(attempted: &'static str, source: impl Into<BoxError>) -> HypervisorError {
     HypervisorError::Refused { attempted, source: source.into() }
 }

@@ -1,23 +1,30 @@
-//! The only unsafe code of the agent: what libvirt tells by callback, which the `virt` crate does not wrap.
+//! The only unsafe code of the agent: what libvirt tells by callback, limits, snapshots and block jobs of
+//! disks, which the `virt` crate does not wrap.
 //!
 //! libvirt calls back from the one thread that runs its event loop. Each callback owns a boxed sender, its
 //! *opaque*; libvirt frees the box through [`release`] when the callback is deregistered and no longer
 //! running, so a callback never sees freed memory and a session leaks nothing.
-#![expect(unsafe_code, reason = "libvirt's callbacks are reached through its C interface alone")]
+#![expect(
+    unsafe_code,
+    reason = "libvirt's callbacks and block jobs are reached through its C interface alone"
+)]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::mem::{ManuallyDrop, transmute};
 use std::ptr;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
+use protocol::agent::IoLimits;
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::{Error, ErrorNumber};
 use virt::sys;
+
+use crate::hypervisor::Merge;
 
 /// A silent libvirtd is given up after about this long (5 s, four times).
 const KEEP_ALIVE_SECS: i32 = 5;
@@ -212,6 +219,125 @@ unsafe extern "C" fn closed(_: sys::virConnectPtr, reason: c_int, opaque: *mut c
 unsafe extern "C" fn release(opaque: *mut c_void) {
     // SAFETY: made by `Box::into_raw` from a boxed `Signals`, and given back once.
     drop(unsafe { Box::from_raw(opaque.cast::<Signals>()) });
+}
+
+/// Limits what a running domain may ask of the disk at that place; nothing is no limit.
+pub(super) fn set_io_limits(domain: &Domain, target: &str, limits: IoLimits) -> Result<(), Error> {
+    let target = CString::new(target).unwrap_or_default();
+    let mut parameters = Parameters { first: ptr::null_mut(), used: 0, room: 0 };
+    // To libvirt, zero is no limit.
+    parameters.add(sys::VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_BYTES_SEC, limits.bytes_per_second.unwrap_or(0))?;
+    parameters.add(sys::VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_IOPS_SEC, limits.iops.unwrap_or(0))?;
+    let flags = sys::VIR_DOMAIN_AFFECT_LIVE;
+    // SAFETY: the domain's handle and the name are alive during the call, which only reads them and as many
+    // parameters as were added.
+    let status = unsafe {
+        sys::virDomainSetBlockIoTune(
+            domain.as_ptr(),
+            target.as_ptr(),
+            parameters.first,
+            parameters.used,
+            flags,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+}
+
+/// Takes the snapshot that the XML describes: of all its disks or of none, kept by nobody but us.
+pub(super) fn snapshot(domain: &Domain, xml: &str, freeze: bool) -> Result<(), Error> {
+    let xml = CString::new(xml).unwrap_or_default();
+    let mut flags = sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+        | sys::VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+        | sys::VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+        | sys::VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA;
+    if freeze {
+        flags |= sys::VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE;
+    }
+    // SAFETY: the domain's handle and the text are alive during the call. What it returns is ours to free.
+    unsafe {
+        let snapshot = sys::virDomainSnapshotCreateXML(domain.as_ptr(), xml.as_ptr(), flags);
+        if snapshot.is_null() {
+            return Err(Error::last_error());
+        }
+        sys::virDomainSnapshotFree(snapshot);
+    }
+    Ok(())
+}
+
+/// How far a block job is, in units of libvirt's choice.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    done: u64,
+    all: u64,
+}
+
+impl Progress {
+    pub(super) fn is_complete(self) -> bool {
+        self.all > 0 && self.done == self.all
+    }
+}
+
+/// The job on the disk at that place, if there is one.
+pub(super) fn block_job(domain: &Domain, target: &str) -> Result<Option<Progress>, Error> {
+    let target = CString::new(target).unwrap_or_default();
+    let mut info = sys::virDomainBlockJobInfo { type_: 0, bandwidth: 0, cur: 0, end: 0 };
+    // SAFETY: the domain's handle, the name and `info` are alive during the call.
+    match unsafe { sys::virDomainGetBlockJobInfo(domain.as_ptr(), target.as_ptr(), &mut info, 0) } {
+        0 => Ok(None),
+        1 => Ok(Some(Progress { done: info.cur, all: info.end })),
+        _ => Err(Error::last_error()),
+    }
+}
+
+/// Starts to merge one layer into the one below.
+pub(super) fn block_commit(domain: &Domain, target: &str, merge: &Merge) -> Result<(), Error> {
+    let name = |text: &str| CString::new(text).unwrap_or_default();
+    let (target, base, top) = (name(target), name(merge.into.as_str()), name(merge.from.as_str()));
+    let flags = if merge.is_top { sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE } else { 0 };
+    // SAFETY: the domain's handle and the names are alive during the call, which only reads them.
+    let status = unsafe {
+        sys::virDomainBlockCommit(domain.as_ptr(), target.as_ptr(), base.as_ptr(), top.as_ptr(), 0, flags)
+    };
+    if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+}
+
+/// Lets the domain write to the layer that its top one was merged into, which ends the job.
+pub(super) fn pivot(domain: &Domain, target: &str) -> Result<(), Error> {
+    let target = CString::new(target).unwrap_or_default();
+    let flags = sys::VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT;
+    // SAFETY: the domain's handle and the name are alive during the call.
+    let status = unsafe { sys::virDomainBlockJobAbort(domain.as_ptr(), target.as_ptr(), flags) };
+    if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+}
+
+/// libvirt's list of named numbers.
+struct Parameters {
+    first: sys::virTypedParameterPtr,
+    used: c_int,
+    room: c_int,
+}
+
+impl Parameters {
+    fn add(&mut self, name: &CStr, value: u64) -> Result<(), Error> {
+        // SAFETY: the three fields are what libvirt made of them in earlier calls, or an empty list.
+        let status = unsafe {
+            sys::virTypedParamsAddULLong(
+                &mut self.first,
+                &mut self.used,
+                &mut self.room,
+                name.as_ptr(),
+                value,
+            )
+        };
+        if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+    }
+}
+
+impl Drop for Parameters {
+    fn drop(&mut self) {
+        // SAFETY: a list that libvirt has allocated, or none; it is freed once.
+        unsafe { sys::virTypedParamsFree(self.first, self.used) };
+    }
 }
 
 #[cfg(test)]

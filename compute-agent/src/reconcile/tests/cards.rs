@@ -113,7 +113,7 @@ async fn a_card_is_plugged_in_while_the_instance_runs() {
 async fn a_guest_is_asked_again_to_let_go_of_a_card_and_nothing_waits_for_it() {
     let host = Host::new();
     let (mut life, spec) = running_with_cards(&host, &[1, 2]).await;
-    host.hypervisor.set_guests_release_cards(false);
+    host.hypervisor.set_guests_release_devices(false);
     let mut fewer = next(&spec);
     fewer.nics = vec![spec.nics[1].clone(), nic(3)];
     life.want(wish(&fewer));
@@ -128,7 +128,7 @@ async fn a_guest_is_asked_again_to_let_go_of_a_card_and_nothing_waits_for_it() {
     host.clock.advance(Duration::from_secs(14));
     assert!(matches!(life.reconciler.pass(spec.id).await, Outcome::Wait(_)));
     assert_eq!(host.hypervisor.detachments_asked(), 1);
-    host.hypervisor.set_guests_release_cards(true);
+    host.hypervisor.set_guests_release_devices(true);
     life.settle(spec.id).await;
     assert_eq!(host.hypervisor.detachments_asked(), 2);
     assert_eq!(host.cards(spec.id).await, [fewer.nics[0].mac, fewer.nics[1].mac]);

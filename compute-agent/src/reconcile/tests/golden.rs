@@ -29,7 +29,15 @@ fn wishes() -> Vec<(&'static str, Wanted)> {
         ("running", instance(Power::Running, samples::GRACEFUL)),
         ("stopped", instance(Power::Stopped, samples::GRACEFUL)),
         ("forced off", instance(Power::Stopped, StopMode::Force)),
-        ("deleted", Wanted::Deleted { id: base.id, generation: Generation(1), operation_id: None }),
+        (
+            "deleted",
+            Wanted::Deleted {
+                id: base.id,
+                generation: Generation(1),
+                layers: Vec::new(),
+                operation_id: None,
+            },
+        ),
     ]
 }
 
@@ -68,7 +76,7 @@ fn show(plan: &Plan) -> String {
 #[test]
 fn what_follows_from_what() {
     let mut table = String::new();
-    let files = Files { base: true, overlay: true, seed: true, any: true };
+    let files = Files { bases: true, volumes: true, seed: true, any: true };
     for (wish, wanted) in wishes() {
         for (domain_label, domain) in domains() {
             for (record_label, record) in records() {
@@ -79,6 +87,7 @@ fn what_follows_from_what() {
                         boot,
                         state,
                         cards: Vec::new(),
+                        volumes: samples::volumes(&wanted),
                     }),
                     record,
                     files,
@@ -88,6 +97,7 @@ fn what_follows_from_what() {
                         seed_made: Some(Generation(1)),
                         missing_since: Some(NOW),
                         ended: None::<EndCause>,
+                        tuned: wanted.disks().iter().map(samples::tuning).collect(),
                         ..Memory::default()
                     },
                 };

@@ -118,7 +118,7 @@ async fn run(case: &Case, kill_at: u64) -> (Outcome, End, Vec<Told>) {
     for boot in 1..=2 {
         assert!(host.hypervisor.starts(spec.id, boot) <= 1, "{case}: boot {boot} was started twice");
     }
-    assert!(host.storage.overlays_made() <= 1, "{case}: the disk was made twice");
+    assert!(host.storage.layers_made() <= 1, "{case}: the disk was made twice");
     let steps = life.steps(spec.id);
     (outcome, end, steps)
 }

@@ -1,6 +1,7 @@
 //! The reconciler against the strict simulations: killed everywhere, and led through random lives.
 
 mod cards;
+mod disks;
 mod golden;
 mod killed;
 mod lives;
@@ -61,6 +62,7 @@ struct Life {
 struct End {
     domain: Option<(i64, DomainState)>,
     files: Files,
+    layers: usize,
     record: Option<(i64, Phase)>,
     state: Option<ObservedState>,
 }
@@ -134,7 +136,8 @@ impl Host {
         let domain = domains.into_iter().find(|domain| domain.id == id);
         End {
             domain: domain.map(|domain| (domain.boot, domain.state)),
-            files: Files { base: false, ..self.storage.look(id, None).await.unwrap() },
+            files: Files { bases: false, volumes: false, ..self.storage.look(id, &[], &[]).await.unwrap() },
+            layers: self.storage.layers().len(),
             record: life.boots.get(id).map(|record| (record.boot, record.phase)),
             state: life.outbox.latest(id).map(|(report, _)| report.state),
         }

@@ -4,6 +4,7 @@
 //! is in its metadata; the reader takes it back from there.
 
 mod cards;
+mod disks;
 mod model;
 mod render;
 
@@ -13,6 +14,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 pub(super) use cards::{card, card_at, cards};
+pub(super) use disks::{Found, disk_at, disk_for, found, snapshot};
 pub(super) use render::domain;
 
 /// The namespace of our element in a domain's metadata.

@@ -5,6 +5,7 @@ use protocol::{Generation, InstanceId, RequestId};
 use serde::{Deserialize, Serialize};
 
 use super::cards::Interface;
+use super::disks::Disk;
 
 #[derive(Debug, Serialize)]
 #[serde(rename = "domain")]
@@ -119,7 +120,7 @@ pub(super) struct Enabled {
 
 #[derive(Debug, Serialize)]
 pub(super) struct Devices<'a> {
-    pub(super) disk: [Disk<'a>; 2],
+    pub(super) disk: Vec<Disk<'a>>,
     pub(super) controller: Vec<Controller>,
     pub(super) interface: Vec<Interface>,
     pub(super) serial: Serial<'a>,
@@ -127,82 +128,6 @@ pub(super) struct Devices<'a> {
     pub(super) channel: Channel,
     pub(super) memballoon: Model,
     pub(super) rng: Rng,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Disk<'a> {
-    #[serde(rename = "@type")]
-    pub(super) kind: &'static str,
-    #[serde(rename = "@device")]
-    pub(super) device: &'static str,
-    pub(super) driver: Driver,
-    pub(super) source: Source<'a>,
-    #[serde(rename = "backingStore")]
-    pub(super) backing_store: BackingStore<'a>,
-    pub(super) target: DiskTarget,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) readonly: Option<()>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) boot: Option<Boot>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Driver {
-    #[serde(rename = "@name")]
-    pub(super) name: &'static str,
-    #[serde(rename = "@type")]
-    pub(super) format: &'static str,
-    #[serde(rename = "@discard", skip_serializing_if = "Option::is_none")]
-    pub(super) discard: Option<&'static str>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Source<'a> {
-    #[serde(rename = "@file")]
-    pub(super) file: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) seclabel: Option<SecurityLabel>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct SecurityLabel {
-    #[serde(rename = "@model")]
-    pub(super) model: &'static str,
-    #[serde(rename = "@relabel")]
-    pub(super) relabel: &'static str,
-}
-
-/// Empty ends the chain.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct BackingStore<'a> {
-    #[serde(rename = "@type", skip_serializing_if = "Option::is_none")]
-    pub(super) kind: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) format: Option<Format>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) source: Option<Source<'a>>,
-    #[serde(rename = "backingStore", skip_serializing_if = "Option::is_none")]
-    pub(super) backing_store: Option<Box<BackingStore<'a>>>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Format {
-    #[serde(rename = "@type")]
-    pub(super) kind: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct DiskTarget {
-    #[serde(rename = "@dev")]
-    pub(super) dev: &'static str,
-    #[serde(rename = "@bus")]
-    pub(super) bus: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Boot {
-    #[serde(rename = "@order")]
-    pub(super) order: u32,
 }
 
 #[derive(Debug, Serialize)]

@@ -1,20 +1,21 @@
 //! From the specification of a domain to its XML.
 
 use camino::Utf8Path;
+use protocol::VolumeId;
 use protocol::agent::{Acceleration, Architecture};
 use thiserror::Error;
 
 use super::cards::interface;
+use super::disks::disks;
 use super::model::{
-    BackingStore, Boot, Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Disk, DiskTarget,
-    Domain, Driver, Enabled, Features, Format, Instance, Log, Memory, Metadata, Model, Os, OsType,
-    PowerManagement, Rng, RngBackend, SecurityLabel, Serial, SerialTarget, Source, Timer,
+    Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Domain, Enabled, Features, Instance,
+    Log, Memory, Metadata, Model, Os, OsType, PowerManagement, Rng, RngBackend, Serial, SerialTarget, Timer,
 };
 use super::{NAMESPACE, domain_name};
-use crate::hypervisor::{DiskChain, DomainSpec};
+use crate::hypervisor::DomainSpec;
 
-/// Five for the devices that every domain has, the rest for cards, of which libvirt adds some if need be.
-const ROOT_PORTS: usize = 16;
+/// Five for the devices that every domain has, the rest for cards and disks.
+const ROOT_PORTS: usize = 28;
 
 /// Why a specification has no XML.
 #[derive(Debug, Error)]
@@ -23,6 +24,8 @@ pub(in super::super) enum RenderError {
     Architecture(Architecture),
     #[error("the path {0:?} is not absolute or has characters that XML does not carry")]
     Path(String),
+    #[error("volume {0} has no layer")]
+    NoLayer(VolumeId),
     #[error("the domain cannot be written as XML")]
     Serialize(#[from] quick_xml::SeError),
 }
@@ -84,7 +87,7 @@ fn clock() -> Clock {
 
 fn devices(spec: &DomainSpec) -> Result<Devices<'_>, RenderError> {
     Ok(Devices {
-        disk: [root_disk(&spec.root_disk)?, seed_disk(&spec.seed)?],
+        disk: disks(spec)?,
         controller: controllers(),
         interface: spec.nics.iter().map(interface).collect(),
         serial: Serial {
@@ -111,44 +114,9 @@ fn controllers() -> Vec<Controller> {
     controllers
 }
 
-fn root_disk(chain: &DiskChain) -> Result<Disk<'_>, RenderError> {
-    // The base is shared by instances of many owners: it stays root's, world-readable, so that no QEMU can
-    // ever write it. libvirt would otherwise hand it to QEMU's user.
-    let untouched = SecurityLabel { model: "dac", relabel: "no" };
-    let base = BackingStore {
-        kind: Some("file"),
-        format: Some(Format { kind: "qcow2" }),
-        source: Some(Source { file: path(&chain.base)?, seclabel: Some(untouched) }),
-        backing_store: Some(Box::default()),
-    };
-    Ok(Disk {
-        kind: "file",
-        device: "disk",
-        driver: Driver { name: "qemu", format: "qcow2", discard: Some("unmap") },
-        source: Source { file: path(&chain.overlay)?, seclabel: None },
-        backing_store: base,
-        target: DiskTarget { dev: "vda", bus: "virtio" },
-        readonly: None,
-        boot: Some(Boot { order: 1 }),
-    })
-}
-
-fn seed_disk(seed: &Utf8Path) -> Result<Disk<'_>, RenderError> {
-    Ok(Disk {
-        kind: "file",
-        device: "disk",
-        driver: Driver { name: "qemu", format: "raw", discard: None },
-        source: Source { file: path(seed)?, seclabel: None },
-        backing_store: BackingStore::default(),
-        target: DiskTarget { dev: "vdb", bus: "virtio" },
-        readonly: Some(()),
-        boot: None,
-    })
-}
-
 /// XML carries no control characters, and its readers turn line breaks in attributes into spaces: such a
 /// path would name another file.
-fn path(path: &Utf8Path) -> Result<&str, RenderError> {
+pub(super) fn path(path: &Utf8Path) -> Result<&str, RenderError> {
     let carried = |c: char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
     if path.is_absolute() && path.as_str().chars().all(carried) {
         Ok(path.as_str())

@@ -2,14 +2,34 @@ use std::process::Command;
 
 use camino::Utf8PathBuf;
 use proptest::prelude::*;
-use protocol::agent::{Acceleration, Architecture, Nic};
-use protocol::{MacAddress, MemoryMib, NetworkId, PortId, Vni};
+use protocol::agent::{Acceleration, Architecture, IoLimits, Nic};
+use protocol::{LayerId, MacAddress, MemoryMib, NetworkId, PortId, SizeGib, Vni, VolumeId};
 use quick_xml::XmlVersion;
 use quick_xml::events::Event;
 
 use super::render::RenderError;
 use super::*;
-use crate::hypervisor::{Card, DiskChain, DomainSpec};
+use crate::hypervisor::{Card, DomainDisk, DomainSpec, SeenVolume};
+
+fn disk(n: u128) -> DomainDisk {
+    DomainDisk {
+        volume: VolumeId::from_uuid(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0100 + n)),
+        size_gib: SizeGib(1),
+        limits: IoLimits::default(),
+        base: Some("/pool/bases/2.qcow2".into()),
+        layers: vec![layer(n)],
+    }
+}
+
+fn layer(n: u128) -> Utf8PathBuf {
+    format!("/pool/layers/{}.qcow2", Uuid::from_u128(n)).into()
+}
+
+/// As it is read back.
+fn seen(disk: &DomainDisk) -> Option<SeenVolume> {
+    let layers = disk.layers.iter().map(|path| path.file_stem().unwrap().parse().unwrap()).collect();
+    Some(SeenVolume { id: disk.volume, layers })
+}
 
 fn spec() -> DomainSpec {
     DomainSpec {
@@ -20,7 +40,7 @@ fn spec() -> DomainSpec {
         architecture: Architecture::X86_64,
         vcpus: 2,
         memory_mib: MemoryMib(512),
-        root_disk: DiskChain { overlay: "/pool/disks/1.qcow2".into(), base: "/pool/bases/2.qcow2".into() },
+        disks: vec![disk(1)],
         nics: Vec::new(),
         seed: "/pool/seeds/1.img".into(),
         serial_log: "/pool/logs/1.log".into(),
@@ -106,6 +126,56 @@ fn reads_no_card_where_there_is_none_of_ours() {
 }
 
 #[test]
+fn renders_a_domain_with_volumes_and_reads_them_back() {
+    let limits = IoLimits { iops: Some(500), bytes_per_second: Some(10 << 20) };
+    let layers = vec![layer(2), layer(3)];
+    let empty = DomainDisk { base: None, ..disk(4) };
+    let disks = vec![disk(1), DomainDisk { layers, limits, ..disk(2) }, empty.clone()];
+    let xml = domain(&DomainSpec { disks: disks.clone(), ..spec() }, Acceleration::Kvm).unwrap();
+    insta::assert_snapshot!(indented(&xml));
+    valid(&xml).unwrap();
+    let place = |target: &str, volume| Found { target: target.to_owned(), volume };
+    let expected = [
+        place("vda", seen(&disks[0])),
+        place("vdb", None),
+        place("vdc", seen(&disks[1])),
+        place("vdd", seen(&disks[2])),
+    ];
+    assert_eq!(found(&xml).unwrap(), expected);
+    // Plugged in as it would be started, at the first free place.
+    let others = [expected[0].clone(), expected[1].clone(), expected[2].clone()];
+    assert!(xml.contains(&disk_for(&others, &empty).unwrap()));
+    assert!(
+        disk_for(&[], &empty).unwrap().contains("vdc"),
+        "the first places are those of root disk and seed"
+    );
+}
+
+#[test]
+fn reads_the_root_disk_of_a_domain_from_before_volumes() {
+    let id = Uuid::from_u128(5);
+    let xml = format!(
+        "<domain><devices><disk type='file'><source file='/pool/instances/{id}/root.qcow2' index='2'><x/></source>\
+         <backingStore type='file'><source file='/a/instances/{}/root.qcow2'/></backingStore>\
+         <mirror type='file'><source file='/a/{id}.qcow2'/></mirror>\
+         <target dev='vda' bus='virtio'/><alias name='virtio-disk0'/></disk>\
+         <disk><source file='/pool/instances/{id}/seed.img'/><target dev='vdb'/></disk></devices></domain>",
+        Uuid::from_u128(6)
+    );
+    let place = |target: &str, volume| Found { target: target.to_owned(), volume };
+    let (volume, layer) = (VolumeId::from_uuid(id), LayerId::from_uuid(id));
+    let root = SeenVolume { id: volume, layers: vec![LayerId::from_uuid(Uuid::from_u128(6)), layer] };
+    assert_eq!(found(&xml).unwrap(), [place("vda", Some(root)), place("vdb", None)]);
+}
+
+#[test]
+fn a_volume_without_layers_is_refused() {
+    let bad = DomainDisk { layers: Vec::new(), ..disk(1) };
+    let error = domain(&DomainSpec { disks: vec![bad.clone()], ..spec() }, Acceleration::Tcg).unwrap_err();
+    assert!(matches!(error, RenderError::NoLayer(volume) if volume == bad.volume));
+}
+
+#[test]
 fn the_validator_does_refuse() {
     let xml = domain(&spec(), Acceleration::Tcg).unwrap();
     valid(&xml.replace("<acpi/>", "<ac-pi/>")).unwrap_err();
@@ -123,7 +193,7 @@ fn other_architectures_are_refused() {
 fn markup_in_a_path_stays_text() {
     let overlay = Utf8PathBuf::from(r#"/pool/'/><source file="/etc/shadow"/>&amp;.qcow2"#);
     let mut spec = spec();
-    spec.root_disk.overlay = overlay.clone();
+    spec.disks[0].layers = vec![overlay.clone()];
     let xml = domain(&spec, Acceleration::Tcg).unwrap();
     valid(&xml).unwrap();
     assert_eq!(sources(&xml)[0], overlay);
@@ -181,8 +251,9 @@ proptest! {
         let mut spec = spec();
         spec.seed = format!("/pool/{name}").into();
         if let Ok(xml) = domain(&spec, Acceleration::Tcg) {
-            let [overlay, base] = [spec.root_disk.overlay, spec.root_disk.base];
-            prop_assert_eq!(sources(&xml), [overlay, base, spec.seed]);
+            let disk = spec.disks.remove(0);
+            let files: Vec<_> = disk.layers.into_iter().chain(disk.base).chain([spec.seed]).collect();
+            prop_assert_eq!(sources(&xml), files);
         }
     }
 }

@@ -1,0 +1,359 @@
+//! The disks of a domain: rendered for its start and for hot-plug, and read back.
+//!
+//! A disk is told by its alias, which holds the id of its volume. The guest tells it by its serial number.
+
+use camino::{Utf8Path, Utf8PathBuf};
+use protocol::agent::IoLimits;
+use serde::Serialize;
+
+use super::render::{RenderError, path};
+use crate::hypervisor::{DomainDisk, DomainSpec, NewLayer, SeenVolume};
+
+/// The prefix that libvirt leaves to its users.
+const ALIAS: &str = "ua-";
+
+#[derive(Debug, Serialize)]
+#[serde(rename = "disk")]
+pub(super) struct Disk<'a> {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    #[serde(rename = "@device")]
+    device: &'static str,
+    driver: Driver,
+    source: Source<'a>,
+    #[serde(rename = "backingStore")]
+    backing_store: BackingStore<'a>,
+    target: DiskTarget,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    readonly: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<Boot>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iotune: Option<IoTune>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alias: Option<Alias>,
+}
+
+#[derive(Debug, Serialize)]
+struct Alias {
+    #[serde(rename = "@name")]
+    name: String,
+}
+
+#[derive(Debug, Serialize)]
+struct IoTune {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_bytes_sec: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_iops_sec: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Driver {
+    #[serde(rename = "@name")]
+    name: &'static str,
+    #[serde(rename = "@type")]
+    format: &'static str,
+    #[serde(rename = "@discard", skip_serializing_if = "Option::is_none")]
+    discard: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Source<'a> {
+    #[serde(rename = "@file")]
+    file: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seclabel: Option<SecurityLabel>,
+}
+
+#[derive(Debug, Serialize)]
+struct SecurityLabel {
+    #[serde(rename = "@model")]
+    model: &'static str,
+    #[serde(rename = "@relabel")]
+    relabel: &'static str,
+}
+
+/// Empty ends the chain.
+#[derive(Debug, Default, Serialize)]
+struct BackingStore<'a> {
+    #[serde(rename = "@type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<Format>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source<'a>>,
+    #[serde(rename = "backingStore", skip_serializing_if = "Option::is_none")]
+    backing_store: Option<Box<BackingStore<'a>>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Format {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct DiskTarget {
+    #[serde(rename = "@dev")]
+    dev: String,
+    #[serde(rename = "@bus")]
+    bus: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Boot {
+    #[serde(rename = "@order")]
+    order: u32,
+}
+
+/// All disks that a domain starts with. The seed keeps the second place, whatever else there is.
+pub(super) fn disks(spec: &DomainSpec) -> Result<Vec<Disk<'_>>, RenderError> {
+    let mut disks = Vec::with_capacity(spec.disks.len() + 1);
+    for (index, one) in spec.disks.iter().enumerate() {
+        let place = if index == 0 { 0 } else { index + 1 };
+        disks.push(Disk { boot: (index == 0).then_some(Boot { order: 1 }), ..disk(one, target(place))? });
+    }
+    disks.insert(disks.len().min(1), seed(&spec.seed)?);
+    Ok(disks)
+}
+
+fn disk(disk: &DomainDisk, dev: String) -> Result<Disk<'_>, RenderError> {
+    let (top, below) = disk.layers.split_last().ok_or(RenderError::NoLayer(disk.volume))?;
+    Ok(Disk {
+        kind: "file",
+        device: "disk",
+        driver: Driver { name: "qemu", format: "qcow2", discard: Some("unmap") },
+        source: Source { file: path(top)?, seclabel: None },
+        backing_store: backing_store(disk.base.as_deref(), below)?,
+        target: DiskTarget { dev, bus: "virtio" },
+        readonly: None,
+        boot: None,
+        serial: Some(disk.volume.serial()),
+        iotune: io_tune(disk.limits),
+        alias: Some(Alias { name: format!("{ALIAS}{}", disk.volume) }),
+    })
+}
+
+/// The chain under the top layer, `layers` from the bottom to the top.
+fn backing_store<'a>(
+    base: Option<&'a Utf8Path>,
+    layers: &'a [Utf8PathBuf],
+) -> Result<BackingStore<'a>, RenderError> {
+    let over = |source, under| BackingStore {
+        kind: Some("file"),
+        format: Some(Format { kind: "qcow2" }),
+        source: Some(source),
+        backing_store: Some(Box::new(under)),
+    };
+    let mut chain = BackingStore::default();
+    if let Some(base) = base {
+        // The base is shared by instances of many owners: it stays root's, world-readable, so that no QEMU can
+        // ever write it. libvirt would otherwise hand it to QEMU's user.
+        let untouched = SecurityLabel { model: "dac", relabel: "no" };
+        chain = over(Source { file: path(base)?, seclabel: Some(untouched) }, chain);
+    }
+    for layer in layers {
+        chain = over(Source { file: path(layer)?, seclabel: None }, chain);
+    }
+    Ok(chain)
+}
+
+fn seed(seed: &Utf8Path) -> Result<Disk<'_>, RenderError> {
+    Ok(Disk {
+        kind: "file",
+        device: "disk",
+        driver: Driver { name: "qemu", format: "raw", discard: None },
+        source: Source { file: path(seed)?, seclabel: None },
+        backing_store: BackingStore::default(),
+        target: DiskTarget { dev: target(1), bus: "virtio" },
+        readonly: Some(()),
+        boot: None,
+        serial: None,
+        iotune: None,
+        alias: None,
+    })
+}
+
+fn io_tune(limits: IoLimits) -> Option<IoTune> {
+    (limits != IoLimits::default())
+        .then_some(IoTune { total_bytes_sec: limits.bytes_per_second, total_iops_sec: limits.iops })
+}
+
+/// The name of a place for a disk: `vda`, `vdb`, … `vdz`, `vdaa`, ….
+fn target(place: usize) -> String {
+    let mut letters = Vec::new();
+    let mut rest = place + 1;
+    while rest > 0 {
+        rest -= 1;
+        letters.push(char::from(b'a' + (rest % 26) as u8));
+        rest /= 26;
+    }
+    format!("vd{}", letters.iter().rev().collect::<String>())
+}
+
+/// The element that plugs a disk into the running domain with this XML, at its first free place.
+pub(in super::super) fn disk_for(running: &[Found], one: &DomainDisk) -> Result<String, RenderError> {
+    let is_free = |place: &usize| !running.iter().any(|found| found.target == target(*place));
+    let place = (2..).find(is_free).unwrap_or(2);
+    Ok(quick_xml::se::to_string(&disk(one, target(place))?)?)
+}
+
+/// The element by which a disk is pulled out: libvirt finds it by its place.
+pub(in super::super) fn disk_at(target: &str) -> Result<String, quick_xml::SeError> {
+    #[derive(Serialize)]
+    #[serde(rename = "disk")]
+    struct At {
+        #[serde(rename = "@type")]
+        kind: &'static str,
+        #[serde(rename = "@device")]
+        device: &'static str,
+        target: DiskTarget,
+    }
+    let target = DiskTarget { dev: target.to_owned(), bus: "virtio" };
+    quick_xml::se::to_string(&At { kind: "file", device: "disk", target })
+}
+
+/// The snapshot that gives these volumes their new layers and leaves all other disks as they are.
+pub(in super::super) fn snapshot(running: &[Found], layers: &[NewLayer]) -> Result<String, RenderError> {
+    #[derive(Serialize)]
+    #[serde(rename = "domainsnapshot")]
+    struct Snapshot<'a> {
+        disks: Disks<'a>,
+    }
+    #[derive(Serialize)]
+    struct Disks<'a> {
+        disk: Vec<OfDisk<'a>>,
+    }
+    #[derive(Serialize)]
+    struct OfDisk<'a> {
+        #[serde(rename = "@name")]
+        name: &'a str,
+        #[serde(rename = "@snapshot")]
+        snapshot: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        driver: Option<Format>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<Source<'a>>,
+    }
+    let mut disk = Vec::with_capacity(running.len());
+    for found in running {
+        let volume = found.volume.as_ref().map(|volume| volume.id);
+        let new = layers.iter().find(|new| Some(new.volume) == volume);
+        let source = new.map(|new| path(&new.layer)).transpose()?;
+        disk.push(OfDisk {
+            name: &found.target,
+            snapshot: if new.is_some() { "external" } else { "no" },
+            driver: new.map(|_| Format { kind: "qcow2" }),
+            source: source.map(|file| Source { file, seclabel: None }),
+        });
+    }
+    Ok(quick_xml::se::to_string(&Snapshot { disks: Disks { disk } })?)
+}
+
+/// A disk of a running domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Found {
+    /// Its place.
+    pub(in super::super) target: String,
+    /// What it has of a volume; the seed is none.
+    pub(in super::super) volume: Option<SeenVolume>,
+}
+
+/// The disks in the XML of a running domain.
+pub(in super::super) fn found(domain: &str) -> Result<Vec<Found>, quick_xml::DeError> {
+    let domain: read::Domain = quick_xml::de::from_str(domain)?;
+    let disks = domain.devices.map(|devices| devices.disk).unwrap_or_default();
+    Ok(disks.into_iter().map(read::Disk::into_found).collect())
+}
+
+/// What is read of a domain's XML; the rest is passed over.
+mod read {
+    use camino::{Utf8Path, Utf8PathBuf};
+    use protocol::{LayerId, VolumeId};
+    use serde::Deserialize;
+
+    use super::{ALIAS, Found};
+    use crate::hypervisor::SeenVolume;
+
+    #[derive(Deserialize)]
+    pub(super) struct Domain {
+        pub(super) devices: Option<Devices>,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Devices {
+        #[serde(default)]
+        pub(super) disk: Vec<Disk>,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Disk {
+        #[serde(flatten)]
+        file: File,
+        target: Option<Target>,
+        alias: Option<Alias>,
+    }
+
+    /// One file of a chain, and what it stands on.
+    #[derive(Deserialize)]
+    struct File {
+        source: Option<Source>,
+        #[serde(rename = "backingStore")]
+        backing_store: Option<Box<File>>,
+    }
+
+    #[derive(Deserialize)]
+    struct Source {
+        #[serde(rename = "@file")]
+        file: Option<Utf8PathBuf>,
+    }
+
+    #[derive(Deserialize)]
+    struct Target {
+        #[serde(rename = "@dev")]
+        dev: String,
+    }
+
+    #[derive(Deserialize)]
+    struct Alias {
+        #[serde(rename = "@name")]
+        name: String,
+    }
+
+    impl Disk {
+        pub(super) fn into_found(self) -> Found {
+            let layers: Vec<_> = self.file.layers();
+            let by_alias = self.alias.and_then(|alias| alias.name.strip_prefix(ALIAS)?.parse().ok());
+            let top = self.file.source.and_then(|source| source.file);
+            let volume = by_alias.or_else(|| former_root_disk(top.as_deref()?).map(VolumeId::from_uuid));
+            Found {
+                target: self.target.map(|target| target.dev).unwrap_or_default(),
+                volume: volume.map(|id| SeenVolume { id, layers }),
+            }
+        }
+    }
+
+    impl File {
+        /// From the bottom to the top; a cached image is none.
+        fn layers(&self) -> Vec<LayerId> {
+            let mut layers = self.backing_store.as_ref().map(|below| below.layers()).unwrap_or_default();
+            let file = self.source.as_ref().and_then(|source| source.file.as_deref());
+            layers.extend(file.and_then(layer_of));
+            layers
+        }
+    }
+
+    fn layer_of(file: &Utf8Path) -> Option<LayerId> {
+        let by_name = || file.file_name()?.strip_suffix(".qcow2")?.parse().ok();
+        former_root_disk(file).map(LayerId::from_uuid).or_else(by_name)
+    }
+
+    /// The instance whose root disk it is, if a release before volumes started it: `…/instances/<uuid>/root.qcow2`.
+    fn former_root_disk(file: &Utf8Path) -> Option<uuid::Uuid> {
+        (file.file_name()? == "root.qcow2").then_some(())?;
+        file.parent()?.file_name()?.parse().ok()
+    }
+}

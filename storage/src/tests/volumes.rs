@@ -1,0 +1,232 @@
+//! Layers of volumes.
+
+use std::os::unix::fs::MetadataExt;
+
+use protocol::{GIB, MIB};
+
+use super::*;
+use crate::Blame;
+
+async fn cached(fixture: &Fixture) -> ImageSource {
+    let path = fixture.qcow2("upload.qcow2", &[]);
+    let image = source(&path, Format::Qcow2, 4 * MIB);
+    fixture.cache(&path, &image).await.unwrap();
+    image
+}
+
+fn top(fixture: &Fixture, volume: &VolumeSpec) -> Utf8PathBuf {
+    fixture.pool.layers(volume).pop().unwrap()
+}
+
+fn io(path: &Utf8Path, command: &str) -> String {
+    tool("qemu-io", &["-f", "qcow2", "-c", command, path.as_str()])
+}
+
+/// Whether the disk has this byte there.
+fn holds(path: &Utf8Path, byte: u8, place: &str) -> bool {
+    !io(path, &format!("read -P {byte} {place}")).contains("verification failed")
+}
+
+#[tokio::test]
+async fn a_volume_is_an_overlay_on_its_cached_image() {
+    let fixture = Fixture::new();
+    let image = cached(&fixture).await;
+    let volume = volume(1, Some(&image), 3);
+    assert!(!fixture.pool.look_at_volume(&volume).await.unwrap().made);
+    assert_eq!(fixture.pool.ensure_volume(&volume).await.unwrap(), Made::Now);
+    let info = info(&top(&fixture, &volume));
+    assert_eq!(info["virtual-size"], 3 * GIB);
+    assert_eq!(info["cluster-size"], 131_072);
+    assert_eq!(info["backing-filename"], fixture.pool.base(&image).as_str());
+    assert_eq!(info["backing-filename-format"], "qcow2");
+    assert_eq!(info["format-specific"]["data"]["extended-l2"], true);
+    let found = fixture.pool.look_at_volume(&volume).await.unwrap();
+    assert!(found.base && found.made);
+    fixture.assert_only(&[&image]);
+}
+
+#[tokio::test]
+async fn a_volume_without_an_image_is_empty() {
+    let fixture = Fixture::new();
+    let volume = volume(1, None, 2);
+    assert_eq!(fixture.pool.ensure_volume(&volume).await.unwrap(), Made::Now);
+    let top = top(&fixture, &volume);
+    let info = info(&top);
+    assert_eq!((info["virtual-size"].clone(), info.get("backing-filename")), ((2 * GIB).into(), None));
+    assert!(holds(&top, 0, "0 1M"), "nobody else's old data");
+}
+
+#[tokio::test]
+async fn what_is_there_is_kept_and_only_grows() {
+    let fixture = Fixture::new();
+    let image = cached(&fixture).await;
+    let small = volume(1, Some(&image), 1);
+    fixture.pool.ensure_volume(&small).await.unwrap();
+    let top = top(&fixture, &small);
+    io(&top, "write -P 9 0 4k");
+    let before = fs::read(&top).unwrap();
+    assert_eq!(fixture.pool.ensure_volume(&small).await.unwrap(), Made::Before);
+    assert_eq!(fs::read(&top).unwrap(), before);
+
+    let large = VolumeSpec { size_gib: SizeGib(5), ..small.clone() };
+    assert!(!fixture.pool.look_at_volume(&large).await.unwrap().made);
+    assert_eq!(fixture.pool.ensure_volume(&large).await.unwrap(), Made::Before);
+    assert!(fixture.pool.look_at_volume(&large).await.unwrap().made);
+    assert_eq!(info(&top)["virtual-size"], 5 * GIB);
+    assert!(holds(&top, 9, "0 4k") && holds(&top, 0, "4G 64k"));
+    fixture.pool.ensure_volume(&small).await.unwrap();
+    assert_eq!(info(&top)["virtual-size"], 5 * GIB, "an older word shrinks nothing");
+}
+
+#[tokio::test]
+async fn a_layer_on_top_keeps_the_one_below() {
+    let fixture = Fixture::new();
+    let image = cached(&fixture).await;
+    let one = volume(1, Some(&image), 1);
+    fixture.pool.ensure_volume(&one).await.unwrap();
+    io(&top(&fixture, &one), "write -P 1 0 64k");
+    let below = fs::read(top(&fixture, &one)).unwrap();
+
+    let two = VolumeSpec { layers: vec![layer(1), layer(2)], size_gib: SizeGib(2), ..one.clone() };
+    assert_eq!(fixture.pool.ensure_volume(&two).await.unwrap(), Made::Now);
+    io(&top(&fixture, &two), "write -P 2 32k 64k");
+    assert!(holds(&top(&fixture, &two), 1, "0 32k") && holds(&top(&fixture, &two), 2, "32k 64k"));
+    assert_eq!(fs::read(top(&fixture, &one)).unwrap(), below);
+    tool("qemu-img", &["check", "-q", top(&fixture, &two).as_str()]);
+    // A chain of which nothing is there yet is made as a whole.
+    let fresh = VolumeSpec { layers: vec![layer(7), layer(8)], ..volume(7, None, 1) };
+    assert_eq!(fixture.pool.ensure_volume(&fresh).await.unwrap(), Made::Now);
+    assert_eq!(info(&top(&fixture, &fresh))["backing-filename"], fixture.pool.layers(&fresh)[0].as_str());
+}
+
+/// A chain of four layers, each with a mark of its own and one over the mark of the layer below.
+async fn four_layers(fixture: &Fixture) -> VolumeSpec {
+    let image = cached(fixture).await;
+    let mut volume = VolumeSpec { layers: Vec::new(), ..volume(1, Some(&image), 1) };
+    for number in 1..=4_u8 {
+        volume.layers.push(layer(number.into()));
+        fixture.pool.ensure_volume(&volume).await.unwrap();
+        let at = u32::from(number) * 64;
+        io(&top(fixture, &volume), &format!("write -P {number} {at}k 96k"));
+    }
+    volume
+}
+
+fn holds_all_marks(path: &Utf8Path) -> bool {
+    (1..=4_u8).all(|number| holds(path, number, &format!("{}k 64k", u32::from(number) * 64)))
+        && holds(path, 4, "320k 32k")
+}
+
+#[tokio::test]
+async fn layers_that_are_named_no_more_are_merged() {
+    let fixture = Fixture::new();
+    let whole = four_layers(&fixture).await;
+    assert!(holds_all_marks(&top(&fixture, &whole)));
+    for kept in [&[1, 3, 4][..], &[1, 4]] {
+        let shorter =
+            VolumeSpec { layers: kept.iter().map(|number| layer(*number)).collect(), ..whole.clone() };
+        assert!(!fixture.pool.look_at_volume(&shorter).await.unwrap().made);
+        fixture.pool.ensure_volume(&shorter).await.unwrap();
+        assert!(fixture.pool.look_at_volume(&shorter).await.unwrap().made);
+        assert!(holds_all_marks(&top(&fixture, &shorter)), "{kept:?}");
+        tool("qemu-img", &["check", "-q", top(&fixture, &shorter).as_str()]);
+    }
+    // Both at once, after an interruption between merge and rebase.
+    let fixture = Fixture::new();
+    let whole = four_layers(&fixture).await;
+    let paths = fixture.pool.layers(&whole);
+    tool("qemu-img", &["commit", "-q", "-d", "-f", "qcow2", "-b", paths[0].as_str(), paths[2].as_str()]);
+    let shorter = VolumeSpec { layers: vec![layer(1), layer(4)], ..whole.clone() };
+    fixture.pool.ensure_volume(&shorter).await.unwrap();
+    fixture.pool.remove_layers(&[layer(2), layer(3)]).await.unwrap();
+    assert!(holds_all_marks(&top(&fixture, &shorter)));
+}
+
+#[tokio::test]
+async fn layers_that_belong_to_another_chain_are_not_mixed() {
+    let fixture = Fixture::new();
+    let (one, other) = (four_layers(&fixture).await, volume(9, None, 1));
+    fixture.pool.ensure_volume(&other).await.unwrap();
+    let before = fs::read(top(&fixture, &other)).unwrap();
+    let mixed = VolumeSpec { layers: vec![layer(9), layer(4)], image: None, ..one };
+    let refused = fixture.pool.ensure_volume(&mixed).await.unwrap_err();
+    assert!(matches!(refused, PoolError::LostLayer(id) if id == layer(9)), "{refused}");
+    assert_eq!(fs::read(top(&fixture, &other)).unwrap(), before);
+}
+
+#[tokio::test]
+async fn going_back_stands_on_the_layer_that_was_kept() {
+    let fixture = Fixture::new();
+    let whole = four_layers(&fixture).await;
+    let back = VolumeSpec { layers: vec![layer(1), layer(2), layer(8)], ..whole.clone() };
+    assert_eq!(fixture.pool.ensure_volume(&back).await.unwrap(), Made::Now);
+    let top = top(&fixture, &back);
+    assert!(holds(&top, 1, "64k 64k") && holds(&top, 2, "128k 96k") && holds(&top, 0, "256k 64k"));
+}
+
+#[tokio::test]
+async fn a_lost_layer_is_not_made_anew() {
+    let fixture = Fixture::new();
+    let volume = VolumeSpec { layers: vec![layer(1), layer(2)], ..volume(1, None, 1) };
+    fixture.pool.ensure_volume(&volume).await.unwrap();
+    assert!(fixture.pool.remove_layers(&[layer(1)]).await.unwrap());
+    let lost = fixture.pool.ensure_volume(&volume).await.unwrap_err();
+    assert!(matches!(lost, PoolError::LostLayer(id) if id == layer(1)), "{lost}");
+    assert_eq!(lost.blame(), Blame::Host);
+    assert!(!fixture.pool.has_any_layer(&[layer(1)]).await.unwrap());
+}
+
+#[tokio::test]
+async fn racing_callers_make_one_volume() {
+    let fixture = Fixture::new();
+    let image = cached(&fixture).await;
+    let volume = volume(1, Some(&image), 1);
+    let calls = (0..4).map(|_| fixture.pool.ensure_volume(&volume));
+    let made = futures_util::future::join_all(calls).await;
+    assert_eq!(made.iter().filter(|made| matches!(made, Ok(Made::Now))).count(), 1, "{made:?}");
+    assert_eq!(made.iter().filter(|made| matches!(made, Ok(Made::Before))).count(), 3, "{made:?}");
+    fixture.assert_only(&[&image]);
+}
+
+#[tokio::test]
+async fn a_volume_needs_its_image_and_enough_room_for_it() {
+    let fixture = Fixture::new();
+    let path = fixture.qcow2("upload.qcow2", &[]);
+    let image = source(&path, Format::Qcow2, 4 * MIB);
+    let missing = fixture.pool.ensure_volume(&volume(1, Some(&image), 1)).await;
+    assert!(matches!(missing, Err(PoolError::NoBase(digest)) if digest == image.sha256));
+    let large = ImageSource { virtual_size_bytes: GIB + 512, ..image };
+    let error = fixture.pool.ensure_volume(&volume(1, Some(&large), 1)).await.unwrap_err();
+    assert_eq!(error.blame(), Blame::Image);
+    assert_eq!(error.to_string(), "a disk of 1 GiB cannot hold an image of 1073742336 bytes");
+    assert!(!fixture.pool.has_any_layer(&[layer(1)]).await.unwrap());
+}
+
+#[tokio::test]
+async fn layers_are_removed_alone() {
+    let fixture = Fixture::new();
+    for number in [1, 2, 3] {
+        fixture.pool.ensure_volume(&volume(number, None, 1)).await.unwrap();
+    }
+    assert!(fixture.pool.remove_layers(&[layer(1), layer(3), layer(9)]).await.unwrap());
+    assert!(!fixture.pool.remove_layers(&[layer(1), layer(3)]).await.unwrap());
+    assert!(fixture.pool.has_any_layer(&[layer(1), layer(2)]).await.unwrap());
+    assert!(!fixture.pool.has_any_layer(&[layer(1), layer(3)]).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_root_disk_of_before_is_found_as_a_layer() {
+    let Fixture { _dir, root, pool, .. } = Fixture::new();
+    let dir = pool.paths(instance(5)).dir;
+    drop(pool);
+    fs::create_dir(&dir).unwrap();
+    tool("qemu-img", &["create", "-q", "-f", "qcow2", dir.join("root.qcow2").as_str(), "1G"]);
+    for _ in 0..2 {
+        let pool = Pool::open_with(&root, Sandbox::new().unwrap()).unwrap();
+        assert!(pool.look_at_volume(&volume(5, None, 1)).await.unwrap().made);
+        assert_eq!(fs::metadata(&pool.layers(&volume(5, None, 1))[0]).unwrap().nlink(), 2);
+    }
+    let pool = Pool::open_with(&root, Sandbox::new().unwrap()).unwrap();
+    pool.remove_instance(instance(5)).await.unwrap();
+    assert!(pool.look_at_volume(&volume(5, None, 1)).await.unwrap().made, "the volume outlives the instance");
+}
