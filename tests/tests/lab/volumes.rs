@@ -108,26 +108,48 @@ async fn curtain(lab: &Lab, instances: &[&Instance], volumes: &[&Volume]) -> Res
     Ok(())
 }
 
+/// Who is killed at every step.
+#[derive(Debug, Clone, Copy)]
+enum Victim {
+    Nobody,
+    Agent,
+    Libvirtd,
+    Api,
+}
+
+impl Victim {
+    async fn crash(self, lab: &mut Lab, after_ms: u64) -> Result<()> {
+        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        match self {
+            Self::Nobody => Ok(()),
+            Self::Agent => lab.hosts[0].crash_agent().await,
+            Self::Libvirtd => lab.hosts[0].crash_libvirtd().await,
+            Self::Api => lab.control.crash_api().await,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_goes_from_guest_to_guest_and_grows() -> Result<()> {
-    in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, false).await).await
+    in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, Victim::Nobody).await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_killed_at_every_step_ends_the_same() -> Result<()> {
-    in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, true).await).await
+    in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, Victim::Agent).await).await
 }
 
-/// Kills the agent, when it is to be, a little later each time.
-async fn hit(lab: &mut Lab, kill: bool, after_ms: u64) -> Result<()> {
-    if kill {
-        tokio::time::sleep(Duration::from_millis(after_ms)).await;
-        lab.hosts[0].crash_agent().await?;
-    }
-    Ok(())
+#[tokio::test(flavor = "multi_thread")]
+async fn a_libvirtd_that_is_killed_at_every_step_ends_the_same() -> Result<()> {
+    in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, Victim::Libvirtd).await).await
 }
 
-async fn journey(lab: &mut Lab, kill: bool) -> Result<()> {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_is_killed_at_every_step_ends_the_same() -> Result<()> {
+    in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, Victim::Api).await).await
+}
+
+async fn journey(lab: &mut Lab, victim: Victim) -> Result<()> {
     let project = lab.project_with(Guest::Fast).await?;
     let wanted = [("first", from_image()), ("second", from_image())];
     let [(first, mut in_first), (second, mut in_second)] = guests(lab, &project, wanted).await?;
@@ -135,7 +157,7 @@ async fn journey(lab: &mut Lab, kill: bool) -> Result<()> {
     let processes = lab.qemu_processes()?;
 
     volume.attach_to(&first).await?.expect(202)?;
-    hit(lab, kill, 0).await?;
+    victim.crash(lab, 0).await?;
     volume.wait_for_state("attached", CHANGE).await?;
     let disk = soon_device(&mut in_first, &volume).await?;
     ensure!(size(&mut in_first, &disk)? == GIB);
@@ -144,12 +166,12 @@ async fn journey(lab: &mut Lab, kill: bool) -> Result<()> {
     write(&mut in_first, &disk, 500_000, 1000)?;
 
     volume.detach_from(&first).await?.expect(202)?;
-    hit(lab, kill, 30).await?;
+    victim.crash(lab, 30).await?;
     volume.wait_for_state("available", CHANGE).await?;
     has_none(&mut in_first, &volume)?;
 
     volume.attach_to(&second).await?.expect(202)?;
-    hit(lab, kill, 100).await?;
+    victim.crash(lab, 100).await?;
     volume.wait_for_state("attached", CHANGE).await?;
     let disk = soon_device(&mut in_second, &volume).await?;
     holds(&mut in_second, &disk, 1, 0)?;
@@ -157,7 +179,7 @@ async fn journey(lab: &mut Lab, kill: bool) -> Result<()> {
 
     let limits = json!({"size_gib": 3, "iops_limit": 400, "bytes_per_second_limit": 50_000_000});
     volume.change(limits).await?;
-    hit(lab, kill, 60).await?;
+    victim.crash(lab, 60).await?;
     volume.wait_for_state("attached", CHANGE).await?;
     eventually("the guest to see its new size", EFFECT, async || {
         let size = size(&mut in_second, &disk)?;
@@ -177,7 +199,7 @@ async fn journey(lab: &mut Lab, kill: bool) -> Result<()> {
     // It outlives its instance, and the guest need not let go of it first.
     volume.delete().await?.problem(409, "in_use")?;
     second.delete().await?.success()?;
-    hit(lab, kill, 10).await?;
+    victim.crash(lab, 10).await?;
     second.wait_gone(LIMIT).await?;
     volume.wait_for_state("available", CHANGE).await?;
     let disk = attach(&volume, &first, &mut in_first).await?;
@@ -188,7 +210,7 @@ async fn journey(lab: &mut Lab, kill: bool) -> Result<()> {
     volume.detach_from(&first).await?.expect(202)?;
     volume.wait_for_state("available", CHANGE).await?;
     volume.delete().await?.expect(202)?;
-    hit(lab, kill, 0).await?;
+    victim.crash(lab, 0).await?;
     volume.wait_gone(CHANGE).await?;
     curtain(lab, &[&first], &[]).await
 }
@@ -260,7 +282,8 @@ async fn a_root_volume_outlives_its_instance_and_boots_again() -> Result<()> {
         let project = lab.project_with(Guest::Fast).await?;
         let [(first, _)] = guests(lab, &project, [("first", from_image())]).await?;
         first.wait_for_serial("cumulo-test: boot=1", EFFECT).await?;
-        let root = first.get().await?["volumes"][0]["id"].as_str().context("no root volume")?.to_owned();
+        let root =
+            first.get().await?["volumes"][0]["volume"]["id"].as_str().context("no root volume")?.to_owned();
         let path = project.path(&format!("/volumes/{root}"));
         let root = project.volume_of(&project.cloud.get(&path).await?.success()?)?;
         root.change(json!({"delete_with_instance": false})).await?;
