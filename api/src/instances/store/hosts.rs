@@ -101,6 +101,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
         vcpus: row.vcpus.unsigned_abs(),
         memory_mib: MemoryMib(row.memory_mib.unsigned_abs()),
         disks: row.disks.0.into_iter().map(DiskRow::into_disk).collect::<Option<_>>().ok_or_else(broken)?,
+        freeze: false,
         nics: row.nics.0.into_iter().map(NicRow::into_nic).collect(),
         seed: Seed { user_data: row.user_data, ssh_authorized_keys: row.ssh_authorized_keys },
         operation_id,
