@@ -17,6 +17,7 @@ use crate::images::{self, ImageStoreOptions};
 use crate::instances;
 use crate::networks;
 use crate::quotas;
+use crate::volumes;
 
 /// The sweeper looks twice a minute; after this long, something keeps it from its work.
 const SWEPT_WITHIN: Duration = Duration::hours(1);
@@ -101,6 +102,7 @@ pub async fn look(
     let mut findings: Vec<_> = audit.findings.iter().map(of_audit).collect();
     findings.extend(quotas::drift(conn).await?.iter().map(of_quotas));
     findings.extend(networks::verify(conn).await?.into_iter().map(of_networks));
+    findings.extend(volumes::verify(conn).await?);
     findings.extend(hosts::verify(conn, now).await?);
     findings.extend(instances::verify(conn, now).await?);
     let deleted_before = now - SWEPT_WITHIN;

@@ -5,20 +5,23 @@ use sqlx::PgConnection;
 use crate::http::FieldError;
 use crate::images::ImageRow;
 use crate::instance_types::{self, InstanceTypeRow};
+use crate::volumes::gib_for;
 
 /// What an image asks of an instance type.
 #[derive(Debug)]
 struct Needs<'a> {
     architecture: &'a str,
-    root_disk_gib: i64,
+    root_disk_gib: i32,
     memory_mib: i32,
 }
 
-/// What stands in the way of an instance of this type from this image, and which types would do.
+/// What stands in the way of an instance of this type from this image, with a root disk of that size if one is asked
+/// for, and which types would do.
 pub(super) async fn misfits(
     conn: &mut PgConnection,
     image: &ImageRow,
     instance_type: &InstanceTypeRow,
+    root_disk_gib: Option<i32>,
 ) -> Result<Vec<FieldError>, sqlx::Error> {
     let Some(virtual_size_bytes) = image.virtual_size_bytes else {
         return Ok(vec![FieldError::new(
@@ -29,37 +32,41 @@ pub(super) async fn misfits(
     };
     let needs = Needs {
         architecture: &image.architecture,
-        root_disk_gib: gib(virtual_size_bytes).max(image.min_disk_gib.into()),
+        root_disk_gib: gib_for(virtual_size_bytes).max(image.min_disk_gib),
         memory_mib: image.min_memory_mib,
     };
-    let faults = needs.faults(instance_type);
+    if let Some(size) = root_disk_gib
+        && size < needs.root_disk_gib.max(instance_type.root_disk_gib)
+    {
+        let (needed, least) = (needs.root_disk_gib, instance_type.root_disk_gib);
+        let message = format!("the image needs {needed} GiB, and this type has at least {least} GiB");
+        return Ok(vec![FieldError::new("/root_disk_gib", "too_small", message)]);
+    }
+    let faults = needs.faults(instance_type, root_disk_gib);
     if faults.is_empty() {
         return Ok(Vec::new());
     }
     let fitting =
-        instance_types::fitting(conn, needs.architecture, needs.root_disk_gib, needs.memory_mib).await?;
+        instance_types::fitting(conn, needs.architecture, needs.root_disk_gib.into(), needs.memory_mib)
+            .await?;
     let advice = needs.advice(&fitting);
     let error = |(code, fault)| FieldError::new("/instance_type", code, format!("{fault}; {advice}"));
     Ok(faults.into_iter().map(error).collect())
 }
 
-/// Rounded up.
-fn gib(bytes: i64) -> i64 {
-    (bytes >> 30) + i64::from(bytes & ((1 << 30) - 1) != 0)
-}
-
 impl Needs<'_> {
-    fn faults(&self, instance_type: &InstanceTypeRow) -> Vec<(&'static str, String)> {
+    fn faults(&self, instance_type: &InstanceTypeRow, asked_gib: Option<i32>) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
         let InstanceTypeRow { architecture, root_disk_gib, memory_mib, .. } = instance_type;
         if self.architecture != architecture {
             let fault = format!("the image is for {}, the type for {architecture}", self.architecture);
             faults.push(("architecture", fault));
         }
-        if self.root_disk_gib > i64::from(*root_disk_gib) {
+        if self.root_disk_gib > asked_gib.unwrap_or(*root_disk_gib) {
             let needed = self.root_disk_gib;
-            let fault =
-                format!("the image needs a root disk of {needed} GiB, this type has {root_disk_gib} GiB");
+            let fault = format!(
+                "the image needs a root disk of {needed} GiB, this type has {root_disk_gib} GiB (`root_disk_gib` asks for more)"
+            );
             faults.push(("disk_too_small", fault));
         }
         if self.memory_mib > *memory_mib {
@@ -81,17 +88,5 @@ impl Needs<'_> {
             );
         }
         format!("what fits: {}", fitting.join(", "))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disk_takes_whole_gibibytes() {
-        for (bytes, expected) in [(512, 1), (1 << 30, 1), ((1 << 30) + 1, 2), (i64::MAX, 1 << 33)] {
-            assert_eq!(gib(bytes), expected, "{bytes}");
-        }
     }
 }

@@ -11,3 +11,4 @@ mod network;
 mod quota;
 mod scene;
 mod spread;
+mod volumes;

@@ -2,24 +2,24 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use protocol::agent::Architecture;
 use protocol::{InstanceId, ProjectId};
 use sqlx::PgConnection;
 
 use super::super::fit::misfits;
-use super::super::store::{self, New, placement};
+use super::super::store::{self, New, System, placement};
 use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan};
 use super::accept;
 use crate::app::App;
 use crate::auth::{self, Fact, actions, keys};
-use crate::http::{ApiError, Call, MutationQuery, Path, Selector};
+use crate::http::{ApiError, Call, FieldError, MutationQuery, Path, Selector};
 use crate::images::{self, ImageRow};
 use crate::instance_types::{self, InstanceTypeRow};
 use crate::nudge::{self, Topic};
 use crate::operations;
 use crate::ports::cards;
 use crate::quotas::{self, Resource};
-use crate::scheduler::{Placement, Request, Size, place};
+use crate::scheduler::{Placement, place};
+use crate::volumes::disks::{self, NewDisk, Prepared, Wanted, WantedDisk};
 
 /// Make an instance and start it. A port that becomes its card needs `network:UpdatePort`, too.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances", tag = "instances",
@@ -39,9 +39,9 @@ pub(super) async fn create_instance(
         Some(selector) => instance_types::find(entry.conn(), &selector).await?,
         None => None,
     };
-    let image = match entry.project() {
-        Some(project) => images::hold(entry.conn(), project, &new.image).await?,
-        None => None,
+    let image = match (entry.project(), &new.image) {
+        (Some(project), Some(image)) => images::hold(entry.conn(), project, image).await?,
+        _ => None,
     };
     let named = image.as_ref().map(|image| named(image, entry.project()));
     let facts = facts(&new, image.as_ref(), named.as_deref(), instance_type.as_ref());
@@ -52,8 +52,11 @@ pub(super) async fn create_instance(
     let mut change = cards::check_ports(change, &project, named, pointer).await?;
     let now = change.now;
     let id: InstanceId = app.clock.new_id();
+    let (image, instance_type) = check_parts(change.conn(), &new, image, instance_type).await?;
+    let disks = disks_of(&new, image.as_ref(), &instance_type);
+    let (mut change, disks) = disks::prepare(change, &project, disks).await?;
+    let system = system(change.conn(), image, &disks, &instance_type).await?;
     let (conn, allowed) = change.parts();
-    let (image, instance_type) = check_parts(conn, image, instance_type).await?;
     let begin = operations::store::Begin {
         id: app.clock.new_id(),
         kind: "create_instance",
@@ -67,7 +70,7 @@ pub(super) async fn create_instance(
         name: new.name.as_str(),
         hostname: new.hostname.as_ref().unwrap_or(&new.name).as_str(),
         labels: &new.labels,
-        image: &image,
+        system: &system,
         instance_type: &instance_type,
         user_data: new.user_data.as_deref(),
         ssh_authorized_keys: &new.ssh_authorized_keys,
@@ -82,9 +85,19 @@ pub(super) async fn create_instance(
     };
     operations::store::begin(conn, allowed, begin).await?;
     store::insert(conn, allowed, row).await?;
+    disks::attach(conn, allowed, &disks, id, &app.clock, now).await?;
     cards::attach(conn, allowed, &wanted_cards, id, &app.clock, now).await?;
     if change.query.dry_run {
-        return answer_plan(change, id, &instance_type, wanted_cards.made()).await;
+        let mut made = vec![
+            (Resource::Instances, 1),
+            (Resource::Vcpus, instance_type.vcpus.into()),
+            (Resource::MemoryMib, instance_type.memory_mib.into()),
+            (Resource::DiskGib, disks.made_gib()),
+            (Resource::Volumes, disks.made()),
+            (Resource::Ports, wanted_cards.made()),
+        ];
+        made.retain(|(_, amount)| *amount > 0);
+        return answer_plan(change, id, &made).await;
     }
     nudge::send(change.conn(), Topic::Placement).await?;
     accept(&app, change, id.as_uuid()).await
@@ -106,72 +119,101 @@ fn facts<'a>(
     named: Option<&'a str>,
     instance_type: Option<&'a InstanceTypeRow>,
 ) -> Vec<(&'static str, Fact<'a>)> {
-    let mut facts = vec![(keys::IMAGE, Fact::Text(named.unwrap_or(&new.image)))];
+    let image_name = named.or(new.image.as_deref());
+    let mut facts: Vec<_> = image_name.iter().map(|name| (keys::IMAGE, Fact::Text(name))).collect();
     if let Some(image) = image {
         facts.push((keys::IMAGE_ID, Fact::Id(image.id)));
         facts.push((keys::IMAGE_PROJECT, Fact::Text(&image.project_name)));
+    }
+    if new.image.is_some()
+        && let Some(size) = new.root_disk_gib.or(instance_type.map(|size| size.root_disk_gib))
+    {
+        facts.push((keys::ROOT_DISK_GIB, Fact::Number(size.into())));
     }
     if let Some(size) = instance_type {
         facts.extend([
             (keys::INSTANCE_TYPE, Fact::Text(&size.name)),
             (keys::VCPUS, Fact::Number(size.vcpus.into())),
             (keys::MEMORY_MIB, Fact::Number(size.memory_mib.into())),
-            (keys::ROOT_DISK_GIB, Fact::Number(size.root_disk_gib.into())),
         ]);
     }
     facts
 }
 
-/// Image and type that the body names, if both are there and go together.
-async fn check_parts(
+/// The volume that it boots from, and the further ones.
+fn disks_of<'a>(
+    new: &'a CreateInstance,
+    image: Option<&ImageRow>,
+    instance_type: &InstanceTypeRow,
+) -> Vec<Wanted<'a>> {
+    let root = &new.root_volume;
+    let what = match &root.volume {
+        Some(volume) => WantedDisk::Existing(volume),
+        None => WantedDisk::New(NewDisk {
+            name: None,
+            size_gib: new.root_disk_gib.unwrap_or(instance_type.root_disk_gib),
+            image: image.map(|image| image.id),
+            ask: false,
+        }),
+    };
+    let delete_with_instance = root.delete_with_instance.unwrap_or(root.volume.is_none());
+    let pointer = "/root_volume".to_owned();
+    let root = Wanted { what, position: Some(0), delete_with_instance, pointer };
+    std::iter::once(root).chain(Wanted::further(&new.volumes)).collect()
+}
+
+/// The operating system that it boots: of the image, or of the image that its volume was made from.
+async fn system(
     conn: &mut PgConnection,
     image: Option<ImageRow>,
-    instance_type: Option<InstanceTypeRow>,
-) -> Result<(ImageRow, InstanceTypeRow), ApiError> {
-    match (image, instance_type) {
-        (Some(image), Some(instance_type)) => {
-            ApiError::reject(misfits(conn, &image, &instance_type).await?)?;
-            Ok((image, instance_type))
-        }
-        (image, instance_type) => {
-            let no_image = image.is_none().then(store::no_image);
-            let no_instance_type = instance_type.is_none().then(store::no_instance_type);
-            Err(ApiError::invalid(no_image.into_iter().chain(no_instance_type).collect()))
-        }
+    disks: &Prepared,
+    instance_type: &InstanceTypeRow,
+) -> Result<System, ApiError> {
+    if let Some(ImageRow { id, name, firmware, .. }) = image {
+        return Ok(System { image_id: id, image_name: name, firmware });
     }
+    let (id, architecture) = disks.boot_image()?;
+    if architecture != instance_type.architecture {
+        let message =
+            format!("the volume's system is for {architecture}, the type for {}", instance_type.architecture);
+        return Err(ApiError::invalid(vec![FieldError::new("/instance_type", "architecture", message)]));
+    }
+    Ok(store::system_of(conn, id).await?)
+}
+
+/// Image and type that the body names, if both are there and go together. There is no image when it boots from a
+/// volume.
+async fn check_parts(
+    conn: &mut PgConnection,
+    new: &CreateInstance,
+    image: Option<ImageRow>,
+    instance_type: Option<InstanceTypeRow>,
+) -> Result<(Option<ImageRow>, InstanceTypeRow), ApiError> {
+    let no_image = (image.is_none() && new.image.is_some()).then(store::no_image);
+    let no_instance_type = instance_type.is_none().then(store::no_instance_type);
+    ApiError::reject(no_image.into_iter().chain(no_instance_type).collect())?;
+    let instance_type = instance_type.ok_or_else(ApiError::not_found)?;
+    if let Some(image) = &image {
+        ApiError::reject(misfits(conn, image, &instance_type, new.root_disk_gib).await?)?;
+    }
+    Ok((image, instance_type))
 }
 
 /// The answer to a dry run: the instance as it would be, whether it would find a host, and what it would use.
 async fn answer_plan(
     mut change: crate::http::Mutation<actions::CreateInstance>,
     id: InstanceId,
-    instance_type: &InstanceTypeRow,
-    ports: i64,
+    made: &[(Resource, i64)],
 ) -> Result<Response, ApiError> {
     let now = change.now;
     let (conn, allowed) = change.parts();
-    let size = Size {
-        vcpus: instance_type.vcpus,
-        memory_mib: instance_type.memory_mib,
-        disk_gib: instance_type.root_disk_gib,
-    };
-    let architecture =
-        Architecture::from_name(&instance_type.architecture).ok_or_else(ApiError::not_found)?;
+    let request = placement::request(conn, id).await?.ok_or_else(ApiError::not_found)?;
     let candidates = placement::candidates(conn, now).await?;
-    let placement = match place(&candidates, &Request { architecture, size }) {
+    let placement = match place(&candidates, &request) {
         Placement::Host(_) => None,
         Placement::Nowhere(explanation) => Some(explanation),
     };
-    let mut charged = vec![
-        (Resource::Instances, 1),
-        (Resource::Vcpus, size.vcpus.into()),
-        (Resource::MemoryMib, size.memory_mib.into()),
-        (Resource::DiskGib, size.disk_gib.into()),
-    ];
-    if ports > 0 {
-        charged.push((Resource::Ports, ports));
-    }
-    let quota = quotas::store::effect(conn, allowed, &charged).await?;
+    let quota = quotas::store::effect(conn, allowed, made).await?;
     let row =
         store::find(conn, allowed, &Selector::Id(id.as_uuid())).await?.ok_or_else(ApiError::not_found)?;
     let mut instance: Instance = row.into_wire(now);
