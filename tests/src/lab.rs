@@ -14,6 +14,7 @@ use crate::host::Host;
 use crate::machine::Machine;
 use crate::machines::Machines;
 use crate::process::ProcessId;
+use crate::shell::Shell;
 use crate::{wait, wiring};
 
 /// The probe of a new host boots a tiny guest, and may have to find out that KVM hangs.
@@ -115,6 +116,14 @@ impl Lab {
             }
         }
         anyhow::bail!("no host has {domain}")
+    }
+
+    /// A shell in a fast guest, once that has booted.
+    pub async fn shell(&self, instance: &Instance, limit: Duration) -> Result<Shell> {
+        instance.wait_for_state("running", limit).await?;
+        instance.wait_for_serial("cumulo-test: ready", limit).await?;
+        let host = self.host_of(instance)?;
+        tokio::task::block_in_place(|| Shell::open(host, instance))
     }
 
     /// The QEMU process of each domain of all hosts. A domain that two hosts have is an error.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, IF_MATCH};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
@@ -58,6 +58,16 @@ impl Cloud {
 
     pub async fn delete(&self, path: &str) -> Result<Answer> {
         self.send(Method::DELETE, path, &HeaderMap::new(), None).await
+    }
+
+    /// A change of whatever is there.
+    pub async fn patch(&self, path: &str, body: Value) -> Result<Answer> {
+        self.send(Method::PATCH, path, &overwriting(), Some(body)).await
+    }
+
+    /// In place of whatever is there.
+    pub async fn put(&self, path: &str, body: Value) -> Result<Answer> {
+        self.send(Method::PUT, path, &overwriting(), Some(body)).await
     }
 
     /// Any call. Signs in anew when the access token has run out.
@@ -135,6 +145,10 @@ impl Cloud {
         }
         answer.success().map(|_| ())
     }
+}
+
+fn overwriting() -> HeaderMap {
+    HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static("*"))])
 }
 
 async fn sign_in(http: &reqwest::Client, url: &str, credentials: &Credentials) -> Result<HeaderValue> {

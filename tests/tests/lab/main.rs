@@ -2,6 +2,11 @@
 
 mod cards;
 mod crashes;
+mod dual_stack;
+mod frames;
+mod groups;
+mod hostile;
 mod network;
 mod quota;
+mod scene;
 mod spread;
