@@ -46,3 +46,4 @@ pub mod subnets;
 mod testing;
 pub mod users;
 pub mod verify;
+pub mod volumes;

@@ -344,11 +344,47 @@ impl TestHost<'_> {
         self.call(Method::POST, "/agent/v1/observed", Some(body)).await
     }
 
-    /// Reports one instance as in this state, at the generation and boot that are desired.
+    /// Reports one instance as in this state, with the volumes that are wanted of it at this generation as far as it
+    /// is up or down.
     pub(crate) async fn report(&self, instance: &Value, generation: i64, boot: i64, state: Value) -> Value {
-        let report = json!({"id": instance, "generation": generation, "boot": boot, "state": state});
+        let made = matches!(state["state"].as_str(), Some("running" | "stopped"));
+        let disks = self.disks(instance).await.filter(|(wanted, _)| made && *wanted == generation);
+        let disks = disks.map(|(_, disks)| disks).unwrap_or_default();
+        let ready = |disk: &Value| {
+            let volume = &disk["volume"];
+            json!({"id": volume["id"], "generation": volume["generation"], "state": "ready"})
+        };
+        let volumes: Vec<_> = disks.iter().map(ready).collect();
+        self.report_with(instance, generation, boot, state, json!(volumes)).await
+    }
+
+    /// The same with these volumes.
+    pub(crate) async fn report_with(
+        &self,
+        instance: &Value,
+        generation: i64,
+        boot: i64,
+        state: Value,
+        volumes: Value,
+    ) -> Value {
+        let report = json!({"id": instance, "generation": generation, "boot": boot, "state": state,
+            "volumes": volumes});
         let body = json!({"epoch": self.epoch, "reports": [report]});
         self.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200)
+    }
+
+    /// The disks of an instance of this host, and the generation that has them.
+    pub(crate) async fn disks(&self, instance: &Value) -> Option<(i64, Vec<Value>)> {
+        let page = self.desired(0).await;
+        let mut objects = page["objects"].as_array().unwrap().iter();
+        let spec = objects.find(|object| object["kind"] == "instance" && object["id"] == *instance)?;
+        Some((spec["generation"].as_i64().unwrap(), spec["disks"].as_array().unwrap().clone()))
+    }
+
+    /// Reports that nothing is left of these volumes.
+    pub(crate) async fn report_removed(&self, volumes: Value) {
+        let body = json!({"epoch": self.epoch, "reports": [], "removed_volumes": volumes});
+        self.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::audit::{self, ExpectedHead};
 use crate::database::Database;
 use crate::networks;
 use crate::quotas;
+use crate::volumes;
 
 /// What to look at, and how to say it.
 #[derive(Debug, Clone, clap::Args)]
@@ -75,6 +76,7 @@ pub async fn look(conn: &mut PgConnection, head: Option<&ExpectedHead>) -> Resul
     let mut findings: Vec<_> = audit.findings.iter().map(of_audit).collect();
     findings.extend(quotas::drift(conn).await?.iter().map(of_quotas));
     findings.extend(networks::verify(conn).await?.into_iter().map(of_networks));
+    findings.extend(volumes::verify(conn).await?);
     Ok(Report { audit_records: audit.links, audit_head: audit.head, findings })
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
     }
 }
 
-/// The bytes of an image, if the host has an instance made from it.
+/// The bytes of an image, if the host has a volume made from it.
 pub(super) async fn get_blob(
     State(app): State<App>,
     host: Host,

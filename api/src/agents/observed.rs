@@ -15,11 +15,14 @@ use crate::app::App;
 use crate::hosts;
 use crate::http::{ApiError, FieldError, JsonBody};
 use crate::instances::store::{hosts as instances, placement};
-use crate::instances::{Observed, Outcome, outcome};
+use crate::instances::{OF_VOLUMES, Observed, Outcome, outcome};
 use crate::operations::store::{self as operations, End};
 use crate::ports::cards;
+use crate::volumes::store::hosts as volumes;
 
 const MAX_STEPS: usize = 100;
+/// Of one instance: those that it has, and those that leave it.
+const MAX_VOLUMES: usize = 64;
 
 pub(super) async fn report(
     State(app): State<App>,
@@ -34,11 +37,23 @@ pub(super) async fn report(
         let message = format!("at most {MAX_NETWORK_FAULTS} faults");
         return Err(ApiError::invalid(vec![FieldError::new("/network/faults", "too_many", message)]));
     }
-    // One order for everybody, so that two batches cannot lock each other out.
+    if let Some(index) = batch.reports.iter().position(|report| report.volumes.len() > MAX_VOLUMES) {
+        let (pointer, message) =
+            (format!("/reports/{index}/volumes"), format!("at most {MAX_VOLUMES} volumes"));
+        return Err(ApiError::invalid(vec![FieldError::new(pointer, "too_many", message)]));
+    }
+    if batch.removed_volumes.len() > MAX_REPORTS {
+        let message = format!("at most {MAX_REPORTS} volumes");
+        return Err(ApiError::invalid(vec![FieldError::new("/removed_volumes", "too_many", message)]));
+    }
+    // One order for everybody, so that two batches cannot lock each other out; and all instances before a volume of
+    // any.
     batch.reports.sort_by_key(|report| report.id);
     let now = app.clock.now();
     let mut tx = app.pool.begin().await?;
     host.session(&mut tx, batch.epoch).await?;
+    let ids: Vec<_> = batch.reports.iter().map(|report| report.id).collect();
+    instances::lock_all(&mut tx, host.0, &ids).await?;
     let (mut ignored, mut gone) = (Vec::new(), Vec::new());
     for report in &batch.reports {
         match fold(&mut tx, host.0, report, now).await? {
@@ -47,9 +62,15 @@ pub(super) async fn report(
             Folded::Gone => gone.push(report.id),
         }
     }
-    // Last, because it takes the host's row: everybody locks instances first and their host after.
+    let removed = volumes::lock_removed(&mut tx, host.0, &batch.removed_volumes).await?;
+    // Last, because these take the host's row: everybody locks instances and volumes first and their host after.
     if !gone.is_empty() {
-        instances::delete(&mut tx, host.0, &gone).await?;
+        instances::delete(&mut tx, host.0, &gone, now).await?;
+    }
+    if !removed.is_empty() {
+        volumes::forget(&mut tx, &removed, now).await?;
+    }
+    if !removed.is_empty() || !gone.is_empty() {
         placement::retry_now(&mut tx, now).await?;
     }
     if let Some(network) = batch.network {
@@ -94,8 +115,16 @@ async fn fold(
         operations::step(conn, step.operation_id, step.step.as_str(), step.at.min(now), None).await?;
     }
     let detail = report.detail.as_deref().map(|detail| clean(detail, MAX_DETAIL_CHARS));
-    if stored.observed != Some(observed) || stored.observed_detail != detail {
-        instances::set_observed(conn, report.id, &observed, detail.as_deref(), now).await?;
+    if stored.observed != Some(observed)
+        || stored.observed_detail != detail
+        || stored.observed_volumes != report.volumes
+    {
+        instances::set_observed(conn, report.id, &observed, &report.volumes, detail.as_deref(), now).await?;
+    }
+    volumes::fold(conn, report, stored.intent.generation, now).await?;
+    if OF_VOLUMES.contains(&stored.operation_kind.as_str()) {
+        // It ends with what is said of its volume.
+        return Ok(Folded::Stored);
     }
     let end = match outcome(&stored.intent, &observed) {
         Outcome::Open => return Ok(Folded::Stored),

@@ -152,6 +152,23 @@ impl<A: Action> Mutation<A> {
         }
     }
 
+    /// Asks for one right more in the same call, like the one on a second resource that it takes part in.
+    ///
+    /// # Errors
+    /// Those of [`Entry::decide`]; the refusal is recorded.
+    pub(crate) async fn also<B: Action>(
+        mut self,
+        path: <B::On as Place>::Path<'_>,
+    ) -> Result<(Self, Allowed<B>), ApiError> {
+        match self.caller.decide::<B>(&mut self.tx, path, true).await {
+            Ok(allowed) => Ok((self, allowed)),
+            Err(refusal) => {
+                let Self { app, tx, caller, request_id, .. } = self;
+                Err(refuse(&app, tx, &caller, request_id, refusal).await?)
+            }
+        }
+    }
+
     /// Ends the transaction without a trace, for work that nothing should wait for.
     pub(crate) async fn abandon(self) -> Result<(), ApiError> {
         Ok(self.tx.rollback().await?)

@@ -28,3 +28,12 @@ where
 {
     T::deserialize(deserializer).map(Some)
 }
+
+/// A field of a JSON Merge Patch that can be removed: `Some(None)` is `null`, `None` is absence.
+pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}

@@ -66,6 +66,7 @@ error_codes! {
     DuplicateRule CONFLICT "duplicate_rule" "The security group has this rule already"
     AddressPoolExhausted CONFLICT "address_pool_exhausted" "The address pool has no free address"
     WrongState CONFLICT "wrong_state" "Not possible in the present state"
+    InsufficientCapacity CONFLICT "insufficient_capacity" "There is no room for it"
     ManagedPolicy CONFLICT "managed_policy" "The policy comes with Cumulo"
     AlreadyAttached CONFLICT "already_attached" "The policy is attached there already"
     LastAdministrator CONFLICT "last_administrator" "The cloud keeps an administrator"

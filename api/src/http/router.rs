@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::{
     address_pools, api_keys, audit, auth, events, floating_ips, groups, hosts, images, instance_types,
     instances, networks, operations, policies, ports, projects, quotas, routers, security_groups,
-    service_accounts, subnets, users,
+    service_accounts, subnets, users, volumes,
 };
 
 #[derive(OpenApi)]
@@ -41,6 +41,7 @@ use crate::{
         (name = "instances", description = "Virtual machines"),
         (name = "images", description = "Operating systems as files"),
         (name = "instance_types", description = "Sizes of instances"),
+        (name = "volumes", description = "Disks of instances, which may outlive them"),
         (name = "networks", description = "Private Ethernets"),
         (name = "subnets", description = "Ranges of addresses in networks"),
         (name = "ports", description = "Network cards and their addresses"),
@@ -73,6 +74,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(instances::router())
         .merge(images::router())
         .merge(instance_types::router())
+        .merge(volumes::router())
         .merge(networks::router())
         .merge(subnets::router())
         .merge(ports::router())

@@ -171,6 +171,9 @@ pub(super) async fn delete(
         Some("instances_image_id_fkey") => {
             ApiError::because(ErrorCode::InUse, "instances made from this image exist; delete them first")
         }
+        Some("volumes_image_id_fkey") => {
+            ApiError::because(ErrorCode::InUse, "volumes made from this image exist; delete them first")
+        }
         _ => error.into(),
     })?;
     sqlx::query!(
@@ -318,7 +321,7 @@ pub(super) async fn forget_blob(conn: &mut PgConnection, id: BlobId) -> Result<(
     Ok(())
 }
 
-/// The blob of this content, if the host has an instance that is made from it.
+/// The blob of this content, if the host has a volume that is made from it.
 pub(crate) async fn blob_for_host(
     conn: &mut PgConnection,
     host: HostId,
@@ -327,8 +330,8 @@ pub(crate) async fn blob_for_host(
     let row = sqlx::query!(
         r#"SELECT b.id, b.size_bytes AS "size_bytes!" FROM blobs b
            WHERE b.sha256 = $2 AND b.state = 'stored' AND EXISTS (
-               SELECT FROM instances n JOIN images i ON i.id = n.image_id
-               WHERE n.host_id = $1 AND i.blob_id = b.id)
+               SELECT FROM volumes v JOIN images i ON i.id = v.image_id
+               WHERE v.host_id = $1 AND i.blob_id = b.id)
            LIMIT 1"#,
         host.as_uuid(),
         &sha256.as_bytes()[..]

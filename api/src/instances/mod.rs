@@ -13,8 +13,8 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use model::{Observed, Outcome, outcome};
+pub(crate) use model::{OF_VOLUMES, Observed, Outcome, outcome};
 pub(crate) use reconcile::place_pending;
-pub(crate) use routes::router;
+pub(crate) use routes::{OfVolume, change_volumes, router};
 pub(crate) use store::placement::take_turn as placement_turn;
-pub(crate) use types::Reference;
+pub(crate) use types::{OperationSummary, Reference};

@@ -4,16 +4,19 @@ mod create;
 mod ports;
 mod power;
 mod serial;
+mod volumes;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use protocol::{HostId, OperationId};
+use protocol::{HostId, OperationId, RequestId};
 use serde::Deserialize;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::store::{self, NewIntent, Row};
 use super::types::{Instance, UpdateInstance};
@@ -37,6 +40,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(power::reboot_instance))
         .routes(routes!(ports::attach_port))
         .routes(routes!(ports::detach_port))
+        .routes(routes!(volumes::attach_volume))
+        .routes(routes!(volumes::detach_volume))
         .routes(routes!(serial::get_instance_serial))
 }
 
@@ -177,6 +182,27 @@ async fn change_intent<A: Action<On: InProject>>(
         Some(host) => nudge::send(conn, Topic::Host(host.into())).await,
         None => nudge::send(conn, Topic::Placement).await,
     }
+}
+
+/// A change of one of an instance's volumes, and the operation that tells of it.
+pub(crate) struct OfVolume {
+    pub kind: &'static str,
+    pub operation: OperationId,
+    pub request: RequestId,
+    pub now: OffsetDateTime,
+}
+
+/// Gives the host of an instance, which is locked, the next generation of it: its disks have changed.
+pub(crate) async fn change_volumes<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    instance: Uuid,
+    of: &OfVolume,
+) -> Result<(), ApiError> {
+    let row = store::find(conn, allowed, &Selector::Id(instance)).await?.ok_or_else(ApiError::not_found)?;
+    refuse_deleting(&row)?;
+    let intent = power::present_intent(&row, of.operation, of.request, of.now);
+    Ok(change_intent(conn, allowed, &row, of.kind, &intent).await?)
 }
 
 /// Commits, and waits for the operation when the caller asked to: the answer then shows the end.

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::model::{Intent, Observed, shown, stored};
-use super::types::{Instance, InstanceNic, OperationSummary, Reference};
+use super::types::{Instance, InstanceNic, InstanceVolume, OperationSummary, Reference};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::hosts::UNREACHABLE_AFTER;
 use crate::http::{
@@ -22,6 +22,8 @@ use crate::instance_types::InstanceTypeRow;
 use crate::operations::OperationStatus;
 use crate::ports::cards;
 use crate::scheduler::Explanation;
+use crate::volumes::AttachmentState;
+use crate::volumes::store::ending;
 
 /// An instance's row with the names of what it refers to.
 #[derive(Debug, Clone)]
@@ -37,9 +39,9 @@ pub(crate) struct Row {
     pub architecture: String,
     pub vcpus: i32,
     pub memory_mib: i32,
-    pub root_disk_gib: i32,
     pub hostname: String,
     pub nics: Json<Vec<NicRow>>,
+    pub volumes: Json<Vec<VolumeRow>>,
     pub power: String,
     pub boot: i64,
     pub deletion_requested_at: Option<OffsetDateTime>,
@@ -56,6 +58,29 @@ pub(crate) struct Row {
     pub observed_detail: Option<String>,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
+}
+
+/// A disk as `instance_volumes()` of the database gives it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct VolumeRow {
+    pub id: Uuid,
+    pub name: String,
+    pub position: i32,
+    pub size_gib: i32,
+    pub attachment_state: AttachmentState,
+    pub delete_with_instance: bool,
+}
+
+impl VolumeRow {
+    fn into_wire(self) -> InstanceVolume {
+        InstanceVolume {
+            volume: Reference { id: self.id, name: self.name },
+            position: self.position,
+            size_gib: self.size_gib,
+            state: self.attachment_state,
+            delete_with_instance: self.delete_with_instance,
+        }
+    }
 }
 
 /// A network card as `instance_nics()` of the database gives it.
@@ -121,6 +146,12 @@ impl Row {
         })
     }
 
+    /// Whether it has a volume to boot from that stays.
+    pub(super) fn boots(&self) -> bool {
+        let root = self.volumes.iter().find(|volume| volume.position == 0);
+        root.is_some_and(|root| root.attachment_state != AttachmentState::Detaching)
+    }
+
     pub(super) fn host_reachable(&self, now: OffsetDateTime) -> bool {
         self.host_last_seen_at.is_some_and(|seen| now - seen <= UNREACHABLE_AFTER)
     }
@@ -129,6 +160,7 @@ impl Row {
         let reachable = self.host_reachable(now);
         let unplaceable = self.placement_explanation.is_some();
         let (state, reason) = shown(&self.intent(), self.observed().as_ref(), reachable, unplaceable);
+        let root = self.volumes.iter().find(|volume| volume.position == 0);
         Instance {
             id: self.id.into(),
             name: self.name,
@@ -141,9 +173,10 @@ impl Row {
             architecture: self.architecture,
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
-            root_disk_gib: self.root_disk_gib,
+            root_disk_gib: root.map(|root| root.size_gib),
             hostname: self.hostname,
             nics: self.nics.0.into_iter().map(NicRow::into_wire).collect(),
+            volumes: self.volumes.0.into_iter().map(VolumeRow::into_wire).collect(),
             operation: OperationSummary {
                 id: self.operation_id.into(),
                 kind: self.operation_kind,
@@ -181,10 +214,10 @@ pub(super) async fn insert(
     let inserted = sqlx::query!(
         "INSERT INTO instances
              (id, project_id, name, labels, generation, image_id, instance_type_id, architecture, vcpus,
-              memory_mib, root_disk_gib, hostname, user_data, ssh_authorized_keys, power, boot, stop_mode,
+              memory_mib, hostname, user_data, ssh_authorized_keys, power, boot, stop_mode,
               stop_timeout_seconds, operation_id, request_id, placement_due_at, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'running', 1, 'graceful', $14, $15,
-                 $16, $17, $17, $17)",
+         VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, 'running', 1, 'graceful', $13, $14,
+                 $15, $16, $16, $16)",
         new.id.as_uuid(),
         allowed.project().as_uuid(),
         new.name,
@@ -194,7 +227,6 @@ pub(super) async fn insert(
         new.instance_type.architecture,
         new.instance_type.vcpus,
         new.instance_type.memory_mib,
-        new.instance_type.root_disk_gib,
         new.hostname,
         new.user_data,
         new.ssh_authorized_keys,
@@ -233,8 +265,9 @@ pub(super) async fn find<A: Action<On: InProject>>(
         Row,
         r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
                   i.image_id, m.name AS image_name, i.instance_type_id, t.name AS instance_type_name,
-                  i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname,
-                  instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>", i.power, i.boot,
+                  i.architecture, i.vcpus, i.memory_mib, i.hostname,
+                  instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>",
+                  instance_volumes(i.id) AS "volumes!: Json<Vec<VolumeRow>>", i.power, i.boot,
                   i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
                   i.host_id, h.last_seen_at AS "host_last_seen_at?",
                   i.placement_explanation AS "placement_explanation: Json<Explanation>",
@@ -283,8 +316,9 @@ pub(super) async fn list(
         Row,
         r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
                   i.image_id, m.name AS image_name, i.instance_type_id, t.name AS instance_type_name,
-                  i.architecture, i.vcpus, i.memory_mib, i.root_disk_gib, i.hostname,
-                  instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>", i.power, i.boot,
+                  i.architecture, i.vcpus, i.memory_mib, i.hostname,
+                  instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>",
+                  instance_volumes(i.id) AS "volumes!: Json<Vec<VolumeRow>>", i.power, i.boot,
                   i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
                   i.host_id, h.last_seen_at AS "host_last_seen_at?",
                   i.placement_explanation AS "placement_explanation: Json<Explanation>",
@@ -385,8 +419,11 @@ pub(super) async fn delete_unplaced(
     conn: &mut PgConnection,
     _allowed: &Allowed<actions::DeleteInstance>,
     id: Uuid,
-) -> Result<(), sqlx::Error> {
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    ending::lock(conn, &[id]).await?;
     cards::release(conn, &[id]).await?;
+    ending::of_unplaced(conn, id, now).await?;
     sqlx::query!("DELETE FROM instances WHERE id = $1 AND host_id IS NULL", id).execute(conn).await?;
     Ok(())
 }

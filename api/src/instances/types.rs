@@ -14,6 +14,8 @@ use crate::operations::OperationStatus;
 use crate::ports::cards::{MAX_CARDS, WantedCard};
 use crate::quotas::QuotaEffect;
 use crate::scheduler::Explanation;
+use crate::volumes::disks::{MAX_DISKS, validate_size};
+use crate::volumes::{AttachmentState, WantedVolume};
 
 const MAX_USER_DATA_BYTES: usize = 64 * 1024;
 const MAX_SSH_KEYS: usize = 32;
@@ -25,9 +27,10 @@ pub(super) const DEFAULT_STOP_TIMEOUT_SECONDS: u32 = 60;
 #[serde(deny_unknown_fields)]
 pub struct CreateInstance {
     pub name: Name,
-    /// Name or id of an image of this project.
+    /// Name or id of an image of this project, from which the volume is made that it boots from. Must be given
+    /// unless it boots from a volume that is there.
     #[schema(example = "cumulo-test")]
-    pub image: String,
+    pub image: Option<String>,
     /// Name or id of an instance type.
     #[schema(example = "tiny")]
     pub instance_type: String,
@@ -44,8 +47,29 @@ pub struct CreateInstance {
     /// unless given. `[]`: none.
     #[schema(max_items = 16)]
     pub networks: Option<Vec<WantedCard>>,
+    /// Size of the volume that it boots from; that of the instance type unless given, and never less.
+    #[schema(minimum = 1, maximum = 16384)]
+    pub root_disk_gib: Option<i32>,
+    /// The volume that it boots from.
+    #[serde(default)]
+    pub root_volume: RootVolume,
+    /// Further disks in their order, at most 15.
+    #[serde(default)]
+    #[schema(max_items = 15)]
+    pub volumes: Vec<WantedVolume>,
     #[serde(default)]
     pub labels: Labels,
+}
+
+/// The volume that an instance boots from.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RootVolume {
+    /// Name or id of a volume that was made from an image and is attached to nothing; a new one, made from the
+    /// instance's image, unless given.
+    pub volume: Option<String>,
+    /// Whether it goes when the instance does; unless given, a new one does and one that was there does not.
+    pub delete_with_instance: Option<bool>,
 }
 
 /// A JSON Merge Patch (RFC 7396): absent fields stay as they are.
@@ -87,10 +111,14 @@ pub struct Instance {
     pub architecture: String,
     pub vcpus: i32,
     pub memory_mib: i32,
-    pub root_disk_gib: i32,
+    /// Size of the volume that it boots from; absent while it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_disk_gib: Option<i32>,
     pub hostname: String,
     /// Its network cards in their order.
     pub nics: Vec<InstanceNic>,
+    /// Its disks in their order.
+    pub volumes: Vec<InstanceVolume>,
     /// The newest call that changed it.
     pub operation: OperationSummary,
     /// Why no host takes it, while none does.
@@ -115,6 +143,38 @@ pub struct InstanceNic {
     /// The first is the primary one.
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
+}
+
+/// A disk.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InstanceVolume {
+    pub volume: Reference,
+    /// The order in which the guest finds them; it boots from 0.
+    pub position: i32,
+    pub size_gib: i32,
+    pub state: AttachmentState,
+    /// Whether it goes when the instance does.
+    pub delete_with_instance: bool,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttachVolume {
+    /// Name or id of a volume that is attached to nothing.
+    pub volume: String,
+    /// Boot from it. Only a stopped instance that has nothing to boot from takes it.
+    #[serde(default)]
+    pub root: bool,
+    /// Whether it goes when the instance does.
+    #[serde(default)]
+    pub delete_with_instance: bool,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DetachVolume {
+    /// Name or id of a volume of this instance.
+    pub volume: String,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -182,8 +242,38 @@ impl CreateInstance {
         for (index, card) in cards.iter().enumerate() {
             card.validate(&format!("/networks/{index}"), &mut errors);
         }
+        self.validate_disks(&mut errors);
         validate_labels(&self.labels, &mut errors);
         errors
+    }
+
+    fn validate_disks(&self, errors: &mut Vec<FieldError>) {
+        let boots_from = self.root_volume.volume.is_some();
+        match (&self.image, boots_from) {
+            (None, false) => {
+                let message = "an image, or a volume to boot from in `root_volume`";
+                errors.push(FieldError::new("/image", "missing", message));
+            }
+            (Some(_), true) => {
+                let message = "either an image or a volume to boot from";
+                errors.push(FieldError::new("/root_volume/volume", "invalid", message));
+            }
+            _ => {}
+        }
+        if let Some(size) = self.root_disk_gib {
+            validate_size(size, "/root_disk_gib", errors);
+            if boots_from {
+                let message = "a volume has its size already";
+                errors.push(FieldError::new("/root_disk_gib", "invalid", message));
+            }
+        }
+        if self.volumes.len() >= MAX_DISKS {
+            let message = format!("at most {} further volumes", MAX_DISKS - 1);
+            errors.push(FieldError::new("/volumes", "too_many", message));
+        }
+        for (index, volume) in self.volumes.iter().enumerate() {
+            volume.validate(&format!("/volumes/{index}"), errors);
+        }
     }
 }
 

@@ -21,8 +21,10 @@ pub enum Resource {
     Vcpus,
     /// Memory of all instances, in MiB.
     MemoryMib,
-    /// Root disks of all instances, in GiB.
+    /// All volumes together, in GiB.
     DiskGib,
+    /// Volumes, attached or not.
+    Volumes,
     /// Images, with or without content.
     Images,
     /// Principals that are programs.
@@ -50,6 +52,7 @@ impl Resource {
         Self::Vcpus,
         Self::MemoryMib,
         Self::DiskGib,
+        Self::Volumes,
         Self::Images,
         Self::ServiceAccounts,
         Self::Policies,
@@ -68,6 +71,7 @@ impl Resource {
             Self::Vcpus => "vcpus",
             Self::MemoryMib => "memory_mib",
             Self::DiskGib => "disk_gib",
+            Self::Volumes => "volumes",
             Self::Images => "images",
             Self::ServiceAccounts => "service_accounts",
             Self::Policies => "policies",

@@ -199,6 +199,7 @@ async fn a_dry_run_shows_what_would_be_used() {
         {"resource": "vcpus", "limit": 40, "used": 1, "after": 2},
         {"resource": "memory_mib", "limit": 81920, "used": 256, "after": 512},
         {"resource": "disk_gib", "limit": -1, "used": 1, "after": 2},
+        {"resource": "volumes", "limit": 100, "used": 1, "after": 2},
         {"resource": "ports", "limit": 100, "used": 1, "after": 2},
     ]);
     assert_eq!(plan["plan"]["quota"], expected);
@@ -251,6 +252,10 @@ async fn whatever_statement_changes_a_row_is_charged() {
     execute(&cloud, "UPDATE instances SET observed_at = created_at, vcpus = vcpus").await.unwrap();
     other.rollback().await.unwrap();
 
+    execute(&cloud, "SELECT doom_layers(id) FROM volumes; SELECT forget_volumes(array_agg(id)) FROM volumes")
+        .await
+        .unwrap();
+    assert_eq!((quota(&cloud, "volumes").await.1, quota(&cloud, "disk_gib").await.1), (0, 0));
     execute(&cloud, "UPDATE instances SET project_id = (SELECT id FROM projects WHERE name = 'other')")
         .await
         .unwrap();

@@ -83,6 +83,7 @@ fn summary(rejections: &[RejectionCount], hosts: usize, nearest: Option<&Nearest
         .iter()
         .map(|count| {
             let reason = match count.reason {
+                Rejection::VolumesElsewhere => "without the data of its volumes",
                 Rejection::NotReady => "not ready",
                 Rejection::Architecture => "cannot run this architecture",
                 Rejection::Vcpus => "too few free vCPUs",

@@ -37,13 +37,18 @@ pub struct Size {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
     pub architecture: Architecture,
+    /// The disk is that of its volumes which are on no host yet.
     pub size: Size,
+    /// The host that has data of its volumes already: no other one takes it.
+    pub volumes_on: Option<HostId>,
 }
 
 /// Why a host does not take an instance: the first filter that it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rejection {
+    /// The data of the instance's volumes is on another one.
+    VolumesElsewhere,
     /// Its agent is silent, degraded or new.
     NotReady,
     /// It cannot run guests of this architecture.
@@ -77,6 +82,7 @@ pub fn place(candidates: &[Candidate], request: &Request) -> Placement {
 pub fn reject(candidate: &Candidate, request: &Request) -> Option<Rejection> {
     let (free, asked) = (candidate.free, request.size);
     let filters = [
+        (request.volumes_on.is_none_or(|host| host == candidate.id), Rejection::VolumesElsewhere),
         (candidate.ready, Rejection::NotReady),
         (candidate.architectures.contains(&request.architecture), Rejection::Architecture),
         (free.vcpus >= asked.vcpus, Rejection::Vcpus),

@@ -15,7 +15,11 @@ fn candidate(id: u128, ready: bool, free: (i32, i32, i32)) -> Candidate {
 }
 
 fn request(vcpus: i32, memory_mib: i32, disk_gib: i32) -> Request {
-    Request { architecture: Architecture::X86_64, size: Size { vcpus, memory_mib, disk_gib } }
+    Request {
+        architecture: Architecture::X86_64,
+        size: Size { vcpus, memory_mib, disk_gib },
+        volumes_on: None,
+    }
 }
 
 #[test]

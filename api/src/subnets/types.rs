@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use protocol::{Name, SubnetId};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::{Labels, LabelsPatch, not_null};
+use crate::http::{Labels, LabelsPatch, not_null, nullable};
 use crate::instances::Reference;
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -22,7 +22,7 @@ pub struct CreateSubnet {
     #[schema(value_type = String, example = "10.0.0.0/24")]
     pub cidr: IpNet,
     /// Where a router stands when one is attached; the first address unless given. `null`: no router ever.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, format = "ip")]
     pub gateway: Option<Option<IpAddr>>,
     /// Where DHCP, DNS and metadata answer; the address after the gateway's unless given.
@@ -45,11 +45,6 @@ pub struct CreateSubnet {
 
 const fn yes() -> bool {
     true
-}
-
-/// Tells `null` from absence.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<IpAddr>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 /// Both ends included.

@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::response::Response;
 use protocol::InstanceId;
-use protocol::agent::Architecture;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::super::store::{self, New, placement};
 use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan};
@@ -18,7 +18,9 @@ use crate::nudge::{self, Topic};
 use crate::operations;
 use crate::ports::cards;
 use crate::quotas::{self, Resource};
-use crate::scheduler::{Placement, Request, Size, place};
+use crate::scheduler::{Placement, place};
+use crate::volumes::disks::{self, NewDisk, Prepared, Wanted, WantedDisk};
+use crate::volumes::gib_for;
 
 /// Make an instance and start it.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances", tag = "instances",
@@ -45,6 +47,10 @@ pub(super) async fn create_instance(
     let id: InstanceId = app.clock.new_id();
     let (conn, allowed) = change.parts();
     let (image, instance_type) = find_parts(conn, allowed, &new, instance_type).await?;
+    let disks = disks_of(&new, image.as_ref(), &instance_type);
+    let (mut change, disks) = disks::prepare(change, &project, disks).await?;
+    let image_id = boot_image(image.as_ref(), &disks, &instance_type)?;
+    let (conn, allowed) = change.parts();
     let begin = operations::store::Begin {
         id: app.clock.new_id(),
         kind: "create_instance",
@@ -58,7 +64,7 @@ pub(super) async fn create_instance(
         name: new.name.as_str(),
         hostname: new.hostname.as_ref().unwrap_or(&new.name).as_str(),
         labels: &new.labels,
-        image_id: image.id,
+        image_id,
         instance_type: &instance_type,
         user_data: new.user_data.as_deref(),
         ssh_authorized_keys: &new.ssh_authorized_keys,
@@ -73,9 +79,19 @@ pub(super) async fn create_instance(
     };
     operations::store::begin(conn, allowed, begin).await?;
     store::insert(conn, allowed, row).await?;
+    disks::attach(conn, allowed, &disks, id, &app.clock, now).await?;
     cards::attach(conn, allowed, &wanted_cards, id, &app.clock, now).await?;
     if change.query.dry_run {
-        return answer_plan(change, id, &instance_type, wanted_cards.made()).await;
+        let mut made = vec![
+            (Resource::Instances, 1),
+            (Resource::Vcpus, instance_type.vcpus.into()),
+            (Resource::MemoryMib, instance_type.memory_mib.into()),
+            (Resource::DiskGib, disks.made_gib()),
+            (Resource::Volumes, disks.made()),
+            (Resource::Ports, wanted_cards.made()),
+        ];
+        made.retain(|(_, amount)| *amount > 0);
+        return answer_plan(change, id, &made).await;
     }
     nudge::send(change.conn(), Topic::Placement).await?;
     accept(&app, change, id.as_uuid()).await
@@ -86,16 +102,60 @@ fn facts<'a>(
     new: &'a CreateInstance,
     instance_type: Option<&'a InstanceTypeRow>,
 ) -> Vec<(&'static str, Fact<'a>)> {
-    let mut facts = vec![(keys::IMAGE, Fact::Text(&new.image))];
+    let mut facts: Vec<_> = new.image.iter().map(|image| (keys::IMAGE, Fact::Text(image))).collect();
+    if new.image.is_some()
+        && let Some(size) = new.root_disk_gib.or(instance_type.map(|size| size.root_disk_gib))
+    {
+        facts.push((keys::ROOT_DISK_GIB, Fact::Number(size.into())));
+    }
     if let Some(size) = instance_type {
         facts.extend([
             (keys::INSTANCE_TYPE, Fact::Text(&size.name)),
             (keys::VCPUS, Fact::Number(size.vcpus.into())),
             (keys::MEMORY_MIB, Fact::Number(size.memory_mib.into())),
-            (keys::ROOT_DISK_GIB, Fact::Number(size.root_disk_gib.into())),
         ]);
     }
     facts
+}
+
+/// The volume that it boots from, and the further ones.
+fn disks_of<'a>(
+    new: &'a CreateInstance,
+    image: Option<&images::ImageRow>,
+    instance_type: &InstanceTypeRow,
+) -> Vec<Wanted<'a>> {
+    let root = &new.root_volume;
+    let what = match &root.volume {
+        Some(volume) => WantedDisk::Existing(volume),
+        None => WantedDisk::New(NewDisk {
+            name: None,
+            size_gib: new.root_disk_gib.unwrap_or(instance_type.root_disk_gib),
+            image: image.map(|image| image.id),
+            ask: false,
+        }),
+    };
+    let delete_with_instance = root.delete_with_instance.unwrap_or(root.volume.is_none());
+    let pointer = "/root_volume".to_owned();
+    let root = Wanted { what, position: Some(0), delete_with_instance, pointer };
+    std::iter::once(root).chain(Wanted::further(&new.volumes)).collect()
+}
+
+/// The image that the instance is made from, or that the volume was which it boots from.
+fn boot_image(
+    image: Option<&images::ImageRow>,
+    disks: &Prepared,
+    instance_type: &InstanceTypeRow,
+) -> Result<Uuid, ApiError> {
+    if let Some(image) = image {
+        return Ok(image.id);
+    }
+    let (id, architecture) = disks.boot_image()?;
+    if architecture != instance_type.architecture {
+        let message =
+            format!("the volume's system is for {architecture}, the type for {}", instance_type.architecture);
+        return Err(ApiError::invalid(vec![FieldError::new("/instance_type", "architecture", message)]));
+    }
+    Ok(id)
 }
 
 /// The image that the body names, and whether it goes with the type.
@@ -104,28 +164,33 @@ async fn find_parts(
     allowed: &Allowed<actions::CreateInstance>,
     new: &CreateInstance,
     instance_type: Option<InstanceTypeRow>,
-) -> Result<(images::ImageRow, InstanceTypeRow), ApiError> {
+) -> Result<(Option<images::ImageRow>, InstanceTypeRow), ApiError> {
     let mut errors = Vec::new();
-    let image = match Selector::parse(&new.image) {
+    let image = match new.image.as_deref().and_then(Selector::parse) {
         Some(selector) => images::find(conn, allowed, &selector).await?,
         None => None,
     };
     if let (Some(image), Some(instance_type)) = (&image, &instance_type) {
-        check_together(image, instance_type, &mut errors);
+        check_together(image, instance_type, new.root_disk_gib, &mut errors);
     }
-    if image.is_none() {
+    if image.is_none() && new.image.is_some() {
         errors.push(store::no_image());
     }
     if instance_type.is_none() {
         errors.push(store::no_instance_type());
     }
-    match (image, instance_type) {
-        (Some(image), Some(instance_type)) if errors.is_empty() => Ok((image, instance_type)),
+    match instance_type {
+        Some(instance_type) if errors.is_empty() => Ok((image, instance_type)),
         _ => Err(ApiError::invalid(errors)),
     }
 }
 
-fn check_together(image: &images::ImageRow, instance_type: &InstanceTypeRow, errors: &mut Vec<FieldError>) {
+fn check_together(
+    image: &images::ImageRow,
+    instance_type: &InstanceTypeRow,
+    root_disk_gib: Option<i32>,
+    errors: &mut Vec<FieldError>,
+) {
     let Some(virtual_size) = image.virtual_size_bytes else {
         errors.push(FieldError::new("/image", "not_ready", "nothing has been uploaded to this image yet"));
         return;
@@ -135,13 +200,21 @@ fn check_together(image: &images::ImageRow, instance_type: &InstanceTypeRow, err
             format!("the image is for {}, the type for {}", image.architecture, instance_type.architecture);
         errors.push(FieldError::new("/instance_type", "architecture", message));
     }
-    if virtual_size > i64::from(instance_type.root_disk_gib) << 30 {
-        let needed = (virtual_size + (1 << 30) - 1) >> 30;
-        let message = format!(
-            "the image needs a root disk of {needed} GiB, this type has {} GiB",
-            instance_type.root_disk_gib
-        );
-        errors.push(FieldError::new("/instance_type", "disk_too_small", message));
+    let least = instance_type.root_disk_gib;
+    let needed = gib_for(virtual_size);
+    match root_disk_gib {
+        Some(size) if size < least.max(needed) => {
+            let message = format!("the image needs {needed} GiB, and this type has at least {least} GiB");
+            errors.push(FieldError::new("/root_disk_gib", "too_small", message));
+        }
+        None if least < needed => {
+            let message = format!(
+                "the image needs a root disk of {needed} GiB, this type has {least} GiB; ask for more with \
+                 `root_disk_gib`"
+            );
+            errors.push(FieldError::new("/instance_type", "disk_too_small", message));
+        }
+        _ => {}
     }
 }
 
@@ -149,33 +222,17 @@ fn check_together(image: &images::ImageRow, instance_type: &InstanceTypeRow, err
 async fn answer_plan(
     mut change: crate::http::Mutation<actions::CreateInstance>,
     id: InstanceId,
-    instance_type: &InstanceTypeRow,
-    ports: i64,
+    made: &[(Resource, i64)],
 ) -> Result<Response, ApiError> {
     let now = change.now;
     let (conn, allowed) = change.parts();
-    let size = Size {
-        vcpus: instance_type.vcpus,
-        memory_mib: instance_type.memory_mib,
-        disk_gib: instance_type.root_disk_gib,
-    };
-    let architecture =
-        Architecture::from_name(&instance_type.architecture).ok_or_else(ApiError::not_found)?;
+    let request = placement::request(conn, id).await?.ok_or_else(ApiError::not_found)?;
     let candidates = placement::candidates(conn, now).await?;
-    let placement = match place(&candidates, &Request { architecture, size }) {
+    let placement = match place(&candidates, &request) {
         Placement::Host(_) => None,
         Placement::Nowhere(explanation) => Some(explanation),
     };
-    let mut charged = vec![
-        (Resource::Instances, 1),
-        (Resource::Vcpus, size.vcpus.into()),
-        (Resource::MemoryMib, size.memory_mib.into()),
-        (Resource::DiskGib, size.disk_gib.into()),
-    ];
-    if ports > 0 {
-        charged.push((Resource::Ports, ports));
-    }
-    let quota = quotas::store::effect(conn, allowed, &charged).await?;
+    let quota = quotas::store::effect(conn, allowed, made).await?;
     let row =
         store::find(conn, allowed, &Selector::Id(id.as_uuid())).await?.ok_or_else(ApiError::not_found)?;
     let mut instance: Instance = row.into_wire(now);

@@ -4,6 +4,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::agent::Power;
+use protocol::{OperationId, RequestId};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::super::model::{InstanceState, shown};
@@ -14,6 +16,7 @@ use crate::app::App;
 use crate::auth::{Action, InProject, actions};
 use crate::http::{ApiError, Call, ErrorCode, Mutation, MutationQuery, Path};
 use crate::operations;
+use crate::volumes::store::ending;
 
 /// No fields.
 #[derive(Debug, serde::Deserialize, ToSchema)]
@@ -35,6 +38,10 @@ pub(super) async fn start_instance(
     let mut change = call.changing::<actions::StartInstance>(&app, (&project, &instance)).await?;
     let row = lock(&mut change).await?;
     refuse_deleting(&row)?;
+    if !row.boots() {
+        let detail = "it has no volume to boot from; attach one with `root` set to true first";
+        return Err(ApiError::because(ErrorCode::WrongState, detail));
+    }
     let next = next_intent(&app, &call, &change, &row);
     let next = NewIntent { power: Power::Running, boot: row.boot + i64::from(ended(&row)), ..next };
     apply(&app, change, &row, "start_instance", next).await
@@ -97,7 +104,7 @@ pub(super) async fn reboot_instance(
     apply(&app, change, &row, "reboot_instance", next).await
 }
 
-/// Delete an instance with its root disk. It is cut off at once.
+/// Delete an instance with the volumes that go with it; the others stay. It is cut off at once.
 #[utoipa::path(delete, path = "/v1/projects/{project}/instances/{instance}", tag = "instances",
     params(MutationQuery),
     responses(
@@ -117,6 +124,8 @@ pub(super) async fn delete_instance(
     }
     let next = NewIntent { deletion_requested: true, ..next_intent(&app, &call, &change, &row) };
     if row.host_id.is_some() {
+        let now = change.now;
+        ending::request(change.conn(), row.id, now).await?;
         return apply(&app, change, &row, "delete_instance", next).await;
     }
     delete_unplaced(change, &row, &next).await
@@ -133,7 +142,7 @@ async fn delete_unplaced(
     change_intent(conn, allowed, row, "delete_instance", next).await?;
     let selector = crate::http::Selector::Id(row.id);
     let deleting = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    store::delete_unplaced(conn, allowed, row.id).await?;
+    store::delete_unplaced(conn, allowed, row.id, now).await?;
     operations::store::finish(conn, next.operation_id, &operations::store::End::Succeeded, now).await?;
     // Whoever waits has waited long enough.
     let status = if change.query.wait > 0 { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED };
@@ -142,6 +151,16 @@ async fn delete_unplaced(
 
 /// The present intent under a new operation.
 pub(super) fn next_intent<A: Action>(app: &App, call: &Call, change: &Mutation<A>, row: &Row) -> NewIntent {
+    present_intent(row, app.clock.new_id(), call.request_id(), change.now)
+}
+
+/// The same under this operation.
+pub(super) fn present_intent(
+    row: &Row,
+    operation_id: OperationId,
+    request_id: RequestId,
+    now: OffsetDateTime,
+) -> NewIntent {
     NewIntent {
         power: row.intent().power,
         boot: row.boot,
@@ -149,9 +168,9 @@ pub(super) fn next_intent<A: Action>(app: &App, call: &Call, change: &Mutation<A
         stop_timeout_seconds: DEFAULT_STOP_TIMEOUT_SECONDS.cast_signed(),
         deletion_requested: false,
         cards_change: false,
-        operation_id: app.clock.new_id(),
-        request_id: call.request_id(),
-        now: change.now,
+        operation_id,
+        request_id,
+        now,
     }
 }
 

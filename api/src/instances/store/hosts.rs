@@ -1,13 +1,9 @@
 //! SQL of instances as their host's agent sees them. Every function is scoped to one host.
 
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, ImageSource, InstanceReport, InstanceSpec, RootDisk, Seed,
-    StopMode,
+    Architecture, DesiredBody, DesiredObject, InstanceReport, InstanceSpec, Seed, StopMode, VolumeReport,
 };
-use protocol::image::Format;
-use protocol::{
-    Generation, HostId, InstanceId, MemoryMib, OperationId, Revision, Sha256, SizeGib, TransferId,
-};
+use protocol::{Generation, HostId, InstanceId, LayerId, MemoryMib, OperationId, Revision, TransferId};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -17,6 +13,8 @@ use crate::http::ApiError;
 use crate::instances::model::{Intent, Observed, stored};
 use crate::instances::store::NicRow;
 use crate::ports::cards;
+use crate::volumes::store::ending;
+use crate::volumes::store::hosts::{self as volumes, DiskRow};
 
 struct DesiredRow {
     id: Uuid,
@@ -25,7 +23,6 @@ struct DesiredRow {
     architecture: String,
     vcpus: i32,
     memory_mib: i32,
-    root_disk_gib: i32,
     hostname: String,
     user_data: Option<String>,
     ssh_authorized_keys: Vec<String>,
@@ -36,11 +33,10 @@ struct DesiredRow {
     deletion_requested: bool,
     operation_id: Uuid,
     request_id: Uuid,
-    sha256: Option<Vec<u8>>,
-    format: Option<String>,
-    size_bytes: Option<i64>,
-    virtual_size_bytes: Option<i64>,
     nics: Json<Vec<NicRow>>,
+    disks: Json<Vec<DiskRow>>,
+    /// What goes with an instance that goes.
+    layers: Vec<Uuid>,
 }
 
 /// What of this host's instances changed after the revision, oldest first.
@@ -52,14 +48,15 @@ pub(crate) async fn desired_after(
     let rows = sqlx::query_as!(
         DesiredRow,
         r#"SELECT i.id, i.generation, i.desired_revision AS "desired_revision!", i.architecture, i.vcpus,
-                  i.memory_mib, i.root_disk_gib, i.hostname, i.user_data, i.ssh_authorized_keys, i.power, i.boot,
+                  i.memory_mib, i.hostname, i.user_data, i.ssh_authorized_keys, i.power, i.boot,
                   i.stop_mode, i.stop_timeout_seconds,
                   i.deletion_requested_at IS NOT NULL AS "deletion_requested!",
                   i.operation_id, i.request_id,
-                  b.sha256 AS "sha256?", b.format AS "format?", b.size_bytes AS "size_bytes?",
-                  b.virtual_size_bytes AS "virtual_size_bytes?",
-                  instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>"
-           FROM instances i JOIN images m ON m.id = i.image_id LEFT JOIN blobs b ON b.id = m.blob_id
+                  instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>",
+                  instance_disks(i.id) AS "disks!: Json<Vec<DiskRow>>",
+                  ARRAY(SELECT l.id FROM layers l JOIN volumes v ON v.id = l.removed_with
+                        WHERE v.instance_id = i.id ORDER BY l.id) AS "layers!"
+           FROM instances i
            WHERE i.host_id = $1 AND i.desired_revision > $2 ORDER BY i.desired_revision"#,
         host.as_uuid(),
         after.0
@@ -67,6 +64,7 @@ pub(crate) async fn desired_after(
     .fetch_all(&mut *conn)
     .await?;
     let mut objects = rows.into_iter().map(object).collect::<Result<Vec<_>, _>>()?;
+    objects.extend(volumes::removals_after(conn, host, after).await?);
     objects.extend(transfers_after(conn, host, after).await?);
     objects.sort_by_key(|object| object.revision);
     Ok(objects)
@@ -80,7 +78,12 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
     if row.deletion_requested {
         return Ok(DesiredObject {
             revision,
-            body: DesiredBody::DeleteInstance { id, generation, operation_id },
+            body: DesiredBody::DeleteInstance {
+                id,
+                generation,
+                layers: row.layers.into_iter().map(LayerId::from).collect(),
+                operation_id,
+            },
         });
     }
     let broken = || ApiError::internal(format!("instance {id} has a row that cannot be read"));
@@ -97,25 +100,14 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
         architecture: Architecture::from_name(&row.architecture).ok_or_else(broken)?,
         vcpus: row.vcpus.unsigned_abs(),
         memory_mib: MemoryMib(row.memory_mib.unsigned_abs()),
-        root_disk: RootDisk {
-            size_gib: SizeGib(row.root_disk_gib.unsigned_abs()),
-            image: ImageSource {
-                sha256: digest(row.sha256).ok_or_else(broken)?,
-                format: Format::from_name(&row.format.unwrap_or_default()).ok_or_else(broken)?,
-                size_bytes: row.size_bytes.ok_or_else(broken)?.unsigned_abs(),
-                virtual_size_bytes: row.virtual_size_bytes.ok_or_else(broken)?.unsigned_abs(),
-            },
-        },
+        disks: row.disks.0.into_iter().map(DiskRow::into_disk).collect::<Option<_>>().ok_or_else(broken)?,
+        freeze: false,
         nics: row.nics.0.into_iter().map(NicRow::into_nic).collect(),
         seed: Seed { user_data: row.user_data, ssh_authorized_keys: row.ssh_authorized_keys },
         operation_id,
         request_id: Some(row.request_id.into()),
     };
     Ok(DesiredObject { revision, body: DesiredBody::Instance(Box::new(spec)) })
-}
-
-fn digest(bytes: Option<Vec<u8>>) -> Option<Sha256> {
-    Some(Sha256::from_bytes(bytes?.try_into().ok()?))
 }
 
 async fn transfers_after(
@@ -147,7 +139,10 @@ pub(crate) struct Reported {
     pub intent: Intent,
     pub observed: Option<Observed>,
     pub observed_detail: Option<String>,
+    /// The volumes that it had.
+    pub observed_volumes: Vec<VolumeReport>,
     pub operation_id: OperationId,
+    pub operation_kind: String,
 }
 
 /// Locks an instance of this host. `None` when it is not there or not this host's.
@@ -157,9 +152,11 @@ pub(crate) async fn lock_reported(
     id: InstanceId,
 ) -> Result<Option<Reported>, sqlx::Error> {
     let row = sqlx::query!(
-        "SELECT generation, power, boot, deletion_requested_at, operation_id, observed_generation, observed_boot,
-                observed_state, observed_end_reason, observed_detail
-         FROM instances WHERE id = $1 AND host_id = $2 FOR UPDATE",
+        r#"SELECT generation, power, boot, deletion_requested_at, operation_id, observed_generation, observed_boot,
+                  observed_state, observed_end_reason, observed_detail,
+                  observed_volumes AS "observed_volumes: Json<Vec<VolumeReport>>",
+                  (SELECT kind FROM operations o WHERE o.id = operation_id) AS "operation_kind!"
+           FROM instances WHERE id = $1 AND host_id = $2 FOR UPDATE"#,
         id.as_uuid(),
         host.as_uuid()
     )
@@ -180,7 +177,9 @@ pub(crate) async fn lock_reported(
             },
         ),
         observed_detail: row.observed_detail,
+        observed_volumes: row.observed_volumes.0,
         operation_id: row.operation_id.into(),
+        operation_kind: row.operation_kind,
     }))
 }
 
@@ -188,12 +187,14 @@ pub(crate) async fn set_observed(
     conn: &mut PgConnection,
     id: InstanceId,
     observed: &Observed,
+    volumes: &[VolumeReport],
     detail: Option<&str>,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE instances SET observed_generation = $2, observed_boot = $3, observed_state = $4,
-                observed_end_reason = $5, observed_detail = $6, observed_at = $7, updated_at = $7
+                observed_end_reason = $5, observed_detail = $6, observed_at = $7, updated_at = $7,
+                observed_volumes = $8
          WHERE id = $1",
         id.as_uuid(),
         observed.generation,
@@ -201,7 +202,25 @@ pub(crate) async fn set_observed(
         observed.state.as_str(),
         stored::end_reason(observed.state),
         detail,
-        now
+        now,
+        Json(volumes) as _
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Locks those of these instances that are this host's, before anything that belongs to one of them.
+pub(crate) async fn lock_all(
+    conn: &mut PgConnection,
+    host: HostId,
+    ids: &[InstanceId],
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
+    sqlx::query!(
+        "SELECT FROM instances WHERE id = ANY($1) AND host_id = $2 ORDER BY id FOR UPDATE",
+        &ids,
+        host.as_uuid()
     )
     .execute(conn)
     .await?;
@@ -213,9 +232,12 @@ pub(crate) async fn delete(
     conn: &mut PgConnection,
     host: HostId,
     ids: &[InstanceId],
+    now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
+    ending::lock(conn, &ids).await?;
     cards::release(conn, &ids).await?;
+    ending::complete(conn, &ids, now).await?;
     sqlx::query!("DELETE FROM instances WHERE id = ANY($1) AND host_id = $2", &ids, host.as_uuid())
         .execute(conn)
         .await?;
@@ -229,7 +251,7 @@ pub(crate) async fn observed(
 ) -> Result<Vec<InstanceReport>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT id, observed_generation AS "generation!", observed_boot AS "boot!", observed_state AS "state!",
-                  observed_end_reason
+                  observed_end_reason, observed_volumes AS "volumes: Json<Vec<VolumeReport>>"
            FROM instances WHERE host_id = $1 AND observed_state IS NOT NULL"#,
         host.as_uuid()
     )
@@ -241,6 +263,7 @@ pub(crate) async fn observed(
             generation: Generation(row.generation),
             boot: row.boot,
             state: stored::parse_state(&row.state, row.observed_end_reason.as_deref())?,
+            volumes: row.volumes.0,
             detail: None,
             steps: Vec::new(),
         })

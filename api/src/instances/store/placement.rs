@@ -10,6 +10,7 @@ use crate::hosts::HostState;
 use crate::nudge::{self, Topic};
 use crate::ports::cards;
 use crate::scheduler::{Candidate, Explanation, Request, Size};
+use crate::volumes::store::{attachments, hosts as volumes};
 
 /// The number is arbitrary but ours.
 const PLACEMENT_LOCK: i64 = 0x706c_6163_656d;
@@ -35,20 +36,41 @@ pub(crate) async fn take_pending(
     limit: i64,
 ) -> Result<Vec<Pending>, sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT id, operation_id, architecture, vcpus, memory_mib, root_disk_gib FROM instances
+        "SELECT id, operation_id FROM instances
          WHERE host_id IS NULL AND placement_due_at <= $1 ORDER BY placement_due_at, id LIMIT $2
          FOR UPDATE SKIP LOCKED",
         now,
         limit
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
-    let pending = rows.into_iter().filter_map(|row| {
-        let size = Size { vcpus: row.vcpus, memory_mib: row.memory_mib, disk_gib: row.root_disk_gib };
-        let request = Request { architecture: Architecture::from_name(&row.architecture)?, size };
-        Some(Pending { id: row.id.into(), operation_id: row.operation_id.into(), request })
-    });
-    Ok(pending.collect())
+    let ids: Vec<_> = rows.iter().map(|row| InstanceId::from(row.id)).collect();
+    volumes::lock_unplaced(conn, &ids).await?;
+    let mut pending = Vec::new();
+    for row in rows {
+        let id = InstanceId::from(row.id);
+        if let Some(request) = request(conn, id).await? {
+            pending.push(Pending { id, operation_id: row.operation_id.into(), request });
+        }
+    }
+    Ok(pending)
+}
+
+/// What an instance needs that is on no host yet, as its rows say.
+pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<Option<Request>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT architecture, vcpus, memory_mib, gib_to_place(id) AS "disk_gib!",
+                  (SELECT v.host_id FROM volumes v
+                   WHERE v.instance_id = i.id AND v.host_id IS NOT NULL LIMIT 1) AS volumes_on
+           FROM instances i WHERE id = $1"#,
+        id.as_uuid()
+    )
+    .fetch_one(conn)
+    .await?;
+    let size = Size { vcpus: row.vcpus, memory_mib: row.memory_mib, disk_gib: row.disk_gib };
+    let volumes_on = row.volumes_on.map(HostId::from);
+    let architecture = Architecture::from_name(&row.architecture);
+    Ok(architecture.map(|architecture| Request { architecture, size, volumes_on }))
 }
 
 /// A snapshot of all hosts.
@@ -82,8 +104,8 @@ pub(crate) async fn candidates(
     Ok(candidates.collect())
 }
 
-/// Gives the instance with its cards to the host. The trigger takes the capacity; a CHECK fails when somebody was
-/// faster.
+/// Gives the instance with its volumes and cards to the host. Triggers take the capacity; a CHECK fails when somebody
+/// was faster.
 pub(crate) async fn assign(
     conn: &mut PgConnection,
     id: InstanceId,
@@ -91,6 +113,7 @@ pub(crate) async fn assign(
     desired_revision: i64,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
+    attachments::place(conn, id, host.as_uuid()).await?;
     sqlx::query!(
         "UPDATE instances SET host_id = $2, desired_revision = $3, placement_explanation = NULL, updated_at = $4
          WHERE id = $1",

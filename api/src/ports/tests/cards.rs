@@ -27,7 +27,7 @@ async fn an_instance_gets_the_default_network_what_it_names_or_none() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;
     let plan = cloud.post(&format!("{INSTANCES}?dry_run=true"), web(Value::Null)).await.expect(200);
-    assert_eq!(plan["plan"]["quota"][4], json!({"resource": "ports", "limit": 100, "used": 0, "after": 1}));
+    assert_eq!(plan["plan"]["quota"][5], json!({"resource": "ports", "limit": 100, "used": 0, "after": 1}));
     let made = cloud.post(INSTANCES, web(Value::Null)).await.expect(202);
     assert_eq!(made["nics"][0]["network"]["name"], "default");
     assert_eq!(made["nics"][0]["addresses"], json!(["10.0.0.3"]));

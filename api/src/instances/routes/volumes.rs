@@ -1,0 +1,116 @@
+//! Plugging volumes in and pulling them out, also while the guest runs.
+
+use axum::extract::State;
+use axum::response::Response;
+use protocol::agent::Power;
+
+use super::super::model::{InstanceState, shown};
+use super::super::store::Row;
+use super::super::types::{AttachVolume, DetachVolume, Instance};
+use super::power::next_intent;
+use super::{accept, change_intent, lock, refuse_deleting};
+use crate::app::App;
+use crate::auth::actions;
+use crate::http::{ApiError, Call, ErrorCode, MutationQuery, Path};
+use crate::operations::store::{End, finish};
+use crate::volumes::AttachmentState;
+use crate::volumes::disks::{self, Wanted, WantedDisk};
+use crate::volumes::store::{attachments, set_operation};
+
+/// Give an instance a volume that is attached to nothing. A running guest finds it at once.
+#[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/attach_volume", tag = "instances",
+    params(MutationQuery), request_body = AttachVolume, responses(
+        (status = 202, body = Instance),
+))]
+pub(super) async fn attach_volume(
+    State(app): State<App>,
+    Path((project, instance)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let body: AttachVolume = call.json()?;
+    let mut change = call.changing::<actions::AttachVolume>(&app, (&project, &instance)).await?;
+    let row = lock(&mut change).await?;
+    refuse_deleting(&row)?;
+    if body.root {
+        refuse_second_root(&row)?;
+    }
+    let wanted = Wanted {
+        what: WantedDisk::Existing(&body.volume),
+        position: body.root.then_some(0),
+        delete_with_instance: body.delete_with_instance,
+        pointer: String::new(),
+    };
+    let (mut change, prepared) = disks::prepare(change, &project, vec![wanted]).await?;
+    if body.root {
+        prepared.boot_image()?;
+    }
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    let attached = disks::attach(conn, allowed, &prepared, row.id.into(), &app.clock, now).await?;
+    let next = next_intent(&app, &call, &change, &row);
+    let (conn, allowed) = change.parts();
+    change_intent(conn, allowed, &row, "attach_volume", &next).await?;
+    for volume in attached {
+        set_operation(conn, volume, next.operation_id).await?;
+    }
+    accept(&app, change, row.id).await
+}
+
+/// What an instance boots from is decided while it does not run.
+fn refuse_second_root(row: &Row) -> Result<(), ApiError> {
+    if row.volumes.iter().any(|volume| volume.position == 0) {
+        let detail = "it has a volume to boot from; detach that one first";
+        return Err(ApiError::because(ErrorCode::WrongState, detail));
+    }
+    refuse_running(row)
+}
+
+fn refuse_running(row: &Row) -> Result<(), ApiError> {
+    let (state, _) = shown(&row.intent(), row.observed().as_ref(), true, false);
+    let stopped = row.intent().power == Power::Stopped
+        && matches!(state, InstanceState::Stopped | InstanceState::Pending);
+    if stopped {
+        return Ok(());
+    }
+    let detail =
+        "the volume that an instance boots from comes and goes only while it is stopped; stop it first";
+    Err(ApiError::because(ErrorCode::WrongState, detail))
+}
+
+/// Take a volume away from an instance. It may be attached elsewhere as soon as its guest has let go of it.
+#[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/detach_volume", tag = "instances",
+    params(MutationQuery), request_body = DetachVolume, responses(
+        (status = 202, body = Instance),
+))]
+pub(super) async fn detach_volume(
+    State(app): State<App>,
+    Path((project, instance)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let body: DetachVolume = call.json()?;
+    let mut change = call.changing::<actions::DetachVolume>(&app, (&project, &instance)).await?;
+    let row = lock(&mut change).await?;
+    refuse_deleting(&row)?;
+    let (conn, allowed) = change.parts();
+    let volume = attachments::find_attached(conn, allowed, row.id, &body.volume).await?;
+    let (mut change, _) = change.also::<actions::ReturnVolume>((&project, &body.volume)).await?;
+    if volume.state == AttachmentState::Detaching {
+        // Asking twice is asking once.
+        return accept(&app, change, row.id).await;
+    }
+    if volume.position == 0 {
+        refuse_running(&row)?;
+    }
+    let next = next_intent(&app, &call, &change, &row);
+    let (conn, allowed) = change.parts();
+    change_intent(conn, allowed, &row, "detach_volume", &next).await?;
+    set_operation(conn, volume.id, next.operation_id).await?;
+    if row.host_id.is_some() {
+        attachments::leave(conn, volume.id, next.now).await?;
+    } else {
+        // No host has it.
+        attachments::release(conn, &[volume.id], next.now).await?;
+        finish(conn, next.operation_id, &End::Succeeded, next.now).await?;
+    }
+    accept(&app, change, row.id).await
+}

@@ -1,0 +1,268 @@
+//! SQL of volumes, for their owners. What hosts need is in the file below.
+
+pub(crate) mod attachments;
+pub(crate) mod ending;
+pub(crate) mod hosts;
+mod row;
+
+use protocol::{InstanceId, LayerId, VolumeId};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub(super) use self::row::Row;
+use crate::auth::{Action, Allowed, InProject, actions};
+use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, violated_constraint};
+
+/// A volume that is about to be made.
+pub(super) struct NewVolume<'a> {
+    pub id: VolumeId,
+    /// Its first layer.
+    pub layer: LayerId,
+    pub name: &'a str,
+    pub description: &'a str,
+    pub labels: &'a Labels,
+    pub size_gib: i32,
+    pub image: Option<Uuid>,
+    pub delete_protection: bool,
+    pub iops_limit: Option<i64>,
+    pub bytes_per_second_limit: Option<i64>,
+    /// The instance with which it is made.
+    pub attachment: Option<NewAttachment>,
+    pub now: OffsetDateTime,
+}
+
+/// Where a volume goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewAttachment {
+    pub instance: InstanceId,
+    pub position: i32,
+    pub delete_with_instance: bool,
+}
+
+pub(super) async fn insert<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    new: &NewVolume<'_>,
+) -> Result<(), ApiError> {
+    sqlx::query!("INSERT INTO layers (id, created_at) VALUES ($1, $2)", new.layer.as_uuid(), new.now)
+        .execute(&mut *conn)
+        .await?;
+    let inserted = sqlx::query!(
+        "INSERT INTO volumes (id, project_id, name, description, labels, size_gib, image_id, layer_id,
+                              delete_protection, iops_limit, bytes_per_second_limit, created_at, updated_at,
+                              instance_id, position, delete_with_instance, attachment_state)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12,
+                 $13, $14, $15, CASE WHEN $13::uuid IS NOT NULL THEN 'attaching' END)",
+        new.id.as_uuid(),
+        allowed.project().as_uuid(),
+        new.name,
+        new.description,
+        Json(new.labels) as _,
+        new.size_gib,
+        new.image,
+        new.layer.as_uuid(),
+        new.delete_protection,
+        new.iops_limit,
+        new.bytes_per_second_limit,
+        new.now,
+        new.attachment.map(|attachment| attachment.instance.as_uuid()),
+        new.attachment.map(|attachment| attachment.position),
+        new.attachment.is_some_and(|attachment| attachment.delete_with_instance)
+    )
+    .execute(conn)
+    .await;
+    inserted.map(drop).map_err(broken)
+}
+
+/// A volume of the project.
+pub(super) async fn find<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    selector: &Selector,
+) -> Result<Option<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT v.id, v.name, v.description, v.labels AS "labels: Json<Labels>", v.generation, v.size_gib,
+                  v.iops_limit, v.bytes_per_second_limit, v.delete_protection, v.image_id,
+                  m.name AS "image_name?", v.spec_generation, v.host_id, v.instance_id,
+                  i.name AS "instance_name?", i.host_id IS NOT NULL AS "instance_placed!", v.position,
+                  v.delete_with_instance, v.attachment_state,
+                  CASE WHEN v.observed_state = 'ready' THEN v.observed_generation END AS ready_generation,
+                  v.deletion_requested_at, v.operation_id, o.kind AS "operation_kind?",
+                  o.status AS "operation_status?", v.created_at, v.updated_at
+           FROM volumes v
+           LEFT JOIN images m ON m.id = v.image_id
+           LEFT JOIN instances i ON i.id = v.instance_id
+           LEFT JOIN operations o ON o.id = v.operation_id
+           WHERE v.project_id = $1 AND (v.id = $2 OR v.name = $3)"#,
+        allowed.project().as_uuid(),
+        selector.id(),
+        selector.name()
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// What a list asks for.
+pub(super) struct Filter<'a> {
+    pub after: Uuid,
+    pub name: Option<&'a str>,
+    pub labels: &'a LabelSelector,
+    /// Of the instance with this name or id; `None` is any.
+    pub instance: Option<&'a str>,
+    pub rows: i64,
+}
+
+pub(super) async fn list(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::ListVolumes>,
+    filter: &Filter<'_>,
+) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT v.id, v.name, v.description, v.labels AS "labels: Json<Labels>", v.generation, v.size_gib,
+                  v.iops_limit, v.bytes_per_second_limit, v.delete_protection, v.image_id,
+                  m.name AS "image_name?", v.spec_generation, v.host_id, v.instance_id,
+                  i.name AS "instance_name?", i.host_id IS NOT NULL AS "instance_placed!", v.position,
+                  v.delete_with_instance, v.attachment_state,
+                  CASE WHEN v.observed_state = 'ready' THEN v.observed_generation END AS ready_generation,
+                  v.deletion_requested_at, v.operation_id, o.kind AS "operation_kind?",
+                  o.status AS "operation_status?", v.created_at, v.updated_at
+           FROM volumes v
+           LEFT JOIN images m ON m.id = v.image_id
+           LEFT JOIN instances i ON i.id = v.instance_id
+           LEFT JOIN operations o ON o.id = v.operation_id
+           WHERE v.project_id = $1 AND v.id > $2 AND ($3::text IS NULL OR v.name = $3)
+             AND ($4::text IS NULL OR i.name = $4 OR i.id::text = $4)
+             AND v.labels @> $5 AND v.labels ?& $6 AND NOT v.labels ?| $7
+             AND NOT v.labels @> ANY($8)
+           ORDER BY v.id LIMIT $9"#,
+        allowed.project().as_uuid(),
+        filter.after,
+        filter.name,
+        filter.instance,
+        filter.labels.equal(),
+        filter.labels.present(),
+        filter.labels.absent(),
+        &filter.labels.not_equal(),
+        filter.rows
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Locks the instance that has the volume: whoever needs both locks the instance first. Called before anything is
+/// decided, so it tells nothing but which.
+pub(super) async fn lock_instance_of(
+    conn: &mut PgConnection,
+    project: &str,
+    volume: &str,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    let (Some(project), Some(volume)) = (Selector::parse(project), Selector::parse(volume)) else {
+        return Ok(None);
+    };
+    sqlx::query_scalar!(
+        "SELECT i.id FROM instances i WHERE i.id = (
+             SELECT v.instance_id FROM volumes v JOIN projects p ON p.id = v.project_id
+             WHERE (p.id = $1 OR p.name = $2) AND (v.id = $3 OR v.name = $4))
+         FOR UPDATE",
+        project.id(),
+        project.name(),
+        volume.id(),
+        volume.name()
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+pub(super) async fn update(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::UpdateVolume>,
+    row: &Row,
+) -> Result<(), ApiError> {
+    let updated = sqlx::query!(
+        "UPDATE volumes SET name = $3, description = $4, labels = $5, generation = $6, size_gib = $7,
+                iops_limit = $8, bytes_per_second_limit = $9, delete_protection = $10,
+                delete_with_instance = $11, spec_generation = $12, updated_at = $13
+         WHERE id = $1 AND project_id = $2",
+        row.id,
+        allowed.project().as_uuid(),
+        row.name,
+        row.description,
+        Json(&row.labels.0) as _,
+        row.generation,
+        row.size_gib,
+        row.iops_limit,
+        row.bytes_per_second_limit,
+        row.delete_protection,
+        row.delete_with_instance,
+        row.spec_generation,
+        row.updated_at
+    )
+    .execute(conn)
+    .await;
+    updated.map(drop).map_err(broken)
+}
+
+/// Says which operation is about it now.
+pub(crate) async fn set_operation(
+    conn: &mut PgConnection,
+    volume: Uuid,
+    operation: protocol::OperationId,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!("UPDATE volumes SET operation_id = $2 WHERE id = $1", volume, operation.as_uuid())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Lets the host of a volume that is attached to nothing remove it, at this revision.
+pub(super) async fn request_deletion(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::DeleteVolume>,
+    row: &Row,
+    revision: i64,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT doom_layers($1)", row.id).execute(&mut *conn).await?;
+    sqlx::query!(
+        "UPDATE volumes SET deletion_requested_at = $3, desired_revision = $4, generation = generation + 1,
+                            updated_at = $3
+         WHERE id = $1 AND project_id = $2",
+        row.id,
+        allowed.project().as_uuid(),
+        now,
+        revision
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The end of a volume of which no host has anything.
+pub(super) async fn delete(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::DeleteVolume>,
+    id: Uuid,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT doom_layers($1)", id).execute(&mut *conn).await?;
+    sqlx::query!("SELECT forget_volumes($1)", &[id]).execute(conn).await?;
+    Ok(())
+}
+
+/// What a refused statement about volumes means.
+pub(super) fn broken(error: sqlx::Error) -> ApiError {
+    match violated_constraint(&error) {
+        Some("volumes_name_unique") => {
+            ApiError::because(ErrorCode::NameTaken, "there is a volume of this name in the project already")
+        }
+        Some("hosts_disk_fits") => ApiError::because(
+            ErrorCode::InsufficientCapacity,
+            "the host with its data has too little free disk; delete volumes there, or ask an operator for room",
+        ),
+        Some("volumes_image_id_fkey") => ApiError::invalid(vec![super::disks::no_image("/source/image")]),
+        _ => error.into(),
+    }
+}

@@ -1,0 +1,134 @@
+//! SQL of what becomes of volumes when their instance goes.
+
+use protocol::HostId;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::attachments::release;
+use crate::hosts;
+use crate::http::{ApiError, ErrorCode};
+use crate::nudge::{self, Topic};
+
+/// A volume of an instance that goes, locked.
+struct Going {
+    id: Uuid,
+    name: String,
+    host_id: Option<Uuid>,
+    delete_with_instance: bool,
+    delete_protection: bool,
+}
+
+async fn volumes_of(conn: &mut PgConnection, instance: Uuid) -> Result<Vec<Going>, sqlx::Error> {
+    sqlx::query_as!(
+        Going,
+        "SELECT id, name, host_id, delete_with_instance, delete_protection FROM volumes
+         WHERE instance_id = $1 ORDER BY id FOR UPDATE",
+        instance
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Those that go with the instance, and those that stay.
+async fn divide(conn: &mut PgConnection, instance: Uuid) -> Result<(Vec<Going>, Vec<Going>), ApiError> {
+    let (going, staying): (Vec<_>, Vec<_>) =
+        volumes_of(conn, instance).await?.into_iter().partition(|volume| volume.delete_with_instance);
+    if let Some(protected) = going.iter().find(|volume| volume.delete_protection) {
+        let detail = format!(
+            "its volume {} would go with it and is protected; set the volume's `delete_with_instance` or its \
+             `delete_protection` to false first",
+            protected.name
+        );
+        return Err(ApiError::because(ErrorCode::WrongState, detail));
+    }
+    Ok((going, staying))
+}
+
+/// An instance on a host is to go: from now on its host removes the layers of those that go with it, and lets the others
+/// go.
+pub(crate) async fn request(
+    conn: &mut PgConnection,
+    instance: Uuid,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let (going, staying) = divide(conn, instance).await?;
+    for volume in going {
+        sqlx::query!("SELECT doom_layers($1)", volume.id).execute(&mut *conn).await?;
+        sqlx::query!(
+            "UPDATE volumes SET deletion_requested_at = $2, generation = generation + 1, updated_at = $2
+             WHERE id = $1",
+            volume.id,
+            now
+        )
+        .execute(&mut *conn)
+        .await?;
+    }
+    for volume in staying {
+        super::attachments::leave(conn, volume.id, now).await?;
+    }
+    Ok(())
+}
+
+/// An instance that is on no host goes at once. What it would have taken along goes, too; data of it that is on a
+/// host is removed there.
+pub(crate) async fn of_unplaced(
+    conn: &mut PgConnection,
+    instance: Uuid,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let (going, staying) = divide(conn, instance).await?;
+    let ids: Vec<_> = going.iter().chain(&staying).map(|volume| volume.id).collect();
+    release(conn, &ids, now).await?;
+    let mut gone = Vec::new();
+    for volume in going {
+        sqlx::query!("SELECT doom_layers($1)", volume.id).execute(&mut *conn).await?;
+        match volume.host_id.map(HostId::from) {
+            None => gone.push(volume.id),
+            Some(host) => {
+                let revision = hosts::store::bump_revision(conn, host).await?;
+                sqlx::query!(
+                    "UPDATE volumes SET deletion_requested_at = $2, desired_revision = $3,
+                                        generation = generation + 1, updated_at = $2
+                     WHERE id = $1",
+                    volume.id,
+                    now,
+                    revision.0
+                )
+                .execute(&mut *conn)
+                .await?;
+                nudge::send(conn, Topic::Host(host)).await?;
+            }
+        }
+    }
+    sqlx::query!("SELECT forget_volumes($1)", &gone).execute(conn).await?;
+    Ok(())
+}
+
+/// Locks the volumes of instances that are gone, before anything of theirs is given back.
+pub(crate) async fn lock(conn: &mut PgConnection, instances: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT FROM volumes WHERE instance_id = ANY($1) ORDER BY id FOR UPDATE", instances)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Of these instances nothing is left on their host: the volumes that were to go with them are gone, the others are
+/// attached to nothing.
+pub(crate) async fn complete(
+    conn: &mut PgConnection,
+    instances: &[Uuid],
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let gone = sqlx::query_scalar!(
+        "SELECT id FROM volumes WHERE instance_id = ANY($1) AND deletion_requested_at IS NOT NULL",
+        instances
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    sqlx::query!("SELECT forget_volumes($1)", &gone).execute(&mut *conn).await?;
+    let freed = sqlx::query_scalar!("SELECT id FROM volumes WHERE instance_id = ANY($1)", instances)
+        .fetch_all(&mut *conn)
+        .await?;
+    release(conn, &freed, now).await
+}

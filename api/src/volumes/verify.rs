@@ -1,0 +1,101 @@
+//! Looks for what must never be: two writers of one file, a disk in two instances, and files that nobody owns.
+
+use protocol::agent::MAX_LAYERS;
+use sqlx::PgConnection;
+
+use crate::verify::Finding;
+
+/// Everything that is wrong, worst first.
+pub(crate) async fn verify(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    let mut findings = shared(conn).await?;
+    findings.extend(astray(conn).await?);
+    findings.extend(layers(conn).await?);
+    findings.extend(reservations(conn).await?);
+    Ok(findings)
+}
+
+/// What two may write to. Constraints refuse most of it; a restored or repaired database may have lost them.
+async fn shared(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"SELECT 'layer_shared' AS "code!", layer_id AS "id?",
+                  format('%s volumes write to it', count(*)) AS "detail!"
+           FROM volumes GROUP BY layer_id HAVING count(*) > 1
+           UNION ALL
+           SELECT 'layer_written_below', v.layer_id, 'a volume writes to it, and others stand on it'
+           FROM volumes v WHERE EXISTS (SELECT FROM layers l WHERE l.parent_id = v.layer_id)
+           UNION ALL
+           SELECT 'volume_position_shared', instance_id, format('%s volumes are its disk %s', count(*), position)
+           FROM volumes WHERE instance_id IS NOT NULL GROUP BY instance_id, position HAVING count(*) > 1
+           UNION ALL
+           SELECT 'volume_in_two_instances', v.id, format('%s instances have it, as their hosts say', count(*))
+           FROM volumes v JOIN instances i ON i.observed_volumes @> jsonb_build_array(jsonb_build_object('id', v.id))
+           GROUP BY v.id HAVING count(*) > 1"#
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Volumes that are somewhere else than they should be.
+async fn astray(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"SELECT 'volume_astray' AS "code!", v.id AS "id?",
+                  'its instance is another project''s or gone, or on another host' AS "detail!"
+           FROM volumes v LEFT JOIN instances i ON i.id = v.instance_id
+           WHERE v.instance_id IS NOT NULL
+             AND (i.project_id IS DISTINCT FROM v.project_id
+                  OR i.host_id IS NOT NULL AND i.host_id IS DISTINCT FROM v.host_id)
+           UNION ALL
+           SELECT 'volume_kept_by_another', v.id, 'an instance that it is not attached to has it, as its host says'
+           FROM volumes v JOIN instances i ON i.observed_volumes @> jsonb_build_array(jsonb_build_object('id', v.id))
+           WHERE i.id IS DISTINCT FROM v.instance_id"#
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Layers that no volume needs and none takes along, and chains that are broken.
+async fn layers(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"SELECT 'layer_unowned' AS "code!", l.id AS "id?", 'no volume and no layer needs it' AS "detail!"
+           FROM layers l
+           WHERE l.removed_with IS NULL
+             AND NOT EXISTS (SELECT FROM volumes v WHERE v.layer_id = l.id)
+             AND NOT EXISTS (SELECT FROM layers c WHERE c.parent_id = l.id)
+           UNION ALL
+           SELECT 'layer_astray', l.id, 'it is on another host than what it stands on or what is written to it'
+           FROM layers l
+           LEFT JOIN layers p ON p.id = l.parent_id
+           LEFT JOIN volumes v ON v.layer_id = l.id
+           WHERE l.parent_id IS NOT NULL AND (p.id IS NULL OR p.host_id IS DISTINCT FROM l.host_id)
+              OR v.id IS NOT NULL AND v.host_id IS DISTINCT FROM l.host_id
+           UNION ALL
+           SELECT 'volume_without_layer', v.id, 'the layer that it writes to is not there'
+           FROM volumes v WHERE NOT EXISTS (SELECT FROM layers l WHERE l.id = v.layer_id)
+           UNION ALL
+           SELECT 'layer_removed_early', l.id, 'it is to be removed with a volume that stays'
+           FROM layers l JOIN volumes v ON v.id = l.removed_with WHERE v.deletion_requested_at IS NULL
+           UNION ALL
+           SELECT 'chain_too_long', v.id, format('%s layers', cardinality(chain_of(v.layer_id)))
+           FROM volumes v WHERE cardinality(chain_of(v.layer_id)) > $1"#,
+        i32::try_from(MAX_LAYERS).unwrap_or(i32::MAX)
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Hosts whose reservations are not the sums over what is there.
+async fn reservations(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"SELECT 'host_reservation_drift' AS "code!", h.id AS "id?",
+                  format('%s GiB of disk reserved, %s counted', h.disk_gib_reserved, c.counted) AS "detail!"
+           FROM hosts h CROSS JOIN LATERAL (
+               SELECT coalesce(sum(size_gib), 0) AS counted FROM volumes WHERE host_id = h.id) c
+           WHERE h.disk_gib_reserved <> c.counted"#
+    )
+    .fetch_all(conn)
+    .await
+}
