@@ -34,13 +34,14 @@ fn by_hand(site: &Site, id: &str, xml: &str) -> Result<f64> {
     let folder = tempfile::Builder::new().prefix("cumulo-bench-").tempdir_in("/var/tmp")?;
     let path = folder.path().to_str().context("a path of text")?.to_owned();
     run_command("chmod", &["711", &path])?;
-    let base = xml
-        .split('\'')
-        .find(|text| text.contains("/images/") && text.ends_with(".qcow2"))
-        .context("the XML names the cached image")?;
+    let named = |folder| xml.split('\'').find(|text| text.contains(folder) && text.ends_with(".qcow2"));
+    let base = named("/images/").context("the XML names no cached image")?;
+    let layer = named("/layers/").context("the XML names no layer")?;
+    let disk = format!("{path}/root.qcow2");
     std::fs::write(format!("{path}/seed.img"), vec![0; 2 << 20])?;
     let own = uuid::Uuid::new_v4().to_string();
     let xml = xml
+        .replace(layer, &disk)
         .replace(&format!("{}/agent/pool/instances/{id}", site.state), &path)
         .replace(id, &own)
         .replace("cumulo-", "bench-")
@@ -49,7 +50,6 @@ fn by_hand(site: &Site, id: &str, xml: &str) -> Result<f64> {
     let file = format!("{path}/domain.xml");
     std::fs::write(&file, xml)?;
     let backing = format!("extended_l2=on,cluster_size=128k,backing_file={base},backing_fmt=qcow2");
-    let disk = format!("{path}/root.qcow2");
 
     let started = Instant::now();
     run_command("qemu-img", &["create", "-q", "-f", "qcow2", "-o", &backing, &disk, "1G"])?;

@@ -96,6 +96,16 @@ impl ControlPlane {
         self.wait_ready(Duration::from_secs(60)).await
     }
 
+    /// Has `cumulo-api verify` look at everything; an error holds what it finds.
+    pub fn verify(&self) -> Result<()> {
+        let mut command = self.machine.command(binaries::find("cumulo-api")?.as_str());
+        let output = command.args(["verify", "--data-dir", DATA]).env_remove("DATABASE_URL").output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (said, errors) = (text(&output.stdout), text(&output.stderr));
+        ensure!(output.status.success(), "cumulo-api verify: {}: {said}{errors}", output.status);
+        Ok(())
+    }
+
     /// The postmaster and all its children.
     pub fn postgres_processes(&self) -> Vec<ProcessId> {
         let is_postgres = |id: &ProcessId| {

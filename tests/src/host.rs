@@ -84,14 +84,14 @@ impl Host {
         self.machine.outside(AGENT_STATE)
     }
 
-    /// Every file of an instance that is left on this host, every domain and QEMU process, and every part of a
+    /// Every file of an instance or a volume that is left on this host, every domain and QEMU process, and every part of a
     /// virtual network.
     pub fn leftovers(&self) -> Result<Vec<String>> {
         let mut found: Vec<String> =
             self.virsh.domains()?.into_iter().map(|d| format!("domain {d}")).collect();
         found.extend(self.qemu_processes()?.into_keys().map(|name| format!("QEMU process of {name}")));
         let pool = self.agent_state().join("pool");
-        for kind in ["instances", "incoming"] {
+        for kind in ["instances", "incoming", "layers"] {
             found.extend(files_below(&pool.join(kind))?);
         }
         found.extend(networks::parts(&self.machine)?);

@@ -3,6 +3,7 @@
 mod answer;
 mod instance;
 mod project;
+mod volume;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::sync::RwLock;
 pub use answer::Answer;
 pub use instance::Instance;
 pub use project::Project;
+pub use volume::Volume;
 
 /// Longer than the longest wait of the API.
 const TIMEOUT: Duration = Duration::from_secs(90);

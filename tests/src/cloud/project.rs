@@ -1,11 +1,11 @@
-//! A project: images and instances.
+//! A project: images, instances and volumes.
 
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Answer, Cloud, Instance};
+use super::{Answer, Cloud, Instance, Volume};
 
 #[derive(Clone)]
 pub struct Project {
@@ -60,6 +60,20 @@ impl Project {
             id: text("id").with_context(|| format!("no id in {body}"))?,
             name: text("name").with_context(|| format!("no name in {body}"))?,
         })
+    }
+
+    /// Makes a volume from whatever the body says.
+    pub async fn volume(&self, body: Value) -> Result<Volume> {
+        let volume = self.cloud.post(&self.path("/volumes"), body).await?.expect(201)?;
+        self.volume_of(&volume)
+    }
+
+    /// The handle of a volume from its JSON.
+    pub fn volume_of(&self, body: &Value) -> Result<Volume> {
+        let text = |field: &str| {
+            body[field].as_str().map(str::to_owned).with_context(|| format!("no {field} in {body}"))
+        };
+        Ok(Volume { project: self.clone(), id: text("id")?, name: text("name")?, serial: text("serial")? })
     }
 
     /// Every instance of the project, over all pages.
