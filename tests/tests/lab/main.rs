@@ -10,3 +10,4 @@ mod network;
 mod quota;
 mod scene;
 mod spread;
+mod volumes;
