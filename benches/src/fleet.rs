@@ -17,7 +17,7 @@ use compute_agent::hypervisor::simulated::{Simulated, SimulatedMachine};
 use compute_agent::identity::Identity;
 use compute_agent::identity::join::join;
 use compute_agent::metadata::Metadata;
-use compute_agent::networks::{HostNetworking, Outcome, RealNetworking};
+use compute_agent::networks::{Found, HostNetworking, LookError, Outcome, RealNetworking};
 use lab::Cloud;
 use networking::{links, packets};
 use protocol::agent::*;
@@ -156,7 +156,7 @@ pub(crate) async fn start_agent(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let networking = move |metadata: Arc<Metadata>| -> Arc<dyn HostNetworking> {
         let links = links::Surroundings { underlay, external_interface: None };
-        let packets = packets::Surroundings { underlay, protected: Vec::new() };
+        let packets = packets::Surroundings { underlay, ..Default::default() };
         let real = RealNetworking::new(links, packets, &folder.join("networks"), metadata);
         Arc::new(InNamespace { number, host, inside: Some(Arc::new(Inside { runtime, real })), ears })
     };
@@ -219,6 +219,15 @@ impl HostNetworking for InNamespace {
         }
         drop(self.ears.send(Heard::of(self.number, wanted)));
         outcome
+    }
+
+    async fn look(&self, wanted: &HostNetwork) -> Result<Vec<Found>, LookError> {
+        let (inside, wanted) = (self.inside.clone(), wanted.clone());
+        tokio::task::block_in_place(|| {
+            let inside = inside.unwrap_or_else(|| panic!("host {} has ended", self.number));
+            let looked = self.host.run(move || inside.runtime.block_on(inside.real.look(&wanted)));
+            looked.unwrap_or_else(|error| panic!("host {}: {error:#}", self.number))
+        })
     }
 }
 

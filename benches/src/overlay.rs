@@ -43,7 +43,7 @@ fn ours(hosts: &[Host; 2], with_rules: bool) -> Result<Pair<'_>> {
         };
         let underlay = Some(ADDRESSES[here].parse()?);
         let links = links::Surroundings { underlay, external_interface: None };
-        let packets = with_rules.then(|| packets::Surroundings { underlay, protected: Vec::new() });
+        let packets = with_rules.then(|| packets::Surroundings { underlay, ..Default::default() });
         host.converge(links.clone(), packets.clone(), &want)?;
         guests.push(host.plug(&network, &ports[here])?);
         host.converge(links, packets, &want)?;

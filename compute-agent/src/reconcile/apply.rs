@@ -23,7 +23,8 @@ const PARALLEL_DOWNLOADS: usize = 4;
 
 const NOT_STARTED: &str = "The host could not start the instance.";
 const NOT_ATTACHED: &str = "The host could not plug a network card in.";
-const DISK_NOT_ATTACHED: &str = "The host could not plug a disk in.";
+const DISK_NOT_ATTACHED: &str =
+    "The host could not plug a disk in yet. Should that last, stop and start the instance.";
 const DISK_NOT_CHANGED: &str = "The host could not change a disk.";
 const NO_SNAPSHOT: &str = "The host could not take the snapshot.";
 const NOT_FROZEN: &str =

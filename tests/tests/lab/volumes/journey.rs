@@ -16,7 +16,6 @@ use crate::scene::{EFFECT, LIMIT};
 enum Victim {
     Nobody,
     Agent,
-    Libvirtd,
     Api,
 }
 
@@ -26,7 +25,6 @@ impl Victim {
         match self {
             Self::Nobody => Ok(()),
             Self::Agent => lab.hosts[0].crash_agent().await,
-            Self::Libvirtd => lab.hosts[0].crash_libvirtd().await,
             Self::Api => lab.control.crash_api().await,
         }
     }
@@ -40,11 +38,6 @@ async fn a_volume_goes_from_guest_to_guest_and_grows() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_killed_at_every_step_ends_the_same() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, Victim::Agent).await).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_libvirtd_that_is_killed_at_every_step_ends_the_same() -> Result<()> {
-    in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, Victim::Libvirtd).await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,4 +109,33 @@ async fn journey(lab: &mut Lab, victim: Victim) -> Result<()> {
     victim.crash(lab, 0).await?;
     volume.wait_gone(CHANGE).await?;
     curtain(lab, &[&first], &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_ever_later_neither_loses_nor_doubles_a_volume() -> Result<()> {
+    in_lab(LabOptions { hosts: 1 }, async |lab| {
+        let project = lab.project_with(Guest::Fast).await?;
+        let wanted = [("first", from_image()), ("second", from_image())];
+        let mut pair = guests(lab, &project, wanted).await?;
+        let volume = project.volume(json!({"name": "data", "size_gib": 1})).await?;
+        for (round, after_ms) in (0..).zip([0, 10, 20, 40, 80, 160, 320]) {
+            let [(instance, shell), (_, other)] = &mut pair;
+            volume.attach_to(instance).await?.expect(202)?;
+            Victim::Agent.crash(lab, after_ms).await?;
+            volume.wait_for_state("attached", CHANGE).await?;
+            let disk = soon_device(shell, &volume).await?;
+            has_none(other, &volume)?;
+            if round > 0 {
+                holds(shell, &disk, round - 1, 10)?;
+            }
+            write(shell, &disk, round, 10)?;
+            volume.detach_from(instance).await?.expect(202)?;
+            Victim::Agent.crash(lab, after_ms).await?;
+            volume.wait_for_state("available", CHANGE).await?;
+            has_none(shell, &volume)?;
+            pair.swap(0, 1);
+        }
+        curtain(lab, &[&pair[0].0, &pair[1].0], &[&volume]).await
+    })
+    .await
 }
