@@ -90,7 +90,7 @@ impl Links {
         match settings::make_room_for_neighbours(mode) {
             Ok(changes) => pass.note(NetworkSubject::Host, changes),
             Err(error) => {
-                pass.faults.add(NetworkSubject::Host, [format!("cannot make room for neighbours: {error}")])
+                pass.faults.add(NetworkSubject::Host, [format!("cannot make room for neighbours: {error}")]);
             }
         }
         let desired = render::render(want, self.underlay(&root, &mut pass.faults));
