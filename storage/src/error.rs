@@ -42,6 +42,8 @@ pub enum PoolError {
     NoBase(Sha256),
     #[error("layer {0} of a volume is lost: others stand on it")]
     LostLayer(LayerId),
+    #[error("layer {0} of a volume is in use")]
+    LayerInUse(LayerId),
     #[error("qemu-img could not {attempted}")]
     QemuImg {
         attempted: &'static str,

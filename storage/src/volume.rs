@@ -2,9 +2,12 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use protocol::LayerId;
 use protocol::agent::{MAX_LAYERS, VolumeSpec};
 
@@ -14,6 +17,8 @@ use crate::{Made, Pool, PoolError, qemu_img};
 /// First writes to clusters of 128 KiB with subclusters are many times faster than to plain ones: a 4 KiB
 /// write copies nothing from the layer below.
 const OPTIONS: &str = "extended_l2=on,cluster_size=131072";
+/// The bytes of a file that QEMU locks.
+const QEMU_LOCKS: Range<i64> = 100..300;
 /// The longest name of a backing file that qcow2 has room for.
 const MAX_NAME_BYTES: usize = 1023;
 
@@ -122,9 +127,25 @@ impl Pool {
     }
 
     /// Removes layers that nobody needs any more; false when none of them was there.
+    ///
+    /// INVARIANT: none is removed that a process has open as a disk, whatever the hypervisor and the control plane
+    /// believe.
     pub async fn remove_layers(&self, layers: &[LayerId]) -> Result<bool, PoolError> {
         let dir = self.inner().layout.layers();
         let paths: Vec<_> = layers.iter().map(|layer| self.layer(*layer)).collect();
+        let (looked_at, layers) = (paths.clone(), layers.to_vec());
+        let in_use = blocking("look whether layers are in use", move || {
+            let mut in_use = None;
+            for (path, layer) in looked_at.iter().zip(layers) {
+                if in_use.is_none() && is_in_use(path)? {
+                    in_use = Some(layer);
+                }
+            }
+            Ok(in_use)
+        });
+        if let Some(layer) = in_use.await? {
+            return Err(PoolError::LayerInUse(layer));
+        }
         blocking("remove layers", move || {
             let mut removed = false;
             for path in paths {
@@ -154,6 +175,30 @@ impl Pool {
     pub fn layer(&self, id: LayerId) -> Utf8PathBuf {
         self.inner().layout.layer(id)
     }
+}
+
+/// Whether a QEMU has the file open as a disk or as a part of one: it locks bytes of it, which say what it does and
+/// what it lets others do (`block/file-posix.c` of QEMU, `RAW_LOCK_PERM_BASE` and `RAW_LOCK_SHARED_BASE`).
+pub(crate) fn is_in_use(path: &Utf8Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    let mut lock = libc::flock {
+        l_type: libc::F_RDLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: QEMU_LOCKS.start,
+        l_len: QEMU_LOCKS.end - QEMU_LOCKS.start,
+        l_pid: 0,
+    };
+    for kind in [libc::F_RDLCK, libc::F_WRLCK] {
+        lock.l_type = kind as libc::c_short;
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+        if i32::from(lock.l_type) != libc::F_UNLCK {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn are_made(base: Option<Utf8PathBuf>, layers: &[Utf8PathBuf], size_bytes: u64) -> io::Result<bool> {

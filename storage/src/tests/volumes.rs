@@ -214,6 +214,31 @@ async fn layers_are_removed_alone() {
     assert!(!fixture.pool.has_any_layer(&[layer(1), layer(3)]).await.unwrap());
 }
 
+/// A QEMU that nobody knows of has the layer open: that of a domain that libvirt has lost sight of.
+#[tokio::test]
+async fn a_layer_that_is_open_is_not_removed() {
+    let fixture = Fixture::new();
+    let volume = VolumeSpec { layers: vec![layer(1), layer(2)], ..volume(1, None, 1) };
+    fixture.pool.ensure_volume(&volume).await.unwrap();
+    let path = top(&fixture, &volume);
+    let mut holder = Command::new("qemu-io")
+        .args(["-f", "qcow2", path.as_str()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let locked = || crate::volume::is_in_use(&path).unwrap();
+    wait_for("the disk is open", locked).await;
+    for layers in [&[layer(2)][..], &[layer(1)]] {
+        let refused = fixture.pool.remove_layers(layers).await.unwrap_err();
+        assert!(matches!(refused, PoolError::LayerInUse(id) if id == layers[0]), "{refused}");
+    }
+    assert!(fixture.pool.look_at_volume(&volume).await.unwrap().made);
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    assert!(fixture.pool.remove_layers(&volume.layers).await.unwrap());
+}
+
 #[tokio::test]
 async fn a_root_disk_of_before_is_found_as_a_layer() {
     let Fixture { _dir, root, pool, .. } = Fixture::new();
