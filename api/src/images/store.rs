@@ -321,7 +321,7 @@ pub(super) async fn delete(
     .await?;
     sqlx::query!("DELETE FROM image_shares WHERE image_id = $1", id).execute(&mut *conn).await?;
     // An import of it ends, and so do uploads.
-    Ok(nudge::send_all(conn, &[Topic::Imports, Topic::Sweep]).await?)
+    nudge::send_all(conn, &[Topic::Imports, Topic::Sweep]).await
 }
 
 /// Announces a blob before its first byte, so that no file is without a row.

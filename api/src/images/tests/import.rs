@@ -142,7 +142,8 @@ async fn what_fails_says_why_leaves_nothing_and_may_be_tried_again() {
     let huge = (MAX_BYTES + 1).to_string();
     let chunked = [("transfer-encoding", "chunked")];
     // (name, reply, code, part of the detail, requests)
-    let cases: [(&str, fn() -> Reply, &str, &str, usize); 9] = [
+    type Case = (&'static str, fn() -> Reply, &'static str, &'static str, usize);
+    let cases: [Case; 9] = [
         (
             "missing",
             || Reply::with("404 Not Found", &[("content-length", "6")], b"secret"),
