@@ -235,6 +235,8 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         "create_port" => r#"{"name":"new","network":"default"}"#,
         "attach_port" => r#"{"network":"default"}"#,
         "detach_port" => r#"{"port":"default"}"#,
+        "import_image" => r#"{"url":"https://example.com/image.qcow2"}"#,
+        "create_image_upload" => r#"{"size_bytes":1}"#,
         "create_volume" => r#"{"name":"new","size_gib":1}"#,
         "update_volume" => r#"{"name":"new"}"#,
         "attach_volume" | "detach_volume" => r#"{"volume":"data"}"#,
@@ -261,6 +263,8 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         }
         "upload_image"
         | "deprecate_image"
+        | "append_to_image_upload"
+        | "finish_image_upload"
         | "create_host_join_token"
         | "stop_instance"
         | "reboot_instance" => "{}",

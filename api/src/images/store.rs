@@ -321,6 +321,10 @@ pub(super) async fn delete(
     .await?;
     sqlx::query!("DELETE FROM image_shares WHERE image_id = $1", id).execute(&mut *conn).await?;
     // An import of it ends, and so do uploads.
+    sqlx::query!("DELETE FROM image_imports WHERE image_id = $1", id).execute(&mut *conn).await?;
+    sqlx::query!("UPDATE image_uploads SET image_id = NULL WHERE image_id = $1", id)
+        .execute(&mut *conn)
+        .await?;
     nudge::send_all(conn, &[Topic::Imports, Topic::Sweep]).await
 }
 

@@ -284,7 +284,11 @@ async fn verify_finds_what_is_left_of_instances() {
     execute(&cloud, "UPDATE instances SET deletion_requested_at = now(), observed_state = 'absent'").await;
     let codes = async || findings(&cloud).await.into_iter().map(|(code, _)| code).collect::<Vec<_>>();
     assert_eq!(codes().await, ["instance_lingers"]);
-    execute(&cloud, "SELECT release_ports(array_agg(id)) FROM instances; DELETE FROM instances").await;
+    execute(
+        &cloud,
+        "SELECT release_ports(array_agg(id)) FROM instances; DELETE FROM volumes; DELETE FROM instances",
+    )
+    .await;
     execute(&cloud, "DELETE FROM pending_network_changes").await;
     assert_eq!(codes().await, ["operation_lingers"]);
 }

@@ -211,7 +211,7 @@ async fn what_must_never_be_is_found() {
             &["image_unowned"],
         ),
         (
-            "DELETE FROM instances; UPDATE images SET project_id = NULL, deleted_at = created_at; DELETE FROM image_shares",
+            "DELETE FROM volumes; DELETE FROM instances; UPDATE images SET project_id = NULL, deleted_at = created_at; DELETE FROM image_shares",
             &["image_unswept"],
         ),
         ("UPDATE image_shares SET project_id = (SELECT project_id FROM images)", &["image_share_astray"]),

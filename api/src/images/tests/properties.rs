@@ -114,7 +114,7 @@ async fn an_instance_that_does_not_fit_is_refused_with_what_would() {
         [
             told(
                 "disk_too_small",
-                "the image needs a root disk of 5 GiB, this type has 4 GiB; what fits: large, huge"
+                "the image needs a root disk of 5 GiB, this type has 4 GiB (`root_disk_gib` asks for more); what fits: large, huge"
             ),
             told(
                 "memory_too_small",
@@ -156,7 +156,7 @@ async fn the_disk_in_the_file_counts_whatever_the_owner_says() {
     let problem = cloud.post(INSTANCES, body).await.expect_problem(422, "validation_failed");
     let message = problem["errors"][0]["message"].as_str().unwrap();
     assert!(
-        message.starts_with("the image needs a root disk of 4 GiB, this type has 1 GiB; no type"),
+        message.starts_with("the image needs a root disk of 4 GiB, this type has 1 GiB (`root_disk_gib` asks for more); no type"),
         "{message}"
     );
 }
