@@ -286,7 +286,7 @@ async fn verify_finds_what_is_left_of_instances() {
     assert_eq!(codes().await, ["instance_lingers"]);
     execute(
         &cloud,
-        "SELECT release_ports(array_agg(id)) FROM instances; DELETE FROM volumes; DELETE FROM instances",
+        "SELECT release_ports(array_agg(id)) FROM instances; DELETE FROM volumes; DELETE FROM layers; DELETE FROM instances",
     )
     .await;
     execute(&cloud, "DELETE FROM pending_network_changes").await;

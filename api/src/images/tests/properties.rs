@@ -131,7 +131,7 @@ async fn an_instance_that_does_not_fit_is_refused_with_what_would() {
         wrong("huge").await,
         [told(
             "disk_too_small",
-            "the image needs a root disk of 100 GiB, this type has 80 GiB; no type fits: ask an operator for one for \
+            "the image needs a root disk of 100 GiB, this type has 80 GiB (`root_disk_gib` asks for more); no type fits: ask an operator for one for \
              x86_64 with 100 GiB of root disk and 1024 MiB of memory or more"
         )]
     );

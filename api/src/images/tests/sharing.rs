@@ -219,7 +219,7 @@ async fn hosts_get_the_bytes_of_shared_images_for_as_long_as_instances_need_them
     let sha256 = desired["objects"][0]["disks"][0]["volume"]["image"]["sha256"].as_str().unwrap();
     let answer = host.call(Method::GET, &format!("/agent/v1/blobs/{sha256}"), None).await;
     assert_eq!((answer.status.as_u16(), answer.body), (200, vec![0; 4096]));
-    assert_eq!(cloud.get(&content("image")).await.status, 405);
+    cloud.get(&content("image")).await.expect_problem(404, "not_found");
     assert_eq!(cloud.get(IMAGES).await.expect(200)["items"], json!([]));
 }
 
