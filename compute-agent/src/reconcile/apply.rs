@@ -1,19 +1,20 @@
 //! Doing one step. Dumb: everything was decided before.
 
+mod disks;
+
 use std::sync::Arc;
 
-use futures_util::{FutureExt, StreamExt};
-use protocol::agent::{Disk, Firmware, ImageSource, InstanceSpec};
-use protocol::{InstanceId, LayerId, MacAddress, PortId, VolumeId};
+use protocol::agent::{Firmware, InstanceSpec};
+use protocol::{InstanceId, MacAddress, PortId};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Reconciler;
 use super::boots::{BootRecord, Phase};
-use super::plan::{MergeStep, Step, tuning};
+use super::plan::{Step, tuning};
 use crate::desired::Wanted;
 use crate::durable::off_thread;
-use crate::host_storage::{BoxError, ByteStream, HostStorageError};
-use crate::hypervisor::{DomainDisk, DomainSpec, HypervisorError, Merge, NewLayer};
+use crate::host_storage::{BoxError, HostStorageError};
+use crate::hypervisor::{DomainSpec, HypervisorError};
 use crate::networks::Readiness;
 
 /// Steps that touch the host at the same time; libvirt serves five requests of a connection at once.
@@ -23,12 +24,6 @@ const PARALLEL_DOWNLOADS: usize = 4;
 
 const NOT_STARTED: &str = "The host could not start the instance.";
 const NOT_ATTACHED: &str = "The host could not plug a network card in.";
-const DISK_NOT_ATTACHED: &str =
-    "The host could not plug a disk in yet. Should that last, stop and start the instance.";
-const DISK_NOT_CHANGED: &str = "The host could not change a disk.";
-const NO_SNAPSHOT: &str = "The host could not take the snapshot.";
-const NOT_FROZEN: &str =
-    "The guest's file systems could not be frozen for the snapshot: the guest agent has to run in it.";
 const NOT_STOPPED: &str = "The host could not stop the instance.";
 const NOT_RECORDED: &str = "The host could not write down what it does.";
 
@@ -103,42 +98,6 @@ impl Reconciler {
         }
     }
 
-    /// Fetches, unless something else is wanted in the meantime. An unfinished download is no finished image.
-    async fn ensure_bases(&self, wanted: &Arc<Wanted>) -> Result<(), StepError> {
-        let images = wanted.disks().iter().filter_map(|disk| disk.volume.image.as_ref());
-        let fetch_all = async {
-            for image in images {
-                self.fetch(image).await?;
-            }
-            Ok(())
-        };
-        tokio::select! {
-            done = fetch_all => done,
-            () = self.parts.desired.superseded(wanted) => Err(StepError::LookAgain),
-        }
-    }
-
-    async fn ensure_volumes(&self, spec: &InstanceSpec, volumes: &[VolumeId]) -> Result<(), StepError> {
-        let _turn = self.turn().await;
-        for volume in volumes {
-            self.parts.storage.ensure_volume(&disk(spec, *volume)?.volume).await?;
-        }
-        Ok(())
-    }
-
-    /// Asked for by one of those who need the image; the others wait without taking up a place.
-    async fn fetch(&self, image: &ImageSource) -> Result<(), StepError> {
-        let (control_plane, sha256) = (Arc::clone(&self.parts.control_plane), image.sha256);
-        let downloads = Arc::clone(&self.limits.downloads);
-        let fetch = async move {
-            let place = downloads.acquire_owned().await?;
-            let bytes = control_plane.blob(sha256).await?;
-            // The place is taken until the last byte.
-            Ok::<ByteStream, BoxError>(bytes.inspect(move |_| _ = &place).boxed())
-        };
-        Ok(self.parts.storage.ensure_base(image, fetch.boxed()).await?)
-    }
-
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), StepError> {
         let _turn = self.turn().await;
         self.parts.storage.ensure_seed(spec).await?;
@@ -165,21 +124,17 @@ impl Reconciler {
             memory.merging.clear();
             memory.tuned.clear();
         });
-        match self.parts.hypervisor.create(&self.domain_spec(spec)).await {
-            Ok(()) => {
-                self.remember(spec.id, |memory| {
-                    memory.created = Some(spec.boot);
-                    memory.tuned = spec.disks.iter().map(tuning).collect();
-                });
-                // The taps are there now.
-                if !spec.nics.is_empty() {
-                    self.parts.networks.nudge();
-                }
-                Ok(())
-            }
-            Err(HypervisorError::Exists(_)) => Err(StepError::LookAgain),
-            Err(error) => Err(StepError::of(error, NOT_STARTED)),
+        let created = self.parts.hypervisor.create(&self.domain_spec(spec)).await;
+        created.map_err(|error| StepError::of(error, NOT_STARTED))?;
+        self.remember(spec.id, |memory| {
+            memory.created = Some(spec.boot);
+            memory.tuned = spec.disks.iter().map(tuning).collect();
+        });
+        // The taps are there now.
+        if !spec.nics.is_empty() {
+            self.parts.networks.nudge();
         }
+        Ok(())
     }
 
     /// What is not ready after that has to be waited for.
@@ -193,15 +148,11 @@ impl Reconciler {
     async fn attach_nic(&self, spec: &InstanceSpec, port: PortId) -> Result<(), StepError> {
         let _turn = self.turn().await;
         let nic = spec.nics.iter().find(|nic| nic.port_id == port).ok_or(StepError::LookAgain)?;
-        match self.parts.hypervisor.attach_card(spec.id, nic).await {
-            Ok(()) => {
-                // The tap is there now.
-                self.parts.networks.nudge();
-                Ok(())
-            }
-            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
-            Err(error) => Err(StepError::of(error, NOT_ATTACHED)),
-        }
+        let attached = self.parts.hypervisor.attach_card(spec.id, nic).await;
+        attached.map_err(|error| StepError::of(error, NOT_ATTACHED))?;
+        // The tap is there now.
+        self.parts.networks.nudge();
+        Ok(())
     }
 
     async fn detach_nic(&self, id: InstanceId, mac: MacAddress) -> Result<(), StepError> {
@@ -214,70 +165,6 @@ impl Reconciler {
         unless_ignored(id, asked)
     }
 
-    async fn attach_disk(&self, spec: &InstanceSpec, volume: VolumeId) -> Result<(), StepError> {
-        let _turn = self.turn().await;
-        let disk = disk(spec, volume)?;
-        match self.parts.hypervisor.attach_disk(spec.id, &self.domain_disk(disk)).await {
-            Ok(()) => {
-                self.remember(spec.id, |memory| memory.tuned.extend([tuning(disk)]));
-                Ok(())
-            }
-            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
-            Err(error) => Err(StepError::of(error, DISK_NOT_ATTACHED)),
-        }
-    }
-
-    async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), StepError> {
-        let _turn = self.turn().await;
-        let now = self.parts.clock.now();
-        let asked = self.parts.hypervisor.detach_disk(id, volume).await;
-        self.remember(id, |memory| {
-            memory.letting_go.insert(volume, now);
-        });
-        unless_ignored(id, asked)
-    }
-
-    /// The files come first: what is killed before the snapshot leaves empty layers, which the next one takes.
-    async fn snapshot(&self, spec: &InstanceSpec, layers: &[(VolumeId, LayerId)]) -> Result<(), StepError> {
-        let _turn = self.turn().await;
-        let mut new = Vec::with_capacity(layers.len());
-        for (volume, layer) in layers {
-            let disk = disk(spec, *volume)?;
-            self.parts.storage.add_layer(&disk.volume, *layer).await?;
-            new.push(NewLayer { volume: *volume, layer: self.parts.storage.layer(*layer) });
-        }
-        match self.parts.hypervisor.snapshot(spec.id, &new, spec.freeze).await {
-            Ok(()) => Ok(()),
-            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
-            Err(error) => Err(StepError::of(error, if spec.freeze { NOT_FROZEN } else { NO_SNAPSHOT })),
-        }
-    }
-
-    async fn merge(&self, id: InstanceId, step: &MergeStep) -> Result<(), StepError> {
-        let _turn = self.turn().await;
-        let (now, volume) = (self.parts.clock.now(), step.volume);
-        let [into, from] = [step.into, step.from].map(|layer| self.parts.storage.layer(layer));
-        let merge = Merge { volume, into, from, is_top: step.is_top };
-        let asked = self.parts.hypervisor.merge(id, &merge).await;
-        self.remember(id, |memory| {
-            memory.merging.insert(volume, now);
-        });
-        unless_ignored(id, asked)
-    }
-
-    async fn tune_disk(&self, spec: &InstanceSpec, volume: VolumeId) -> Result<(), StepError> {
-        let _turn = self.turn().await;
-        let disk = disk(spec, volume)?;
-        match self.parts.hypervisor.tune_disk(spec.id, &self.domain_disk(disk)).await {
-            Ok(()) => {
-                self.remember(spec.id, |memory| memory.tuned.extend([tuning(disk)]));
-                Ok(())
-            }
-            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
-            Err(error) => Err(StepError::of(error, DISK_NOT_CHANGED)),
-        }
-    }
-
     async fn press_power_button(&self, id: InstanceId) -> Result<(), StepError> {
         let _turn = self.turn().await;
         let now = self.parts.clock.now();
@@ -288,11 +175,8 @@ impl Reconciler {
 
     async fn destroy_domain(&self, id: InstanceId) -> Result<(), StepError> {
         let _turn = self.turn().await;
-        match self.parts.hypervisor.destroy(id).await {
-            Ok(()) => Ok(()),
-            Err(HypervisorError::NotFound(_)) => Err(StepError::LookAgain),
-            Err(error) => Err(StepError::of(error, NOT_STOPPED)),
-        }
+        let destroyed = self.parts.hypervisor.destroy(id).await;
+        destroyed.map_err(|error| StepError::of(error, NOT_STOPPED))
     }
 
     fn domain_spec(&self, spec: &InstanceSpec) -> DomainSpec {
@@ -313,17 +197,6 @@ impl Reconciler {
             seed: places.seed,
             serial_log: places.serial_log,
             request_id: spec.request_id,
-        }
-    }
-
-    fn domain_disk(&self, disk: &Disk) -> DomainDisk {
-        let chain = self.parts.storage.chain(&disk.volume);
-        DomainDisk {
-            volume: disk.volume.id,
-            size_gib: disk.volume.size_gib,
-            limits: disk.limits,
-            base: chain.base,
-            layers: chain.layers,
         }
     }
 
@@ -364,11 +237,6 @@ fn instance(wanted: &Wanted) -> Result<&InstanceSpec, StepError> {
     }
 }
 
-/// The disk with the volume, or a fresh look if it is not wanted any more.
-fn disk(spec: &InstanceSpec, volume: VolumeId) -> Result<&Disk, StepError> {
-    spec.disks.iter().find(|disk| disk.volume.id == volume).ok_or(StepError::LookAgain)
-}
-
 /// What came of asking a guest for something. A request that failed is as good as one that the guest ignored:
 /// it is repeated no sooner, and others decide how long to wait.
 fn unless_ignored(id: InstanceId, asked: Result<(), HypervisorError>) -> Result<(), StepError> {
@@ -387,6 +255,7 @@ impl StepError {
     fn of(error: HypervisorError, detail: &'static str) -> Self {
         match error {
             HypervisorError::Unreachable(_) => Self::Blind(error),
+            HypervisorError::Exists(_) | HypervisorError::NotFound(_) => Self::LookAgain,
             error => Self::Failed { detail, source: error.into() },
         }
     }

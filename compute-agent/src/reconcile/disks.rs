@@ -115,11 +115,9 @@ fn report(disk: &Disk, state: VolumeState) -> VolumeReport {
     VolumeReport { id: disk.volume.id, generation: disk.volume.generation, state }
 }
 
-/// Volumes that the domain has and shall not have. No disk at all is the word of a release before volumes, and
-/// says nothing.
+/// Volumes that the domain has and shall not have.
 fn leaving(spec: &InstanceSpec, domain: &Domain) -> impl Iterator<Item = VolumeId> {
-    let knows_volumes = !spec.disks.is_empty();
-    let is_leaving = move |volume: &VolumeId| knows_volumes && !volumes(spec).any(|wanted| wanted == *volume);
+    let is_leaving = |volume: &VolumeId| !volumes(spec).any(|wanted| wanted == *volume);
     domain.volumes.iter().map(|volume| volume.id).filter(is_leaving)
 }
 

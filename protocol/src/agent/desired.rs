@@ -87,7 +87,6 @@ pub struct InstanceSpec {
     /// In the order in which the guest finds them; it boots from the first. Layers that a running guest's chain
     /// lacks at its top are a snapshot, of all disks at one instant; layers that it has in excess are merged into
     /// the one below.
-    #[serde(default)]
     pub disks: Vec<Disk>,
     /// Whether the guest's file systems are frozen while layers are added. A guest that cannot do that gets none.
     #[serde(default)]

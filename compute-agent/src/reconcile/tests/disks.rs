@@ -180,13 +180,3 @@ async fn deletion_takes_the_layers_that_it_names_and_no_others() {
     assert_eq!(host.storage.layers(), spec.disks[1].volume.layers);
     assert_eq!(life.volumes(spec.id), []);
 }
-
-#[tokio::test]
-async fn a_word_from_before_volumes_pulls_no_disk_out() {
-    let host = Host::new();
-    let (mut life, spec) = running_with_two(&host).await;
-    life.want(wish(&with(&spec, Vec::new())));
-    life.settle(spec.id).await;
-    assert_eq!(host.volumes(spec.id).await.len(), 2);
-    assert_eq!(host.hypervisor.detachments_asked(), 0);
-}
