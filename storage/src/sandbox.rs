@@ -2,8 +2,8 @@
 //!
 //! `qemu-img convert` rewrites an image that [`protocol::image`] has accepted into a file of our own. Should
 //! its parser have a hole nevertheless, there is nothing to gain behind it: the process has no privileges, no
-//! network, no path to anything (its input and output are inherited descriptors, of files in a directory
-//! that it cannot enter), and it ends when its processor time, its memory, its output or the clock run out.
+//! network, no path to anything of ours (its input and output are inherited descriptors, of files in a directory
+//! that it cannot enter; what everybody may read on the host, it may), and it ends when its processor time, its memory, its output or the clock run out.
 //!
 //! The walls are built by util-linux, from the outside in, so that no code runs between fork and exec here:
 //!

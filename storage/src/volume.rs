@@ -185,20 +185,15 @@ pub(crate) fn is_in_use(path: &Utf8Path) -> io::Result<bool> {
         opened => opened?,
     };
     let mut lock = libc::flock {
-        l_type: libc::F_RDLCK as libc::c_short,
+        // What would stand in the way of a writer is any lock.
+        l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: QEMU_LOCKS.start,
         l_len: QEMU_LOCKS.end - QEMU_LOCKS.start,
         l_pid: 0,
     };
-    for kind in [libc::F_RDLCK, libc::F_WRLCK] {
-        lock.l_type = kind as libc::c_short;
-        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))?;
-        if i32::from(lock.l_type) != libc::F_UNLCK {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
 }
 
 fn are_made(base: Option<Utf8PathBuf>, layers: &[Utf8PathBuf], size_bytes: u64) -> io::Result<bool> {

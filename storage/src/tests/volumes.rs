@@ -227,8 +227,9 @@ async fn a_layer_that_is_open_is_not_removed() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let locked = || crate::volume::is_in_use(&path).unwrap();
-    wait_for("the disk is open", locked).await;
+    let layers = fixture.pool.layers(&volume);
+    let locked = || layers.iter().all(|layer| crate::volume::is_in_use(layer).unwrap());
+    wait_for("the whole chain is open", locked).await;
     for layers in [&[layer(2)][..], &[layer(1)]] {
         let refused = fixture.pool.remove_layers(layers).await.unwrap_err();
         assert!(matches!(refused, PoolError::LayerInUse(id) if id == layers[0]), "{refused}");
