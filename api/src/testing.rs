@@ -399,7 +399,7 @@ impl TestHost<'_> {
 
     /// Reports that nothing is left of these volumes.
     pub(crate) async fn report_removed(&self, volumes: Value) {
-        let body = json!({"epoch": self.epoch, "reports": [], "removed_volumes": volumes});
+        let body = json!({"epoch": self.epoch, "reports": [], "removed": volumes});
         self.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200);
     }
 }

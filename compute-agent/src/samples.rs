@@ -60,6 +60,7 @@ pub(crate) fn disk(id: Uuid) -> Disk {
         size_gib: SizeGib(1),
         image: Some(image),
         layers: vec![LayerId::from_uuid(id)],
+        merges: Vec::new(),
     };
     Disk { volume, limits: IoLimits::default() }
 }

@@ -106,6 +106,10 @@ ids! {
     SubnetId
     /// One stream that the control plane asked a host for.
     TransferId
+    /// An order to a host to remove layers.
+    RemovalId
+    /// A snapshot of volumes.
+    SnapshotId
     /// A file that is sent in parts.
     UploadId
     /// A disk of a tenant, attached to an instance or not.

@@ -42,9 +42,9 @@ pub(super) async fn report(
             (format!("/reports/{index}/volumes"), format!("at most {MAX_VOLUMES} volumes"));
         return Err(ApiError::invalid(vec![FieldError::new(pointer, "too_many", message)]));
     }
-    if batch.removed_volumes.len() > MAX_REPORTS {
+    if batch.removed.len() > MAX_REPORTS {
         let message = format!("at most {MAX_REPORTS} volumes");
-        return Err(ApiError::invalid(vec![FieldError::new("/removed_volumes", "too_many", message)]));
+        return Err(ApiError::invalid(vec![FieldError::new("/removed", "too_many", message)]));
     }
     // One order for everybody, so that two batches cannot lock each other out; and all instances before a volume of
     // any.
@@ -62,7 +62,7 @@ pub(super) async fn report(
             Folded::Gone => gone.push(report.id),
         }
     }
-    let removed = volumes::lock_removed(&mut tx, host.0, &batch.removed_volumes).await?;
+    let removed = volumes::lock_removed(&mut tx, host.0, &batch.removed).await?;
     // Last, because these take the host's row: everybody locks instances and volumes first and their host after.
     if !gone.is_empty() {
         instances::delete(&mut tx, host.0, &gone, now).await?;

@@ -199,10 +199,13 @@ impl Feed {
                 &DesiredBody::SendSerialLog { transfer_id, instance_id, max_bytes } => {
                     self.send_serial_log(epoch, transfer_id, instance_id, max_bytes, transfers);
                 }
-                DesiredBody::RemoveLayers { volume_id, layers } => {
-                    self.removals.begin(*volume_id, layers.clone());
+                DesiredBody::RemoveLayers { removal_id, layers } => {
+                    self.removals.begin(*removal_id, layers.clone());
                 }
-                DesiredBody::Instance(_) | DesiredBody::DeleteInstance { .. } | DesiredBody::Network(_) => {}
+                DesiredBody::Instance(_)
+                | DesiredBody::DeleteInstance { .. }
+                | DesiredBody::Network(_)
+                | DesiredBody::SendImage { .. } => {}
             }
         }
         Ok(())

@@ -93,6 +93,7 @@ impl Wanted {
             }),
             DesiredBody::Network(_)
             | DesiredBody::SendSerialLog { .. }
+            | DesiredBody::SendImage { .. }
             | DesiredBody::RemoveLayers { .. } => None,
         }
     }

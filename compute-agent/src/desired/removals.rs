@@ -1,4 +1,4 @@
-//! Removing the layers of volumes that were deleted while no instance had them.
+//! Removing layers that nobody needs any more.
 //!
 //! The order is repeated by the control plane until it knows that it was carried out, so nothing of it has to
 //! survive this process.
@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::{LayerId, VolumeId};
+use protocol::{LayerId, RemovalId};
 
 use crate::backoff::Backoff;
 use crate::chain;
@@ -23,7 +23,7 @@ pub struct Removals {
     pub storage: Arc<dyn HostStorage>,
     pub reconciler: Arc<Reconciler>,
     pub outbox: Arc<Outbox>,
-    underway: Mutex<HashSet<VolumeId>>,
+    underway: Mutex<HashSet<RemovalId>>,
 }
 
 impl Removals {
@@ -32,35 +32,36 @@ impl Removals {
     }
 
     /// Removes the layers in the background, however long it takes, and reports that.
-    pub(super) fn begin(self: &Arc<Self>, volume: VolumeId, layers: Vec<LayerId>) {
-        if !self.underway().insert(volume) {
+    pub(super) fn begin(self: &Arc<Self>, removal: RemovalId, layers: Vec<LayerId>) {
+        if !self.underway().insert(removal) {
             return;
         }
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-            while let Err(error) = this.remove(volume, &layers).await {
-                tracing::warn!(%volume, error = %chain(error.as_ref()), "layers are not removed yet");
+            while let Err(error) = this.remove(&layers).await {
+                tracing::warn!(%removal, error = %chain(error.as_ref()), "layers are not removed yet");
                 tokio::time::sleep(backoff.next()).await;
             }
-            tracing::info!(%volume, layers = layers.len(), "layers removed");
-            this.outbox.report_removed(volume);
-            this.underway().remove(&volume);
+            tracing::info!(%removal, layers = layers.len(), "layers removed");
+            this.outbox.report_removed(removal);
+            this.underway().remove(&removal);
         });
     }
 
     /// INVARIANT: nothing is removed that a domain has open, whatever the control plane believes.
-    async fn remove(&self, volume: VolumeId, layers: &[LayerId]) -> Result<(), BoxError> {
+    async fn remove(&self, layers: &[LayerId]) -> Result<(), BoxError> {
         let mut acting = self.reconciler.acting();
         acting.wait_for(|acting| *acting).await?;
         let listing = self.reconciler.view.look().await?;
-        if listing.values().any(|domain| domain.volume(volume).is_some()) {
-            return Err("a domain has the volume".into());
+        let in_use = listing.values().flat_map(|domain| &domain.volumes).flat_map(|volume| &volume.layers);
+        if in_use.into_iter().any(|layer| layers.contains(layer)) {
+            return Err("a domain has one of the layers".into());
         }
         Ok(self.storage.remove_layers(layers).await?)
     }
 
-    fn underway(&self) -> MutexGuard<'_, HashSet<VolumeId>> {
+    fn underway(&self) -> MutexGuard<'_, HashSet<RemovalId>> {
         self.underway.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

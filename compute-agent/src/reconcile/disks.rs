@@ -82,6 +82,7 @@ pub(super) fn held(wanted: &Wanted, seen: &Seen, is_preparing: bool) -> Vec<Volu
         id: volume.id,
         generation: Generation(0),
         state: VolumeState::Detaching,
+        merged: Vec::new(),
     });
     wanted_here.chain(leaving).collect()
 }
@@ -112,7 +113,7 @@ fn merge_of(volume: &VolumeSpec, domain: &Domain) -> Option<MergeStep> {
 }
 
 fn report(disk: &Disk, state: VolumeState) -> VolumeReport {
-    VolumeReport { id: disk.volume.id, generation: disk.volume.generation, state }
+    VolumeReport { id: disk.volume.id, generation: disk.volume.generation, state, merged: Vec::new() }
 }
 
 /// Volumes that the domain has and shall not have.

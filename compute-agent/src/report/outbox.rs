@@ -12,7 +12,7 @@ use camino::Utf8PathBuf;
 use protocol::agent::{
     InstanceReport, MAX_DETAIL_CHARS, NetworkReport, ObservedBatch, ObservedState, Step, StepReport,
 };
-use protocol::{Generation, InstanceId, OperationId, Sha256, VolumeId};
+use protocol::{Generation, InstanceId, OperationId, RemovalId, Sha256};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 use time::OffsetDateTime;
@@ -26,8 +26,8 @@ pub struct Outbox {
     folder: Utf8PathBuf,
     items: Mutex<HashMap<InstanceId, Item>>,
     network: Mutex<NetworkItem>,
-    /// Volumes whose layers are removed, until the control plane knows.
-    removed_volumes: Mutex<BTreeSet<VolumeId>>,
+    /// Removals that are carried out, until the control plane knows.
+    removed: Mutex<BTreeSet<RemovalId>>,
     /// Held while a trail is written, so that an older one cannot replace a newer one.
     disk: Mutex<()>,
     dirty: Notify,
@@ -69,7 +69,7 @@ pub struct Outgoing {
     versions: Vec<u64>,
     pub network: Option<NetworkReport>,
     network_version: u64,
-    pub removed_volumes: Vec<VolumeId>,
+    pub removed: Vec<RemovalId>,
 }
 
 impl Outbox {
@@ -84,7 +84,7 @@ impl Outbox {
             folder,
             items: Mutex::new(items),
             network: Mutex::default(),
-            removed_volumes: Mutex::default(),
+            removed: Mutex::default(),
             disk: Mutex::default(),
             dirty: Notify::new(),
         })
@@ -119,9 +119,9 @@ impl Outbox {
         }
     }
 
-    /// Nothing is left of what [`protocol::agent::DesiredBody::RemoveLayers`] named for the volume.
-    pub fn report_removed(&self, volume: VolumeId) {
-        self.removed().insert(volume);
+    /// Nothing is left of what a [`protocol::agent::DesiredBody::RemoveLayers`] named.
+    pub fn report_removed(&self, removal: RemovalId) {
+        self.removed().insert(removal);
         self.dirty.notify_one();
     }
 
@@ -166,9 +166,9 @@ impl Outbox {
         let network = self.network();
         let network_version = network.version;
         let network = network.latest.clone().filter(|_| network_version > network.sent_version);
-        let removed_volumes: Vec<_> = self.removed().iter().copied().take(limit).collect();
-        let is_due = !reports.is_empty() || network.is_some() || !removed_volumes.is_empty();
-        is_due.then_some(Outgoing { reports, versions, network, network_version, removed_volumes })
+        let removed: Vec<_> = self.removed().iter().copied().take(limit).collect();
+        let is_due = !reports.is_empty() || network.is_some() || !removed.is_empty();
+        is_due.then_some(Outgoing { reports, versions, network, network_version, removed })
     }
 
     /// The control plane has what was sent; what it `ignored` need not be told again, but it is not stored
@@ -183,7 +183,7 @@ impl Outbox {
             let mut network = self.network();
             network.sent_version = network.sent_version.max(sent.network_version);
         }
-        self.removed().retain(|volume| !sent.removed_volumes.contains(volume));
+        self.removed().retain(|removal| !sent.removed.contains(removal));
         let mut gone = Vec::new();
         for (report, version) in sent.reports.iter().zip(&sent.versions) {
             let Some((trail_changed, all_told)) = self
@@ -249,8 +249,8 @@ impl Outbox {
         self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn removed(&self) -> MutexGuard<'_, BTreeSet<VolumeId>> {
-        self.removed_volumes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn removed(&self) -> MutexGuard<'_, BTreeSet<RemovalId>> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest report of an instance and the steps of its open operation.

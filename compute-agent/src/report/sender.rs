@@ -81,8 +81,8 @@ impl Sender {
     async fn flush(&self, epoch: Epoch) -> Result<(), ControlPlaneError> {
         while let Some(mut outgoing) = self.outbox.outgoing(MAX_REPORTS) {
             let (reports, network) = (std::mem::take(&mut outgoing.reports), outgoing.network.clone());
-            let removed_volumes = outgoing.removed_volumes.clone();
-            let batch = ObservedBatch { epoch, reports, removed_volumes, network };
+            let removed = outgoing.removed.clone();
+            let batch = ObservedBatch { epoch, reports, removed, network };
             let accepted = self.control_plane.observed(&batch).await?;
             if !accepted.ignored.is_empty() {
                 tracing::warn!(ignored = ?accepted.ignored, "the control plane ignored reports");

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Architecture, Disk, Epoch, HostNetwork, Nic};
+use crate::agent::{Architecture, Disk, Epoch, HostNetwork, Nic, VolumeSpec};
 use crate::image::Format;
 use crate::{
-    Generation, InstanceId, LayerId, MemoryMib, Name, OperationId, RequestId, Revision, Sha256, TransferId,
-    VolumeId,
+    Generation, InstanceId, LayerId, MemoryMib, Name, OperationId, RemovalId, RequestId, Revision, Sha256,
+    TransferId,
 };
 
 /// The longest long poll.
@@ -57,13 +57,16 @@ pub enum DesiredBody {
         layers: Vec<LayerId>,
         operation_id: Option<OperationId>,
     },
-    /// The volume was deleted by its owner: remove these layers, which nobody else needs, and name the volume
-    /// in [`super::ObservedBatch::removed_volumes`].
-    RemoveLayers { volume_id: VolumeId, layers: Vec<LayerId> },
+    /// Nobody needs these layers any more: their volume or snapshot was deleted, they were merged, or a volume went
+    /// back to a snapshot. Remove them, and name the removal in [`super::ObservedBatch::removed`].
+    RemoveLayers { removal_id: RemovalId, layers: Vec<LayerId> },
     /// All networks of the host, in place of what was said before.
     Network(Box<HostNetwork>),
     /// Post the newest part of the serial log to `/agent/v1/transfers/{transfer_id}`.
     SendSerialLog { transfer_id: TransferId, instance_id: InstanceId, max_bytes: u32 },
+    /// Send the disk that this chain of layers makes, as one qcow2 file without a backing file, to
+    /// `/agent/v1/images/{transfer_id}`. Nobody writes to any of the layers.
+    SendImage { transfer_id: TransferId, source: Box<VolumeSpec> },
 }
 
 /// An instance as its host shall make it. The same generation always means the same specification.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::agent::{Epoch, NetworkReport, VolumeReport};
-use crate::{Generation, InstanceId, OperationId, VolumeId};
+use crate::{Generation, InstanceId, OperationId, RemovalId};
 
 /// The most reports in one batch.
 pub const MAX_REPORTS: usize = 500;
@@ -17,9 +17,9 @@ pub const MAX_DETAIL_CHARS: usize = 1000;
 pub struct ObservedBatch {
     pub epoch: Epoch,
     pub reports: Vec<InstanceReport>,
-    /// Of these, nothing is left: see [`super::DesiredBody::RemoveLayers`].
+    /// Of what these name, nothing is left: see [`super::DesiredBody::RemoveLayers`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub removed_volumes: Vec<VolumeId>,
+    pub removed: Vec<RemovalId>,
     /// Present when it has changed since it was last accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkReport>,
@@ -63,6 +63,7 @@ impl InstanceReport {
             format!("{} {} {} {} {reason}\n", self.id, self.generation, self.boot, self.state.as_str());
         for volume in &self.volumes {
             lines += &format!("- {} {} {}\n", volume.id, volume.generation, volume.state.as_str());
+            volume.merged.iter().for_each(|layer| lines += &format!("- merged {layer}\n"));
         }
         lines
     }

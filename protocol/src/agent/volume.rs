@@ -25,6 +25,11 @@ pub struct VolumeSpec {
     /// From the bottom to the top, at least one and at most [`MAX_LAYERS`]. The last is the one that is
     /// written to; a layer that another stands on is never written again.
     pub layers: Vec<LayerId>,
+    /// Those of `layers` that shall become one with the layer below. They are in the middle of the chain: never
+    /// the first, which has nothing below, and never the last, which is written to. Until a report says that one
+    /// is [`VolumeReport::merged`], it is read as before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merges: Vec<LayerId>,
 }
 
 /// A volume in an instance.
@@ -54,6 +59,10 @@ pub struct VolumeReport {
     /// The newest generation that the agent has acted on; 0 of a volume that is leaving.
     pub generation: Generation,
     pub state: VolumeState,
+    /// Of the layers to merge, those that were seen to be merged: their content is in the layer below, and nothing
+    /// of this volume stands on them any more. Their files are left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<LayerId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +90,11 @@ impl VolumeSpec {
     /// The layer that is written to.
     pub fn top(&self) -> Option<LayerId> {
         self.layers.last().copied()
+    }
+
+    /// The layers that are left once everything is merged that shall be.
+    pub fn kept(&self) -> impl Iterator<Item = LayerId> {
+        self.layers.iter().copied().filter(|layer| !self.merges.contains(layer))
     }
 }
 

@@ -139,6 +139,7 @@ fn volume(number: u128, image: Option<&ImageSource>, gib: u32) -> VolumeSpec {
         size_gib: SizeGib(gib),
         image: image.cloned(),
         layers: vec![layer(number)],
+        merges: Vec::new(),
     }
 }
 

@@ -5,7 +5,9 @@ use protocol::agent::{
     VolumeSpec, VolumeState,
 };
 use protocol::image::Format;
-use protocol::{Generation, HostId, InstanceId, LayerId, OperationId, Revision, Sha256, SizeGib, VolumeId};
+use protocol::{
+    Generation, HostId, InstanceId, LayerId, OperationId, RemovalId, Revision, Sha256, SizeGib, VolumeId,
+};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -54,6 +56,7 @@ impl DiskRow {
                 size_gib: SizeGib(self.size_gib),
                 image,
                 layers: self.layers,
+                merges: Vec::new(),
             },
             limits: IoLimits { iops: self.iops, bytes_per_second: self.bytes_per_second },
         })
@@ -80,7 +83,7 @@ pub(crate) async fn removals_after(
     let objects = rows.into_iter().map(|row| DesiredObject {
         revision: Revision(row.desired_revision),
         body: DesiredBody::RemoveLayers {
-            volume_id: row.id.into(),
+            removal_id: row.id.into(),
             layers: row.layers.into_iter().map(LayerId::from).collect(),
         },
     });
@@ -93,16 +96,16 @@ pub(crate) struct Removed {
     operation_id: Option<Uuid>,
 }
 
-/// Of these nothing is left on the host. Names that it was never told to remove mean nothing.
+/// These removals are carried out; a volume's has its id. Names that the host was never told to remove mean nothing.
 pub(crate) async fn lock_removed(
     conn: &mut PgConnection,
     host: HostId,
-    volumes: &[VolumeId],
+    removals: &[RemovalId],
 ) -> Result<Vec<Removed>, sqlx::Error> {
-    if volumes.is_empty() {
+    if removals.is_empty() {
         return Ok(Vec::new());
     }
-    let ids: Vec<_> = volumes.iter().map(|id| id.as_uuid()).collect();
+    let ids: Vec<_> = removals.iter().map(|id| id.as_uuid()).collect();
     sqlx::query_as!(
         Removed,
         "SELECT id, operation_id FROM volumes
