@@ -7,6 +7,7 @@
 mod compare;
 mod control;
 mod create;
+mod disk;
 mod documents;
 mod fleet;
 mod login;
@@ -43,6 +44,8 @@ enum Name {
     B6,
     /// Memory of the agent, beside libvirtd.
     B10,
+    /// Reads through a volume, beside a raw file; first writes, beside an overlay made by hand.
+    B12,
     /// TCP and small packets through port rules, beside a bare bridge.
     B13,
     /// TCP and small packets between two hosts over the overlay, beside a VXLAN made by hand.
@@ -63,6 +66,7 @@ async fn main() -> Result<()> {
         Name::B3 => read::run(&site().await?, rounds).await,
         Name::B6 => login::run(&site().await?, rounds).await,
         Name::B10 => memory::agent(),
+        Name::B12 => disk::run(rounds).await,
         Name::B13 => rules::run(rounds),
         Name::B14 => overlay::run(rounds),
         Name::B15 => spread::run(rounds, arguments.size).await,
