@@ -259,8 +259,10 @@ pub(super) async fn delete(
     .fetch_one(&mut *conn)
     .await?;
     if let Some(there) = counted(&[(used.ports, "port"), (used.routers, "router")]) {
-        let detail =
-            format!("still in it: {there}; delete the ports and remove the routers' interfaces first");
+        let detail = format!(
+            "still in it: {there}; delete the ports, of which those of instances go with these or by `detach_port`, and \
+             remove the routers' interfaces first"
+        );
         return Err(ApiError::because(ErrorCode::InUse, detail));
     }
     sqlx::query!(
