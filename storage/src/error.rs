@@ -42,6 +42,8 @@ pub enum PoolError {
     NoBase(Sha256),
     #[error("layer {0} of a volume is lost: others stand on it")]
     LostLayer(LayerId),
+    #[error("layer {0} of a volume does not stand on the one that it shall stand on")]
+    BrokenChain(LayerId),
     #[error("layer {0} of a volume is in use")]
     LayerInUse(LayerId),
     #[error("qemu-img could not {attempted}")]
@@ -64,6 +66,8 @@ pub enum Blame {
     Image,
     /// Nothing; there is no room.
     Space,
+    /// The files of a volume: they are not those that are named, and were left as they are.
+    Chain,
     /// This host.
     Host,
 }
@@ -76,6 +80,7 @@ impl PoolError {
             Self::VirtualSize { .. } | Self::DiskTooSmall { .. } => Blame::Image,
             Self::Convert(_, why) if why.blames_image() => Blame::Image,
             Self::Full { .. } => Blame::Space,
+            Self::LostLayer(_) | Self::BrokenChain(_) => Blame::Chain,
             Self::Io { source, .. } | Self::QemuImg { source, .. } if is_full(source) => Blame::Space,
             Self::Shared(error) => error.blame(),
             _ => Blame::Host,

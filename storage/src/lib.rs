@@ -16,6 +16,7 @@
 //! [`sandbox`], and only the rewritten file is ever seen by a hypervisor.
 
 mod base;
+mod chain;
 mod durable;
 mod error;
 mod flight;
