@@ -199,7 +199,10 @@ pub(crate) async fn attach<A: Action<On: InProject>>(
             ApiError::because(ErrorCode::WrongState, "an instance has at most 16 network cards; detach one")
         })?;
         match card {
-            Card::Existing(port) => plug(conn, *port, instance, position, now).await?,
+            Card::Existing(port) => {
+                check_mac(conn, *port, instance).await?;
+                plug(conn, *port, instance, position, now).await?;
+            }
             Card::New(card) => {
                 let id: PortId = clock.new_id();
                 let (network, name, labels) = (card.network, own_name(id), Labels::new());
@@ -245,6 +248,25 @@ async fn free_positions(conn: &mut PgConnection, instance: InstanceId) -> Result
     )
     .fetch_all(conn)
     .await
+}
+
+/// Guests and hypervisors tell the cards of an instance by their addresses, which are unique in a network only.
+async fn check_mac(conn: &mut PgConnection, port: Uuid, instance: InstanceId) -> Result<(), ApiError> {
+    let same = sqlx::query!(
+        r#"SELECT card.name, card.mac::text AS "mac!" FROM ports port JOIN ports card ON card.mac = port.mac
+           WHERE port.id = $1 AND card.instance_id = $2"#,
+        port,
+        instance.as_uuid()
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(same) = same else { return Ok(()) };
+    let detail = format!(
+        "the instance has a card with the MAC address {}, the port {}; detach that one, or make a port with another \
+         MAC address",
+        same.mac, same.name
+    );
+    Err(ApiError::because(ErrorCode::AddressTaken, detail))
 }
 
 async fn plug(
