@@ -61,18 +61,38 @@ impl WantedCard {
 ///
 /// # Errors
 /// `validation_failed` at the card when the caller may not know of its port, `forbidden` otherwise.
-pub(crate) async fn check_ports<A: Action>(
+pub(crate) async fn check_ports<A: Action<On: InProject>>(
     mut change: Mutation<A>,
     project: &str,
     wanted: &[WantedCard],
     pointer: impl Fn(usize) -> String,
 ) -> Result<Mutation<A>, ApiError> {
+    let (conn, allowed) = change.parts();
+    lock_ports(conn, allowed, wanted).await?;
     for (index, port) in
         wanted.iter().enumerate().filter_map(|(index, card)| Some((index, card.port.as_ref()?)))
     {
         change = change.also::<actions::UpdatePort>((project, port), || no_port(&pointer(index))).await?;
     }
     Ok(change)
+}
+
+/// Locks the ports that are named in one order, whatever the order of the cards.
+async fn lock_ports<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    wanted: &[WantedCard],
+) -> Result<(), sqlx::Error> {
+    let names: Vec<_> = wanted.iter().filter_map(|card| card.port.clone()).collect();
+    sqlx::query!(
+        "SELECT FROM ports WHERE project_id = $1 AND (name = ANY($2) OR id::text = ANY($2))
+         ORDER BY id FOR UPDATE",
+        allowed.project().as_uuid(),
+        &names
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 fn no_port(pointer: &str) -> ApiError {
@@ -144,7 +164,7 @@ pub(crate) async fn prepare_default<A: Action<On: InProject>>(
     }
 }
 
-/// Locks the ports that are there, each attached to nothing.
+/// The ports that are there, each attached to nothing. They are locked.
 async fn take_ports<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
@@ -156,7 +176,7 @@ async fn take_ports<A: Action<On: InProject>>(
     let names: Vec<_> = named.iter().map(|(_, name)| (*name).clone()).collect();
     let rows = sqlx::query!(
         "SELECT id, name, instance_id FROM ports
-         WHERE project_id = $1 AND (name = ANY($2) OR id::text = ANY($2)) ORDER BY id FOR UPDATE",
+         WHERE project_id = $1 AND (name = ANY($2) OR id::text = ANY($2))",
         allowed.project().as_uuid(),
         &names
     )
