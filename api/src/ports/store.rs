@@ -1,6 +1,7 @@
 //! SQL of ports. How they get their parts is in the files below.
 
 pub(super) mod addresses;
+pub(super) mod cards;
 pub(super) mod parts;
 
 use protocol::agent::NetworkFault;
