@@ -15,6 +15,7 @@ use crate::auth::{Action, Allowed, InProject, OfResource, actions};
 use crate::http::{
     ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, counted, violated_constraint,
 };
+use crate::quotas;
 
 /// VNIs that are tried before a call gives up; of sixteen million, few are taken.
 const VNI_TRIES: usize = 32;
@@ -247,6 +248,7 @@ pub(super) async fn delete(
     id: Uuid,
 ) -> Result<(), ApiError> {
     // In the order in which everybody locks them.
+    quotas::store::lock(conn, allowed.project()).await?;
     sqlx::query!("SELECT FROM subnets WHERE network_id = $1 ORDER BY id FOR UPDATE", id)
         .execute(&mut *conn)
         .await?;
