@@ -18,6 +18,7 @@
 mod base;
 mod durable;
 mod error;
+mod export;
 mod flight;
 mod inventory;
 mod layout;
@@ -29,6 +30,7 @@ mod serial;
 mod volume;
 
 pub use error::{Blame, PoolError};
+pub use export::Export;
 pub use inventory::{InstanceFiles, Inventory};
 pub use layout::InstancePaths;
 pub use pool::{Found, Pool, Space};

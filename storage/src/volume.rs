@@ -237,13 +237,13 @@ fn between(dir: &Utf8Path, below: &Utf8Path, above: &Utf8Path) -> io::Result<Bet
 }
 
 /// What the header of a qcow2 file of our own says (<https://www.qemu.org/docs/master/interop/qcow2.html>).
-struct Header {
-    backing: Option<Utf8PathBuf>,
-    size_bytes: u64,
+pub(crate) struct Header {
+    pub(crate) backing: Option<Utf8PathBuf>,
+    pub(crate) size_bytes: u64,
 }
 
 impl Header {
-    fn read(path: &Utf8Path) -> io::Result<Self> {
+    pub(crate) fn read(path: &Utf8Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let mut fields = [0; 32];
         file.read_exact(&mut fields)?;
