@@ -2,6 +2,7 @@
 
 pub(crate) mod attachments;
 pub(crate) mod ending;
+pub(crate) mod exports;
 pub(crate) mod hosts;
 mod row;
 
@@ -155,7 +156,7 @@ pub(super) async fn list(
 
 /// Locks the instance that has the volume: whoever needs both locks the instance first. Called before anything is
 /// decided, so it tells nothing but which.
-pub(super) async fn lock_instance_of(
+pub(crate) async fn lock_instance_of(
     conn: &mut PgConnection,
     project: &str,
     volume: &str,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::agent::Epoch;
 
 /// The query of `POST /agent/v1/images/{transfer_id}`. The body is one qcow2 file that needs no other, its length in
-/// `Content-Length`. While another attempt at the same order lasts, the answer is 409 `busy`.
+/// `Content-Length`. While another attempt at the same order lasts, the answer is 503 `busy`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendQuery {

@@ -11,6 +11,7 @@ pub(in super::super) async fn take(conn: &mut PgConnection) -> Result<Option<Uui
         "SELECT id FROM images i
          WHERE deleted_at IS NOT NULL AND NOT EXISTS (SELECT FROM instances n WHERE n.image_id = i.id)
            AND NOT EXISTS (SELECT FROM volumes v WHERE v.image_id = i.id)
+           AND NOT EXISTS (SELECT FROM image_imports m WHERE m.base_image_id = i.id)
          ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
     )
     .fetch_optional(conn)
