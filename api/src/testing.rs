@@ -310,7 +310,15 @@ impl TestCloud {
         path: &str,
         body: Option<Value>,
     ) -> Answer {
-        let mut request = request(method, path, &[], body.map(|body| body.to_string()).unwrap_or_default());
+        self.agent_send(
+            host,
+            request(method, path, &[], body.map(|body| body.to_string()).unwrap_or_default()),
+        )
+        .await
+    }
+
+    /// The same with any request.
+    pub(crate) async fn agent_send(&self, host: Option<HostId>, mut request: Request<Body>) -> Answer {
         request.extensions_mut().insert(ConnectInfo(Peer { host, tls: true, ..peer("127.0.0.1") }));
         exchange(&self.agents, request).await
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use protocol::image::InspectError;
-use protocol::{LayerId, Sha256, SizeGib};
+use protocol::{LayerId, Sha256, SizeGib, VolumeId};
 use thiserror::Error;
 
 use crate::sandbox::SandboxError;
@@ -46,6 +46,8 @@ pub enum PoolError {
     BrokenChain(LayerId),
     #[error("layer {0} of a volume is in use")]
     LayerInUse(LayerId),
+    #[error("nothing was ever written to volume {0} here")]
+    NoData(VolumeId),
     #[error("qemu-img could not {attempted}")]
     QemuImg {
         attempted: &'static str,
@@ -77,7 +79,7 @@ impl PoolError {
         match self {
             Self::Fetch(..) | Self::Length { .. } | Self::Digest { .. } => Blame::Source,
             Self::Refused(_, why) if why.is_refusal() => Blame::Image,
-            Self::VirtualSize { .. } | Self::DiskTooSmall { .. } => Blame::Image,
+            Self::VirtualSize { .. } | Self::DiskTooSmall { .. } | Self::NoData(_) => Blame::Image,
             Self::Convert(_, why) if why.blames_image() => Blame::Image,
             Self::Full { .. } => Blame::Space,
             Self::LostLayer(_) | Self::BrokenChain(_) => Blame::Chain,

@@ -19,6 +19,7 @@ mod base;
 mod chain;
 mod durable;
 mod error;
+mod export;
 mod flight;
 mod inventory;
 mod layout;
@@ -30,6 +31,7 @@ mod serial;
 mod volume;
 
 pub use error::{Blame, PoolError};
+pub use export::Export;
 pub use inventory::{InstanceFiles, Inventory};
 pub use layout::InstancePaths;
 pub use pool::{Found, Pool, Space};

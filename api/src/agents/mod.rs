@@ -6,6 +6,7 @@
 
 mod desired;
 mod heartbeat;
+mod images;
 mod join;
 mod observed;
 mod peer;
@@ -15,4 +16,5 @@ mod session;
 mod tests;
 pub(crate) mod transfers;
 
+pub(crate) use observed::clean;
 pub(crate) use router::agent_router;

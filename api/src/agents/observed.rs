@@ -188,6 +188,6 @@ fn port_of(fault: &NetworkFault) -> Option<PortId> {
 }
 
 /// A text from outside, bounded and without control characters.
-pub(super) fn clean(text: &str, max_chars: usize) -> String {
+pub(crate) fn clean(text: &str, max_chars: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(max_chars).collect()
 }

@@ -17,7 +17,7 @@ use thiserror::Error;
 pub use local::LocalPool;
 pub use simulated::SimulatedStorage;
 
-/// An image's bytes on their way in.
+/// An image's bytes on their way in, or out.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
 /// Asks for an image's bytes; polled only when the cache lacks them.
 pub type Fetch<'a> = BoxFuture<'a, Result<ByteStream, BoxError>>;
@@ -72,8 +72,25 @@ pub trait HostStorage: Send + Sync + 'static {
     /// Removes layers of volumes. Layers that are not there are as good as removed.
     async fn remove_layers(&self, layers: &[LayerId]) -> Result<(), HostStorageError>;
 
+    /// Copies the disk that a volume's chain makes into one qcow2 file that needs no other. Others may read its layers
+    /// meanwhile, nobody may write to them. Dropping the future leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`HostStorageError::Image`] when there is nothing to copy.
+    async fn export(&self, volume: &VolumeSpec) -> Result<Box<dyn ExportedDisk>, HostStorageError>;
+
     /// The newest part of the serial log.
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError>;
+}
+
+/// A copied disk, which goes when this is dropped.
+#[async_trait]
+pub trait ExportedDisk: Send + Sync {
+    /// Length of the file.
+    fn size_bytes(&self) -> u64;
+
+    /// The file from its beginning.
+    async fn read(&self) -> Result<ByteStream, HostStorageError>;
 }
 
 /// What there is.

@@ -3,14 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use camino::Utf8PathBuf;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
 use protocol::{InstanceId, LayerId, Sha256, SizeGib};
 
-use super::{Chain, Fetch, Files, HostStorage, HostStorageError, Places};
+use super::{ByteStream, Chain, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Places};
 
 /// See the module. Image bytes are fetched, counted and dropped.
 #[derive(Debug, Default)]
@@ -18,6 +20,27 @@ pub struct SimulatedStorage {
     state: Mutex<State>,
     /// Held by the one who fetches an image, so that the others share what it brings.
     fetching: Mutex<HashMap<Sha256, Arc<tokio::sync::Mutex<()>>>>,
+    /// Each copy of a disk has one.
+    exports: Arc<()>,
+}
+
+/// A copy of a disk: the ids of its layers, in a word each.
+#[derive(Debug)]
+struct SimulatedExport {
+    bytes: Bytes,
+    _counted: Arc<()>,
+}
+
+#[async_trait]
+impl ExportedDisk for SimulatedExport {
+    fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    async fn read(&self) -> Result<ByteStream, HostStorageError> {
+        let words = self.bytes.chunks(8).map(Bytes::copy_from_slice).map(Ok).collect::<Vec<_>>();
+        Ok(stream::iter(words).boxed())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,12 +53,24 @@ struct State {
     merged: HashSet<LayerId>,
     layers_made: u32,
     failures_left: u32,
+    /// Copies are not finished before this is taken back.
+    exports_held: bool,
 }
 
 impl SimulatedStorage {
     /// The next `times` calls that write are refused.
     pub fn fail_next(&self, times: u32) {
         self.lock().failures_left = times;
+    }
+
+    /// Holds copies of disks in their middle, or lets them go on.
+    pub fn hold_exports(&self, held: bool) {
+        self.lock().exports_held = held;
+    }
+
+    /// Copies of disks that are there, finished or not.
+    pub fn exports(&self) -> usize {
+        Arc::strong_count(&self.exports) - 1
     }
 
     /// How many layers were made anew.
@@ -216,6 +251,20 @@ impl HostStorage for SimulatedStorage {
     async fn remove_instance(&self, id: InstanceId) -> Result<(), HostStorageError> {
         self.writing()?.instances.remove(&id);
         Ok(())
+    }
+
+    async fn export(&self, volume: &VolumeSpec) -> Result<Box<dyn ExportedDisk>, HostStorageError> {
+        let counted = Arc::clone(&self.exports);
+        while self.lock().exports_held {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let state = self.writing()?;
+        let there: Vec<_> = volume.layers.iter().filter(|layer| state.layers.contains_key(layer)).collect();
+        if there.is_empty() {
+            return Err(HostStorageError::Image("simulated: nothing was ever written".into()));
+        }
+        let words: Vec<_> = there.into_iter().map(LayerId::to_string).collect();
+        Ok(Box::new(SimulatedExport { bytes: words.join(" ").into(), _counted: counted }))
     }
 
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError> {

@@ -3,6 +3,7 @@
 mod base;
 mod bombs;
 mod corpus;
+mod export;
 mod formats;
 mod images;
 mod instances;
