@@ -12,9 +12,9 @@ use protocol::image::{Format, ImageInfo};
 use protocol::{GIB, LayerId};
 use serde_json::{Value, json};
 
+use crate::chain::Header;
 use crate::durable::{Unfinished, blocking, exists};
 use crate::sandbox::largest_output;
-use crate::chain::Header;
 use crate::{Pool, PoolError, qemu_img};
 
 const OPTIONS: &str = "compat=1.1,cluster_size=65536,compression_type=zstd";

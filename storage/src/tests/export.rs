@@ -5,7 +5,7 @@ use std::process::Child;
 use protocol::image::inspect;
 use protocol::{GIB, MIB};
 
-use super::volumes::{cached, four_layers, holds, holds_all_marks, io, open, top};
+use super::volumes::{cached, four_layers, holds, holds_all_marks, io, open, paths, top};
 use super::*;
 use crate::Blame;
 use crate::volume::is_in_use;
@@ -31,8 +31,7 @@ fn end(mut holder: Child) {
 async fn a_chain_becomes_one_file_that_needs_no_other() {
     let fixture = Fixture::new();
     let volume = four_layers(&fixture).await;
-    let layers =
-        || paths(&fixture, &volume).iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>();
+    let layers = || paths(&fixture, &volume).iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>();
     let before = layers();
     // As large as its volume by now, though no guest has had it since.
     let grown = VolumeSpec { size_gib: SizeGib(3), ..volume.clone() };

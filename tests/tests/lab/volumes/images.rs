@@ -65,7 +65,8 @@ async fn a_disk_becomes_an_image_that_boots_on_another_host() -> Result<()> {
         let golden = until_available(&project, &first, &golden).await?;
         ensure!(golden["virtual_size_bytes"] == 1_u64 << 30, "{golden}");
 
-        let [(second, mut in_second)] = guests(lab, &project, [("second", json!({"image": "golden"}))]).await?;
+        let [(second, mut in_second)] =
+            guests(lab, &project, [("second", json!({"image": "golden"}))]).await?;
         ensure!(lab.host_of(&second)?.name() != home, "both are on one host");
         second.wait_for_serial("cumulo-test: boot=2", EFFECT).await?;
         second.wait_for_serial("cumulo-test: hostname=second", EFFECT).await?;
