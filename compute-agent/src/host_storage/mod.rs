@@ -16,6 +16,7 @@ use thiserror::Error;
 
 pub use local::LocalPool;
 pub use simulated::SimulatedStorage;
+pub use storage::{Needed, Usage};
 
 /// An image's bytes on their way in.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
@@ -44,8 +45,20 @@ pub trait HostStorage: Send + Sync + 'static {
     /// Where the files of a volume are, or will be.
     fn chain(&self, volume: &VolumeSpec) -> Chain;
 
-    /// Brings the image into the cache. Of those who need one image, a single one fetches it.
-    async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError>;
+    /// Brings the image into the cache. Of those who need one image, a single one fetches it. Images that are not
+    /// `needed` give way to it.
+    async fn ensure_base(
+        &self,
+        image: &ImageSource,
+        needed: Needed<'_>,
+        fetch: Fetch<'_>,
+    ) -> Result<(), HostStorageError>;
+
+    /// Evicts images that nobody needs while the cache is larger than it may be.
+    async fn trim_images(&self, needed: Needed<'_>) -> Result<(), HostStorageError>;
+
+    /// What the pool takes and has left.
+    async fn usage(&self) -> Result<Usage, HostStorageError>;
 
     /// Makes what is missing of a volume that nobody uses over its cached image, merges what its chain names no
     /// more, and grows it to its size. What is there keeps its content.

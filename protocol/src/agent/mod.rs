@@ -38,7 +38,7 @@ pub use observed::{
 };
 pub use session::{
     Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory, OpenSession,
-    SessionOpened,
+    PoolUsage, SessionOpened,
 };
 pub use volume::{Disk, IoLimits, MAX_LAYERS, VolumeReport, VolumeSpec, VolumeState};
 
