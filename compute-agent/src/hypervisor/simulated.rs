@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::Utf8Path;
-use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic};
+use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::sync::broadcast;
 use uuid::Uuid;
@@ -98,6 +98,7 @@ struct State {
     /// What [`Hypervisor::tune_disk`] or the start gave each disk.
     tuned: HashMap<(InstanceId, VolumeId), (SizeGib, IoLimits)>,
     snapshots: u32,
+    resumes: u32,
     failures: HashMap<Call, u32>,
     reachable: bool,
 }
@@ -112,6 +113,7 @@ impl Simulated {
             detachments_asked: 0,
             tuned: HashMap::new(),
             snapshots: 0,
+            resumes: 0,
             failures: HashMap::new(),
             reachable: true,
         };
@@ -126,6 +128,21 @@ impl Simulated {
     /// QEMU dies. False when there is no domain.
     pub fn crash(&self, id: InstanceId) -> bool {
         self.end(id, EndCause::Crashed)
+    }
+
+    /// The guest stands still. False when there is no domain.
+    pub fn pause(&self, id: InstanceId, reason: PauseReason) -> bool {
+        let paused =
+            self.lock().domains.get_mut(&id).map(|domain| domain.state = DomainState::Paused(reason));
+        if paused.is_some() {
+            self.emit(Event::Changed { id });
+        }
+        paused.is_some()
+    }
+
+    /// How often a paused guest was told to go on.
+    pub fn resumes(&self) -> u32 {
+        self.lock().resumes
     }
 
     /// A domain ends and the event about it is lost. False when there is no domain.
@@ -305,7 +322,9 @@ impl Hypervisor for Simulated {
                 return Err(HypervisorError::NotFound(id));
             }
             *state.presses.entry(id).or_default() += 1;
-            state.machine.guests_obey_power_button
+            let stands_still =
+                matches!(state.domains.get(&id), Some(Domain { state: DomainState::Paused(_), .. }));
+            state.machine.guests_obey_power_button && !stands_still
         };
         if obeys {
             self.end(id, EndCause::GuestShutdown);
@@ -316,6 +335,17 @@ impl Hypervisor for Simulated {
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
         self.reached()?.fail_if_asked(Call::Destroy)?;
         if self.end(id, EndCause::Destroyed) { Ok(()) } else { Err(HypervisorError::NotFound(id)) }
+    }
+
+    async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            state.resumes += 1;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            domain.state = DomainState::Running;
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
     }
 
     async fn attach_card(&self, id: InstanceId, nic: &Nic) -> Result<(), HypervisorError> {

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Reconciler;
 use super::boots::{BootRecord, Phase};
+use super::pauses::Resumed;
 use super::plan::{Step, tuning};
 use crate::desired::Wanted;
 use crate::durable::off_thread;
@@ -71,6 +72,7 @@ impl Reconciler {
             Step::Snapshot { layers } => self.snapshot(instance(wanted)?, layers).await,
             Step::Merge(merge) => self.merge(id, merge).await,
             Step::TuneDisk { volume } => self.tune_disk(instance(wanted)?, *volume).await,
+            Step::Resume => self.resume(id).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,
             Step::RemoveFiles => {
@@ -123,6 +125,7 @@ impl Reconciler {
             memory.letting_go.clear();
             memory.merging.clear();
             memory.tuned.clear();
+            memory.resumed = None;
         });
         let created = self.parts.hypervisor.create(&self.domain_spec(spec)).await;
         created.map_err(|error| StepError::of(error, NOT_STARTED))?;
@@ -163,6 +166,17 @@ impl Reconciler {
             memory.detaching.insert(mac, now);
         });
         unless_ignored(id, asked)
+    }
+
+    async fn resume(&self, id: InstanceId) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let now = self.parts.clock.now();
+        let resumed = self.parts.hypervisor.resume(id).await;
+        self.remember(id, |memory| {
+            memory.resumed = Some(Resumed::again(memory.resumed, now));
+            memory.paused_since = None;
+        });
+        unless_ignored(id, resumed)
     }
 
     async fn press_power_button(&self, id: InstanceId) -> Result<(), StepError> {

@@ -1,16 +1,13 @@
 //! What to tell the control plane: from what is wanted and what was seen to a state, and which steps of an
 //! operation's trail are thereby done. Pure.
 
-use protocol::agent::{EndReason, ObservedState, Power, Step as Told, VolumeReport};
+use protocol::agent::{EndReason, ObservedState, PauseReason, Power, Step as Told, VolumeReport};
 
 use super::boots::Phase;
 use super::plan::{Seen, Step};
-use super::{cards, disks};
+use super::{cards, disks, pauses};
 use crate::desired::Wanted;
 use crate::hypervisor::{Domain, DomainState};
-
-const PAUSED: &str =
-    "The hypervisor has paused the instance, most likely because its disk could not be written.";
 
 /// What is true of one instance, in the words of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +15,7 @@ pub(super) struct Observation {
     pub state: ObservedState,
     pub boot: i64,
     pub volumes: Vec<VolumeReport>,
+    pub paused: Option<PauseReason>,
     pub detail: Option<String>,
 }
 
@@ -26,17 +24,20 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
     let failure = seen.memory.failure;
     if let Some(domain) = seen.live() {
         let state = live_state(wanted, domain);
+        let paused = match domain.state {
+            DomainState::Paused(said) => Some(pauses::cause(said, seen)),
+            _ => None,
+        };
         if state == ObservedState::Running
             && failure.is_none()
-            && (!is_recorded(seen, domain) || is_being_attached(wanted, domain, seen))
+            && (!is_recorded(seen, domain) || (paused.is_none() && is_being_attached(wanted, domain, seen)))
         {
             return None;
         }
-        let paused = (domain.state == DomainState::Paused).then_some(PAUSED);
-        let detail = failure.or(paused).map(str::to_owned);
+        let detail = failure.or(paused.map(pauses::detail)).map(str::to_owned);
         let detail = detail.or_else(|| waiting(wanted, seen).filter(|_| state == ObservedState::Running));
         let volumes = disks::held(wanted, seen, false);
-        return Some(Observation { state, boot: domain.boot, volumes, detail });
+        return Some(Observation { state, boot: domain.boot, volumes, paused, detail });
     }
     let (state, boot) = match wanted {
         Wanted::Deleted { .. } => without_domain_deleted(seen),
@@ -60,7 +61,7 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
     let detail = failure.map(str::to_owned);
     let detail = detail.or_else(|| waiting(wanted, seen).filter(|_| state == ObservedState::Preparing));
     let volumes = disks::held(wanted, seen, !is_final);
-    Some(Observation { state, boot, volumes, detail })
+    Some(Observation { state, boot, volumes, paused: None, detail })
 }
 
 /// What is still to come of network cards and disks.
@@ -152,6 +153,7 @@ pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
         Step::TuneDisk { volume } if seen.memory.tuned.contains_key(volume) => &[Told::DiskChanged],
         Step::TuneDisk { .. }
         | Step::DetachNic { .. }
+        | Step::Resume
         | Step::RecordStarting
         | Step::RecordStarted { .. }
         | Step::RecordStopping { .. }

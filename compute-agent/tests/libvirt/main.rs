@@ -4,7 +4,9 @@
 
 mod guest;
 mod host;
+mod pauses;
 mod reaper;
+mod writer;
 
 use std::fs;
 use std::time::{Duration, Instant};

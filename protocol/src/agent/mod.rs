@@ -34,7 +34,7 @@ pub use network::{
 };
 pub use observed::{
     EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState,
-    Step, StepReport,
+    PauseReason, Step, StepReport,
 };
 pub use session::{
     Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory, OpenSession,
