@@ -26,8 +26,8 @@ use ipnet::IpNet;
 use networking::links::{self, Links};
 use networking::packets::{self, Packets};
 use networking::services::Services;
-use protocol::Name;
 use protocol::agent::{HostNetwork, JoinToken};
+use protocol::{GIB, Name};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -112,6 +112,10 @@ struct RunArgs {
     /// example. The addresses of hosts in the underlay are so without being named.
     #[arg(long = "protected-network", env = "CUMULO_PROTECTED_NETWORKS", value_delimiter = ',')]
     protected_networks: Vec<IpNet>,
+    /// What cached images may take of the pool, in GiB. Those that are needed count, and stay in any case; of the others
+    /// the ones that were used longest ago go first. A fifth of the pool's file system unless given.
+    #[arg(long, env = "CUMULO_IMAGE_CACHE_GIB")]
+    image_cache_gib: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -216,7 +220,9 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     let pool = state_dir.path().join("pool");
     let (hypervisor, storage): (Arc<dyn Hypervisor>, Arc<dyn HostStorage>) = match args.hypervisor {
         HypervisorKind::Libvirt => {
-            let storage = LocalPool::open(&pool).context("the pool could not be opened")?;
+            let image_cache_bytes = args.image_cache_gib.map(|gib| u64::from(gib) * GIB);
+            let storage =
+                LocalPool::open(&pool, image_cache_bytes).context("the pool could not be opened")?;
             let options = libvirt::Options { uri: args.libvirt_uri.clone(), pool };
             (Arc::new(Libvirt::start(options)), Arc::new(storage))
         }

@@ -16,6 +16,7 @@
 //! [`sandbox`], and only the rewritten file is ever seen by a hypervisor.
 
 mod base;
+mod cache;
 mod chain;
 mod durable;
 mod error;
@@ -30,11 +31,12 @@ mod seed;
 mod serial;
 mod volume;
 
+pub use cache::{Needed, Usage};
 pub use error::{Blame, PoolError};
 pub use export::Export;
 pub use inventory::{InstanceFiles, Inventory};
 pub use layout::InstancePaths;
-pub use pool::{Found, Pool, Space};
+pub use pool::{Found, Options, Pool, Space};
 pub use volume::VolumeFound;
 
 /// Whether a call made the file or found it made.

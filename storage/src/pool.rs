@@ -9,7 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 use protocol::agent::ImageSource;
 use protocol::{InstanceId, LayerId};
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 
 use crate::durable::{PRIVATE_DIR, REACHABLE_DIR, blocking, exists, make_dir, sync_dir};
 use crate::flight::Flights;
@@ -30,7 +30,31 @@ pub(crate) struct Inner {
     pub(crate) flights: Flights,
     /// INVARIANT: one conversion at a time. All run as one user, who must not be able to reach into another.
     pub(crate) conversions: Semaphore,
+    /// What the cached images may take; a share of the file system unless given.
+    pub(crate) image_cache_bytes: Option<u64>,
+    /// Written by whoever evicts images, read by whoever must find one where it was.
+    pub(crate) bases: Arc<RwLock<()>>,
     _lock: Flock<File>,
+}
+
+/// How a pool works.
+#[derive(Debug)]
+pub struct Options {
+    pub sandbox: Sandbox,
+    /// What the cached images may take. Those that are needed count, and are never evicted. A fifth of the file
+    /// system unless given.
+    pub image_cache_bytes: Option<u64>,
+}
+
+impl Options {
+    /// The default [`Sandbox`] and limit.
+    ///
+    /// # Errors
+    /// When the sandbox cannot be prepared.
+    pub fn new() -> Result<Self, PoolError> {
+        let sandbox = Sandbox::new().map_err(PoolError::io("prepare the sandbox"))?;
+        Ok(Self { sandbox, image_cache_bytes: None })
+    }
 }
 
 /// What there is of an instance.
@@ -49,19 +73,24 @@ pub struct Space {
 }
 
 impl Pool {
-    /// Opens the pool at `root`, which is made if it is not there, with the default [`Sandbox`].
-    pub fn open(root: &Utf8Path) -> Result<Self, PoolError> {
-        let sandbox = Sandbox::new().map_err(PoolError::io("prepare the sandbox"))?;
-        Self::open_with(root, sandbox)
-    }
-
-    /// Opens a pool for this process alone and clears away what an earlier one did not finish.
-    pub fn open_with(root: &Utf8Path, sandbox: Sandbox) -> Result<Self, PoolError> {
+    /// Opens the pool at `root`, which is made if it is not there, for this process alone, and clears away what an
+    /// earlier one did not finish.
+    pub fn open(root: &Utf8Path, options: Options) -> Result<Self, PoolError> {
         let (layout, lock) = prepare(root).map_err(PoolError::io("open the pool"))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| PoolError::InUse)?;
         empty(&layout.incoming()).map_err(PoolError::io("clear away unfinished work"))?;
-        let (flights, conversions) = (Flights::default(), Semaphore::new(1));
-        Ok(Self { inner: Arc::new(Inner { layout, sandbox, flights, conversions, _lock: lock }) })
+        let Options { sandbox, image_cache_bytes } = options;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                layout,
+                sandbox,
+                flights: Flights::default(),
+                conversions: Semaphore::new(1),
+                image_cache_bytes,
+                bases: Arc::default(),
+                _lock: lock,
+            }),
+        })
     }
 
     /// Where the instance's files are, or will be.
@@ -98,12 +127,7 @@ impl Pool {
     /// Room on the file system, as an unprivileged user would find it.
     pub async fn space(&self) -> Result<Space, PoolError> {
         let root = self.inner.layout.root().to_owned();
-        blocking("measure the pool", move || {
-            let stat = statvfs(root.as_std_path())?;
-            let in_bytes = |blocks: nix::libc::fsblkcnt_t| blocks * stat.fragment_size();
-            Ok(Space { total_bytes: in_bytes(stat.blocks()), free_bytes: in_bytes(stat.blocks_available()) })
-        })
-        .await
+        blocking("measure the pool", move || measure(&root)).await
     }
 
     /// Refuses to begin work that cannot end well.
@@ -118,6 +142,16 @@ impl Pool {
     pub(crate) fn inner(&self) -> &Inner {
         &self.inner
     }
+
+    pub(crate) fn inner_arc(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner)
+    }
+}
+
+pub(crate) fn measure(root: &Utf8Path) -> io::Result<Space> {
+    let stat = statvfs(root.as_std_path())?;
+    let in_bytes = |blocks: nix::libc::fsblkcnt_t| blocks * stat.fragment_size();
+    Ok(Space { total_bytes: in_bytes(stat.blocks()), free_bytes: in_bytes(stat.blocks_available()) })
 }
 
 /// Makes the directories; gives them and the file to lock.

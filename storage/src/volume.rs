@@ -111,11 +111,19 @@ impl Pool {
         below: Option<LayerId>,
     ) -> Result<Made, PoolError> {
         let below = below.map(|below| self.layer(below));
-        let backing = below.or_else(|| volume.image.as_ref().map(|image| self.base(image)));
+        let image = volume.image.as_ref().filter(|_| below.is_none());
+        let bases_stay = self.bases_stay().await;
+        if let Some(image) = image
+            && !tokio::fs::try_exists(self.base(image)).await.map_err(PoolError::io("look for an image"))?
+        {
+            return Err(PoolError::NoBase(image.sha256));
+        }
+        let backing = below.or_else(|| image.map(|image| self.base(image)));
         let unfinished = Unfinished::new(self.inner().layout.fresh());
         qemu_img::create(unfinished.path(), OPTIONS, backing.as_deref(), volume.size_gib.bytes()).await?;
         let target = self.layer(layer);
         let (made, header) = blocking("put a layer in place", move || {
+            let _bases_stay = bases_stay;
             fs::set_permissions(unfinished.path(), Permissions::from_mode(PRIVATE_FILE))?;
             let made = unfinished.publish_new(&target)?;
             Ok((made, Header::read(&target)?))

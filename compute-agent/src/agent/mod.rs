@@ -33,6 +33,7 @@ use crate::desired::images::Images;
 use crate::desired::removals::Removals;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::Hypervisor;
+use crate::image_cache;
 use crate::inventory::LastInventory;
 use crate::metadata::Metadata;
 use crate::networks::keeper::REPAIR;
@@ -158,7 +159,7 @@ pub async fn run(
     let feed = Feed {
         control_plane: Arc::clone(&control_plane),
         hypervisor,
-        storage,
+        storage: Arc::clone(&storage),
         desired: Arc::clone(&desired),
         networks,
         keeper: Arc::clone(&keeper),
@@ -177,13 +178,15 @@ pub async fn run(
         control_plane,
         session,
         outbox,
-        desired,
+        desired: Arc::clone(&desired),
+        storage: Arc::clone(&storage),
         reconciler: Arc::clone(&reconciler),
         workers: workers.clone(),
     };
     tokio::select! {
         () = feed.run() => {}
         () = sender.run() => {}
+        () = image_cache::keep(storage, desired) => {}
         () = keeper.run(reconciler.acting(), REPAIR) => {}
         () = events::watch(Arc::clone(&reconciler), workers.clone(), Arc::clone(&keeper), hypervisor_events) => {}
         () = stop.cancelled() => {}

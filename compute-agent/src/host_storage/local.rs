@@ -5,10 +5,13 @@ use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::{StreamExt, TryStreamExt};
 use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
 use protocol::{InstanceId, LayerId};
-use storage::{Blame, Export, Pool, PoolError};
+use storage::{Blame, Export, Options, Pool, PoolError};
 use tokio_util::io::ReaderStream;
 
-use super::{BoxError, ByteStream, Chain, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Places};
+use super::{
+    BoxError, ByteStream, Chain, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed, Places,
+    Usage,
+};
 
 /// What is read of a copied disk at once.
 const READ_BYTES: usize = 256 << 10;
@@ -21,9 +24,9 @@ pub struct LocalPool {
 
 impl LocalPool {
     /// Opens the pool, which is made when it is missing, and clears away what an earlier agent left
-    /// unfinished.
-    pub fn open(root: &Utf8Path) -> Result<Self, PoolError> {
-        Ok(Self { pool: Pool::open(root)? })
+    /// unfinished. Cached images may take so much; a share of the file system unless given.
+    pub fn open(root: &Utf8Path, image_cache_bytes: Option<u64>) -> Result<Self, PoolError> {
+        Ok(Self { pool: Pool::open(root, Options { image_cache_bytes, ..Options::new()? })? })
     }
 }
 
@@ -80,13 +83,26 @@ impl HostStorage for LocalPool {
         Ok(Chain { base, layers: self.pool.layers(volume).await? })
     }
 
-    async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError> {
+    async fn ensure_base(
+        &self,
+        image: &ImageSource,
+        needed: Needed<'_>,
+        fetch: Fetch<'_>,
+    ) -> Result<(), HostStorageError> {
         let fetch = || async move {
             let bytes = fetch.await?;
             Ok::<_, BoxError>(bytes.map_err(BoxError::from))
         };
-        self.pool.ensure_base(image, fetch).await?;
+        self.pool.ensure_base(image, needed, fetch).await?;
         Ok(())
+    }
+
+    async fn trim_images(&self, needed: Needed<'_>) -> Result<(), HostStorageError> {
+        Ok(self.pool.trim_images(needed).await?)
+    }
+
+    async fn usage(&self) -> Result<Usage, HostStorageError> {
+        Ok(self.pool.usage().await?)
     }
 
     async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {

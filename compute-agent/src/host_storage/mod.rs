@@ -16,6 +16,7 @@ use thiserror::Error;
 
 pub use local::LocalPool;
 pub use simulated::SimulatedStorage;
+pub use storage::{Needed, Usage};
 
 /// An image's bytes on their way in, or out.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
@@ -45,8 +46,20 @@ pub trait HostStorage: Send + Sync + 'static {
     /// The files of a volume that is made, as they stand on each other now: without what is merged.
     async fn chain(&self, volume: &VolumeSpec) -> Result<Chain, HostStorageError>;
 
-    /// Brings the image into the cache. Of those who need one image, a single one fetches it.
-    async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError>;
+    /// Brings the image into the cache. Of those who need one image, a single one fetches it. Images that are not
+    /// `needed` give way to it.
+    async fn ensure_base(
+        &self,
+        image: &ImageSource,
+        needed: Needed<'_>,
+        fetch: Fetch<'_>,
+    ) -> Result<(), HostStorageError>;
+
+    /// Evicts images that nobody needs while the cache is larger than it may be.
+    async fn trim_images(&self, needed: Needed<'_>) -> Result<(), HostStorageError>;
+
+    /// What the pool takes and has left.
+    async fn usage(&self) -> Result<Usage, HostStorageError>;
 
     /// Makes what is missing at the top of a volume that nobody uses, over its cached image, and grows it to its
     /// size. What is there keeps its content.

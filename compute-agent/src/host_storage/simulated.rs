@@ -11,8 +11,14 @@ use camino::Utf8PathBuf;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
 use protocol::{InstanceId, LayerId, Sha256, SizeGib};
+use storage::Space;
 
-use super::{ByteStream, Chain, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Places};
+use super::{
+    ByteStream, Chain, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed, Places, Usage,
+};
+
+/// One TiB, as the simulated machine says.
+const TOTAL_BYTES: u64 = 1 << 40;
 
 /// See the module. Image bytes are fetched, counted and dropped.
 #[derive(Debug, Default)]
@@ -55,6 +61,7 @@ struct State {
     failures_left: u32,
     /// Copies are not finished before this is taken back.
     exports_held: bool,
+    is_full: bool,
 }
 
 impl SimulatedStorage {
@@ -71,6 +78,11 @@ impl SimulatedStorage {
     /// Copies of disks that are there, finished or not.
     pub fn exports(&self) -> usize {
         Arc::strong_count(&self.exports) - 1
+    }
+
+    /// Whether the pool has room left, from now on.
+    pub fn set_full(&self, is_full: bool) {
+        self.lock().is_full = is_full;
     }
 
     /// How many layers were made anew.
@@ -178,7 +190,12 @@ impl HostStorage for SimulatedStorage {
         Ok(Chain { base, layers: layers.collect() })
     }
 
-    async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError> {
+    async fn ensure_base(
+        &self,
+        image: &ImageSource,
+        _: Needed<'_>,
+        fetch: Fetch<'_>,
+    ) -> Result<(), HostStorageError> {
         let fetching = self.fetching(image.sha256);
         let _one_at_a_time = fetching.lock().await;
         if self.lock().bases.contains(&image.sha256) {
@@ -195,6 +212,15 @@ impl HostStorage for SimulatedStorage {
         }
         self.writing()?.bases.insert(image.sha256);
         Ok(())
+    }
+
+    async fn trim_images(&self, _: Needed<'_>) -> Result<(), HostStorageError> {
+        Ok(())
+    }
+
+    async fn usage(&self) -> Result<Usage, HostStorageError> {
+        let free_bytes = if self.lock().is_full { 0 } else { TOTAL_BYTES / 2 };
+        Ok(Usage { space: Space { total_bytes: TOTAL_BYTES, free_bytes }, image_cache_bytes: 0 })
     }
 
     async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {

@@ -38,11 +38,11 @@ pub use network::{
 };
 pub use observed::{
     EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, NOT_FROZEN, ObservedAccepted, ObservedBatch,
-    ObservedState, Step, StepReport,
+    ObservedState, PauseReason, Step, StepReport,
 };
 pub use session::{
     Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory, OpenSession,
-    SessionOpened,
+    PoolUsage, SessionOpened,
 };
 pub use volume::{Disk, IoLimits, MAX_LAYERS, VolumeReport, VolumeSpec, VolumeState};
 

@@ -61,7 +61,8 @@ impl Reconciler {
             // The place is taken until the last byte.
             Ok::<ByteStream, BoxError>(bytes.inspect(move |_| _ = &place).boxed())
         };
-        Ok(self.parts.storage.ensure_base(image, fetch.boxed()).await?)
+        let needed = || self.parts.desired.images();
+        Ok(self.parts.storage.ensure_base(image, &needed, fetch.boxed()).await?)
     }
 
     pub(super) async fn attach_disk(&self, spec: &InstanceSpec, volume: VolumeId) -> Result<(), StepError> {

@@ -5,6 +5,7 @@ mod disks;
 mod golden;
 mod killed;
 mod lives;
+mod pauses;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
