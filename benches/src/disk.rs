@@ -66,6 +66,7 @@ async fn fresh(pool: &Pool, image: &ImageSource) -> Result<Utf8PathBuf> {
         image: Some(image.clone()),
         layers: vec![layer],
         merges: Vec::new(),
+        pool: None,
     };
     pool.ensure_volume(&volume).await?;
     Ok(pool.layer(layer))

@@ -15,9 +15,10 @@ use crate::durable::{PRIVATE_DIR, REACHABLE_DIR, blocking, exists, make_dir, syn
 use crate::flight::Flights;
 use crate::layout::{Layout, instance_of};
 use crate::sandbox::Sandbox;
+use crate::shared::Shared;
 use crate::{InstancePaths, PoolError};
 
-/// The local pool. Clones are the same pool.
+/// The local pool, or a shared one. Clones are the same pool.
 #[derive(Debug, Clone)]
 pub struct Pool {
     inner: Arc<Inner>,
@@ -29,8 +30,12 @@ pub(crate) struct Inner {
     pub(crate) sandbox: Sandbox,
     pub(crate) flights: Flights,
     /// INVARIANT: one conversion at a time. All run as one user, who must not be able to reach into another.
-    pub(crate) conversions: Semaphore,
-    _lock: Flock<File>,
+    /// Shared by all pools of a host.
+    pub(crate) conversions: Arc<Semaphore>,
+    /// What a shared pool has beside the rest.
+    pub(crate) shared: Option<Shared>,
+    /// Of a local one.
+    _lock: Option<Flock<File>>,
 }
 
 /// What there is of an instance.
@@ -60,8 +65,16 @@ impl Pool {
         let (layout, lock) = prepare(root).map_err(PoolError::io("open the pool"))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| PoolError::InUse)?;
         empty(&layout.incoming()).map_err(PoolError::io("clear away unfinished work"))?;
-        let (flights, conversions) = (Flights::default(), Semaphore::new(1));
-        Ok(Self { inner: Arc::new(Inner { layout, sandbox, flights, conversions, _lock: lock }) })
+        let (flights, conversions) = (Flights::default(), Arc::new(Semaphore::new(1)));
+        let inner = Inner { layout, sandbox, flights, conversions, shared: None, _lock: Some(lock) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Another pool of this host, which converts images in turn with this one.
+    pub(crate) fn beside(&self, layout: Layout, shared: Shared) -> Self {
+        let (sandbox, conversions) = (self.inner.sandbox.clone(), Arc::clone(&self.inner.conversions));
+        let (flights, shared) = (Flights::default(), Some(shared));
+        Self { inner: Arc::new(Inner { layout, sandbox, flights, conversions, shared, _lock: None }) }
     }
 
     /// Where the instance's files are, or will be.
@@ -118,6 +131,10 @@ impl Pool {
     pub(crate) fn inner(&self) -> &Inner {
         &self.inner
     }
+
+    pub(crate) fn inner_arc(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner)
+    }
 }
 
 /// Makes the directories; gives them and the file to lock.
@@ -150,7 +167,7 @@ fn adopt_root_disks(layout: &Layout) -> io::Result<()> {
     sync_dir(&layout.layers())
 }
 
-fn empty(dir: &Utf8Path) -> io::Result<()> {
+pub(crate) fn empty(dir: &Utf8Path) -> io::Result<()> {
     for entry in dir.read_dir_utf8()? {
         remove_entry(entry?.path())?;
     }

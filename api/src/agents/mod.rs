@@ -15,4 +15,5 @@ mod session;
 mod tests;
 pub(crate) mod transfers;
 
+pub(crate) use observed::clean;
 pub(crate) use router::agent_router;

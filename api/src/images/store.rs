@@ -473,7 +473,8 @@ pub(crate) async fn blob_for_host(
         r#"SELECT b.id, b.size_bytes AS "size_bytes!" FROM blobs b
            WHERE b.sha256 = $2 AND b.state = 'stored' AND EXISTS (
                SELECT FROM volumes v JOIN images i ON i.id = v.image_id
-               WHERE v.host_id = $1 AND i.blob_id = b.id)
+               LEFT JOIN instances n ON n.id = v.instance_id AND v.pool_id IS NOT NULL
+               WHERE (v.host_id = $1 OR n.host_id = $1) AND i.blob_id = b.id)
            LIMIT 1"#,
         host.as_uuid(),
         &sha256.as_bytes()[..]

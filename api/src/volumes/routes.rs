@@ -16,9 +16,9 @@ use super::model::gib_for;
 use super::store::{self, Filter, NewVolume};
 use super::types::{CreateVolume, Volume, VolumeQuery, VolumeSource};
 use crate::app::App;
-use crate::auth::{Allowed, New, actions};
+use crate::auth::{Allowed, Fact, New, actions, keys};
 use crate::http::{ApiError, Call, FieldError, LabelledPageQuery, MutationQuery, Page, Path, Selector};
-use crate::images;
+use crate::{images, pools};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(create_volume, list_volumes)).routes(routes!(
@@ -40,11 +40,17 @@ async fn create_volume(
 ) -> Result<Response, ApiError> {
     let new: CreateVolume = call.json()?;
     ApiError::reject(new.validate())?;
-    let place = (project.as_str(), New { labels: &new.labels, ..New::named(new.name.as_str()) });
+    let facts: Vec<_> = new.pool.iter().map(|pool| (keys::POOL, Fact::Text(pool))).collect();
+    let place =
+        (project.as_str(), New { labels: &new.labels, facts: &facts, ..New::named(new.name.as_str()) });
     let mut change = call.changing::<actions::CreateVolume>(&app, place).await?;
     let (id, layer): (VolumeId, LayerId) = (app.clock.new_id(), app.clock.new_id());
     let now = change.now;
     let (conn, allowed) = change.parts();
+    let pool = match &new.pool {
+        Some(pool) => Some(pools::store::named(conn, pool, "/pool").await?.id),
+        None => None,
+    };
     let (image, needed) = match &new.source {
         Some(source) => source_image(conn, allowed, source).await?,
         None => (None, 1),
@@ -62,6 +68,7 @@ async fn create_volume(
         labels: &new.labels,
         size_gib,
         image,
+        pool,
         delete_protection: new.delete_protection,
         iops_limit: new.iops_limit,
         bytes_per_second_limit: new.bytes_per_second_limit,

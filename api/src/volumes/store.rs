@@ -25,6 +25,8 @@ pub(super) struct NewVolume<'a> {
     pub labels: &'a Labels,
     pub size_gib: i32,
     pub image: Option<Uuid>,
+    /// The shared pool that it is in.
+    pub pool: Option<Uuid>,
     pub delete_protection: bool,
     pub iops_limit: Option<i64>,
     pub bytes_per_second_limit: Option<i64>,
@@ -46,15 +48,20 @@ pub(super) async fn insert<A: Action<On: InProject>>(
     allowed: &Allowed<A>,
     new: &NewVolume<'_>,
 ) -> Result<(), ApiError> {
-    sqlx::query!("INSERT INTO layers (id, created_at) VALUES ($1, $2)", new.layer.as_uuid(), new.now)
-        .execute(&mut *conn)
-        .await?;
+    sqlx::query!(
+        "INSERT INTO layers (id, pool_id, created_at) VALUES ($1, $2, $3)",
+        new.layer.as_uuid(),
+        new.pool,
+        new.now
+    )
+    .execute(&mut *conn)
+    .await?;
     let inserted = sqlx::query!(
         "INSERT INTO volumes (id, project_id, name, description, labels, size_gib, image_id, layer_id,
                               delete_protection, iops_limit, bytes_per_second_limit, created_at, updated_at,
-                              instance_id, position, delete_with_instance, attachment_state)
+                              instance_id, position, delete_with_instance, attachment_state, pool_id)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12,
-                 $13, $14, $15, CASE WHEN $13::uuid IS NOT NULL THEN 'attaching' END)",
+                 $13, $14, $15, CASE WHEN $13::uuid IS NOT NULL THEN 'attaching' END, $16)",
         new.id.as_uuid(),
         allowed.project().as_uuid(),
         new.name,
@@ -69,7 +76,8 @@ pub(super) async fn insert<A: Action<On: InProject>>(
         new.now,
         new.attachment.map(|attachment| attachment.instance.as_uuid()),
         new.attachment.map(|attachment| attachment.position),
-        new.attachment.is_some_and(|attachment| attachment.delete_with_instance)
+        new.attachment.is_some_and(|attachment| attachment.delete_with_instance),
+        new.pool
     )
     .execute(conn)
     .await;
@@ -86,7 +94,8 @@ pub(super) async fn find<A: Action<On: InProject>>(
         Row,
         r#"SELECT v.id, v.name, v.description, v.labels AS "labels: Json<Labels>", v.generation, v.size_gib,
                   v.iops_limit, v.bytes_per_second_limit, v.delete_protection, v.image_id,
-                  m.name AS "image_name?", v.spec_generation, v.host_id, v.instance_id,
+                  m.name AS "image_name?", v.spec_generation, v.host_id, v.pool_id, p.name AS "pool_name?",
+                  v.instance_id,
                   i.name AS "instance_name?", i.host_id IS NOT NULL AS "instance_placed!", v.position,
                   v.delete_with_instance, v.attachment_state,
                   CASE WHEN v.observed_state = 'ready' THEN v.observed_generation END AS ready_generation,
@@ -94,6 +103,7 @@ pub(super) async fn find<A: Action<On: InProject>>(
                   o.status AS "operation_status?", v.created_at, v.updated_at
            FROM volumes v
            LEFT JOIN images m ON m.id = v.image_id
+           LEFT JOIN pools p ON p.id = v.pool_id
            LEFT JOIN instances i ON i.id = v.instance_id
            LEFT JOIN operations o ON o.id = v.operation_id
            WHERE v.project_id = $1 AND (v.id = $2 OR v.name = $3)"#,
@@ -124,7 +134,8 @@ pub(super) async fn list(
         Row,
         r#"SELECT v.id, v.name, v.description, v.labels AS "labels: Json<Labels>", v.generation, v.size_gib,
                   v.iops_limit, v.bytes_per_second_limit, v.delete_protection, v.image_id,
-                  m.name AS "image_name?", v.spec_generation, v.host_id, v.instance_id,
+                  m.name AS "image_name?", v.spec_generation, v.host_id, v.pool_id, p.name AS "pool_name?",
+                  v.instance_id,
                   i.name AS "instance_name?", i.host_id IS NOT NULL AS "instance_placed!", v.position,
                   v.delete_with_instance, v.attachment_state,
                   CASE WHEN v.observed_state = 'ready' THEN v.observed_generation END AS ready_generation,
@@ -132,6 +143,7 @@ pub(super) async fn list(
                   o.status AS "operation_status?", v.created_at, v.updated_at
            FROM volumes v
            LEFT JOIN images m ON m.id = v.image_id
+           LEFT JOIN pools p ON p.id = v.pool_id
            LEFT JOIN instances i ON i.id = v.instance_id
            LEFT JOIN operations o ON o.id = v.operation_id
            WHERE v.project_id = $1 AND v.id > $2 AND ($3::text IS NULL OR v.name = $3)
@@ -261,6 +273,10 @@ pub(super) fn broken(error: sqlx::Error) -> ApiError {
         Some("hosts_disk_fits") => ApiError::because(
             ErrorCode::InsufficientCapacity,
             "the host with its data has too little free disk; delete volumes there, or ask an operator for room",
+        ),
+        Some("pools_disk_fits") => ApiError::because(
+            ErrorCode::InsufficientCapacity,
+            "the pool has too little free disk, or no host has it yet; choose another one, or ask an operator for room",
         ),
         Some("volumes_image_id_fkey") => ApiError::invalid(vec![super::disks::no_image("/source/image")]),
         _ => error.into(),

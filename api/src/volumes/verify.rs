@@ -45,7 +45,7 @@ async fn astray(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
            FROM volumes v LEFT JOIN instances i ON i.id = v.instance_id
            WHERE v.instance_id IS NOT NULL
              AND (i.project_id IS DISTINCT FROM v.project_id
-                  OR i.host_id IS NOT NULL AND i.host_id IS DISTINCT FROM v.host_id)
+                  OR i.host_id IS NOT NULL AND v.pool_id IS NULL AND i.host_id IS DISTINCT FROM v.host_id)
            UNION ALL
            SELECT 'volume_kept_by_another', v.id, 'an instance that it is not attached to has it, as its host says'
            FROM volumes v JOIN instances i ON i.observed_volumes @> jsonb_build_array(jsonb_build_object('id', v.id))
@@ -65,12 +65,12 @@ async fn layers(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
              AND NOT EXISTS (SELECT FROM volumes v WHERE v.layer_id = l.id)
              AND NOT EXISTS (SELECT FROM layers c WHERE c.parent_id = l.id)
            UNION ALL
-           SELECT 'layer_astray', l.id, 'it is on another host than what it stands on or what is written to it'
+           SELECT 'layer_astray', l.id, 'it is in another place than what it stands on or what is written to it'
            FROM layers l
            LEFT JOIN layers p ON p.id = l.parent_id
            LEFT JOIN volumes v ON v.layer_id = l.id
-           WHERE l.parent_id IS NOT NULL AND (p.id IS NULL OR p.host_id IS DISTINCT FROM l.host_id)
-              OR v.id IS NOT NULL AND v.host_id IS DISTINCT FROM l.host_id
+           WHERE l.parent_id IS NOT NULL AND (p.id IS NULL OR p.place <> l.place)
+              OR v.id IS NOT NULL AND v.place <> l.place
            UNION ALL
            SELECT 'volume_without_layer', v.id, 'the layer that it writes to is not there'
            FROM volumes v WHERE NOT EXISTS (SELECT FROM layers l WHERE l.id = v.layer_id)

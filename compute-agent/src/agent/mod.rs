@@ -151,7 +151,7 @@ pub async fn run(
     let feed = Feed {
         control_plane: Arc::clone(&control_plane),
         hypervisor,
-        storage,
+        storage: Arc::clone(&storage),
         desired: Arc::clone(&desired),
         networks,
         keeper: Arc::clone(&keeper),
@@ -170,6 +170,7 @@ pub async fn run(
         session,
         outbox,
         desired,
+        storage,
         reconciler: Arc::clone(&reconciler),
         workers: workers.clone(),
     };

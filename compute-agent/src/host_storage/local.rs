@@ -1,13 +1,13 @@
-//! The local pool behind [`HostStorage`].
+//! A single pool behind [`HostStorage`].
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::TryStreamExt;
-use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
-use protocol::{InstanceId, LayerId};
-use storage::{Blame, Pool, PoolError};
+use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
+use protocol::{InstanceId, LayerId, Name};
+use storage::{Blame, Pool, PoolError, SharedRoot, Usable};
 
-use super::{BoxError, Chain, Fetch, Files, HostStorage, HostStorageError, Places};
+use super::{BoxError, Chain, Doomed, Fetch, Files, HostStorage, HostStorageError, Places};
 
 /// Disks as qcow2 files in a folder of this host.
 #[derive(Debug, Clone)]
@@ -21,6 +21,20 @@ impl LocalPool {
     pub fn open(root: &Utf8Path) -> Result<Self, PoolError> {
         Ok(Self { pool: Pool::open(root)? })
     }
+
+    /// A shared pool beside this one.
+    pub(super) fn beside(&self, root: SharedRoot) -> Self {
+        Self { pool: self.pool.shared(root) }
+    }
+
+    /// Whether a shared pool can be used now. Of one that is not shared there is nothing to say.
+    pub(super) async fn usable(&self) -> Result<Option<Usable>, PoolError> {
+        self.pool.usable().await
+    }
+
+    pub(super) async fn has_any_layer(&self, layers: &[LayerId]) -> Result<bool, PoolError> {
+        self.pool.has_any_layer(layers).await
+    }
 }
 
 impl From<PoolError> for HostStorageError {
@@ -29,6 +43,7 @@ impl From<PoolError> for HostStorageError {
             Blame::Source => Self::Fetch(error.into()),
             Blame::Image => Self::Image(error.into()),
             Blame::Space => Self::Full(error.into()),
+            Blame::Reach => Self::Reach(error.into()),
             Blame::Host => Self::Pool(error.into()),
         }
     }
@@ -40,10 +55,10 @@ impl HostStorage for LocalPool {
         &self,
         id: InstanceId,
         volumes: &[&VolumeSpec],
-        doomed: &[LayerId],
+        doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError> {
         let found = self.pool.look(id).await?;
-        let any = found.any || self.pool.has_any_layer(doomed).await?;
+        let any = found.any || self.pool.has_any_layer(doomed.layers).await?;
         let mut files = Files { bases: true, volumes: true, seed: found.seed, any };
         for volume in volumes {
             let found = self.pool.look_at_volume(volume).await?;
@@ -58,7 +73,7 @@ impl HostStorage for LocalPool {
         Places { seed: paths.seed, serial_log: paths.serial_log }
     }
 
-    fn layer(&self, id: LayerId) -> Utf8PathBuf {
+    fn layer(&self, _: Option<&Name>, id: LayerId) -> Utf8PathBuf {
         self.pool.layer(id)
     }
 
@@ -67,7 +82,12 @@ impl HostStorage for LocalPool {
         Chain { base, layers: self.pool.layers(volume) }
     }
 
-    async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError> {
+    async fn ensure_base(
+        &self,
+        _: Option<&Name>,
+        image: &ImageSource,
+        fetch: Fetch<'_>,
+    ) -> Result<(), HostStorageError> {
         let fetch = || async move {
             let bytes = fetch.await?;
             Ok::<_, BoxError>(bytes.map_err(BoxError::from))
@@ -96,12 +116,16 @@ impl HostStorage for LocalPool {
         Ok(())
     }
 
-    async fn remove_layers(&self, layers: &[LayerId]) -> Result<(), HostStorageError> {
-        self.pool.remove_layers(layers).await?;
+    async fn remove_layers(&self, doomed: Doomed<'_>) -> Result<(), HostStorageError> {
+        self.pool.remove_layers(doomed.layers).await?;
         Ok(())
     }
 
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError> {
         Ok(self.pool.serial_tail(id, max_bytes).await?)
+    }
+
+    async fn shared_pools(&self) -> Vec<SharedPoolReport> {
+        Vec::new()
     }
 }

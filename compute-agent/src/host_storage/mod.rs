@@ -1,6 +1,7 @@
-//! What the agent needs of its disks: the local pool, and a strict simulation of one.
+//! What the agent needs of its disks: the pools of the host, and a strict simulation of one.
 
 mod local;
+mod pools;
 mod simulated;
 
 use std::io;
@@ -10,11 +11,12 @@ use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
-use protocol::{InstanceId, LayerId};
+use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
+use protocol::{InstanceId, LayerId, Name};
 use thiserror::Error;
 
 pub use local::LocalPool;
+pub use pools::Pools;
 pub use simulated::SimulatedStorage;
 
 /// An image's bytes on their way in.
@@ -32,20 +34,26 @@ pub trait HostStorage: Send + Sync + 'static {
         &self,
         id: InstanceId,
         volumes: &[&VolumeSpec],
-        doomed: &[LayerId],
+        doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError>;
 
     /// Where the instance's files are, or will be.
     fn places(&self, id: InstanceId) -> Places;
 
-    /// Where a layer is, or will be.
-    fn layer(&self, id: LayerId) -> Utf8PathBuf;
+    /// Where a layer is, or will be, in a shared pool or the host's own.
+    fn layer(&self, pool: Option<&Name>, id: LayerId) -> Utf8PathBuf;
 
     /// Where the files of a volume are, or will be.
     fn chain(&self, volume: &VolumeSpec) -> Chain;
 
-    /// Brings the image into the cache. Of those who need one image, a single one fetches it.
-    async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError>;
+    /// Brings the image into the cache of a shared pool or the host's own. Of those who need one image, a single one
+    /// fetches it.
+    async fn ensure_base(
+        &self,
+        pool: Option<&Name>,
+        image: &ImageSource,
+        fetch: Fetch<'_>,
+    ) -> Result<(), HostStorageError>;
 
     /// Makes what is missing of a volume that nobody uses over its cached image, merges what its chain names no
     /// more, and grows it to its size. What is there keeps its content.
@@ -61,10 +69,21 @@ pub trait HostStorage: Send + Sync + 'static {
     async fn remove_instance(&self, id: InstanceId) -> Result<(), HostStorageError>;
 
     /// Removes layers of volumes. Layers that are not there are as good as removed.
-    async fn remove_layers(&self, layers: &[LayerId]) -> Result<(), HostStorageError>;
+    async fn remove_layers(&self, doomed: Doomed<'_>) -> Result<(), HostStorageError>;
 
     /// The newest part of the serial log.
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError>;
+
+    /// The shared pools that this host was told of, each as it is now. Takes some seconds when one does not answer.
+    async fn shared_pools(&self) -> Vec<SharedPoolReport>;
+}
+
+/// Layers that nobody needs any more.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Doomed<'a> {
+    pub layers: &'a [LayerId],
+    /// The shared pools that some of them are in; the others are in the host's own.
+    pub pools: &'a [Name],
 }
 
 /// What there is.
@@ -87,7 +106,7 @@ pub struct Places {
 }
 
 /// Where a volume's files are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chain {
     /// The cached image, if it stands on one.
     pub base: Option<Utf8PathBuf>,
@@ -103,6 +122,8 @@ pub enum HostStorageError {
     Image(#[source] BoxError),
     #[error("the pool has no room")]
     Full(#[source] BoxError),
+    #[error("a shared pool cannot be reached")]
+    Reach(#[source] BoxError),
     #[error("the pool failed")]
     Pool(#[source] BoxError),
 }
@@ -114,6 +135,9 @@ impl HostStorageError {
             Self::Fetch(_) => "The image could not be brought to the host yet.",
             Self::Image(_) => "The disk cannot be made from this image.",
             Self::Full(_) => "The host has no disk space left.",
+            Self::Reach(_) => {
+                "The shared pool of a volume cannot be reached from the host. It tries again by itself."
+            }
             Self::Pool(_) => "The host's storage failed.",
         }
     }

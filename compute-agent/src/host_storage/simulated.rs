@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use futures_util::TryStreamExt;
-use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
-use protocol::{InstanceId, LayerId, Sha256, SizeGib};
+use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
+use protocol::{InstanceId, LayerId, Name, Sha256, SizeGib};
 
-use super::{Chain, Fetch, Files, HostStorage, HostStorageError, Places};
+use super::{Chain, Doomed, Fetch, Files, HostStorage, HostStorageError, Places};
 
 /// See the module. Image bytes are fetched, counted and dropped.
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ impl HostStorage for SimulatedStorage {
         &self,
         id: InstanceId,
         volumes: &[&VolumeSpec],
-        doomed: &[LayerId],
+        doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError> {
         let state = self.lock();
         let cached = |volume: &&VolumeSpec| {
@@ -95,7 +95,7 @@ impl HostStorage for SimulatedStorage {
             bases: volumes.iter().all(cached),
             volumes: volumes.iter().all(|volume| state.is_made(volume)),
             seed: instance.is_some_and(|seed| *seed),
-            any: instance.is_some() || doomed.iter().any(|layer| state.layers.contains_key(layer)),
+            any: instance.is_some() || doomed.layers.iter().any(|layer| state.layers.contains_key(layer)),
         })
     }
 
@@ -104,17 +104,22 @@ impl HostStorage for SimulatedStorage {
         Places { seed: dir.join("seed.img"), serial_log: dir.join("serial.log") }
     }
 
-    fn layer(&self, id: LayerId) -> Utf8PathBuf {
+    fn layer(&self, _: Option<&Name>, id: LayerId) -> Utf8PathBuf {
         format!("/nonexistent/{id}").into()
     }
 
     fn chain(&self, volume: &VolumeSpec) -> Chain {
         let base = volume.image.as_ref().map(|image| format!("/nonexistent/{}", image.sha256).into());
-        let layers = volume.layers.iter().map(|layer| self.layer(*layer));
+        let layers = volume.layers.iter().map(|layer| self.layer(volume.pool.as_ref(), *layer));
         Chain { base, layers: layers.collect() }
     }
 
-    async fn ensure_base(&self, image: &ImageSource, fetch: Fetch<'_>) -> Result<(), HostStorageError> {
+    async fn ensure_base(
+        &self,
+        _: Option<&Name>,
+        image: &ImageSource,
+        fetch: Fetch<'_>,
+    ) -> Result<(), HostStorageError> {
         let fetching = self.fetching(image.sha256);
         let _one_at_a_time = fetching.lock().await;
         if self.lock().bases.contains(&image.sha256) {
@@ -157,9 +162,9 @@ impl HostStorage for SimulatedStorage {
         Ok(())
     }
 
-    async fn remove_layers(&self, layers: &[LayerId]) -> Result<(), HostStorageError> {
+    async fn remove_layers(&self, doomed: Doomed<'_>) -> Result<(), HostStorageError> {
         let mut state = self.writing()?;
-        for layer in layers {
+        for layer in doomed.layers {
             state.layers.remove(layer);
         }
         Ok(())
@@ -174,5 +179,9 @@ impl HostStorage for SimulatedStorage {
         let mut log = format!("simulated guest {id}\n").into_bytes();
         log.truncate(max_bytes);
         Ok(log)
+    }
+
+    async fn shared_pools(&self) -> Vec<SharedPoolReport> {
+        Vec::new()
     }
 }

@@ -69,14 +69,14 @@ impl Reconciler {
             Step::AttachDisk { volume } => self.attach_disk(instance(wanted)?, *volume).await,
             Step::DetachDisk { volume } => self.detach_disk(id, *volume).await,
             Step::Snapshot { layers } => self.snapshot(instance(wanted)?, layers).await,
-            Step::Merge(merge) => self.merge(id, merge).await,
+            Step::Merge(merge) => self.merge(instance(wanted)?, merge).await,
             Step::TuneDisk { volume } => self.tune_disk(instance(wanted)?, *volume).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,
             Step::RemoveFiles => {
                 let _turn = self.turn().await;
                 self.parts.storage.remove_instance(id).await?;
-                Ok(self.parts.storage.remove_layers(wanted.doomed_layers()).await?)
+                Ok(self.parts.storage.remove_layers(wanted.doomed()).await?)
             }
             Step::RecordStarting => self.record_starting(instance(wanted)?).await,
             Step::RecordStarted { boot } => {

@@ -19,7 +19,9 @@ pub mod workers;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use protocol::InstanceId;
 use protocol::agent::{InstanceReport, Step as Told};
@@ -44,6 +46,8 @@ use view::DomainView;
 
 /// More steps than this without rest means that a deed has no effect.
 const MAX_STEPS_PER_PASS: u32 = 32;
+/// How soon to look whether the control plane has been heard.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 const NO_PROGRESS: &str = "The host could not bring the instance to the wanted state yet.";
 const STORAGE_FAILED: &str = "The host's storage failed.";
 
@@ -70,6 +74,8 @@ pub struct Reconciler {
     memories: Mutex<HashMap<InstanceId, Memory>>,
     /// False until the newest wishes are known, and while another agent speaks for this host.
     acting: watch::Sender<bool>,
+    /// Whether this process has heard from the control plane itself what is wanted.
+    confirmed: AtomicBool,
 }
 
 /// How a pass ended.
@@ -129,6 +135,7 @@ impl Reconciler {
             limits: Limits::default(),
             memories: Mutex::default(),
             acting: watch::Sender::new(false),
+            confirmed: AtomicBool::new(false),
             parts,
         }
     }
@@ -178,6 +185,9 @@ impl Reconciler {
         if !*self.acting.borrow() {
             return Round::End(Outcome::Paused);
         }
+        if let Some(instead) = self.unless_confirmed(wanted, step) {
+            return instead;
+        }
         let id = wanted.id();
         let cut_off = |moment| self.parts.checkpoint.reached(id, step, moment).is_break();
         if cut_off(Moment::Before) {
@@ -220,7 +230,7 @@ impl Reconciler {
         let record = self.parts.boots.get(id);
         let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);
         let idle = disks::idle(wanted, domain.as_ref().filter(|_| is_live));
-        let files = self.parts.storage.look(id, &idle, wanted.doomed_layers()).await.map_err(|error| {
+        let files = self.parts.storage.look(id, &idle, wanted.doomed()).await.map_err(|error| {
             let outcome = self.fail(wanted, STORAGE_FAILED, &chain(&error));
             self.remember(id, |memory| memory.failure = Some(STORAGE_FAILED));
             outcome
@@ -234,6 +244,35 @@ impl Reconciler {
         });
         let ports = self.parts.networks.readiness(wanted.nics().iter().map(|nic| nic.port_id));
         Ok(Seen { domain, record, files, ports, machine_boot: self.parts.machine_boot, memory })
+    }
+
+    /// The control plane has said itself what is wanted of this host.
+    pub fn confirmed(&self) {
+        self.confirmed.store(true, Ordering::Release);
+    }
+
+    /// INVARIANT: no guest gets a disk that other hosts reach by what an earlier process had heard. This machine may
+    /// have been dead in between, and the disk be another host's.
+    fn unless_confirmed(&self, wanted: &Arc<Wanted>, step: &Step) -> Option<Round> {
+        let uses_disks = matches!(
+            step,
+            Step::EnsureVolumes { .. }
+                | Step::RecordStarting
+                | Step::CreateDomain
+                | Step::AttachDisk { .. }
+                | Step::Snapshot { .. }
+                | Step::Merge(_)
+        );
+        if !uses_disks || !wanted.is_shared() {
+            return None;
+        }
+        if !self.confirmed.load(Ordering::Acquire) {
+            tracing::info!(instance = %wanted.id(), ?step, "waits for the control plane: its disks are shared");
+            return Some(Round::End(Outcome::Wait(self.parts.clock.now() + ASK_AGAIN)));
+        }
+        // Decided before the control plane was heard, perhaps.
+        let newest = self.parts.desired.get(wanted.id());
+        (!newest.is_some_and(|newest| Arc::ptr_eq(&newest, wanted))).then_some(Round::Again)
     }
 
     /// A domain's end was announced.

@@ -11,6 +11,7 @@ use crate::backoff::Backoff;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
 use crate::desired::DesiredStore;
 use crate::durable::off_thread;
+use crate::host_storage::HostStorage;
 use crate::reconcile::Reconciler;
 use crate::reconcile::workers::Workers;
 use crate::session::{Current, Session};
@@ -26,6 +27,7 @@ pub struct Sender {
     pub session: Arc<Session>,
     pub outbox: Arc<Outbox>,
     pub desired: Arc<DesiredStore>,
+    pub storage: Arc<dyn HostStorage>,
     pub reconciler: Arc<Reconciler>,
     pub workers: Workers,
 }
@@ -113,11 +115,13 @@ impl Sender {
     }
 
     async fn beat(&self, epoch: Epoch) {
+        let shared_pools = self.storage.shared_pools().await;
         let heartbeat = Heartbeat {
             epoch,
             hypervisor: self.reconciler.view.health(),
             observed_digest: self.outbox.digest(),
             quarantined: u32::try_from(self.reconciler.quarantined()).unwrap_or(u32::MAX),
+            shared_pools,
         };
         match self.control_plane.heartbeat(&heartbeat).await {
             Ok(reply) if reply.report_all => self.outbox.resend_all(),

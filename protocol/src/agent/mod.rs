@@ -37,8 +37,8 @@ pub use observed::{
     Step, StepReport,
 };
 pub use session::{
-    Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory, OpenSession,
-    SessionOpened,
+    Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory,
+    MAX_SHARED_POOLS, OpenSession, SessionOpened, SharedPoolReport, SharedPoolState,
 };
 pub use volume::{Disk, IoLimits, MAX_LAYERS, VolumeReport, VolumeSpec, VolumeState};
 

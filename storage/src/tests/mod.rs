@@ -7,6 +7,7 @@ mod formats;
 mod images;
 mod instances;
 mod seed;
+mod shared;
 mod volumes;
 
 use std::fs;
@@ -136,6 +137,7 @@ fn volume(number: u128, image: Option<&ImageSource>, gib: u32) -> VolumeSpec {
     VolumeSpec {
         id: VolumeId::from_uuid(uuid::Uuid::from_u128(number)),
         generation: Generation(1),
+        pool: None,
         size_gib: SizeGib(gib),
         image: image.cloned(),
         layers: vec![layer(number)],

@@ -6,7 +6,8 @@ use protocol::agent::{
 };
 use protocol::image::Format;
 use protocol::{
-    Generation, HostId, InstanceId, LayerId, OperationId, RemovalId, Revision, Sha256, SizeGib, VolumeId,
+    Generation, HostId, InstanceId, LayerId, Name, OperationId, RemovalId, Revision, Sha256, SizeGib,
+    VolumeId,
 };
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -23,6 +24,7 @@ pub(crate) struct DiskRow {
     id: VolumeId,
     generation: i64,
     size_gib: u32,
+    pool: Option<Name>,
     layers: Vec<LayerId>,
     iops: Option<u64>,
     bytes_per_second: Option<u64>,
@@ -53,6 +55,7 @@ impl DiskRow {
             volume: VolumeSpec {
                 id: self.id,
                 generation: Generation(self.generation),
+                pool: self.pool,
                 size_gib: SizeGib(self.size_gib),
                 image,
                 layers: self.layers,
@@ -85,6 +88,7 @@ pub(crate) async fn removals_after(
         body: DesiredBody::RemoveLayers {
             removal_id: row.id.into(),
             layers: row.layers.into_iter().map(LayerId::from).collect(),
+            pool: None,
         },
     });
     Ok(objects.collect())

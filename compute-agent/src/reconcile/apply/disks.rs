@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
 use protocol::agent::{Disk, ImageSource, InstanceSpec};
-use protocol::{InstanceId, LayerId, VolumeId};
+use protocol::{InstanceId, LayerId, Name, VolumeId};
 
 use super::{Reconciler, StepError, unless_ignored};
 use crate::desired::Wanted;
@@ -22,10 +22,11 @@ const NOT_FROZEN: &str =
 impl Reconciler {
     /// Fetches, unless something else is wanted in the meantime. An unfinished download is no finished image.
     pub(super) async fn ensure_bases(&self, wanted: &Arc<Wanted>) -> Result<(), StepError> {
-        let images = wanted.disks().iter().filter_map(|disk| disk.volume.image.as_ref());
+        let volumes = wanted.disks().iter().map(|disk| &disk.volume);
+        let images = volumes.filter_map(|volume| Some((volume.pool.as_ref(), volume.image.as_ref()?)));
         let fetch_all = async {
-            for image in images {
-                self.fetch(image).await?;
+            for (pool, image) in images {
+                self.fetch(pool, image).await?;
             }
             Ok(())
         };
@@ -48,7 +49,7 @@ impl Reconciler {
     }
 
     /// Asked for by one of those who need the image; the others wait without taking up a place.
-    async fn fetch(&self, image: &ImageSource) -> Result<(), StepError> {
+    async fn fetch(&self, pool: Option<&Name>, image: &ImageSource) -> Result<(), StepError> {
         let (control_plane, sha256) = (Arc::clone(&self.parts.control_plane), image.sha256);
         let downloads = Arc::clone(&self.limits.downloads);
         let fetch = async move {
@@ -57,7 +58,7 @@ impl Reconciler {
             // The place is taken until the last byte.
             Ok::<ByteStream, BoxError>(bytes.inspect(move |_| _ = &place).boxed())
         };
-        Ok(self.parts.storage.ensure_base(image, fetch.boxed()).await?)
+        Ok(self.parts.storage.ensure_base(pool, image, fetch.boxed()).await?)
     }
 
     pub(super) async fn attach_disk(&self, spec: &InstanceSpec, volume: VolumeId) -> Result<(), StepError> {
@@ -99,16 +100,20 @@ impl Reconciler {
         for (volume, layer) in layers {
             let disk = disk(spec, *volume)?;
             self.parts.storage.add_layer(&disk.volume, *layer).await?;
-            new.push(NewLayer { volume: *volume, layer: self.parts.storage.layer(*layer) });
+            new.push(NewLayer {
+                volume: *volume,
+                layer: self.parts.storage.layer(disk.volume.pool.as_ref(), *layer),
+            });
         }
         let taken = self.parts.hypervisor.snapshot(spec.id, &new, spec.freeze).await;
         taken.map_err(|error| StepError::of(error, if spec.freeze { NOT_FROZEN } else { NO_SNAPSHOT }))
     }
 
-    pub(super) async fn merge(&self, id: InstanceId, step: &MergeStep) -> Result<(), StepError> {
+    pub(super) async fn merge(&self, spec: &InstanceSpec, step: &MergeStep) -> Result<(), StepError> {
         let _turn = self.turn().await;
         let (now, volume) = (self.parts.clock.now(), step.volume);
-        let [into, from] = [step.into, step.from].map(|layer| self.parts.storage.layer(layer));
+        let (id, pool) = (spec.id, disk(spec, volume)?.volume.pool.as_ref());
+        let [into, from] = [step.into, step.from].map(|layer| self.parts.storage.layer(pool, layer));
         let merge = Merge { volume, into, from, is_top: step.is_top };
         let asked = self.parts.hypervisor.merge(id, &merge).await;
         self.remember(id, |memory| {
@@ -121,6 +126,7 @@ impl Reconciler {
         let chain = self.parts.storage.chain(&disk.volume);
         DomainDisk {
             volume: disk.volume.id,
+            shared: disk.volume.pool.is_some(),
             size_gib: disk.volume.size_gib,
             limits: disk.limits,
             base: chain.base,

@@ -56,6 +56,9 @@ struct Driver {
     name: &'static str,
     #[serde(rename = "@type")]
     format: &'static str,
+    /// What others write is seen at once, and nothing of ours is kept back.
+    #[serde(rename = "@cache", skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
     #[serde(rename = "@discard", skip_serializing_if = "Option::is_none")]
     discard: Option<&'static str>,
 }
@@ -125,7 +128,12 @@ fn disk(disk: &DomainDisk, dev: String) -> Result<Disk<'_>, RenderError> {
     Ok(Disk {
         kind: "file",
         device: "disk",
-        driver: Driver { name: "qemu", format: "qcow2", discard: Some("unmap") },
+        driver: Driver {
+            name: "qemu",
+            format: "qcow2",
+            cache: disk.shared.then_some("none"),
+            discard: Some("unmap"),
+        },
         source: Source { file: path(top)?, seclabel: None },
         backing_store: backing_store(disk.base.as_deref(), below)?,
         target: DiskTarget { dev, bus: "virtio" },
@@ -165,7 +173,7 @@ fn seed(seed: &Utf8Path) -> Result<Disk<'_>, RenderError> {
     Ok(Disk {
         kind: "file",
         device: "disk",
-        driver: Driver { name: "qemu", format: "raw", discard: None },
+        driver: Driver { name: "qemu", format: "raw", cache: None, discard: None },
         source: Source { file: path(seed)?, seclabel: None },
         backing_store: BackingStore::default(),
         target: DiskTarget { dev: target(1), bus: "virtio" },
