@@ -10,5 +10,6 @@ mod hostile;
 mod network;
 mod quota;
 mod scene;
+mod shared;
 mod spread;
 mod volumes;

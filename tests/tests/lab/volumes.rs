@@ -1,7 +1,7 @@
 //! Volumes in real guests: what one writes another reads, nobody reads what was deleted, and whoever dies on the
 //! way, the end is the same.
 
-mod disk;
+pub mod disk;
 mod journey;
 
 use std::time::Duration;
