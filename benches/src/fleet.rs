@@ -104,8 +104,13 @@ impl SimulatedHost {
             loop {
                 // It has reported nothing.
                 let observed_digest = Sha256::from_bytes(sha2::Sha256::digest("").into());
-                let beat =
-                    Heartbeat { epoch, hypervisor: HypervisorHealth::Ok, observed_digest, quarantined: 0 };
+                let beat = Heartbeat {
+                    epoch,
+                    hypervisor: HypervisorHealth::Ok,
+                    observed_digest,
+                    quarantined: 0,
+                    pool: None,
+                };
                 if let Err(error) = beating.heartbeat(&beat).await {
                     eprintln!("host {number}: {error}");
                 }

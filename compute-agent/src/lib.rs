@@ -14,6 +14,7 @@ mod durable;
 pub mod host_storage;
 pub mod hypervisor;
 pub mod identity;
+mod image_cache;
 mod inventory;
 pub mod metadata;
 pub mod networks;

@@ -27,8 +27,8 @@ use ipnet::IpNet;
 use networking::links::{self, Links};
 use networking::packets::{self, Packets};
 use networking::services::Services;
-use protocol::Name;
 use protocol::agent::{HostNetwork, JoinToken};
+use protocol::{GIB, Name};
 use storage::Pool;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -117,6 +117,10 @@ struct RunArgs {
     /// example. The addresses of hosts in the underlay are so without being named.
     #[arg(long = "protected-network", env = "CUMULO_PROTECTED_NETWORKS", value_delimiter = ',')]
     protected_networks: Vec<IpNet>,
+    /// What cached images may take of the pool, in GiB. Those that are needed count, and stay in any case; of the others
+    /// the ones that were used longest ago go first. A fifth of the pool's file system unless given.
+    #[arg(long, env = "CUMULO_IMAGE_CACHE_GIB")]
+    image_cache_gib: Option<u32>,
     /// A pool that this host shares with others, as NAME=/PATH; may be given several times. See `make-pool`.
     #[arg(long = "shared-pool", env = "CUMULO_SHARED_POOLS", value_delimiter = ',')]
     shared_pools: Vec<SharedPool>,
@@ -251,7 +255,8 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     let pool = state_dir.path().join("pool");
     let (hypervisor, storage): (Arc<dyn Hypervisor>, Arc<dyn HostStorage>) = match args.hypervisor {
         HypervisorKind::Libvirt => {
-            let local = LocalPool::open(&pool).context("the pool could not be opened")?;
+            let image_cache_bytes = args.image_cache_gib.map(|gib| u64::from(gib) * GIB);
+            let local = LocalPool::open(&pool, image_cache_bytes).context("the pool could not be opened")?;
             let storage = Pools::new(local, identity.membership.host_id, settings(args).shared_pools);
             let options = libvirt::Options { uri: args.libvirt_uri.clone(), pool };
             (Arc::new(Libvirt::start(options)), Arc::new(storage))

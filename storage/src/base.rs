@@ -20,7 +20,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::durable::{PRIVATE_FILE, Unfinished, blocking};
 use crate::sandbox::largest_output;
-use crate::{Made, Pool, PoolError, qemu_img};
+use crate::{Made, Needed, Pool, PoolError, qemu_img};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -33,13 +33,14 @@ const CONVERTER_INPUT: u32 = 0o444;
 const NEARLY_FULL_BYTES: u64 = 16 * MIB;
 
 impl Pool {
-    /// Brings the image into the cache.
+    /// Brings the image into the cache. Others leave it for that when there is no room, unless they are `needed`.
     ///
     /// `fetch` is called once at most, and by one caller at a time per image. How long a silent source is
     /// waited for is for its stream to say. A dropped call leaves nothing behind.
     pub async fn ensure_base<F, S, B, E, G>(
         &self,
         image: &ImageSource,
+        needed: Needed<'_>,
         fetch: impl FnOnce() -> F,
     ) -> Result<Made, PoolError>
     where
@@ -50,15 +51,21 @@ impl Pool {
         G: Into<BoxError>,
     {
         let work = async {
-            if tokio::fs::try_exists(self.base(image)).await.map_err(PoolError::io("look for an image"))? {
+            if self.use_base(image).await? {
                 return Ok(Made::Before);
             }
-            self.require_space(image.size_bytes).await?;
+            self.make_room(image.size_bytes, needed).await?;
             let source = fetch().await.map_err(|error| PoolError::Fetch(image.sha256, error.into()))?;
             let fetched = self.download(image, source).await?;
-            self.adopt(image, fetched).await
+            self.adopt(image, needed, fetched).await
         };
-        self.inner().flights.run(image.sha256, work).await
+        let made = self.inner().flights.run(image.sha256, work).await?;
+        if made == Made::Now
+            && let Err(error) = self.trim_images(needed).await
+        {
+            tracing::warn!(%error, "the image cache keeps more than it should");
+        }
+        Ok(made)
     }
 
     /// Streams to a file, checking length and digest.
@@ -95,7 +102,12 @@ impl Pool {
     }
 
     /// Makes the fetched file our own.
-    async fn adopt(&self, image: &ImageSource, fetched: Unfinished) -> Result<Made, PoolError> {
+    async fn adopt(
+        &self,
+        image: &ImageSource,
+        needed: Needed<'_>,
+        fetched: Unfinished,
+    ) -> Result<Made, PoolError> {
         const OPEN: &str = "open a fetched image";
         let path = fetched.path().to_owned();
         let input = blocking(OPEN, move || {
@@ -111,19 +123,25 @@ impl Pool {
             let (expected, got) = (image.virtual_size_bytes, info.virtual_size_bytes);
             return Err(PoolError::VirtualSize { image: image.sha256, expected, got });
         }
-        let converted = self.convert(image.sha256, input, &info).await?;
+        let converted = self.convert(image.sha256, needed, input, &info).await?;
         drop(fetched);
         let target = self.base(image);
         blocking("put an image into the cache", move || converted.publish_new(&target)).await
     }
 
     /// One sandboxed conversion, whose result is inspected like an upload.
-    async fn convert(&self, image: Sha256, input: File, info: &ImageInfo) -> Result<Unfinished, PoolError> {
+    async fn convert(
+        &self,
+        image: Sha256,
+        needed: Needed<'_>,
+        input: File,
+        info: &ImageInfo,
+    ) -> Result<Unfinished, PoolError> {
         const PREPARE: &str = "prepare a conversion";
         let Ok(_turn) = self.inner().conversions.acquire().await else {
             return Err(PoolError::io(PREPARE)(io::Error::other("no conversions any more")));
         };
-        self.require_space(largest_output(info)).await?;
+        self.make_room(largest_output(info), needed).await?;
         let sandbox = &self.inner().sandbox;
         let converted = Unfinished::new(self.inner().layout.fresh());
         qemu_img::create(converted.path(), OPTIONS, None, info.virtual_size_bytes).await?;

@@ -94,6 +94,11 @@ impl Layout {
     }
 }
 
+/// The image whose file this is; `None` for a name that we would not have given.
+pub(crate) fn image_of(path: &Utf8Path) -> Option<Sha256> {
+    path.file_name()?.strip_suffix(".qcow2")?.parse().ok()
+}
+
 /// The instance that a directory belongs to; `None` for a name that we would not have given.
 pub(crate) fn instance_of(name: &str) -> Option<InstanceId> {
     name.parse().ok().filter(|id: &InstanceId| id.to_string() == name)

@@ -16,6 +16,7 @@
 //! [`sandbox`], and only the rewritten file is ever seen by a hypervisor.
 
 mod base;
+mod cache;
 mod durable;
 mod error;
 mod flight;
@@ -29,10 +30,11 @@ mod serial;
 mod shared;
 mod volume;
 
+pub use cache::{Needed, Usage};
 pub use error::{Blame, PoolError};
 pub use inventory::{InstanceFiles, Inventory, SharedInventory};
 pub use layout::InstancePaths;
-pub use pool::{Found, Pool, Space};
+pub use pool::{Found, Options, Pool, Space};
 pub use shared::{SharedRoot, Unusable, Usable};
 pub use volume::VolumeFound;
 

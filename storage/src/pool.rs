@@ -9,7 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 use protocol::agent::ImageSource;
 use protocol::{InstanceId, LayerId};
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 
 use crate::durable::{PRIVATE_DIR, REACHABLE_DIR, blocking, exists, make_dir, sync_dir};
 use crate::flight::Flights;
@@ -32,10 +32,34 @@ pub(crate) struct Inner {
     /// INVARIANT: one conversion at a time. All run as one user, who must not be able to reach into another.
     /// Shared by all pools of a host.
     pub(crate) conversions: Arc<Semaphore>,
+    /// What the cached images may take; a share of the file system unless given.
+    pub(crate) image_cache_bytes: Option<u64>,
+    /// Written by whoever evicts images, read by whoever must find one where it was.
+    pub(crate) bases: Arc<RwLock<()>>,
     /// What a shared pool has beside the rest.
     pub(crate) shared: Option<Shared>,
     /// Of a local one.
     _lock: Option<Flock<File>>,
+}
+
+/// How a pool works.
+#[derive(Debug)]
+pub struct Options {
+    pub sandbox: Sandbox,
+    /// What the cached images may take. Those that are needed count, and are never evicted. A fifth of the file
+    /// system unless given.
+    pub image_cache_bytes: Option<u64>,
+}
+
+impl Options {
+    /// The default [`Sandbox`] and limit.
+    ///
+    /// # Errors
+    /// When the sandbox cannot be prepared.
+    pub fn new() -> Result<Self, PoolError> {
+        let sandbox = Sandbox::new().map_err(PoolError::io("prepare the sandbox"))?;
+        Ok(Self { sandbox, image_cache_bytes: None })
+    }
 }
 
 /// What there is of an instance.
@@ -54,27 +78,41 @@ pub struct Space {
 }
 
 impl Pool {
-    /// Opens the pool at `root`, which is made if it is not there, with the default [`Sandbox`].
-    pub fn open(root: &Utf8Path) -> Result<Self, PoolError> {
-        let sandbox = Sandbox::new().map_err(PoolError::io("prepare the sandbox"))?;
-        Self::open_with(root, sandbox)
-    }
-
-    /// Opens a pool for this process alone and clears away what an earlier one did not finish.
-    pub fn open_with(root: &Utf8Path, sandbox: Sandbox) -> Result<Self, PoolError> {
+    /// Opens the pool at `root`, which is made if it is not there, for this process alone, and clears away what an
+    /// earlier one did not finish.
+    pub fn open(root: &Utf8Path, options: Options) -> Result<Self, PoolError> {
         let (layout, lock) = prepare(root).map_err(PoolError::io("open the pool"))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| PoolError::InUse)?;
         empty(&layout.incoming()).map_err(PoolError::io("clear away unfinished work"))?;
-        let (flights, conversions) = (Flights::default(), Arc::new(Semaphore::new(1)));
-        let inner = Inner { layout, sandbox, flights, conversions, shared: None, _lock: Some(lock) };
-        Ok(Self { inner: Arc::new(inner) })
+        let Options { sandbox, image_cache_bytes } = options;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                layout,
+                sandbox,
+                flights: Flights::default(),
+                conversions: Arc::new(Semaphore::new(1)),
+                image_cache_bytes,
+                bases: Arc::default(),
+                shared: None,
+                _lock: Some(lock),
+            }),
+        })
     }
 
     /// Another pool of this host, which converts images in turn with this one.
     pub(crate) fn beside(&self, layout: Layout, shared: Shared) -> Self {
-        let (sandbox, conversions) = (self.inner.sandbox.clone(), Arc::clone(&self.inner.conversions));
-        let (flights, shared) = (Flights::default(), Some(shared));
-        Self { inner: Arc::new(Inner { layout, sandbox, flights, conversions, shared, _lock: None }) }
+        Self {
+            inner: Arc::new(Inner {
+                layout,
+                sandbox: self.inner.sandbox.clone(),
+                flights: Flights::default(),
+                conversions: Arc::clone(&self.inner.conversions),
+                image_cache_bytes: None,
+                bases: Arc::default(),
+                shared: Some(shared),
+                _lock: None,
+            }),
+        }
     }
 
     /// Where the instance's files are, or will be.
@@ -111,12 +149,7 @@ impl Pool {
     /// Room on the file system, as an unprivileged user would find it.
     pub async fn space(&self) -> Result<Space, PoolError> {
         let root = self.inner.layout.root().to_owned();
-        blocking("measure the pool", move || {
-            let stat = statvfs(root.as_std_path())?;
-            let in_bytes = |blocks: nix::libc::fsblkcnt_t| blocks * stat.fragment_size();
-            Ok(Space { total_bytes: in_bytes(stat.blocks()), free_bytes: in_bytes(stat.blocks_available()) })
-        })
-        .await
+        blocking("measure the pool", move || measure(&root)).await
     }
 
     /// Refuses to begin work that cannot end well.
@@ -135,6 +168,12 @@ impl Pool {
     pub(crate) fn inner_arc(&self) -> Arc<Inner> {
         Arc::clone(&self.inner)
     }
+}
+
+pub(crate) fn measure(root: &Utf8Path) -> io::Result<Space> {
+    let stat = statvfs(root.as_std_path())?;
+    let in_bytes = |blocks: nix::libc::fsblkcnt_t| blocks * stat.fragment_size();
+    Ok(Space { total_bytes: in_bytes(stat.blocks()), free_bytes: in_bytes(stat.blocks_available()) })
 }
 
 /// Makes the directories; gives them and the file to lock.

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::statvfs::statvfs;
 use protocol::{HostId, Name};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -26,7 +25,7 @@ use uuid::Uuid;
 
 use crate::durable::{PRIVATE_DIR, REACHABLE_DIR, Unfinished, blocking, exists, make_dir, sync_dir};
 use crate::layout::Layout;
-use crate::pool::{Inner, empty};
+use crate::pool::{Inner, empty, measure};
 use crate::{Made, Pool, PoolError, Space};
 
 const FILE: &str = "cumulo-pool.json";
@@ -164,11 +163,7 @@ impl Shared {
                 None => return Ok(Err(Unusable::InUse)),
             },
         }
-        let stat = statvfs(root.as_std_path())?;
-        let in_bytes = |blocks: nix::libc::fsblkcnt_t| blocks * stat.fragment_size();
-        let space =
-            Space { total_bytes: in_bytes(stat.blocks()), free_bytes: in_bytes(stat.blocks_available()) };
-        Ok(Ok(Usable { identity, space }))
+        Ok(Ok(Usable { identity, space: measure(root)? }))
     }
 
     /// Makes the directories, and clears away what an earlier agent of this host left; nothing when one is at work.

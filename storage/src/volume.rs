@@ -90,11 +90,19 @@ impl Pool {
     pub async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<Made, PoolError> {
         let below =
             volume.layers.iter().take_while(|one| **one != layer).last().map(|below| self.layer(*below));
-        let backing = below.or_else(|| volume.image.as_ref().map(|image| self.base(image)));
+        let image = volume.image.as_ref().filter(|_| below.is_none());
+        let bases_stay = self.bases_stay().await;
+        if let Some(image) = image
+            && !tokio::fs::try_exists(self.base(image)).await.map_err(PoolError::io("look for an image"))?
+        {
+            return Err(PoolError::NoBase(image.sha256));
+        }
+        let backing = below.or_else(|| image.map(|image| self.base(image)));
         let unfinished = Unfinished::new(self.inner().layout.fresh());
         qemu_img::create(unfinished.path(), OPTIONS, backing.as_deref(), volume.size_gib.bytes()).await?;
         let target = self.layer(layer);
         blocking("put a layer in place", move || {
+            let _bases_stay = bases_stay;
             fs::set_permissions(unfinished.path(), Permissions::from_mode(PRIVATE_FILE))?;
             unfinished.publish_new(&target)
         })
@@ -237,13 +245,13 @@ fn between(dir: &Utf8Path, below: &Utf8Path, above: &Utf8Path) -> io::Result<Bet
 }
 
 /// What the header of a qcow2 file of our own says (<https://www.qemu.org/docs/master/interop/qcow2.html>).
-struct Header {
-    backing: Option<Utf8PathBuf>,
+pub(crate) struct Header {
+    pub(crate) backing: Option<Utf8PathBuf>,
     size_bytes: u64,
 }
 
 impl Header {
-    fn read(path: &Utf8Path) -> io::Result<Self> {
+    pub(crate) fn read(path: &Utf8Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let mut fields = [0; 32];
         file.read_exact(&mut fields)?;

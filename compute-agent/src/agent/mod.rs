@@ -32,6 +32,7 @@ use crate::desired::feed::Feed;
 use crate::desired::removals::Removals;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::Hypervisor;
+use crate::image_cache;
 use crate::inventory::LastInventory;
 use crate::metadata::Metadata;
 use crate::networks::keeper::REPAIR;
@@ -169,14 +170,15 @@ pub async fn run(
         control_plane,
         session,
         outbox,
-        desired,
-        storage,
+        desired: Arc::clone(&desired),
+        storage: Arc::clone(&storage),
         reconciler: Arc::clone(&reconciler),
         workers: workers.clone(),
     };
     tokio::select! {
         () = feed.run() => {}
         () = sender.run() => {}
+        () = image_cache::keep(storage, desired) => {}
         () = keeper.run(reconciler.acting(), REPAIR) => {}
         () = events::watch(Arc::clone(&reconciler), workers.clone(), Arc::clone(&keeper), hypervisor_events) => {}
         () = stop.cancelled() => {}

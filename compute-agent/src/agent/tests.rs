@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use camino::Utf8PathBuf;
 use protocol::agent::{
-    EndReason, HypervisorHealth, InstanceSpec, NetworkSubject, ObservedState, Power, Step,
+    EndReason, HypervisorHealth, ImageSource, InstanceSpec, NetworkSubject, ObservedState, Power, Step,
 };
+use protocol::image::Format;
 use protocol::{InstanceId, Sha256, TransferId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use super::{StateDir, StateError, Surroundings, run};
 use crate::clock::SystemClock;
 use crate::control_plane::fake::FakeControlPlane;
-use crate::host_storage::SimulatedStorage;
+use crate::host_storage::{HostStorage, LocalPool, SimulatedStorage};
 use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
 use crate::hypervisor::{DomainSpec, Hypervisor};
 use crate::networks::simulated::SimulatedNetworking;
@@ -58,11 +59,15 @@ impl Cloud {
     }
 
     fn start_agent(&self) -> Agent {
+        self.start_agent_on(Arc::clone(&self.storage) as _)
+    }
+
+    fn start_agent_on(&self, storage: Arc<dyn HostStorage>) -> Agent {
         let state_dir = StateDir::take(&self.state_dir()).unwrap();
         let networking = Arc::clone(&self.networking) as _;
         let surroundings = Surroundings {
             hypervisor: Arc::clone(&self.hypervisor) as _,
-            storage: Arc::clone(&self.storage) as _,
+            storage,
             networking: Box::new(move |_| networking),
             control_plane: Arc::clone(&self.control_plane) as _,
             clock: Arc::new(SystemClock),
@@ -193,6 +198,41 @@ async fn a_slow_image_delays_nobody_else_and_a_deletion_does_not_wait_for_it() {
     for spec in &waiting[1..] {
         cloud.until(spec.id, ObservedState::Running).await;
     }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn ten_instances_of_one_image_make_one_download_and_one_base() {
+    let cloud = Cloud::new();
+    let bytes = Bytes::from(vec![1; 1 << 20]);
+    let size_bytes = bytes.len() as u64;
+    let image = ImageSource {
+        sha256: Sha256::from_bytes(<sha2::Sha256 as sha2::Digest>::digest(&bytes).into()),
+        format: Format::Raw,
+        size_bytes,
+        virtual_size_bytes: size_bytes,
+    };
+    cloud.control_plane.store_blob(image.sha256, bytes);
+    let root = Utf8PathBuf::from_path_buf(cloud.dir.path().canonicalize().unwrap().join("pool")).unwrap();
+    let agent = cloud.start_agent_on(Arc::new(LocalPool::open(&root, None).unwrap()));
+    let specs: Vec<_> = (0..10)
+        .map(|_| {
+            let mut spec = running(instance_id());
+            spec.disks[0].volume.image = Some(image.clone());
+            spec
+        })
+        .collect();
+    specs.iter().for_each(|spec| cloud.want(spec));
+    for spec in &specs {
+        cloud.until(spec.id, ObservedState::Running).await;
+    }
+    assert_eq!(cloud.control_plane.blobs_sent(), 1);
+    let files = |folder: &str| root.join(folder).read_dir_utf8().unwrap().count();
+    assert_eq!((files("images"), files("layers")), (1, specs.len()));
+    let told = |beat: &protocol::agent::Heartbeat| {
+        beat.pool.is_some_and(|pool| pool.image_cache_bytes >= size_bytes)
+    };
+    cloud.control_plane.wait_for("what the cache takes", |it| it.heartbeat(told) == Some(true)).await;
     agent.stop().await;
 }
 

@@ -35,6 +35,7 @@ struct State {
     network_report: Option<NetworkReport>,
     transfers_asked: Vec<DesiredObject>,
     blobs: HashMap<Sha256, Bytes>,
+    blobs_sent: u32,
     /// Blobs that are not sent before they are released.
     held: Vec<Sha256>,
     unreachable: bool,
@@ -90,6 +91,11 @@ impl FakeControlPlane {
 
     pub fn store_blob(&self, sha256: Sha256, bytes: Bytes) {
         self.change(|state| drop(state.blobs.insert(sha256, bytes)));
+    }
+
+    /// How often a blob was asked for and sent.
+    pub fn blobs_sent(&self) -> u32 {
+        self.lock().blobs_sent
     }
 
     pub fn hold_blob(&self, sha256: Sha256) {
@@ -261,6 +267,7 @@ impl ControlPlane for FakeControlPlane {
                 hypervisor: heartbeat.hypervisor.clone(),
                 observed_digest: heartbeat.observed_digest,
                 quarantined: heartbeat.quarantined,
+                pool: heartbeat.pool,
             });
         });
         Ok(HeartbeatReply { report_all })
@@ -271,7 +278,9 @@ impl ControlPlane for FakeControlPlane {
         changes.wait_for(|_| !self.lock().held.contains(&sha256)).await.unwrap();
         let gone =
             ControlPlaneError::Refused { call: "the image", status: 404, code: "not_found".to_owned() };
-        let bytes = self.reached("the image")?.blobs.get(&sha256).cloned().ok_or(gone)?;
+        let mut state = self.reached("the image")?;
+        let bytes = state.blobs.get(&sha256).cloned().ok_or(gone)?;
+        state.blobs_sent += 1;
         Ok(stream::iter([Ok(bytes)]).boxed())
     }
 

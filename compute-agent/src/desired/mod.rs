@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{DesiredBody, DesiredPage, Disk, InstanceSpec, Nic};
-use protocol::{Generation, InstanceId, LayerId, Name, OperationId};
+use protocol::{Generation, InstanceId, LayerId, Name, OperationId, Sha256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::watch;
 
@@ -149,6 +149,13 @@ impl DesiredStore {
     /// What is wanted of an instance; `None` when nothing is, or nobody knows.
     pub fn get(&self, id: InstanceId) -> Option<Arc<Wanted>> {
         self.lock().get(&id).filter(|entry| !entry.set_aside).map(|entry| Arc::clone(&entry.wanted))
+    }
+
+    /// The images of all instances, also of those that the control plane does not know any more.
+    pub fn images(&self) -> HashSet<Sha256> {
+        let entries = self.lock();
+        let disks = entries.values().flat_map(|entry| entry.wanted.disks());
+        disks.filter_map(|disk| Some(disk.volume.image.as_ref()?.sha256)).collect()
     }
 
     /// Every instance of which something is wanted.

@@ -5,9 +5,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::TryStreamExt;
 use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
 use protocol::{InstanceId, LayerId, Name};
-use storage::{Blame, Pool, PoolError, SharedRoot, Usable};
+use storage::{Blame, Options, Pool, PoolError, SharedRoot, Usable};
 
-use super::{BoxError, Chain, Doomed, Fetch, Files, HostStorage, HostStorageError, Places};
+use super::{BoxError, Chain, Doomed, Fetch, Files, HostStorage, HostStorageError, Needed, Places, Usage};
 
 /// Disks as qcow2 files in a folder of this host.
 #[derive(Debug, Clone)]
@@ -17,9 +17,9 @@ pub struct LocalPool {
 
 impl LocalPool {
     /// Opens the pool, which is made when it is missing, and clears away what an earlier agent left
-    /// unfinished.
-    pub fn open(root: &Utf8Path) -> Result<Self, PoolError> {
-        Ok(Self { pool: Pool::open(root)? })
+    /// unfinished. Cached images may take so much; a share of the file system unless given.
+    pub fn open(root: &Utf8Path, image_cache_bytes: Option<u64>) -> Result<Self, PoolError> {
+        Ok(Self { pool: Pool::open(root, Options { image_cache_bytes, ..Options::new()? })? })
     }
 
     /// A shared pool beside this one.
@@ -86,14 +86,23 @@ impl HostStorage for LocalPool {
         &self,
         _: Option<&Name>,
         image: &ImageSource,
+        needed: Needed<'_>,
         fetch: Fetch<'_>,
     ) -> Result<(), HostStorageError> {
         let fetch = || async move {
             let bytes = fetch.await?;
             Ok::<_, BoxError>(bytes.map_err(BoxError::from))
         };
-        self.pool.ensure_base(image, fetch).await?;
+        self.pool.ensure_base(image, needed, fetch).await?;
         Ok(())
+    }
+
+    async fn trim_images(&self, needed: Needed<'_>) -> Result<(), HostStorageError> {
+        Ok(self.pool.trim_images(needed).await?)
+    }
+
+    async fn usage(&self) -> Result<Usage, HostStorageError> {
+        Ok(self.pool.usage().await?)
     }
 
     async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {

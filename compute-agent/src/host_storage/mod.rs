@@ -18,6 +18,7 @@ use thiserror::Error;
 pub use local::LocalPool;
 pub use pools::Pools;
 pub use simulated::SimulatedStorage;
+pub use storage::{Needed, Usage};
 
 /// An image's bytes on their way in.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
@@ -47,13 +48,20 @@ pub trait HostStorage: Send + Sync + 'static {
     fn chain(&self, volume: &VolumeSpec) -> Chain;
 
     /// Brings the image into the cache of a shared pool or the host's own. Of those who need one image, a single one
-    /// fetches it.
+    /// fetches it. Images of the host's own that are not `needed` give way to it.
     async fn ensure_base(
         &self,
         pool: Option<&Name>,
         image: &ImageSource,
+        needed: Needed<'_>,
         fetch: Fetch<'_>,
     ) -> Result<(), HostStorageError>;
+
+    /// Evicts images that nobody needs while the cache is larger than it may be.
+    async fn trim_images(&self, needed: Needed<'_>) -> Result<(), HostStorageError>;
+
+    /// What the host's own pool takes and has left.
+    async fn usage(&self) -> Result<Usage, HostStorageError>;
 
     /// Makes what is missing of a volume that nobody uses over its cached image, merges what its chain names no
     /// more, and grows it to its size. What is there keeps its content.

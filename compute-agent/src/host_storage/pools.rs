@@ -10,7 +10,7 @@ use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, SharedPoolSta
 use protocol::{HostId, InstanceId, LayerId, Name};
 use storage::SharedRoot;
 
-use super::{Chain, Doomed, Fetch, Files, HostStorage, HostStorageError, LocalPool, Places};
+use super::{Chain, Doomed, Fetch, Files, HostStorage, HostStorageError, LocalPool, Needed, Places, Usage};
 use crate::chain;
 
 /// See the module.
@@ -101,9 +101,18 @@ impl HostStorage for Pools {
         &self,
         pool: Option<&Name>,
         image: &ImageSource,
+        needed: Needed<'_>,
         fetch: Fetch<'_>,
     ) -> Result<(), HostStorageError> {
-        self.usable(pool).await?.ensure_base(None, image, fetch).await
+        self.usable(pool).await?.ensure_base(None, image, needed, fetch).await
+    }
+
+    async fn trim_images(&self, needed: Needed<'_>) -> Result<(), HostStorageError> {
+        self.local.trim_images(needed).await
+    }
+
+    async fn usage(&self) -> Result<Usage, HostStorageError> {
+        self.local.usage().await
     }
 
     async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
@@ -169,7 +178,7 @@ mod tests {
         fs::create_dir(&root).unwrap();
         let name: Name = "fast".parse().unwrap();
         Pool::make_shared(&name, &root).unwrap();
-        let local = LocalPool::open(&work.join("own")).unwrap();
+        let local = LocalPool::open(&work.join("own"), None).unwrap();
         let pools = Pools::new(local, HostId::from_uuid(Uuid::from_u128(1)), [(name.clone(), root.clone())]);
         let mut volume = samples::disk(Uuid::from_u128(5)).volume;
         volume.image = None;

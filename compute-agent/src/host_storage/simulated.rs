@@ -9,8 +9,12 @@ use camino::Utf8PathBuf;
 use futures_util::TryStreamExt;
 use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
 use protocol::{InstanceId, LayerId, Name, Sha256, SizeGib};
+use storage::Space;
 
-use super::{Chain, Doomed, Fetch, Files, HostStorage, HostStorageError, Places};
+use super::{Chain, Doomed, Fetch, Files, HostStorage, HostStorageError, Needed, Places, Usage};
+
+/// One TiB, as the simulated machine says.
+const TOTAL_BYTES: u64 = 1 << 40;
 
 /// See the module. Image bytes are fetched, counted and dropped.
 #[derive(Debug, Default)]
@@ -28,12 +32,18 @@ struct State {
     layers: HashMap<LayerId, SizeGib>,
     layers_made: u32,
     failures_left: u32,
+    is_full: bool,
 }
 
 impl SimulatedStorage {
     /// The next `times` calls that write are refused.
     pub fn fail_next(&self, times: u32) {
         self.lock().failures_left = times;
+    }
+
+    /// Whether the pool has room left, from now on.
+    pub fn set_full(&self, is_full: bool) {
+        self.lock().is_full = is_full;
     }
 
     /// How many layers were made anew.
@@ -118,6 +128,7 @@ impl HostStorage for SimulatedStorage {
         &self,
         _: Option<&Name>,
         image: &ImageSource,
+        _: Needed<'_>,
         fetch: Fetch<'_>,
     ) -> Result<(), HostStorageError> {
         let fetching = self.fetching(image.sha256);
@@ -136,6 +147,15 @@ impl HostStorage for SimulatedStorage {
         }
         self.writing()?.bases.insert(image.sha256);
         Ok(())
+    }
+
+    async fn trim_images(&self, _: Needed<'_>) -> Result<(), HostStorageError> {
+        Ok(())
+    }
+
+    async fn usage(&self) -> Result<Usage, HostStorageError> {
+        let free_bytes = if self.lock().is_full { 0 } else { TOTAL_BYTES / 2 };
+        Ok(Usage { space: Space { total_bytes: TOTAL_BYTES, free_bytes }, image_cache_bytes: 0 })
     }
 
     async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {

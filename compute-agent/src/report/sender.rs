@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::agent::{Epoch, Heartbeat, MAX_REPORTS, ObservedBatch};
+use protocol::agent::{Epoch, Heartbeat, MAX_REPORTS, ObservedBatch, PoolUsage};
+use storage::Space;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Outbox;
@@ -11,7 +12,7 @@ use crate::backoff::Backoff;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
 use crate::desired::DesiredStore;
 use crate::durable::off_thread;
-use crate::host_storage::HostStorage;
+use crate::host_storage::{HostStorage, Usage};
 use crate::reconcile::Reconciler;
 use crate::reconcile::workers::Workers;
 use crate::session::{Current, Session};
@@ -115,18 +116,30 @@ impl Sender {
     }
 
     async fn beat(&self, epoch: Epoch) {
-        let shared_pools = self.storage.shared_pools().await;
         let heartbeat = Heartbeat {
             epoch,
             hypervisor: self.reconciler.view.health(),
             observed_digest: self.outbox.digest(),
             quarantined: u32::try_from(self.reconciler.quarantined()).unwrap_or(u32::MAX),
-            shared_pools,
+            pool: self.pool().await,
+            shared_pools: self.storage.shared_pools().await,
         };
         match self.control_plane.heartbeat(&heartbeat).await {
             Ok(reply) if reply.report_all => self.outbox.resend_all(),
             Ok(_) => {}
             Err(error) => self.on_error(epoch, &error),
+        }
+    }
+
+    async fn pool(&self) -> Option<PoolUsage> {
+        match self.storage.usage().await {
+            Ok(Usage { space: Space { total_bytes, free_bytes }, image_cache_bytes }) => {
+                Some(PoolUsage { total_bytes, free_bytes, image_cache_bytes })
+            }
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "the pool cannot be measured");
+                None
+            }
         }
     }
 

@@ -38,7 +38,7 @@ pub use observed::{
 };
 pub use session::{
     Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory,
-    MAX_SHARED_POOLS, OpenSession, SessionOpened, SharedPoolReport, SharedPoolState,
+    MAX_SHARED_POOLS, OpenSession, PoolUsage, SessionOpened, SharedPoolReport, SharedPoolState,
 };
 pub use volume::{Disk, IoLimits, MAX_LAYERS, VolumeReport, VolumeSpec, VolumeState};
 

@@ -118,9 +118,23 @@ pub struct Heartbeat {
     pub observed_digest: Sha256,
     /// Domains of ours that the desired state does not know. They are left alone and shown.
     pub quarantined: u32,
+    /// Absent when the pool could not be measured, and from agents of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolUsage>,
     /// The shared pools that this host was told of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared_pools: Vec<SharedPoolReport>,
+}
+
+/// The file system of the local pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolUsage {
+    pub total_bytes: u64,
+    /// As an unprivileged process finds it.
+    pub free_bytes: u64,
+    /// Of cached images, needed or not.
+    pub image_cache_bytes: u64,
 }
 
 /// A shared pool as this host sees it.

@@ -83,7 +83,7 @@ async fn a_source_that_sends_too_little_too_much_or_breaks_is_named() {
         let pieces = [Ok(vec![1; 10]), Err(std::io::Error::other("connection reset"))];
         Ok::<_, std::io::Error>(stream::iter(pieces))
     };
-    let error = fixture.pool.ensure_base(&image, breaks).await.unwrap_err();
+    let error = fixture.pool.ensure_base(&image, &no_others, breaks).await.unwrap_err();
     assert_eq!(error.blame(), Blame::Source);
     fixture.assert_only(&[]);
 }
@@ -139,7 +139,7 @@ async fn caching_can_move_between_threads() {
     let pieces = async move { Ok(stream::iter([Ok(bytes)]).boxed()) };
     let fetch: BoxFuture<'static, Result<Pieces, BoxError>> = pieces.boxed();
     let cached = image.clone();
-    let task = tokio::spawn(async move { pool.ensure_base(&cached, || fetch).await });
+    let task = tokio::spawn(async move { pool.ensure_base(&cached, &no_others, || fetch).await });
     assert_eq!(task.await.unwrap().unwrap(), Made::Now);
     fixture.assert_only(&[&image]);
 }
@@ -155,7 +155,7 @@ async fn a_call_that_goes_away_leaves_nothing_and_hands_on() {
         async move {
             let silent =
                 || async { Ok::<_, std::io::Error>(stream::pending::<Result<Vec<u8>, std::io::Error>>()) };
-            pool.ensure_base(&image, silent).await
+            pool.ensure_base(&image, &no_others, silent).await
         }
     });
     let incoming = fixture.root.join("incoming");
@@ -172,7 +172,7 @@ async fn a_call_that_goes_away_leaves_nothing_and_hands_on() {
 #[tokio::test]
 async fn opening_clears_unfinished_work_and_locks_others_out() {
     let fixture = Fixture::new();
-    assert!(matches!(Pool::open(&fixture.root), Err(PoolError::InUse)));
+    assert!(matches!(Pool::open(&fixture.root, Options::new().unwrap()), Err(PoolError::InUse)));
     let root = fixture.root.clone();
     fs::write(root.join("incoming/half"), b"half").unwrap();
     fs::create_dir(root.join("incoming/grave")).unwrap();
@@ -180,7 +180,7 @@ async fn opening_clears_unfinished_work_and_locks_others_out() {
     std::os::unix::fs::symlink("/etc/passwd", root.join("incoming/link")).unwrap();
     let Fixture { _dir, pool, .. } = fixture;
     drop(pool);
-    let _pool = Pool::open(&root).unwrap();
+    let _pool = Pool::open(&root, Options::new().unwrap()).unwrap();
     assert_eq!(root.join("incoming").read_dir_utf8().unwrap().count(), 0);
     assert!(fs::exists("/etc/passwd").unwrap());
     assert_eq!(mode(&root.join("incoming")), 0o700);

@@ -2,6 +2,7 @@
 
 mod base;
 mod bombs;
+mod cache;
 mod corpus;
 mod formats;
 mod images;
@@ -10,6 +11,7 @@ mod seed;
 mod shared;
 mod volumes;
 
+use std::collections::HashSet;
 use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,7 +26,7 @@ use sha2::Digest;
 use tempfile::TempDir;
 
 use crate::sandbox::Sandbox;
-use crate::{Made, Pool, PoolError};
+use crate::{Made, Options, Pool, PoolError};
 
 /// A pool of its own for a test, and a place for the test's files.
 struct Fixture {
@@ -41,10 +43,14 @@ impl Fixture {
     }
 
     fn with(sandbox: Sandbox) -> Self {
+        Self::with_options(Options { sandbox, image_cache_bytes: None })
+    }
+
+    fn with_options(options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let work = Utf8PathBuf::try_from(dir.path().canonicalize().unwrap()).unwrap();
         let root = work.join("pool");
-        let pool = Pool::open_with(&root, sandbox).unwrap();
+        let pool = Pool::open(&root, options).unwrap();
         Self { _dir: dir, work, root, pool, fetches: AtomicU32::new(0) }
     }
 
@@ -72,13 +78,24 @@ impl Fixture {
 
     /// Caches the file, sent in pieces.
     async fn cache(&self, path: &Utf8Path, image: &ImageSource) -> Result<Made, PoolError> {
+        self.cache_beside(&[], path, image).await
+    }
+
+    /// The same while some images are needed.
+    async fn cache_beside(
+        &self,
+        needed: &[&ImageSource],
+        path: &Utf8Path,
+        image: &ImageSource,
+    ) -> Result<Made, PoolError> {
+        let needed: HashSet<_> = needed.iter().map(|image| image.sha256).collect();
         let bytes = fs::read(path).unwrap();
         let fetch = || async {
             self.fetches.fetch_add(1, Ordering::SeqCst);
             let pieces: Vec<Vec<u8>> = bytes.chunks(50_000).map(<[u8]>::to_vec).collect();
             Ok::<_, std::io::Error>(stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>)))
         };
-        self.pool.ensure_base(image, fetch).await
+        self.pool.ensure_base(image, &|| needed.clone(), fetch).await
     }
 
     /// Nothing unfinished, and nothing cached but what is named.
@@ -100,6 +117,11 @@ impl Fixture {
         expected.sort();
         assert_eq!(names("images"), expected);
     }
+}
+
+/// Nobody needs an image.
+fn no_others() -> HashSet<Sha256> {
+    HashSet::new()
 }
 
 fn qemu_img(arguments: &[&str]) -> String {

@@ -9,9 +9,8 @@ use protocol::image::Format;
 use protocol::{HostId, Name};
 use tempfile::TempDir;
 
-use super::{layer, qemu_img, source, volume};
-use crate::sandbox::Sandbox;
-use crate::{Made, Pool, PoolError, SharedInventory, SharedRoot, Unusable};
+use super::{layer, no_others, qemu_img, source, volume};
+use crate::{Made, Options, Pool, PoolError, SharedInventory, SharedRoot, Unusable};
 
 /// Two hosts with a directory between them.
 struct Two {
@@ -37,7 +36,7 @@ impl Two {
         let root = work.join("shared");
         fs::create_dir(&root).unwrap();
         Pool::make_shared(&name(), &root).unwrap();
-        let local = |host: &str| Pool::open_with(&work.join(host), Sandbox::new().unwrap()).unwrap();
+        let local = |host: &str| Pool::open(&work.join(host), Options::new().unwrap()).unwrap();
         let locals = [local("one"), local("two")];
         let pools = [locals[0].shared(at(&root, 1)), locals[1].shared(at(&root, 2))];
         let mut identities = Vec::new();
@@ -61,7 +60,7 @@ impl Two {
 
 async fn cache(pool: &Pool, image: &ImageSource, bytes: Vec<u8>) -> Result<Made, PoolError> {
     let fetch = || async { Ok::<_, std::io::Error>(stream::iter([Ok::<_, std::io::Error>(bytes)])) };
-    pool.ensure_base(image, fetch).await
+    pool.ensure_base(image, &no_others, fetch).await
 }
 
 fn why(outcome: Result<Option<crate::Usable>, PoolError>) -> Unusable {

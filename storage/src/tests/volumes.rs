@@ -248,11 +248,11 @@ async fn a_root_disk_of_before_is_found_as_a_layer() {
     fs::create_dir(&dir).unwrap();
     tool("qemu-img", &["create", "-q", "-f", "qcow2", dir.join("root.qcow2").as_str(), "1G"]);
     for _ in 0..2 {
-        let pool = Pool::open_with(&root, Sandbox::new().unwrap()).unwrap();
+        let pool = Pool::open(&root, Options::new().unwrap()).unwrap();
         assert!(pool.look_at_volume(&volume(5, None, 1)).await.unwrap().made);
         assert_eq!(fs::metadata(&pool.layers(&volume(5, None, 1))[0]).unwrap().nlink(), 2);
     }
-    let pool = Pool::open_with(&root, Sandbox::new().unwrap()).unwrap();
+    let pool = Pool::open(&root, Options::new().unwrap()).unwrap();
     pool.remove_instance(instance(5)).await.unwrap();
     assert!(pool.look_at_volume(&volume(5, None, 1)).await.unwrap().made, "the volume outlives the instance");
 }

@@ -63,6 +63,7 @@ fn heartbeat(epoch: i64) -> Heartbeat {
         hypervisor: HypervisorHealth::Ok,
         observed_digest: Sha256::from_bytes([0; 32]),
         quarantined: 0,
+        pool: None,
     }
 }
 

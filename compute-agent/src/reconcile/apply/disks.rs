@@ -58,7 +58,8 @@ impl Reconciler {
             // The place is taken until the last byte.
             Ok::<ByteStream, BoxError>(bytes.inspect(move |_| _ = &place).boxed())
         };
-        Ok(self.parts.storage.ensure_base(pool, image, fetch.boxed()).await?)
+        let needed = || self.parts.desired.images();
+        Ok(self.parts.storage.ensure_base(pool, image, &needed, fetch.boxed()).await?)
     }
 
     pub(super) async fn attach_disk(&self, spec: &InstanceSpec, volume: VolumeId) -> Result<(), StepError> {
