@@ -15,10 +15,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 use protocol::Sha256;
 use protocol::agent::ImageSource;
 
+use crate::chain::Header;
 use crate::durable::{blocking, exists};
 use crate::layout::{Layout, image_of};
 use crate::pool::measure;
-use crate::volume::{Header, is_in_use};
+use crate::volume::is_in_use;
 use crate::{Pool, PoolError, Space};
 
 /// Names the images that somebody needs beside those that layers stand on; asked when one is about to go.

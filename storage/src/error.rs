@@ -49,6 +49,8 @@ pub enum PoolError {
     NoBase(Sha256),
     #[error("layer {0} of a volume is lost: others stand on it")]
     LostLayer(LayerId),
+    #[error("layer {0} of a volume does not stand on the one that it shall stand on")]
+    BrokenChain(LayerId),
     #[error("layer {0} of a volume is in use")]
     LayerInUse(LayerId),
     #[error("qemu-img could not {attempted}")]
@@ -73,6 +75,8 @@ pub enum Blame {
     Space,
     /// A shared pool that this host does not reach. Trying again may help.
     Reach,
+    /// The files of a volume: they are not those that are named, and were left as they are.
+    Chain,
     /// This host.
     Host,
 }
@@ -86,6 +90,7 @@ impl PoolError {
             Self::Convert(_, why) if why.blames_image() => Blame::Image,
             Self::Full { .. } => Blame::Space,
             Self::Unusable { .. } => Blame::Reach,
+            Self::LostLayer(_) | Self::BrokenChain(_) => Blame::Chain,
             Self::Io { source, .. } | Self::QemuImg { source, .. } if is_full(source) => Blame::Space,
             Self::Shared(error) => error.blame(),
             _ => Blame::Host,

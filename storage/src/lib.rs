@@ -17,6 +17,7 @@
 
 mod base;
 mod cache;
+mod chain;
 mod durable;
 mod error;
 mod flight;

@@ -42,6 +42,12 @@ pub(crate) async fn commit(top: &Utf8Path, base: &Utf8Path) -> Result<(), PoolEr
     run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "merge layers", source })
 }
 
+/// Gives back the room in `target` that a process took for data and, being killed, did not come to use.
+pub(crate) async fn reclaim(target: &Utf8Path) -> Result<(), PoolError> {
+    let arguments = ["check", "-q", "-r", "leaks", "-f", "qcow2", target.as_str()];
+    run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "check a layer", source })
+}
+
 /// Says in `target` that it stands on `backing`, which holds the same as what it stood on.
 pub(crate) async fn rebase(target: &Utf8Path, backing: &Utf8Path) -> Result<(), PoolError> {
     let arguments =

@@ -1,7 +1,7 @@
 //! Volumes: chains of qcow2 layers, the lowest over a cached image or over nothing.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 
@@ -9,8 +9,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use protocol::LayerId;
-use protocol::agent::{MAX_LAYERS, VolumeSpec};
+use protocol::agent::VolumeSpec;
 
+use crate::chain::{Chain, Header, Wanted};
 use crate::durable::{PRIVATE_FILE, Unfinished, blocking, exists, sync_dir};
 use crate::{Made, Pool, PoolError, qemu_img};
 
@@ -19,39 +20,65 @@ use crate::{Made, Pool, PoolError, qemu_img};
 const OPTIONS: &str = "extended_l2=on,cluster_size=131072";
 /// The bytes of a file that QEMU locks.
 const QEMU_LOCKS: Range<i64> = 100..300;
-/// The longest name of a backing file that qcow2 has room for.
-const MAX_NAME_BYTES: usize = 1023;
 
 /// What there is of a volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeFound {
     /// Its image is cached, or it has none.
     pub base: bool,
-    /// All layers are there, each stands on the one before, and the top one is as large as it shall be.
+    /// The chain is there up to its top, each layer on the one before, and the top is as large as it shall be.
     pub made: bool,
+    /// A layer is missing below others, or stands on something else than it shall.
+    pub broken: bool,
+    /// Of the layers to merge, those that are merged: the one above stands on the one below.
+    pub merged: Vec<LayerId>,
 }
 
 impl Pool {
-    /// The layers of a volume from the bottom to the top, there or not.
-    pub fn layers(&self, volume: &VolumeSpec) -> Vec<Utf8PathBuf> {
-        volume.layers.iter().map(|layer| self.layer(*layer)).collect()
+    /// The files of a volume's chain from the bottom to the top, as they stand on each other now: without those
+    /// that are merged.
+    ///
+    /// # Errors
+    /// [`PoolError::BrokenChain`] when they do not stand as they shall, or not all are there.
+    pub async fn layers(&self, volume: &VolumeSpec) -> Result<Vec<Utf8PathBuf>, PoolError> {
+        let chain = self.look_at_chain(volume).await?;
+        match chain.to_make.first() {
+            Some(missing) => Err(PoolError::BrokenChain(*missing)),
+            None => Ok(chain.standing.iter().map(|layer| self.layer(*layer)).collect()),
+        }
     }
 
-    /// What there is of a volume.
+    /// What there is of a volume, which a guest may use: only headers are read. What is said to be merged is on disk,
+    /// so that the file may go, whatever happens to the machine's power.
     pub async fn look_at_volume(&self, volume: &VolumeSpec) -> Result<VolumeFound, PoolError> {
-        let base = volume.image.as_ref().map(|image| self.base(image));
-        let layers = self.layers(volume);
-        let size_bytes = volume.size_gib.bytes();
-        blocking("look at a volume's files", move || {
-            let cached = base.as_ref().map_or(Ok(true), |base| exists(base))?;
-            Ok(VolumeFound { base: cached, made: are_made(base, &layers, size_bytes)? })
-        })
-        .await
+        let image = volume.image.as_ref().map(|image| self.base(image));
+        let cached = blocking("look for an image", move || image.as_deref().map_or(Ok(true), exists));
+        let base = cached.await?;
+        let chain = match self.look_at_chain(volume).await {
+            Err(PoolError::BrokenChain(_) | PoolError::LostLayer(_)) => {
+                return Ok(VolumeFound { base, made: false, broken: true, merged: Vec::new() });
+            }
+            chain => chain?,
+        };
+        if !chain.merged.is_empty() {
+            self.sync(&chain.standing).await?;
+        }
+        let made = chain.to_make.is_empty() && chain.size_bytes >= volume.size_gib.bytes();
+        Ok(VolumeFound { base, made, broken: false, merged: chain.merged })
     }
 
-    /// Makes what is missing of a volume over its cached image, merges what the chain names no more into the layer
-    /// below, and grows the volume to its size. What is there keeps its content, and a layer that another stands
-    /// on is not made anew: it would be an empty one.
+    async fn look_at_chain(&self, volume: &VolumeSpec) -> Result<Chain, PoolError> {
+        let wanted = Wanted {
+            base: volume.image.as_ref().map(|image| self.base(image)),
+            layers: volume.layers.iter().map(|layer| (*layer, self.layer(*layer))).collect(),
+            merges: volume.merges.clone(),
+        };
+        blocking("look at a volume's files", move || wanted.look()).await?
+    }
+
+    /// Makes what is missing at the top of a volume over its cached image, and grows the volume to its size. What is
+    /// there keeps its content. A layer that others stand on is not made anew, since it would be an empty one: a
+    /// chain that lacks one, or that stands in another way than it shall, is refused and left alone.
     ///
     /// The volume must not be in use.
     pub async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<Made, PoolError> {
@@ -64,32 +91,26 @@ impl Pool {
                 return Err(PoolError::NoBase(image.sha256));
             }
         }
-        let there = self.layers_there(volume).await?;
-        let missing = there.iter().position(|there| !there).unwrap_or(there.len());
-        if there[missing..].contains(&true) {
-            return Err(PoolError::LostLayer(volume.layers[missing]));
-        }
-        for index in 1..missing {
-            self.merge_below(volume, index).await?;
-        }
         let mut made = Made::Before;
-        for layer in &volume.layers[missing..] {
-            made = self.add_layer(volume, *layer).await?;
+        let chain = self.look_at_chain(volume).await?;
+        let mut below = chain.standing.last().copied();
+        for layer in chain.to_make {
+            made = self.add_layer(volume, layer, below).await?;
+            below = Some(layer);
         }
         self.grow(volume).await?;
         Ok(made)
     }
 
-    async fn layers_there(&self, volume: &VolumeSpec) -> Result<Vec<bool>, PoolError> {
-        let layers = self.layers(volume);
-        blocking("look at a volume's files", move || layers.iter().map(|layer| exists(layer)).collect()).await
-    }
-
-    /// Makes an empty layer of the volume over the one below it, which may be in use. One that is there is left
-    /// as it is.
-    pub async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<Made, PoolError> {
-        let below =
-            volume.layers.iter().take_while(|one| **one != layer).last().map(|below| self.layer(*below));
+    /// Makes an empty layer of the volume over another or, without one, over its image. Both may be in use. One that
+    /// is there is left as it is, and refused when it stands on something else.
+    pub async fn add_layer(
+        &self,
+        volume: &VolumeSpec,
+        layer: LayerId,
+        below: Option<LayerId>,
+    ) -> Result<Made, PoolError> {
+        let below = below.map(|below| self.layer(below));
         let image = volume.image.as_ref().filter(|_| below.is_none());
         let bases_stay = self.bases_stay().await;
         if let Some(image) = image
@@ -101,29 +122,34 @@ impl Pool {
         let unfinished = Unfinished::new(self.inner().layout.fresh());
         qemu_img::create(unfinished.path(), OPTIONS, backing.as_deref(), volume.size_gib.bytes()).await?;
         let target = self.layer(layer);
-        blocking("put a layer in place", move || {
+        let (made, header) = blocking("put a layer in place", move || {
             let _bases_stay = bases_stay;
             fs::set_permissions(unfinished.path(), Permissions::from_mode(PRIVATE_FILE))?;
-            unfinished.publish_new(&target)
+            let made = unfinished.publish_new(&target)?;
+            Ok((made, Header::read(&target)?))
         })
-        .await
+        .await?;
+        if header.backing == backing { Ok(made) } else { Err(PoolError::BrokenChain(layer)) }
     }
 
-    /// Merges what lies between two layers of the chain into the lower one. What was merged stays behind: it is
-    /// for others to say that nobody needs it. Repeated after any interruption, it comes to the same end.
-    async fn merge_below(&self, volume: &VolumeSpec, index: usize) -> Result<(), PoolError> {
-        let (below, above) = (self.layer(volume.layers[index - 1]), self.layer(volume.layers[index]));
-        let (dir, top, target) = (self.inner().layout.layers(), above.clone(), below.clone());
-        let between = blocking("follow a volume's chain", move || between(&dir, &target, &top)).await?;
-        match between {
-            Between::Nothing => Ok(()),
-            Between::Layers(uppermost) => {
-                tracing::info!(volume = %volume.id, into = %volume.layers[index - 1], "merging layers");
-                qemu_img::commit(&uppermost, &below).await?;
-                qemu_img::rebase(&above, &below).await
-            }
-            Between::Strangers => Err(PoolError::LostLayer(volume.layers[index - 1])),
+    /// Merges the layers that shall be merged into the ones below, of a volume that is made and not in use. What was
+    /// merged stays behind: it is for others to say that nobody needs it. Repeated after any interruption, it comes
+    /// to the same end: nobody writes to either, so that the chain reads the same all the time.
+    pub async fn merge_layers(&self, volume: &VolumeSpec) -> Result<(), PoolError> {
+        while let Some([below, layer, above]) = self.look_at_chain(volume).await?.next_merge(&volume.merges) {
+            tracing::info!(volume = %volume.id, %layer, into = %below, "merging a layer");
+            let [below, layer, above] = [below, layer, above].map(|one| self.layer(one));
+            qemu_img::commit(&layer, &below).await?;
+            qemu_img::reclaim(&below).await?;
+            qemu_img::rebase(&above, &below).await?;
         }
+        Ok(())
+    }
+
+    async fn sync(&self, layers: &[LayerId]) -> Result<(), PoolError> {
+        let files: Vec<_> = layers.iter().map(|layer| self.layer(*layer)).collect();
+        let sync = move || files.iter().try_for_each(|file| File::open(file)?.sync_all());
+        blocking("flush layers", sync).await
     }
 
     async fn grow(&self, volume: &VolumeSpec) -> Result<(), PoolError> {
@@ -202,65 +228,4 @@ pub(crate) fn is_in_use(path: &Utf8Path) -> io::Result<bool> {
     };
     fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))?;
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)
-}
-
-fn are_made(base: Option<Utf8PathBuf>, layers: &[Utf8PathBuf], size_bytes: u64) -> io::Result<bool> {
-    let (mut below, mut size) = (base, None);
-    for layer in layers {
-        if !exists(layer)? {
-            return Ok(false);
-        }
-        let header = Header::read(layer)?;
-        if header.backing != below {
-            return Ok(false);
-        }
-        (below, size) = (Some(layer.clone()), Some(header.size_bytes));
-    }
-    Ok(size.is_none_or(|size| size >= size_bytes))
-}
-
-/// What lies between two layers.
-enum Between {
-    Nothing,
-    /// Layers, of which this is the uppermost.
-    Layers(Utf8PathBuf),
-    /// The upper one does not stand on the lower one at all.
-    Strangers,
-}
-
-fn between(dir: &Utf8Path, below: &Utf8Path, above: &Utf8Path) -> io::Result<Between> {
-    let uppermost = Header::read(above)?.backing;
-    if uppermost.as_deref() == Some(below) {
-        return Ok(Between::Nothing);
-    }
-    let mut next = uppermost.clone();
-    for _ in 0..MAX_LAYERS {
-        match next {
-            Some(path) if path == below => return Ok(uppermost.map_or(Between::Strangers, Between::Layers)),
-            Some(path) if path.parent() == Some(dir) => next = Header::read(&path)?.backing,
-            _ => break,
-        }
-    }
-    Ok(Between::Strangers)
-}
-
-/// What the header of a qcow2 file of our own says (<https://www.qemu.org/docs/master/interop/qcow2.html>).
-pub(crate) struct Header {
-    pub(crate) backing: Option<Utf8PathBuf>,
-    size_bytes: u64,
-}
-
-impl Header {
-    pub(crate) fn read(path: &Utf8Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let mut fields = [0; 32];
-        file.read_exact(&mut fields)?;
-        let number = |at: usize| fields[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        let (name_at, name_length) = (number(8), number(16) >> 32);
-        let mut name = vec![0; usize::try_from(name_length).unwrap_or(0).min(MAX_NAME_BYTES)];
-        file.seek(SeekFrom::Start(name_at))?;
-        file.read_exact(&mut name)?;
-        let name = String::from_utf8(name).map_err(io::Error::other)?;
-        Ok(Self { backing: (!name.is_empty()).then(|| name.into()), size_bytes: number(24) })
-    }
 }

@@ -44,6 +44,7 @@ impl From<PoolError> for HostStorageError {
             Blame::Image => Self::Image(error.into()),
             Blame::Space => Self::Full(error.into()),
             Blame::Reach => Self::Reach(error.into()),
+            Blame::Chain => Self::Chain(error.into()),
             Blame::Host => Self::Pool(error.into()),
         }
     }
@@ -54,16 +55,24 @@ impl HostStorage for LocalPool {
     async fn look(
         &self,
         id: InstanceId,
-        volumes: &[&VolumeSpec],
+        idle: &[&VolumeSpec],
+        in_use: &[&VolumeSpec],
         doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError> {
         let found = self.pool.look(id).await?;
         let any = found.any || self.pool.has_any_layer(doomed.layers).await?;
-        let mut files = Files { bases: true, volumes: true, seed: found.seed, any };
-        for volume in volumes {
+        let mut files = Files { bases: true, volumes: true, seed: found.seed, any, ..Files::default() };
+        for volume in idle {
             let found = self.pool.look_at_volume(volume).await?;
             files.bases &= found.base;
             files.volumes &= found.made;
+            if !found.broken && volume.merges.iter().any(|layer| !found.merged.contains(layer)) {
+                files.to_merge.push(volume.id);
+            }
+            files.merged.extend(found.merged);
+        }
+        for volume in in_use.iter().filter(|volume| !volume.merges.is_empty()) {
+            files.merged.extend(self.pool.look_at_volume(volume).await?.merged);
         }
         Ok(files)
     }
@@ -77,9 +86,9 @@ impl HostStorage for LocalPool {
         self.pool.layer(id)
     }
 
-    fn chain(&self, volume: &VolumeSpec) -> Chain {
+    async fn chain(&self, volume: &VolumeSpec) -> Result<Chain, HostStorageError> {
         let base = volume.image.as_ref().map(|image| self.pool.base(image));
-        Chain { base, layers: self.pool.layers(volume) }
+        Ok(Chain { base, layers: self.pool.layers(volume).await? })
     }
 
     async fn ensure_base(
@@ -110,9 +119,18 @@ impl HostStorage for LocalPool {
         Ok(())
     }
 
-    async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<(), HostStorageError> {
-        self.pool.add_layer(volume, layer).await?;
+    async fn add_layer(
+        &self,
+        volume: &VolumeSpec,
+        layer: LayerId,
+        below: LayerId,
+    ) -> Result<(), HostStorageError> {
+        self.pool.add_layer(volume, layer, Some(below)).await?;
         Ok(())
+    }
+
+    async fn merge_layers(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
+        Ok(self.pool.merge_layers(volume).await?)
     }
 
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError> {

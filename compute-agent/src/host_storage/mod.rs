@@ -12,7 +12,7 @@ use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
-use protocol::{InstanceId, LayerId, Name};
+use protocol::{InstanceId, LayerId, Name, VolumeId};
 use thiserror::Error;
 
 pub use local::LocalPool;
@@ -30,11 +30,12 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// interrupted one left behind is never taken for a finished file.
 #[async_trait]
 pub trait HostStorage: Send + Sync + 'static {
-    /// What there is for an instance. Only volumes that no guest uses can be looked at.
+    /// What there is for an instance, with volumes that no guest uses, and volumes that its guest uses.
     async fn look(
         &self,
         id: InstanceId,
-        volumes: &[&VolumeSpec],
+        idle: &[&VolumeSpec],
+        in_use: &[&VolumeSpec],
         doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError>;
 
@@ -44,8 +45,8 @@ pub trait HostStorage: Send + Sync + 'static {
     /// Where a layer is, or will be, in a shared pool or the host's own.
     fn layer(&self, pool: Option<&Name>, id: LayerId) -> Utf8PathBuf;
 
-    /// Where the files of a volume are, or will be.
-    fn chain(&self, volume: &VolumeSpec) -> Chain;
+    /// The files of a volume that is made, as they stand on each other now: without what is merged.
+    async fn chain(&self, volume: &VolumeSpec) -> Result<Chain, HostStorageError>;
 
     /// Brings the image into the cache of a shared pool or the host's own. Of those who need one image, a single one
     /// fetches it. Images of the host's own that are not `needed` give way to it.
@@ -63,12 +64,20 @@ pub trait HostStorage: Send + Sync + 'static {
     /// What the host's own pool takes and has left.
     async fn usage(&self) -> Result<Usage, HostStorageError>;
 
-    /// Makes what is missing of a volume that nobody uses over its cached image, merges what its chain names no
-    /// more, and grows it to its size. What is there keeps its content.
+    /// Makes what is missing at the top of a volume that nobody uses, over its cached image, and grows it to its
+    /// size. What is there keeps its content.
     async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError>;
 
-    /// Makes an empty layer of the volume over the one below it, which may be in use.
-    async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<(), HostStorageError>;
+    /// Makes an empty layer of the volume over another, which may be in use.
+    async fn add_layer(
+        &self,
+        volume: &VolumeSpec,
+        layer: LayerId,
+        below: LayerId,
+    ) -> Result<(), HostStorageError>;
+
+    /// Merges the layers that shall be merged, of a volume that is made and that nobody uses.
+    async fn merge_layers(&self, volume: &VolumeSpec) -> Result<(), HostStorageError>;
 
     /// Makes the seed, replacing another.
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError>;
@@ -95,12 +104,16 @@ pub struct Doomed<'a> {
 }
 
 /// What there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Files {
-    /// The cached images of all volumes that were asked about.
+    /// The cached images of all idle volumes.
     pub bases: bool,
-    /// All of those volumes, made and as large as they shall be.
+    /// All idle volumes, made and as large as they shall be.
     pub volumes: bool,
+    /// The idle volumes that have layers to merge.
+    pub to_merge: Vec<VolumeId>,
+    /// The layers of all volumes that shall be merged and, so say the files, are.
+    pub merged: Vec<LayerId>,
     pub seed: bool,
     /// Anything of the instance's own, or of its doomed layers.
     pub any: bool,
@@ -114,7 +127,7 @@ pub struct Places {
 }
 
 /// Where a volume's files are.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     /// The cached image, if it stands on one.
     pub base: Option<Utf8PathBuf>,
@@ -130,11 +143,17 @@ pub enum HostStorageError {
     Image(#[source] BoxError),
     #[error("the pool has no room")]
     Full(#[source] BoxError),
+    #[error("the files of a volume are not those that it shall have")]
+    Chain(#[source] BoxError),
     #[error("a shared pool cannot be reached")]
     Reach(#[source] BoxError),
     #[error("the pool failed")]
     Pool(#[source] BoxError),
 }
+
+/// What the owner of an instance reads of a volume whose layers are not those that it shall have.
+pub const BROKEN_CHAIN: &str = "The layers of a disk are not those that it shall have. Nothing of it was changed: \
+     the operator of the host has to look at it.";
 
 impl HostStorageError {
     /// The sentence for the instance's owner: no paths, no host names.
@@ -143,6 +162,7 @@ impl HostStorageError {
             Self::Fetch(_) => "The image could not be brought to the host yet.",
             Self::Image(_) => "The disk cannot be made from this image.",
             Self::Full(_) => "The host has no disk space left.",
+            Self::Chain(_) => BROKEN_CHAIN,
             Self::Reach(_) => {
                 "The shared pool of a volume cannot be reached from the host. It tries again by itself."
             }

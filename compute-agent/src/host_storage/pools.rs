@@ -58,28 +58,36 @@ impl Pools {
     }
 }
 
+/// The volumes that are in this shared pool, or in the host's own.
+fn those_of<'a>(volumes: &[&'a VolumeSpec], pool: Option<&Name>) -> Vec<&'a VolumeSpec> {
+    volumes.iter().copied().filter(|volume| volume.pool.as_ref() == pool).collect()
+}
+
 #[async_trait]
 impl HostStorage for Pools {
     async fn look(
         &self,
         id: InstanceId,
-        volumes: &[&VolumeSpec],
+        idle: &[&VolumeSpec],
+        in_use: &[&VolumeSpec],
         doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError> {
-        let of = |pool: Option<&Name>| -> Vec<&VolumeSpec> {
-            volumes.iter().copied().filter(|volume| volume.pool.as_ref() == pool).collect()
-        };
-        let mut files = self.local.look(id, &of(None), doomed).await?;
+        let [local_idle, local_in_use] = [idle, in_use].map(|volumes| those_of(volumes, None));
+        let mut files = self.local.look(id, &local_idle, &local_in_use, doomed).await?;
         for pool in self.usable_all(doomed.pools).await? {
             files.any |= pool.has_any_layer(doomed.layers).await?;
         }
-        let mut names: Vec<_> = volumes.iter().filter_map(|volume| volume.pool.as_ref()).collect();
+        let mut names: Vec<_> = idle.iter().chain(in_use).filter_map(|volume| volume.pool.as_ref()).collect();
         names.sort_unstable();
         names.dedup();
         for name in names {
-            let found = self.usable(Some(name)).await?.look(id, &of(Some(name)), Doomed::default()).await?;
+            let [idle, in_use] = [idle, in_use].map(|volumes| those_of(volumes, Some(name)));
+            let pool = self.usable(Some(name)).await?;
+            let found = pool.look(id, &idle, &in_use, Doomed::default()).await?;
             files.bases &= found.bases;
             files.volumes &= found.volumes;
+            files.to_merge.extend(found.to_merge);
+            files.merged.extend(found.merged);
         }
         Ok(files)
     }
@@ -93,8 +101,8 @@ impl HostStorage for Pools {
         self.pool(pool).unwrap_or(&self.local).layer(None, id)
     }
 
-    fn chain(&self, volume: &VolumeSpec) -> Chain {
-        self.pool(volume.pool.as_ref()).map_or_else(|_| Chain::default(), |pool| pool.chain(volume))
+    async fn chain(&self, volume: &VolumeSpec) -> Result<Chain, HostStorageError> {
+        self.usable(volume.pool.as_ref()).await?.chain(volume).await
     }
 
     async fn ensure_base(
@@ -119,8 +127,17 @@ impl HostStorage for Pools {
         self.usable(volume.pool.as_ref()).await?.ensure_volume(volume).await
     }
 
-    async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<(), HostStorageError> {
-        self.usable(volume.pool.as_ref()).await?.add_layer(volume, layer).await
+    async fn add_layer(
+        &self,
+        volume: &VolumeSpec,
+        layer: LayerId,
+        below: LayerId,
+    ) -> Result<(), HostStorageError> {
+        self.usable(volume.pool.as_ref()).await?.add_layer(volume, layer, below).await
+    }
+
+    async fn merge_layers(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
+        self.usable(volume.pool.as_ref()).await?.merge_layers(volume).await
     }
 
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError> {
@@ -195,23 +212,24 @@ mod tests {
         };
         reach(pools.ensure_volume(&volume).await);
         reach(pools.remove_layers(doomed).await);
-        reach(pools.look(id, &[&volume], Doomed::default()).await.map(drop));
+        reach(pools.look(id, &[&volume], &[], Doomed::default()).await.map(drop));
         assert!(matches!(pools.shared_pools().await[0].state, SharedPoolState::Unusable { .. }));
         assert_eq!(root.read_dir_utf8().unwrap().count(), 0);
         fs::remove_dir(&root).unwrap();
         fs::rename(&away, &root).unwrap();
 
-        assert!(!pools.look(id, &[&volume], Doomed::default()).await.unwrap().volumes);
+        assert!(!pools.look(id, &[&volume], &[], Doomed::default()).await.unwrap().volumes);
         pools.ensure_volume(&volume).await.unwrap();
-        assert!(pools.look(id, &[&volume], doomed).await.unwrap().volumes);
-        assert_eq!(pools.chain(&volume).layers, [root.join(format!("layers/{}.qcow2", layers[0]))]);
-        assert!(fs::exists(&pools.chain(&volume).layers[0]).unwrap());
+        assert!(pools.look(id, &[&volume], &[], doomed).await.unwrap().volumes);
+        let chain = pools.chain(&volume).await.unwrap();
+        assert_eq!(chain.layers, [root.join(format!("layers/{}.qcow2", layers[0]))]);
+        assert!(fs::exists(&chain.layers[0]).unwrap());
         assert!(matches!(pools.shared_pools().await[0].state, SharedPoolState::Ready { .. }));
         // It is not the host's own, so an order about those leaves it.
         pools.remove_layers(Doomed { layers: &layers, pools: &[] }).await.unwrap();
-        assert!(pools.look(id, &[], doomed).await.unwrap().any);
+        assert!(pools.look(id, &[], &[], doomed).await.unwrap().any);
         pools.remove_layers(doomed).await.unwrap();
-        assert!(!pools.look(id, &[], doomed).await.unwrap().any);
+        assert!(!pools.look(id, &[], &[], doomed).await.unwrap().any);
         volume.pool = Some("other".parse().unwrap());
         reach(pools.ensure_volume(&volume).await);
     }

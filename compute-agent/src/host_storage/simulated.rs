@@ -30,6 +30,8 @@ struct State {
     /// The instances with files, and whether there is a seed among them.
     instances: HashMap<InstanceId, bool>,
     layers: HashMap<LayerId, SizeGib>,
+    /// On which nothing stands any more.
+    merged: HashSet<LayerId>,
     layers_made: u32,
     failures_left: u32,
     is_full: bool,
@@ -83,8 +85,27 @@ impl SimulatedStorage {
 impl State {
     fn is_made(&self, volume: &VolumeSpec) -> bool {
         let large_enough = |layer| self.layers.get(&layer).is_some_and(|size| *size >= volume.size_gib);
-        volume.layers.iter().all(|layer| self.layers.contains_key(layer))
-            && volume.top().is_none_or(large_enough)
+        self.to_make(volume).next().is_none() && volume.top().is_none_or(large_enough)
+    }
+
+    /// What is merged, or to be merged before it was ever made, is not made.
+    fn to_make(&self, volume: &VolumeSpec) -> impl Iterator<Item = LayerId> {
+        volume.kept().filter(|layer| !self.layers.contains_key(layer))
+    }
+
+    /// A layer of the chain that is missing below one that is there.
+    fn lost(&self, volume: &VolumeSpec) -> Option<LayerId> {
+        let kept: Vec<_> = volume.kept().collect();
+        let top = kept.iter().rposition(|layer| self.layers.contains_key(layer))?;
+        kept[..top].iter().copied().find(|layer| !self.layers.contains_key(layer))
+    }
+
+    /// Those that are seen to be merged, and whether that is all of those that shall be.
+    fn merged(&self, volume: &VolumeSpec) -> (Vec<LayerId>, bool) {
+        let merged: Vec<_> =
+            volume.merges.iter().copied().filter(|layer| self.merged.contains(layer)).collect();
+        let all = merged.len() == volume.merges.len();
+        (merged, all)
     }
 }
 
@@ -93,7 +114,8 @@ impl HostStorage for SimulatedStorage {
     async fn look(
         &self,
         id: InstanceId,
-        volumes: &[&VolumeSpec],
+        idle: &[&VolumeSpec],
+        in_use: &[&VolumeSpec],
         doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError> {
         let state = self.lock();
@@ -101,9 +123,14 @@ impl HostStorage for SimulatedStorage {
             volume.image.as_ref().is_none_or(|image| state.bases.contains(&image.sha256))
         };
         let instance = state.instances.get(&id);
+        let to_merge = |volume: &&&VolumeSpec| state.lost(volume).is_none() && !state.merged(volume).1;
+        // What a guest does with its files is not seen in these: the hypervisor says it.
+        let in_use = in_use.iter().flat_map(|volume| volume.merges.clone());
         Ok(Files {
-            bases: volumes.iter().all(cached),
-            volumes: volumes.iter().all(|volume| state.is_made(volume)),
+            bases: idle.iter().all(cached),
+            volumes: idle.iter().all(|volume| state.is_made(volume)),
+            to_merge: idle.iter().filter(to_merge).map(|volume| volume.id).collect(),
+            merged: idle.iter().flat_map(|volume| state.merged(volume).0).chain(in_use).collect(),
             seed: instance.is_some_and(|seed| *seed),
             any: instance.is_some() || doomed.layers.iter().any(|layer| state.layers.contains_key(layer)),
         })
@@ -118,10 +145,12 @@ impl HostStorage for SimulatedStorage {
         format!("/nonexistent/{id}").into()
     }
 
-    fn chain(&self, volume: &VolumeSpec) -> Chain {
+    async fn chain(&self, volume: &VolumeSpec) -> Result<Chain, HostStorageError> {
+        let state = self.lock();
         let base = volume.image.as_ref().map(|image| format!("/nonexistent/{}", image.sha256).into());
-        let layers = volume.layers.iter().map(|layer| self.layer(volume.pool.as_ref(), *layer));
-        Chain { base, layers: layers.collect() }
+        let stands = |layer: &&LayerId| state.layers.contains_key(layer) && !state.merged.contains(layer);
+        let layers = volume.layers.iter().filter(stands).map(|layer| self.layer(None, *layer));
+        Ok(Chain { base, layers: layers.collect() })
     }
 
     async fn ensure_base(
@@ -163,17 +192,36 @@ impl HostStorage for SimulatedStorage {
         if volume.image.as_ref().is_some_and(|image| !state.bases.contains(&image.sha256)) {
             return Err(HostStorageError::Pool("simulated: the image is not cached".into()));
         }
-        for layer in &volume.layers {
-            let size = state.layers.insert(*layer, volume.size_gib);
-            state.layers_made += u32::from(size.is_none());
+        if let Some(layer) = state.lost(volume) {
+            return Err(HostStorageError::Chain(format!("simulated: layer {layer} is lost").into()));
+        }
+        for layer in state.to_make(volume).collect::<Vec<_>>() {
+            state.layers.insert(layer, volume.size_gib);
+            state.layers_made += 1;
+        }
+        if let Some(top) = volume.top() {
+            state.layers.insert(top, volume.size_gib);
         }
         Ok(())
     }
 
-    async fn add_layer(&self, volume: &VolumeSpec, layer: LayerId) -> Result<(), HostStorageError> {
+    async fn add_layer(
+        &self,
+        volume: &VolumeSpec,
+        layer: LayerId,
+        below: LayerId,
+    ) -> Result<(), HostStorageError> {
         let mut state = self.writing()?;
+        if !state.layers.contains_key(&below) {
+            return Err(HostStorageError::Chain(format!("simulated: layer {below} is lost").into()));
+        }
         let is_new = state.layers.insert(layer, volume.size_gib).is_none();
         state.layers_made += u32::from(is_new);
+        Ok(())
+    }
+
+    async fn merge_layers(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
+        self.writing()?.merged.extend(&volume.merges);
         Ok(())
     }
 

@@ -45,11 +45,18 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError>;
 
     /// Gives a disk of a running domain its size, which only grows, and its limits.
-    async fn tune_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError>;
+    async fn tune_disk(
+        &self,
+        id: InstanceId,
+        volume: VolumeId,
+        size: SizeGib,
+        limits: IoLimits,
+    ) -> Result<(), HypervisorError>;
 
     /// Lets a running domain write to new layers from one instant on. Each file is there, empty, over the one
     /// that is written to now. With `freeze`, the guest's file systems are at rest at that instant, or
-    /// nothing happens.
+    /// nothing happens: [`HypervisorError::NoGuestAgent`] or [`HypervisorError::NotFrozen`]. Whoever asked for that and
+    /// got another answer than the former or success, or none, has to [`Hypervisor::thaw`].
     async fn snapshot(
         &self,
         id: InstanceId,
@@ -57,8 +64,13 @@ pub trait Hypervisor: Send + Sync + 'static {
         freeze: bool,
     ) -> Result<(), HypervisorError>;
 
+    /// Lets the guest's file systems be written to again, if they are frozen. A snapshot that is under way ends
+    /// first.
+    async fn thaw(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
     /// Begins to merge a layer of a running domain into the one below, or goes on with that. Returns without
-    /// waiting for it; [`Domain::volumes`] shows when it is done.
+    /// waiting for it; [`Domain::volumes`] shows when it is done. Never the layer that is written to: whoever
+    /// loses sight of the guest then would not know which file holds the newest.
     async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError>;
 
     /// What happens from now on. A receiver that lags must look at [`Hypervisor::domains`] again.
@@ -170,10 +182,8 @@ pub struct Merge {
     pub volume: VolumeId,
     /// The lower one, which stays.
     pub into: Utf8PathBuf,
-    /// The upper one, which leaves the chain.
+    /// The upper one, which leaves the chain. Another stands on it.
     pub from: Utf8PathBuf,
-    /// Whether the upper one is written to now.
-    pub is_top: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,6 +216,11 @@ pub enum HypervisorError {
     Exists(InstanceId),
     #[error("there is no domain for {0}")]
     NotFound(InstanceId),
+    /// Nothing was asked of it.
+    #[error("no agent in the guest listens")]
+    NoGuestAgent,
+    #[error("the guest's file systems could not be frozen")]
+    NotFrozen(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the hypervisor refused to {attempted}")]
     Refused {
         attempted: &'static str,

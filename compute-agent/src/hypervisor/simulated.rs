@@ -5,7 +5,7 @@
 //! [`Simulated::reboot_machine`], goes away and comes back, fails on demand, and counts every start, so a
 //! test can prove that no boot ran twice.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct SimulatedMachine {
     pub guests_obey_power_button: bool,
     /// Whether guests let go of their network cards and disks.
     pub guests_release_devices: bool,
+    /// Whether an agent in the guests freezes and thaws their file systems.
+    pub guests_freeze: bool,
 }
 
 impl SimulatedMachine {
@@ -51,6 +53,7 @@ impl SimulatedMachine {
             create_latency: Duration::ZERO,
             guests_obey_power_button: true,
             guests_release_devices: true,
+            guests_freeze: true,
         }
     }
 }
@@ -65,6 +68,8 @@ pub enum Call {
     AttachDisk,
     TuneDisk,
     Snapshot,
+    Thaw,
+    Merge,
 }
 
 impl Call {
@@ -77,6 +82,8 @@ impl Call {
             Self::AttachDisk => "plug the disk in",
             Self::TuneDisk => "change the disk",
             Self::Snapshot => "take a snapshot",
+            Self::Thaw => "thaw the guest",
+            Self::Merge => "merge layers",
         }
     }
 }
@@ -98,6 +105,10 @@ struct State {
     /// What [`Hypervisor::tune_disk`] or the start gave each disk.
     tuned: HashMap<(InstanceId, VolumeId), (SizeGib, IoLimits)>,
     snapshots: u32,
+    /// Guests that cannot write.
+    frozen: HashSet<InstanceId>,
+    /// The connection breaks when the next guest is frozen.
+    breaks_when_frozen: bool,
     failures: HashMap<Call, u32>,
     reachable: bool,
 }
@@ -112,6 +123,8 @@ impl Simulated {
             detachments_asked: 0,
             tuned: HashMap::new(),
             snapshots: 0,
+            frozen: HashSet::new(),
+            breaks_when_frozen: false,
             failures: HashMap::new(),
             reachable: true,
         };
@@ -130,13 +143,16 @@ impl Simulated {
 
     /// A domain ends and the event about it is lost. False when there is no domain.
     pub fn vanish(&self, id: InstanceId) -> bool {
-        self.lock().domains.remove(&id).is_some()
+        let mut state = self.lock();
+        state.frozen.remove(&id);
+        state.domains.remove(&id).is_some()
     }
 
     /// The machine goes down hard and comes up again: no domain is left and nobody says why.
     pub fn reboot_machine(&self, boot_id: Uuid) {
         let mut state = self.lock();
         state.domains.clear();
+        state.frozen.clear();
         state.machine.boot_id = boot_id;
     }
 
@@ -154,6 +170,21 @@ impl Simulated {
     /// Whether guests let go of their network cards and disks from now on.
     pub fn set_guests_release_devices(&self, release: bool) {
         self.lock().machine.guests_release_devices = release;
+    }
+
+    /// Whether an agent in the guests freezes and thaws their file systems from now on.
+    pub fn set_guests_freeze(&self, freeze: bool) {
+        self.lock().machine.guests_freeze = freeze;
+    }
+
+    /// The hypervisor dies when it has frozen the next guest, before the snapshot.
+    pub fn break_when_frozen(&self) {
+        self.lock().breaks_when_frozen = true;
+    }
+
+    /// Whether the guest's file systems are frozen.
+    pub fn is_frozen(&self, id: InstanceId) -> bool {
+        self.lock().frozen.contains(&id)
     }
 
     /// How often a guest was asked to let go of a card or a disk.
@@ -187,11 +218,32 @@ impl Simulated {
     }
 
     fn end(&self, id: InstanceId, why: EndCause) -> bool {
-        let had = self.lock().domains.remove(&id).is_some();
+        let had = {
+            let mut state = self.lock();
+            state.frozen.remove(&id);
+            state.domains.remove(&id).is_some()
+        };
         if had {
             self.emit(Event::Ended { id, why });
         }
         had
+    }
+
+    fn freeze(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let breaks = {
+            let mut state = self.reached()?;
+            if !state.domains.contains_key(&id) {
+                return Err(HypervisorError::NotFound(id));
+            }
+            if !state.machine.guests_freeze || !state.frozen.insert(id) {
+                return Err(HypervisorError::NotFrozen("simulated: the guest does not freeze".into()));
+            }
+            std::mem::take(&mut state.breaks_when_frozen)
+        };
+        if breaks {
+            self.set_reachable(false);
+        }
+        Ok(())
     }
 
     fn emit(&self, event: Event) {
@@ -380,20 +432,35 @@ impl Hypervisor for Simulated {
         Ok(())
     }
 
-    async fn tune_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError> {
+    async fn tune_disk(
+        &self,
+        id: InstanceId,
+        volume: VolumeId,
+        size: SizeGib,
+        limits: IoLimits,
+    ) -> Result<(), HypervisorError> {
         let mut state = self.reached()?;
         state.fail_if_asked(Call::TuneDisk)?;
-        if state.domains.get(&id).is_none_or(|domain| domain.volume(disk.volume).is_none()) {
+        if state.domains.get(&id).is_none_or(|domain| domain.volume(volume).is_none()) {
             return Err(HypervisorError::NotFound(id));
         }
-        state.tuned.insert((id, disk.volume), (disk.size_gib, disk.limits));
+        state.tuned.insert((id, volume), (size, limits));
         Ok(())
     }
 
-    async fn snapshot(&self, id: InstanceId, layers: &[NewLayer], _: bool) -> Result<(), HypervisorError> {
+    async fn snapshot(
+        &self,
+        id: InstanceId,
+        layers: &[NewLayer],
+        freeze: bool,
+    ) -> Result<(), HypervisorError> {
+        if freeze {
+            self.freeze(id)?;
+        }
         {
             let mut state = self.reached()?;
             state.fail_if_asked(Call::Snapshot)?;
+            state.frozen.remove(&id);
             let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
             for new in layers {
                 let volume = domain.volumes.iter_mut().find(|volume| volume.id == new.volume);
@@ -406,17 +473,27 @@ impl Hypervisor for Simulated {
         Ok(())
     }
 
+    async fn thaw(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let mut state = self.reached()?;
+        state.fail_if_asked(Call::Thaw)?;
+        if !state.domains.contains_key(&id) {
+            return Err(HypervisorError::NotFound(id));
+        }
+        state.frozen.remove(&id);
+        Ok(())
+    }
+
     async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError> {
         {
             let mut state = self.reached()?;
+            state.fail_if_asked(Call::Merge)?;
             let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
             let volume = domain.volumes.iter_mut().find(|volume| volume.id == merge.volume);
             let volume = volume.ok_or(HypervisorError::NotFound(id))?;
             let (into, from) = (layer_of(&merge.into), layer_of(&merge.from));
-            let are_neighbours =
-                volume.layers.windows(2).any(|two| Some(two[0]) == into && Some(two[1]) == from);
-            if !are_neighbours || merge.is_top != (volume.layers.last().copied() == from) {
-                let source = io::Error::other("simulated: these are no neighbours");
+            let is_between = |three: &[LayerId]| Some(three[0]) == into && Some(three[1]) == from;
+            if !volume.layers.windows(3).any(is_between) {
+                let source = io::Error::other("simulated: these are no neighbours under another");
                 return Err(HypervisorError::Refused { attempted: "merge layers", source: Box::new(source) });
             }
             volume.layers.retain(|layer| Some(*layer) != from);

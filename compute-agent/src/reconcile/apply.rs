@@ -44,6 +44,8 @@ pub(super) enum StepError {
 pub(super) struct Limits {
     steps: Semaphore,
     downloads: Arc<Semaphore>,
+    /// Merges of volumes that nobody uses, which have time.
+    merges: Semaphore,
 }
 
 impl Default for Limits {
@@ -51,6 +53,7 @@ impl Default for Limits {
         Self {
             steps: Semaphore::new(PARALLEL_STEPS),
             downloads: Arc::new(Semaphore::new(PARALLEL_DOWNLOADS)),
+            merges: Semaphore::new(1),
         }
     }
 }
@@ -69,7 +72,9 @@ impl Reconciler {
             Step::AttachDisk { volume } => self.attach_disk(instance(wanted)?, *volume).await,
             Step::DetachDisk { volume } => self.detach_disk(id, *volume).await,
             Step::Snapshot { layers } => self.snapshot(instance(wanted)?, layers).await,
+            Step::Thaw => self.thaw(id).await,
             Step::Merge(merge) => self.merge(instance(wanted)?, merge).await,
+            Step::MergeAtRest { volumes } => self.merge_at_rest(wanted, volumes).await,
             Step::TuneDisk { volume } => self.tune_disk(instance(wanted)?, *volume).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,
@@ -80,7 +85,10 @@ impl Reconciler {
             }
             Step::RecordStarting => self.record_starting(instance(wanted)?).await,
             Step::RecordStarted { boot } => {
-                self.record(id, Some(self.new_record(*boot, Phase::Started))).await?;
+                let same = self.parts.boots.get(id).filter(|record| record.boot == *boot);
+                let freezing = same.is_some_and(|record| record.freezing);
+                let record = BootRecord { freezing, ..self.new_record(*boot, Phase::Started) };
+                self.record(id, Some(record)).await?;
                 self.remember(id, |memory| memory.pressed_at = None);
                 Ok(())
             }
@@ -91,6 +99,7 @@ impl Reconciler {
                 let ended = |record: &mut BootRecord| {
                     record.phase = Phase::Ended(*reason);
                     record.stop_deadline = None;
+                    record.freezing = false;
                 };
                 self.amend_record(id, ended).await
             }
@@ -122,9 +131,11 @@ impl Reconciler {
             memory.detaching.clear();
             memory.letting_go.clear();
             memory.merging.clear();
+            memory.thaw_again = None;
             memory.tuned.clear();
         });
-        let created = self.parts.hypervisor.create(&self.domain_spec(spec)).await;
+        let domain = self.domain_spec(spec).await?;
+        let created = self.parts.hypervisor.create(&domain).await;
         created.map_err(|error| StepError::of(error, NOT_STARTED))?;
         self.remember(spec.id, |memory| {
             memory.created = Some(spec.boot);
@@ -179,11 +190,15 @@ impl Reconciler {
         destroyed.map_err(|error| StepError::of(error, NOT_STOPPED))
     }
 
-    fn domain_spec(&self, spec: &InstanceSpec) -> DomainSpec {
+    async fn domain_spec(&self, spec: &InstanceSpec) -> Result<DomainSpec, StepError> {
+        let mut disks = Vec::with_capacity(spec.disks.len());
+        for disk in &spec.disks {
+            disks.push(self.domain_disk(disk).await?);
+        }
         let places = self.parts.storage.places(spec.id);
         // Beside the seed, and so removed with it.
         let variables = places.seed.with_file_name("uefi_variables.fd");
-        DomainSpec {
+        Ok(DomainSpec {
             id: spec.id,
             generation: spec.generation,
             boot: spec.boot,
@@ -193,15 +208,16 @@ impl Reconciler {
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
             nics: spec.nics.clone(),
-            disks: spec.disks.iter().map(|disk| self.domain_disk(disk)).collect(),
+            disks,
             seed: places.seed,
             serial_log: places.serial_log,
             request_id: spec.request_id,
-        }
+        })
     }
 
     fn new_record(&self, boot: i64, phase: Phase) -> BootRecord {
-        BootRecord { boot, machine_boot: self.parts.machine_boot, phase, stop_deadline: None }
+        let machine_boot = self.parts.machine_boot;
+        BootRecord { boot, machine_boot, phase, stop_deadline: None, freezing: false }
     }
 
     async fn amend_record(

@@ -28,6 +28,9 @@ pub struct BootRecord {
     /// When the power of a domain that was asked to go down is cut.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub stop_deadline: Option<OffsetDateTime>,
+    /// Its guest was to be frozen, and nobody has seen since that it can write again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub freezing: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

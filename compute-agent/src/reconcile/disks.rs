@@ -9,19 +9,33 @@ use protocol::agent::{Disk, InstanceSpec, VolumeReport, VolumeSpec, VolumeState}
 use protocol::{Generation, LayerId, VolumeId};
 use time::OffsetDateTime;
 
-use super::plan::{MergeStep, Plan, Seen, Step};
+use super::chains::{Chain, broken, chain_of};
+use super::plan::{AddedLayer, MergeStep, Plan, Seen, Step};
 use crate::desired::Wanted;
+use crate::host_storage::BROKEN_CHAIN;
 use crate::hypervisor::{Domain, SeenVolume};
 
 /// How often a guest is asked to let go of a disk.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
-/// How soon to look whether it has.
+/// How soon to look whether it has, or whether layers are merged.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The volumes that no guest of this instance has open: their files may be looked at and changed.
-pub(super) fn idle<'a>(wanted: &'a Wanted, live: Option<&Domain>) -> Vec<&'a VolumeSpec> {
+/// The volumes that no guest of this instance has open, so that their files may be changed, and the others.
+pub(super) fn idle<'a>(
+    wanted: &'a Wanted,
+    live: Option<&Domain>,
+) -> (Vec<&'a VolumeSpec>, Vec<&'a VolumeSpec>) {
     let is_open = |volume: &&VolumeSpec| live.is_some_and(|domain| domain.volume(volume.id).is_some());
-    wanted.disks().iter().map(|disk| &disk.volume).filter(|volume| !is_open(volume)).collect()
+    wanted.disks().iter().map(|disk| &disk.volume).partition(|volume| !is_open(volume))
+}
+
+/// What is left to do for an instance of which no domain is there and none is wanted.
+pub(super) fn plan_at_rest(seen: &Seen) -> Plan {
+    let volumes = seen.files.to_merge.clone();
+    if volumes.is_empty() || seen.domain.is_some() {
+        return Plan::Settled;
+    }
+    Plan::Do(Step::MergeAtRest { volumes })
 }
 
 /// What has to be done before a domain can have the disks; `None` when it can.
@@ -46,15 +60,17 @@ pub(super) fn plan_disks(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now:
     if let Some(first) = missing.first().copied() {
         return Plan::Do(plan_files(missing, seen).unwrap_or(Step::AttachDisk { volume: first }));
     }
+    let chains = || spec.disks.iter().map(|disk| (disk, chain_of(&disk.volume, domain)));
     let added = added_layers(spec, domain);
-    if !added.is_empty() {
+    // All at one instant, or none.
+    let is_whole = broken(spec, domain).next().is_none();
+    let must_thaw_first = spec.freeze && seen.may_be_frozen();
+    if !added.is_empty() && is_whole && !must_thaw_first {
         return Plan::Do(Step::Snapshot { layers: added });
     }
-    let merges: Vec<_> = spec.disks.iter().filter_map(|disk| merge_of(&disk.volume, domain)).collect();
-    let looked_after = |volume| seen.memory.merging.get(volume).copied();
-    if let Some(due) =
-        merges.iter().find(|one| looked_after(&one.volume).is_none_or(|at| now >= at + LOOK_AGAIN))
-    {
+    let merges: Vec<_> = chains().filter_map(|(disk, chain)| merge_of(disk, &chain?)).collect();
+    let is_due = |one: &&MergeStep| seen.memory.merging.get(&one.volume).is_none_or(|at| now >= *at);
+    if let Some(due) = merges.iter().find(is_due) {
         return Plan::Do(Step::Merge(due.clone()));
     }
     // While layers are merged, the disk cannot be changed.
@@ -62,21 +78,29 @@ pub(super) fn plan_disks(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now:
     if let Some(disk) = spec.disks.iter().find(|disk| !is_tuned(disk, seen) && !is_merging(disk)) {
         return Plan::Do(Step::TuneDisk { volume: disk.volume.id });
     }
-    if leaving.is_empty() && merges.is_empty() { Plan::Settled } else { Plan::Wait(now + LOOK_AGAIN) }
+    let is_told = |disk: &Disk, chain: &Chain| merged(disk, chain, seen).len() == disk.volume.merges.len();
+    let all_told = chains().all(|(disk, chain)| chain.is_none_or(|chain| is_told(disk, &chain)));
+    let is_done = leaving.is_empty() && all_told && (added.is_empty() || !is_whole);
+    if is_done { Plan::Settled } else { Plan::Wait(now + LOOK_AGAIN) }
 }
 
 /// The volumes that the instance has: in its domain, or for its next start.
 pub(super) fn held(wanted: &Wanted, seen: &Seen, is_preparing: bool) -> Vec<VolumeReport> {
     let Some(domain) = seen.live() else {
         let state = if is_preparing { VolumeState::Preparing } else { VolumeState::Ready };
-        return wanted.disks().iter().map(|disk| report(disk, state)).collect();
+        let is_merged = |layer: &LayerId| seen.files.merged.contains(layer);
+        let merged = |disk: &Disk| disk.volume.merges.iter().copied().filter(is_merged).collect();
+        return wanted.disks().iter().map(|disk| report(disk, state, merged(disk))).collect();
     };
-    let state = |disk: &Disk| {
-        let has_layers = domain.volume(disk.volume.id).is_some_and(|seen| seen.layers == disk.volume.layers);
-        let ready = has_layers && is_tuned(disk, seen);
-        if ready { VolumeState::Ready } else { VolumeState::Preparing }
+    let held = |disk: &Disk| {
+        let chain = chain_of(&disk.volume, domain);
+        // Merging goes on behind what the guest has.
+        let has_top = chain.as_ref().is_some_and(|chain| chain.missing.is_empty());
+        let ready = has_top && domain.volume(disk.volume.id).is_some() && is_tuned(disk, seen);
+        let state = if ready { VolumeState::Ready } else { VolumeState::Preparing };
+        report(disk, state, chain.map(|chain| merged(disk, &chain, seen)).unwrap_or_default())
     };
-    let wanted_here = wanted.disks().iter().map(|disk| report(disk, state(disk)));
+    let wanted_here = wanted.disks().iter().map(held);
     let is_leaving = |volume: &&SeenVolume| !wanted.disks().iter().any(|disk| disk.volume.id == volume.id);
     let leaving = domain.volumes.iter().filter(is_leaving).map(|volume| VolumeReport {
         id: volume.id,
@@ -89,31 +113,36 @@ pub(super) fn held(wanted: &Wanted, seen: &Seen, is_preparing: bool) -> Vec<Volu
 
 /// Why the disks are not yet as wanted, for the instance's owner.
 pub(super) fn waiting(spec: &InstanceSpec, seen: &Seen) -> Option<String> {
-    let volume = leaving(spec, seen.live()?).next()?;
+    let domain = seen.live()?;
+    if broken(spec, domain).next().is_some() {
+        return Some(BROKEN_CHAIN.to_owned());
+    }
+    let volume = leaving(spec, domain).next()?;
     Some(format!("The guest has been asked to let go of the disk {}.", volume.serial()))
 }
 
-/// The next layer of each volume whose chain in the domain has an end in the wanted one.
-fn added_layers(spec: &InstanceSpec, domain: &Domain) -> Vec<(VolumeId, LayerId)> {
+/// The next layer of each volume that lacks one at its top in the domain.
+fn added_layers(spec: &InstanceSpec, domain: &Domain) -> Vec<AddedLayer> {
     let next = |volume: &VolumeSpec| {
-        let top = domain.volume(volume.id)?.layers.last().copied()?;
-        let above = volume.layers.iter().skip_while(|layer| **layer != top).nth(1)?;
-        Some((volume.id, *above))
+        let layer = chain_of(volume, domain)?.missing.first().copied()?;
+        let below = domain.volume(volume.id)?.layers.last().copied()?;
+        Some(AddedLayer { volume: volume.id, layer, below })
     };
     spec.disks.iter().filter_map(|disk| next(&disk.volume)).collect()
 }
 
-/// The first layer in the domain's chain that is wanted no more, and the one below it.
-fn merge_of(volume: &VolumeSpec, domain: &Domain) -> Option<MergeStep> {
-    let seen = domain.volume(volume.id)?;
-    let is_excess = |pair: &&[LayerId]| volume.layers.contains(&pair[0]) && !volume.layers.contains(&pair[1]);
-    let pair = seen.layers.windows(2).find(is_excess)?;
-    let is_top = seen.layers.last() == Some(&pair[1]);
-    Some(MergeStep { volume: volume.id, into: pair[0], from: pair[1], is_top })
+fn merge_of(disk: &Disk, chain: &Chain) -> Option<MergeStep> {
+    chain.merge.map(|[into, from]| MergeStep { volume: disk.volume.id, into, from })
 }
 
-fn report(disk: &Disk, state: VolumeState) -> VolumeReport {
-    VolumeReport { id: disk.volume.id, generation: disk.volume.generation, state, merged: Vec::new() }
+/// The layers to merge that are merged: the domain does not have them, and the files say so, too.
+fn merged(disk: &Disk, chain: &Chain, seen: &Seen) -> Vec<LayerId> {
+    let is_merged = |layer: &LayerId| chain.merged.contains(layer) && seen.files.merged.contains(layer);
+    disk.volume.merges.iter().copied().filter(is_merged).collect()
+}
+
+fn report(disk: &Disk, state: VolumeState, merged: Vec<LayerId>) -> VolumeReport {
+    VolumeReport { id: disk.volume.id, generation: disk.volume.generation, state, merged }
 }
 
 /// Volumes that the domain has and shall not have.

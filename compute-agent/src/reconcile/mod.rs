@@ -8,6 +8,7 @@
 mod apply;
 pub mod boots;
 mod cards;
+pub(crate) mod chains;
 mod disks;
 pub mod events;
 mod observe;
@@ -165,7 +166,7 @@ impl Reconciler {
         let now = self.parts.clock.now();
         let plan = plan(wanted, &seen, now);
         self.note(wanted, &[Told::AgentReceived]).await;
-        if plan == Plan::Settled {
+        if matches!(plan, Plan::Settled | Plan::Do(Step::MergeAtRest { .. })) {
             // Before the report: when a final state has been acknowledged, its step has been, too.
             self.note(wanted, observe::told_when_settled(wanted, &seen)).await;
         }
@@ -229,8 +230,9 @@ impl Reconciler {
         let domain = listing.get(&id).cloned();
         let record = self.parts.boots.get(id);
         let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);
-        let idle = disks::idle(wanted, domain.as_ref().filter(|_| is_live));
-        let files = self.parts.storage.look(id, &idle, wanted.doomed()).await.map_err(|error| {
+        let (idle, in_use) = disks::idle(wanted, domain.as_ref().filter(|_| is_live));
+        let files = self.parts.storage.look(id, &idle, &in_use, wanted.doomed()).await;
+        let files = files.map_err(|error| {
             let outcome = self.fail(wanted, STORAGE_FAILED, &chain(&error));
             self.remember(id, |memory| memory.failure = Some(STORAGE_FAILED));
             outcome
@@ -262,6 +264,7 @@ impl Reconciler {
                 | Step::AttachDisk { .. }
                 | Step::Snapshot { .. }
                 | Step::Merge(_)
+                | Step::MergeAtRest { .. }
         );
         if !uses_disks || !wanted.is_shared() {
             return None;

@@ -12,6 +12,9 @@ use crate::hypervisor::{Domain, DomainState};
 const PAUSED: &str =
     "The hypervisor has paused the instance, most likely because its disk could not be written.";
 
+const MAY_BE_FROZEN: &str = "The guest's file systems were frozen for a snapshot, and the agent in it does not \
+     answer: it may be unable to write. Should that last, restart the instance.";
+
 /// What is true of one instance, in the words of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Observation {
@@ -33,7 +36,9 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
             return None;
         }
         let paused = (domain.state == DomainState::Paused).then_some(PAUSED);
-        let detail = failure.or(paused).map(str::to_owned);
+        let is_frozen = seen.may_be_frozen() && seen.memory.thaw_again.is_some();
+        let frozen = is_frozen.then_some(MAY_BE_FROZEN);
+        let detail = frozen.or(failure).or(paused).map(str::to_owned);
         let detail = detail.or_else(|| waiting(wanted, seen).filter(|_| state == ObservedState::Running));
         let volumes = disks::held(wanted, seen, false);
         return Some(Observation { state, boot: domain.boot, volumes, detail });
@@ -152,6 +157,8 @@ pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
         Step::TuneDisk { volume } if seen.memory.tuned.contains_key(volume) => &[Told::DiskChanged],
         Step::TuneDisk { .. }
         | Step::DetachNic { .. }
+        | Step::Thaw
+        | Step::MergeAtRest { .. }
         | Step::RecordStarting
         | Step::RecordStarted { .. }
         | Step::RecordStopping { .. }

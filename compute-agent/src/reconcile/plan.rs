@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::boots::{BootRecord, Phase};
 use super::cards::{plan_cards, plan_network};
-use super::disks::{plan_disks, plan_files};
+use super::disks::{plan_at_rest, plan_disks, plan_files};
 use crate::desired::Wanted;
 use crate::host_storage::Files;
 use crate::hypervisor::{Domain, DomainState, EndCause};
@@ -60,8 +60,10 @@ pub struct Memory {
     pub detaching: HashMap<MacAddress, OffsetDateTime>,
     /// When the guest was last asked to let go of the disk with this volume.
     pub letting_go: HashMap<VolumeId, OffsetDateTime>,
-    /// When a merge of the volume's layers was last begun or looked after.
+    /// When to look again after a merge of the volume's layers.
     pub merging: HashMap<VolumeId, OffsetDateTime>,
+    /// When to try again to thaw the guest.
+    pub thaw_again: Option<OffsetDateTime>,
     /// What the disks of the running domain were last given.
     pub tuned: HashMap<VolumeId, (SizeGib, IoLimits)>,
     /// Why the last step failed, for the instance's owner; gone with the next that works.
@@ -109,10 +111,16 @@ pub enum Step {
     },
     /// Give volumes of the running domain a new layer each, at one instant.
     Snapshot {
-        layers: Vec<(VolumeId, LayerId)>,
+        layers: Vec<AddedLayer>,
     },
+    /// Let a guest write again that may be frozen, and write that down.
+    Thaw,
     /// Merge a layer of the running domain into the one below.
     Merge(MergeStep),
+    /// Merge layers of these volumes, which nobody uses.
+    MergeAtRest {
+        volumes: Vec<VolumeId>,
+    },
     /// Give a disk of the running domain its size and limits.
     TuneDisk {
         volume: VolumeId,
@@ -127,14 +135,21 @@ pub enum Step {
     ForgetRecord,
 }
 
-/// Two neighbours in the chain of a volume.
+/// A layer that a volume of the domain gets on top.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddedLayer {
+    pub volume: VolumeId,
+    pub layer: LayerId,
+    /// The one that the guest writes to now.
+    pub below: LayerId,
+}
+
+/// Two neighbours in the chain of a volume, on which another stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MergeStep {
     pub volume: VolumeId,
     pub into: LayerId,
     pub from: LayerId,
-    /// Whether the domain writes to the one that is merged away.
-    pub is_top: bool,
 }
 
 /// The decision.
@@ -147,14 +162,50 @@ pub enum Plan {
     Settled,
 }
 
+impl Plan {
+    fn no_later_than(self, at: OffsetDateTime) -> Self {
+        match self {
+            Self::Do(step) => Self::Do(step),
+            Self::Wait(until) => Self::Wait(until.min(at)),
+            Self::Settled => Self::Wait(at),
+        }
+    }
+}
+
 impl Seen {
     /// The domain, unless its guest has ended.
     pub fn live(&self) -> Option<&Domain> {
         self.domain.as_ref().filter(|domain| domain.state != DomainState::Off)
     }
+
+    /// Whether its guest was to be frozen and has not been seen to be thawed since.
+    pub fn may_be_frozen(&self) -> bool {
+        let live = self.live();
+        let of_it = |record: &&BootRecord| live.is_some_and(|domain| domain.boot == record.boot);
+        self.record.as_ref().filter(of_it).is_some_and(|record| record.freezing)
+    }
 }
 
 pub fn plan(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Plan {
+    match wanted {
+        Wanted::Instance(spec) if seen.may_be_frozen() && !is_cut_off(spec) => {
+            let again = seen.memory.thaw_again.unwrap_or(now);
+            if again <= now {
+                Plan::Do(Step::Thaw)
+            } else {
+                plan_thawed(wanted, seen, now).no_later_than(again)
+            }
+        }
+        _ => plan_thawed(wanted, seen, now),
+    }
+}
+
+/// Whose power is cut needs no thawing.
+fn is_cut_off(spec: &InstanceSpec) -> bool {
+    spec.power == Power::Stopped && spec.stop == StopMode::Force
+}
+
+fn plan_thawed(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Plan {
     match wanted {
         Wanted::Deleted { .. } => plan_deleted(seen, now),
         Wanted::Instance(spec) => match (spec.power, seen.live()) {
@@ -252,7 +303,7 @@ fn plan_start(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Plan {
         return plan_launch(spec, seen, now, Step::RecordStarting);
     };
     match record.phase {
-        Phase::Ended(_) => Plan::Settled,
+        Phase::Ended(_) => plan_at_rest(seen),
         // The machine itself went down with the domain.
         _ if record.machine_boot != seen.machine_boot => plan_launch(spec, seen, now, Step::RecordStarting),
         Phase::Starting if seen.memory.created == Some(record.boot) => {
@@ -307,7 +358,7 @@ fn plan_stopped(seen: &Seen) -> Plan {
         Some(Phase::Starting | Phase::Started) => {
             Plan::Do(Step::RecordEnded { reason: EndReason::Requested })
         }
-        Some(Phase::Ended(_)) | None => Plan::Settled,
+        Some(Phase::Ended(_)) | None => plan_at_rest(seen),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::desired::Wanted;
 use crate::host_storage::Files;
 use crate::hypervisor::Domain;
 use crate::networks::{Readiness, devices};
+use crate::reconcile::chains::broken;
 use crate::reconcile::plan::{Memory, Plan, Seen, Step, plan, tuning};
 
 /// What differs of the instances of which something is wanted.
@@ -39,6 +40,9 @@ pub(super) fn differences(
             files: Files {
                 bases: volumes(&wanted).all(is_cached),
                 volumes: volumes(&wanted).all(|volume| pools.has_layers(volume)),
+                // What stands on what is written in files that guests use.
+                to_merge: Vec::new(),
+                merged: volumes(&wanted).flat_map(|volume| volume.merges.clone()).collect(),
                 seed: files.is_some_and(|files| files.seed),
                 any: files.is_some() || pools.has_any(wanted.doomed()),
             },
@@ -81,7 +85,8 @@ fn words(step: &Step) -> String {
         Step::DetachDisk { volume } => return format!("pull out the disk {}", volume.serial()),
         Step::TuneDisk { volume } => return format!("change the disk {}", volume.serial()),
         Step::Snapshot { .. } => "take a snapshot",
-        Step::Merge(_) => "merge layers of a disk",
+        Step::Thaw => "let its guest write again",
+        Step::Merge(_) | Step::MergeAtRest { .. } => "merge layers of a disk",
         Step::DestroyDomain => "cut its power",
         Step::RecordEnded { .. } => "write down that it has ended",
         Step::RemoveFiles => "remove its files",
@@ -97,8 +102,12 @@ fn missing(wanted: &Wanted, seen: &Seen, devices: &HashSet<String>) -> Vec<Strin
     let files = files.into_iter().filter(|(_, is_there)| !is_there);
     let plugged = spec.nics.iter().filter(|nic| domain.cards.iter().any(|card| card.mac == nic.mac));
     let taps = plugged.map(|nic| names::tap(nic.port_id)).filter(|tap| !devices.contains(tap));
+    let broken = broken(spec, domain).map(|volume| {
+        format!("look at its disk {}: its layers are not those that it shall have", volume.serial())
+    });
     files
         .map(|(what, _)| format!("stop and start it: it runs, but its {what} is gone"))
+        .chain(broken)
         .chain(taps.map(|tap| format!("stop and start it: its network card has no device {tap}")))
         .collect()
 }

@@ -37,7 +37,7 @@ impl Pools {
 
     /// Whether all layers of the volume are there.
     pub(super) fn has_layers(&self, volume: &VolumeSpec) -> bool {
-        volume.layers.iter().all(|layer| self.has_layer(volume.pool.as_ref(), *layer))
+        volume.kept().all(|layer| self.has_layer(volume.pool.as_ref(), layer))
     }
 
     /// Whether the image is cached where the volume needs it.

@@ -97,10 +97,10 @@ pub struct InstanceSpec {
     pub vcpus: u32,
     pub memory_mib: MemoryMib,
     /// In the order in which the guest finds them; it boots from the first. Layers that a running guest's chain
-    /// lacks at its top are a snapshot, of all disks at one instant; layers that it has in excess are merged into
-    /// the one below.
+    /// lacks at its top are a snapshot, of all disks at one instant.
     pub disks: Vec<Disk>,
-    /// Whether the guest's file systems are frozen while layers are added. A guest that cannot do that gets none.
+    /// Whether the guest's file systems are frozen while layers are added. A guest that cannot do that gets none, and
+    /// the report's detail says [`super::NOT_FROZEN`].
     #[serde(default)]
     pub freeze: bool,
     /// In the order in which the guest finds them.

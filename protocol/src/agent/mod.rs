@@ -33,8 +33,8 @@ pub use network::{
     Router, RouterInterface, RuleProtocol, SecurityGroup, SecurityGroupRule, StaticRoute, Subnet,
 };
 pub use observed::{
-    EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, ObservedAccepted, ObservedBatch, ObservedState,
-    Step, StepReport,
+    EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, NOT_FROZEN, ObservedAccepted, ObservedBatch,
+    ObservedState, Step, StepReport,
 };
 pub use session::{
     Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory,

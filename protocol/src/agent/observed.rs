@@ -11,6 +11,11 @@ pub const MAX_REPORTS: usize = 500;
 /// The longest `detail` that is stored; longer ones are cut.
 pub const MAX_DETAIL_CHARS: usize = 1000;
 
+/// The `detail` of an instance whose guest could not be frozen for a snapshot. Its volumes are
+/// [`super::VolumeState::Preparing`], and the agent tries again.
+pub const NOT_FROZEN: &str =
+    "The guest's file systems could not be frozen for the snapshot: the guest agent has to run in it.";
+
 /// `POST /agent/v1/observed`. Idempotent: a repeated batch changes nothing.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

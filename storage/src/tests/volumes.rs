@@ -14,8 +14,16 @@ async fn cached(fixture: &Fixture) -> ImageSource {
     image
 }
 
+fn paths(fixture: &Fixture, volume: &VolumeSpec) -> Vec<Utf8PathBuf> {
+    volume.layers.iter().map(|layer| fixture.pool.layer(*layer)).collect()
+}
+
 fn top(fixture: &Fixture, volume: &VolumeSpec) -> Utf8PathBuf {
-    fixture.pool.layers(volume).pop().unwrap()
+    paths(fixture, volume).pop().unwrap()
+}
+
+fn chain(numbers: &[u128]) -> Vec<LayerId> {
+    numbers.iter().map(|number| layer(*number)).collect()
 }
 
 fn io(path: &Utf8Path, command: &str) -> String {
@@ -96,7 +104,7 @@ async fn a_layer_on_top_keeps_the_one_below() {
     // A chain of which nothing is there yet is made as a whole.
     let fresh = VolumeSpec { layers: vec![layer(7), layer(8)], ..volume(7, None, 1) };
     assert_eq!(fixture.pool.ensure_volume(&fresh).await.unwrap(), Made::Now);
-    assert_eq!(info(&top(&fixture, &fresh))["backing-filename"], fixture.pool.layers(&fresh)[0].as_str());
+    assert_eq!(info(&top(&fixture, &fresh))["backing-filename"], paths(&fixture, &fresh)[0].as_str());
 }
 
 /// A chain of four layers, each with a mark of its own and one over the mark of the layer below.
@@ -117,41 +125,141 @@ fn holds_all_marks(path: &Utf8Path) -> bool {
         && holds(path, 4, "320k 32k")
 }
 
-#[tokio::test]
-async fn layers_that_are_named_no_more_are_merged() {
-    let fixture = Fixture::new();
-    let whole = four_layers(&fixture).await;
-    assert!(holds_all_marks(&top(&fixture, &whole)));
-    for kept in [&[1, 3, 4][..], &[1, 4]] {
-        let shorter =
-            VolumeSpec { layers: kept.iter().map(|number| layer(*number)).collect(), ..whole.clone() };
-        assert!(!fixture.pool.look_at_volume(&shorter).await.unwrap().made);
-        fixture.pool.ensure_volume(&shorter).await.unwrap();
-        assert!(fixture.pool.look_at_volume(&shorter).await.unwrap().made);
-        assert!(holds_all_marks(&top(&fixture, &shorter)), "{kept:?}");
-        tool("qemu-img", &["check", "-q", top(&fixture, &shorter).as_str()]);
-    }
-    // Both at once, after an interruption between merge and rebase.
-    let fixture = Fixture::new();
-    let whole = four_layers(&fixture).await;
-    let paths = fixture.pool.layers(&whole);
-    tool("qemu-img", &["commit", "-q", "-d", "-f", "qcow2", "-b", paths[0].as_str(), paths[2].as_str()]);
-    let shorter = VolumeSpec { layers: vec![layer(1), layer(4)], ..whole.clone() };
-    fixture.pool.ensure_volume(&shorter).await.unwrap();
-    fixture.pool.remove_layers(&[layer(2), layer(3)]).await.unwrap();
-    assert!(holds_all_marks(&top(&fixture, &shorter)));
+/// The whole chain of four, of which these shall be merged.
+fn merging(whole: &VolumeSpec, merges: &[u128]) -> VolumeSpec {
+    VolumeSpec { merges: chain(merges), ..whole.clone() }
+}
+
+async fn merged(fixture: &Fixture, volume: &VolumeSpec) -> Vec<LayerId> {
+    fixture.pool.look_at_volume(volume).await.unwrap().merged
 }
 
 #[tokio::test]
-async fn layers_that_belong_to_another_chain_are_not_mixed() {
+async fn layers_in_the_middle_are_merged_when_that_is_asked_for() {
     let fixture = Fixture::new();
-    let (one, other) = (four_layers(&fixture).await, volume(9, None, 1));
+    let whole = four_layers(&fixture).await;
+    let all = paths(&fixture, &whole);
+    assert_eq!(fixture.pool.layers(&whole).await.unwrap(), all);
+    for (merges, left) in [(&[2][..], &[0, 2, 3][..]), (&[2, 3], &[0, 3])] {
+        let volume = merging(&whole, merges);
+        assert_ne!(merged(&fixture, &volume).await, chain(merges));
+        // It is read as before until that is done.
+        assert!(fixture.pool.look_at_volume(&volume).await.unwrap().made && holds_all_marks(&all[3]));
+        fixture.pool.ensure_volume(&volume).await.unwrap();
+        assert_ne!(merged(&fixture, &volume).await, chain(merges), "making merges nothing");
+        for _ in 0..2 {
+            fixture.pool.merge_layers(&volume).await.unwrap();
+            assert_eq!(merged(&fixture, &volume).await, chain(merges));
+        }
+        let left: Vec<_> = left.iter().map(|place: &usize| all[*place].clone()).collect();
+        assert_eq!(fixture.pool.layers(&volume).await.unwrap(), left);
+        assert!(holds_all_marks(&all[3]), "{merges:?}");
+        left.iter().for_each(|path| drop(tool("qemu-img", &["check", "-q", path.as_str()])));
+    }
+    // What was merged is needed no more.
+    let volume = merging(&whole, &[2, 3]);
+    fixture.pool.remove_layers(&chain(&[2, 3])).await.unwrap();
+    assert_eq!(merged(&fixture, &volume).await, chain(&[2, 3]));
+    assert!(fixture.pool.look_at_volume(&volume).await.unwrap().made && holds_all_marks(&all[3]));
+    assert_eq!(fixture.pool.ensure_volume(&volume).await.unwrap(), Made::Before);
+}
+
+/// Both layers under the merge are sealed, so that it may be repeated from wherever it was cut off.
+#[tokio::test]
+async fn a_merge_that_was_cut_off_is_repeated() {
+    for cut_off in ["never begun", "killed", "done, not told"] {
+        let fixture = Fixture::new();
+        let whole = four_layers(&fixture).await;
+        let (all, volume) = (paths(&fixture, &whole), merging(&whole, &[3]));
+        let arguments = ["commit", "-q", "-d", "-f", "qcow2", "-b", all[1].as_str(), all[2].as_str()];
+        match cut_off {
+            "killed" => {
+                io(&all[2], "write -P 3 1M 256M");
+                let mut commit = Command::new("qemu-img").args(arguments).spawn().unwrap();
+                tokio::time::sleep(Duration::from_millis(40)).await;
+                commit.kill().unwrap();
+                commit.wait().unwrap();
+            }
+            "done, not told" => drop(tool("qemu-img", &arguments)),
+            _ => {}
+        }
+        assert_eq!(merged(&fixture, &volume).await, [], "{cut_off}");
+        assert!(holds_all_marks(&all[3]), "{cut_off}");
+        fixture.pool.merge_layers(&volume).await.unwrap();
+        assert_eq!(merged(&fixture, &volume).await, chain(&[3]), "{cut_off}");
+        fixture.pool.remove_layers(&chain(&[3])).await.unwrap();
+        assert!(holds_all_marks(&all[3]), "{cut_off}");
+        assert!(cut_off != "killed" || holds(&all[3], 3, "1M 256M"));
+        [0, 1, 3].iter().for_each(|place| drop(tool("qemu-img", &["check", "-q", all[*place].as_str()])));
+    }
+}
+
+#[tokio::test]
+async fn a_merge_leaves_the_future_that_was_dropped_on_the_way() {
+    let fixture = Fixture::new();
+    let whole = four_layers(&fixture).await;
+    let (all, volume) = (paths(&fixture, &whole), merging(&whole, &[2, 3]));
+    for millis in 0..40 {
+        let merge = fixture.pool.merge_layers(&volume);
+        let _ = tokio::time::timeout(Duration::from_millis(millis), merge).await;
+    }
+    wait_for("nobody has a layer open", || !all.iter().any(|path| crate::volume::is_in_use(path).unwrap()))
+        .await;
+    assert!(holds_all_marks(&all[3]));
+    fixture.pool.merge_layers(&volume).await.unwrap();
+    assert_eq!(merged(&fixture, &volume).await, chain(&[2, 3]));
+    fixture.pool.remove_layers(&chain(&[2, 3])).await.unwrap();
+    assert!(holds_all_marks(&all[3]));
+}
+
+#[tokio::test]
+async fn the_top_is_made_before_the_layer_under_it_is_merged() {
+    let fixture = Fixture::new();
+    let whole = four_layers(&fixture).await;
+    let volume = VolumeSpec { layers: chain(&[1, 2, 3, 4, 5]), merges: chain(&[4]), ..whole };
+    assert!(!fixture.pool.look_at_volume(&volume).await.unwrap().made);
+    assert_eq!(fixture.pool.ensure_volume(&volume).await.unwrap(), Made::Now);
+    assert_eq!(merged(&fixture, &volume).await, []);
+    fixture.pool.merge_layers(&volume).await.unwrap();
+    assert_eq!(merged(&fixture, &volume).await, chain(&[4]));
+    fixture.pool.remove_layers(&chain(&[4])).await.unwrap();
+    assert!(holds_all_marks(&top(&fixture, &volume)));
+    // What was to be merged before it was made is never made.
+    let fresh = VolumeSpec { layers: chain(&[7, 8, 9]), merges: chain(&[8]), ..self::volume(7, None, 1) };
+    fixture.pool.ensure_volume(&fresh).await.unwrap();
+    assert_eq!(merged(&fixture, &fresh).await, chain(&[8]));
+    assert!(!fixture.pool.has_any_layer(&chain(&[8])).await.unwrap());
+}
+
+/// Nothing is guessed: neither from what is missing nor from what is there besides.
+#[tokio::test]
+async fn a_chain_that_stands_otherwise_is_left_alone() {
+    let fixture = Fixture::new();
+    let (whole, other) = (four_layers(&fixture).await, volume(9, None, 1));
     fixture.pool.ensure_volume(&other).await.unwrap();
-    let before = fs::read(top(&fixture, &other)).unwrap();
-    let mixed = VolumeSpec { layers: vec![layer(9), layer(4)], image: None, ..one };
-    let refused = fixture.pool.ensure_volume(&mixed).await.unwrap_err();
-    assert!(matches!(refused, PoolError::LostLayer(id) if id == layer(9)), "{refused}");
-    assert_eq!(fs::read(top(&fixture, &other)).unwrap(), before);
+    let all = [paths(&fixture, &whole), paths(&fixture, &other)].concat();
+    let contents = || -> Vec<_> { all.iter().map(|path| fs::read(path).unwrap()).collect() };
+    let before = contents();
+    let of =
+        |layers: &[u128], merges: &[u128]| VolumeSpec { layers: chain(layers), ..merging(&whole, merges) };
+    let strangers = VolumeSpec { image: None, ..of(&[9, 4], &[]) };
+    let on_nothing = VolumeSpec { image: None, ..whole.clone() };
+    for broken in [of(&[1, 2, 4], &[]), of(&[1, 4], &[]), strangers, on_nothing, of(&[1, 2, 9, 4], &[9])] {
+        let found = fixture.pool.look_at_volume(&broken).await.unwrap();
+        assert!(found.broken && !found.made && found.merged.is_empty(), "{broken:?}");
+        for refused in [
+            fixture.pool.ensure_volume(&broken).await.map(drop),
+            fixture.pool.merge_layers(&broken).await,
+            fixture.pool.layers(&broken).await.map(drop),
+        ] {
+            let refused = refused.unwrap_err();
+            assert!(matches!(refused, PoolError::BrokenChain(_)), "{refused}");
+            assert_eq!(refused.blame(), Blame::Chain);
+        }
+    }
+    let over_another = fixture.pool.add_layer(&whole, layer(4), Some(layer(2))).await;
+    assert!(matches!(over_another, Err(PoolError::BrokenChain(id)) if id == layer(4)), "{over_another:?}");
+    assert!(contents() == before);
 }
 
 #[tokio::test]
@@ -172,7 +280,8 @@ async fn a_lost_layer_is_not_made_anew() {
     assert!(fixture.pool.remove_layers(&[layer(1)]).await.unwrap());
     let lost = fixture.pool.ensure_volume(&volume).await.unwrap_err();
     assert!(matches!(lost, PoolError::LostLayer(id) if id == layer(1)), "{lost}");
-    assert_eq!(lost.blame(), Blame::Host);
+    assert_eq!(lost.blame(), Blame::Chain);
+    assert!(fixture.pool.look_at_volume(&volume).await.unwrap().broken);
     assert!(!fixture.pool.has_any_layer(&[layer(1)]).await.unwrap());
 }
 
@@ -227,7 +336,7 @@ async fn a_layer_that_is_open_is_not_removed() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let layers = fixture.pool.layers(&volume);
+    let layers = paths(&fixture, &volume);
     let locked = || layers.iter().all(|layer| crate::volume::is_in_use(layer).unwrap());
     wait_for("the whole chain is open", locked).await;
     for layers in [&[layer(2)][..], &[layer(1)]] {
@@ -250,7 +359,7 @@ async fn a_root_disk_of_before_is_found_as_a_layer() {
     for _ in 0..2 {
         let pool = Pool::open(&root, Options::new().unwrap()).unwrap();
         assert!(pool.look_at_volume(&volume(5, None, 1)).await.unwrap().made);
-        assert_eq!(fs::metadata(&pool.layers(&volume(5, None, 1))[0]).unwrap().nlink(), 2);
+        assert_eq!(fs::metadata(pool.layer(layer(5))).unwrap().nlink(), 2);
     }
     let pool = Pool::open(&root, Options::new().unwrap()).unwrap();
     pool.remove_instance(instance(5)).await.unwrap();

@@ -5,6 +5,7 @@
 //! link.rs       the connection: background, reconnecting, bounded in calls and in time
 //! sys.rs        callbacks; the only unsafe code
 //! lifecycle.rs  libvirt's events to ours
+//! snapshot.rs   snapshots, of guests at rest if that is wanted
 //! xml/          domain XML and our metadata in it
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 mod lifecycle;
 mod link;
+mod snapshot;
 mod sys;
 mod xml;
 
@@ -19,8 +21,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
-use protocol::agent::{Acceleration, Architecture, Inventory, Nic};
-use protocol::{InstanceId, MIB, MacAddress, MemoryMib, VolumeId};
+use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic};
+use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::sync::{OnceCell, broadcast};
 use virt::connect::Connect;
 use virt::domain::Domain as Handle;
@@ -171,17 +173,26 @@ impl Hypervisor for Libvirt {
     async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
         let detach = move |domain: &Handle| {
             let Some(target) = place_of(domain, id, volume)? else { return Ok(()) };
+            // A merge can be begun again wherever the volume goes.
+            if sys::has_block_job(domain, &target)? {
+                sys::cancel_block_job(domain, &target)?;
+            }
             domain.detach_device_flags(&xml::disk_at(&target)?, raw::VIR_DOMAIN_AFFECT_LIVE)?;
             Ok::<_, BoxError>(())
         };
         self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "pull the disk out", detach)).await
     }
 
-    async fn tune_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError> {
-        let (volume, bytes, limits) = (disk.volume, disk.size_gib.bytes(), disk.limits);
+    async fn tune_disk(
+        &self,
+        id: InstanceId,
+        volume: VolumeId,
+        size: SizeGib,
+        limits: IoLimits,
+    ) -> Result<(), HypervisorError> {
         let tune = move |domain: &Handle| {
             let Some(target) = place_of(domain, id, volume)? else { return Ok(()) };
-            domain.block_resize(&target, bytes, raw::VIR_DOMAIN_BLOCK_RESIZE_BYTES)?;
+            domain.block_resize(&target, size.bytes(), raw::VIR_DOMAIN_BLOCK_RESIZE_BYTES)?;
             sys::set_io_limits(domain, &target, limits)
         };
         self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "change the disk", tune)).await
@@ -193,24 +204,26 @@ impl Hypervisor for Libvirt {
         layers: &[NewLayer],
         freeze: bool,
     ) -> Result<(), HypervisorError> {
-        let attempted = if freeze { "freeze the guest and take a snapshot" } else { "take a snapshot" };
         let layers = layers.to_vec();
-        let snapshot = move |domain: &Handle| {
-            let running = found_disks(id, &domain.get_xml_desc(0)?);
-            sys::snapshot(domain, &xml::snapshot(&running, &layers)?, freeze)?;
-            Ok::<_, BoxError>(())
-        };
-        self.link.call(SNAPSHOT_LIMIT, move |connect| on_domain(connect, id, attempted, snapshot)).await
+        let snapshot = move |domain: &Handle| snapshot::take(domain, id, &layers, freeze);
+        self.link
+            .call(SNAPSHOT_LIMIT, move |connect| with_domain(connect, id, "take a snapshot", snapshot))
+            .await
+    }
+
+    async fn thaw(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let thaw = move |domain: &Handle| snapshot::thaw(domain, id);
+        self.link.call(SNAPSHOT_LIMIT, move |connect| on_domain(connect, id, "thaw the guest", thaw)).await
     }
 
     async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError> {
-        let one = merge.clone();
+        let merge = merge.clone();
         let merge = move |domain: &Handle| {
-            let Some(target) = place_of(domain, id, one.volume)? else { return Ok(()) };
-            match sys::block_job(domain, &target)? {
-                None => sys::block_commit(domain, &target, &one),
-                Some(progress) if one.is_top && progress.is_complete() => sys::pivot(domain, &target),
-                Some(_) => Ok(()),
+            let Some(target) = place_of(domain, id, merge.volume)? else { return Ok(()) };
+            if sys::has_block_job(domain, &target)? {
+                Ok(())
+            } else {
+                sys::block_commit(domain, &target, &merge)
             }
         };
         self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "merge layers", merge)).await
@@ -317,10 +330,7 @@ fn found_disks(id: InstanceId, domain: &str) -> Vec<xml::Found> {
 /// Where the domain has the volume.
 fn place_of(domain: &Handle, id: InstanceId, volume: VolumeId) -> Result<Option<String>, Error> {
     let disks = found_disks(id, &domain.get_xml_desc(0)?);
-    Ok(disks
-        .into_iter()
-        .find(|disk| disk.volume.as_ref().is_some_and(|seen| seen.id == volume))
-        .map(|disk| disk.target))
+    Ok(disks.into_iter().find(|disk| disk.volume_id() == Some(volume)).map(|disk| disk.target))
 }
 
 fn domain_state(state: raw::virDomainState) -> DomainState {
@@ -347,16 +357,25 @@ fn on_domain<E: Into<BoxError>>(
     attempted: &'static str,
     act: impl FnOnce(&Handle) -> Result<(), E>,
 ) -> Result<(), HypervisorError> {
+    with_domain(connect, id, attempted, |domain| act(domain).map_err(|error| refused(attempted, error)))
+}
+
+fn with_domain(
+    connect: &Connect,
+    id: InstanceId,
+    attempted: &'static str,
+    act: impl FnOnce(&Handle) -> Result<(), HypervisorError>,
+) -> Result<(), HypervisorError> {
     let domain = Handle::lookup_by_uuid(connect, id.as_uuid()).map_err(|error| match error.code() {
         ErrorNumber::NoDomain => HypervisorError::NotFound(id),
         _ => refused(attempted, error),
     })?;
     act(&domain).map_err(|error| match domain.is_active() {
-        Ok(true) => refused(attempted, error),
+        Ok(true) => error,
         // It ended meanwhile.
         Ok(false) => HypervisorError::NotFound(id),
         Err(gone) if gone.code() == ErrorNumber::NoDomain => HypervisorError::NotFound(id),
-        Err(_) => refused(attempted, error),
+        Err(_) => error,
     })
 }
 

@@ -264,50 +264,49 @@ pub(super) fn snapshot(domain: &Domain, xml: &str, freeze: bool) -> Result<(), E
     Ok(())
 }
 
-/// How far a block job is, in units of libvirt's choice.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Progress {
-    done: u64,
-    all: u64,
-}
-
-impl Progress {
-    pub(super) fn is_complete(self) -> bool {
-        self.all > 0 && self.done == self.all
-    }
-}
-
-/// The job on the disk at that place, if there is one.
-pub(super) fn block_job(domain: &Domain, target: &str) -> Result<Option<Progress>, Error> {
+/// Whether there is a job on the disk at that place. Waits until nothing else changes the domain.
+pub(super) fn has_block_job(domain: &Domain, target: &str) -> Result<bool, Error> {
     let target = CString::new(target).unwrap_or_default();
     let mut info = sys::virDomainBlockJobInfo { type_: 0, bandwidth: 0, cur: 0, end: 0 };
     // SAFETY: the domain's handle, the name and `info` are alive during the call.
     match unsafe { sys::virDomainGetBlockJobInfo(domain.as_ptr(), target.as_ptr(), &mut info, 0) } {
-        0 => Ok(None),
-        1 => Ok(Some(Progress { done: info.cur, all: info.end })),
+        0 => Ok(false),
+        1 => Ok(true),
         _ => Err(Error::last_error()),
     }
 }
 
-/// Starts to merge one layer into the one below.
+/// Starts to merge one layer, on which another stands, into the one below.
 pub(super) fn block_commit(domain: &Domain, target: &str, merge: &Merge) -> Result<(), Error> {
     let name = |text: &str| CString::new(text).unwrap_or_default();
     let (target, base, top) = (name(target), name(merge.into.as_str()), name(merge.from.as_str()));
-    let flags = if merge.is_top { sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE } else { 0 };
     // SAFETY: the domain's handle and the names are alive during the call, which only reads them.
     let status = unsafe {
-        sys::virDomainBlockCommit(domain.as_ptr(), target.as_ptr(), base.as_ptr(), top.as_ptr(), 0, flags)
+        sys::virDomainBlockCommit(domain.as_ptr(), target.as_ptr(), base.as_ptr(), top.as_ptr(), 0, 0)
     };
     if status == 0 { Ok(()) } else { Err(Error::last_error()) }
 }
 
-/// Lets the domain write to the layer that its top one was merged into, which ends the job.
-pub(super) fn pivot(domain: &Domain, target: &str) -> Result<(), Error> {
+/// Ends the job on the disk at that place; the chain stays as it is.
+pub(super) fn cancel_block_job(domain: &Domain, target: &str) -> Result<(), Error> {
     let target = CString::new(target).unwrap_or_default();
-    let flags = sys::VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT;
     // SAFETY: the domain's handle and the name are alive during the call.
-    let status = unsafe { sys::virDomainBlockJobAbort(domain.as_ptr(), target.as_ptr(), flags) };
+    let status = unsafe { sys::virDomainBlockJobAbort(domain.as_ptr(), target.as_ptr(), 0) };
     if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+}
+
+/// How long libvirt waits for an answer of the guest's agent, once it has said that it is there.
+pub(super) fn set_agent_patience(domain: &Domain, seconds: u16) -> Result<(), Error> {
+    // SAFETY: the domain's handle is alive during the call.
+    let status = unsafe { sys::virDomainAgentSetResponseTimeout(domain.as_ptr(), seconds.into(), 0) };
+    if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+}
+
+/// Lets the guest's agent thaw all file systems.
+pub(super) fn thaw(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the domain's handle is alive during the call; no names mean all file systems.
+    let thawed = unsafe { sys::virDomainFSThaw(domain.as_ptr(), ptr::null_mut(), 0, 0) };
+    if thawed >= 0 { Ok(()) } else { Err(Error::last_error()) }
 }
 
 /// libvirt's list of named numbers.

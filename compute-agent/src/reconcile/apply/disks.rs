@@ -1,23 +1,27 @@
 //! The steps about disks: made, plugged in and out, changed, snapshotted and merged.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use protocol::agent::{Disk, ImageSource, InstanceSpec};
-use protocol::{InstanceId, LayerId, Name, VolumeId};
+use protocol::agent::{Disk, ImageSource, InstanceSpec, NOT_FROZEN};
+use protocol::{InstanceId, Name, VolumeId};
 
 use super::{Reconciler, StepError, unless_ignored};
 use crate::desired::Wanted;
 use crate::host_storage::{BoxError, ByteStream};
-use crate::hypervisor::{DomainDisk, Merge, NewLayer};
-use crate::reconcile::plan::{MergeStep, tuning};
+use crate::hypervisor::{DomainDisk, HypervisorError, Merge, NewLayer};
+use crate::reconcile::plan::{AddedLayer, MergeStep, tuning};
+
+/// How soon to look whether a merge is done.
+const MERGE_LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How soon to try again what the hypervisor or the guest refused.
+const TRY_AGAIN: Duration = Duration::from_secs(15);
 
 const NOT_ATTACHED: &str =
     "The host could not plug a disk in yet. Should that last, stop and start the instance.";
 const NOT_CHANGED: &str = "The host could not change a disk.";
 const NO_SNAPSHOT: &str = "The host could not take the snapshot.";
-const NOT_FROZEN: &str =
-    "The guest's file systems could not be frozen for the snapshot: the guest agent has to run in it.";
 
 impl Reconciler {
     /// Fetches, unless something else is wanted in the meantime. An unfinished download is no finished image.
@@ -65,7 +69,7 @@ impl Reconciler {
     pub(super) async fn attach_disk(&self, spec: &InstanceSpec, volume: VolumeId) -> Result<(), StepError> {
         let _turn = self.turn().await;
         let disk = disk(spec, volume)?;
-        let attached = self.parts.hypervisor.attach_disk(spec.id, &self.domain_disk(disk)).await;
+        let attached = self.parts.hypervisor.attach_disk(spec.id, &self.domain_disk(disk).await?).await;
         attached.map_err(|error| StepError::of(error, NOT_ATTACHED))?;
         self.remember(spec.id, |memory| memory.tuned.extend([tuning(disk)]));
         Ok(())
@@ -84,30 +88,58 @@ impl Reconciler {
     pub(super) async fn tune_disk(&self, spec: &InstanceSpec, volume: VolumeId) -> Result<(), StepError> {
         let _turn = self.turn().await;
         let disk = disk(spec, volume)?;
-        let tuned = self.parts.hypervisor.tune_disk(spec.id, &self.domain_disk(disk)).await;
+        let size = disk.volume.size_gib;
+        let tuned = self.parts.hypervisor.tune_disk(spec.id, volume, size, disk.limits).await;
         tuned.map_err(|error| StepError::of(error, NOT_CHANGED))?;
         self.remember(spec.id, |memory| memory.tuned.extend([tuning(disk)]));
         Ok(())
     }
 
     /// The files come first: what is killed before the snapshot leaves empty layers, which the next one takes.
-    pub(super) async fn snapshot(
-        &self,
-        spec: &InstanceSpec,
-        layers: &[(VolumeId, LayerId)],
-    ) -> Result<(), StepError> {
+    ///
+    /// INVARIANT: before a guest is frozen it is written down that it may be, and that stays until it was seen to be
+    /// thawed: whoever dies on the way, the next agent thaws it.
+    pub(super) async fn snapshot(&self, spec: &InstanceSpec, layers: &[AddedLayer]) -> Result<(), StepError> {
         let _turn = self.turn().await;
-        let mut new = Vec::with_capacity(layers.len());
-        for (volume, layer) in layers {
-            let disk = disk(spec, *volume)?;
-            self.parts.storage.add_layer(&disk.volume, *layer).await?;
-            new.push(NewLayer {
-                volume: *volume,
-                layer: self.parts.storage.layer(disk.volume.pool.as_ref(), *layer),
-            });
+        let (id, mut new) = (spec.id, Vec::with_capacity(layers.len()));
+        for added in layers {
+            let disk = disk(spec, added.volume)?;
+            self.parts.storage.add_layer(&disk.volume, added.layer, added.below).await?;
+            let layer = self.parts.storage.layer(disk.volume.pool.as_ref(), added.layer);
+            new.push(NewLayer { volume: added.volume, layer });
         }
-        let taken = self.parts.hypervisor.snapshot(spec.id, &new, spec.freeze).await;
-        taken.map_err(|error| StepError::of(error, if spec.freeze { NOT_FROZEN } else { NO_SNAPSHOT }))
+        if !spec.freeze {
+            let taken = self.parts.hypervisor.snapshot(id, &new, false).await;
+            return taken.map_err(|error| StepError::of(error, NO_SNAPSHOT));
+        }
+        self.amend_record(id, |record| record.freezing = true).await?;
+        let taken = self.parts.hypervisor.snapshot(id, &new, true).await;
+        match &taken {
+            Ok(()) | Err(HypervisorError::NoGuestAgent) => {
+                self.amend_record(id, |record| record.freezing = false).await?;
+            }
+            // When that fails, too, it is a step of its own.
+            Err(_) => drop(self.thaw(id).await),
+        }
+        taken.map_err(|error| match error {
+            HypervisorError::NoGuestAgent | HypervisorError::NotFrozen(_) => StepError::of(error, NOT_FROZEN),
+            error => StepError::of(error, NO_SNAPSHOT),
+        })
+    }
+
+    pub(super) async fn thaw(&self, id: InstanceId) -> Result<(), StepError> {
+        match self.parts.hypervisor.thaw(id).await {
+            Ok(()) => {
+                self.remember(id, |memory| memory.thaw_again = None);
+                self.amend_record(id, |record| record.freezing = false).await
+            }
+            Err(error @ HypervisorError::Unreachable(_)) => Err(StepError::Blind(error)),
+            refused => {
+                let again = self.parts.clock.now() + TRY_AGAIN;
+                self.remember(id, |memory| memory.thaw_again = Some(again));
+                unless_ignored(id, refused)
+            }
+        }
     }
 
     pub(super) async fn merge(&self, spec: &InstanceSpec, step: &MergeStep) -> Result<(), StepError> {
@@ -115,24 +147,46 @@ impl Reconciler {
         let (now, volume) = (self.parts.clock.now(), step.volume);
         let (id, pool) = (spec.id, disk(spec, volume)?.volume.pool.as_ref());
         let [into, from] = [step.into, step.from].map(|layer| self.parts.storage.layer(pool, layer));
-        let merge = Merge { volume, into, from, is_top: step.is_top };
-        let asked = self.parts.hypervisor.merge(id, &merge).await;
+        let asked = self.parts.hypervisor.merge(id, &Merge { volume, into, from }).await;
+        let again = now + if asked.is_ok() { MERGE_LOOK_AGAIN } else { TRY_AGAIN };
         self.remember(id, |memory| {
-            memory.merging.insert(volume, now);
+            memory.merging.insert(volume, again);
         });
         unless_ignored(id, asked)
     }
 
-    pub(super) fn domain_disk(&self, disk: &Disk) -> DomainDisk {
-        let chain = self.parts.storage.chain(&disk.volume);
-        DomainDisk {
+    /// Ends early when something else is wanted. What was cut off is begun again.
+    pub(super) async fn merge_at_rest(
+        &self,
+        wanted: &Arc<Wanted>,
+        volumes: &[VolumeId],
+    ) -> Result<(), StepError> {
+        self.ensure_bases(wanted).await?;
+        let disks = wanted.disks().iter().filter(|disk| volumes.contains(&disk.volume.id));
+        let merge_all = async {
+            let Ok(_turn) = self.limits.merges.acquire().await else { return Err(StepError::LookAgain) };
+            for disk in disks {
+                self.parts.storage.ensure_volume(&disk.volume).await?;
+                self.parts.storage.merge_layers(&disk.volume).await?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            done = merge_all => done,
+            () = self.parts.desired.superseded(wanted) => Err(StepError::LookAgain),
+        }
+    }
+
+    pub(super) async fn domain_disk(&self, disk: &Disk) -> Result<DomainDisk, StepError> {
+        let chain = self.parts.storage.chain(&disk.volume).await?;
+        Ok(DomainDisk {
             volume: disk.volume.id,
             shared: disk.volume.pool.is_some(),
             size_gib: disk.volume.size_gib,
             limits: disk.limits,
             base: chain.base,
             layers: chain.layers,
-        }
+        })
     }
 }
 

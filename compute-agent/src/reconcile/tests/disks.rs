@@ -1,18 +1,26 @@
 //! Instances with several disks: plugged in, pulled out, grown, and kept when the instance goes.
 
-use protocol::agent::{Disk, InstanceSpec, IoLimits, Step as Told, VolumeState};
+use protocol::agent::{
+    Disk, EndReason, InstanceSpec, IoLimits, NOT_FROZEN, ObservedState, Step as Told, VolumeState,
+};
 use protocol::{Generation, InstanceId, LayerId, SizeGib, VolumeId};
 use uuid::Uuid;
 
-use super::{Host, Life, NEVER};
+use super::{Host, Life, NEVER, Outcome};
+use crate::host_storage::BROKEN_CHAIN;
 use crate::hypervisor::Hypervisor;
 use crate::hypervisor::simulated::Call;
-use crate::samples::{deleted, disk, instance_id, next, running, stopped, wish};
+use crate::samples::{booted_again, deleted, disk, instance_id, next, running, stopped, wish};
 
 impl Life {
     fn volumes(&self, id: InstanceId) -> Vec<(VolumeId, i64, VolumeState)> {
         let (report, _) = self.outbox.latest(id).unwrap();
         report.volumes.into_iter().map(|volume| (volume.id, volume.generation.0, volume.state)).collect()
+    }
+
+    fn merged(&self, id: InstanceId) -> Vec<LayerId> {
+        let (report, _) = self.outbox.latest(id).unwrap();
+        report.volumes.into_iter().flat_map(|volume| volume.merged).collect()
     }
 }
 
@@ -114,7 +122,7 @@ fn layer() -> LayerId {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_one_instant_of_all_disks_and_merges_again() {
+async fn snapshots_are_one_instant_of_all_disks_and_layers_between_are_merged() {
     let host = Host::new();
     let (mut life, spec) = running_with_two(&host).await;
     let mut chains = spec.disks.clone();
@@ -138,17 +146,173 @@ async fn a_snapshot_is_one_instant_of_all_disks_and_merges_again() {
     assert_eq!(layers().await, expected);
     assert!(life.steps(spec.id).contains(&Told::SnapshotTaken));
 
-    // A second one of the first disk; then both snapshots of it are deleted.
+    // Two more of the first disk; then the layers between are merged away.
     let mut more = chains.clone();
-    more[0].volume.layers.push(layer());
+    more[0].volume.layers.extend([layer(), layer()]);
     life.want(wish(&with(&taken, more.clone())));
     life.settle(spec.id).await;
-    more[0].volume.layers.truncate(1);
+    assert_eq!(host.hypervisor.snapshots(), 3);
+    let between = more[0].volume.layers[1..3].to_vec();
+    more[0].volume.merges = between.clone();
+    host.hypervisor.fail_next(Call::Merge, 1);
     life.want(wish(&InstanceSpec { generation: Generation(9), ..with(&taken, more.clone()) }));
+    life.reconciler.pass(spec.id).await;
+    assert_eq!((life.merged(spec.id), life.volumes(spec.id)[0].2), (vec![], VolumeState::Ready));
     life.settle(spec.id).await;
-    let expected: Vec<_> = more.iter().map(|disk| disk.volume.layers.clone()).collect();
+    let expected: Vec<Vec<_>> = more.iter().map(|disk| disk.volume.kept().collect()).collect();
     assert_eq!(layers().await, expected);
+    assert_eq!(life.merged(spec.id), between);
+    assert!(life.steps(spec.id).contains(&Told::LayersMerging));
     assert!(life.volumes(spec.id).iter().all(|volume| volume.2 == VolumeState::Ready));
+
+    // The next start does not bring them back, and the top is merged by nobody.
+    let again = booted_again(&InstanceSpec { generation: Generation(10), ..with(&taken, more.clone()) });
+    life.want(wish(&InstanceSpec { generation: Generation(11), ..again }));
+    life.settle(spec.id).await;
+    assert_eq!(layers().await, expected);
+}
+
+#[tokio::test]
+async fn a_stopped_instance_merges_without_being_started() {
+    let host = Host::new();
+    let (mut life, spec) = running_with_two(&host).await;
+    let off = stopped(&spec, spec.stop);
+    let mut disks = off.disks.clone();
+    disks[1].volume.layers.extend([layer(), layer()]);
+    disks[1].volume.merges = vec![disks[1].volume.layers[1]];
+    let merges = disks[1].volume.merges.clone();
+    life.want(wish(&with(&off, disks)));
+    host.storage.fail_next(1);
+    life.until_quiet(spec.id).await;
+    assert_eq!(life.merged(spec.id), merges);
+    assert_eq!(life.state(spec.id), ObservedState::Stopped { reason: EndReason::Requested });
+    assert_eq!(host.hypervisor.starts(spec.id, 1), 1);
+    assert!(!host.storage.layers().contains(&merges[0]), "what was never made is not made to be merged");
+
+    // So does one that was never started.
+    let mut never = stopped(&running(instance_id()), spec.stop);
+    never.disks[0].volume.layers.extend([layer(), layer()]);
+    never.disks[0].volume.merges = vec![never.disks[0].volume.layers[1]];
+    life.want(wish(&never));
+    life.settle(never.id).await;
+    assert_eq!(life.merged(never.id), never.disks[0].volume.merges);
+    assert_eq!(life.state(never.id), ObservedState::Stopped { reason: EndReason::NeverStarted });
+}
+
+#[tokio::test]
+async fn a_chain_that_lacks_a_layer_is_a_fault_and_is_left_alone() {
+    let host = Host::new();
+    let (mut life, spec) = running_with_two(&host).await;
+    let chain: Vec<_> = spec.disks[1].volume.layers.iter().copied().chain([layer(), layer()]).collect();
+    let of = |layers: Vec<LayerId>, generation: i64| {
+        let mut disks = spec.disks.clone();
+        disks[1].volume.layers = layers;
+        disks[0].volume.layers.extend((generation > 9).then(layer));
+        wish(&InstanceSpec { generation: Generation(generation), ..with(&spec, disks) })
+    };
+    life.want(of(chain.clone(), 8));
+    life.settle(spec.id).await;
+    let taken = host.hypervisor.snapshots();
+    let is_broken = |life: &Life| {
+        let (report, _) = life.outbox.latest(spec.id).unwrap();
+        report.detail.as_deref() == Some(BROKEN_CHAIN) && life.volumes(spec.id)[1].2 == VolumeState::Preparing
+    };
+    // One less than there is, another one, and all disks at one instant or none.
+    for (layers, generation) in [(chain[..2].to_vec(), 9), (vec![chain[0], chain[2]], 10)] {
+        life.want(of(layers, generation));
+        life.settle(spec.id).await;
+        assert!(is_broken(&life));
+        assert_eq!(host.hypervisor.snapshots(), taken);
+    }
+    life.want(of(chain, 11));
+    life.settle(spec.id).await;
+    assert_eq!(host.hypervisor.snapshots(), taken + 1);
+    assert!(life.volumes(spec.id).iter().all(|volume| volume.2 == VolumeState::Ready));
+}
+
+/// The second disk gets a layer, of a guest at rest.
+fn frozen_snapshot(spec: &InstanceSpec) -> InstanceSpec {
+    let mut disks = spec.disks.clone();
+    disks.iter_mut().for_each(|disk| disk.volume.layers.push(layer()));
+    InstanceSpec { freeze: true, ..with(spec, disks) }
+}
+
+#[tokio::test]
+async fn a_guest_that_cannot_be_frozen_gets_no_snapshot_until_it_may_go_without() {
+    let host = Host::new();
+    let (mut life, spec) = running_with_two(&host).await;
+    host.hypervisor.set_guests_freeze(false);
+    let wanted = frozen_snapshot(&spec);
+    life.want(wish(&wanted));
+    for _ in 0..3 {
+        assert!(matches!(life.reconciler.pass(spec.id).await, Outcome::Failed(_)));
+        let (report, _) = life.outbox.latest(spec.id).unwrap();
+        assert_eq!((report.state, report.detail.as_deref()), (ObservedState::Running, Some(NOT_FROZEN)));
+        assert!(life.volumes(spec.id).iter().all(|volume| volume.2 == VolumeState::Preparing));
+    }
+    assert_eq!(host.hypervisor.snapshots(), 0);
+    life.want(wish(&InstanceSpec { freeze: false, ..next(&wanted) }));
+    life.settle(spec.id).await;
+    assert_eq!(host.hypervisor.snapshots(), 1);
+    let (report, _) = life.outbox.latest(spec.id).unwrap();
+    assert_eq!(report.detail, None);
+    assert!(life.volumes(spec.id).iter().all(|volume| volume.2 == VolumeState::Ready));
+}
+
+/// Whoever dies between freezing and thawing, or refuses to thaw: the next one does it, before all else.
+#[tokio::test]
+async fn no_guest_stays_frozen() {
+    for dies in ["nobody", "the hypervisor", "the hypervisor, then the agent", "the guest's answer"] {
+        let host = Host::new();
+        let (mut life, spec) = running_with_two(&host).await;
+        match dies {
+            "nobody" => host.hypervisor.fail_next(Call::Snapshot, 1),
+            "the guest's answer" => {
+                host.hypervisor.fail_next(Call::Snapshot, 1);
+                host.hypervisor.fail_next(Call::Thaw, 2);
+            }
+            _ => host.hypervisor.break_when_frozen(),
+        }
+        life.want(wish(&frozen_snapshot(&spec)));
+        let outcome = life.reconciler.pass(spec.id).await;
+        if dies == "nobody" {
+            assert!(matches!(outcome, Outcome::Failed(_)) && !host.hypervisor.is_frozen(spec.id));
+        } else {
+            assert!(host.hypervisor.is_frozen(spec.id), "{dies}: {outcome:?}");
+        }
+        if dies == "the guest's answer" {
+            let wait = life.reconciler.pass(spec.id).await;
+            assert!(matches!(wait, Outcome::Wait(_)), "{wait:?}");
+            let (report, _) = life.outbox.latest(spec.id).unwrap();
+            assert!(report.detail.unwrap().contains("may be unable to write"));
+            assert_eq!(host.hypervisor.snapshots(), 0, "not twice at once");
+        }
+        host.hypervisor.set_reachable(true);
+        if dies.ends_with("agent") {
+            drop(life);
+            life = host.start_agent(NEVER);
+        }
+        life.settle(spec.id).await;
+        assert!(!host.hypervisor.is_frozen(spec.id), "{dies}");
+        assert_eq!(host.hypervisor.snapshots(), 1, "{dies}");
+        assert!(!life.boots.get(spec.id).unwrap().freezing, "{dies}");
+        assert!(life.volumes(spec.id).iter().all(|volume| volume.2 == VolumeState::Ready), "{dies}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_is_thawed_before_it_is_asked_to_stop() {
+    let host = Host::new();
+    let (life, spec) = running_with_two(&host).await;
+    host.hypervisor.break_when_frozen();
+    let wanted = frozen_snapshot(&spec);
+    life.want(wish(&wanted));
+    life.reconciler.pass(spec.id).await;
+    host.hypervisor.set_reachable(true);
+    host.hypervisor.set_guests_obey_power_button(false);
+    life.want(wish(&stopped(&wanted, wanted.stop)));
+    life.reconciler.pass(spec.id).await;
+    assert!(!host.hypervisor.is_frozen(spec.id) && host.hypervisor.presses(spec.id) == 1);
 }
 
 #[tokio::test]

@@ -52,8 +52,9 @@ fn domains() -> Vec<(&'static str, Option<(i64, DomainState)>)> {
 }
 
 fn records() -> Vec<(&'static str, Option<BootRecord>)> {
-    let record =
-        |boot, machine_boot, phase| Some(BootRecord { boot, machine_boot, phase, stop_deadline: None });
+    let record = |boot, machine_boot, phase| {
+        Some(BootRecord { boot, machine_boot, phase, stop_deadline: None, freezing: false })
+    };
     vec![
         ("none", None),
         ("4 ended", record(4, THIS, Phase::Ended(EndReason::Requested))),
@@ -76,7 +77,7 @@ fn show(plan: &Plan) -> String {
 #[test]
 fn what_follows_from_what() {
     let mut table = String::new();
-    let files = Files { bases: true, volumes: true, seed: true, any: true };
+    let files = Files { bases: true, volumes: true, seed: true, any: true, ..Files::default() };
     for (wish, wanted) in wishes() {
         for (domain_label, domain) in domains() {
             for (record_label, record) in records() {
@@ -90,7 +91,7 @@ fn what_follows_from_what() {
                         volumes: samples::volumes(&wanted),
                     }),
                     record,
-                    files,
+                    files: files.clone(),
                     ports: HashMap::new(),
                     machine_boot: THIS,
                     memory: Memory {

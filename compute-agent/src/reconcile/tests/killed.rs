@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use protocol::LayerId;
 use protocol::agent::{DesiredBody, EndReason, InstanceSpec, ObservedState, Step as Told, StopMode};
+use uuid::Uuid;
 
 use super::{End, Host, Life, NEVER, Outcome};
-use crate::samples::{GRACEFUL, booted_again, deleted, instance_id, running, stopped, wish};
+use crate::samples::{GRACEFUL, booted_again, deleted, instance_id, next, running, stopped, wish};
 
 /// How an instance gets to where the event under test begins.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +16,9 @@ enum Before {
     Running,
     RunningAndDeaf,
     Stopped,
+    /// With a chain of three layers.
+    RunningOnThree,
+    StoppedOnThree,
 }
 
 /// The life event under test.
@@ -74,6 +79,48 @@ const CASES: &[Case] = &[
         wanted: |spec| wish(&booted_again(spec)),
         last_step: Told::Running,
     },
+    Case {
+        name: "snapshot",
+        before: Before::Running,
+        wanted: |spec| wish(&with_layers(&next(spec), 2)),
+        last_step: Told::Running,
+    },
+    Case {
+        name: "snapshot of a guest at rest",
+        before: Before::Running,
+        wanted: |spec| wish(&InstanceSpec { freeze: true, ..with_layers(&next(spec), 2) }),
+        last_step: Told::Running,
+    },
+    Case {
+        name: "merge",
+        before: Before::RunningOnThree,
+        wanted: |spec| wish(&merging(&next(spec))),
+        last_step: Told::Running,
+    },
+    Case {
+        name: "snapshot and merge",
+        before: Before::RunningOnThree,
+        wanted: |spec| wish(&merging(&with_layers(&next(spec), 4))),
+        last_step: Told::Running,
+    },
+    Case {
+        name: "merge while stopped",
+        before: Before::StoppedOnThree,
+        wanted: |spec| wish(&merging(&next(spec))),
+        last_step: Told::Stopped,
+    },
+    Case {
+        name: "stop while layers are to be merged",
+        before: Before::RunningOnThree,
+        wanted: |spec| wish(&merging(&stopped(spec, GRACEFUL))),
+        last_step: Told::Stopped,
+    },
+    Case {
+        name: "start while layers are to be merged",
+        before: Before::StoppedOnThree,
+        wanted: |spec| wish(&merging(&booted_again(spec))),
+        last_step: Told::Running,
+    },
     Case { name: "delete while it runs", before: Before::Running, wanted: deleted, last_step: Told::Absent },
     Case { name: "delete while stopped", before: Before::Stopped, wanted: deleted, last_step: Told::Absent },
     Case { name: "delete of nothing", before: Before::Nothing, wanted: deleted, last_step: Told::Absent },
@@ -82,14 +129,17 @@ const CASES: &[Case] = &[
 impl Before {
     /// Brings a new instance there; gives its specification.
     async fn reach(self, host: &Host, life: &mut Life) -> InstanceSpec {
-        let spec = running(instance_id());
+        let mut spec = running(instance_id());
         if matches!(self, Self::Nothing) {
             return spec;
+        }
+        if matches!(self, Self::RunningOnThree | Self::StoppedOnThree) {
+            spec = with_layers(&spec, 3);
         }
         host.hypervisor.set_guests_obey_power_button(!matches!(self, Self::RunningAndDeaf));
         life.want(wish(&spec));
         life.settle(spec.id).await;
-        if !matches!(self, Self::Stopped) {
+        if !matches!(self, Self::Stopped | Self::StoppedOnThree) {
             return spec;
         }
         let spec = stopped(&spec, GRACEFUL);
@@ -97,6 +147,23 @@ impl Before {
         life.settle(spec.id).await;
         spec
     }
+}
+
+/// With so many layers in the chain of its disk.
+fn with_layers(spec: &InstanceSpec, count: u128) -> InstanceSpec {
+    let mut spec = spec.clone();
+    let first = spec.id.as_uuid().as_u128();
+    let layers = (0..count).map(|n| LayerId::from_uuid(Uuid::from_u128(first + n)));
+    spec.disks[0].volume.layers = layers.collect();
+    spec
+}
+
+/// With the second layer to be merged.
+fn merging(spec: &InstanceSpec) -> InstanceSpec {
+    let mut spec = spec.clone();
+    let volume = &mut spec.disks[0].volume;
+    volume.merges = vec![volume.layers[1]];
+    spec
 }
 
 /// Runs a case with a kill at one checkpoint; `None` when there are fewer checkpoints.
@@ -118,7 +185,9 @@ async fn run(case: &Case, kill_at: u64) -> (Outcome, End, Vec<Told>) {
     for boot in 1..=2 {
         assert!(host.hypervisor.starts(spec.id, boot) <= 1, "{case}: boot {boot} was started twice");
     }
-    assert!(host.storage.layers_made() <= 1, "{case}: the disk was made twice");
+    assert!(host.storage.layers_made() as usize <= end.layers.max(1), "{case}: a layer was made twice");
+    assert!(!host.hypervisor.is_frozen(spec.id), "{case}: the guest is frozen");
+    assert!(host.hypervisor.snapshots() <= 1, "{case}: two snapshots");
     let steps = life.steps(spec.id);
     (outcome, end, steps)
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use camino::Utf8PathBuf;
 use protocol::InstanceId;
-use protocol::agent::{DesiredBody, ObservedState, Step as Told};
+use protocol::agent::{DesiredBody, InstanceReport, ObservedState, Step as Told};
 use uuid::Uuid;
 
 use super::boots::{Boots, Phase};
@@ -61,8 +61,11 @@ struct Life {
 #[derive(Debug, PartialEq)]
 struct End {
     domain: Option<(i64, DomainState)>,
+    /// How many layers the domain has of each volume.
+    chains: Vec<usize>,
     files: Files,
     layers: usize,
+    merged: usize,
     record: Option<(i64, Phase)>,
     state: Option<ObservedState>,
 }
@@ -139,12 +142,21 @@ impl Host {
     async fn end(&self, life: &Life, id: InstanceId) -> End {
         let domains = self.hypervisor.domains().await.unwrap();
         let domain = domains.into_iter().find(|domain| domain.id == id);
+        let chains = domain.iter().flat_map(|domain| &domain.volumes).map(|volume| volume.layers.len());
+        let report = life.outbox.latest(id).map(|(report, _)| report);
+        let merged = |report: &InstanceReport| report.volumes.iter().map(|volume| volume.merged.len()).sum();
         End {
+            chains: chains.collect(),
+            merged: report.as_ref().map_or(0, merged),
             domain: domain.map(|domain| (domain.boot, domain.state)),
-            files: Files { bases: false, volumes: false, ..self.storage.look(id, &[], &[]).await.unwrap() },
+            files: Files {
+                bases: false,
+                volumes: false,
+                ..self.storage.look(id, &[], &[], &[]).await.unwrap()
+            },
             layers: self.storage.layers().len(),
             record: life.boots.get(id).map(|record| (record.boot, record.phase)),
-            state: life.outbox.latest(id).map(|(report, _)| report.state),
+            state: report.map(|report| report.state),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A disk is told by its alias, which holds the id of its volume. The guest tells it by its serial number.
 
 use camino::{Utf8Path, Utf8PathBuf};
+use protocol::VolumeId;
 use protocol::agent::IoLimits;
 use serde::Serialize;
 
@@ -248,8 +249,7 @@ pub(in super::super) fn snapshot(running: &[Found], layers: &[NewLayer]) -> Resu
     }
     let mut disk = Vec::with_capacity(running.len());
     for found in running {
-        let volume = found.volume.as_ref().map(|volume| volume.id);
-        let new = layers.iter().find(|new| Some(new.volume) == volume);
+        let new = layers.iter().find(|new| Some(new.volume) == found.volume_id());
         let source = new.map(|new| path(&new.layer)).transpose()?;
         disk.push(OfDisk {
             name: &found.target,
@@ -268,6 +268,12 @@ pub(in super::super) struct Found {
     pub(in super::super) target: String,
     /// What it has of a volume; the seed is none.
     pub(in super::super) volume: Option<SeenVolume>,
+}
+
+impl Found {
+    pub(in super::super) fn volume_id(&self) -> Option<VolumeId> {
+        self.volume.as_ref().map(|volume| volume.id)
+    }
 }
 
 /// The disks in the XML of a running domain.

@@ -61,5 +61,33 @@ pub(super) fn emulator(capabilities: &str) -> Result<camino::Utf8PathBuf, quick_
     Ok(quick_xml::de::from_str::<Capabilities>(capabilities)?.path)
 }
 
+/// Whether an agent in the guest of the running domain with this XML listens.
+pub(super) fn has_agent(domain: &str) -> Result<bool, quick_xml::DeError> {
+    #[derive(Deserialize)]
+    struct Domain {
+        devices: Devices,
+    }
+    #[derive(Deserialize)]
+    struct Devices {
+        #[serde(default)]
+        channel: Vec<Channel>,
+    }
+    #[derive(Deserialize)]
+    struct Channel {
+        target: Target,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        #[serde(rename = "@name")]
+        name: Option<String>,
+        #[serde(rename = "@state")]
+        state: Option<String>,
+    }
+    let domain: Domain = quick_xml::de::from_str(domain)?;
+    let targets = domain.devices.channel.into_iter().map(|channel| channel.target);
+    let mut agents = targets.filter(|target| target.name.as_deref() == Some(render::GUEST_AGENT));
+    Ok(agents.any(|target| target.state.as_deref() == Some("connected")))
+}
+
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,9 @@ use crate::hypervisor::DomainSpec;
 /// Five for the devices that every domain has, the rest for cards and disks.
 const ROOT_PORTS: usize = 28;
 
+/// The channel that the agent in a guest listens to, by its usual name.
+pub(super) const GUEST_AGENT: &str = "org.qemu.guest_agent.0";
+
 /// Why a specification has no XML.
 #[derive(Debug, Error)]
 pub(in super::super) enum RenderError {
@@ -105,10 +108,7 @@ fn devices(spec: &DomainSpec) -> Result<Devices<'_>, RenderError> {
             target: SerialTarget { kind: "isa-serial", port: 0 },
         },
         console: Console { kind: "pty", target: SerialTarget { kind: "serial", port: 0 } },
-        channel: Channel {
-            kind: "unix",
-            target: ChannelTarget { kind: "virtio", name: "org.qemu.guest_agent.0" },
-        },
+        channel: Channel { kind: "unix", target: ChannelTarget { kind: "virtio", name: GUEST_AGENT } },
         memballoon: Model { model: "virtio" },
         rng: Rng { model: "virtio", backend: RngBackend { model: "random", device: "/dev/urandom" } },
     })
