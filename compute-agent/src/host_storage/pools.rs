@@ -77,12 +77,19 @@ impl HostStorage for Pools {
         for pool in self.usable_all(doomed.pools).await? {
             files.any |= pool.has_any_layer(doomed.layers).await?;
         }
-        let mut names: Vec<_> = idle.iter().chain(in_use).filter_map(|volume| volume.pool.as_ref()).collect();
+        // What a guest has open is only looked at for its layers that are merged.
+        let in_use: Vec<_> = in_use.iter().copied().filter(|volume| !volume.merges.is_empty()).collect();
+        let mut names: Vec<_> =
+            idle.iter().chain(&in_use).filter_map(|volume| volume.pool.as_ref()).collect();
         names.sort_unstable();
         names.dedup();
         for name in names {
-            let [idle, in_use] = [idle, in_use].map(|volumes| those_of(volumes, Some(name)));
-            let pool = self.usable(Some(name)).await?;
+            let Ok(pool) = self.usable(Some(name)).await else {
+                // Whoever needs them is told why when they are to be made.
+                (files.bases, files.volumes) = (false, false);
+                continue;
+            };
+            let [idle, in_use] = [idle, in_use.as_slice()].map(|volumes| those_of(volumes, Some(name)));
             let found = pool.look(id, &idle, &in_use, Doomed::default()).await?;
             files.bases &= found.bases;
             files.volumes &= found.volumes;
@@ -160,20 +167,21 @@ impl HostStorage for Pools {
     }
 
     async fn shared_pools(&self) -> Vec<SharedPoolReport> {
-        let report = async |(name, pool): (&Name, &LocalPool)| {
-            let state = match pool.usable().await {
-                Ok(Some(usable)) => SharedPoolState::Ready {
-                    identity: usable.identity,
-                    total_bytes: usable.space.total_bytes,
-                    free_bytes: usable.space.free_bytes,
-                },
-                Ok(None) => SharedPoolState::Unusable { reason: "it is not shared".to_owned() },
-                Err(error) => SharedPoolState::Unusable { reason: chain(&error) },
-            };
-            SharedPoolReport { name: name.clone(), state }
-        };
-        join_all(self.shared.iter().map(report)).await
+        join_all(self.shared.iter().map(|(name, pool)| report(name.clone(), pool.clone()))).await
     }
+}
+
+async fn report(name: Name, pool: LocalPool) -> SharedPoolReport {
+    let state = match pool.usable().await {
+        Ok(Some(usable)) => SharedPoolState::Ready {
+            identity: usable.identity,
+            total_bytes: usable.space.total_bytes,
+            free_bytes: usable.space.free_bytes,
+        },
+        Ok(None) => SharedPoolState::Unusable { reason: "it is not shared".to_owned() },
+        Err(error) => SharedPoolState::Unusable { reason: chain(&error) },
+    };
+    SharedPoolReport { name, state }
 }
 
 #[cfg(test)]
@@ -212,7 +220,9 @@ mod tests {
         };
         reach(pools.ensure_volume(&volume).await);
         reach(pools.remove_layers(doomed).await);
-        reach(pools.look(id, &[&volume], &[], Doomed::default()).await.map(drop));
+        reach(pools.look(id, &[], &[], doomed).await.map(drop));
+        let found = pools.look(id, &[&volume], &[], Doomed::default()).await.unwrap();
+        assert!(!found.bases && !found.volumes);
         assert!(matches!(pools.shared_pools().await[0].state, SharedPoolState::Unusable { .. }));
         assert_eq!(root.read_dir_utf8().unwrap().count(), 0);
         fs::remove_dir(&root).unwrap();

@@ -50,7 +50,6 @@ const MAX_STEPS_PER_PASS: u32 = 32;
 /// How soon to look whether the control plane has been heard.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 const NO_PROGRESS: &str = "The host could not bring the instance to the wanted state yet.";
-const STORAGE_FAILED: &str = "The host's storage failed.";
 
 /// Everything a pass works with.
 pub struct Parts {
@@ -233,8 +232,9 @@ impl Reconciler {
         let (idle, in_use) = disks::idle(wanted, domain.as_ref().filter(|_| is_live));
         let files = self.parts.storage.look(id, &idle, &in_use, wanted.doomed()).await;
         let files = files.map_err(|error| {
-            let outcome = self.fail(wanted, STORAGE_FAILED, &chain(&error));
-            self.remember(id, |memory| memory.failure = Some(STORAGE_FAILED));
+            let detail = error.detail();
+            let outcome = self.fail(wanted, detail, &chain(&error));
+            self.remember(id, |memory| memory.failure = Some(detail));
             outcome
         })?;
         let now = self.parts.clock.now();
