@@ -122,19 +122,35 @@ CREATE OR REPLACE FUNCTION layers_to_place(instance uuid) RETURNS SETOF uuid LAN
     SELECT id FROM tree
 $$;
 
-CREATE OR REPLACE FUNCTION forget_volumes(gone uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION forget_removals(done uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM FROM pools WHERE id IN (SELECT pool_id FROM volumes WHERE id = ANY (gone)) ORDER BY id FOR NO KEY UPDATE;
-    -- One that ends later may stand on what goes with one of these.
-    UPDATE layers SET parent_id = NULL
-    WHERE removed_with <> ALL (gone) AND parent_id IN (SELECT id FROM layers WHERE removed_with = ANY (gone));
-    DELETE FROM volumes WHERE id = ANY (gone);
+    PERFORM FROM pools WHERE id IN (SELECT pool_id FROM volumes WHERE removal_id = ANY (done))
+    ORDER BY id FOR NO KEY UPDATE;
+    DELETE FROM volumes WHERE removal_id = ANY (done);
+    -- What is removed later may stand on what is gone.
+    UPDATE layers SET parent_id = NULL, parent_merge = NULL
+    WHERE removal_id <> ALL (done) AND parent_id IN (SELECT id FROM layers WHERE removal_id = ANY (done));
+    DELETE FROM layers WHERE removal_id = ANY (done);
+    DELETE FROM layer_removals WHERE id = ANY (done);
 END $$;
+
+CREATE OR REPLACE FUNCTION cover_layer(of_volume uuid, new_layer uuid, at timestamptz) RETURNS uuid LANGUAGE sql AS $$
+    WITH old AS MATERIALIZED (
+             SELECT l.id, l.host_id, l.pool_id FROM layers l JOIN volumes v ON v.layer_id = l.id WHERE v.id = of_volume),
+         sealed AS (UPDATE layers SET sealed = true WHERE id IN (SELECT id FROM old)),
+         made AS (INSERT INTO layers (id, host_id, pool_id, parent_id, created_at)
+                  SELECT new_layer, host_id, pool_id, id, at FROM old)
+    UPDATE volumes SET layer_id = new_layer, spec_generation = spec_generation + 1, updated_at = at
+    WHERE id = of_volume
+    RETURNING (SELECT id FROM old)
+$$;
 
 CREATE OR REPLACE FUNCTION instance_disks(instance uuid) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object(
                'id', v.id, 'generation', v.spec_generation, 'size_gib', v.size_gib, 'pool', p.name,
-               'layers', chain_of(v.layer_id),
+               'layers', chain.layers,
+               'merges', ARRAY(SELECT d.parent_id FROM layers d
+                               WHERE d.id = ANY (chain.layers) AND d.parent_merge IS NOT NULL ORDER BY d.parent_id),
                'iops', v.iops_limit, 'bytes_per_second', v.bytes_per_second_limit,
                'image', CASE WHEN v.image_id IS NOT NULL THEN jsonb_build_object(
                    'sha256', encode(b.sha256, 'hex'), 'format', b.format, 'size_bytes', b.size_bytes,
@@ -142,8 +158,53 @@ CREATE OR REPLACE FUNCTION instance_disks(instance uuid) RETURNS jsonb LANGUAGE 
            ORDER BY v.position), '[]')
     FROM volumes v LEFT JOIN images m ON m.id = v.image_id LEFT JOIN blobs b ON b.id = m.blob_id
     LEFT JOIN pools p ON p.id = v.pool_id
+    CROSS JOIN LATERAL chain_of(v.layer_id) chain (layers)
     WHERE v.instance_id = instance AND v.attachment_state <> 'detaching'
 $$;
+
+-- Orders to remove what is in a shared pool go to any host that has it.
+ALTER TABLE layer_removals
+    ALTER COLUMN host_id DROP NOT NULL,
+    ADD COLUMN pool_id uuid REFERENCES pools,
+    ADD CONSTRAINT layer_removals_somewhere CHECK (num_nonnulls(host_id, pool_id) > 0);
+CREATE INDEX layer_removals_of_pool ON layer_removals (pool_id) WHERE pool_id IS NOT NULL;
+
+-- A host that has the pool, was heard of since then and sees its guests; NULL when there is none.
+CREATE FUNCTION host_for_pool(pool uuid, heard_since timestamptz) RETURNS uuid LANGUAGE sql STABLE AS $$
+    SELECT h.id FROM pool_hosts p JOIN hosts h ON h.id = p.host_id
+    WHERE p.pool_id = pool AND h.last_seen_at >= heard_since AND h.hypervisor_degraded IS NULL
+    ORDER BY h.last_seen_at DESC, h.id LIMIT 1
+$$;
+
+-- Gives up layers. Those that are nowhere are gone at once; for the others each host or pool gets an order, at a new
+-- revision of a host or, when `told` is false, with the end of an instance. No host is named while none has the pool.
+CREATE OR REPLACE FUNCTION remove_layers(given_up uuid[], at timestamptz, told boolean DEFAULT true)
+RETURNS TABLE (removal uuid, host uuid) LANGUAGE plpgsql AS $$
+DECLARE
+    unneeded CONSTANT uuid[] := unneeded_layers(given_up);
+    somewhere record;
+    revision  bigint;
+BEGIN
+    DELETE FROM layers WHERE id = ANY (unneeded) AND host_id IS NULL AND pool_id IS NULL;
+    FOR somewhere IN
+        SELECT DISTINCT l.place, l.host_id, l.pool_id FROM layers l WHERE l.id = ANY (unneeded) ORDER BY l.place
+    LOOP
+        removal := gen_random_uuid();
+        host := somewhere.host_id;
+        revision := NULL;
+        IF told AND host IS NULL THEN
+            host := host_for_pool(somewhere.pool_id, at - interval '20 seconds');
+        END IF;
+        IF told AND host IS NOT NULL THEN
+            UPDATE hosts SET desired_revision = desired_revision + 1 WHERE id = host
+            RETURNING desired_revision INTO revision;
+        END IF;
+        INSERT INTO layer_removals (id, host_id, pool_id, desired_revision, created_at)
+        VALUES (removal, host, somewhere.pool_id, revision, at);
+        UPDATE layers SET removal_id = removal WHERE id = ANY (unneeded) AND place = somewhere.place;
+        RETURN NEXT;
+    END LOOP;
+END $$;
 
 -- The operator has said that nothing runs on the host any more; until it is heard again.
 ALTER TABLE hosts ADD COLUMN declared_dead_at timestamptz;

@@ -18,6 +18,7 @@ use crate::instances;
 use crate::networks;
 use crate::pools;
 use crate::quotas;
+use crate::snapshots;
 use crate::volumes;
 
 /// The sweeper looks twice a minute; after this long, something keeps it from its work.
@@ -105,6 +106,7 @@ pub async fn look(
     findings.extend(networks::verify(conn).await?.into_iter().map(of_networks));
     findings.extend(volumes::verify(conn).await?);
     findings.extend(pools::verify(conn, now).await?);
+    findings.extend(snapshots::verify(conn, now).await?);
     findings.extend(hosts::verify(conn, now).await?);
     findings.extend(instances::verify(conn, now).await?);
     let deleted_before = now - SWEPT_WITHIN;

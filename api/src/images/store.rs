@@ -463,7 +463,7 @@ pub(super) async fn forget_blob(conn: &mut PgConnection, id: BlobId) -> Result<(
     Ok(())
 }
 
-/// The blob of this content, if the host has a volume that is made from it.
+/// The blob of this content, if the host has a volume or a snapshot that is made from it.
 pub(crate) async fn blob_for_host(
     conn: &mut PgConnection,
     host: HostId,
@@ -474,7 +474,11 @@ pub(crate) async fn blob_for_host(
            WHERE b.sha256 = $2 AND b.state = 'stored' AND EXISTS (
                SELECT FROM volumes v JOIN images i ON i.id = v.image_id
                LEFT JOIN instances n ON n.id = v.instance_id AND v.pool_id IS NOT NULL
-               WHERE (v.host_id = $1 OR n.host_id = $1) AND i.blob_id = b.id)
+               WHERE (v.host_id = $1 OR n.host_id = $1) AND i.blob_id = b.id
+               UNION ALL
+               SELECT FROM snapshot_volumes s JOIN layers l ON l.id = s.layer_id JOIN images i ON i.id = s.image_id
+               LEFT JOIN pool_hosts h ON h.pool_id = l.pool_id
+               WHERE (l.host_id = $1 OR h.host_id = $1) AND i.blob_id = b.id)
            LIMIT 1"#,
         host.as_uuid(),
         &sha256.as_bytes()[..]

@@ -2,7 +2,7 @@
 //!
 //! [`prepare`] finds what is named before the instance is written, [`attach`] puts it in.
 
-use protocol::{InstanceId, LayerId, Name, VolumeId};
+use protocol::{HostId, InstanceId, LayerId, Name, VolumeId};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -16,6 +16,7 @@ use crate::auth::{self, Action, Allowed, Fact, InProject, actions, keys};
 use crate::clock::Clock;
 use crate::http::{ApiError, ErrorCode, FieldError, Labels, Mutation};
 use crate::pools::{self, store::Named};
+use crate::snapshots::store::taking::Sealed;
 
 /// The most disks of an instance, the one it boots from included.
 pub(crate) const MAX_DISKS: usize = 16;
@@ -79,6 +80,8 @@ pub(crate) struct NewDisk {
     pub name: Option<Name>,
     pub size_gib: i32,
     pub image: Option<Uuid>,
+    /// What it begins with, if that is the data of another one.
+    pub below: Option<Sealed>,
     /// Name or id of the shared pool that it is in.
     pub pool: Option<String>,
     /// Whether the caller needs the right to make volumes: not for what every instance has.
@@ -95,6 +98,7 @@ impl<'a> Wanted<'a> {
                     name: one.name.clone(),
                     size_gib: one.size_gib.unwrap_or_default(),
                     image: None,
+                    below: None,
                     pool: one.pool.clone(),
                     ask: true,
                 }),
@@ -197,7 +201,8 @@ pub(crate) async fn prepare<A: Action<On: InProject>>(
                 Source::Existing(taken.next().ok_or_else(|| attachments::no_volume(&pointer))?)
             }
             WantedDisk::New(new) => {
-                let pool = match &new.pool {
+                let below = new.below.and_then(|below| below.pool).map(|pool| pool.to_string());
+                let pool = match below.as_ref().or(new.pool.as_ref()) {
                     Some(pool) => {
                         let pointer = format!("{pointer}/pool");
                         Some(pools::store::named(change.conn(), pool, &pointer).await?)
@@ -252,6 +257,11 @@ pub(crate) async fn attach<A: Action<On: InProject>>(
                 taken.id
             }
             Source::New(new, pool) => {
+                let host = new.below.and_then(|below| below.host).map(HostId::as_uuid);
+                if home.is_some() && host.is_some() && home != host {
+                    return Err(elsewhere(new.name.as_ref().map_or("of the snapshot", Name::as_str)));
+                }
+                home = home.or(host);
                 let pool = pool.as_ref().map(|pool| pool.id);
                 make(conn, allowed, new, pool, at, clock, now).await?
             }
@@ -281,6 +291,7 @@ async fn make<A: Action<On: InProject>>(
     let volume = NewVolume {
         id,
         layer,
+        below: new.below,
         name: &name,
         description: "",
         labels: &Labels::new(),
