@@ -2,6 +2,7 @@
 
 mod lost;
 mod moving;
+mod removal;
 
 use axum::http::Method;
 use serde_json::{Value, json};

@@ -6,20 +6,23 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::auth::{Allowed, actions};
+use crate::auth::{Action, Allowed, InProject};
 use crate::hosts;
 use crate::nudge::{self, Topic};
+use crate::snapshots::store::hosts as snapshots;
 use crate::volumes::store::attachments;
 
 /// Takes an instance, which is locked, off its host, which is told to let go of it. Its volumes are all in shared pools,
 /// and no guest has them any more. The caller stores the next generation of it.
-pub(crate) async fn leave(
+pub(crate) async fn leave<A: Action<On: InProject>>(
     conn: &mut PgConnection,
-    _allowed: &Allowed<actions::MoveInstance>,
+    _allowed: &Allowed<A>,
     id: Uuid,
     host: HostId,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
+    // The guest of which one was being taken is gone.
+    snapshots::end_with(conn, &[id], now).await?;
     let detaching = sqlx::query_scalar!(
         "SELECT id FROM volumes WHERE instance_id = $1 AND attachment_state = 'detaching' ORDER BY id FOR UPDATE",
         id

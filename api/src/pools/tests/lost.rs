@@ -61,6 +61,30 @@ async fn nothing_moves_from_a_silent_host_until_the_operator_says_that_it_is_dea
 }
 
 #[tokio::test]
+async fn an_instance_on_a_dead_host_is_deleted_without_it() {
+    let cloud = TestCloud::start().await;
+    let hosts = two_with_the_pool(&cloud).await;
+    let (web, home, away) = made(&cloud, &hosts, instance("web")).await;
+    home.report(&web["id"], 1, 1, json!({"state": "running"})).await;
+    cloud.pass(30);
+    away.beat(json!([fast(directory(1), 20)])).await.expect(200);
+    cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+    let path = format!("/v1/hosts/{}/declare_dead", home.id);
+    cloud.post(&path, json!({"no_guest_runs": true})).await.expect(200);
+    cloud.delete(WEB).await.expect(202);
+    cloud.get(WEB).await.expect_problem(404, "not_found");
+    // Its data is removed by a host that lives.
+    let page = away.desired(0).await;
+    assert_eq!(
+        (&page["objects"][0]["kind"], &page["objects"][0]["pool"]),
+        (&json!("remove_layers"), &json!("fast"))
+    );
+    away.report_removed(json!([page["objects"][0]["removal_id"]])).await;
+    assert_eq!(cloud.get("/v1/pools/fast").await.expect(200)["disk_gib"]["reserved"], 0);
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_shared_volume_of_an_instance_on_a_dead_host_is_let_go_at_once() {
     let cloud = TestCloud::start().await;
     let hosts = two_with_the_pool(&cloud).await;
