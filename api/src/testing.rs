@@ -310,7 +310,15 @@ impl TestCloud {
         path: &str,
         body: Option<Value>,
     ) -> Answer {
-        let mut request = request(method, path, &[], body.map(|body| body.to_string()).unwrap_or_default());
+        self.agent_send(
+            host,
+            request(method, path, &[], body.map(|body| body.to_string()).unwrap_or_default()),
+        )
+        .await
+    }
+
+    /// The same with any request.
+    pub(crate) async fn agent_send(&self, host: Option<HostId>, mut request: Request<Body>) -> Answer {
         request.extensions_mut().insert(ConnectInfo(Peer { host, tls: true, ..peer("127.0.0.1") }));
         exchange(&self.agents, request).await
     }
@@ -458,16 +466,16 @@ async fn exchange(router: &Router, request: Request<Body>) -> Answer {
     }
 }
 
-/// Until a connection waits for a lock of another one.
-async fn somebody_waits(pool: &PgPool) {
+/// Until so many connections wait for locks of others.
+pub(crate) async fn until_waiting(pool: &PgPool, count: i64) {
     let waited = tokio::time::timeout(std::time::Duration::from_secs(20), async {
-        let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity
-                   WHERE datname = current_database() AND wait_event_type = 'Lock')";
-        while !sqlx::query_scalar::<_, bool>(sql).fetch_one(pool).await.unwrap() {
+        let sql = "SELECT count(*) >= $1 FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while !sqlx::query_scalar::<_, bool>(sql).bind(count).fetch_one(pool).await.unwrap() {
             tokio::task::yield_now().await;
         }
     });
-    waited.await.expect("nobody ever waited for a lock");
+    waited.await.expect("too few ever waited for a lock");
 }
 
 /// Makes the call while `sql` has happened but is not committed yet.
@@ -475,7 +483,7 @@ pub(crate) async fn during(cloud: &TestCloud, sql: &str, path: &str, body: serde
     let mut other = cloud.app.pool.begin().await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *other).await.unwrap();
     let commit = async {
-        somebody_waits(&cloud.app.pool).await;
+        until_waiting(&cloud.app.pool, 1).await;
         other.commit().await.unwrap();
     };
     tokio::join!(cloud.post(path, body), commit).0

@@ -95,7 +95,7 @@ fn word_after<'a>(xml: &'a str, start: &str) -> Result<&'a str> {
     rest.split('\'').next().context("a quotation mark")
 }
 
-fn virsh(arguments: &[&str]) -> Result<String> {
+pub(crate) fn virsh(arguments: &[&str]) -> Result<String> {
     let mut all = vec!["--quiet", "--connect", "qemu:///system"];
     all.extend_from_slice(arguments);
     run_command("virsh", &all)

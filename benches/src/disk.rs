@@ -12,7 +12,7 @@ use protocol::agent::{ImageSource, VolumeSpec};
 use protocol::image::Format;
 use protocol::{GIB, Generation, LayerId, MIB, Sha256, SizeGib, VolumeId};
 use sha2::Digest;
-use storage::Pool;
+use storage::{Options, Pool};
 use uuid::Uuid;
 
 use crate::compare::{Series, report};
@@ -31,7 +31,7 @@ pub(crate) async fn run(rounds: usize) -> Result<()> {
     let content = content();
     let raw = work.join("raw.img");
     write_synced(&raw, &content)?;
-    let pool = Pool::open(&work.join("pool"))?;
+    let pool = Pool::open(&work.join("pool"), Options::new()?)?;
     let image = ImageSource {
         sha256: Sha256::from_bytes(sha2::Sha256::digest(&content).into()),
         format: Format::Raw,

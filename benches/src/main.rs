@@ -16,6 +16,7 @@ mod overlay;
 mod read;
 mod rules;
 mod site;
+mod snapshot;
 mod spread;
 mod traffic;
 mod world;
@@ -44,6 +45,8 @@ enum Name {
     B6,
     /// Memory of the agent, beside libvirtd.
     B10,
+    /// A snapshot of a running instance, beside the transaction in QEMU alone; disks of 1, 10 and 100 GiB.
+    B11,
     /// Reads through a volume, beside a raw file; first writes, beside an overlay made by hand.
     B12,
     /// TCP and small packets through port rules, beside a bare bridge.
@@ -66,6 +69,7 @@ async fn main() -> Result<()> {
         Name::B3 => read::run(&site().await?, rounds).await,
         Name::B6 => login::run(&site().await?, rounds).await,
         Name::B10 => memory::agent(),
+        Name::B11 => snapshot::run(&site().await?, rounds).await,
         Name::B12 => disk::run(rounds).await,
         Name::B13 => rules::run(rounds),
         Name::B14 => overlay::run(rounds),

@@ -7,7 +7,6 @@ use lab::{Cloud, Credentials};
 pub(crate) struct Site {
     pub state: String,
     pub cloud: Cloud,
-    pub credentials: Credentials,
 }
 
 impl Site {
@@ -17,10 +16,10 @@ impl Site {
         let credentials = std::fs::read(format!("{state}/credentials.json"))
             .context("there is no cloud on this machine; run `make up` first")?;
         let credentials: Credentials = serde_json::from_slice(&credentials)?;
-        let cloud = Cloud::login(&format!("http://{listen}"), credentials.clone())
+        let cloud = Cloud::login(&format!("http://{listen}"), credentials)
             .await
             .context("the cloud does not answer; run `make up` first")?;
-        Ok(Self { state, cloud, credentials })
+        Ok(Self { state, cloud })
     }
 
     /// What asks as often as it can measures nothing when the cloud holds it back.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use protocol::image::InspectError;
-use protocol::{LayerId, Name, Sha256, SizeGib};
+use protocol::{LayerId, Name, Sha256, SizeGib, VolumeId};
 use thiserror::Error;
 
 use crate::Unusable;
@@ -53,6 +53,8 @@ pub enum PoolError {
     BrokenChain(LayerId),
     #[error("layer {0} of a volume is in use")]
     LayerInUse(LayerId),
+    #[error("nothing was ever written to volume {0} here")]
+    NoData(VolumeId),
     #[error("qemu-img could not {attempted}")]
     QemuImg {
         attempted: &'static str,
@@ -86,7 +88,7 @@ impl PoolError {
         match self {
             Self::Fetch(..) | Self::Length { .. } | Self::Digest { .. } => Blame::Source,
             Self::Refused(_, why) if why.is_refusal() => Blame::Image,
-            Self::VirtualSize { .. } | Self::DiskTooSmall { .. } => Blame::Image,
+            Self::VirtualSize { .. } | Self::DiskTooSmall { .. } | Self::NoData(_) => Blame::Image,
             Self::Convert(_, why) if why.blames_image() => Blame::Image,
             Self::Full { .. } => Blame::Space,
             Self::Unusable { .. } => Blame::Reach,

@@ -20,6 +20,7 @@ mod cache;
 mod chain;
 mod durable;
 mod error;
+mod export;
 mod flight;
 mod inventory;
 mod layout;
@@ -33,6 +34,7 @@ mod volume;
 
 pub use cache::{Needed, Usage};
 pub use error::{Blame, PoolError};
+pub use export::Export;
 pub use inventory::{InstanceFiles, Inventory, SharedInventory};
 pub use layout::InstancePaths;
 pub use pool::{Found, Options, Pool, Space};

@@ -55,8 +55,33 @@ pub(crate) async fn rebase(target: &Utf8Path, backing: &Utf8Path) -> Result<(), 
     run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "rebase a layer", source })
 }
 
+/// Copies the disk that `source` describes into `target`, an empty qcow2 file of at least its size, compressed. Guests
+/// come first: it takes the processors and disks that nobody else wants. It ends with this process, and before `target`
+/// has more than so many bytes.
+pub(crate) async fn convert(
+    source: &serde_json::Value,
+    target: &Utf8Path,
+    largest_bytes: u64,
+) -> Result<(), PoolError> {
+    let (limit, source) = (format!("--fsize={largest_bytes}"), format!("json:{source}"));
+    let arguments = ["-n", "19", "ionice", "-c", "idle", "-t", "prlimit", "--core=0", &limit, "--"]
+        .into_iter()
+        .chain(["setpriv", "--pdeathsig=SIGKILL", "--"])
+        .chain(["qemu-img", "convert", "-q", "-n", "--target-is-zero", "-c", "-m", "4", "-O", "qcow2"])
+        .chain([source.as_str(), target.as_str()]);
+    let done = run_program("nice", arguments).await;
+    done.map_err(|source| PoolError::QemuImg { attempted: "copy a disk", source })
+}
+
 async fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Result<()> {
-    let output = Command::new("qemu-img")
+    run_program("qemu-img", arguments).await
+}
+
+async fn run_program(
+    program: &str,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> io::Result<()> {
+    let output = Command::new(program)
         .args(arguments)
         .env_clear()
         .env("PATH", PATH)

@@ -38,7 +38,7 @@ mod virsh;
 mod wait;
 mod wiring;
 
-pub use cloud::{Answer, Cloud, Credentials, Instance, Project, Volume};
+pub use cloud::{Answer, Cloud, Credentials, Instance, Project, Snapshot, Volume};
 pub use control::ControlPlane;
 pub use daemon::Daemon;
 pub use guest::{Guest, cached};

@@ -5,26 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::http::{FieldError, validate_cidr};
-
-/// Ranges that mean something of their own everywhere, and what.
-const RESERVED: &[(Ipv4Net, &str)] = &[
-    (net([0, 0, 0, 0], 8), "means this network"),
-    (net([100, 64, 0, 0], 10), "is what hosts and routers use between them"),
-    (net([127, 0, 0, 0], 8), "never leaves a machine"),
-    (net([169, 254, 0, 0], 16), "is link-local"),
-    (net([224, 0, 0, 0], 4), "is multicast"),
-    (net([240, 0, 0, 0], 4), "is reserved"),
-];
-
-const fn net(address: [u8; 4], prefix: u8) -> Ipv4Net {
-    let [a, b, c, d] = address;
-    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
-}
-
-/// The ranges with a meaning of their own.
-pub(crate) fn reserved() -> impl Iterator<Item = (Ipv4Net, &'static str)> {
-    RESERVED.iter().copied()
-}
+use crate::subnets::reserved;
 
 /// The addresses that a pool gives out, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,14 +55,10 @@ pub(super) fn check_cidr(cidr: IpNet, errors: &mut Vec<FieldError>) -> Option<Ip
         return None;
     };
     validate_cidr("/cidr", cidr, errors);
-    let v4 = v4.trunc();
-    for (reserved, meaning) in reserved() {
-        if reserved.contains(&v4) || v4.contains(&reserved) {
-            let message = format!("it overlaps {reserved}, which {meaning}");
-            errors.push(FieldError::new("/cidr", "invalid", message));
-        }
+    if let Some((range, what)) = reserved::touched(&cidr.trunc()) {
+        errors.push(FieldError::new("/cidr", "invalid", format!("it overlaps {range}: {what}")));
     }
-    Some(v4)
+    Some(v4.trunc())
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
         sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
         let session = host.session(&mut tx, query.epoch).await?;
         let mut objects = desired_after(&mut tx, host.0, query.after).await?;
+        objects.extend(images::orders_after(&mut tx, host.0, query.after).await?);
         if session.network_revision > query.after {
             let document = Box::new(networks::host::document(&mut tx, host.0).await?);
             objects.push(DesiredObject {

@@ -6,6 +6,7 @@
 
 mod desired;
 mod heartbeat;
+mod images;
 mod join;
 mod observed;
 mod peer;

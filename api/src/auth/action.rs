@@ -274,6 +274,8 @@ actions! {
         DeleteInstance(Instance) = "compute:DeleteInstance",
         MoveInstance(Instance) = "compute:MoveInstance",
         GetInstanceSerial(Instance) = "compute:GetInstanceSerial",
+        /// Asked for beside the right to make an image.
+        ExportInstance(Instance) = "compute:ExportInstance",
         GetOperation(Operation) = "operation:GetOperation",
         CancelOperation(Operation) = "operation:CancelOperation",
         GetServiceAccount(ServiceAccount) = "iam:GetServiceAccount",
@@ -290,6 +292,8 @@ actions! {
         GetVolume(Volume) = "volume:GetVolume",
         UpdateVolume(Volume) = "volume:UpdateVolume",
         DeleteVolume(Volume) = "volume:DeleteVolume",
+        /// Asked for beside the right to make an image.
+        ExportVolume(Volume) = "volume:ExportVolume",
         /// Asked for beside the right to attach to the instance.
         LendVolume(Volume) = "volume:AttachVolume",
         /// Asked for beside the right to detach from the instance.

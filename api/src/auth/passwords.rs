@@ -1,11 +1,13 @@
 //! Passwords: Argon2id with 19 MiB, two passes and one lane (OWASP's first choice), a few at a time.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 use rand::Rng;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::http::{ApiError, FieldError};
 
@@ -16,11 +18,14 @@ const MIN_PASSWORD_CHARS: usize = 12;
 /// A longer one is nobody's.
 const MAX_PASSWORD_BYTES: usize = 1024;
 
-/// Hashes and checks passwords off the async threads. The semaphore bounds memory: each hash in progress
-/// takes 19 MiB.
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Hashes and checks passwords on threads of their own, which bound memory: a hash takes 19 MiB, and the allocator keeps
+/// as much for each thread that ever made one.
 #[derive(Clone)]
 pub struct Passwords {
     permits: Arc<Semaphore>,
+    threads: mpsc::Sender<Work>,
     /// Checked when the user does not exist, so that both cases take as long.
     decoy: Arc<str>,
 }
@@ -29,9 +34,10 @@ impl Passwords {
     /// # Errors
     /// When the hash parameters are refused; a defect.
     pub fn new() -> Result<Self, ApiError> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = thread::available_parallelism().map_or(1, usize::from).max(2);
         let decoy = hash_now(&generate())?;
-        Ok(Self { permits: Arc::new(Semaphore::new(cores.max(2))), decoy: decoy.into() })
+        let threads = start_threads(count).map_err(ApiError::internal)?;
+        Ok(Self { permits: Arc::new(Semaphore::new(count)), threads, decoy: decoy.into() })
     }
 
     pub async fn hash(&self, password: String) -> Result<String, ApiError> {
@@ -61,8 +67,30 @@ impl Passwords {
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let _permit = self.permits.acquire().await.map_err(ApiError::internal)?;
-        tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
+        let (answer, answered) = oneshot::channel();
+        // Who has gone needs no answer.
+        let work = Box::new(move || drop(answer.send(work())));
+        self.threads.send(work).map_err(|_| ApiError::internal("no thread hashes passwords"))?;
+        answered.await.map_err(ApiError::internal)?
     }
+}
+
+/// They end with the last sender.
+fn start_threads(count: usize) -> std::io::Result<mpsc::Sender<Work>> {
+    let (sender, receiver) = mpsc::channel::<Work>();
+    let receiver = Arc::new(Mutex::new(receiver));
+    for _ in 0..count {
+        let receiver = Arc::clone(&receiver);
+        let next = move || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        thread::Builder::new().name("passwords".to_owned()).spawn(move || {
+            while let Ok(work) = next() {
+                if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                    tracing::error!("hashing a password panicked");
+                }
+            }
+        })?;
+    }
+    Ok(sender)
 }
 
 /// The rule for new passwords: at least 12 characters, at most 1024 bytes, and not the user's name. Length is

@@ -45,6 +45,7 @@ pub use health::{Health, Ready};
 pub(crate) use idempotency::forget_old as forget_old_answers;
 pub use labels::{LabelSelector, Labels, validate_labels};
 pub use limits::{RateOptions, Ticks};
+pub(crate) use mutation::Entry;
 pub use mutation::Mutation;
 pub(crate) use mutation::{dry_answer, tagged};
 pub use openapi::openapi_document;

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 const TIME: &str = "a time as in RFC 3339, like 2026-06-01T12:00:00Z, is expected";
 const ID: &str = "an id, which is a UUID, is expected";
+const ADDRESS: &str =
+    "an IP address like 10.0.1.4 or, where a block is meant, one like 10.0.1.0/24 is expected";
 const WHOLE_NUMBER: &str = "a whole number is expected";
 
 /// A value that its type refuses. `message` is that of an error of serde, without a position; what our own types
@@ -33,6 +35,7 @@ pub(super) fn plain(message: &str) -> Cow<'_, str> {
         "number too large to fit in target type" => "the number is too large".into(),
         "number too small to fit in target type" => "the number is too small".into(),
         _ if message.starts_with("UUID parsing failed") => ID.into(),
+        _ if message.starts_with("invalid IP") => ADDRESS.into(),
         _ if is_of_time(message) => TIME.into(),
         _ => message.into(),
     }
@@ -192,6 +195,8 @@ mod tests {
             r#"an object is expected, not the text "x, expected y""#
         );
         assert_eq!(refused::<Uuid>(r#""x""#), "an id, which is a UUID, is expected");
+        assert!(refused::<ipnet::IpNet>(r#""10.0.5/24""#).starts_with("an IP address like 10.0.1.4"));
+        assert!(refused::<std::net::IpAddr>(r#""x""#).starts_with("an IP address like 10.0.1.4"));
         assert!(refused::<Uuid>("7").starts_with("an id, which is a UUID, is expected, not 7"));
         for time in [r#""x""#, r#""2026-13-01T00:00:00Z""#, r#""2026-01-01T00:00:00Zx""#, r#""2026-01-01 X""#]
         {

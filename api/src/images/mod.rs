@@ -25,10 +25,11 @@ mod tests;
 pub use blob_store::{ImageStore, ImageStoreError};
 #[cfg(test)]
 pub(crate) use import::Resolver;
-pub(crate) use import::run_imports;
 pub use import::{ImportOptions, Importer};
+pub(crate) use import::{delivery, run_imports};
 pub(crate) use reconcile::sweep;
 pub(crate) use routes::router;
+pub(crate) use store::disks::orders_after;
 pub(crate) use store::imports::cancel_import;
 pub(crate) use store::usable::hold;
 pub(crate) use store::{ImageRow, blob_for_host};

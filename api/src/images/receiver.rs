@@ -2,6 +2,8 @@
 
 use std::time::Duration as Patience;
 
+use axum::body::{Body, Bytes};
+use futures_util::{Stream, StreamExt};
 use protocol::BlobId;
 use protocol::image::{self, Format, InspectError};
 use time::Duration;
@@ -16,8 +18,19 @@ use crate::http::{ApiError, ErrorCode};
 /// The largest file.
 pub(super) const MAX_FILE_BYTES: u64 = 256 << 30;
 pub(super) const LEASE: Duration = Duration::minutes(10);
+/// A sender that is silent for this long has gone.
+const SILENCE: Patience = Patience::from_secs(60);
 /// The lease is renewed this often.
 const RENEW: Patience = Patience::from_secs(60);
+
+/// The body's bytes; an error when none come for a while.
+pub(super) fn impatient(body: Body) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+    futures_util::stream::unfold(body.into_data_stream(), |mut stream| async {
+        let next = tokio::time::timeout(SILENCE, stream.next()).await;
+        let chunk = next.unwrap_or_else(|elapsed| Some(Err(axum::Error::new(elapsed))))?;
+        Some((chunk, stream))
+    })
+}
 
 /// Renews the lease for ever; returns only when that is impossible.
 pub(super) async fn keep_lease(app: &App, blob: BlobId) -> ApiError {

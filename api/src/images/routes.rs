@@ -1,6 +1,8 @@
 //! Handlers of images.
 
 mod append;
+mod create;
+mod disk;
 mod export;
 mod import;
 mod lifecycle;
@@ -11,23 +13,22 @@ mod uploads;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use protocol::ImageId;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::store;
 use super::store::{Filter, ImageRow, usable};
-use super::types::{Checked, CreateImage, Image, ImageQuery, UpdateImage};
+use super::types::{Checked, Image, ImageQuery, UpdateImage};
 use crate::app::App;
-use crate::auth::{Action, InProject, New, OfResource, actions};
+use crate::auth::{Action, InProject, OfResource, actions};
 use crate::http::{
     ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Page, Path, Selector, merge_labels,
 };
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(create_image, list_images))
+        .routes(routes!(create::create_image, list_images))
         .routes(routes!(get_image, update_image, delete_image))
         .routes(routes!(upload::upload_image, export::export_image))
         .routes(routes!(import::import_image))
@@ -60,41 +61,6 @@ async fn answer<A: Action<On: InProject>>(
     let row = store::find(conn, allowed, &Selector::Id(id)).await?.ok_or_else(ApiError::not_found)?;
     let version = row.version();
     change.commit(StatusCode::OK, Some(version), &row.into_wire()).await
-}
-
-/// Make an image. Its content comes with `PUT …/content`.
-#[utoipa::path(post, path = "/v1/projects/{project}/images", tag = "images",
-    params(MutationQuery),
-    request_body = CreateImage, responses(
-        (status = 201, body = Image),
-))]
-async fn create_image(
-    State(app): State<App>,
-    Path(project): Path<String>,
-    call: Call,
-) -> Result<Response, ApiError> {
-    let new: CreateImage = call.json()?;
-    ApiError::reject(validate(&new))?;
-    let place = New { labels: &new.labels, ..New::named(new.name.as_str()) };
-    let mut change = call.changing::<actions::CreateImage>(&app, (&project, place)).await?;
-    let (id, now): (ImageId, _) = (app.clock.new_id(), change.now);
-    let (conn, allowed) = change.parts();
-    store::insert(conn, allowed, id, &new, now).await?;
-    let selector = Selector::Id(id.as_uuid());
-    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    let version = row.version();
-    change.commit(StatusCode::CREATED, Some(version), &row.into_wire()).await
-}
-
-fn validate(new: &CreateImage) -> Vec<FieldError> {
-    let checked = Checked {
-        description: &new.description,
-        labels: &new.labels,
-        min_disk_gib: new.min_disk_gib.0,
-        min_memory_mib: new.min_memory_mib.0,
-        default_user: new.default_user.as_deref(),
-    };
-    checked.validate()
 }
 
 /// List the images of a project, or all that it may use, oldest first.

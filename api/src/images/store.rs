@@ -1,5 +1,6 @@
 //! SQL of images and blobs.
 
+pub(crate) mod disks;
 pub(crate) mod imports;
 pub(super) mod shares;
 pub(super) mod unused;
@@ -13,7 +14,9 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::types::{CreateImage, Deprecated, Image, ImageOwner, ImageReplacement, ImageState, Scope};
+use super::types::{
+    CreateImage, Defaults, Deprecated, Image, ImageOwner, ImageReplacement, ImageState, Scope,
+};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::nudge::{self, Topic};
@@ -95,6 +98,7 @@ pub(super) async fn insert(
     allowed: &Allowed<actions::CreateImage>,
     id: ImageId,
     new: &CreateImage,
+    defaults: &Defaults,
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
     let inserted = sqlx::query!(
@@ -107,12 +111,12 @@ pub(super) async fn insert(
         new.name.as_str(),
         new.description,
         Json(&new.labels) as _,
-        new.architecture.as_str(),
-        new.firmware.as_str(),
-        new.min_disk_gib.0.cast_signed(),
-        new.min_memory_mib.0.cast_signed(),
-        new.default_user,
-        new.format.as_str(),
+        new.architecture.map_or(defaults.architecture.as_str(), |architecture| architecture.as_str()),
+        new.firmware.map_or(defaults.firmware.as_str(), |firmware| firmware.as_str()),
+        new.min_disk_gib.map_or(defaults.min_disk_gib, |size| size.0.cast_signed()),
+        new.min_memory_mib.map_or(defaults.min_memory_mib, |size| size.0.cast_signed()),
+        new.default_user.as_ref().or(defaults.default_user.as_ref()),
+        new.format.unwrap_or(Format::Qcow2).as_str(),
         new.sha256.as_ref().map(|digest| &digest.as_bytes()[..]),
         now
     )
@@ -149,6 +153,17 @@ pub(crate) async fn find<A: Action<On: InProject>>(
         Some(id) => usable::find(conn, project, id).await,
         None => Ok(None),
     }
+}
+
+/// What an image gets that is made of a disk which was made from this one, deleted or not.
+pub(super) async fn defaults_of(conn: &mut PgConnection, base: Uuid) -> Result<Defaults, sqlx::Error> {
+    sqlx::query_as!(
+        Defaults,
+        "SELECT architecture, firmware, min_disk_gib, min_memory_mib, default_user FROM images WHERE id = $1",
+        base
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// The image, locked until the transaction ends.
@@ -321,7 +336,10 @@ pub(super) async fn delete(
     .await?;
     sqlx::query!("DELETE FROM image_shares WHERE image_id = $1", id).execute(&mut *conn).await?;
     // An import of it ends, and so do uploads.
-    sqlx::query!("DELETE FROM image_imports WHERE image_id = $1", id).execute(&mut *conn).await?;
+    let held = sqlx::query_scalar!("DELETE FROM image_imports WHERE image_id = $1 RETURNING layer_id", id)
+        .fetch_optional(&mut *conn)
+        .await?;
+    disks::release(conn, held.flatten(), now).await?;
     sqlx::query!("UPDATE image_uploads SET image_id = NULL WHERE image_id = $1", id)
         .execute(&mut *conn)
         .await?;

@@ -1,5 +1,7 @@
 //! Uploads, honest and otherwise.
 
+mod disk_ends;
+mod disks;
 mod edges;
 mod export;
 mod formats;

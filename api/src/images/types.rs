@@ -23,24 +23,24 @@ pub struct CreateImage {
     #[serde(default)]
     #[schema(max_length = 1000)]
     pub description: String,
-    /// The format of the file that will be uploaded. It is never guessed.
-    pub format: Format,
-    /// Digest of the file that will be uploaded; another file is refused.
+    /// The format of the file that will be uploaded. It is never guessed. Left out with a `source`, which makes a qcow2
+    /// file.
+    pub format: Option<Format>,
+    /// Digest of the file that will be uploaded; another file is refused. Left out with a `source`.
     pub sha256: Option<Sha256>,
+    /// A disk to make it of, instead of a file. What is left out below is then as in the image that the disk was made
+    /// from.
+    pub source: Option<ImageFrom>,
     /// `x86_64` unless given.
-    #[serde(default = "x86_64")]
-    pub architecture: Architecture,
+    pub architecture: Option<Architecture>,
     /// What starts its boot loader; `bios` unless given.
-    #[serde(default)]
-    pub firmware: Firmware,
+    pub firmware: Option<Firmware>,
     /// The smallest root disk for it, in GiB; `0`, the default, asks for nothing.
-    #[serde(default)]
-    #[schema(value_type = u32, maximum = 16384)]
-    pub min_disk_gib: SizeGib,
+    #[schema(value_type = Option<u32>, maximum = 16384)]
+    pub min_disk_gib: Option<SizeGib>,
     /// The least memory for it, in MiB; `0`, the default, asks for nothing.
-    #[serde(default)]
-    #[schema(value_type = u32, maximum = 8388608)]
-    pub min_memory_mib: MemoryMib,
+    #[schema(value_type = Option<u32>, maximum = 8388608)]
+    pub min_memory_mib: Option<MemoryMib>,
     /// Whom to sign in as over SSH: the user to whom its cloud-init gives the keys.
     #[schema(pattern = "^[a-z_][a-z0-9_-]{0,31}$", example = "debian")]
     pub default_user: Option<String>,
@@ -48,8 +48,68 @@ pub struct CreateImage {
     pub labels: Labels,
 }
 
-const fn x86_64() -> Architecture {
-    Architecture::X86_64
+/// The disk that becomes an image: one of these.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageFrom {
+    /// Name or id of a volume that is attached to nothing or to an instance that is stopped.
+    pub volume: Option<String>,
+    /// Name or id of an instance that is stopped: the volume that it boots from.
+    pub instance: Option<String>,
+}
+
+/// An image without a source gets these, unless they are given.
+#[derive(Debug, Clone)]
+pub(super) struct Defaults {
+    pub architecture: String,
+    pub firmware: String,
+    pub min_disk_gib: i32,
+    pub min_memory_mib: i32,
+    pub default_user: Option<String>,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            architecture: Architecture::X86_64.as_str().to_owned(),
+            firmware: Firmware::default().as_str().to_owned(),
+            min_disk_gib: 0,
+            min_memory_mib: 0,
+            default_user: None,
+        }
+    }
+}
+
+impl CreateImage {
+    pub(super) fn validate(&self) -> Vec<FieldError> {
+        let checked = Checked {
+            description: &self.description,
+            labels: &self.labels,
+            min_disk_gib: self.min_disk_gib.map_or(0, |size| size.0),
+            min_memory_mib: self.min_memory_mib.map_or(0, |size| size.0),
+            default_user: self.default_user.as_deref(),
+        };
+        let mut errors = checked.validate();
+        match &self.source {
+            None if self.format.is_none() => {
+                errors.push(FieldError::new("/format", "required", "the format of the file, or a `source`"));
+            }
+            None => {}
+            Some(source) => {
+                if self.format.is_some_and(|format| format != Format::Qcow2) {
+                    errors.push(FieldError::new("/format", "invalid", "a disk becomes a qcow2 file"));
+                }
+                if self.sha256.is_some() {
+                    let message = "nobody knows the digest of a file that is still to be made";
+                    errors.push(FieldError::new("/sha256", "invalid", message));
+                }
+                if usize::from(source.volume.is_some()) + usize::from(source.instance.is_some()) != 1 {
+                    errors.push(FieldError::new("/source", "invalid", "either a volume or an instance"));
+                }
+            }
+        }
+        errors
+    }
 }
 
 /// A JSON Merge Patch (RFC 7396): absent fields stay as they are. Instances that exist keep what they were made

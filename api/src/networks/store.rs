@@ -15,6 +15,7 @@ use crate::auth::{Action, Allowed, InProject, OfResource, actions};
 use crate::http::{
     ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, counted, violated_constraint,
 };
+use crate::quotas;
 
 /// VNIs that are tried before a call gives up; of sixteen million, few are taken.
 const VNI_TRIES: usize = 32;
@@ -247,6 +248,7 @@ pub(super) async fn delete(
     id: Uuid,
 ) -> Result<(), ApiError> {
     // In the order in which everybody locks them.
+    quotas::store::lock(conn, allowed.project()).await?;
     sqlx::query!("SELECT FROM subnets WHERE network_id = $1 ORDER BY id FOR UPDATE", id)
         .execute(&mut *conn)
         .await?;
@@ -259,8 +261,10 @@ pub(super) async fn delete(
     .fetch_one(&mut *conn)
     .await?;
     if let Some(there) = counted(&[(used.ports, "port"), (used.routers, "router")]) {
-        let detail =
-            format!("still in it: {there}; delete the ports and remove the routers' interfaces first");
+        let detail = format!(
+            "still in it: {there}; delete the ports, of which those of instances go with these or by `detach_port`, and \
+             remove the routers' interfaces first"
+        );
         return Err(ApiError::because(ErrorCode::InUse, detail));
     }
     sqlx::query!(

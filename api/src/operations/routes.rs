@@ -97,8 +97,8 @@ async fn get_operation(
     Ok(axum::Json(operation).into_response())
 }
 
-/// Cancel an operation that can be: an import or the end of an upload. The image is then as before, and nothing of
-/// the file is kept.
+/// Cancel an operation that can be: an import, the end of an upload, or the making of an image from a disk. The image is
+/// then as before, or empty, and nothing of the file is kept.
 #[utoipa::path(post, path = "/v1/projects/{project}/operations/{operation}/cancel", tag = "operations",
     params(MutationQuery),
     responses(
@@ -116,7 +116,7 @@ async fn cancel_operation(
     let (conn, allowed) = change.parts();
     let before = store::find(conn, allowed, id.as_uuid()).await?.ok_or_else(ApiError::not_found)?;
     let refusal = match (before.status, before.kind.as_str()) {
-        (OperationStatus::Running, "import_image" | "finish_image_upload") => None,
+        (OperationStatus::Running, "import_image" | "finish_image_upload" | "create_image") => None,
         (OperationStatus::Running, _) => Some("this kind of operation cannot be cancelled"),
         _ => Some("the operation has ended already"),
     };

@@ -1,6 +1,6 @@
 //! SQL of pools, for operators and for whoever names one. What agents say of them is in the file below.
 
-pub(crate) mod removals;
+pub(crate) mod orders;
 pub(crate) mod reports;
 
 use protocol::PoolId;

@@ -4,13 +4,15 @@
 
 use std::net::IpAddr;
 
-use protocol::{HostId, InstanceId, NetworkId, PortId};
+use protocol::{InstanceId, NetworkId, PortId};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub(crate) use super::store::cards::{came_to_host, detach, on_host, release};
+use super::store::cards::{free_positions, plug};
 use super::store::{self, NewPort, addresses, parts};
 use super::types::{WantedAddress, validate_groups};
 use crate::auth::{Action, Allowed, InProject, actions};
@@ -61,18 +63,38 @@ impl WantedCard {
 ///
 /// # Errors
 /// `validation_failed` at the card when the caller may not know of its port, `forbidden` otherwise.
-pub(crate) async fn check_ports<A: Action>(
+pub(crate) async fn check_ports<A: Action<On: InProject>>(
     mut change: Mutation<A>,
     project: &str,
     wanted: &[WantedCard],
     pointer: impl Fn(usize) -> String,
 ) -> Result<Mutation<A>, ApiError> {
+    let (conn, allowed) = change.parts();
+    lock_ports(conn, allowed, wanted).await?;
     for (index, port) in
         wanted.iter().enumerate().filter_map(|(index, card)| Some((index, card.port.as_ref()?)))
     {
         change = change.also::<actions::UpdatePort>((project, port), || no_port(&pointer(index))).await?;
     }
     Ok(change)
+}
+
+/// Locks the ports that are named in one order, whatever the order of the cards.
+async fn lock_ports<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    wanted: &[WantedCard],
+) -> Result<(), sqlx::Error> {
+    let names: Vec<_> = wanted.iter().filter_map(|card| card.port.clone()).collect();
+    sqlx::query!(
+        "SELECT FROM ports WHERE project_id = $1 AND (name = ANY($2) OR id::text = ANY($2))
+         ORDER BY id FOR UPDATE",
+        allowed.project().as_uuid(),
+        &names
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 fn no_port(pointer: &str) -> ApiError {
@@ -144,7 +166,7 @@ pub(crate) async fn prepare_default<A: Action<On: InProject>>(
     }
 }
 
-/// Locks the ports that are there, each attached to nothing.
+/// The ports that are there, each attached to nothing. They are locked.
 async fn take_ports<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
@@ -156,7 +178,7 @@ async fn take_ports<A: Action<On: InProject>>(
     let names: Vec<_> = named.iter().map(|(_, name)| (*name).clone()).collect();
     let rows = sqlx::query!(
         "SELECT id, name, instance_id FROM ports
-         WHERE project_id = $1 AND (name = ANY($2) OR id::text = ANY($2)) ORDER BY id FOR UPDATE",
+         WHERE project_id = $1 AND (name = ANY($2) OR id::text = ANY($2))",
         allowed.project().as_uuid(),
         &names
     )
@@ -233,111 +255,4 @@ pub(crate) async fn attach<A: Action<On: InProject>>(
 fn own_name(id: PortId) -> String {
     let digits = id.as_uuid().simple().to_string();
     format!("port-{}", &digits[digits.len() - 12..])
-}
-
-async fn free_positions(conn: &mut PgConnection, instance: InstanceId) -> Result<Vec<i32>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"SELECT position AS "position!" FROM generate_series(0, $2 - 1) position
-           WHERE NOT EXISTS (SELECT FROM ports p WHERE p.instance_id = $1 AND p.position = position.position)
-           ORDER BY 1"#,
-        instance.as_uuid(),
-        i32::try_from(MAX_CARDS).unwrap_or(i32::MAX)
-    )
-    .fetch_all(conn)
-    .await
-}
-
-async fn plug(
-    conn: &mut PgConnection,
-    port: Uuid,
-    instance: InstanceId,
-    position: i32,
-    now: OffsetDateTime,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE ports SET instance_id = $2, position = $3, updated_at = $4 WHERE id = $1",
-        port,
-        instance.as_uuid(),
-        position,
-        now
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Pulls a card of the instance out. A port that was made with the instance goes.
-pub(crate) async fn detach<A: Action<On: InProject>>(
-    conn: &mut PgConnection,
-    allowed: &Allowed<A>,
-    instance: InstanceId,
-    port: &str,
-    now: OffsetDateTime,
-) -> Result<(), ApiError> {
-    let missing =
-        || ApiError::invalid(vec![FieldError::new("/port", "not_found", "this instance has no such port")]);
-    let selector = Selector::parse(port).ok_or_else(missing)?;
-    let row = sqlx::query!(
-        "SELECT id, owned_by_instance FROM ports
-         WHERE project_id = $1 AND instance_id = $2 AND (id = $3 OR name = $4) FOR UPDATE",
-        allowed.project().as_uuid(),
-        instance.as_uuid(),
-        selector.id(),
-        selector.name()
-    )
-    .fetch_optional(&mut *conn)
-    .await?
-    .ok_or_else(missing)?;
-    if row.owned_by_instance {
-        return Ok(store::delete(conn, allowed, row.id).await?);
-    }
-    sqlx::query!(
-        "UPDATE ports SET instance_id = NULL, position = NULL, host_revision = NULL, updated_at = $2
-         WHERE id = $1",
-        row.id,
-        now
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// The instance's new cards come to its host with this revision of its network document.
-pub(crate) async fn came_to_host(
-    conn: &mut PgConnection,
-    instance: InstanceId,
-    revision: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE ports SET host_revision = $2 WHERE instance_id = $1 AND host_revision IS NULL",
-        instance.as_uuid(),
-        revision
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Before instances go: their own ports go with them, the others become free.
-pub(crate) async fn release(conn: &mut PgConnection, instances: &[Uuid]) -> Result<(), sqlx::Error> {
-    sqlx::query!("SELECT release_ports($1)", instances).execute(conn).await?;
-    Ok(())
-}
-
-/// Which of these ports are cards of instances on this host.
-pub(crate) async fn on_host(
-    conn: &mut PgConnection,
-    host: HostId,
-    ports: &[PortId],
-) -> Result<Vec<PortId>, sqlx::Error> {
-    let ports: Vec<_> = ports.iter().map(|port| port.as_uuid()).collect();
-    let own = sqlx::query_scalar!(
-        "SELECT p.id FROM ports p JOIN instances i ON i.id = p.instance_id
-         WHERE i.host_id = $1 AND p.id = ANY($2)",
-        host.as_uuid(),
-        &ports
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(own.into_iter().map(PortId::from).collect())
 }

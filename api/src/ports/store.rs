@@ -1,6 +1,7 @@
 //! SQL of ports. How they get their parts is in the files below.
 
 pub(super) mod addresses;
+pub(super) mod cards;
 pub(super) mod parts;
 
 use protocol::agent::NetworkFault;
@@ -17,6 +18,7 @@ use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::instances::Reference;
 use crate::networks::{dns_domain, no_network, stored};
+use crate::quotas;
 
 /// MAC addresses that are tried before a call gives up; of sixteen million per network, few are taken.
 const MAC_TRIES: usize = 32;
@@ -300,7 +302,9 @@ pub(super) async fn delete<A: Action<On: InProject>>(
     allowed: &Allowed<A>,
     id: Uuid,
 ) -> Result<(), sqlx::Error> {
-    addresses::lock_for_deletion(conn, id).await?;
+    // In the order in which everybody locks them.
+    quotas::store::lock(conn, allowed.project()).await?;
+    addresses::lock_subnets_of(conn, id).await?;
     sqlx::query!("DELETE FROM ports WHERE id = $1 AND project_id = $2", id, allowed.project().as_uuid())
         .execute(conn)
         .await?;

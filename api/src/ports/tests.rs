@@ -1,6 +1,7 @@
 //! Ports through the router, and their addresses under a crowd.
 
 mod cards;
+mod races;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -94,6 +95,7 @@ async fn wrong_wishes_are_refused_at_the_field() {
         ("mac", json!("53:54:00:00:00:01"), "/mac"),
         ("mac", json!("02:63:00:00:00:01"), "/mac"),
         ("mac", json!("02:72:00:00:00:01"), "/mac"),
+        ("mac", json!("fe:54:00:00:00:01"), "/mac"),
         ("addresses", json!([{}]), "/addresses/0"),
         ("addresses", json!([{"address": "10.9.0.1"}]), "/addresses/0/address"),
         ("addresses", json!([{"address": "10.0.0.255"}]), "/addresses/0/address"),

@@ -15,7 +15,7 @@ use crate::instances::Reference;
 const MAX_ADDRESSES: usize = 16;
 const MAX_PAIRS: usize = 16;
 const MAX_GROUPS: usize = 16;
-const RESERVED: &str = "02:62:…, 02:63:… and 02:72:… are those of the hosts' own devices";
+const RESERVED: &str = "02:62:…, 02:63:…, 02:72:… and fe:… are those of the hosts' own devices";
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -187,9 +187,10 @@ pub(super) fn validate_groups(groups: Option<&[String]>, pointer: &str, errors: 
     }
 }
 
-/// Whether bridges, services or routers have such addresses on every host.
+/// Whether bridges, services or routers have such addresses on every host, or taps: those are their guests' with 0xfe in
+/// front, and libvirt takes no other card of that kind.
 fn is_reserved(mac: MacAddress) -> bool {
-    matches!(mac.bytes(), [0x02, 0x62 | 0x63 | 0x72, ..])
+    matches!(mac.bytes(), [0x02, 0x62 | 0x63 | 0x72, ..] | [0xfe, ..])
 }
 
 fn validate_pairs(pairs: &[AddressPair], errors: &mut Vec<FieldError>) {

@@ -47,7 +47,7 @@ async fn update_quotas(
     let patch = call.json::<UpdateQuotas>()?.checked().map_err(ApiError::invalid)?;
     let mut change = call.changing::<actions::UpdateQuotas>(&app, &project).await?;
     let (conn, allowed) = change.parts();
-    store::lock(conn, allowed).await?;
+    store::lock(conn, allowed.project()).await?;
     let (items, before) = store::list(conn, allowed).await?;
     change.check_if_match(before)?;
     change.note_before(&Quotas { items });

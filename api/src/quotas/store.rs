@@ -41,14 +41,12 @@ pub(super) async fn list<A: Action<On: InProject>>(
     Ok((quotas, version))
 }
 
-/// Locks the project's quotas until the transaction ends, in the order of the triggers.
-pub(super) async fn lock(
-    conn: &mut PgConnection,
-    allowed: &Allowed<actions::UpdateQuotas>,
-) -> Result<(), sqlx::Error> {
+/// Locks the project's quotas until the transaction ends, in the order of the triggers: for whoever locks afterwards what
+/// others lock after them.
+pub(crate) async fn lock(conn: &mut PgConnection, project: ProjectId) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "SELECT FROM project_quotas WHERE project_id = $1 ORDER BY resource FOR NO KEY UPDATE",
-        allowed.project().as_uuid()
+        project.as_uuid()
     )
     .execute(conn)
     .await?;

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use protocol::MacAddress;
 
 use super::types::StaticRoute;
-use crate::address_pools::model::reserved;
 use crate::http::{FieldError, validate_cidr};
+use crate::subnets::{is_usable, reserved};
 
 /// So many static routes a router may have.
 const MAX_ROUTES: usize = 100;
@@ -68,9 +68,11 @@ fn wrong_destination(destination: IpNet, stands: &[Stand], external: bool) -> Op
     if let Some(stand) = stands.iter().find(|stand| stand.cidr.contains(&destination)) {
         return Some(format!("the router stands in {} itself", stand.cidr));
     }
-    let IpNet::V4(v4) = destination else { return None };
-    let (range, meaning) = reserved().find(|(range, _)| v4.prefix_len() > 0 && range.contains(&v4))?;
-    Some(format!("it is in {range}, which {meaning}"))
+    if matches!(destination, IpNet::V6(_)) || destination.prefix_len() == 0 {
+        return None;
+    }
+    let (range, what) = reserved::around(&destination)?;
+    Some(format!("it is in {range}: {what}"))
 }
 
 fn wrong_next_hop(route: &StaticRoute, stands: &[Stand]) -> Option<String> {
@@ -81,6 +83,10 @@ fn wrong_next_hop(route: &StaticRoute, stands: &[Stand]) -> Option<String> {
     let Some(stand) = stands.iter().find(|stand| stand.cidr.contains(&hop)) else {
         return Some("it is in no subnet that the router stands in; add an interface there first".to_owned());
     };
+    // Hosts refuse a route by an address that is nobody's.
+    if !is_usable(&stand.cidr, hop) {
+        return Some(format!("it is an address of the subnet {} that no port has", stand.cidr));
+    }
     (stand.address == hop).then(|| "it is the router's own address".to_owned())
 }
 
@@ -115,12 +121,13 @@ mod tests {
         ] {
             assert_eq!(pointers(destination, next_hop, true), ["/routes/1/destination"], "{destination}");
         }
-        for next_hop in ["10.0.1.8", "10.0.0.1", "fd00::8"] {
+        for next_hop in ["10.0.1.8", "10.0.0.1", "10.0.0.0", "10.0.0.255", "fd00::8"] {
             assert_eq!(pointers("172.16.0.0/12", next_hop, true), ["/routes/1/next_hop"], "{next_hop}");
         }
         assert!(pointers("172.16.0.0/12", "10.0.0.8", true).is_empty());
         assert!(pointers("10.0.0.0/8", "10.0.0.8", true).is_empty());
         assert!(pointers("::/0", "fd00::8", true).is_empty());
+        assert_eq!(pointers("::/0", "fd00::", true), ["/routes/1/next_hop"]);
         assert!(pointers("0.0.0.0/0", "10.0.0.8", false).is_empty());
     }
 

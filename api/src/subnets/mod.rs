@@ -4,6 +4,7 @@
 //! `subnet_addresses`; what is free is kept beside them by triggers, see `0014_networks.sql`.
 
 mod model;
+pub(crate) mod reserved;
 mod routes;
 mod store;
 mod types;

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
+use super::reserved;
 use super::types::{AddressRange, CreateSubnet};
 use crate::http::FieldError;
 
@@ -11,29 +12,6 @@ use crate::http::FieldError;
 pub(super) const MAX_RANGES: usize = 16;
 /// The most resolvers of a subnet.
 pub(super) const MAX_DNS_SERVERS: usize = 3;
-
-/// Prefixes that no subnet may touch, and why.
-const REFUSED: &[(IpNet, &str)] = &[
-    (v4([0, 0, 0, 0], 8), "addresses of this host"),
-    (v4([100, 64, 0, 0], 10), "addresses between routers and their hosts"),
-    (v4([127, 0, 0, 0], 8), "loopback addresses"),
-    (v4([169, 254, 0, 0], 16), "link-local addresses"),
-    (v4([224, 0, 0, 0], 4), "multicast addresses"),
-    (v4([240, 0, 0, 0], 4), "reserved addresses"),
-    (v6([0; 8], 8), "unspecified, loopback and mapped addresses"),
-    (v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), "link-local addresses"),
-    (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "multicast addresses"),
-];
-
-const fn v4(address: [u8; 4], prefix: u8) -> IpNet {
-    let [a, b, c, d] = address;
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix))
-}
-
-const fn v6(address: [u16; 8], prefix: u8) -> IpNet {
-    let [a, b, c, d, e, f, g, h] = address;
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix))
-}
 
 /// A subnet with every address decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,14 +97,9 @@ fn check_cidr(cidr: &IpNet, errors: &mut Vec<FieldError>) {
     if cidr.prefix_len() < widest {
         wrong("too_large", format!("at most a /{widest}"));
     }
-    if let Some((prefix, what)) = REFUSED.iter().find(|(prefix, _)| touch(prefix, cidr)) {
+    if let Some((prefix, what)) = reserved::touched(cidr) {
         wrong("reserved", format!("{prefix} are {what}; take private addresses, like 10.0.0.0/24"));
     }
-}
-
-/// Whether one of the two contains the other: prefixes never overlap in another way.
-fn touch(one: &IpNet, other: &IpNet) -> bool {
-    one.contains(other) || other.contains(one)
 }
 
 /// The first and the last address that somebody may have: neither the network's own, nor IPv4's broadcast

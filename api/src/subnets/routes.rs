@@ -17,6 +17,7 @@ use crate::http::{
     ApiError, Call, LabelledPageQuery, MutationQuery, Page, Path, merge_labels, validate_labels,
 };
 use crate::networks;
+use crate::quotas;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(create_subnet, list_subnets)).routes(routes!(
@@ -154,7 +155,12 @@ async fn delete_subnet(
     Path((project, subnet)): Path<(String, String)>,
     call: Call,
 ) -> Result<Response, ApiError> {
-    let mut change = call.changing::<actions::DeleteSubnet>(&app, (&project, &subnet)).await?;
+    let mut entry = call.entering(&app, Some(&project)).await?;
+    // Whoever makes a port there holds the quotas when it comes to the subnet.
+    if let Some(project) = entry.project() {
+        quotas::store::lock(entry.conn(), project).await?;
+    }
+    let mut change = entry.decide::<actions::DeleteSubnet>((&project, &subnet)).await?;
     let (conn, allowed) = change.parts();
     let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;

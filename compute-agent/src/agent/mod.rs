@@ -29,6 +29,7 @@ use crate::clock::SharedClock;
 use crate::control_plane::ControlPlane;
 use crate::desired::DesiredStore;
 use crate::desired::feed::Feed;
+use crate::desired::images::Images;
 use crate::desired::removals::Removals;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::Hypervisor;
@@ -149,6 +150,12 @@ pub async fn run(
     let session = Arc::new(Session::default());
     let removals =
         Arc::new(Removals::new(Arc::clone(&storage), Arc::clone(&reconciler), Arc::clone(&outbox)));
+    let images = Arc::new(Images::new(
+        Arc::clone(&control_plane),
+        Arc::clone(&storage),
+        Arc::clone(&session),
+        stop.child_token(),
+    ));
     let feed = Feed {
         control_plane: Arc::clone(&control_plane),
         hypervisor,
@@ -165,6 +172,7 @@ pub async fn run(
             underlay_address,
         },
         removals,
+        images,
     };
     let sender = Sender {
         control_plane,

@@ -1,5 +1,7 @@
 //! The whole agent against a control plane in memory and the simulated host, in real time.
 
+mod images;
+
 use std::sync::Arc;
 use std::time::Duration;
 

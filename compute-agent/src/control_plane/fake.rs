@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::agent::{
     DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, HostNetwork,
-    InstanceReport, MAX_REPORTS, NetworkReport, ObservedAccepted, ObservedBatch, ObservedState, OpenSession,
-    SessionOpened, Step, StepReport,
+    ImageStatus, InstanceReport, MAX_REPORTS, NetworkReport, ObservedAccepted, ObservedBatch, ObservedState,
+    OpenSession, Sending, SessionOpened, Step, StepReport, VolumeSpec,
 };
 use protocol::{HostId, InstanceId, Revision, Sha256, TransferId};
 use tokio::sync::watch;
@@ -43,6 +43,11 @@ struct State {
     steps: Vec<StepReport>,
     last_heartbeat: Option<Heartbeat>,
     transfers: HashMap<TransferId, Vec<u8>>,
+    images_asked: BTreeMap<TransferId, DesiredObject>,
+    images: HashMap<TransferId, Vec<u8>>,
+    sending: Vec<(TransferId, Sending)>,
+    /// So many images break off in their middle.
+    broken_images: u32,
     ask_for_everything: bool,
 }
 
@@ -87,6 +92,35 @@ impl FakeControlPlane {
             let body = DesiredBody::SendSerialLog { transfer_id, instance_id, max_bytes: 1000 };
             state.transfers_asked.push(DesiredObject { revision: Revision(state.revision), body });
         });
+    }
+
+    pub fn ask_for_image(&self, transfer_id: TransferId, source: &VolumeSpec) {
+        self.change(|state| {
+            state.revision += 1;
+            let body = DesiredBody::SendImage { transfer_id, source: Box::new(source.clone()) };
+            let object = DesiredObject { revision: Revision(state.revision), body };
+            state.images_asked.insert(transfer_id, object);
+        });
+    }
+
+    /// Nobody wants the image any more.
+    pub fn cancel_image(&self, id: TransferId) {
+        self.change(|state| drop(state.images_asked.remove(&id)));
+    }
+
+    /// The next so many images that are sent break off.
+    pub fn break_images(&self, times: u32) {
+        self.change(|state| state.broken_images = times);
+    }
+
+    /// What was sent, as a whole.
+    pub fn image(&self, id: TransferId) -> Option<Vec<u8>> {
+        self.lock().images.get(&id).cloned()
+    }
+
+    /// What was said of an image, in order.
+    pub fn said_of_image(&self, id: TransferId) -> Vec<Sending> {
+        self.lock().sending.iter().filter(|(of, _)| *of == id).map(|(_, said)| said.clone()).collect()
     }
 
     pub fn store_blob(&self, sha256: Sha256, bytes: Bytes) {
@@ -193,12 +227,18 @@ impl FakeControlPlane {
 }
 
 impl State {
+    fn is_asked(&self, call: &'static str, image: TransferId) -> Result<(), ControlPlaneError> {
+        let gone = || ControlPlaneError::Refused { call, status: 404, code: "not_found".to_owned() };
+        self.images_asked.get(&image).map(drop).ok_or_else(gone)
+    }
+
     fn page(&self, after: Revision) -> Option<DesiredPage> {
         let mut objects: Vec<_> = self
             .objects
             .values()
             .chain(&self.networks)
             .chain(&self.transfers_asked)
+            .chain(self.images_asked.values())
             .filter(|o| o.revision > after)
             .cloned()
             .collect();
@@ -288,6 +328,47 @@ impl ControlPlane for FakeControlPlane {
     async fn transfer(&self, id: TransferId, epoch: Epoch, bytes: Vec<u8>) -> Result<(), ControlPlaneError> {
         drop(self.in_session("the transfer", epoch)?);
         self.change(|state| drop(state.transfers.insert(id, bytes)));
+        Ok(())
+    }
+
+    async fn send_image(
+        &self,
+        id: TransferId,
+        epoch: Epoch,
+        size_bytes: u64,
+        bytes: ByteStream,
+    ) -> Result<(), ControlPlaneError> {
+        const CALL: &str = "the image that was asked for";
+        let broken = {
+            let mut state = self.in_session(CALL, epoch)?;
+            state.is_asked(CALL, id)?;
+            let broken = state.broken_images > 0;
+            state.broken_images = state.broken_images.saturating_sub(1);
+            broken
+        };
+        let pieces: Vec<Bytes> = bytes.take(if broken { 1 } else { usize::MAX }).try_collect().await.unwrap();
+        if broken {
+            return Err(ControlPlaneError::Unreachable { call: CALL, source: "broken off".into() });
+        }
+        let bytes = pieces.concat();
+        assert_eq!(bytes.len() as u64, size_bytes);
+        self.in_session(CALL, epoch)?.is_asked(CALL, id)?;
+        self.change(|state| {
+            state.images_asked.remove(&id);
+            state.images.insert(id, bytes);
+        });
+        Ok(())
+    }
+
+    async fn image_status(&self, id: TransferId, status: &ImageStatus) -> Result<(), ControlPlaneError> {
+        const CALL: &str = "the state of an image";
+        self.in_session(CALL, status.epoch)?.is_asked(CALL, id)?;
+        self.change(|state| {
+            if matches!(status.status, Sending::Failed { .. }) {
+                state.images_asked.remove(&id);
+            }
+            state.sending.push((id, status.status.clone()));
+        });
         Ok(())
     }
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt};
 use protocol::agent::{
-    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ObservedAccepted, ObservedBatch,
-    OpenSession, RenewRequest, RenewResponse, SessionOpened,
+    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ImageStatus, ObservedAccepted,
+    ObservedBatch, OpenSession, RenewRequest, RenewResponse, SendQuery, SessionOpened,
 };
 use protocol::{Sha256, TransferId};
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Body, Client, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::{ControlPlane, ControlPlaneError};
 use crate::host_storage::ByteStream;
@@ -23,6 +24,8 @@ use crate::identity::{Endpoint, Identity, IdentityError, tls};
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// What a long poll may take beyond its wait.
 const GRACE: Duration = Duration::from_secs(10);
+/// A body of which nothing was taken for so long will not arrive; and so long its receiver may look at it.
+const STUCK: Duration = Duration::from_secs(120);
 /// The part of a refusal that is read.
 const MAX_PROBLEM_BYTES: usize = 16 * 1024;
 
@@ -31,7 +34,22 @@ const MAX_PROBLEM_BYTES: usize = 16 * 1024;
 pub struct HttpControlPlane {
     endpoint: Endpoint,
     base_url: String,
-    client: RwLock<Client>,
+    clients: RwLock<Clients>,
+}
+
+#[derive(Debug, Clone)]
+struct Clients {
+    /// Gives up when no answer comes.
+    patient: Client,
+    /// For bodies that take longer than an answer may: watched while they are sent.
+    sending: Client,
+}
+
+impl Clients {
+    fn of(endpoint: &Endpoint, identity: &Identity) -> Result<Self, IdentityError> {
+        let patient = tls::client(endpoint, tls::mutual(identity)?)?;
+        Ok(Self { patient, sending: tls::sending_client(endpoint, tls::mutual(identity)?)? })
+    }
 }
 
 /// The part of an RFC 9457 document that decides anything.
@@ -43,14 +61,14 @@ struct Problem {
 impl HttpControlPlane {
     pub fn new(identity: &Identity) -> Result<Self, IdentityError> {
         let endpoint = identity.membership.control_plane.clone();
-        let client = tls::client(&endpoint, tls::mutual(identity)?)?;
-        Ok(Self { base_url: endpoint.base_url(), endpoint, client: RwLock::new(client) })
+        let clients = RwLock::new(Clients::of(&endpoint, identity)?);
+        Ok(Self { base_url: endpoint.base_url(), endpoint, clients })
     }
 
     /// New connections present this identity's certificate.
     pub fn use_identity(&self, identity: &Identity) -> Result<(), IdentityError> {
-        let client = tls::client(&self.endpoint, tls::mutual(identity)?)?;
-        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        let clients = Clients::of(&self.endpoint, identity)?;
+        *self.clients.write().unwrap_or_else(PoisonError::into_inner) = clients;
         Ok(())
     }
 
@@ -59,7 +77,11 @@ impl HttpControlPlane {
     }
 
     fn client(&self) -> Client {
-        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.clients().patient
+    }
+
+    fn clients(&self) -> Clients {
+        self.clients.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn url(&self, path: &str) -> String {
@@ -164,5 +186,43 @@ impl ControlPlane for HttpControlPlane {
             .timeout(TIMEOUT)
             .body(bytes);
         send("the transfer", request).await.map(drop)
+    }
+
+    async fn send_image(
+        &self,
+        id: TransferId,
+        epoch: Epoch,
+        size_bytes: u64,
+        bytes: ByteStream,
+    ) -> Result<(), ControlPlaneError> {
+        const CALL: &str = "the image that was asked for";
+        let (moved, mut seen) = watch::channel(());
+        let bytes = bytes.inspect(move |_| moved.send_modify(|()| {}));
+        let request = self
+            .clients()
+            .sending
+            .post(self.url(&format!("/agent/v1/images/{id}")))
+            .query(&SendQuery { epoch })
+            .header("content-type", "application/octet-stream")
+            .header("content-length", size_bytes)
+            .body(Body::wrap_stream(bytes));
+        let stuck = async {
+            while let Ok(moved) = tokio::time::timeout(STUCK, seen.changed()).await {
+                if moved.is_err() {
+                    // All of it is on its way, and the answer is waited for.
+                    return tokio::time::sleep(STUCK).await;
+                }
+            }
+        };
+        tokio::select! {
+            sent = send(CALL, request) => sent.map(drop),
+            () = stuck => Err(ControlPlaneError::Unreachable { call: CALL, source: "nothing moves".into() }),
+        }
+    }
+
+    async fn image_status(&self, id: TransferId, status: &ImageStatus) -> Result<(), ControlPlaneError> {
+        let url = self.url(&format!("/agent/v1/images/{id}/status"));
+        let request = self.client().post(url).timeout(TIMEOUT).json(status);
+        send("the state of an image", request).await.map(drop)
     }
 }

@@ -6,8 +6,8 @@ pub mod http;
 
 use async_trait::async_trait;
 use protocol::agent::{
-    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ObservedAccepted, ObservedBatch,
-    OpenSession, SessionOpened,
+    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ImageStatus, ObservedAccepted,
+    ObservedBatch, OpenSession, SessionOpened,
 };
 use protocol::{Sha256, TransferId};
 use thiserror::Error;
@@ -31,6 +31,18 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// Answers what the feed asked to be sent.
     async fn transfer(&self, id: TransferId, epoch: Epoch, bytes: Vec<u8>) -> Result<(), ControlPlaneError>;
+
+    /// Sends the image that the feed asked for, of so many bytes.
+    async fn send_image(
+        &self,
+        id: TransferId,
+        epoch: Epoch,
+        size_bytes: u64,
+        bytes: ByteStream,
+    ) -> Result<(), ControlPlaneError>;
+
+    /// Says how far it is before that.
+    async fn image_status(&self, id: TransferId, status: &ImageStatus) -> Result<(), ControlPlaneError>;
 }
 
 #[derive(Debug, Error)]

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::DesiredStore;
+use super::images::Images;
 use super::removals::Removals;
 use crate::backoff::Backoff;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
@@ -55,6 +56,7 @@ pub struct Feed {
     pub workers: Workers,
     pub inventory: LastInventory,
     pub removals: Arc<Removals>,
+    pub images: Arc<Images>,
 }
 
 #[derive(Debug, Error)]
@@ -195,6 +197,7 @@ impl Feed {
             self.workers.nudge_all();
         }
         changed.into_iter().for_each(|id| self.workers.nudge(id));
+        let mut images = HashSet::new();
         for object in &page.objects {
             match &object.body {
                 &DesiredBody::SendSerialLog { transfer_id, instance_id, max_bytes } => {
@@ -203,11 +206,15 @@ impl Feed {
                 DesiredBody::RemoveLayers { removal_id, layers, pool } => {
                     self.removals.begin(*removal_id, layers.clone(), pool.clone());
                 }
-                DesiredBody::Instance(_)
-                | DesiredBody::DeleteInstance { .. }
-                | DesiredBody::Network(_)
-                | DesiredBody::SendImage { .. } => {}
+                DesiredBody::SendImage { transfer_id, source } => {
+                    images.insert(*transfer_id);
+                    self.images.begin(*transfer_id, (**source).clone());
+                }
+                DesiredBody::Instance(_) | DesiredBody::DeleteInstance { .. } | DesiredBody::Network(_) => {}
             }
+        }
+        if page.complete {
+            self.images.keep_only(&images);
         }
         Ok(())
     }

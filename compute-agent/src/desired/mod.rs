@@ -6,6 +6,7 @@
 //! a restored database than an order to destroy.
 
 pub mod feed;
+pub mod images;
 pub mod removals;
 #[cfg(test)]
 mod tests;

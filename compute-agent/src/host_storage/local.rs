@@ -2,12 +2,19 @@
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
 use protocol::{InstanceId, LayerId, Name};
-use storage::{Blame, Options, Pool, PoolError, SharedRoot, Usable};
+use storage::{Blame, Export, Options, Pool, PoolError, SharedRoot, Usable};
+use tokio_util::io::ReaderStream;
 
-use super::{BoxError, Chain, Doomed, Fetch, Files, HostStorage, HostStorageError, Needed, Places, Usage};
+use super::{
+    BoxError, ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed,
+    Places, Usage,
+};
+
+/// What is read of a copied disk at once.
+const READ_BYTES: usize = 256 << 10;
 
 /// Disks as qcow2 files in a folder of this host.
 #[derive(Debug, Clone)]
@@ -148,11 +155,27 @@ impl HostStorage for LocalPool {
         Ok(())
     }
 
+    async fn export(&self, volume: &VolumeSpec) -> Result<Box<dyn ExportedDisk>, HostStorageError> {
+        Ok(Box::new(self.pool.export(volume).await?))
+    }
+
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError> {
         Ok(self.pool.serial_tail(id, max_bytes).await?)
     }
 
     async fn shared_pools(&self) -> Vec<SharedPoolReport> {
         Vec::new()
+    }
+}
+
+#[async_trait]
+impl ExportedDisk for Export {
+    fn size_bytes(&self) -> u64 {
+        Self::size_bytes(self)
+    }
+
+    async fn read(&self) -> Result<ByteStream, HostStorageError> {
+        let file = tokio::fs::File::from_std(self.open().await?);
+        Ok(ReaderStream::with_capacity(file, READ_BYTES).boxed())
     }
 }

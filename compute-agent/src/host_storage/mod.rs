@@ -20,7 +20,7 @@ pub use pools::Pools;
 pub use simulated::SimulatedStorage;
 pub use storage::{Needed, Usage};
 
-/// An image's bytes on their way in.
+/// An image's bytes on their way in, or out.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
 /// Asks for an image's bytes; polled only when the cache lacks them.
 pub type Fetch<'a> = BoxFuture<'a, Result<ByteStream, BoxError>>;
@@ -88,6 +88,13 @@ pub trait HostStorage: Send + Sync + 'static {
     /// Removes layers of volumes. Layers that are not there are as good as removed.
     async fn remove_layers(&self, doomed: Doomed<'_>) -> Result<(), HostStorageError>;
 
+    /// Copies the disk that a volume's chain makes into one qcow2 file that needs no other. Others may read its layers
+    /// meanwhile, nobody may write to them. Dropping the future leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`HostStorageError::Image`] when there is nothing to copy.
+    async fn export(&self, volume: &VolumeSpec) -> Result<Box<dyn ExportedDisk>, HostStorageError>;
+
     /// The newest part of the serial log.
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError>;
 
@@ -101,6 +108,16 @@ pub struct Doomed<'a> {
     pub layers: &'a [LayerId],
     /// The shared pools that some of them are in; the others are in the host's own.
     pub pools: &'a [Name],
+}
+
+/// A copied disk, which goes when this is dropped.
+#[async_trait]
+pub trait ExportedDisk: Send + Sync {
+    /// Length of the file.
+    fn size_bytes(&self) -> u64;
+
+    /// The file from its beginning.
+    async fn read(&self) -> Result<ByteStream, HostStorageError>;
 }
 
 /// What there is.

@@ -10,7 +10,10 @@ use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, SharedPoolSta
 use protocol::{HostId, InstanceId, LayerId, Name};
 use storage::SharedRoot;
 
-use super::{Chain, Doomed, Fetch, Files, HostStorage, HostStorageError, LocalPool, Needed, Places, Usage};
+use super::{
+    Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, LocalPool, Needed, Places,
+    Usage,
+};
 use crate::chain;
 
 /// See the module.
@@ -164,6 +167,10 @@ impl HostStorage for Pools {
 
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError> {
         self.local.serial_tail(id, max_bytes).await
+    }
+
+    async fn export(&self, volume: &VolumeSpec) -> Result<Box<dyn ExportedDisk>, HostStorageError> {
+        self.usable(volume.pool.as_ref()).await?.export(volume).await
     }
 
     async fn shared_pools(&self) -> Vec<SharedPoolReport> {

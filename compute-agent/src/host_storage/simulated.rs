@@ -3,15 +3,20 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use camino::Utf8PathBuf;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
 use protocol::{InstanceId, LayerId, Name, Sha256, SizeGib};
 use storage::Space;
 
-use super::{Chain, Doomed, Fetch, Files, HostStorage, HostStorageError, Needed, Places, Usage};
+use super::{
+    ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed, Places,
+    Usage,
+};
 
 /// One TiB, as the simulated machine says.
 const TOTAL_BYTES: u64 = 1 << 40;
@@ -22,6 +27,27 @@ pub struct SimulatedStorage {
     state: Mutex<State>,
     /// Held by the one who fetches an image, so that the others share what it brings.
     fetching: Mutex<HashMap<Sha256, Arc<tokio::sync::Mutex<()>>>>,
+    /// Each copy of a disk has one.
+    exports: Arc<()>,
+}
+
+/// A copy of a disk: the ids of its layers, in a word each.
+#[derive(Debug)]
+struct SimulatedExport {
+    bytes: Bytes,
+    _counted: Arc<()>,
+}
+
+#[async_trait]
+impl ExportedDisk for SimulatedExport {
+    fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    async fn read(&self) -> Result<ByteStream, HostStorageError> {
+        let words = self.bytes.chunks(8).map(Bytes::copy_from_slice).map(Ok).collect::<Vec<_>>();
+        Ok(stream::iter(words).boxed())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +61,8 @@ struct State {
     layers_made: u32,
     failures_left: u32,
     is_full: bool,
+    /// Copies are not finished before this is taken back.
+    exports_held: bool,
 }
 
 impl SimulatedStorage {
@@ -46,6 +74,16 @@ impl SimulatedStorage {
     /// Whether the pool has room left, from now on.
     pub fn set_full(&self, is_full: bool) {
         self.lock().is_full = is_full;
+    }
+
+    /// Holds copies of disks in their middle, or lets them go on.
+    pub fn hold_exports(&self, held: bool) {
+        self.lock().exports_held = held;
+    }
+
+    /// Copies of disks that are there, finished or not.
+    pub fn exports(&self) -> usize {
+        Arc::strong_count(&self.exports) - 1
     }
 
     /// How many layers were made anew.
@@ -241,6 +279,20 @@ impl HostStorage for SimulatedStorage {
     async fn remove_instance(&self, id: InstanceId) -> Result<(), HostStorageError> {
         self.writing()?.instances.remove(&id);
         Ok(())
+    }
+
+    async fn export(&self, volume: &VolumeSpec) -> Result<Box<dyn ExportedDisk>, HostStorageError> {
+        let counted = Arc::clone(&self.exports);
+        while self.lock().exports_held {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let state = self.writing()?;
+        let there: Vec<_> = volume.layers.iter().filter(|layer| state.layers.contains_key(layer)).collect();
+        if there.is_empty() {
+            return Err(HostStorageError::Image("simulated: nothing was ever written".into()));
+        }
+        let words: Vec<_> = there.into_iter().map(LayerId::to_string).collect();
+        Ok(Box::new(SimulatedExport { bytes: words.join(" ").into(), _counted: counted }))
     }
 
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError> {

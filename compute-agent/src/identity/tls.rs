@@ -46,7 +46,16 @@ pub fn pinned(authority: Sha256) -> Result<ClientConfig, IdentityError> {
 }
 
 /// A client that reaches one control plane and nothing else: no proxy, no redirect, no other name.
-pub fn client(endpoint: &Endpoint, mut config: ClientConfig) -> Result<reqwest::Client, IdentityError> {
+pub fn client(endpoint: &Endpoint, config: ClientConfig) -> Result<reqwest::Client, IdentityError> {
+    builder(endpoint, config).read_timeout(READ_TIMEOUT).build().map_err(unusable("HTTP client"))
+}
+
+/// The same for requests whose bodies take their time: whoever sends one watches it.
+pub fn sending_client(endpoint: &Endpoint, config: ClientConfig) -> Result<reqwest::Client, IdentityError> {
+    builder(endpoint, config).build().map_err(unusable("HTTP client"))
+}
+
+fn builder(endpoint: &Endpoint, mut config: ClientConfig) -> reqwest::ClientBuilder {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     reqwest::Client::builder()
         .tls_backend_preconfigured(config)
@@ -55,10 +64,7 @@ pub fn client(endpoint: &Endpoint, mut config: ClientConfig) -> Result<reqwest::
         .https_only(true)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
         .tcp_keepalive(KEEPALIVE)
-        .build()
-        .map_err(unusable("HTTP client"))
 }
 
 fn provider() -> Arc<CryptoProvider> {

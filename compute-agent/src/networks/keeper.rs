@@ -3,6 +3,8 @@
 //! One convergence at a time. Whoever asks gets one that began after it asked, and shares it with those who
 //! asked before it began. Between times everything is made to match again, because devices and rules get lost. Once a
 //! minute the host is compared with the document without changing anything, and what is found is reported.
+//!
+//! A port that has gone to another instance is made when the guest that had it has let go ([`super::held`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,10 +17,12 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 
 use super::faults::fair;
-use super::store::{NetworkStore, Stored};
+use super::held::{self, Held};
+use super::store::NetworkStore;
 use super::{HostNetworking, Outcome, Readiness};
 use crate::chain;
 use crate::clock::SharedClock;
+use crate::hypervisor::Domain;
 use crate::report::Outbox;
 
 /// How often the host is made to match without a reason.
@@ -40,6 +44,10 @@ pub struct Keeper {
     ports: Mutex<HashMap<PortId, Port>>,
     changed: Mutex<HashSet<InstanceId>>,
     has_changed: Notify,
+    /// As they were last listed.
+    domains: Mutex<Arc<HashMap<InstanceId, Domain>>>,
+    /// Left out when the host was last made to match.
+    held: Mutex<Held>,
 }
 
 /// What is known of a port since the host was last made to match.
@@ -68,6 +76,8 @@ impl Keeper {
             ports: Mutex::default(),
             changed: Mutex::default(),
             has_changed: Notify::new(),
+            domains: Mutex::default(),
+            held: Mutex::default(),
         }
     }
 
@@ -87,6 +97,18 @@ impl Keeper {
     /// Makes the host match as soon as possible.
     pub fn nudge(&self) {
         self.nudge.notify_one();
+    }
+
+    /// Learns who has which card.
+    pub fn see(&self, domains: &Arc<HashMap<InstanceId, Domain>>) {
+        let known = std::mem::replace(&mut *lock(&self.domains), Arc::clone(domains));
+        if Arc::ptr_eq(&known, domains) {
+            return;
+        }
+        let held = self.store.get().map(|stored| held::held(&stored.networks, domains));
+        if held.is_some_and(|held| held != *lock(&self.held)) {
+            self.nudge();
+        }
     }
 
     /// Makes the host match the last document, if there is one.
@@ -117,7 +139,7 @@ impl Keeper {
         };
         let named: HashSet<_> =
             stored.networks.networks.iter().flat_map(|network| &network.ports).map(|port| port.id).collect();
-        let known = self.ports();
+        let known = lock(&self.ports);
         let readiness = |port| match known.get(&port) {
             _ if !named.contains(&port) => Readiness::Unnamed,
             None => Readiness::Pending,
@@ -130,7 +152,7 @@ impl Keeper {
     /// Waits for instances whose cards have become ready, faulty or unknown, and names them.
     pub async fn changed(&self) -> HashSet<InstanceId> {
         loop {
-            let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+            let changed = std::mem::take(&mut *lock(&self.changed));
             if !changed.is_empty() {
                 return changed;
             }
@@ -140,28 +162,33 @@ impl Keeper {
 
     async fn converge(&self, checks: bool) {
         let Some(stored) = self.store.get() else { return };
-        let outcome = self.networking.converge(&stored.networks).await;
+        let domains = Arc::clone(&lock(&self.domains));
+        let held = held::held(&stored.networks, &domains);
+        lock(&self.held).clone_from(&held);
+        let wanted = held::without(&stored.networks, &held);
+        let mut outcome = self.networking.converge(&wanted).await;
+        outcome.faults.extend(held::faults(&held));
         self.learn(&stored.networks, &outcome);
         self.report(stored.revision, outcome.faults.clone());
         let now = self.clock.now();
         if checks && self.is_check_due(now) {
-            self.compare(&stored, now).await;
+            self.compare(stored.revision, &wanted, now).await;
             self.report(stored.revision, outcome.faults);
         }
     }
 
     fn report(&self, revision: Revision, faults: Vec<NetworkFault>) {
-        let check = self.last_check().clone();
+        let check = lock(&self.check).clone();
         self.outbox.report_network(NetworkReport { revision, faults: fair(faults), check });
     }
 
     fn is_check_due(&self, now: OffsetDateTime) -> bool {
         let is_good = |check: &NetworkCheck| check.differences == 0 && now - check.checked_at < CHECK;
-        !self.last_check().as_ref().is_some_and(is_good)
+        !lock(&self.check).as_ref().is_some_and(is_good)
     }
 
-    async fn compare(&self, stored: &Stored, checked_at: OffsetDateTime) {
-        let (differences, first) = match self.networking.look(&stored.networks).await {
+    async fn compare(&self, revision: Revision, wanted: &HostNetwork, checked_at: OffsetDateTime) {
+        let (differences, first) = match self.networking.look(wanted).await {
             Ok(found) => (found.len(), found.into_iter().next().map(|found| found.detail)),
             Err(error) => (1, Some(chain(&error))),
         };
@@ -169,31 +196,27 @@ impl Keeper {
             tracing::warn!(differences, first, "the networks are not as wanted");
         }
         let differences = u32::try_from(differences).unwrap_or(u32::MAX);
-        *self.last_check() = Some(NetworkCheck { checked_at, revision: stored.revision, differences, first });
-    }
-
-    fn last_check(&self) -> MutexGuard<'_, Option<NetworkCheck>> {
-        self.check.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.check) = Some(NetworkCheck { checked_at, revision, differences, first });
     }
 
     fn learn(&self, networks: &HostNetwork, outcome: &Outcome) {
         let new = ports_of(networks, outcome);
-        let old = std::mem::replace(&mut *self.ports(), new.clone());
+        let old = std::mem::replace(&mut *lock(&self.ports), new.clone());
         let differing = |a: &HashMap<PortId, Port>, b: &HashMap<PortId, Port>| {
             let differs = |(id, port): &(&PortId, &Port)| b.get(id) != Some(port);
             a.iter().filter(differs).map(|(_, port)| port.instance_id).collect::<Vec<_>>()
         };
-        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = lock(&self.changed);
         changed.extend(differing(&new, &old));
         changed.extend(differing(&old, &new));
         if !changed.is_empty() {
             self.has_changed.notify_one();
         }
     }
+}
 
-    fn ports(&self) -> MutexGuard<'_, HashMap<PortId, Port>> {
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A port is as good as itself and its network. A group or router that could not be made lets nothing pass that

@@ -8,6 +8,7 @@
 //! ```
 
 mod faults;
+mod held;
 pub mod keeper;
 mod look;
 mod real;

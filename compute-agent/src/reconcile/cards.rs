@@ -1,7 +1,8 @@
 //! The decision about the network cards of an instance. Pure.
 //!
 //! A card is told by its address and its tap. One is pulled out only with the help of the guest, which may not
-//! even have booted: it is asked again and again, and nothing waits for it.
+//! even have booted: it is asked again and again, and nothing waits for it but the next instance with that port
+//! (`networks/held.rs`).
 
 use std::time::Duration;
 

@@ -226,6 +226,7 @@ impl Reconciler {
             tracing::debug!(instance = %id, error = %chain(&error), "hypervisor not seen");
             Outcome::Blind
         })?;
+        self.parts.networks.see(&listing);
         let domain = listing.get(&id).cloned();
         let record = self.parts.boots.get(id);
         let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);

@@ -108,6 +108,12 @@ impl Host {
         run("virsh", &[&["-c", &self.uri()], arguments].concat())
     }
 
+    /// Like [`Host::virsh`], of what may come too late.
+    pub fn try_virsh(&self, arguments: &[&str]) {
+        let output = Command::new("virsh").args(["-c", &self.uri()]).args(arguments).output().unwrap();
+        println!("virsh {arguments:?}: {}", output.status);
+    }
+
     pub fn make_disk(&self, base: Option<&Utf8Path>, id: Uuid, gib: u32) -> Utf8PathBuf {
         let (disk, size) = (self.root().join(format!("{id}.qcow2")), format!("{gib}G"));
         let mut arguments = vec!["create", "-q", "-f", "qcow2"];

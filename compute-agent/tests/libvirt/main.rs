@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+mod agent;
+mod crashes;
 mod guest;
 mod host;
+mod instants;
 mod reaper;
 
 use std::fs;

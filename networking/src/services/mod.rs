@@ -191,6 +191,7 @@ impl Shared {
         let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
         reap(&mut children, network.vni);
         if let Some(running) = dnsmasq.running() {
+            dnsmasq.trim_complaints().map_err(ServeError::Files)?;
             let stale = leases::stale(&folder, &files).map_err(ServeError::Files)?;
             if running.config == files.config() && stale.is_empty() {
                 let is_news = running.hosts != files.hosts()

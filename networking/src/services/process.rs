@@ -1,11 +1,11 @@
 //! One dnsmasq that outlives the agent.
 
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use std::{fs, fs::File};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -22,6 +22,8 @@ const STATE: &str = "running.json";
 /// Written by dnsmasq when it is ready for signals.
 pub(super) const READY: &str = "dnsmasq.pid";
 const COMPLAINTS: &str = "stderr";
+/// What is kept of them. It complains of guests too, each time, and they may make it do so for as long as they run.
+const COMPLAINTS_BYTES: u64 = 64 << 10;
 /// How long it may take to be ready, and to end when it is told to.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -103,7 +105,11 @@ impl Dnsmasq<'_> {
                 _ => {}
             }
         }
-        let complaints = File::create(self.folder.join(COMPLAINTS)).map_err(StartError::Start)?;
+        // At its end, wherever that is: it is cut off while dnsmasq writes.
+        let mut append = OpenOptions::new();
+        let complaints = append.append(true).create(true).open(self.folder.join(COMPLAINTS));
+        let complaints =
+            complaints.and_then(|file| file.set_len(0).map(|()| file)).map_err(StartError::Start)?;
         let mut command = Command::new(PROGRAM);
         command.args(["--keep-in-foreground", &self.config_argument()]);
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaints);
@@ -142,6 +148,12 @@ impl Dnsmasq<'_> {
             kill(Pid::from_raw(running.pid), Signal::SIGHUP)?;
         }
         self.write(&Running { hosts, ..running.clone() })
+    }
+
+    /// Empties the file of its complaints when that has grown large, so that no guest fills the host's disk with them.
+    pub(super) fn trim_complaints(&self) -> io::Result<()> {
+        let file = OpenOptions::new().append(true).open(self.folder.join(COMPLAINTS))?;
+        if file.metadata()?.len() > COMPLAINTS_BYTES { file.set_len(0) } else { Ok(()) }
     }
 
     /// Ends it, and waits for that.

@@ -480,6 +480,47 @@ fn the_socket_of_the_metadata_service_is_in_the_namespace() {
     until(|| listener.accept().is_ok_and(|(_, from)| from.ip().to_string() == "10.7.0.10"));
 }
 
+/// A guest that says that somebody else has its address already (RFC 2131), which dnsmasq complains of each time.
+fn decline() -> Vec<u8> {
+    let mut message = vec![1, 1, 6, 0, 0, 0, 0, 7];
+    message.resize(28, 0);
+    message.extend(mac(1).bytes());
+    message.resize(236, 0);
+    message.extend([0x63, 0x82, 0x53, 0x63, 53, 1, 4, 54, 4, 10, 7, 0, 2, 50, 4, 10, 7, 0, 10, 255]);
+    message.resize(300, 0);
+    message
+}
+
+#[test]
+fn a_guest_fills_no_disk_with_complaints() {
+    let (host, document) = (Host::new(), document(&network()));
+    let services = host.services();
+    host.converge(&services, &document);
+    host.command("ip -n guest addr add 10.7.0.10/24 dev eth0");
+    let complaints = host.folder().join("7/stderr");
+    let kept = || fs::metadata(&complaints).unwrap().len();
+    let complain_until = |bytes: u64| {
+        let complaints = complaints.clone();
+        host.run(move || {
+            super::inside::within("guest", || {
+                let socket = std::net::UdpSocket::bind("10.7.0.10:68")?;
+                until(|| {
+                    (0..100).for_each(|_| drop(socket.send_to(&decline(), "10.7.0.2:67")));
+                    fs::metadata(&complaints).unwrap().len() > bytes
+                });
+                Ok(())
+            })
+        })
+        .unwrap();
+    };
+    complain_until(100_000);
+    assert_eq!(host.converge(&services, &document), UNCHANGED);
+    assert!(kept() < 65_536, "{} bytes", kept());
+    complain_until(kept() + 1000);
+    assert!(kept() < 65_536, "{} bytes: written at the end, wherever that is", kept());
+    host.converge(&services, &HostNetwork::default());
+}
+
 fn is_zombie(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }

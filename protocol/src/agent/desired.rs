@@ -74,7 +74,8 @@ pub enum DesiredBody {
     /// Post the newest part of the serial log to `/agent/v1/transfers/{transfer_id}`.
     SendSerialLog { transfer_id: TransferId, instance_id: InstanceId, max_bytes: u32 },
     /// Send the disk that this chain of layers makes, as one qcow2 file without a backing file, to
-    /// `/agent/v1/images/{transfer_id}`. Nobody writes to any of the layers.
+    /// `/agent/v1/images/{transfer_id}`. Nobody writes to any of the layers. Those at the top of which there is no
+    /// file were never written to. See [`super::ImageStatus`].
     SendImage { transfer_id: TransferId, source: Box<VolumeSpec> },
 }
 

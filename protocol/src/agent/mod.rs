@@ -9,6 +9,8 @@
 //! POST /agent/v1/heartbeat               Heartbeat        -> HeartbeatReply
 //! GET  /agent/v1/blobs/{sha256}                           -> the image's bytes
 //! POST /agent/v1/transfers/{id}?epoch    bytes            -> 204                (answers DesiredBody::SendSerialLog)
+//! POST /agent/v1/images/{id}?epoch       bytes            -> 204                (answers DesiredBody::SendImage)
+//! POST /agent/v1/images/{id}/status      ImageStatus      -> 204                (while it is on its way)
 //! ```
 //!
 //! A request on an epoch that is no longer the host's newest is answered 409 `stale_epoch`; the agent then
@@ -16,6 +18,7 @@
 //! certificate names.
 
 mod desired;
+mod image;
 mod join;
 mod network;
 mod observed;
@@ -26,6 +29,7 @@ pub use desired::{
     DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Firmware, ImageSource, InstanceSpec,
     MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, Power, Seed, StopMode,
 };
+pub use image::{ImageStatus, SendQuery, Sending};
 pub use join::{JoinRequest, JoinResponse, JoinToken, ParseJoinTokenError, RenewRequest, RenewResponse};
 pub use network::{
     AddressPair, Direction, FloatingIp, HostNetwork, MAX_NETWORK_FAULTS, Metadata, Network, NetworkCheck,

@@ -4,6 +4,7 @@ mod base;
 mod bombs;
 mod cache;
 mod corpus;
+mod export;
 mod formats;
 mod images;
 mod instances;

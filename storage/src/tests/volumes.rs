@@ -7,18 +7,18 @@ use protocol::{GIB, MIB};
 use super::*;
 use crate::Blame;
 
-async fn cached(fixture: &Fixture) -> ImageSource {
+pub(super) async fn cached(fixture: &Fixture) -> ImageSource {
     let path = fixture.qcow2("upload.qcow2", &[]);
     let image = source(&path, Format::Qcow2, 4 * MIB);
     fixture.cache(&path, &image).await.unwrap();
     image
 }
 
-fn paths(fixture: &Fixture, volume: &VolumeSpec) -> Vec<Utf8PathBuf> {
+pub(super) fn paths(fixture: &Fixture, volume: &VolumeSpec) -> Vec<Utf8PathBuf> {
     volume.layers.iter().map(|layer| fixture.pool.layer(*layer)).collect()
 }
 
-fn top(fixture: &Fixture, volume: &VolumeSpec) -> Utf8PathBuf {
+pub(super) fn top(fixture: &Fixture, volume: &VolumeSpec) -> Utf8PathBuf {
     paths(fixture, volume).pop().unwrap()
 }
 
@@ -26,12 +26,12 @@ fn chain(numbers: &[u128]) -> Vec<LayerId> {
     numbers.iter().map(|number| layer(*number)).collect()
 }
 
-fn io(path: &Utf8Path, command: &str) -> String {
+pub(super) fn io(path: &Utf8Path, command: &str) -> String {
     tool("qemu-io", &["-f", "qcow2", "-c", command, path.as_str()])
 }
 
 /// Whether the disk has this byte there.
-fn holds(path: &Utf8Path, byte: u8, place: &str) -> bool {
+pub(super) fn holds(path: &Utf8Path, byte: u8, place: &str) -> bool {
     !io(path, &format!("read -P {byte} {place}")).contains("verification failed")
 }
 
@@ -108,7 +108,7 @@ async fn a_layer_on_top_keeps_the_one_below() {
 }
 
 /// A chain of four layers, each with a mark of its own and one over the mark of the layer below.
-async fn four_layers(fixture: &Fixture) -> VolumeSpec {
+pub(super) async fn four_layers(fixture: &Fixture) -> VolumeSpec {
     let image = cached(fixture).await;
     let mut volume = VolumeSpec { layers: Vec::new(), ..volume(1, Some(&image), 1) };
     for number in 1..=4_u8 {
@@ -120,7 +120,7 @@ async fn four_layers(fixture: &Fixture) -> VolumeSpec {
     volume
 }
 
-fn holds_all_marks(path: &Utf8Path) -> bool {
+pub(super) fn holds_all_marks(path: &Utf8Path) -> bool {
     (1..=4_u8).all(|number| holds(path, number, &format!("{}k 64k", u32::from(number) * 64)))
         && holds(path, 4, "320k 32k")
 }
@@ -323,6 +323,16 @@ async fn layers_are_removed_alone() {
     assert!(!fixture.pool.has_any_layer(&[layer(1), layer(3)]).await.unwrap());
 }
 
+/// A QEMU that has the disk open for writing, and what it stands on for reading.
+pub(super) fn open(path: &Utf8Path) -> std::process::Child {
+    Command::new("qemu-io")
+        .args(["-f", "qcow2", path.as_str()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
 /// A QEMU that nobody knows of has the layer open: that of a domain that libvirt has lost sight of.
 #[tokio::test]
 async fn a_layer_that_is_open_is_not_removed() {
@@ -330,12 +340,7 @@ async fn a_layer_that_is_open_is_not_removed() {
     let volume = VolumeSpec { layers: vec![layer(1), layer(2)], ..volume(1, None, 1) };
     fixture.pool.ensure_volume(&volume).await.unwrap();
     let path = top(&fixture, &volume);
-    let mut holder = Command::new("qemu-io")
-        .args(["-f", "qcow2", path.as_str()])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut holder = open(&path);
     let layers = paths(&fixture, &volume);
     let locked = || layers.iter().all(|layer| crate::volume::is_in_use(layer).unwrap());
     wait_for("the whole chain is open", locked).await;

@@ -3,6 +3,7 @@
 mod answer;
 mod instance;
 mod project;
+mod snapshot;
 mod volume;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::sync::RwLock;
 pub use answer::Answer;
 pub use instance::Instance;
 pub use project::Project;
+pub use snapshot::Snapshot;
 pub use volume::Volume;
 
 /// Longer than the longest wait of the API.

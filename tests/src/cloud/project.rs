@@ -1,11 +1,11 @@
-//! A project: images, instances and volumes.
+//! A project: images, instances, volumes and snapshots.
 
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Answer, Cloud, Instance, Volume};
+use super::{Answer, Cloud, Instance, Snapshot, Volume};
 
 #[derive(Clone)]
 pub struct Project {
@@ -74,6 +74,15 @@ impl Project {
             body[field].as_str().map(str::to_owned).with_context(|| format!("no {field} in {body}"))
         };
         Ok(Volume { project: self.clone(), id: text("id")?, name: text("name")?, serial: text("serial")? })
+    }
+
+    /// Takes a snapshot; returns as soon as it is accepted.
+    pub async fn snapshot(&self, body: Value) -> Result<Snapshot> {
+        let snapshot = self.cloud.post(&self.path("/snapshots"), body).await?.success()?;
+        let text = |field: &str| {
+            snapshot[field].as_str().map(str::to_owned).with_context(|| format!("no {field} in {snapshot}"))
+        };
+        Ok(Snapshot { project: self.clone(), id: text("id")?, name: text("name")? })
     }
 
     /// Every instance of the project, over all pages.

@@ -150,7 +150,7 @@ Give hello an address that this machine alone knows the way to, and let everybod
   IP=$(api "$P/floating_ips" --json '{{"name":"hello"}}' | jq -r .address)
   api "$P/floating_ips/hello/associate" --json '{{"instance":"hello"}}' | jq
   api "$P/security_groups/default/rules" --json '{{"direction":"ingress","protocol":"tcp","port_first":80,"remote_cidr":"0.0.0.0/0"}}' | jq
-  curl -s --retry 9 --retry-all-errors --connect-timeout 2 "http://$IP/"
+  curl -s --retry 9 --retry-delay 1 --retry-all-errors --connect-timeout 2 "http://$IP/"
 "#
     );
 }

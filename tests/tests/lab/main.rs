@@ -11,5 +11,6 @@ mod network;
 mod quota;
 mod scene;
 mod shared;
+mod snapshots;
 mod spread;
 mod volumes;

@@ -2,6 +2,7 @@
 //! way, the end is the same.
 
 pub mod disk;
+mod images;
 mod journey;
 
 use std::time::Duration;

@@ -9,8 +9,9 @@
 //!
 //! A replica that dies leaves a lease that runs out, and the next one starts anew with another blob. Cancelling
 //! removes the row; the attempt notices that it has lost it. Finishing an upload in parts is an import too, whose
-//! source are the parts.
+//! source are the parts. So is making an image of a disk ([`delivery`]): the host that has the disk makes the attempts.
 
+pub(crate) mod delivery;
 mod download;
 mod fetch;
 mod guard;
@@ -104,15 +105,15 @@ pub(crate) async fn run_imports(app: &App) -> Result<(), sqlx::Error> {
     while !app.shutdown.is_cancelled() {
         let Some(job) = claim(app).await? else { break };
         // The futures of an attempt are large.
-        Box::pin(job.run()).await?;
+        Box::pin(job.run(None)).await?;
     }
     Ok(())
 }
 
-async fn claim(app: &App) -> Result<Option<Job<'_>>, sqlx::Error> {
+async fn claim(app: &App) -> Result<Option<Job>, sqlx::Error> {
     let now = app.clock.now();
     let mut tx = app.pool.begin().await?;
     let claimed = imports::claim(&mut tx, app.clock.new_id(), now, now + job::LEASE).await?;
     tx.commit().await?;
-    Ok(claimed.map(|claimed| Job { app, claimed }))
+    Ok(claimed.map(|claimed| Job { app: app.clone(), claimed }))
 }

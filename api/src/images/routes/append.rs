@@ -10,11 +10,11 @@ use sqlx::PgConnection;
 
 use super::super::blob_store::ReceiveError;
 use super::super::pieces::Pieces;
-use super::super::receiver::{LEASE, give_up, given_up, keep_lease};
+use super::super::receiver::{LEASE, give_up, given_up, impatient, keep_lease};
 use super::super::store::uploads::{self, LIFETIME, Part, UploadRow};
 use super::super::store::{self, ImageRow};
 use super::super::types::ImageUpload;
-use super::upload::{impatient, refuse_filled};
+use super::upload::refuse_filled;
 use super::uploads::{UPLOAD_OFFSET, offset_answer, parse_id};
 use crate::app::App;
 use crate::audit;

@@ -8,29 +8,25 @@
 //!
 //! Whatever ends in between leaves a blob that the sweeper removes when its lease is over.
 
-use std::time::Duration as Patience;
-
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
-use futures_util::{Stream, StreamExt};
 use protocol::image::Format;
 use protocol::{BlobId, RequestId, Sha256};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::blob_store::ReceiveError;
-use super::super::receiver::{LEASE, MAX_FILE_BYTES, Rejected, give_up, given_up, inspect, keep_lease};
+use super::super::receiver::{
+    LEASE, MAX_FILE_BYTES, Rejected, give_up, given_up, impatient, inspect, keep_lease,
+};
 use super::super::store::{self, Content, ImageRow};
 use super::super::types::Image;
 use crate::app::App;
 use crate::audit::{self, Actor, Deed, Outcome};
 use crate::auth::{Allowed, Caller, Credential, actions, credential};
 use crate::http::{ApiError, Client, ErrorCode, Path, dry_answer, parse_query, request_id, tagged};
-
-/// A sender that is silent for this long has gone.
-const SILENCE: Patience = Patience::from_secs(60);
 
 /// Send the file of an image, as it is.
 #[utoipa::path(put, path = "/v1/projects/{project}/images/{image}/content", tag = "images",
@@ -176,15 +172,6 @@ impl Upload<'_> {
         image.version().check_if_match(self.headers)?;
         refuse_filled(image)
     }
-}
-
-/// The body's bytes; an error when none come for a while.
-pub(super) fn impatient(body: Body) -> impl Stream<Item = Result<Bytes, axum::Error>> {
-    futures_util::stream::unfold(body.into_data_stream(), |mut stream| async {
-        let next = tokio::time::timeout(SILENCE, stream.next()).await;
-        let chunk = next.unwrap_or_else(|elapsed| Some(Err(axum::Error::new(elapsed))))?;
-        Some((chunk, stream))
-    })
 }
 
 /// Refuses what has its content, or is about to get it.

@@ -5,9 +5,11 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::disks::{self, Disk};
 use super::uploads::LIFETIME as UPLOAD_LIFETIME;
 use super::{Content, discard_blob, keep_blob, set_blob};
 use crate::auth::{Action, Allowed, InProject};
+use crate::hosts;
 use crate::nudge::{self, Topic};
 use crate::operations::store::{self as operations, End};
 
@@ -17,6 +19,8 @@ pub(in crate::images) enum Origin {
     Url(String),
     /// An upload whose parts are all there.
     Upload(Uuid),
+    /// A disk, which its host sends.
+    Disk(Disk),
 }
 
 pub(in crate::images) struct NewImport<'a> {
@@ -33,19 +37,31 @@ pub(in crate::images) async fn insert<A: Action<On: InProject>>(
     _allowed: &Allowed<A>,
     new: &NewImport<'_>,
 ) -> Result<(), sqlx::Error> {
-    let (url, upload) = match new.origin {
-        Origin::Url(url) => (Some(url.as_str()), None),
-        Origin::Upload(id) => (None, Some(*id)),
+    let (url, upload, disk) = match new.origin {
+        Origin::Url(url) => (Some(url.as_str()), None, None),
+        Origin::Upload(id) => (None, Some(*id), None),
+        Origin::Disk(disk) => (None, None, Some(disk)),
+    };
+    let revision = match disk {
+        Some(disk) => Some(hosts::store::bump_revision(conn, disk.host).await?.0),
+        None => None,
     };
     sqlx::query!(
-        "INSERT INTO image_imports (operation_id, image_id, url, upload_id, expected_sha256, created_at, not_before)
-         VALUES ($1, $2, $3, $4, $5, $6, $6)",
+        "INSERT INTO image_imports (operation_id, image_id, url, upload_id, expected_sha256, created_at, not_before,
+                                    layer_id, host_id, volume_id, size_gib, base_image_id, desired_revision)
+         VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, $11, $12)",
         new.operation.as_uuid(),
         new.image,
         url,
         upload,
         new.sha256.as_ref().map(|digest| &digest.as_bytes()[..]),
-        new.now
+        new.now,
+        disk.map(|disk| disk.layer),
+        disk.map(|disk| disk.host.as_uuid()),
+        disk.map(|disk| disk.volume),
+        disk.map(|disk| disk.size_gib),
+        disk.and_then(|disk| disk.base_image),
+        revision
     )
     .execute(&mut *conn)
     .await?;
@@ -66,7 +82,18 @@ pub(in crate::images) async fn insert<A: Action<On: InProject>>(
     )
     .execute(&mut *conn)
     .await?;
-    nudge::send(conn, Topic::Imports).await
+    nudge::send(conn, disk.map_or(Topic::Imports, |disk| Topic::Host(disk.host))).await
+}
+
+/// Where an attempt gets its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::images) enum Source {
+    Url(String),
+    Upload(Uuid),
+    /// The host sends a disk of at most this size.
+    Host {
+        size_gib: i32,
+    },
 }
 
 /// An attempt at an import, which this replica has taken.
@@ -76,31 +103,60 @@ pub(in crate::images) struct Claimed {
     pub image: ImageId,
     /// What this attempt fills; also its proof that it has not been overtaken.
     pub blob: BlobId,
-    pub origin: Origin,
+    pub source: Source,
     pub format: String,
     pub sha256: Option<Sha256>,
     /// 1 at the first.
     pub attempt: i32,
 }
 
-/// Takes the oldest import that nobody works on, and announces a blob for it.
+/// An import that can be taken, locked.
+pub(super) struct Due {
+    pub operation_id: Uuid,
+    pub image_id: Uuid,
+    pub url: Option<String>,
+    pub upload_id: Option<Uuid>,
+    pub size_gib: Option<i32>,
+    pub expected_sha256: Option<Vec<u8>>,
+    pub attempts: i32,
+    pub blob_id: Option<Uuid>,
+    pub lease_until: Option<OffsetDateTime>,
+    pub format: String,
+}
+
+/// Takes the oldest import that nobody works on, and announces a blob for it. Disks are taken by their hosts.
 pub(in crate::images) async fn claim(
     conn: &mut PgConnection,
     blob: BlobId,
     now: OffsetDateTime,
     lease_until: OffsetDateTime,
 ) -> Result<Option<Claimed>, sqlx::Error> {
-    let due = sqlx::query!(
-        r#"SELECT m.operation_id, m.image_id, m.url, m.upload_id, m.expected_sha256, m.attempts, m.blob_id,
-                  i.format
-           FROM image_imports m JOIN images i ON i.id = m.image_id JOIN operations o ON o.id = m.operation_id
-           WHERE m.not_before <= $1 AND (m.lease_until IS NULL OR m.lease_until <= $1) AND o.status = 'running'
-           ORDER BY m.not_before, m.operation_id LIMIT 1 FOR UPDATE OF m SKIP LOCKED"#,
+    let due = sqlx::query_as!(
+        Due,
+        "SELECT m.operation_id, m.image_id, m.url, m.upload_id, m.size_gib, m.expected_sha256, m.attempts, m.blob_id,
+                m.lease_until, i.format
+         FROM image_imports m JOIN images i ON i.id = m.image_id JOIN operations o ON o.id = m.operation_id
+         WHERE m.not_before <= $1 AND (m.lease_until IS NULL OR m.lease_until <= $1) AND o.status = 'running'
+           AND m.layer_id IS NULL
+         ORDER BY m.not_before, m.operation_id LIMIT 1 FOR UPDATE OF m SKIP LOCKED",
         now
     )
     .fetch_optional(&mut *conn)
     .await?;
-    let Some(due) = due else { return Ok(None) };
+    match due {
+        Some(due) => take(conn, due, blob, now, lease_until).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Begins an attempt with a blob of its own; one before it is over.
+pub(super) async fn take(
+    conn: &mut PgConnection,
+    due: Due,
+    blob: BlobId,
+    now: OffsetDateTime,
+    lease_until: OffsetDateTime,
+) -> Result<Claimed, sqlx::Error> {
     if let Some(dead) = due.blob_id {
         discard_blob(conn, dead.into()).await?;
     }
@@ -113,20 +169,21 @@ pub(in crate::images) async fn claim(
     )
     .execute(&mut *conn)
     .await?;
-    let origin = match (due.url, due.upload_id) {
-        (Some(url), _) => Origin::Url(url),
-        (None, Some(upload)) => Origin::Upload(upload),
-        (None, None) => return Err(sqlx::Error::RowNotFound),
+    let source = match (due.url, due.upload_id, due.size_gib) {
+        (Some(url), _, _) => Source::Url(url),
+        (None, Some(upload), _) => Source::Upload(upload),
+        (None, None, Some(size_gib)) => Source::Host { size_gib },
+        (None, None, None) => return Err(sqlx::Error::RowNotFound),
     };
-    Ok(Some(Claimed {
+    Ok(Claimed {
         operation: due.operation_id.into(),
         image: due.image_id.into(),
         blob,
-        origin,
+        source,
         format: due.format,
         sha256: due.expected_sha256.and_then(super::digest),
         attempt: due.attempts + 1,
-    }))
+    })
 }
 
 /// How far an attempt has come.
@@ -171,12 +228,8 @@ pub(in crate::images) async fn end(
     ending: Ending<'_>,
     now: OffsetDateTime,
 ) -> Result<bool, sqlx::Error> {
-    if !operations::lock_running(conn, claimed.operation).await? {
-        return Ok(false);
-    }
     let image = claimed.image.as_uuid();
-    sqlx::query!("SELECT FROM images WHERE id = $1 FOR UPDATE", image).execute(&mut *conn).await?;
-    if !forget(conn, claimed.operation, Some(claimed.blob)).await? {
+    if !give_over(conn, claimed.operation, image, Some(claimed.blob), now).await? {
         return Ok(false);
     }
     let end = match ending {
@@ -195,6 +248,40 @@ pub(in crate::images) async fn end(
     };
     operations::finish(conn, claimed.operation, &end, now).await?;
     Ok(true)
+}
+
+/// Ends an import that has failed before anybody made an attempt, or whatever becomes of the present one. False when it
+/// is over.
+pub(in crate::images) async fn fail(
+    conn: &mut PgConnection,
+    operation: OperationId,
+    image: Uuid,
+    code: &'static str,
+    detail: &str,
+    now: OffsetDateTime,
+) -> Result<bool, sqlx::Error> {
+    if !give_over(conn, operation, image, None, now).await? {
+        return Ok(false);
+    }
+    fail_image(conn, image, code, detail, now).await?;
+    operations::finish(conn, operation, &End::Failed { code, detail: Some(detail.to_owned()) }, now).await?;
+    Ok(true)
+}
+
+/// Takes an import away, with operation and image locked, for whoever ends it. False when it is over or, if an attempt
+/// is named, that one has been overtaken.
+async fn give_over(
+    conn: &mut PgConnection,
+    operation: OperationId,
+    image: Uuid,
+    of_attempt: Option<BlobId>,
+    now: OffsetDateTime,
+) -> Result<bool, sqlx::Error> {
+    if !operations::lock_running(conn, operation).await? {
+        return Ok(false);
+    }
+    sqlx::query!("SELECT FROM images WHERE id = $1 FOR UPDATE", image).execute(&mut *conn).await?;
+    forget(conn, operation, of_attempt, now).await
 }
 
 /// Gives an attempt back, for whoever comes then. It does not count if `counts` is false.
@@ -232,7 +319,7 @@ pub(crate) async fn cancel_import(
     .fetch_optional(&mut *conn)
     .await?;
     if let Some(image) = image
-        && forget(conn, operation, None).await?
+        && forget(conn, operation, None, now).await?
     {
         sqlx::query!("UPDATE images SET import_state = NULL, updated_at = $2 WHERE id = $1", image, now)
             .execute(conn)
@@ -241,15 +328,16 @@ pub(crate) async fn cancel_import(
     Ok(())
 }
 
-/// Removes the row with what hangs on it: the blob of an attempt, the parts of an upload.
+/// Removes the row with what hangs on it: the blob of an attempt, the parts of an upload, the hold on a disk.
 async fn forget(
     conn: &mut PgConnection,
     operation: OperationId,
     of_attempt: Option<BlobId>,
+    now: OffsetDateTime,
 ) -> Result<bool, sqlx::Error> {
     let gone = sqlx::query!(
         "DELETE FROM image_imports WHERE operation_id = $1 AND ($2::uuid IS NULL OR blob_id = $2)
-         RETURNING blob_id, upload_id",
+         RETURNING blob_id, upload_id, layer_id",
         operation.as_uuid(),
         of_attempt.map(BlobId::as_uuid)
     )
@@ -262,6 +350,7 @@ async fn forget(
     if let (None, Some(blob)) = (of_attempt, gone.blob_id) {
         discard_blob(conn, blob.into()).await?;
     }
+    disks::release(conn, gone.layer_id, now).await?;
     Ok(true)
 }
 
@@ -289,15 +378,18 @@ async fn fail_image(
 pub(in crate::images) async fn settle(pool: &PgPool, now: OffsetDateTime) -> Result<(), sqlx::Error> {
     let mut tx = pool.begin().await?;
     let overdue = sqlx::query!(
-        "SELECT m.operation_id, m.image_id FROM image_imports m
+        "SELECT m.operation_id, m.image_id, m.layer_id FROM image_imports m
          JOIN operations o ON o.id = m.operation_id JOIN images i ON i.id = m.image_id
          WHERE o.status <> 'running' LIMIT 100 FOR UPDATE OF i SKIP LOCKED"
     )
     .fetch_all(&mut *tx)
     .await?;
     for import in overdue {
-        if forget(&mut tx, import.operation_id.into(), None).await? {
-            let detail = "the file was not there in time; try again, or use a source that is faster";
+        if forget(&mut tx, import.operation_id.into(), None, now).await? {
+            let detail = match import.layer_id {
+                None => "the file was not there in time; try again, or use a source that is faster",
+                Some(_) => "its host did not send the disk in time; make another image when the host is well",
+            };
             fail_image(&mut tx, import.image_id, "deadline_exceeded", detail, now).await?;
         }
     }
@@ -305,7 +397,7 @@ pub(in crate::images) async fn settle(pool: &PgPool, now: OffsetDateTime) -> Res
     // Another transaction: images are never locked before operations.
     let mut tx = pool.begin().await?;
     let orphans = sqlx::query_scalar!(
-        "SELECT id FROM operations o WHERE status = 'running' AND kind IN ('import_image', 'finish_image_upload')
+        "SELECT id FROM operations o WHERE status = 'running' AND kind IN ('import_image', 'finish_image_upload', 'create_image')
          AND NOT EXISTS (SELECT FROM image_imports m WHERE m.operation_id = o.id)
          LIMIT 100 FOR UPDATE SKIP LOCKED"
     )

@@ -13,6 +13,7 @@ pub(in super::super) async fn take(conn: &mut PgConnection) -> Result<Option<Uui
            AND NOT EXISTS (SELECT FROM volumes v WHERE v.image_id = i.id)
            AND NOT EXISTS (SELECT FROM snapshots s WHERE s.image_id = i.id)
            AND NOT EXISTS (SELECT FROM snapshot_volumes v WHERE v.image_id = i.id)
+           AND NOT EXISTS (SELECT FROM image_imports m WHERE m.base_image_id = i.id)
          ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
     )
     .fetch_optional(conn)

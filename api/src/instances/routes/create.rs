@@ -47,13 +47,10 @@ pub(super) async fn create_instance(
     let named = image.as_ref().map(|image| named(image, entry.project()));
     let facts = facts(&new, image.as_ref(), named.as_deref(), instance_type.as_ref());
     let place = auth::New { name: new.name.as_str(), labels: &new.labels, facts: &facts };
-    let change = entry.decide::<actions::CreateInstance>((&project, place)).await?;
-    let named = new.networks.as_deref().unwrap_or_default();
-    let pointer = |index| format!("/networks/{index}");
-    let mut change = cards::check_ports(change, &project, named, pointer).await?;
+    let mut change = entry.decide::<actions::CreateInstance>((&project, place)).await?;
     let now = change.now;
     let id: InstanceId = app.clock.new_id();
-    let (mut change, disks, system, instance_type) = match &new.snapshot {
+    let (change, disks, system, instance_type) = match &new.snapshot {
         Some(snapshot) => of_snapshot(change, &project, &new, snapshot, instance_type).await?,
         None => {
             let (image, instance_type) = check_parts(change.conn(), &new, image, instance_type).await?;
@@ -63,6 +60,9 @@ pub(super) async fn create_instance(
             (change, disks, system, instance_type)
         }
     };
+    let named = new.networks.as_deref().unwrap_or_default();
+    let pointer = |index| format!("/networks/{index}");
+    let mut change = cards::check_ports(change, &project, named, pointer).await?;
     let (conn, allowed) = change.parts();
     let begin = operations::store::Begin {
         id: app.clock.new_id(),

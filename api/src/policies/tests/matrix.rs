@@ -202,6 +202,12 @@ fn the_policies_keep_what_their_names_promise() {
         for reader in ["read-only", "auditor"] {
             assert!(!changes(action) || of(reader).cell(action) == "–", "{reader} {}", action.name);
         }
+        let (service, verb) = action.name.split_once(':').unwrap();
+        if (verb.starts_with("Get") || verb.starts_with("List")) && service != "audit" {
+            assert_eq!(of("read-only").cell(action), "✓", "{}", action.name);
+            let seen = of("instance-operator").cell(action) == "✓";
+            assert!(seen || !action.in_project || service == "iam", "instance-operator {}", action.name);
+        }
         let identity = action.kind.service() == "iam";
         let power = of("power-user").cell(action);
         assert!(power != "✓" || (action.in_project && !identity), "{}", action.name);

@@ -41,15 +41,8 @@ pub(in super::super) async fn lock_subnets(
         .collect()
 }
 
-/// Locks what deleting the port changes: the project's quotas, then the subnets that it has an address of.
-pub(super) async fn lock_for_deletion(conn: &mut PgConnection, port: Uuid) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "SELECT FROM project_quotas WHERE project_id = (SELECT project_id FROM ports WHERE id = $1)
-         ORDER BY resource FOR NO KEY UPDATE",
-        port
-    )
-    .execute(&mut *conn)
-    .await?;
+/// Locks the subnets that the port has an address of.
+pub(super) async fn lock_subnets_of(conn: &mut PgConnection, port: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "SELECT FROM subnets WHERE id IN (SELECT subnet_id FROM subnet_addresses WHERE port_id = $1)
          ORDER BY id FOR NO KEY UPDATE",

@@ -122,6 +122,25 @@ async fn cards_are_plugged_in_and_pulled_out_with_their_networks() {
 }
 
 #[tokio::test]
+async fn an_instance_has_no_two_cards_with_one_address() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    cloud.post("/v1/projects/demo/networks", json!({"name": "other"})).await.expect(201);
+    for network in ["default", "other"] {
+        let body = json!({"name": network, "network": network, "mac": "52:54:00:00:00:01"});
+        cloud.post(PORTS, body).await.expect(201);
+    }
+    let both = web(json!([{"port": "default"}, {"port": "other"}]));
+    let problem = cloud.post(INSTANCES, both).await.expect_problem(409, "address_taken");
+    assert!(problem["detail"].as_str().unwrap().contains("the port default;"), "{problem}");
+    cloud.post(INSTANCES, web(json!([{"port": "default"}]))).await.expect(202);
+    let attach = cloud.post(&format!("{WEB}/attach_port"), json!({"port": "other"})).await;
+    attach.expect_problem(409, "address_taken");
+    cloud.post(&format!("{WEB}/detach_port"), json!({"port": "default"})).await.expect(202);
+    cloud.post(&format!("{WEB}/attach_port"), json!({"port": "other"})).await.expect(202);
+}
+
+#[tokio::test]
 async fn a_port_is_what_its_host_says() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;

@@ -146,3 +146,31 @@ async fn another_port_with_the_same_address_takes_the_place_of_the_first() {
     let domains = host.hypervisor.domains().await.unwrap();
     assert_eq!(domains[0].cards, [crate::hypervisor::Card::of(&other.nics[0])]);
 }
+
+#[tokio::test]
+async fn a_guest_that_keeps_a_card_is_cut_off_when_the_port_is_another_instances() {
+    let host = Host::new();
+    let (mut life, first) = running_with_cards(&host, &[1]).await;
+    host.hypervisor.set_guests_release_devices(false);
+    let taken = InstanceSpec { nics: Vec::new(), ..next(&first) };
+    let second = InstanceSpec { nics: first.nics.clone(), ..running(InstanceId::from(uuid::Uuid::now_v7())) };
+    life.want(wish(&taken));
+    life.want(wish(&second));
+    life.want_networks(2, &networks(&second));
+    assert!(matches!(life.reconciler.pass(first.id).await, Outcome::Wait(_)));
+    life.keeper.ensure().await;
+    assert_eq!(host.networking.wanted().networks[0].ports, [], "the first guest has its card");
+    assert!(matches!(life.reconciler.pass(second.id).await, Outcome::Wait(_)));
+    assert_eq!(life.state(second.id), ObservedState::Preparing);
+    assert_eq!(
+        life.detail(second.id),
+        "The host cannot make the network card 02:00:00:00:00:01 yet; an operator can see why."
+    );
+
+    host.hypervisor.set_guests_release_devices(true);
+    life.settle(first.id).await;
+    life.keeper.ensure().await;
+    assert_eq!(host.networking.wanted().networks[0].ports.len(), 1);
+    life.settle(second.id).await;
+    assert_eq!(host.cards(second.id).await, [second.nics[0].mac]);
+}

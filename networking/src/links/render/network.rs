@@ -1,7 +1,7 @@
 //! One network: its bridge, its tunnel to other hosts, the taps of its ports and the link to its services.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use protocol::MacAddress;
@@ -11,9 +11,6 @@ use super::Underlay;
 use crate::links::desired::{BridgePort, Device, Kind, Namespace, Route, Unit};
 use crate::links::settings;
 use crate::{names, services};
-
-/// Where guests look for the metadata service.
-const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 
 pub(super) fn render(network: &Network, underlay: Option<Underlay>) -> Unit {
     let mut unit = Unit {
@@ -124,7 +121,7 @@ fn services_link(network: &Network) -> Device {
         .iter()
         .filter_map(|s| IpNet::new(s.service_address, s.cidr.prefix_len()).ok())
         .collect();
-    inner.addresses.insert(METADATA.into());
+    inner.addresses.insert(IpAddr::from(services::METADATA_ADDRESS).into());
     inner.routes = ways_out(&network.subnets);
     let name = names::services_link(network.vni);
     let mut link = port(network, name, Kind::Veth { inner: Box::new(inner) });

@@ -1,4 +1,4 @@
-//! SQL of orders to remove what is in shared pools.
+//! SQL of what any host that has a pool may do: to remove from it, or to send.
 
 use protocol::{HostId, Revision};
 use sqlx::PgConnection;
@@ -29,6 +29,15 @@ pub(crate) async fn idle(
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().filter_map(|row| Some((row.id, row.host?.into()))).collect())
+}
+
+/// A host that has the pool and was heard of since then.
+pub(crate) async fn host_for(
+    conn: &mut PgConnection,
+    pool: Uuid,
+    heard_since: OffsetDateTime,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!("SELECT host_for_pool($1, $2)", pool, heard_since).fetch_one(conn).await
 }
 
 /// Gives the order to a host, at this revision of it.
