@@ -1,6 +1,7 @@
 //! B12: the path to a disk's bytes: reads through a volume beside a raw file, first writes to a fresh layer beside an
 //! overlay made by hand with the same options. Both sides are driven by `qemu-img bench`, past the page cache.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io::Write;
 use std::time::Instant;
@@ -39,7 +40,7 @@ pub(crate) async fn run(rounds: usize) -> Result<()> {
         virtual_size_bytes: content.len() as u64,
     };
     let chunks: Vec<_> = content.chunks(1 << 20).map(|chunk| Ok::<_, Infallible>(chunk.to_vec())).collect();
-    pool.ensure_base(&image, || async { Ok::<_, Infallible>(stream::iter(chunks)) }).await?;
+    pool.ensure_base(&image, &HashSet::new, || async { Ok::<_, Infallible>(stream::iter(chunks)) }).await?;
 
     let mut reads = [Series::new("a volume over its image"), Series::new("a raw file")];
     let mut writes = [Series::new("a new volume over its image"), Series::new("an overlay made by hand")];

@@ -60,7 +60,7 @@ pub struct Agent {
 impl Site {
     pub fn start() -> Self {
         let host = Host::start();
-        let pool = Arc::new(LocalPool::open(&host.root().join("pool")).unwrap());
+        let pool = Arc::new(LocalPool::open(&host.root().join("pool"), None).unwrap());
         Self { host, pool, images: HashMap::new(), machine_boot: Uuid::now_v7() }
     }
 
@@ -108,7 +108,7 @@ impl Site {
     }
 
     pub fn top(&self, disk: &Disk) -> Utf8PathBuf {
-        self.pool.layer(disk.volume.top().unwrap())
+        self.pool.layer(None, disk.volume.top().unwrap())
     }
 
     /// Lets QEMU itself write to a disk and flush it. What it says goes to its log; what it did is seen elsewhere.
