@@ -14,6 +14,8 @@ CREATE INDEX layer_removals_of_host ON layer_removals (host_id, desired_revision
 
 ALTER TABLE layers
     ADD COLUMN removal_id uuid REFERENCES layer_removals,
+    -- Nothing was ever written to it: what it reads is what is below.
+    ADD COLUMN untouched boolean NOT NULL DEFAULT false,
     -- Nobody names it any more, but others stand on it: what is above shall become one with it.
     ADD COLUMN spare boolean NOT NULL DEFAULT false,
     -- Whether what it stands on shall become one with the layer below that, so that it stands on that one; and
@@ -195,18 +197,38 @@ BEGIN
     DELETE FROM layer_removals WHERE id = ANY (done);
 END $$;
 
--- Seals the layer that a volume writes to, and gives the volume a new one over it. Returns the sealed one. One
--- statement, because a sealed layer has no writer and an open one carries nothing.
-CREATE FUNCTION cover_layer(of_volume uuid, new_layer uuid, at timestamptz) RETURNS uuid LANGUAGE sql AS $$
-    WITH old AS MATERIALIZED (
-             SELECT l.id, l.host_id FROM layers l JOIN volumes v ON v.layer_id = l.id WHERE v.id = of_volume),
-         sealed AS (UPDATE layers SET sealed = true WHERE id IN (SELECT id FROM old)),
+-- A volume that no instance has had since it got its layer has written nothing to it.
+CREATE FUNCTION note_untouched() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE layers SET untouched = (NEW.instance_id IS NULL) WHERE id = NEW.layer_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER volumes_untouched_new AFTER INSERT ON volumes FOR EACH ROW EXECUTE FUNCTION note_untouched();
+CREATE TRIGGER volumes_untouched AFTER UPDATE ON volumes
+    FOR EACH ROW WHEN (OLD.layer_id <> NEW.layer_id OR OLD.instance_id IS NULL AND NEW.instance_id IS NOT NULL)
+    EXECUTE FUNCTION note_untouched();
+
+-- Seals the layer that a volume writes to, gives the volume a new one over it, and returns the sealed one. Where nothing was
+-- written to it that is the one below, and nothing changes: otherwise snapshots of what nobody uses would add layers that
+-- no host can merge.
+CREATE FUNCTION cover_layer(of_volume uuid, new_layer uuid, at timestamptz) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+    top   uuid;
+    below uuid;
+BEGIN
+    SELECT l.id, CASE WHEN l.untouched THEN l.parent_id END INTO top, below
+    FROM layers l JOIN volumes v ON v.layer_id = l.id WHERE v.id = of_volume;
+    IF below IS NOT NULL THEN
+        RETURN below;
+    END IF;
+    -- One statement, because a sealed layer has no writer and an open one carries nothing.
+    WITH sealed AS (UPDATE layers SET sealed = true WHERE id = top),
          made AS (INSERT INTO layers (id, host_id, parent_id, created_at)
-                  SELECT new_layer, host_id, id, at FROM old)
+                  SELECT new_layer, host_id, id, at FROM layers WHERE id = top)
     UPDATE volumes SET layer_id = new_layer, spec_generation = spec_generation + 1, updated_at = at
-    WHERE id = of_volume
-    RETURNING (SELECT id FROM old)
-$$;
+    WHERE id = of_volume;
+    RETURN top;
+END $$;
 
 -- The volume that writes to this layer, or to the only one that stands on it, and so on; NULL when two stand on one.
 CREATE FUNCTION only_volume_above(layer uuid) RETURNS uuid LANGUAGE plpgsql STABLE AS $$
@@ -324,4 +346,60 @@ CREATE OR REPLACE FUNCTION instance_disks(instance uuid) RETURNS jsonb LANGUAGE 
     FROM volumes v LEFT JOIN images m ON m.id = v.image_id LEFT JOIN blobs b ON b.id = m.blob_id
     CROSS JOIN LATERAL chain_of(v.layer_id) chain (layers)
     WHERE v.instance_id = instance AND v.attachment_state <> 'detaching'
+$$;
+
+-- Schedules: snapshots at regular times. Locked after volumes and before snapshots.
+CREATE TABLE snapshot_schedules (
+    id               uuid PRIMARY KEY,
+    project_id       uuid NOT NULL REFERENCES projects,
+    name             text NOT NULL,
+    description      text NOT NULL DEFAULT '',
+    labels           jsonb NOT NULL,
+    generation       bigint NOT NULL DEFAULT 1,
+    -- What it takes. It goes with that.
+    volume_id        uuid REFERENCES volumes ON DELETE CASCADE,
+    instance_id      uuid REFERENCES instances ON DELETE CASCADE,
+    consistency      text NOT NULL CHECK (consistency IN ('crash', 'filesystem')),
+    -- Every so many hours since it was made; or at a minute of the day in UTC, on one day of the week (0 is Monday) or
+    -- on each.
+    every_hours      smallint CHECK (every_hours BETWEEN 1 AND 168),
+    at_minute        smallint CHECK (at_minute BETWEEN 0 AND 1439),
+    weekday          smallint CHECK (weekday BETWEEN 0 AND 6),
+    -- How many of its snapshots stay.
+    keep             smallint NOT NULL CHECK (keep BETWEEN 1 AND 100),
+    paused           boolean NOT NULL DEFAULT false,
+    -- The next slot. INVARIANT: moved on in the transaction that runs the slot.
+    next_at          timestamptz NOT NULL,
+    -- The slot that was run last, and what it came to; that snapshot may be deleted.
+    last_due_at      timestamptz,
+    last_failure     text,
+    last_snapshot_id uuid,
+    created_at       timestamptz NOT NULL,
+    updated_at       timestamptz NOT NULL,
+    CONSTRAINT snapshot_schedules_name_unique UNIQUE (project_id, name),
+    CONSTRAINT snapshot_schedules_of_one_thing CHECK (num_nonnulls(volume_id, instance_id) = 1),
+    CONSTRAINT snapshot_schedules_of_one_rhythm CHECK (
+        num_nonnulls(every_hours, at_minute) = 1 AND (weekday IS NULL OR at_minute IS NOT NULL))
+);
+CREATE INDEX snapshot_schedules_of_project ON snapshot_schedules (project_id, id);
+CREATE INDEX snapshot_schedules_due ON snapshot_schedules (next_at) WHERE NOT paused;
+CREATE INDEX snapshot_schedules_of_volume ON snapshot_schedules (volume_id);
+CREATE INDEX snapshot_schedules_of_instance ON snapshot_schedules (instance_id);
+-- The schedule that made it, as long as that is there.
+ALTER TABLE snapshots ADD COLUMN schedule_id uuid REFERENCES snapshot_schedules ON DELETE SET NULL;
+CREATE INDEX snapshots_of_schedule ON snapshots (schedule_id, created_at);
+
+INSERT INTO quota_defaults (resource, limit_value) VALUES ('snapshot_schedules', 50);
+CALL count_in_quota('snapshot_schedules', 'snapshot_schedules');
+CALL record_events('snapshot_schedules', 'snapshot_schedule', '{name,description,labels,keep,paused}',
+    '{last_due_at,last_failure}');
+
+-- What schedules made and keep no longer: what has enough newer ones that are there, and what failed and has a newer one.
+CREATE FUNCTION surplus_snapshots() RETURNS TABLE (id uuid) LANGUAGE sql STABLE AS $$
+    SELECT s.id FROM snapshots s JOIN snapshot_schedules c ON c.id = s.schedule_id
+    WHERE s.state <> 'creating'
+      AND CASE WHEN s.state = 'failed' THEN 1 ELSE c.keep END <= (
+          SELECT count(*) FROM snapshots n
+          WHERE n.schedule_id = s.schedule_id AND (n.created_at, n.id) > (s.created_at, s.id)
+            AND (n.state = 'available' OR s.state = 'failed'))
 $$;

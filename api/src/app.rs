@@ -13,6 +13,7 @@ use crate::events::EventStreams;
 use crate::hosts::Heartbeats;
 use crate::http::Edge;
 use crate::images::{ImageStore, Importer};
+use crate::networks::Documents;
 use crate::nudge::Nudges;
 use crate::pki::Ca;
 
@@ -31,6 +32,7 @@ pub struct Parts {
     pub images: ImageStore,
     pub imports: Importer,
     pub nudges: Nudges,
+    pub documents: Documents,
     pub event_streams: EventStreams,
     pub heartbeats: Heartbeats,
     pub edge: Edge,

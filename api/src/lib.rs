@@ -42,6 +42,7 @@ pub mod scheduler;
 pub mod security_groups;
 pub mod serve;
 pub mod service_accounts;
+pub mod snapshot_schedules;
 pub mod snapshots;
 pub mod subnets;
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::hosts::Heartbeats;
 use crate::http::{Edge, EdgeOptions, Ticks, public_router};
 use crate::images::{ImageStoreOptions, ImportOptions, Importer};
 use crate::net::{self, ConnectionLimits, Listener, PublicCertificate, TrustedProxies, tls};
+use crate::networks::Documents;
 use crate::nudge::Nudges;
 use crate::pki::ServerCertificates;
 
@@ -97,6 +98,7 @@ async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken
         images: options.image_store.open(&options.data_dir)?,
         imports: Importer::new(options.imports.clone())?,
         nudges: Nudges::default(),
+        documents: Documents::default(),
         event_streams: EventStreams::default(),
         heartbeats: Heartbeats::default(),
         edge: Edge::new(&options.edge, &Ticks::monotonic()),

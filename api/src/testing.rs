@@ -37,6 +37,7 @@ use crate::hosts::Heartbeats;
 use crate::http::{Edge, EdgeOptions, Ticks, public_router};
 use crate::images::{ImageStore, ImportOptions, Importer};
 use crate::net::{self, Listener, Peer};
+use crate::networks::Documents;
 use crate::nudge::Nudges;
 use crate::pki::Ca;
 use crate::quotas::Resource;
@@ -162,6 +163,7 @@ impl TestCloud {
             images: ImageStore::local(&root.join("images")).unwrap(),
             imports,
             nudges,
+            documents: Documents::default(),
             event_streams: EventStreams::default(),
             shutdown: CancellationToken::new(),
             heartbeats: Heartbeats::default(),

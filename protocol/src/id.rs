@@ -112,6 +112,8 @@ ids! {
     RemovalId
     /// A snapshot of volumes.
     SnapshotId
+    /// When snapshots are taken.
+    SnapshotScheduleId
     /// A file that is sent in parts.
     UploadId
     /// A disk of a tenant, attached to an instance or not.

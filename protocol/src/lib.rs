@@ -18,7 +18,7 @@ pub use id::{
     AddressPoolId, ApiKeyId, BlobId, FloatingIpId, GroupId, HostId, ImageId, InstanceId, InstanceTypeId,
     LayerId, NetworkId, OperationId, PolicyAttachmentId, PolicyId, PoolId, PortId, PrincipalId, ProjectId,
     RemovalId, RequestId, RouterId, RouterInterfaceId, SecurityGroupId, SecurityGroupRuleId, SnapshotId,
-    SubnetId, TransferId, UploadId, VolumeId,
+    SnapshotScheduleId, SubnetId, TransferId, UploadId, VolumeId,
 };
 pub use mac::{MacAddress, ParseMacError};
 pub use name::{Name, ParseNameError};

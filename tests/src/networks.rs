@@ -9,8 +9,8 @@ use crate::process::ProcessId;
 
 /// What the devices of networks are called at their beginning: see `networking/src/names.rs`.
 const DEVICES: [&str; 6] = ["ct", "cbr", "cvx", "csv", "cri", "cre"];
-/// Chains of a port and of a network. The tables themselves stay: they keep strangers out of the underlay.
-const CHAINS: [&str; 2] = ["chain p_", "chain zone_"];
+/// Chains of a port, a group and a network. The tables themselves stay: they keep strangers out of the underlay.
+const CHAINS: [&str; 4] = ["chain nd_", "chain p_", "chain g_", "chain zone_"];
 
 /// Devices, namespaces, packet rules, answers for addresses and services.
 pub(crate) fn parts(machine: &Machine) -> Result<Vec<String>> {

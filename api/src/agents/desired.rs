@@ -16,7 +16,6 @@ use crate::app::App;
 use crate::http::{ApiError, Path, parse_query};
 use crate::images;
 use crate::instances::store::hosts::desired_after;
-use crate::networks;
 use crate::nudge::Topic;
 
 /// Looking again without a nudge, in case one was lost.
@@ -29,13 +28,17 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
     let mut waiter = app.nudges.subscribe(Topic::Host(host.0));
     loop {
         // One snapshot: the revision and the objects belong together.
-        let mut tx = app.pool.begin().await?;
-        sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
+        let mut tx = app.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
         let session = host.session(&mut tx, query.epoch).await?;
-        let mut objects = desired_after(&mut tx, host.0, query.after).await?;
-        objects.extend(images::orders_after(&mut tx, host.0, query.after).await?);
+        let mut objects = Vec::new();
+        if session.desired_revision > query.after {
+            objects = desired_after(&mut tx, host.0, query.after).await?;
+            objects.extend(images::orders_after(&mut tx, host.0, query.after).await?);
+        }
+        tx.commit().await?;
         if session.network_revision > query.after {
-            let document = Box::new(networks::host::document(&mut tx, host.0).await?);
+            // Changes come before the revision that tells of them, so one that is read later lacks none of this.
+            let document = Box::new(app.documents.of(&app.pool, host.0).await?);
             objects.push(DesiredObject {
                 revision: session.network_revision,
                 body: DesiredBody::Network(document),
@@ -43,7 +46,6 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
         }
         // A card never comes before the network that it is in.
         objects.sort_by_key(|object| (object.revision, !matches!(object.body, DesiredBody::Network(_))));
-        tx.commit().await?;
         let left = until.saturating_duration_since(Instant::now());
         let complete = query.after.0 == 0;
         if !objects.is_empty() || complete || left.is_zero() {

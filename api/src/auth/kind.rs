@@ -64,6 +64,8 @@ kinds! {
         "SELECT id, name, labels FROM volumes WHERE project_id = $1 AND (id = $2 OR name = $3)";
     Snapshot = "volume" "snapshot", seen with "volume:GetSnapshot",
         "SELECT id, name, labels FROM snapshots WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    SnapshotSchedule = "volume" "snapshot_schedule", seen with "volume:GetSnapshotSchedule",
+        "SELECT id, name, labels FROM snapshot_schedules WHERE project_id = $1 AND (id = $2 OR name = $3)";
     Pool = "pool" "pool", seen with "pool:GetPool",
         "SELECT id, name, NULL::jsonb FROM pools WHERE $1::uuid IS NULL AND (id = $2 OR name = $3)";
     Network = "network" "network", seen with "network:GetNetwork",

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::nudge::Topic;
 use crate::{
-    agents, api_keys, audit, auth, events, http, images, instances, networks, operations, pools, snapshots,
-    volumes,
+    agents, api_keys, audit, auth, events, http, images, instances, networks, operations, pools,
+    snapshot_schedules, snapshots, volumes,
 };
 
 /// Keys that ended are kept this long, for whoever asks what happened.
@@ -59,6 +59,9 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         repeat(&app, &shutdown, "snapshots", Duration::from_secs(5), Some(Topic::Snapshots), |app| {
             Box::pin(async move { snapshots::expire(&app).await })
         });
+    let schedules = repeat(&app, &shutdown, "schedules", Duration::from_secs(10), None, |app| {
+        Box::pin(async move { snapshot_schedules::run(&app).await })
+    });
     // Each does one import at a time.
     let imports = futures_util::future::join_all((0..app.imports.at_once()).map(|_| {
         repeat(&app, &shutdown, "imports", Duration::from_secs(5), Some(Topic::Imports), |app| {
@@ -67,7 +70,7 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     }));
     tokio::join!(
         placement, networks, heartbeats, deadlines, sweep, notary, sequencer, merges, removals, snapshots,
-        imports
+        schedules, imports
     );
 }
 

@@ -10,10 +10,12 @@ use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 
 use crate::testing::{Line, Lost, TestCloud};
-use crate::{events, images, instances, operations};
+use crate::{events, images, instances, operations, snapshot_schedules, volumes};
 
 const INSTANCES: &str = "/v1/projects/demo/instances";
 const IMAGES: &str = "/v1/projects/demo/images";
+const SNAPSHOTS: &str = "/v1/projects/demo/snapshots";
+const VOLUMES: &str = "/v1/projects/demo/volumes";
 
 async fn query<T>(cloud: &TestCloud, sql: &str) -> T
 where
@@ -262,6 +264,75 @@ async fn an_import() {
         images::sweep(&cloud.app).await.unwrap();
         images::sweep(&cloud.app).await.unwrap();
         assert_eq!(blobs(&cloud).await, (0, 0));
+    })
+    .await;
+}
+
+/// `web` with the volume `data`, on its host.
+async fn with_data(cloud: &TestCloud) {
+    let body = json!({"name": "web", "image": "image", "instance_type": "tiny", "networks": [],
+        "volumes": [{"size_gib": 1, "name": "data"}]});
+    cloud.post(INSTANCES, body).await.expect(202);
+    instances::place_pending(&cloud.app).await.unwrap();
+}
+
+async fn chain(cloud: &TestCloud) -> (i32, i64) {
+    let length = "SELECT cardinality(chain_of(layer_id)) FROM volumes WHERE name = 'data'";
+    let merges = "SELECT count(*) FROM layers WHERE parent_merge IS NOT NULL";
+    (query(cloud, length).await, query(cloud, merges).await)
+}
+
+#[tokio::test]
+async fn merging() {
+    let (cloud, line) = roomy().await;
+    with_data(&cloud).await;
+    for cut_the_end in [false, true] {
+        at_each_message(&cloud, &line, 6, async |cut| {
+            // Requests are limited by the second.
+            cloud.pass(1);
+            cloud.post(SNAPSHOTS, json!({"name": "one", "volume": "data"})).await.expect(202);
+            execute(
+                &cloud,
+                "UPDATE snapshots SET state = 'available', taken_at = created_at, taking_instance_id = NULL,
+                                      taking_boot = NULL",
+            )
+            .await;
+            cloud.delete(&format!("{SNAPSHOTS}/one")).await.expect(204);
+            if !cut_the_end {
+                cut.during(volumes::merge(&cloud.app)).await.ok();
+            }
+            volumes::merge(&cloud.app).await.unwrap();
+            volumes::merge(&cloud.app).await.unwrap();
+            assert_eq!(chain(&cloud).await, (3, 1), "after {} messages, {:?}", cut.messages, cut.lost);
+            execute(&cloud, "UPDATE layers SET parent_merge = 'done' WHERE parent_merge = 'asked'").await;
+            if cut_the_end {
+                cut.during(volumes::merge(&cloud.app)).await.ok();
+            }
+            volumes::merge(&cloud.app).await.unwrap();
+            assert_eq!(chain(&cloud).await, (2, 0), "after {} messages, {:?}", cut.messages, cut.lost);
+            assert_eq!(query::<i64>(&cloud, "SELECT count(*) FROM layer_removals").await, 1);
+            execute(&cloud, "SELECT forget_removals(array_agg(id)) FROM layer_removals").await;
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn schedules() {
+    let (cloud, line) = roomy().await;
+    cloud.post(VOLUMES, json!({"name": "data", "size_gib": 1})).await.expect(201);
+    let body = json!({"name": "often", "volume": "data", "every_hours": 1, "keep": 1});
+    cloud.post("/v1/projects/demo/snapshot_schedules", body).await.expect(201);
+    at_each_message(&cloud, &line, 10, async |cut| {
+        cloud.pass(3600);
+        cut.during(snapshot_schedules::run(&cloud.app)).await.ok();
+        snapshot_schedules::run(&cloud.app).await.unwrap();
+        let kept: i64 = query(&cloud, "SELECT count(*) FROM snapshots").await;
+        assert_eq!(kept, 1, "after {} messages, {:?}", cut.messages, cut.lost);
+        let late = "SELECT count(*) FROM snapshot_schedules WHERE last_due_at + interval '1 hour' <> next_at";
+        assert_eq!(query::<i64>(&cloud, late).await, 0);
+        // What is kept of the volume alone: the one that is there, and what is written to.
+        assert!(query::<i64>(&cloud, "SELECT count(*) FROM layers").await <= cut.number + 2);
     })
     .await;
 }

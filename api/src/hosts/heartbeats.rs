@@ -24,8 +24,12 @@ impl Heartbeats {
         }
         let (ids, times): (Vec<_>, Vec<_>) = heard.iter().map(|(id, at)| (id.as_uuid(), *at)).unzip();
         let written = sqlx::query!(
-            "UPDATE hosts SET last_seen_at = GREATEST(last_seen_at, h.at)
-             FROM unnest($1::uuid[], $2::timestamptz[]) AS h (id, at) WHERE hosts.id = h.id",
+            // In the order of ids, as whoever else locks several hosts.
+            "WITH held AS MATERIALIZED (
+                 SELECT id FROM hosts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE)
+             UPDATE hosts SET last_seen_at = GREATEST(last_seen_at, h.at)
+             FROM unnest($1::uuid[], $2::timestamptz[]) AS h (id, at) JOIN held ON held.id = h.id
+             WHERE hosts.id = h.id",
             &ids,
             &times
         )

@@ -316,6 +316,21 @@ pub(crate) async fn bump_networks(
     Ok(revision.map(Revision))
 }
 
+/// The same for several hosts, of which some may not be there any more. Their rows are locked in the order of ids.
+pub(crate) async fn bump_networks_of(conn: &mut PgConnection, hosts: &[HostId]) -> Result<(), sqlx::Error> {
+    let hosts: Vec<_> = hosts.iter().map(|host| host.as_uuid()).collect();
+    sqlx::query!(
+        "WITH held AS MATERIALIZED (
+             SELECT id FROM hosts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE)
+         UPDATE hosts h SET desired_revision = h.desired_revision + 1, network_revision = h.desired_revision + 1
+         FROM held WHERE h.id = held.id",
+        &hosts
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// The next revision of what the host shall look like. Holds the host's row until the transaction ends, so
 /// revisions become visible in order.
 pub(crate) async fn bump_revision(conn: &mut PgConnection, host: HostId) -> Result<Revision, sqlx::Error> {

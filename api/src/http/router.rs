@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::{
     address_pools, api_keys, audit, auth, events, floating_ips, groups, hosts, images, instance_types,
     instances, networks, operations, policies, pools, ports, projects, quotas, routers, security_groups,
-    service_accounts, snapshots, subnets, users, volumes,
+    service_accounts, snapshot_schedules, snapshots, subnets, users, volumes,
 };
 
 #[derive(OpenApi)]
@@ -78,6 +78,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(instance_types::router())
         .merge(volumes::router())
         .merge(snapshots::router())
+        .merge(snapshot_schedules::router())
         .merge(pools::router())
         .merge(networks::router())
         .merge(subnets::router())

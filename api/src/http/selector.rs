@@ -21,6 +21,11 @@ impl Selector {
         }
     }
 
+    /// What these texts name, each as a path would: for a query. What can name nothing is left out.
+    pub fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+        texts.into_iter().filter_map(|text| Some(Self::parse(text)?.to_string())).collect()
+    }
+
     pub const fn id(&self) -> Option<Uuid> {
         match self {
             Self::Id(id) => Some(*id),

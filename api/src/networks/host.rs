@@ -1,65 +1,153 @@
-//! What one host knows of the virtual networks, put together from the rows of one snapshot.
+//! What hosts know of the virtual networks, put together from the rows of one snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use protocol::agent::{
     AddressPair, FloatingIp, HostNetwork, Metadata, Network, Port, PortAddress, RemotePort, Router, Subnet,
 };
-use protocol::{HostId, NetworkId, PortId};
+use protocol::{HostId, PortId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::store::document::{self, PortRow, SubnetRow};
+use super::store::document::{self, NetworkRow, PortRow, SubnetRow};
 use super::{dns_domain, stored};
 use crate::http::ApiError;
-use crate::{routers, security_groups};
+use crate::routers::store::hosts::{self as routers, Routers};
+use crate::security_groups::store::hosts::{self as security_groups, Groups};
 
-/// Everything that a port on this host may need, and nothing more. To be read in one snapshot.
-pub(crate) async fn document(conn: &mut PgConnection, host: HostId) -> Result<HostNetwork, ApiError> {
-    let peers = document::peers(conn, host).await?;
-    let networks = document::networks(conn, host).await?;
-    let ids: Vec<_> = networks.iter().map(|network| network.id).collect();
-    let subnets = document::subnets(conn, &ids).await?;
-    let addresses = document::addresses(conn, &ids).await?;
-    let (local, remote): (Vec<_>, Vec<_>) =
-        document::ports(conn, &ids).await?.into_iter().partition(|port| port.host_id == Some(host.as_uuid()));
+/// What some hosts have to know. What they have in common is there once.
+pub(super) struct Rows {
+    underlay: Vec<(IpAddr, Vec<Uuid>)>,
+    /// By host.
+    reached: BTreeMap<Uuid, BTreeSet<Uuid>>,
+    networks: Vec<NetworkRow>,
+    subnets: Vec<SubnetRow>,
+    /// By network.
+    ports: BTreeMap<Uuid, Vec<PortRow>>,
+    /// By port.
+    addresses: BTreeMap<Uuid, Vec<(Uuid, IpAddr)>>,
+    /// By port.
+    pairs: BTreeMap<Uuid, Vec<(String, Option<String>)>>,
+    groups: Groups,
+    routers: Routers,
+}
 
-    let local_ids: Vec<_> = local.iter().map(|port| port.id).collect();
-    let local_ports: Vec<PortId> = local_ids.iter().copied().map(PortId::from).collect();
-    let security_groups = security_groups::store::hosts::of_ports(conn, &local_ports).await?;
-    let reached: Vec<NetworkId> = ids.iter().copied().map(NetworkId::from).collect();
-    let routers = routers::store::hosts::of_networks(conn, &reached, &local_ports).await?;
-    let details = Details {
-        pairs: document::pairs(conn, &local_ids).await?,
-        groups: document::groups(conn, &local_ids).await?,
-        floating: routers.iter().flat_map(|router: &Router| &router.floating_ips).cloned().collect(),
-        addresses,
-    };
-
-    let mut made = Vec::new();
-    for network in networks {
-        let subnets = subnets.iter().filter(|subnet| subnet.network_id == network.id).map(subnet);
-        let of_network = |port: &&PortRow| port.network_id == network.id;
-        made.push(Network {
-            id: network.id.into(),
-            vni: network.vni.unsigned_abs().try_into().map_err(ApiError::internal)?,
-            mtu: u16::try_from(network.mtu).map_err(ApiError::internal)?,
-            dns_domain: dns_domain(&network.project),
-            subnets: subnets.collect::<Result<_, _>>()?,
-            ports: local
-                .iter()
-                .filter(of_network)
-                .map(|port| details.local(port))
-                .collect::<Result<_, _>>()?,
-            remote_ports: remote
-                .iter()
-                .filter(of_network)
-                .map(|port| details.remote(port))
-                .collect::<Result<_, _>>()?,
-        });
+impl Rows {
+    /// To be read in one snapshot.
+    pub(super) async fn read(conn: &mut PgConnection, hosts: &[HostId]) -> Result<Self, ApiError> {
+        let hosts: BTreeSet<_> = hosts.iter().map(|host| host.as_uuid()).collect();
+        let reached = document::reached(conn, &hosts.iter().copied().collect::<Vec<_>>()).await?;
+        let ids: BTreeSet<_> = reached.values().flatten().copied().collect();
+        let ids: Vec<_> = ids.into_iter().collect();
+        let mut ports: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let mut local = Vec::new();
+        for port in document::ports(conn, &ids).await? {
+            if port.host_id.is_some_and(|host| hosts.contains(&host)) {
+                local.push(port.id);
+            }
+            ports.entry(port.network_id).or_default().push(port);
+        }
+        Ok(Self {
+            underlay: document::underlay(conn).await?,
+            networks: document::networks(conn, &ids).await?,
+            subnets: document::subnets(conn, &ids).await?,
+            addresses: document::addresses(conn, &ids).await?,
+            pairs: document::pairs(conn, &local).await?,
+            groups: security_groups::of_ports(conn, &local).await?,
+            routers: routers::of_networks(conn, &ids, &local).await?,
+            reached,
+            ports,
+        })
     }
-    Ok(HostNetwork { peers, networks: made, routers, security_groups })
+
+    /// Everything that a port on this host, one of those that were read, may need, and nothing more.
+    pub(super) fn document(&self, host: HostId) -> Result<HostNetwork, ApiError> {
+        let host = host.as_uuid();
+        let nothing = BTreeSet::new();
+        let reached = self.reached.get(&host).unwrap_or(&nothing);
+        let is_local = |port: &&PortRow| port.host_id == Some(host);
+        let local = reached.iter().flat_map(|network| self.ports(*network)).filter(is_local);
+        let local: BTreeSet<_> = local.map(|port| port.id).collect();
+        let routers = self.routers.told(reached, &local)?;
+        let networks = self.networks.iter().filter(|network| reached.contains(&network.id));
+        let peers = self.underlay.iter().filter(|(_, hosts)| hosts.iter().any(|other| *other != host));
+        Ok(HostNetwork {
+            peers: peers.map(|(address, _)| *address).collect(),
+            networks: networks
+                .map(|network| self.network(host, network, &routers))
+                .collect::<Result<_, _>>()?,
+            security_groups: self.groups.told(&local)?,
+            routers,
+        })
+    }
+
+    fn ports(&self, network: Uuid) -> &[PortRow] {
+        self.ports.get(&network).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn network(&self, host: Uuid, row: &NetworkRow, routers: &[Router]) -> Result<Network, ApiError> {
+        let subnets = self.subnets.iter().filter(|subnet| subnet.network_id == row.id);
+        let (mut ports, mut remote_ports) = (Vec::new(), Vec::new());
+        for port in self.ports(row.id) {
+            if port.host_id == Some(host) {
+                ports.push(self.local(port, routers)?);
+            } else {
+                remote_ports.push(self.remote(port)?);
+            }
+        }
+        Ok(Network {
+            id: row.id.into(),
+            vni: row.vni.unsigned_abs().try_into().map_err(ApiError::internal)?,
+            mtu: u16::try_from(row.mtu).map_err(ApiError::internal)?,
+            dns_domain: dns_domain(&row.project),
+            subnets: subnets.map(subnet).collect::<Result<_, _>>()?,
+            ports,
+            remote_ports,
+        })
+    }
+
+    fn addresses(&self, port: &PortRow) -> &[(Uuid, IpAddr)] {
+        self.addresses.get(&port.id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn local(&self, row: &PortRow, routers: &[Router]) -> Result<Port, ApiError> {
+        let addresses: Vec<_> = self
+            .addresses(row)
+            .iter()
+            .map(|&(subnet, address)| PortAddress { subnet_id: subnet.into(), address })
+            .collect();
+        let pairs = self.pairs.get(&row.id).map(Vec::as_slice).unwrap_or_default();
+        let pair = |(cidr, mac): &(String, Option<String>)| {
+            Ok::<_, ApiError>(AddressPair {
+                cidr: stored(cidr)?,
+                mac: mac.as_deref().map(stored).transpose()?,
+            })
+        };
+        Ok(Port {
+            id: row.id.into(),
+            instance_id: row.instance_id.into(),
+            mac: row.mac()?,
+            allowed_address_pairs: pairs.iter().map(pair).collect::<Result<_, _>>()?,
+            security_groups: self.groups.of_port(row.id).iter().map(|&id| id.into()).collect(),
+            hostname: stored(&row.hostname)?,
+            metadata: Metadata {
+                instance_type: row.instance_type.clone(),
+                project: row.project.clone(),
+                public_ipv4: addresses.first().and_then(|primary| public_ipv4(routers, row, primary)),
+            },
+            addresses,
+        })
+    }
+
+    fn remote(&self, row: &PortRow) -> Result<RemotePort, ApiError> {
+        Ok(RemotePort {
+            mac: row.mac()?,
+            addresses: self.addresses(row).iter().map(|&(_, address)| address).collect(),
+            hostname: stored(&row.hostname)?,
+            host: row.underlay_address.as_deref().map(stored).transpose()?,
+        })
+    }
 }
 
 fn subnet(row: &SubnetRow) -> Result<Subnet, ApiError> {
@@ -74,66 +162,13 @@ fn subnet(row: &SubnetRow) -> Result<Subnet, ApiError> {
     })
 }
 
-/// What belongs to ports, by port.
-struct Details {
-    addresses: BTreeMap<Uuid, Vec<(Uuid, IpAddr)>>,
-    pairs: BTreeMap<Uuid, Vec<(String, Option<String>)>>,
-    groups: BTreeMap<Uuid, Vec<Uuid>>,
-    floating: Vec<FloatingIp>,
-}
-
-impl Details {
-    fn addresses(&self, port: &PortRow) -> &[(Uuid, IpAddr)] {
-        self.addresses.get(&port.id).map(Vec::as_slice).unwrap_or_default()
-    }
-
-    fn local(&self, row: &PortRow) -> Result<Port, ApiError> {
-        let addresses: Vec<_> = self
-            .addresses(row)
-            .iter()
-            .map(|&(subnet, address)| PortAddress { subnet_id: subnet.into(), address })
-            .collect();
-        let pairs = self.pairs.get(&row.id).map(Vec::as_slice).unwrap_or_default();
-        let pair = |(cidr, mac): &(String, Option<String>)| {
-            Ok::<_, ApiError>(AddressPair {
-                cidr: stored(cidr)?,
-                mac: mac.as_deref().map(stored).transpose()?,
-            })
-        };
-        let groups = self.groups.get(&row.id).map(Vec::as_slice).unwrap_or_default();
-        Ok(Port {
-            id: row.id.into(),
-            instance_id: row.instance_id.into(),
-            mac: row.mac()?,
-            allowed_address_pairs: pairs.iter().map(pair).collect::<Result<_, _>>()?,
-            security_groups: groups.iter().map(|&id| id.into()).collect(),
-            hostname: stored(&row.hostname)?,
-            metadata: Metadata {
-                instance_type: row.instance_type.clone(),
-                project: row.project.clone(),
-                public_ipv4: addresses.first().and_then(|primary| self.public_ipv4(row, primary)),
-            },
-            addresses,
-        })
-    }
-
-    /// The floating address of the primary address.
-    fn public_ipv4(&self, port: &PortRow, primary: &PortAddress) -> Option<Ipv4Addr> {
-        let of_port = |floating: &&FloatingIp| {
-            floating.port_id == PortId::from(port.id) && floating.fixed_address == primary.address
-        };
-        match self.floating.iter().find(of_port)?.address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        }
-    }
-
-    fn remote(&self, row: &PortRow) -> Result<RemotePort, ApiError> {
-        Ok(RemotePort {
-            mac: row.mac()?,
-            addresses: self.addresses(row).iter().map(|&(_, address)| address).collect(),
-            hostname: stored(&row.hostname)?,
-            host: row.underlay_address.as_deref().map(stored).transpose()?,
-        })
+/// The floating address of the primary address.
+fn public_ipv4(routers: &[Router], port: &PortRow, primary: &PortAddress) -> Option<Ipv4Addr> {
+    let of_port = |floating: &&FloatingIp| {
+        floating.port_id == PortId::from(port.id) && floating.fixed_address == primary.address
+    };
+    match routers.iter().flat_map(|router| &router.floating_ips).find(of_port)?.address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
 }

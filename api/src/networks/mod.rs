@@ -2,9 +2,10 @@
 //!
 //! A change of anything in a project's networks writes a row of `pending_network_changes` (triggers of
 //! `0014_networks.sql`); [`spread`] finds the hosts concerned and gives them a new revision; their feed then
-//! carries [`host::document`], one whole document per host.
+//! carries one whole document per host ([`Documents`]).
 
-pub(crate) mod host;
+mod documents;
+mod host;
 mod reconcile;
 mod routes;
 pub(crate) mod store;
@@ -18,6 +19,7 @@ use std::str::FromStr;
 
 use crate::http::{ApiError, FieldError};
 
+pub use documents::Documents;
 pub(crate) use reconcile::spread;
 pub(crate) use routes::router;
 pub(crate) use verify::{Broken, verify};

@@ -10,7 +10,7 @@ use super::store::pending;
 /// Changes that are looked at in one transaction.
 const CHANGES: i64 = 500;
 /// Hosts whose rows one transaction holds.
-const HOSTS: i64 = 32;
+const HOSTS: i64 = 256;
 
 /// Gives every host that a change concerns a new revision of its network document. Idempotent; any number of
 /// replicas may run it at once. Some hosts may hear of a change before others do.
@@ -28,14 +28,12 @@ pub(crate) async fn spread(app: &App) -> Result<(), sqlx::Error> {
         // The only other transaction that holds several hosts is one of placement.
         placement_turn(&mut tx).await?;
         let hosts = pending::take_hosts(&mut tx, HOSTS).await?;
-        let topics: Vec<_> = hosts.iter().copied().map(Topic::Host).collect();
-        for host in hosts {
-            hosts::store::bump_networks(&mut tx, host).await?;
+        if hosts.is_empty() {
+            return tx.commit().await;
         }
+        hosts::store::bump_networks_of(&mut tx, &hosts).await?;
+        let topics: Vec<_> = hosts.into_iter().map(Topic::Host).collect();
         nudge::send_all(&mut tx, &topics).await?;
         tx.commit().await?;
-        if topics.is_empty() {
-            return Ok(());
-        }
     }
 }

@@ -16,6 +16,8 @@ use crate::nudge::Topic;
 use crate::testing::{TestCloud, TestHost, inventory};
 use crate::verify;
 
+mod together;
+
 const NETWORKS: &str = "/v1/projects/demo/networks";
 const INSTANCES: &str = "/v1/projects/demo/instances";
 

@@ -85,7 +85,7 @@ async fn lock_ports<A: Action<On: InProject>>(
     allowed: &Allowed<A>,
     wanted: &[WantedCard],
 ) -> Result<(), sqlx::Error> {
-    let names: Vec<_> = wanted.iter().filter_map(|card| card.port.clone()).collect();
+    let names = Selector::texts(wanted.iter().filter_map(|card| card.port.as_ref()));
     sqlx::query!(
         "SELECT FROM ports WHERE project_id = $1 AND (name = ANY($2) OR id::text = ANY($2))
          ORDER BY id FOR UPDATE",
@@ -175,7 +175,7 @@ async fn take_ports<A: Action<On: InProject>>(
 ) -> Result<Vec<(usize, Uuid)>, ApiError> {
     let named: Vec<(usize, &String)> =
         wanted.iter().enumerate().filter_map(|(index, card)| Some((index, card.port.as_ref()?))).collect();
-    let names: Vec<_> = named.iter().map(|(_, name)| (*name).clone()).collect();
+    let names = Selector::texts(named.iter().map(|(_, name)| *name));
     let rows = sqlx::query!(
         "SELECT id, name, instance_id FROM ports
          WHERE project_id = $1 AND (name = ANY($2) OR id::text = ANY($2))",

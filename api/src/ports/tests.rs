@@ -102,6 +102,7 @@ async fn wrong_wishes_are_refused_at_the_field() {
         ("addresses", json!([{"subnet": "none"}]), "/addresses/0/subnet"),
         ("addresses", json!([{"subnet": "default"}, {"address": "10.0.0.9"}]), "/addresses/1"),
         ("security_groups", json!(["none"]), "/security_groups/0"),
+        ("security_groups", json!(["default", "a\0b"]), "/security_groups/1"),
         ("allowed_address_pairs", json!([{"cidr": "10.0.0.1/24"}]), "/allowed_address_pairs/0/cidr"),
         (
             "allowed_address_pairs",

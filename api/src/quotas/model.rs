@@ -27,6 +27,8 @@ pub enum Resource {
     Volumes,
     /// Snapshots of volumes and instances.
     Snapshots,
+    /// When snapshots are taken.
+    SnapshotSchedules,
     /// Images, with or without content.
     Images,
     /// Principals that are programs.
@@ -56,6 +58,7 @@ impl Resource {
         Self::DiskGib,
         Self::Volumes,
         Self::Snapshots,
+        Self::SnapshotSchedules,
         Self::Images,
         Self::ServiceAccounts,
         Self::Policies,
@@ -76,6 +79,7 @@ impl Resource {
             Self::DiskGib => "disk_gib",
             Self::Volumes => "volumes",
             Self::Snapshots => "snapshots",
+            Self::SnapshotSchedules => "snapshot_schedules",
             Self::Images => "images",
             Self::ServiceAccounts => "service_accounts",
             Self::Policies => "policies",

@@ -78,8 +78,9 @@ pub(super) fn check_dns_servers(servers: &[IpAddr], errors: &mut Vec<FieldError>
         errors.push(FieldError::new("/dns_servers", "too_many", message));
     }
     for (index, server) in servers.iter().enumerate() {
-        if server.is_unspecified() || server.is_multicast() || server.is_loopback() {
-            let message = "the address of a machine that answers";
+        // No router leads there.
+        if let Some((range, what)) = reserved::around(&(*server).into()) {
+            let message = format!("the address of a machine that answers; {range} are {what}");
             errors.push(FieldError::new(format!("/dns_servers/{index}"), "invalid", message));
         }
     }
@@ -245,6 +246,29 @@ mod tests {
         ] {
             let errors = plan(&wish(cidr)).unwrap_err();
             assert_eq!((errors[0].pointer.as_str(), errors[0].code), ("/cidr", code), "{cidr}");
+        }
+    }
+
+    #[test]
+    fn resolvers_are_machines_that_can_be_reached() {
+        for (server, is_fine) in [
+            ("192.0.2.53", true),
+            ("2001:db8::53", true),
+            ("10.0.0.9", true),
+            ("0.0.0.0", false),
+            ("127.0.0.53", false),
+            ("169.254.169.254", false),
+            ("100.64.0.1", false),
+            ("224.0.0.251", false),
+            ("255.255.255.255", false),
+            ("::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("fe80::1", false),
+            ("ff02::fb", false),
+        ] {
+            let mut errors = Vec::new();
+            check_dns_servers(&[ip(server)], &mut errors);
+            assert_eq!(errors.is_empty(), is_fine, "{server}");
         }
     }
 

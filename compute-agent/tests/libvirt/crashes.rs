@@ -12,7 +12,7 @@ use crate::agent::{Content, NEVER, Site, instance, next, snapshot};
 use crate::host::{run, wait_until};
 
 /// A layer with so much data takes a while to be merged; 64 KiB each.
-const MUCH: u64 = 16 * 256;
+const MUCH: u64 = 16 * 64;
 
 /// The second layer of each disk is to be merged into the first.
 fn merge(spec: &InstanceSpec) -> InstanceSpec {
@@ -126,6 +126,13 @@ async fn an_agent_killed_at_any_step_of_a_snapshot_or_a_merge_changes_nothing() 
     check(&site, &spec);
 }
 
+fn write_much(site: &Site, spec: &InstanceSpec, contents: &mut [Content; 2], byte: u8) {
+    for (disk, content) in spec.disks.iter().zip(contents) {
+        site.write(spec.id, disk, byte, &format!("128k {}k", MUCH * 64));
+        content.set(2..MUCH + 2, byte);
+    }
+}
+
 /// Who ends in the middle of a merge.
 #[derive(Debug, Clone, Copy)]
 enum Victim {
@@ -133,6 +140,8 @@ enum Victim {
     QemuAndBootsAgain,
     Libvirtd,
     Merge,
+    /// Not dead, but a new layer comes on top.
+    BySnapshot,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,24 +150,27 @@ async fn whatever_is_killed_in_the_middle_of_a_merge_the_content_stays() {
     let id = spec.id;
     let mut agent = site.agent(NEVER).await;
     let mut byte = 100;
-    for victim in [Victim::Libvirtd, Victim::Merge, Victim::QemuAndBootsAgain, Victim::Qemu] {
+    for victim in
+        [Victim::Libvirtd, Victim::Merge, Victim::BySnapshot, Victim::QemuAndBootsAgain, Victim::Qemu]
+    {
         while spec.disks[0].volume.layers.len() < 3 {
             spec = snapshot(&spec);
             agent.want(&spec);
             agent.settle(id).await;
             byte += 1;
-            for (disk, content) in spec.disks.iter().zip(&mut contents) {
-                site.write(id, disk, byte, &format!("128k {}k", MUCH * 64));
-                content.set(2..MUCH + 2, byte);
-            }
+            write_much(&site, &spec, &mut contents, byte);
         }
         spec = merge(&spec);
         agent.want(&spec);
-        agent.reconciler.pass(id).await;
         let domain = format!("cumulo-{id}");
         let place = |disk: usize| if disk == 0 { "vda" } else { "vdc" };
-        (0..2)
-            .for_each(|disk| drop(site.host.virsh(&["blockjob", &domain, place(disk), "--bandwidth", "1"])));
+        // Begun by an earlier agent, so to say, and slow: it is not done before its time.
+        for (at, disk) in spec.disks.iter().enumerate() {
+            let [into, from] = [0, 1].map(|layer: usize| site.pool.layer(disk.volume.layers[layer]));
+            let commit = ["--base", into.as_str(), "--top", from.as_str(), "--bandwidth", "1"];
+            site.host.virsh(&[&["blockcommit", &domain, place(at)], &commit[..]].concat());
+        }
+        agent.reconciler.pass(id).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         let jobs = || (0..2).map(|disk| site.host.virsh(&["blockjob", &domain, place(disk), "--info"]));
         jobs().for_each(|job| assert!(job.contains("1048576"), "{victim:?}: {job:?} is not under way"));
@@ -171,6 +183,15 @@ async fn whatever_is_killed_in_the_middle_of_a_merge_the_content_stays() {
             }
             Victim::Merge => {
                 (0..2).for_each(|disk| drop(site.host.virsh(&["blockjob", &domain, place(disk), "--abort"])));
+            }
+            Victim::BySnapshot => {
+                spec = snapshot(&spec);
+                agent.want(&spec);
+                agent.reconciler.pass(id).await;
+                assert_eq!(agent.chains(id).await[0].len(), 4, "nobody waits for the merge");
+                assert!(agent.report(id).volumes.iter().all(|volume| volume.state == VolumeState::Ready));
+                byte += 1;
+                write_much(&site, &spec, &mut contents, byte);
             }
             Victim::Qemu | Victim::QemuAndBootsAgain => {
                 let pid = site.host.qemu(id);

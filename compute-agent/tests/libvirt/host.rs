@@ -108,10 +108,15 @@ impl Host {
         run("virsh", &[&["-c", &self.uri()], arguments].concat())
     }
 
-    /// Like [`Host::virsh`], of what may come too late.
-    pub fn try_virsh(&self, arguments: &[&str]) {
+    /// Like [`Host::virsh`], of what may be refused: `None` then.
+    pub fn try_virsh(&self, arguments: &[&str]) -> Option<String> {
         let output = Command::new("virsh").args(["-c", &self.uri()]).args(arguments).output().unwrap();
-        println!("virsh {arguments:?}: {}", output.status);
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// Like [`Host::virsh`], not waited for.
+    pub fn begin_virsh(&self, arguments: &[&str]) -> Child {
+        Command::new("virsh").args(["-c", &self.uri()]).args(arguments).spawn().unwrap()
     }
 
     pub fn make_disk(&self, base: Option<&Utf8Path>, id: Uuid, gib: u32) -> Utf8PathBuf {

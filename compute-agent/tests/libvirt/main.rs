@@ -4,6 +4,7 @@
 
 mod agent;
 mod crashes;
+mod debian;
 mod guest;
 mod host;
 mod instants;

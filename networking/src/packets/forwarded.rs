@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::drops::DropKind::*;
 use super::expr::*;
-use super::host::VXLAN_PORT;
+use super::host::{TO_TAP, VXLAN_PORT};
 use super::ruleset::{Part, Table};
 use crate::names;
 
@@ -51,9 +51,12 @@ fn routers(table: &mut Table, want: &HostNetwork, protected: &BTreeSet<IpNet>) {
         "forward",
         -10,
         vec![
+            // Frames within a network, which are most.
+            rule([eq(meta("iifname"), "cbr*"), eq(meta("oifname"), "cbr*")], goto(TO_TAP)),
             rule([eq(meta("iifname"), "cre*")], jump("from_router")),
             rule([eq(meta("oifname"), "cre*")], goto("to_router")),
             rule([eq(meta("iifname"), "@outside")], jump("through")),
+            rule([eq(meta("iifname"), "cbr*")], goto(TO_TAP)),
         ],
     );
     table.chain(

@@ -1,5 +1,5 @@
-//! Security groups: sets of addresses, protocols and ports, and one chain per group and direction that looks a
-//! connection up in them.
+//! Security groups: one chain per group and direction that looks a connection up in sets of addresses, protocols and
+//! ports.
 //!
 //! A rule is matched with the packet that began the connection, for every packet of it, both ways. So what no
 //! rule allows any more ends at once.
@@ -9,10 +9,11 @@ use std::net::IpAddr;
 
 use protocol::SecurityGroupId;
 use protocol::agent::{Direction, Remote, RuleProtocol, SecurityGroup};
+use serde_json::Value;
 
 use super::expr::*;
 use super::limits;
-use super::ranges::{disjoint, merged};
+use super::ranges::{Block, disjoint, merged};
 use super::ruleset::{Part, Table};
 
 pub(super) const INGRESS: &str = "in";
@@ -51,6 +52,42 @@ impl Kind {
             (Self::Protocol, _) => None,
         }
     }
+
+    /// The number of a connection, as its first packet named it.
+    fn number(self) -> Value {
+        if self == Self::Protocol { ct("protocol") } else { ct_original("proto-dst") }
+    }
+
+    const fn last_number(self) -> u32 {
+        if matches!(self, Self::Protocol) { 255 } else { 0xffff }
+    }
+
+    /// A rule for connections of this kind and version with a number in one of the ranges, which are merged, that
+    /// `is_remote` holds for.
+    fn rule(
+        self,
+        version: Version,
+        ranges: &[(u32, u32)],
+        is_remote: Option<Value>,
+        direction: &str,
+    ) -> Rule {
+        let part = |&(first, last): &(u32, u32)| -> Value {
+            if first == last { first.into() } else { range(first, last) }
+        };
+        let is_number = match ranges {
+            [(0, last)] if *last >= self.last_number() => None,
+            [one] => Some(eq(self.number(), part(one))),
+            several => Some(eq(self.number(), any_of(several.iter().map(part)))),
+        };
+        let matches = self.matches(version).chain(is_number).chain(is_remote);
+        matches.chain(goto(&limits::allow(direction))).collect()
+    }
+
+    /// Holds for connections of this kind and version. Without it a port has no type for nft.
+    fn matches(self, version: Version) -> impl Iterator<Item = Value> {
+        let protocol = self.protocol(version).map(|protocol| eq(ct("protocol"), protocol));
+        [eq(meta("nfproto"), version.nfproto())].into_iter().chain(protocol)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +116,7 @@ impl Version {
     }
 
     /// The other end of the connection, as its first packet named it.
-    fn remote(self, direction: &str) -> serde_json::Value {
+    fn remote(self, direction: &str) -> Value {
         let family = if matches!(self, Self::Four) { "ip" } else { "ip6" };
         let end = if direction == INGRESS { "saddr" } else { "daddr" };
         ct_original(&format!("{family} {end}"))
@@ -140,34 +177,44 @@ fn add_direction(table: &mut Table, group: &SecurityGroup, direction: Direction,
         }
     }
     let chain = chain(group.id, name);
-    let allow = limits::allow(name);
-    let mut rules = Vec::new();
+    // What needs no look into a set of addresses comes first.
+    let (mut of_anybody, mut of_some) = (Vec::new(), Vec::new());
     for ((version, kind), blocks) in nets {
-        let set = format!("{chain}_{}{}", kind.as_str(), version.digit());
-        let number_type = if kind == Kind::Protocol { "inet_proto" } else { "inet_service" };
-        let elements = table.intervals(set.clone(), &[version.address_type(), number_type]);
-        for (net, first, last) in disjoint(blocks) {
-            elements.add([net.into(), Part::range(first, last)]);
+        let (anybody, some): (Vec<_>, Vec<_>) =
+            disjoint(blocks).into_iter().partition(|(net, ..)| net.prefix_len() == 0);
+        let ranges = merged(anybody.into_iter().map(|(_, first, last)| (first, last)));
+        if !ranges.is_empty() {
+            of_anybody.push(kind.rule(version, &ranges, None, name));
         }
-        let set = format!("@{set}");
-        let is_version = eq(meta("nfproto"), version.nfproto());
-        let remote = version.remote(name);
-        rules.push(match kind.protocol(version) {
-            Some(protocol) => rule(
-                [
-                    is_version,
-                    eq(ct("protocol"), protocol),
-                    eq(concat([remote, ct_original("proto-dst")]), set),
-                ],
-                goto(&allow),
-            ),
-            None => rule([is_version, eq(concat([remote, ct("protocol")]), set)], goto(&allow)),
-        });
+        if !some.is_empty() {
+            let set = format!("{chain}_{}{}", kind.as_str(), version.digit());
+            of_some.push(net_rule(table, set, (version, kind), some, name));
+        }
     }
     for ((remote, kind), ranges) in members {
-        rules.extend(member_rules(table, &chain, name, remote, kind, ranges));
+        let ranges = merged(ranges);
+        let member = |version: Version| eq(version.remote(name), format!("@{}", members_of(remote, version)));
+        of_some.extend(Version::ALL.map(|version| kind.rule(version, &ranges, Some(member(version)), name)));
     }
-    table.chain(chain, rules);
+    of_anybody.extend(of_some);
+    table.chain(chain, of_anybody);
+}
+
+/// A rule for what is from or to one of these nets, each with numbers of its own.
+fn net_rule(
+    table: &mut Table,
+    set: String,
+    (version, kind): (Version, Kind),
+    blocks: Vec<Block>,
+    direction: &str,
+) -> Rule {
+    let number_type = if kind == Kind::Protocol { "inet_proto" } else { "inet_service" };
+    let elements = table.intervals(set.clone(), &[version.address_type(), number_type]);
+    for (net, first, last) in blocks {
+        elements.add([net.into(), Part::range(first, last)]);
+    }
+    let is_in = eq(concat([version.remote(direction), kind.number()]), format!("@{set}"));
+    kind.matches(version).chain([is_in]).chain(goto(&limits::allow(direction))).collect()
 }
 
 fn declare_members(table: &mut Table, group: SecurityGroupId, addresses: &[IpAddr]) {
@@ -182,54 +229,4 @@ fn declare_members(table: &mut Table, group: SecurityGroupId, addresses: &[IpAdd
 
 fn members_of(group: SecurityGroupId, version: Version) -> String {
     format!("m_{}_{}", group.as_uuid().simple(), version.digit())
-}
-
-/// Rules of one kind for members of one group. Their numbers are in one set for both versions of IP, with the
-/// protocol beside them: a set of intervals with one field only cannot be changed element by element.
-fn member_rules(
-    table: &mut Table,
-    chain: &str,
-    direction: &str,
-    remote: SecurityGroupId,
-    kind: Kind,
-    ranges: Vec<(u32, u32)>,
-) -> Vec<Rule> {
-    let ranges = merged(ranges);
-    let set = format!("{chain}_{}_{}", kind.as_str(), remote.as_uuid().simple());
-    let everything = kind == Kind::Protocol && ranges == [(0, 255)];
-    if kind == Kind::Protocol && !everything {
-        let elements = table.set(set.clone(), &["inet_proto"]);
-        for number in ranges.iter().flat_map(|&(first, last)| first..=last) {
-            elements.add([Part::Number(number)]);
-        }
-    } else if !everything {
-        let elements = table.intervals(set.clone(), &["inet_proto", "inet_service"]);
-        let protocols: BTreeSet<_> =
-            Version::ALL.iter().filter_map(|&version| kind.protocol(version)).collect();
-        for protocol in protocols {
-            for &(first, last) in &ranges {
-                elements.add([Part::Number(protocol), Part::range(first, last)]);
-            }
-        }
-    }
-    let allow = limits::allow(direction);
-    let rule_of = |version: Version| {
-        let is_version = eq(meta("nfproto"), version.nfproto());
-        let member = eq(version.remote(direction), format!("@{}", members_of(remote, version)));
-        let set = format!("@{set}");
-        match kind.protocol(version) {
-            Some(protocol) => rule(
-                [
-                    is_version,
-                    eq(ct("protocol"), protocol),
-                    member,
-                    eq(concat([ct("protocol"), ct_original("proto-dst")]), set),
-                ],
-                goto(&allow),
-            ),
-            None if everything => rule([is_version, member], goto(&allow)),
-            None => rule([is_version, member, eq(ct("protocol"), set)], goto(&allow)),
-        }
-    };
-    Version::ALL.map(rule_of).into()
 }

@@ -21,6 +21,8 @@ const KINDS: [DropKind; 9] =
     [Invalid, Egress, Ingress, Host, Underlay, Protected, RouterSource, Unsolicited, TooMuch];
 
 pub(super) const VXLAN_PORT: u32 = 4789;
+/// Where frames are judged that go to a tap.
+pub(super) const TO_TAP: &str = "to_tap";
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// The conntrack zone of each network, by its bridge's name.
@@ -91,17 +93,19 @@ fn add_zones(table: &mut Table, zones: &Zones) {
 fn sides(table: &mut Table) {
     let side = |same: &str, other: &str| {
         vec![
-            rule([ne(meta("iifname"), "cbr*")], accept()),
             rule([eq(meta("mark"), 0)], accept()),
-            rule([has(ct("state"), "untracked")], goto("untracked")),
-            rule([has(ct("state"), "invalid")], deny(Invalid)),
+            // A packet of no connection has no direction.
             rule([eq(ct("direction"), "original")], goto(same)),
             rule([eq(ct("direction"), "reply")], goto(other)),
+            rule([has(ct("state"), "untracked")], goto("untracked")),
             deny(Invalid),
         ]
     };
-    table.hook("from_tap", "filter", "prerouting", -150, side("egress", "ingress"));
-    table.hook("to_tap", "filter", "forward", -5, side("ingress", "egress"));
+    let mut from_tap = vec![rule([ne(meta("iifname"), "cbr*")], accept())];
+    from_tap.extend(side("egress", "ingress"));
+    table.hook("from_tap", "filter", "prerouting", -150, from_tap);
+    // By the hook of what is forwarded: see [`super::forwarded`].
+    table.chain(TO_TAP, side("ingress", "egress"));
     limits::add_allow(table, INGRESS);
     limits::add_allow(table, EGRESS);
     // Conntrack leaves out neighbour discovery and multicast listeners; guests are kept honest frame by frame.
@@ -119,7 +123,7 @@ fn sides(table: &mut Table) {
     table.map("ingress", &["mark"], "verdict");
 }
 
-/// DHCP, DNS and metadata need no rule of a group.
+/// DHCP, DNS and metadata need no rule of a group. They come after groups, since most packets are not theirs.
 fn services(table: &mut Table, want: &HostNetwork) {
     table.set("services4", &["ifname", "ipv4_addr"]);
     table.set("services6", &["ifname", "ipv6_addr"]);
@@ -148,6 +152,7 @@ fn services(table: &mut Table, want: &HostNetwork) {
     table.chain(
         "egress",
         vec![
+            verdict_of(&meta("mark"), "egress"),
             four(17, any_of([53, 67])),
             four(6, any_of([53, 80])),
             four(1, (8 << 8).into()),
@@ -167,7 +172,6 @@ fn services(table: &mut Table, want: &HostNetwork) {
                 [version("ipv6"), protocol(17), eq(ct_original("ip6 daddr"), "ff02::1:2"), port(547.into())],
                 goto(&allow),
             ),
-            verdict_of(&meta("mark"), "egress"),
             deny(Egress),
         ],
     );
@@ -177,6 +181,7 @@ fn services(table: &mut Table, want: &HostNetwork) {
     table.chain(
         "ingress",
         vec![
+            verdict_of(&meta("mark"), "ingress"),
             rule([version("ipv4"), protocol(17), from_service, from_port(67), port(68.into())], goto(&allow)),
             rule(
                 [
@@ -188,7 +193,6 @@ fn services(table: &mut Table, want: &HostNetwork) {
                 ],
                 goto(&allow),
             ),
-            verdict_of(&meta("mark"), "ingress"),
             deny(Ingress),
         ],
     );
@@ -197,9 +201,16 @@ fn services(table: &mut Table, want: &HostNetwork) {
 fn add_guest(table: &mut Table, guest: &Guest<'_>) {
     let groups: BTreeSet<_> = guest.port.security_groups.iter().copied().collect();
     for (map, direction) in [("ingress", INGRESS), ("egress", EGRESS)] {
-        let chain = format!("p_{}_{direction}", guest.tail());
-        table.map(map, &[], "").put([Part::Number(guest.mark)], Datum::Jump(chain.clone()));
-        table.chain(chain, groups.iter().map(|group| jump(&groups::chain(*group, direction))).collect());
+        let mut chains: Vec<_> = groups.iter().map(|group| groups::chain(*group, direction)).collect();
+        let chain = match chains.as_slice() {
+            [one] => one.clone(),
+            _ => {
+                let chain = format!("p_{}_{direction}", guest.tail());
+                table.chain(chain.clone(), chains.drain(..).map(|group| jump(&group)).collect());
+                chain
+            }
+        };
+        table.map(map, &[], "").put([Part::Number(guest.mark)], Datum::Jump(chain));
     }
 }
 

@@ -30,31 +30,28 @@ pub(super) fn allow(direction: &str) -> String {
 
 /// Lets a packet pass, if it begins no connection too many. Until then its mark names the port.
 pub(super) fn add_allow(table: &mut Table, direction: &str) {
-    let [is_new, is_unknown] = begins();
-    let [is_new_too, is_unknown_either] = begins();
+    let begin = format!("begin_{direction}");
     let mark = || meta("mark");
     let begun = meter(&format!("begun_{direction}"), &mark(), &over(BEGUN), PORTS);
     let open = meter(&format!("open_{direction}"), &mark(), &connections_over(CONNECTIONS), PORTS);
-    table.chain(
-        allow(direction),
-        vec![
-            rule([is_new, is_unknown, begun], deny(TooMuch)),
-            rule([is_new_too, is_unknown_either, open], deny(TooMuch)),
-            rule([set_mark(ALLOWED)], accept()),
-        ],
-    );
+    table
+        .chain(allow(direction), vec![rule([is_first()], jump(&begin)), rule([set_mark(ALLOWED)], accept())]);
+    table.chain(begin, vec![rule([is_new(), begun], deny(TooMuch)), rule([is_new(), open], deny(TooMuch))]);
 }
 
 /// Of a router: drops what begins too many connections, by the card that it comes from.
 pub(super) fn routed() -> Rule {
     let card = concat([meta("iifname"), field("ether", "saddr")]);
-    let [is_new, is_unknown] = begins();
-    rule([is_new, is_unknown, meter("routed", &card, &over(ROUTED), CARDS)], deny(TooMuch))
+    rule([is_new(), is_first(), meter("routed", &card, &over(ROUTED), CARDS)], deny(TooMuch))
+}
+
+fn is_new() -> Value {
+    has(ct("state"), "new")
 }
 
 /// Holds for the first packet of a connection alone. Those after it are as new as long as nobody answers.
-fn begins() -> [Value; 2] {
-    [has(ct("state"), "new"), eq(masked(&ct("status"), "confirmed"), 0)]
+fn is_first() -> Value {
+    eq(masked(&ct("status"), "confirmed"), 0)
 }
 
 fn meter(name: &str, key: &Value, statement: &Value, room: u32) -> Value {

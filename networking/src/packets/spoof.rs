@@ -1,12 +1,14 @@
 //! The table of the bridge family: what a guest may put on the wire, by its tap, frame by frame.
 //!
 //! The rules are the same whatever the document says; ports are elements of its sets and maps. A tap that is no
-//! element passes nothing, so the table is right before any tap is there. Bridges call the hooks in this order:
+//! element passes nothing, so the table is right before any tap is there. Packets from a port's own addresses, which are
+//! nearly all, take a short way: one look into `own4` or `own6` tells that tap, hardware address and address belong
+//! together. Whatever is not found there goes through all checks. Bridges call the hooks in this order:
 //! `prerouting` (ours, then conntrack and [`super::groups`] by br_netfilter), `forward` (ours, then by
 //! br_netfilter, then ours again). A frame is handed from one to the next by its mark: the port's until a group
 //! allowed it, then [`ALLOWED`]. So nothing passes when the other table, or br_netfilter, is not there.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use protocol::MacAddress;
@@ -37,6 +39,8 @@ const KINDS: [DropKind; 15] = [
     Unfiltered,
 ];
 
+const TCP: u32 = 6;
+const UDP: u32 = 17;
 const ICMPV6: u32 = 58;
 /// Neighbour discovery: router solicitation, neighbour solicitation, neighbour advertisement.
 const RS: u32 = 133;
@@ -67,7 +71,7 @@ fn declare(table: &mut Table) {
     table.set("homes", &["ifname", "ether_addr", "ipv4_addr"]);
     table.set("taken", &["ifname", "ipv4_addr"]);
     for (family, address) in [("4", "ipv4_addr"), ("6", "ipv6_addr")] {
-        table.set(format!("own{family}"), &["ifname", "ether_addr", address]);
+        table.map(format!("own{family}"), &["ifname", "ether_addr", address], "mark");
         table.intervals(format!("pairs{family}"), &["ifname", "ether_addr", address]);
     }
 }
@@ -87,18 +91,22 @@ fn add(table: &mut Table, guest: &Guest<'_>) {
         let nets = || sources.iter().filter(|(of, _)| *of == mac).map(|(_, net)| *net);
         let (whole, exact): (Vec<_>, Vec<_>) =
             nets().partition(|net| net.prefix_len() < net.max_prefix_len());
-        let exact = exact.into_iter().map(|net| ("own", net));
-        for (set, net) in widest(whole).into_iter().map(|net| ("pairs", net)).chain(exact) {
-            let family = if net.addr().is_ipv4() { "4" } else { "6" };
-            table.set(format!("{set}{family}"), &[]).add([tap(), Part::word(mac), net.into()]);
+        for net in widest(whole) {
+            table.set(format!("pairs{}", digit(net)), &[]).add([tap(), Part::word(mac), net.into()]);
+        }
+        // These are never a port's own, whatever pairs it has.
+        let foreign = |net: &IpNet| net.addr() == METADATA_ADDRESS || net.addr() == Ipv6Addr::UNSPECIFIED;
+        for net in exact.into_iter().filter(|net| !foreign(net)) {
+            let key = [tap(), Part::word(mac), net.into()];
+            table.map(format!("own{}", digit(net)), &[], "").put(key, Datum::Number(guest.mark));
         }
     }
     let nets = widest(sources.iter().map(|(_, net)| *net));
     table.chain(chain, neighbour_of(&guest.macs().into_iter().collect::<Vec<_>>(), nets));
 }
 
-fn our_links() -> Value {
-    any_of(["cri*", "csv*", "cvx*"])
+fn digit(net: IpNet) -> char {
+    if net.addr().is_ipv4() { '4' } else { '6' }
 }
 
 fn ip() -> Value {
@@ -113,11 +121,19 @@ fn from_devices(table: &mut Table) {
         "prerouting",
         -300,
         vec![
-            rule([from("ct*".into())], jump("tap")),
-            rule([from(our_links()), set_mark(0)], vec![]),
-            // Services answer on each host alone, so none of their words comes from another one.
-            rule([from("cvx*".into()), eq(field("udp", "sport"), any_of([67, 547]))], deny(DhcpServer)),
-            rule([from("cvx*".into()), eq(field("icmpv6", "type"), 134)], deny(RouterAdvertisement)),
+            rule([from("ct*".into())], goto("tap")),
+            rule([from("cvx*".into())], goto("tunnel")),
+            rule([from(any_of(["cri*", "csv*"])), set_mark(0)], vec![]),
+        ],
+    );
+    // Services answer on each host alone, so none of their words comes from another one.
+    table.chain(
+        "tunnel",
+        vec![
+            rule([set_mark(0)], vec![]),
+            rule([source_port(67), eq(meta("l4proto"), UDP)], deny(DhcpServer)),
+            rule([source_port(547), eq(meta("l4proto"), UDP)], deny(DhcpServer)),
+            rule([eq(field("icmpv6", "type"), 134)], deny(RouterAdvertisement)),
         ],
     );
     // Bridges have no address, but the host answers to all of its addresses on any device.
@@ -136,25 +152,34 @@ fn from_devices(table: &mut Table) {
 
 fn between_devices(table: &mut Table) {
     let to = |name: Value| eq(meta("oifname"), name);
-    let unseen = || [eq(field("ether", "type"), ip()), ne(meta("mark"), ALLOWED)];
-    let [is_ip, not_allowed] = unseen();
-    let [is_ip_too, not_allowed_either] = unseen();
+    let from_tap = || eq(meta("iifname"), "ct*");
+    let is_ip = || eq(field("ether", "type"), ip());
     // Answers of the metadata service go to the port itself, whoever else may use its address.
     let speaker = || field("arp", "saddr ip");
     let claims_taken = eq(concat([meta("oifname"), speaker()]), "@taken");
-    let not_home = ne(concat([meta("iifname"), field("arp", "saddr ether"), speaker()]), "@homes");
+    let not_home = ne(of_tap([field("arp", "saddr ether"), speaker()]), "@homes");
     table.hook(
         "forward",
         "filter",
         "forward",
         -300,
         vec![
-            rule([eq(meta("iifname"), "ct*"), is_ip, not_allowed], deny(Unfiltered)),
-            rule([eq(meta("iifname"), "ct*"), claims_taken, not_home], deny(Arp)),
-            rule([to(any_of(["ct*", "cri*", "csv*", "cvx*"])), set_mark(0)], vec![]),
-            rule([to("ct*".into()), set_mark(looked_up(&meta("oifname"), "taps"))], vec![]),
-            rule([to("ct*".into()), eq(meta("mark"), 0)], deny(UnknownTap)),
+            rule([ne(meta("mark"), ALLOWED)], jump("not_allowed")),
+            rule([to("ct*".into())], goto("to_tap")),
+            rule([to("cvx*".into()), set_mark(0)], accept()),
+            rule([to(any_of(["cri*", "csv*"])), set_mark(0)], vec![]),
         ],
+    );
+    table.chain(
+        "not_allowed",
+        vec![
+            rule([from_tap(), is_ip()], deny(Unfiltered)),
+            rule([from_tap(), claims_taken, not_home], deny(Arp)),
+        ],
+    );
+    table.chain(
+        "to_tap",
+        vec![rule([set_mark(looked_up(&meta("oifname"), "taps"))], accept()), deny(UnknownTap)],
     );
     table.hook(
         "forwarded",
@@ -162,27 +187,52 @@ fn between_devices(table: &mut Table) {
         "forward",
         300,
         vec![
-            rule([to("ct*".into()), is_ip_too, not_allowed_either], deny(Unfiltered)),
-            rule([to(any_of(["ct*", "cri*", "csv*", "cvx*"])), set_mark(0)], vec![]),
+            rule([eq(meta("mark"), ALLOWED), to("ct*".into()), set_mark(0)], accept()),
+            rule([to("ct*".into()), is_ip()], deny(Unfiltered)),
+            rule([to("cvx*".into()), set_mark(0)], accept()),
+            rule([to(any_of(["ct*", "cri*", "csv*"])), set_mark(0)], vec![]),
         ],
     );
 }
 
-fn of_port<const N: usize>(rest: [Value; N], set: &str) -> Value {
-    let mut parts = vec![meta("iifname")];
-    parts.extend(rest);
-    eq(serde_json::json!({"concat": parts}), format!("@{set}"))
+/// What a tap and the addresses of its frame are looked up by.
+fn of_tap([hardware, address]: [Value; 2]) -> Value {
+    concat([meta("iifname"), hardware, address])
+}
+
+fn in_pairs(addresses: [Value; 2], set: &str) -> Value {
+    eq(of_tap(addresses), set)
+}
+
+/// Holds for whatever has this number where UDP and TCP have the port of the sender.
+fn source_port(number: u32) -> Value {
+    eq(transport(0, 16), number)
+}
+
+/// To stations that bridges keep to themselves.
+fn to_bridges() -> Value {
+    eq(masked(&field("ether", "daddr"), "ff:ff:ff:ff:ff:f0"), "01:80:c2:00:00:00")
 }
 
 fn from_taps(table: &mut Table) {
     let ether = |name: &str| field("ether", name);
+    let own = |version: &str, map: &str, then: &str| {
+        let key = of_tap([ether("saddr"), field(version, "saddr")]);
+        rule([eq(ether("type"), version), set_mark(looked_up(&key, map))], goto(then))
+    };
     table.chain(
         "tap",
         vec![
-            rule([set_mark(0)], vec![]),
-            rule([set_mark(looked_up(&meta("iifname"), "taps"))], vec![]),
-            rule([eq(meta("mark"), 0)], deny(UnknownTap)),
-            rule([eq(masked(&ether("daddr"), "ff:ff:ff:ff:ff:f0"), "01:80:c2:00:00:00")], deny(LinkControl)),
+            own("ip", "own4", "tap_own4"),
+            own("ip6", "own6", "tap_own6"),
+            rule([set_mark(looked_up(&meta("iifname"), "taps"))], goto("tap_any")),
+            deny(UnknownTap),
+        ],
+    );
+    table.chain(
+        "tap_any",
+        vec![
+            rule([to_bridges()], deny(LinkControl)),
             rule([eq(ether("type"), 0x88cc)], deny(LinkControl)),
             rule([eq(ether("type"), any_of([0x8100, 0x88a8, 0x9100]))], deny(Vlan)),
             rule([ne(concat([meta("iifname"), ether("saddr")]), "@macs")], deny(Mac)),
@@ -192,6 +242,12 @@ fn from_taps(table: &mut Table) {
             deny(Ethertype),
         ],
     );
+    arp(table);
+    ip4(table);
+    ip6(table);
+}
+
+fn arp(table: &mut Table) {
     let arp = |name: &str| field("arp", name);
     let speaker = || [arp("saddr ether"), arp("saddr ip")];
     table.chain(
@@ -204,54 +260,71 @@ fn from_taps(table: &mut Table) {
             rule([ne(arp("operation"), any_of([1, 2]))], deny(Arp)),
             // Nobody is the metadata service, whatever a port may send.
             rule([eq(arp("saddr ip"), METADATA_ADDRESS.to_string())], deny(Arp)),
-            rule([of_port(speaker(), "own4")], accept()),
-            rule([of_port(speaker(), "pairs4")], accept()),
+            rule([set_mark(looked_up(&of_tap(speaker()), "own4"))], accept()),
+            rule([in_pairs(speaker(), "@pairs4")], accept()),
             // A probe whether an address is free (RFC 5227).
             rule(
                 [
                     eq(arp("operation"), 1),
                     eq(arp("saddr ip"), "0.0.0.0"),
-                    of_port([arp("saddr ether")], "macs"),
+                    eq(concat([meta("iifname"), arp("saddr ether")]), "@macs"),
                 ],
                 accept(),
             ),
             deny(Arp),
         ],
     );
-    let source4 = || [ether("saddr"), field("ip", "saddr")];
-    let not_home = || ne(concat([meta("iifname"), ether("saddr"), field("ip", "saddr")]), "@homes");
+}
+
+fn ip4(table: &mut Table) {
+    let source = || [field("ether", "saddr"), field("ip", "saddr")];
+    let not_home = || ne(of_tap(source()), "@homes");
+    let checks = || {
+        [
+            rule([ne(masked(&field("ip", "frag-off"), 0x3fff), 0)], jump("fragment")),
+            rule([source_port(67), eq(meta("l4proto"), UDP)], deny(DhcpServer)),
+            // The metadata service knows ports by their own addresses, which others may be allowed to use.
+            rule([eq(field("ip", "daddr"), METADATA_ADDRESS.to_string()), not_home()], deny(Ipv4Source)),
+        ]
+    };
+    let is_multicast = eq(meta("pkttype"), "multicast");
+    let mut own = vec![rule([is_multicast, to_bridges()], deny(LinkControl))];
+    own.extend(checks());
+    table.chain("tap_own4", own);
+    // A whole TCP or UDP header is in the first fragment of whoever means well (RFC 1858).
     table.chain(
-        "tap_ip4",
+        "fragment",
         vec![
-            // A whole TCP or UDP header is in the first fragment of whoever means well (RFC 1858).
             rule(
                 [eq(masked(&field("ip", "frag-off"), 0x3fff), 0x2000), less(field("ip", "length"), 68)],
                 deny(Fragment),
             ),
             rule([eq(masked(&field("ip", "frag-off"), 0x1fff), 1)], deny(Fragment)),
-            rule([eq(field("udp", "sport"), 67)], deny(DhcpServer)),
-            rule([eq(field("ip", "saddr"), METADATA_ADDRESS.to_string())], deny(Ipv4Source)),
-            // The metadata service knows ports by their own addresses, which others may be allowed to use.
-            rule([eq(field("ip", "daddr"), METADATA_ADDRESS.to_string()), not_home()], deny(Ipv4Source)),
-            rule([of_port(source4(), "own4")], accept()),
-            rule([of_port(source4(), "pairs4")], accept()),
-            rule(
-                [
-                    eq(field("ip", "saddr"), "0.0.0.0"),
-                    eq(field("ip", "daddr"), "255.255.255.255"),
-                    eq(field("udp", "sport"), 68),
-                    eq(field("udp", "dport"), 67),
-                ],
-                accept(),
-            ),
-            deny(Ipv4Source),
         ],
     );
-    let source6 = || [ether("saddr"), field("ip6", "saddr")];
+    let mut any = Vec::from(checks());
+    any.extend([
+        rule([eq(field("ip", "saddr"), METADATA_ADDRESS.to_string())], deny(Ipv4Source)),
+        rule([in_pairs(source(), "@pairs4")], accept()),
+        rule(
+            [
+                eq(field("ip", "saddr"), "0.0.0.0"),
+                eq(field("ip", "daddr"), "255.255.255.255"),
+                eq(field("udp", "sport"), 68),
+                eq(field("udp", "dport"), 67),
+            ],
+            accept(),
+        ),
+        deny(Ipv4Source),
+    ]);
+    table.chain("tap_ip4", any);
+}
+
+fn ip6(table: &mut Table) {
+    let source = || [field("ether", "saddr"), field("ip6", "saddr")];
     let icmp = || field("icmpv6", "type");
-    table.chain(
-        "tap_ip6",
-        vec![
+    let checks = || {
+        [
             rule([eq(extension("rt"), true)], deny(ExtensionHeader)),
             // Headers behind the fragment header may put the message into a later fragment (RFC 7112).
             rule(
@@ -262,13 +335,27 @@ fn from_taps(table: &mut Table) {
                 [eq(icmp(), any_of([json(130), json(134), json(137), json(138), range(151, 153)]))],
                 deny(RouterAdvertisement),
             ),
-            rule([eq(field("udp", "sport"), 547)], deny(DhcpServer)),
-            rule([eq(field("ip6", "saddr"), "::")], goto("tap_unspecified")),
-            rule([of_port(source6(), "own6")], jump("tap_ip6_own")),
-            rule([of_port(source6(), "pairs6")], jump("tap_ip6_own")),
-            deny(Ipv6Source),
-        ],
-    );
+            rule([source_port(547), eq(meta("l4proto"), UDP)], deny(DhcpServer)),
+        ]
+    };
+    let next = |protocol: u32| eq(field("ip6", "nexthdr"), protocol);
+    let is_multicast = eq(meta("pkttype"), "multicast");
+    let mut own = vec![
+        rule([is_multicast, to_bridges()], deny(LinkControl)),
+        // No header in between, so what the checks are about is not there.
+        rule([next(TCP)], accept()),
+        rule([next(UDP), ne(transport(0, 16), 547)], accept()),
+    ];
+    own.extend(checks());
+    own.push(goto("tap_ip6_own"));
+    table.chain("tap_own6", own);
+    let mut any = Vec::from(checks());
+    any.extend([
+        rule([eq(field("ip6", "saddr"), "::")], goto("tap_unspecified")),
+        rule([in_pairs(source(), "@pairs6")], goto("tap_ip6_own")),
+        deny(Ipv6Source),
+    ]);
+    table.chain("tap_ip6", any);
     table.chain(
         "tap_ip6_own",
         vec![

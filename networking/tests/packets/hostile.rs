@@ -207,6 +207,16 @@ fn corpus() -> Vec<(&'static str, DropKind, Vec<u8>)> {
             ether([1, 0x80, 0xc2, 0, 0, 0], me, 38, &[&[0x42, 0x42, 3][..], &[0; 35]].concat()),
         ),
         (
+            "IPv4 to where spanning tree goes",
+            LinkControl,
+            ether([1, 0x80, 0xc2, 0, 0, 0], me, 0x0800, &ip4(ME, VICTIM, 17, 0, &data(1000, 1001))),
+        ),
+        (
+            "IPv6 to where spanning tree goes",
+            LinkControl,
+            ether([1, 0x80, 0xc2, 0, 0, 0], me, 0x86dd, &ip6(ME6, VICTIM6, 17, 64, &data(1000, 1001))),
+        ),
+        (
             "LLDP to the nearest customer bridge",
             LinkControl,
             ether([1, 0x80, 0xc2, 0, 0, 0], me, 0x88cc, &[2, 7, 4, 1, 2, 3, 4, 5, 6]),

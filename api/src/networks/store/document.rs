@@ -1,9 +1,10 @@
-//! SQL of what a host knows of networks. Set-based: a fixed number of queries, however much there is.
+//! SQL of what hosts know of networks. Set-based: a fixed number of queries, however much there is and however many
+//! hosts it is for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use protocol::{HostId, MacAddress};
+use protocol::MacAddress;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -18,25 +19,44 @@ pub(in super::super) struct NetworkRow {
     pub project: String,
 }
 
-/// The networks with a port on this host, and all that routers lead to from there.
-pub(in super::super) async fn networks(
+/// By host, the networks with a port there and all that routers lead to from them.
+pub(in super::super) async fn reached(
     conn: &mut PgConnection,
-    host: HostId,
-) -> Result<Vec<NetworkRow>, sqlx::Error> {
-    sqlx::query_as!(
-        NetworkRow,
-        "WITH RECURSIVE reached (network_id) AS (
-             SELECT p.network_id FROM instances i JOIN ports p ON p.instance_id = i.id WHERE i.host_id = $1
+    hosts: &[Uuid],
+) -> Result<BTreeMap<Uuid, BTreeSet<Uuid>>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"WITH RECURSIVE reached (host_id, network_id) AS (
+             SELECT i.host_id, p.network_id FROM instances i JOIN ports p ON p.instance_id = i.id
+             WHERE i.host_id = ANY($1)
              UNION
-             SELECT there.network_id
+             SELECT r.host_id, there.network_id
              FROM reached r
              JOIN subnets here ON here.network_id = r.network_id
              JOIN router_interfaces entry ON entry.subnet_id = here.id
              JOIN router_interfaces exit ON exit.router_id = entry.router_id
              JOIN subnets there ON there.id = exit.subnet_id)
-         SELECT n.id, n.vni, n.mtu, j.name AS project FROM networks n JOIN projects j ON j.id = n.project_id
-         WHERE n.id IN (SELECT network_id FROM reached) ORDER BY n.id",
-        host.as_uuid()
+           SELECT host_id AS "host_id!", network_id AS "network_id!" FROM reached"#,
+        hosts
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut reached: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for row in rows {
+        reached.entry(row.host_id).or_default().insert(row.network_id);
+    }
+    Ok(reached)
+}
+
+/// These networks, by id.
+pub(in super::super) async fn networks(
+    conn: &mut PgConnection,
+    networks: &[Uuid],
+) -> Result<Vec<NetworkRow>, sqlx::Error> {
+    sqlx::query_as!(
+        NetworkRow,
+        "SELECT n.id, n.vni, n.mtu, j.name AS project FROM networks n JOIN projects j ON j.id = n.project_id
+         WHERE n.id = ANY($1) ORDER BY n.id",
+        networks
     )
     .fetch_all(conn)
     .await
@@ -144,35 +164,17 @@ pub(in super::super) async fn pairs(
     Ok(pairs)
 }
 
-/// Security groups by port.
-pub(in super::super) async fn groups(
+/// Where hosts are reached, and which are reached there.
+pub(in super::super) async fn underlay(
     conn: &mut PgConnection,
-    ports: &[Uuid],
-) -> Result<BTreeMap<Uuid, Vec<Uuid>>, sqlx::Error> {
+) -> Result<Vec<(IpAddr, Vec<Uuid>)>, ApiError> {
     let rows = sqlx::query!(
-        "SELECT port_id, security_group_id FROM port_security_groups WHERE port_id = ANY($1)
-         ORDER BY security_group_id",
-        ports
+        r#"SELECT host(underlay_address) AS "address!", array_agg(id) AS "hosts!" FROM hosts
+           WHERE underlay_address IS NOT NULL GROUP BY 1 ORDER BY 1"#
     )
     .fetch_all(conn)
     .await?;
-    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for row in rows {
-        groups.entry(row.port_id).or_default().push(row.security_group_id);
-    }
-    Ok(groups)
-}
-
-/// Underlay addresses of all other hosts.
-pub(in super::super) async fn peers(conn: &mut PgConnection, host: HostId) -> Result<Vec<IpAddr>, ApiError> {
-    let rows = sqlx::query_scalar!(
-        r#"SELECT DISTINCT host(underlay_address) AS "address!" FROM hosts
-           WHERE id <> $1 AND underlay_address IS NOT NULL ORDER BY 1"#,
-        host.as_uuid()
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(|address| stored(address)).collect()
+    rows.into_iter().map(|row| Ok((stored(&row.address)?, row.hosts))).collect()
 }
 
 impl PortRow {

@@ -28,7 +28,7 @@ pub(in super::super) async fn groups_named<A: Action<On: InProject>>(
         "SELECT id, name FROM security_groups
          WHERE project_id = $1 AND (name = ANY($2) OR id::text = ANY($2)) FOR KEY SHARE",
         allowed.project().as_uuid(),
-        wanted
+        &Selector::texts(wanted)
     )
     .fetch_all(conn)
     .await?;

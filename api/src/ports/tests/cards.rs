@@ -43,6 +43,9 @@ async fn an_instance_gets_the_default_network_what_it_names_or_none() {
     assert_eq!(made["nics"][0]["port"]["name"], "mine");
     assert_eq!(made["nics"][1]["addresses"], json!(["10.0.0.77"]));
     let mine = cloud.get(&format!("{PORTS}/mine")).await.expect(200);
+    let mut shouted = web(json!([{"port": mine["id"].as_str().unwrap().to_uppercase()}]));
+    shouted["name"] = json!("other");
+    cloud.post(INSTANCES, shouted).await.expect_problem(409, "in_use");
     assert_eq!((&mine["instance"]["name"], &mine["dns_name"]), (&json!("web"), &json!("web.demo.internal")));
     cloud.delete(&format!("{PORTS}/mine")).await.expect_problem(409, "in_use");
     let of_web = cloud.get(&format!("{PORTS}?instance=web")).await.expect(200);
@@ -52,6 +55,7 @@ async fn an_instance_gets_the_default_network_what_it_names_or_none() {
         (json!([{"network": "default", "port": "mine"}]), "/networks/0"),
         (json!([{"network": "none"}]), "/networks/0/network"),
         (json!([{"network": "default"}, {"port": "none"}]), "/networks/1/port"),
+        (json!([{"port": "a\0b"}]), "/networks/0/port"),
         (json!([{"network": "default", "address": "10.9.0.1"}]), "/networks/0/address"),
         (json!([{"network": "default", "security_groups": ["none"]}]), "/networks/0/security_groups/0"),
     ] {

@@ -2,19 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use protocol::agent::{FloatingIp, StaticRoute};
-use protocol::{NetworkId, ProjectId};
+use protocol::ProjectId;
+use protocol::agent::{FloatingIp, Router, StaticRoute};
 use serde_json::json;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{EDGE, ROUTERS, add, start};
 use crate::routers::store::{defaults, hosts};
 use crate::testing::TestCloud;
 
-async fn networks(cloud: &TestCloud) -> BTreeMap<String, NetworkId> {
+async fn networks(cloud: &TestCloud) -> BTreeMap<String, Uuid> {
     let rows: Vec<(String, Uuid)> =
         sqlx::query_as("SELECT name, id FROM networks").fetch_all(&cloud.app.pool).await.unwrap();
-    rows.into_iter().map(|(name, id)| (name, id.into())).collect()
+    rows.into_iter().collect()
+}
+
+/// What a host is told that these networks reach, and that has these ports.
+async fn told(conn: &mut PgConnection, networks: &[Uuid], ports: &[Uuid]) -> Vec<Router> {
+    let routers = hosts::of_networks(conn, networks, ports).await.unwrap();
+    routers.told(&networks.iter().copied().collect(), &ports.iter().copied().collect()).unwrap()
 }
 
 #[tokio::test]
@@ -44,15 +51,18 @@ async fn a_host_learns_the_routers_of_its_networks_and_the_addresses_of_its_port
     let networks = networks(&cloud).await;
     let mut conn = cloud.app.pool.acquire().await.unwrap();
 
-    let told = hosts::of_networks(&mut conn, &[networks["back"]], &[here.into()]).await.unwrap();
-    assert_eq!(told.len(), 1);
-    let edge = &told[0];
+    let routers = told(&mut conn, &[networks["back"]], &[here]).await;
+    assert_eq!(routers.len(), 1);
+    let edge = &routers[0];
     assert!(edge.external && edge.number > 0);
     let stands: Vec<_> =
         edge.interfaces.iter().map(|one| (one.network_id, one.address.to_string())).collect();
     assert_eq!(
         stands,
-        [(networks["front"], "10.7.0.1/24".to_owned()), (networks["back"], "10.8.0.1/24".to_owned())]
+        [
+            (networks["front"].into(), "10.7.0.1/24".to_owned()),
+            (networks["back"].into(), "10.8.0.1/24".to_owned())
+        ]
     );
     let route =
         StaticRoute { destination: "192.168.0.0/16".parse().unwrap(), next_hop: "10.8.0.9".parse().unwrap() };
@@ -63,9 +73,16 @@ async fn a_host_learns_the_routers_of_its_networks_and_the_addresses_of_its_port
     assert_eq!(floating[0].fixed_address.to_string(), "10.7.0.5");
 
     let both = [networks["far"], networks["front"]];
-    let told = hosts::of_networks(&mut conn, &both, &[here.into(), elsewhere.into()]).await.unwrap();
-    assert_eq!(told.iter().map(|router| router.floating_ips.len()).collect::<Vec<_>>(), [2, 0]);
-    assert!(hosts::of_networks(&mut conn, &[], &[here.into()]).await.unwrap().is_empty());
+    let all = told(&mut conn, &both, &[here, elsewhere]).await;
+    assert_eq!(all.iter().map(|router| router.floating_ips.len()).collect::<Vec<_>>(), [2, 0]);
+    assert!(told(&mut conn, &[], &[here]).await.is_empty());
+
+    // What is read for several hosts is told to each as if it were alone.
+    let read = hosts::of_networks(&mut conn, &both, &[here, elsewhere]).await.unwrap();
+    for (network, port) in [(networks["far"], here), (networks["front"], elsewhere)] {
+        let alone = told(&mut conn, &[network], &[port]).await;
+        assert_eq!(read.told(&[network].into(), &[port].into()).unwrap(), alone);
+    }
 }
 
 #[tokio::test]

@@ -1,37 +1,74 @@
 //! What a host is told of security groups.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-use protocol::PortId;
 use protocol::agent::{PortRange, Remote, RuleProtocol, SecurityGroup, SecurityGroupRule};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::rules::{self, RuleRow, small};
 
-/// The groups that these ports are in, each with its rules, and groups at the other end with the addresses of
-/// their members. Sorted, so that the same groups make the same document.
-pub(crate) async fn of_ports(
-    conn: &mut PgConnection,
-    ports: &[PortId],
-) -> Result<Vec<SecurityGroup>, sqlx::Error> {
-    let ports: Vec<Uuid> = ports.iter().map(|port| port.as_uuid()).collect();
-    let groups = sqlx::query_scalar!(
-        "SELECT DISTINCT security_group_id FROM port_security_groups WHERE port_id = ANY($1) ORDER BY 1",
-        &ports
+/// The groups of some ports, each with its rules, and the members of groups at the other end.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    by_port: HashMap<Uuid, Vec<Uuid>>,
+    rules: Vec<RuleRow>,
+    members: HashMap<Uuid, Vec<IpAddr>>,
+}
+
+/// What [`Groups::told`] needs to know of these ports.
+pub(crate) async fn of_ports(conn: &mut PgConnection, ports: &[Uuid]) -> Result<Groups, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT port_id, security_group_id FROM port_security_groups WHERE port_id = ANY($1)
+         ORDER BY security_group_id",
+        ports
     )
     .fetch_all(&mut *conn)
     .await?;
-    let rows = rules::of_groups(conn, &groups).await?;
-    let remotes: Vec<Uuid> = rows.iter().filter_map(|rule| rule.remote_group_id).collect();
-    let mut members = members(conn, &remotes).await?;
-    let mut rules: HashMap<Uuid, Vec<SecurityGroupRule>> = HashMap::new();
-    for row in &rows {
-        rules.entry(row.security_group_id).or_default().push(rule(row, &mut members)?);
+    let mut by_port: HashMap<_, Vec<_>> = HashMap::new();
+    for row in rows {
+        by_port.entry(row.port_id).or_default().push(row.security_group_id);
     }
-    let group = |id: Uuid| SecurityGroup { id: id.into(), rules: rules.remove(&id).unwrap_or_default() };
-    Ok(groups.into_iter().map(group).collect())
+    let groups: Vec<_> = by_port.values().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let rules = rules::of_groups(conn, &groups).await?;
+    let remotes: BTreeSet<_> = rules.iter().filter_map(|rule| rule.remote_group_id).collect();
+    let members = members(conn, &remotes.into_iter().collect::<Vec<_>>()).await?;
+    Ok(Groups { by_port, rules, members })
+}
+
+impl Groups {
+    /// The groups of a port, by id.
+    pub(crate) fn of_port(&self, port: Uuid) -> &[Uuid] {
+        self.by_port.get(&port).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// What a host with these ports is told. Sorted, so that the same groups make the same document.
+    pub(crate) fn told(&self, ports: &BTreeSet<Uuid>) -> Result<Vec<SecurityGroup>, sqlx::Error> {
+        let groups = ports.iter().flat_map(|&port| self.of_port(port));
+        let mut rules: BTreeMap<Uuid, Vec<SecurityGroupRule>> =
+            groups.map(|&group| (group, Vec::new())).collect();
+        let mut named = HashSet::new();
+        for row in &self.rules {
+            if let Some(of_group) = rules.get_mut(&row.security_group_id) {
+                of_group.push(self.rule(row, &mut named)?);
+            }
+        }
+        Ok(rules.into_iter().map(|(id, rules)| SecurityGroup { id: id.into(), rules }).collect())
+    }
+
+    /// Members are told with the first rule that names their group: hosts unite them.
+    fn rule(&self, row: &RuleRow, named: &mut HashSet<Uuid>) -> Result<SecurityGroupRule, sqlx::Error> {
+        let remote = match (row.remote_cidr, row.remote_group_id) {
+            (Some(cidr), _) => Remote::Cidr { cidr },
+            (None, Some(group)) => {
+                let members = self.members.get(&group).filter(|_| named.insert(group));
+                Remote::Group { group_id: group.into(), addresses: members.cloned().unwrap_or_default() }
+            }
+            (None, None) => return Err(sqlx::Error::Decode("a rule has no other end".into())),
+        };
+        Ok(SecurityGroupRule { direction: row.direction(), protocol: protocol(row)?, remote })
+    }
 }
 
 /// The addresses of the cards in each of these groups. A port without an instance is nobody's: who makes one with an
@@ -56,19 +93,6 @@ async fn members(
         members.entry(row.security_group_id).or_default().push(row.address);
     }
     Ok(members)
-}
-
-fn rule(row: &RuleRow, members: &mut HashMap<Uuid, Vec<IpAddr>>) -> Result<SecurityGroupRule, sqlx::Error> {
-    let remote = match (row.remote_cidr, row.remote_group_id) {
-        (Some(cidr), _) => Remote::Cidr { cidr },
-        (None, Some(group)) => Remote::Group {
-            group_id: group.into(),
-            // Once in a document, however many rules name the group: hosts unite them.
-            addresses: members.remove(&group).unwrap_or_default(),
-        },
-        (None, None) => return Err(sqlx::Error::Decode("a rule has no other end".into())),
-    };
-    Ok(SecurityGroupRule { direction: row.direction(), protocol: protocol(row)?, remote })
 }
 
 fn protocol(row: &RuleRow) -> Result<RuleProtocol, sqlx::Error> {

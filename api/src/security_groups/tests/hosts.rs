@@ -1,13 +1,20 @@
 //! What hosts are told, and what a project begins with.
 
-use protocol::agent::{Direction, PortRange, Remote, RuleProtocol, SecurityGroupRule};
-use protocol::{PortId, ProjectId};
+use protocol::ProjectId;
+use protocol::agent::{Direction, PortRange, Remote, RuleProtocol, SecurityGroup, SecurityGroupRule};
 use serde_json::json;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{GROUPS, https, start};
 use crate::security_groups::store::{defaults, hosts};
 use crate::testing::TestCloud;
+
+/// What a host with these ports alone is told.
+async fn told(conn: &mut PgConnection, ports: &[Uuid]) -> Vec<SecurityGroup> {
+    let groups = hosts::of_ports(conn, ports).await.unwrap();
+    groups.told(&ports.iter().copied().collect()).unwrap()
+}
 
 #[tokio::test]
 async fn a_host_learns_the_groups_of_its_ports_and_the_members_they_name() {
@@ -30,7 +37,7 @@ async fn a_host_learns_the_groups_of_its_ports_and_the_members_they_name() {
     {
         let port = cloud.insert_port(name, &[(subnet, address)]).await;
         cloud.join_security_group(port, "web").await;
-        webs.push(PortId::from(port));
+        webs.push(port);
         cloud.plug_ports("one", &[port]).await;
     }
     // Whoever may make ports has not thereby a card with the address.
@@ -41,7 +48,7 @@ async fn a_host_learns_the_groups_of_its_ports_and_the_members_they_name() {
     cloud.plug_ports("two", &[store]).await;
     let mut conn = cloud.app.pool.acquire().await.unwrap();
 
-    let groups = hosts::of_ports(&mut conn, &[store.into()]).await.unwrap();
+    let groups = told(&mut conn, &[store]).await;
     let id = |group: &serde_json::Value| group["id"].as_str().unwrap().parse::<Uuid>().unwrap();
     assert_eq!(groups.iter().map(|group| group.id.as_uuid()).collect::<Vec<_>>(), [id(&db)]);
     let members = |group: &serde_json::Value, addresses: &[&str]| Remote::Group {
@@ -63,13 +70,19 @@ async fn a_host_learns_the_groups_of_its_ports_and_the_members_they_name() {
     assert_eq!(groups[0].rules, expected);
 
     // Each group once, in one order, however many ports are in it.
-    webs.push(store.into());
-    let groups = hosts::of_ports(&mut conn, &webs).await.unwrap();
+    webs.push(store);
+    let groups = told(&mut conn, &webs).await;
     assert_eq!(groups.iter().map(|group| group.id.as_uuid()).collect::<Vec<_>>(), [id(&web), id(&db)]);
     let ports = PortRange { first: 443, last: 443 };
     assert_eq!(groups[0].rules[0].protocol, RuleProtocol::Tcp { ports });
     assert_eq!(groups[0].rules[0].remote, Remote::Cidr { cidr: "0.0.0.0/0".parse().unwrap() });
-    assert!(hosts::of_ports(&mut conn, &[]).await.unwrap().is_empty());
+    assert!(told(&mut conn, &[]).await.is_empty());
+
+    // What is read for several hosts is told to each as if it were alone.
+    let both = hosts::of_ports(&mut conn, &webs).await.unwrap();
+    for port in webs {
+        assert_eq!(both.told(&[port].into()).unwrap(), told(&mut conn, &[port]).await);
+    }
 }
 
 #[tokio::test]

@@ -64,10 +64,15 @@ async fn a_stopped_instance_goes_back_with_all_its_volumes() {
 async fn one_volume_goes_back_and_forth_between_snapshots() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;
-    cloud.post(VOLUMES, json!({"name": "data", "size_gib": 1})).await.expect(201);
+    // Of an instance that waits for a host.
+    let body = json!({"name": "web", "image": "image", "instance_type": "tiny",
+        "volumes": [{"size_gib": 1, "name": "data"}]});
+    cloud.post(INSTANCES, body).await.expect(202);
     for name in ["one", "two", "three"] {
         snapshot(&cloud, name, json!({"volume": "data"})).await.expect(201);
     }
+    cloud.post(&format!("{WEB}/detach_volume"), json!({"volume": "data"})).await.expect(202);
+    cloud.delete(WEB).await.expect(202);
     for name in ["one", "three", "two", "two"] {
         restore(&cloud, name, json!({"volume": "data"})).await.expect(200);
         // What each snapshot holds, and what is written to.
@@ -82,6 +87,30 @@ async fn one_volume_goes_back_and_forth_between_snapshots() {
     assert_eq!(layers(&cloud).await, 2);
     cloud.delete(&format!("{SNAPSHOTS}/two")).await.expect(204);
     assert_eq!(layers(&cloud).await, 0);
+}
+
+#[tokio::test]
+async fn snapshots_of_what_nobody_uses_add_no_layers() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    cloud.post(VOLUMES, json!({"name": "data", "size_gib": 1})).await.expect(201);
+    for name in ["one", "two", "three"] {
+        snapshot(&cloud, name, json!({"volume": "data"})).await.expect(201);
+        assert_eq!(layers(&cloud).await, 2);
+    }
+    let clone = |name: &str, of: &str| json!({"name": name, "source": {"volume": of}});
+    cloud.post(VOLUMES, clone("copy", "data")).await.expect(201);
+    cloud.post(VOLUMES, clone("copy-2", "copy")).await.expect(201);
+    assert_eq!(layers(&cloud).await, 4);
+    // As soon as an instance has had it, what it writes to counts.
+    let body =
+        json!({"name": "web", "image": "image", "instance_type": "tiny", "volumes": [{"volume": "data"}]});
+    cloud.post(INSTANCES, body).await.expect(202);
+    cloud.delete(WEB).await.expect(202);
+    snapshot(&cloud, "four", json!({"volume": "data"})).await.expect(201);
+    snapshot(&cloud, "five", json!({"volume": "data"})).await.expect(201);
+    assert_eq!(layers(&cloud).await, 5);
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use axum::http::Method;
 use serde_json::json;
 
 use super::{
-    SNAPSHOTS, VOLUMES, WEB, count, findings, follow, get, layers, operation, running, snapshot, stop, web,
+    INSTANCES, SNAPSHOTS, VOLUMES, WEB, count, findings, follow, get, layers, operation, running, snapshot,
+    stop, web,
 };
 use crate::snapshots::expire;
 use crate::testing::TestCloud;
@@ -184,7 +185,10 @@ async fn what_a_guest_does_not_freeze_in_time_fails_and_says_why() {
 async fn a_project_has_only_so_many_and_only_its_own_and_chains_have_an_end() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;
-    cloud.post(VOLUMES, json!({"name": "data", "size_gib": 1})).await.expect(201);
+    // Of an instance that waits for a host.
+    let body = json!({"name": "web", "image": "image", "instance_type": "tiny",
+        "volumes": [{"size_gib": 1, "name": "data"}]});
+    cloud.post(INSTANCES, body).await.expect(202);
     let made = snapshot(&cloud, "one", json!({"volume": "data"})).await.expect(201);
     let quotas = "/v1/projects/demo/quotas";
     cloud.call(Method::PATCH, quotas, Some(json!({"snapshots": 1}))).await.expect(200);
@@ -198,7 +202,7 @@ async fn a_project_has_only_so_many_and_only_its_own_and_chains_have_an_end() {
     let refused =
         snapshot(&cloud, "last", json!({"volume": "data"})).await.expect_problem(409, "wrong_state");
     assert!(refused["detail"].as_str().unwrap().contains("delete some"), "{refused}");
-    assert_eq!(count(&cloud, "SELECT cardinality(chain_of(layer_id))::bigint FROM volumes").await, 31);
+    assert_eq!(count(&cloud, "SELECT max(cardinality(chain_of(layer_id)))::bigint FROM volumes").await, 31);
 
     cloud.pass(5);
     cloud.post("/v1/projects", json!({"name": "other"})).await.expect(201);

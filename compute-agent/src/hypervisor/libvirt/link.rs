@@ -125,10 +125,12 @@ fn timed_out(limit: Duration) -> HypervisorError {
     unreachable(io::Error::new(io::ErrorKind::TimedOut, text))
 }
 
-/// A refusal on a dead connection is no refusal.
+/// A refusal on a dead connection is no refusal, and no word of the guest's.
 fn blame_connection(error: HypervisorError, connect: &Connect) -> HypervisorError {
     match error {
-        HypervisorError::Refused { source, .. } if !connect.is_alive().unwrap_or(false) => {
+        HypervisorError::Refused { source, .. } | HypervisorError::NotFrozen(source)
+            if !connect.is_alive().unwrap_or(false) =>
+        {
             HypervisorError::Unreachable(source)
         }
         error => error,

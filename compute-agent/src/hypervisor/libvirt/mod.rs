@@ -17,13 +17,13 @@ mod snapshot;
 mod sys;
 mod xml;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic};
 use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
-use tokio::sync::{OnceCell, broadcast};
+use tokio::sync::{OnceCell, Semaphore, broadcast};
 use virt::connect::Connect;
 use virt::domain::Domain as Handle;
 use virt::error::{Error, ErrorNumber};
@@ -43,6 +43,8 @@ const CREATE_LIMIT: Duration = Duration::from_secs(120);
 const DESTROY_LIMIT: Duration = Duration::from_secs(60);
 /// A guest may take its time to write down what it has in memory.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(120);
+const FREEZES_AT_ONCE: usize = 2;
+const THAWS_AT_ONCE: usize = 1;
 /// A receiver that falls behind by more has to look at everything again.
 const EVENTS: usize = 1024;
 
@@ -64,6 +66,9 @@ pub struct Libvirt {
     events: broadcast::Sender<Event>,
     /// Found out once per life of the agent.
     verdict: OnceCell<Verdict>,
+    /// Fewer at once than there may be calls: guests that keep silent hold up each other, and nobody else.
+    freezes: Semaphore,
+    thaws: Semaphore,
 }
 
 impl Libvirt {
@@ -72,7 +77,8 @@ impl Libvirt {
     pub fn start(options: Options) -> Self {
         let (events, _) = broadcast::channel(EVENTS);
         let link = Link::start(options.uri, events.clone());
-        Self { link, pool: options.pool, events, verdict: OnceCell::new() }
+        let (freezes, thaws) = (Semaphore::new(FREEZES_AT_ONCE), Semaphore::new(THAWS_AT_ONCE));
+        Self { link, pool: options.pool, events, verdict: OnceCell::new(), freezes, thaws }
     }
 
     async fn verdict(&self) -> Result<&Verdict, HypervisorError> {
@@ -204,14 +210,17 @@ impl Hypervisor for Libvirt {
         layers: &[NewLayer],
         freeze: bool,
     ) -> Result<(), HypervisorError> {
-        let layers = layers.to_vec();
-        let snapshot = move |domain: &Handle| snapshot::take(domain, id, &layers, freeze);
+        // Never closed.
+        let _turn = if freeze { self.freezes.acquire().await.ok() } else { None };
+        let (layers, until) = (layers.to_vec(), Instant::now() + SNAPSHOT_LIMIT);
+        let snapshot = move |domain: &Handle| snapshot::take(domain, id, &layers, freeze, until);
         self.link
             .call(SNAPSHOT_LIMIT, move |connect| with_domain(connect, id, "take a snapshot", snapshot))
             .await
     }
 
     async fn thaw(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let _turn = self.thaws.acquire().await.ok();
         let thaw = move |domain: &Handle| snapshot::thaw(domain, id);
         self.link.call(SNAPSHOT_LIMIT, move |connect| on_domain(connect, id, "thaw the guest", thaw)).await
     }

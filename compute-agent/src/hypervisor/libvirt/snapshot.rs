@@ -1,26 +1,34 @@
 //! Snapshots of a running domain, of a guest at rest if that is wanted.
 //!
-//! libvirtd freezes, takes the snapshot and thaws within one call, and goes on with it when this agent dies. It
-//! leaves a guest frozen when it dies itself in between, when the guest's agent answers too late that it has frozen,
-//! or when thawing fails. So whoever asked is to ask for [`thaw`] after everything but success.
+//! Freezing, snapshot and thawing are three calls. libvirt could do it in one, but holds the domain all the time that
+//! the guest takes to freeze, and with it every listing of the domains: one guest would blind the agent for all. So a
+//! guest is left frozen by an agent or a libvirtd that dies in between, by a guest's agent that says too late that it has
+//! frozen, and by a thaw that fails. Whoever asked is to ask for [`thaw`] after everything but success.
+
+use std::time::{Duration, Instant};
 
 use protocol::InstanceId;
 use virt::domain::Domain as Handle;
-use virt::error::{Error, ErrorNumber};
+use virt::error::Error;
 
 use super::{found_disks, refused, sys, xml};
 use crate::hypervisor::{HypervisorError, NewLayer};
 
 /// How long a guest may take to write down what it has in memory. Without it, libvirt would wait for ever.
 const AGENT_PATIENCE_SECONDS: u16 = 30;
+/// What taking a frozen guest's snapshot may last: nothing is begun that may end after the caller has given it up and
+/// thawed the guest.
+const TAKING: Duration = Duration::from_secs(45);
 
+/// Takes the snapshot for a caller who waits `until` then.
 pub(super) fn take(
     domain: &Handle,
     id: InstanceId,
     layers: &[NewLayer],
     freeze: bool,
+    until: Instant,
 ) -> Result<(), HypervisorError> {
-    let attempted = if freeze { "freeze the guest and take a snapshot" } else { "take a snapshot" };
+    let attempted = "take a snapshot";
     let failed = |error: Error| refused(attempted, error);
     let described = domain.get_xml_desc(0).map_err(failed)?;
     let unread = |error| refused(attempted, error);
@@ -40,12 +48,19 @@ pub(super) fn take(
             sys::cancel_block_job(domain, &disk.target).map_err(failed)?;
         }
     }
-    if freeze {
-        sys::set_agent_patience(domain, AGENT_PATIENCE_SECONDS).map_err(failed)?;
+    if freeze { take_at_rest(domain, &xml, until) } else { sys::snapshot(domain, &xml).map_err(failed) }
+}
+
+fn take_at_rest(domain: &Handle, xml: &str, until: Instant) -> Result<(), HypervisorError> {
+    let failed = |error: Error| refused("take a snapshot of a guest at rest", error);
+    sys::set_agent_patience(domain, AGENT_PATIENCE_SECONDS).map_err(failed)?;
+    sys::freeze(domain).map_err(|error| HypervisorError::NotFrozen(error.into()))?;
+    if Instant::now() + TAKING > until {
+        return Err(HypervisorError::NotFrozen("it took too long".into()));
     }
-    sys::snapshot(domain, &xml, freeze).map_err(|error| {
-        if freeze && blames_agent(&error) { HypervisorError::NotFrozen(error.into()) } else { failed(error) }
-    })
+    let taken = sys::snapshot(domain, xml);
+    let thawed = sys::thaw(domain);
+    taken.and(thawed).map_err(failed)
 }
 
 /// Thaws once nothing else changes the domain: a snapshot that an earlier agent asked for is only worth something
@@ -56,15 +71,4 @@ pub(super) fn thaw(domain: &Handle, id: InstanceId) -> Result<(), Error> {
     }
     sys::set_agent_patience(domain, AGENT_PATIENCE_SECONDS)?;
     sys::thaw(domain)
-}
-
-/// There is no agent in the guest, or it does not answer, or it refuses.
-fn blames_agent(error: &Error) -> bool {
-    use ErrorNumber::{
-        AgentCommandFailed, AgentCommandTimeout, AgentUnresponsive, AgentUnsynced, ArgumentUnsupported,
-    };
-    matches!(
-        error.code(),
-        AgentCommandFailed | AgentCommandTimeout | AgentUnresponsive | AgentUnsynced | ArgumentUnsupported
-    ) || error.message().contains("agent command")
 }

@@ -244,15 +244,12 @@ pub(super) fn set_io_limits(domain: &Domain, target: &str, limits: IoLimits) -> 
 }
 
 /// Takes the snapshot that the XML describes: of all its disks or of none, kept by nobody but us.
-pub(super) fn snapshot(domain: &Domain, xml: &str, freeze: bool) -> Result<(), Error> {
+pub(super) fn snapshot(domain: &Domain, xml: &str) -> Result<(), Error> {
     let xml = CString::new(xml).unwrap_or_default();
-    let mut flags = sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+    let flags = sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
         | sys::VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
         | sys::VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
         | sys::VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA;
-    if freeze {
-        flags |= sys::VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE;
-    }
     // SAFETY: the domain's handle and the text are alive during the call. What it returns is ours to free.
     unsafe {
         let snapshot = sys::virDomainSnapshotCreateXML(domain.as_ptr(), xml.as_ptr(), flags);
@@ -300,6 +297,13 @@ pub(super) fn set_agent_patience(domain: &Domain, seconds: u16) -> Result<(), Er
     // SAFETY: the domain's handle is alive during the call.
     let status = unsafe { sys::virDomainAgentSetResponseTimeout(domain.as_ptr(), seconds.into(), 0) };
     if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+}
+
+/// Lets the guest's agent freeze all file systems.
+pub(super) fn freeze(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the domain's handle is alive during the call; no names mean all file systems.
+    let frozen = unsafe { sys::virDomainFSFreeze(domain.as_ptr(), ptr::null_mut(), 0, 0) };
+    if frozen >= 0 { Ok(()) } else { Err(Error::last_error()) }
 }
 
 /// Lets the guest's agent thaw all file systems.

@@ -100,7 +100,7 @@ impl Reconciler {
     /// INVARIANT: before a guest is frozen it is written down that it may be, and that stays until it was seen to be
     /// thawed: whoever dies on the way, the next agent thaws it.
     pub(super) async fn snapshot(&self, spec: &InstanceSpec, layers: &[AddedLayer]) -> Result<(), StepError> {
-        let _turn = self.turn().await;
+        let turn = self.turn().await;
         let (id, mut new) = (spec.id, Vec::with_capacity(layers.len()));
         for added in layers {
             let disk = disk(spec, added.volume)?;
@@ -112,6 +112,8 @@ impl Reconciler {
             let taken = self.parts.hypervisor.snapshot(id, &new, false).await;
             return taken.map_err(|error| StepError::of(error, NO_SNAPSHOT));
         }
+        // A guest may take its time.
+        drop(turn);
         self.amend_record(id, |record| record.freezing = true).await?;
         let taken = self.parts.hypervisor.snapshot(id, &new, true).await;
         match &taken {

@@ -1,0 +1,112 @@
+//! Running schedules.
+
+use protocol::{ProjectId, SnapshotId};
+use sqlx::Acquire;
+use time::OffsetDateTime;
+
+use super::store::running::{self, Due, Ran, Turn};
+use crate::app::App;
+use crate::http::{ApiError, ErrorCode, Labels};
+use crate::instances::store::guests;
+use crate::snapshots::model::Consistency;
+use crate::snapshots::store::taking::{self, New, Source};
+use crate::volumes::store::layers;
+
+/// The longest part of a schedule's name in those of its snapshots.
+const NAME_CHARS: usize = 40;
+
+/// Runs what is due, and deletes what is kept no longer. Any number of replicas may run it at once.
+pub(crate) async fn run(app: &App) -> Result<(), sqlx::Error> {
+    let now = app.clock.now();
+    let mut conn = app.pool.acquire().await?;
+    let due = running::due(&mut conn, now).await?;
+    drop(conn);
+    for one in due {
+        run_slot(app, &one, now).await?;
+    }
+    let mut conn = app.pool.acquire().await?;
+    let surplus = running::surplus(&mut conn).await?;
+    drop(conn);
+    for snapshot in surplus {
+        let mut tx = app.pool.begin().await?;
+        running::delete_surplus(&mut tx, snapshot, now).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Runs one slot: the snapshot and the next slot come with one transaction. Slots that were missed are run once together.
+async fn run_slot(app: &App, due: &Due, now: OffsetDateTime) -> Result<(), sqlx::Error> {
+    let mut tx = app.pool.begin().await?;
+    if let Some(instance) = due.instance_id {
+        guests::lock(&mut tx, &[instance]).await?;
+    }
+    if let Some(volume) = due.volume_id {
+        layers::lock_volumes(&mut tx, &[volume]).await?;
+    }
+    let Some(turn) = running::take_turn(&mut tx, due).await? else { return tx.rollback().await };
+    let source = match (turn.instance_id, due.volume_id) {
+        (Some(instance), _) => Source::Instance(instance),
+        (None, Some(volume)) => Source::Volume(volume),
+        (None, None) => return tx.rollback().await,
+    };
+    let mut savepoint = tx.begin().await?;
+    let ran = match take(app, &mut savepoint, &turn, source, due, now).await {
+        Ok(snapshot) => {
+            savepoint.commit().await?;
+            Ran::Taken(snapshot)
+        }
+        Err(refused) => {
+            savepoint.rollback().await?;
+            match refused.code() {
+                Some(ErrorCode::WrongState | ErrorCode::QuotaExceeded | ErrorCode::NameTaken) => {}
+                _ => {
+                    tracing::info!(schedule = %due.id, error = %refused, "trying again");
+                    return tx.rollback().await;
+                }
+            }
+            Ran::Failed(refused.to_string())
+        }
+    };
+    let next_at = turn.rhythm().next(turn.created_at, now);
+    running::set_ran(&mut tx, due, &ran, next_at, now).await?;
+    tx.commit().await
+}
+
+async fn take(
+    app: &App,
+    conn: &mut sqlx::PgConnection,
+    turn: &Turn,
+    source: Source,
+    due: &Due,
+    now: OffsetDateTime,
+) -> Result<SnapshotId, ApiError> {
+    let id: SnapshotId = app.clock.new_id();
+    let name = name_of(&turn.name, due.next_at);
+    let new = New {
+        id,
+        project: ProjectId::from(turn.project_id),
+        name: &name,
+        description: "",
+        labels: &Labels::new(),
+        consistency: Consistency::parse(&turn.consistency),
+        source,
+        now,
+    };
+    taking::take(conn, &new, &app.clock).await?;
+    Ok(id)
+}
+
+/// The schedule, and the minute of the slot in UTC.
+fn name_of(schedule: &str, slot: OffsetDateTime) -> String {
+    let end = schedule.char_indices().map(|(at, c)| at + c.len_utf8()).take(NAME_CHARS).last().unwrap_or(0);
+    let (date, time) = (slot.date(), slot.time());
+    let (month, day) = (u8::from(date.month()), date.day());
+    format!(
+        "{}-{:04}{month:02}{day:02}-{:02}{:02}",
+        schedule[..end].trim_end_matches('-'),
+        date.year(),
+        time.hour(),
+        time.minute()
+    )
+}

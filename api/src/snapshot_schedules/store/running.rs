@@ -1,0 +1,141 @@
+//! SQL of the controller that runs schedules. It works for the cloud and not for a tenant.
+
+use protocol::SnapshotId;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::super::slots::Rhythm;
+use super::rhythm;
+use crate::snapshots::store as snapshots;
+
+/// A schedule that is due.
+pub(in super::super) struct Due {
+    pub id: Uuid,
+    pub volume_id: Option<Uuid>,
+    /// The instance that is taken, or that has the volume.
+    pub instance_id: Option<Uuid>,
+    pub next_at: OffsetDateTime,
+}
+
+pub(in super::super) async fn due(
+    conn: &mut PgConnection,
+    now: OffsetDateTime,
+) -> Result<Vec<Due>, sqlx::Error> {
+    sqlx::query_as!(
+        Due,
+        "SELECT s.id, s.volume_id, coalesce(s.instance_id, v.instance_id) AS instance_id, s.next_at
+         FROM snapshot_schedules s LEFT JOIN volumes v ON v.id = s.volume_id
+         WHERE NOT s.paused AND s.next_at <= $1 ORDER BY s.next_at LIMIT 100",
+        now
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// A schedule whose turn it is, locked.
+pub(in super::super) struct Turn {
+    pub project_id: Uuid,
+    pub name: String,
+    pub instance_id: Option<Uuid>,
+    pub consistency: String,
+    every_hours: Option<i16>,
+    at_minute: Option<i16>,
+    weekday: Option<i16>,
+    pub created_at: OffsetDateTime,
+}
+
+impl Turn {
+    pub(in super::super) fn rhythm(&self) -> Rhythm {
+        rhythm(self.every_hours, self.at_minute, self.weekday)
+    }
+}
+
+/// Locks a due schedule, unless its slot was run already or its volume went elsewhere a moment ago. What it takes is
+/// locked.
+pub(in super::super) async fn take_turn(
+    conn: &mut PgConnection,
+    due: &Due,
+) -> Result<Option<Turn>, sqlx::Error> {
+    sqlx::query!("SELECT FROM snapshot_schedules WHERE id = $1 FOR UPDATE", due.id)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query_as!(
+        Turn,
+        "SELECT s.project_id, s.name, s.instance_id, s.consistency, s.every_hours, s.at_minute, s.weekday, s.created_at
+         FROM snapshot_schedules s LEFT JOIN volumes v ON v.id = s.volume_id
+         WHERE s.id = $1 AND s.next_at = $2 AND NOT s.paused
+           AND coalesce(s.instance_id, v.instance_id) IS NOT DISTINCT FROM $3",
+        due.id,
+        due.next_at,
+        due.instance_id
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// What a slot came to.
+pub(in super::super) enum Ran {
+    Taken(SnapshotId),
+    Failed(String),
+}
+
+/// Notes what the slot came to, and when the next one is.
+pub(in super::super) async fn set_ran(
+    conn: &mut PgConnection,
+    due: &Due,
+    ran: &Ran,
+    next_at: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let (snapshot, failure) = match ran {
+        Ran::Taken(snapshot) => (Some(snapshot.as_uuid()), None),
+        Ran::Failed(failure) => (None, Some(failure)),
+    };
+    sqlx::query!(
+        "UPDATE snapshot_schedules SET last_due_at = $2, last_failure = $3, last_snapshot_id = $4, next_at = $5,
+                                       updated_at = $6
+         WHERE id = $1",
+        due.id,
+        due.next_at,
+        failure,
+        snapshot,
+        next_at,
+        now
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!("UPDATE snapshots SET schedule_id = $2 WHERE id = $1", snapshot, due.id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Snapshots that schedules made and keep no longer: those with enough newer ones that are there, and failed ones with a
+/// newer one of any kind.
+pub(in super::super) async fn surplus(conn: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(r#"SELECT id AS "id!" FROM surplus_snapshots() ORDER BY id LIMIT 100"#)
+        .fetch_all(conn)
+        .await
+}
+
+/// Deletes a snapshot that is still surplus.
+pub(in super::super) async fn delete_surplus(
+    conn: &mut PgConnection,
+    id: Uuid,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let locked = sqlx::query_scalar!("SELECT id FROM snapshots WHERE id = $1 FOR UPDATE SKIP LOCKED", id)
+        .fetch_optional(&mut *conn)
+        .await?;
+    if locked.is_none() {
+        return Ok(());
+    }
+    let still = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM surplus_snapshots() s WHERE s.id = $1) AS "still!""#,
+        id
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    if still { snapshots::delete(conn, id, now).await } else { Ok(()) }
+}
