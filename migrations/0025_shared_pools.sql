@@ -134,16 +134,25 @@ BEGIN
     DELETE FROM layer_removals WHERE id = ANY (done);
 END $$;
 
-CREATE OR REPLACE FUNCTION cover_layer(of_volume uuid, new_layer uuid, at timestamptz) RETURNS uuid LANGUAGE sql AS $$
-    WITH old AS MATERIALIZED (
-             SELECT l.id, l.host_id, l.pool_id FROM layers l JOIN volumes v ON v.layer_id = l.id WHERE v.id = of_volume),
-         sealed AS (UPDATE layers SET sealed = true WHERE id IN (SELECT id FROM old)),
+-- As 0022_snapshots.sql has them, and layers are in pools, too.
+CREATE OR REPLACE FUNCTION cover_layer(of_volume uuid, new_layer uuid, at timestamptz) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+    top   uuid;
+    below uuid;
+BEGIN
+    SELECT l.id, CASE WHEN l.untouched THEN l.parent_id END INTO top, below
+    FROM layers l JOIN volumes v ON v.layer_id = l.id WHERE v.id = of_volume;
+    IF below IS NOT NULL THEN
+        RETURN below;
+    END IF;
+    -- One statement, because a sealed layer has no writer and an open one carries nothing.
+    WITH sealed AS (UPDATE layers SET sealed = true WHERE id = top),
          made AS (INSERT INTO layers (id, host_id, pool_id, parent_id, created_at)
-                  SELECT new_layer, host_id, pool_id, id, at FROM old)
+                  SELECT new_layer, host_id, pool_id, id, at FROM layers WHERE id = top)
     UPDATE volumes SET layer_id = new_layer, spec_generation = spec_generation + 1, updated_at = at
-    WHERE id = of_volume
-    RETURNING (SELECT id FROM old)
-$$;
+    WHERE id = of_volume;
+    RETURN top;
+END $$;
 
 CREATE OR REPLACE FUNCTION instance_disks(instance uuid) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object(
