@@ -33,6 +33,7 @@ pub mod operations;
 pub mod pki;
 mod pki_store;
 pub mod policies;
+pub mod pools;
 pub mod ports;
 pub mod projects;
 pub mod quotas;

@@ -344,6 +344,13 @@ impl TestHost<'_> {
         self.cloud.agent_call(Some(self.id), method, path, body).await
     }
 
+    /// A heartbeat that tells of these shared pools.
+    pub(crate) async fn beat(&self, shared_pools: Value) -> Answer {
+        let body = json!({"epoch": self.epoch, "hypervisor": {"status": "ok"}, "quarantined": 0,
+            "observed_digest": "0".repeat(64), "shared_pools": shared_pools});
+        self.call(Method::POST, "/agent/v1/heartbeat", Some(body)).await
+    }
+
     /// What the host shall look like, after this revision.
     pub(crate) async fn feed(&self, after: i64) -> Value {
         let path = format!("/agent/v1/desired?epoch={}&after={after}", self.epoch);

@@ -16,6 +16,7 @@ use crate::hosts;
 use crate::images::{self, ImageStoreOptions};
 use crate::instances;
 use crate::networks;
+use crate::pools;
 use crate::quotas;
 use crate::snapshots;
 use crate::volumes;
@@ -104,6 +105,7 @@ pub async fn look(
     findings.extend(quotas::drift(conn).await?.iter().map(of_quotas));
     findings.extend(networks::verify(conn).await?.into_iter().map(of_networks));
     findings.extend(volumes::verify(conn).await?);
+    findings.extend(pools::verify(conn, now).await?);
     findings.extend(snapshots::verify(conn, now).await?);
     findings.extend(hosts::verify(conn, now).await?);
     findings.extend(instances::verify(conn, now).await?);

@@ -1,6 +1,7 @@
 //! B12: the path to a disk's bytes: reads through a volume beside a raw file, first writes to a fresh layer beside an
 //! overlay made by hand with the same options. Both sides are driven by `qemu-img bench`, past the page cache.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io::Write;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use protocol::agent::{ImageSource, VolumeSpec};
 use protocol::image::Format;
 use protocol::{GIB, Generation, LayerId, MIB, Sha256, SizeGib, VolumeId};
 use sha2::Digest;
-use storage::Pool;
+use storage::{Options, Pool};
 use uuid::Uuid;
 
 use crate::compare::{Series, report};
@@ -31,7 +32,7 @@ pub(crate) async fn run(rounds: usize) -> Result<()> {
     let content = content();
     let raw = work.join("raw.img");
     write_synced(&raw, &content)?;
-    let pool = Pool::open(&work.join("pool"))?;
+    let pool = Pool::open(&work.join("pool"), Options::new()?)?;
     let image = ImageSource {
         sha256: Sha256::from_bytes(sha2::Sha256::digest(&content).into()),
         format: Format::Raw,
@@ -39,7 +40,7 @@ pub(crate) async fn run(rounds: usize) -> Result<()> {
         virtual_size_bytes: content.len() as u64,
     };
     let chunks: Vec<_> = content.chunks(1 << 20).map(|chunk| Ok::<_, Infallible>(chunk.to_vec())).collect();
-    pool.ensure_base(&image, || async { Ok::<_, Infallible>(stream::iter(chunks)) }).await?;
+    pool.ensure_base(&image, &HashSet::new, || async { Ok::<_, Infallible>(stream::iter(chunks)) }).await?;
 
     let mut reads = [Series::new("a volume over its image"), Series::new("a raw file")];
     let mut writes = [Series::new("a new volume over its image"), Series::new("an overlay made by hand")];
@@ -66,6 +67,7 @@ async fn fresh(pool: &Pool, image: &ImageSource) -> Result<Utf8PathBuf> {
         image: Some(image.clone()),
         layers: vec![layer],
         merges: Vec::new(),
+        pool: None,
     };
     pool.ensure_volume(&volume).await?;
     Ok(pool.layer(layer))

@@ -110,6 +110,7 @@ impl SimulatedHost {
                     observed_digest,
                     quarantined: 0,
                     pool: None,
+                    shared_pools: Vec::new(),
                 };
                 if let Err(error) = beating.heartbeat(&beat).await {
                     eprintln!("host {number}: {error}");

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use compute_agent::agent::{self, MakeNetworking, StateDir, Surroundings};
 use compute_agent::clock::SystemClock;
 use compute_agent::control_plane::http::HttpControlPlane;
-use compute_agent::host_storage::{HostStorage, LocalPool, SimulatedStorage};
+use compute_agent::host_storage::{HostStorage, LocalPool, Pools, SimulatedStorage};
 use compute_agent::hypervisor::Hypervisor;
 use compute_agent::hypervisor::libvirt::{self, Libvirt};
 use compute_agent::hypervisor::simulated::{Simulated, SimulatedMachine};
@@ -28,6 +29,7 @@ use networking::packets::{self, Packets};
 use networking::services::Services;
 use protocol::agent::{HostNetwork, JoinToken};
 use protocol::{GIB, Name};
+use storage::Pool;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -68,6 +70,9 @@ enum Command {
     /// Take the virtual networks off this machine, while no agent runs; the next agent makes them again. Packet rules
     /// stay and let nothing pass: instances that still run are cut off.
     RemoveNetworks(RemoveNetworksArgs),
+    /// Make a directory that several hosts share a pool, once and on one of them. They all have to have it at the same
+    /// path, as itself or as a file system that is mounted there.
+    MakePool(MakePoolArgs),
     /// Compare this host with what its agent was last told, beside the agent or without one, and change nothing. Ends
     /// with 3 when something differs, with 1 when that cannot be found out.
     Verify(VerifyArgs),
@@ -116,6 +121,35 @@ struct RunArgs {
     /// the ones that were used longest ago go first. A fifth of the pool's file system unless given.
     #[arg(long, env = "CUMULO_IMAGE_CACHE_GIB")]
     image_cache_gib: Option<u32>,
+    /// A pool that this host shares with others, as NAME=/PATH; may be given several times. See `make-pool`.
+    #[arg(long = "shared-pool", env = "CUMULO_SHARED_POOLS", value_delimiter = ',')]
+    shared_pools: Vec<SharedPool>,
+}
+
+#[derive(Debug, Args)]
+struct MakePoolArgs {
+    /// NAME=/PATH: the pool's name in the cloud, and its directory.
+    pool: SharedPool,
+}
+
+/// `NAME=/PATH`.
+#[derive(Debug, Clone)]
+struct SharedPool {
+    name: Name,
+    root: Utf8PathBuf,
+}
+
+impl FromStr for SharedPool {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, root) = text.split_once('=').context("not of the form NAME=/PATH")?;
+        let root = Utf8PathBuf::from(root);
+        if !root.is_absolute() {
+            bail!("the path must be absolute: it is the same on all hosts");
+        }
+        Ok(Self { name: name.parse()?, root })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -182,6 +216,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Join(args) => runtime.block_on(join_cloud(&args)).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => runtime.block_on(run_agent(&args)).map(|()| ExitCode::SUCCESS),
         Command::RemoveNetworks(args) => runtime.block_on(remove_networks(&args)).map(|()| ExitCode::SUCCESS),
+        Command::MakePool(args) => make_pool(&args).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => runtime.block_on(verify_host(&args)),
     };
     // A call to libvirt that hangs must not hold up the end.
@@ -221,8 +256,8 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     let (hypervisor, storage): (Arc<dyn Hypervisor>, Arc<dyn HostStorage>) = match args.hypervisor {
         HypervisorKind::Libvirt => {
             let image_cache_bytes = args.image_cache_gib.map(|gib| u64::from(gib) * GIB);
-            let storage =
-                LocalPool::open(&pool, image_cache_bytes).context("the pool could not be opened")?;
+            let local = LocalPool::open(&pool, image_cache_bytes).context("the pool could not be opened")?;
+            let storage = Pools::new(local, identity.membership.host_id, settings(args).shared_pools);
             let options = libvirt::Options { uri: args.libvirt_uri.clone(), pool };
             (Arc::new(Libvirt::start(options)), Arc::new(storage))
         }
@@ -288,7 +323,16 @@ fn settings(args: &RunArgs) -> Settings {
         underlay_address: args.underlay_address,
         external_interface: args.external_interface.clone(),
         protected_networks: args.protected_networks.clone(),
+        shared_pools: args.shared_pools.iter().map(|pool| (pool.name.clone(), pool.root.clone())).collect(),
     }
+}
+
+fn make_pool(args: &MakePoolArgs) -> Result<()> {
+    let SharedPool { name, root } = &args.pool;
+    let identity =
+        Pool::make_shared(name, root).with_context(|| format!("{root} could not be made the pool {name}"))?;
+    tracing::info!(%name, %root, %identity, "made; run the agent of each host with --shared-pool");
+    Ok(())
 }
 
 async fn verify_host(args: &VerifyArgs) -> Result<ExitCode> {

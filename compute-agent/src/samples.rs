@@ -57,6 +57,7 @@ pub(crate) fn disk(id: Uuid) -> Disk {
     let volume = VolumeSpec {
         id: VolumeId::from_uuid(id),
         generation: Generation(1),
+        pool: None,
         size_gib: SizeGib(1),
         image: Some(image),
         layers: vec![LayerId::from_uuid(id)],
@@ -95,6 +96,7 @@ pub(crate) fn deleted(spec: &InstanceSpec) -> DesiredBody {
         id: next.id,
         generation: next.generation,
         layers: spec.disks.iter().flat_map(|disk| disk.volume.layers.clone()).collect(),
+        pools: Vec::new(),
         operation_id: next.operation_id,
     }
 }

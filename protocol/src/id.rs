@@ -86,6 +86,8 @@ ids! {
     PolicyAttachmentId
     /// Rules about who may do what.
     PolicyId
+    /// A directory that several hosts share.
+    PoolId
     /// A network card: where an instance meets a network.
     PortId
     /// Somebody who acts: a user or a service account.

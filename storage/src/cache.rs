@@ -112,6 +112,10 @@ impl Pool {
         needed: Needed<'_>,
         enough: impl Fn(u64, Space) -> bool + Send + 'static,
     ) -> Result<(), PoolError> {
+        if self.inner().shared.is_some() {
+            // What other hosts need, nobody here knows.
+            return Ok(());
+        }
         let alone = Arc::clone(&self.inner().bases).write_owned().await;
         let (inner, mut keep) = (self.inner_arc(), needed());
         blocking(EVICT, move || {

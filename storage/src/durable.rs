@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::errno::Errno;
@@ -85,7 +85,26 @@ impl Unfinished {
         ) {
             Ok(()) => {}
             Err(Errno::EEXIST) => return Ok(Made::Before),
+            // Network file systems know no such flag. A link replaces nothing either.
+            Err(Errno::EINVAL) => return self.link_new(target),
             Err(errno) => return Err(errno.into()),
+        }
+        sync_parent(target)?;
+        Ok(Made::Now)
+    }
+
+    /// The same with a second name, of which the first goes when this is dropped.
+    fn link_new(self, target: &Utf8Path) -> io::Result<Made> {
+        match fs::hard_link(&self.path, target) {
+            Ok(()) => {}
+            // A client that did not hear the answer asks again, and finds its own link.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let [ours, there] = [fs::symlink_metadata(&self.path)?, fs::symlink_metadata(target)?];
+                if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) {
+                    return Ok(Made::Before);
+                }
+            }
+            Err(error) => return Err(error),
         }
         sync_parent(target)?;
         Ok(Made::Now)
@@ -112,4 +131,28 @@ impl Drop for Unfinished {
 
 fn sync_parent(path: &Utf8Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_published_once_and_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| Utf8Path::from_path(dir.path()).unwrap().join(name);
+        let made = |name: &str| {
+            let unfinished = Unfinished::new(at(name));
+            fs::write(unfinished.path(), name).unwrap();
+            unfinished
+        };
+        assert_eq!(made("one").link_new(&at("target")).unwrap(), Made::Now);
+        assert_eq!(made("two").link_new(&at("target")).unwrap(), Made::Before);
+        assert_eq!(fs::read_to_string(at("target")).unwrap(), "one");
+        // Asked again by a client that did not hear the answer.
+        let repeated = made("three");
+        fs::hard_link(repeated.path(), at("other")).unwrap();
+        assert_eq!(repeated.link_new(&at("other")).unwrap(), Made::Now);
+        assert_eq!(dir.path().read_dir().unwrap().count(), 2);
+    }
 }

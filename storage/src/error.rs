@@ -4,9 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use protocol::image::InspectError;
-use protocol::{LayerId, Sha256, SizeGib, VolumeId};
+use protocol::{LayerId, Name, Sha256, SizeGib, VolumeId};
 use thiserror::Error;
 
+use crate::Unusable;
 use crate::sandbox::SandboxError;
 
 /// A pool could not do what was asked. No message holds a path.
@@ -20,6 +21,12 @@ pub enum PoolError {
     },
     #[error("the pool is in use by another process")]
     InUse,
+    #[error("the shared pool {pool} cannot be used")]
+    Unusable {
+        pool: Name,
+        #[source]
+        why: Unusable,
+    },
     #[error("image {0} could not be fetched")]
     Fetch(Sha256, #[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("image {image} has {expected} bytes, but its source sent {}{got}", if got > expected { "at least " } else { "" })]
@@ -68,6 +75,8 @@ pub enum Blame {
     Image,
     /// Nothing; there is no room.
     Space,
+    /// A shared pool that this host does not reach. Trying again may help.
+    Reach,
     /// The files of a volume: they are not those that are named, and were left as they are.
     Chain,
     /// This host.
@@ -82,6 +91,7 @@ impl PoolError {
             Self::VirtualSize { .. } | Self::DiskTooSmall { .. } | Self::NoData(_) => Blame::Image,
             Self::Convert(_, why) if why.blames_image() => Blame::Image,
             Self::Full { .. } => Blame::Space,
+            Self::Unusable { .. } => Blame::Reach,
             Self::LostLayer(_) | Self::BrokenChain(_) => Blame::Chain,
             Self::Io { source, .. } | Self::QemuImg { source, .. } if is_full(source) => Blame::Space,
             Self::Shared(error) => error.blame(),

@@ -5,10 +5,11 @@ use std::str::FromStr;
 use std::{fs, io};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::{InstanceId, LayerId, Sha256};
+use protocol::{InstanceId, LayerId, Name, Sha256};
 
 use crate::durable::exists;
 use crate::layout::{Layout, instance_of};
+use crate::shared;
 
 /// What there is; none of it need be there a moment later when somebody works in the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,29 @@ impl Inventory {
         let layers = disks(&layout.layers())?;
         let unfinished = names(&layout.incoming())?;
         Ok(Self { root: layout.root().to_owned(), images, layers, instances, foreign, unfinished })
+    }
+}
+
+/// What is in a shared pool, of all hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SharedInventory {
+    pub images: BTreeSet<Sha256>,
+    pub layers: BTreeSet<LayerId>,
+}
+
+impl SharedInventory {
+    /// Looks at the shared pool of this name at `root`.
+    ///
+    /// # Errors
+    /// When it cannot be used here, or cannot be read.
+    pub fn of(name: &Name, root: &Utf8Path) -> io::Result<Self> {
+        shared::read(name, root)?.map_err(io::Error::other)?;
+        let layout = Layout::new(root.to_owned());
+        let when_there = |dir: Utf8PathBuf| exists(&dir).map(|is_there| is_there.then_some(dir));
+        // The first agent that comes makes them.
+        let images = when_there(layout.images())?.map(|dir| disks(&dir)).transpose()?.unwrap_or_default();
+        let layers = when_there(layout.layers())?.map(|dir| disks(&dir)).transpose()?.unwrap_or_default();
+        Ok(Self { images, layers })
     }
 }
 

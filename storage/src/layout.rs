@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::{InstanceId, LayerId, Sha256};
+use protocol::{HostId, InstanceId, LayerId, Sha256};
 
 /// The files of one instance, there or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,13 +16,20 @@ pub struct InstancePaths {
 #[derive(Debug)]
 pub(crate) struct Layout {
     root: Utf8PathBuf,
+    /// Whose unfinished work is meant where several hosts have theirs.
+    host: Option<HostId>,
     works: AtomicU64,
 }
 
 impl Layout {
     /// `root` is absolute.
     pub(crate) fn new(root: Utf8PathBuf) -> Self {
-        Self { root, works: AtomicU64::new(0) }
+        Self { root, host: None, works: AtomicU64::new(0) }
+    }
+
+    /// Of a pool that several hosts share, as this one works in it.
+    pub(crate) fn of_host(root: Utf8PathBuf, host: HostId) -> Self {
+        Self { host: Some(host), ..Self::new(root) }
     }
 
     pub(crate) fn root(&self) -> &Utf8Path {
@@ -30,7 +37,21 @@ impl Layout {
     }
 
     pub(crate) fn lock(&self) -> Utf8PathBuf {
-        self.root.join("lock")
+        self.work().join("lock")
+    }
+
+    /// Where each host has a directory, if several share the pool.
+    pub(crate) fn hosts(&self) -> Utf8PathBuf {
+        self.root.join("hosts")
+    }
+
+    /// The directory of one of those hosts.
+    pub(crate) fn own(&self, host: HostId) -> Utf8PathBuf {
+        self.hosts().join(host.to_string())
+    }
+
+    fn work(&self) -> Utf8PathBuf {
+        self.host.map_or_else(|| self.root.clone(), |host| self.own(host))
     }
 
     pub(crate) fn images(&self) -> Utf8PathBuf {
@@ -59,7 +80,7 @@ impl Layout {
     }
 
     pub(crate) fn incoming(&self) -> Utf8PathBuf {
-        self.root.join("incoming")
+        self.work().join("incoming")
     }
 
     /// A name in `incoming/` that nobody else has: the directory was empty when we began, and is ours alone.

@@ -1,4 +1,4 @@
-//! The local pool of one host: cached images, volumes, seeds and serial logs.
+//! The pools of one host, its own and those that it shares: cached images, volumes, seeds and serial logs.
 //!
 //! ```text
 //! <root>/images/<sha256>.qcow2             an image of our own making, never written again
@@ -29,14 +29,16 @@ mod qemu_img;
 pub mod sandbox;
 mod seed;
 mod serial;
+mod shared;
 mod volume;
 
 pub use cache::{Needed, Usage};
 pub use error::{Blame, PoolError};
 pub use export::Export;
-pub use inventory::{InstanceFiles, Inventory};
+pub use inventory::{InstanceFiles, Inventory, SharedInventory};
 pub use layout::InstancePaths;
 pub use pool::{Found, Options, Pool, Space};
+pub use shared::{SharedRoot, Unusable, Usable};
 pub use volume::VolumeFound;
 
 /// Whether a call made the file or found it made.

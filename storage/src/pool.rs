@@ -15,9 +15,10 @@ use crate::durable::{PRIVATE_DIR, REACHABLE_DIR, blocking, exists, make_dir, syn
 use crate::flight::Flights;
 use crate::layout::{Layout, instance_of};
 use crate::sandbox::Sandbox;
+use crate::shared::Shared;
 use crate::{InstancePaths, PoolError};
 
-/// The local pool. Clones are the same pool.
+/// The local pool, or a shared one. Clones are the same pool.
 #[derive(Debug, Clone)]
 pub struct Pool {
     inner: Arc<Inner>,
@@ -29,12 +30,16 @@ pub(crate) struct Inner {
     pub(crate) sandbox: Sandbox,
     pub(crate) flights: Flights,
     /// INVARIANT: one conversion at a time. All run as one user, who must not be able to reach into another.
-    pub(crate) conversions: Semaphore,
+    /// Shared by all pools of a host.
+    pub(crate) conversions: Arc<Semaphore>,
     /// What the cached images may take; a share of the file system unless given.
     pub(crate) image_cache_bytes: Option<u64>,
     /// Written by whoever evicts images, read by whoever must find one where it was.
     pub(crate) bases: Arc<RwLock<()>>,
-    _lock: Flock<File>,
+    /// What a shared pool has beside the rest.
+    pub(crate) shared: Option<Shared>,
+    /// Of a local one.
+    _lock: Option<Flock<File>>,
 }
 
 /// How a pool works.
@@ -85,12 +90,29 @@ impl Pool {
                 layout,
                 sandbox,
                 flights: Flights::default(),
-                conversions: Semaphore::new(1),
+                conversions: Arc::new(Semaphore::new(1)),
                 image_cache_bytes,
                 bases: Arc::default(),
-                _lock: lock,
+                shared: None,
+                _lock: Some(lock),
             }),
         })
+    }
+
+    /// Another pool of this host, which converts images in turn with this one.
+    pub(crate) fn beside(&self, layout: Layout, shared: Shared) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                layout,
+                sandbox: self.inner.sandbox.clone(),
+                flights: Flights::default(),
+                conversions: Arc::clone(&self.inner.conversions),
+                image_cache_bytes: None,
+                bases: Arc::default(),
+                shared: Some(shared),
+                _lock: None,
+            }),
+        }
     }
 
     /// Where the instance's files are, or will be.
@@ -184,7 +206,7 @@ fn adopt_root_disks(layout: &Layout) -> io::Result<()> {
     sync_dir(&layout.layers())
 }
 
-fn empty(dir: &Utf8Path) -> io::Result<()> {
+pub(crate) fn empty(dir: &Utf8Path) -> io::Result<()> {
     for entry in dir.read_dir_utf8()? {
         remove_entry(entry?.path())?;
     }

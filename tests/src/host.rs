@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -26,6 +27,8 @@ pub struct Host {
     pub virsh: Virsh,
     /// Its address in the underlay.
     pub address: String,
+    /// What its agent is started with beside the rest.
+    options: Arc<Mutex<Vec<String>>>,
 }
 
 impl Host {
@@ -36,8 +39,9 @@ impl Host {
         virtlogd.start().await?;
         libvirtd.start().await?;
         let virsh = libvirtd::virsh(&machine);
-        let agent = agent(&machine, &address)?;
-        let host = Self { machine, libvirtd, virtlogd, agent, virsh, address };
+        let options = Arc::default();
+        let agent = agent(&machine, &address, Arc::clone(&options))?;
+        let host = Self { machine, libvirtd, virtlogd, agent, virsh, address, options };
         libvirtd::wait_ready(&host.libvirtd, &host.virsh).await?;
         Ok(host)
     }
@@ -55,6 +59,18 @@ impl Host {
         self.machine.run(program.as_str(), &[arguments.as_slice(), &rest].concat())?;
         fs::remove_file(self.machine.outside(JOIN_TOKEN)).context("remove the join token")?;
         self.agent.start().await
+    }
+
+    /// Tells the agent of a shared pool, as NAME=/PATH, by starting it anew.
+    pub async fn share_pool(&mut self, pool: &str) -> Result<()> {
+        let option = ["--shared-pool".to_owned(), pool.to_owned()];
+        self.options.lock().unwrap_or_else(PoisonError::into_inner).extend(option);
+        self.crash_agent().await
+    }
+
+    /// Makes a directory a shared pool, given as NAME=/PATH.
+    pub fn make_pool(&self, pool: &str) -> Result<()> {
+        self.machine.run(binaries::find("cumulo-agent")?.as_str(), &["make-pool", pool])
     }
 
     /// kill -9 and a new start.
@@ -141,7 +157,7 @@ impl Host {
     }
 }
 
-fn agent(machine: &Machine, address: &str) -> Result<Daemon> {
+fn agent(machine: &Machine, address: &str, options: Arc<Mutex<Vec<String>>>) -> Result<Daemon> {
     let program = binaries::find("cumulo-agent")?;
     let log = machine.dir.join("agent.log");
     let (machine, address) = (machine.clone(), address.to_owned());
@@ -149,6 +165,7 @@ fn agent(machine: &Machine, address: &str) -> Result<Daemon> {
         let mut command = machine.command(program.as_str());
         command.args(["run", "--state-dir", AGENT_STATE, "--libvirt-uri", "qemu:///system"]);
         command.args(["--underlay-address", &address, "--external-interface", wiring::UPLINK]);
+        command.args(&*options.lock().unwrap_or_else(PoisonError::into_inner));
         command
     }))
 }

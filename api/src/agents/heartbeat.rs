@@ -3,21 +3,28 @@
 use axum::Json;
 use axum::extract::State;
 use protocol::Sha256;
-use protocol::agent::{Heartbeat, HeartbeatReply, HypervisorHealth, MAX_DETAIL_CHARS, ObservedBatch};
+use protocol::agent::{
+    Heartbeat, HeartbeatReply, HypervisorHealth, MAX_DETAIL_CHARS, MAX_SHARED_POOLS, ObservedBatch,
+};
 use sha2::Digest;
 
 use super::observed::clean;
 use super::peer::Host;
 use crate::app::App;
 use crate::hosts;
-use crate::http::{ApiError, JsonBody};
+use crate::http::{ApiError, FieldError, JsonBody};
 use crate::instances::store::hosts::observed;
+use crate::pools;
 
 pub(super) async fn beat(
     State(app): State<App>,
     host: Host,
     JsonBody(beat): JsonBody<Heartbeat>,
 ) -> Result<Json<HeartbeatReply>, ApiError> {
+    if beat.shared_pools.len() > MAX_SHARED_POOLS {
+        let message = format!("at most {MAX_SHARED_POOLS} pools");
+        return Err(ApiError::invalid(vec![FieldError::new("/shared_pools", "too_many", message)]));
+    }
     let now = app.clock.now();
     let mut conn = app.pool.acquire().await?;
     let session = host.session(&mut conn, beat.epoch).await?;
@@ -28,6 +35,9 @@ pub(super) async fn beat(
     let quarantined = i32::try_from(beat.quarantined).unwrap_or(i32::MAX);
     if session.hypervisor_degraded != degraded || session.quarantined != quarantined {
         hosts::store::set_health(&mut conn, host.0, degraded.as_deref(), quarantined, now).await?;
+    }
+    if session.has_shared_pools || !beat.shared_pools.is_empty() {
+        pools::store::reports::fold(&mut conn, host.0, beat.shared_pools, now).await?;
     }
     app.heartbeats.heard(host.0, now);
     let stored = observed(&mut conn, host.0).await?;

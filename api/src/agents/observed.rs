@@ -14,7 +14,7 @@ use super::peer::Host;
 use crate::app::App;
 use crate::hosts;
 use crate::http::{ApiError, FieldError, JsonBody};
-use crate::instances::store::{hosts as instances, placement};
+use crate::instances::store::{departures, hosts as instances, placement};
 use crate::instances::{OF_VOLUMES, Observed, Outcome, outcome};
 use crate::operations::store::{self as operations, End};
 use crate::ports::cards;
@@ -61,11 +61,12 @@ pub(super) async fn report(
     host.session(&mut tx, batch.epoch).await?;
     let ids: Vec<_> = batch.reports.iter().map(|report| report.id).collect();
     instances::lock_all(&mut tx, host.0, &ids).await?;
-    let (mut ignored, mut gone, mut merged) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ignored, mut gone, mut merged, mut left) = (Vec::new(), Vec::new(), Vec::new(), false);
     for report in &batch.reports {
         match fold(&mut tx, host.0, report, now).await? {
             Folded::Ignored => ignored.push(report.id),
             Folded::Stored => merged.extend(merged_of(report)),
+            Folded::Left => left = true,
             Folded::Gone => gone.push(report.id),
         }
     }
@@ -78,7 +79,7 @@ pub(super) async fn report(
     if !removed.is_empty() {
         volumes::forget(&mut tx, &removed, now).await?;
     }
-    if !removed.is_empty() || !gone.is_empty() {
+    if !removed.is_empty() || !gone.is_empty() || left {
         placement::retry_now(&mut tx, now).await?;
     }
     if let Some(network) = batch.network {
@@ -101,6 +102,8 @@ fn merged_of(report: &InstanceReport) -> impl Iterator<Item = Merged> {
 enum Folded {
     /// It is about something that is not this host's, or overtaken.
     Ignored,
+    /// Nothing is left here of an instance that has gone to another host.
+    Left,
     Stored,
     /// The instance was deleted by its owner, and nothing is left of it.
     Gone,
@@ -114,7 +117,9 @@ async fn fold(
     now: OffsetDateTime,
 ) -> Result<Folded, ApiError> {
     let Some(stored) = instances::lock_reported(conn, host, report.id).await? else {
-        return Ok(Folded::Ignored);
+        // It has gone to another host, perhaps, and this one has let go of it.
+        let left = departures::ends(conn, host, report).await?;
+        return Ok(if left { Folded::Left } else { Folded::Ignored });
     };
     let observed = Observed { generation: report.generation.0, boot: report.boot, state: report.state };
     let from_the_future =

@@ -167,6 +167,7 @@ actions! {
         ListCloudEvents(Event) = "event:ListEvents",
         ListCloudAuditRecords(AuditRecord) = "audit:ListRecords",
         ListAddressPools(AddressPool) = "network:ListAddressPools",
+        ListPools(Pool) = "pool:ListPools",
     }
     NewInCloud {
         CreateProject(Project) = "project:CreateProject",
@@ -175,11 +176,13 @@ actions! {
         CreateGroup(Group) = "iam:CreateGroup",
         CreateCloudPolicy(Policy) = "iam:CreatePolicy",
         CreateAddressPool(AddressPool) = "network:CreateAddressPool",
+        CreatePool(Pool) = "pool:CreatePool",
     }
     CloudResource {
         GetInstanceType(InstanceType) = "compute:GetInstanceType",
         DeleteInstanceType(InstanceType) = "compute:DeleteInstanceType",
         GetHost(Host) = "host:GetHost",
+        DeclareHostDead(Host) = "host:DeclareHostDead",
         GetUser(User) = "iam:GetUser",
         UpdateUser(User) = "iam:UpdateUser",
         DeleteUser(User) = "iam:DeleteUser",
@@ -206,6 +209,9 @@ actions! {
         GetAddressPool(AddressPool) = "network:GetAddressPool",
         UpdateAddressPool(AddressPool) = "network:UpdateAddressPool",
         DeleteAddressPool(AddressPool) = "network:DeleteAddressPool",
+        GetPool(Pool) = "pool:GetPool",
+        UpdatePool(Pool) = "pool:UpdatePool",
+        DeletePool(Pool) = "pool:DeletePool",
     }
     Project {
         GetProject(Project) = "project:GetProject",
@@ -268,6 +274,7 @@ actions! {
         StopInstance(Instance) = "compute:StopInstance",
         RebootInstance(Instance) = "compute:RebootInstance",
         DeleteInstance(Instance) = "compute:DeleteInstance",
+        MoveInstance(Instance) = "compute:MoveInstance",
         GetInstanceSerial(Instance) = "compute:GetInstanceSerial",
         /// Asked for beside the right to make an image.
         ExportInstance(Instance) = "compute:ExportInstance",

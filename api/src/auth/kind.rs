@@ -66,6 +66,8 @@ kinds! {
         "SELECT id, name, labels FROM snapshots WHERE project_id = $1 AND (id = $2 OR name = $3)";
     SnapshotSchedule = "volume" "snapshot_schedule", seen with "volume:GetSnapshotSchedule",
         "SELECT id, name, labels FROM snapshot_schedules WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    Pool = "pool" "pool", seen with "pool:GetPool",
+        "SELECT id, name, NULL::jsonb FROM pools WHERE $1::uuid IS NULL AND (id = $2 OR name = $3)";
     Network = "network" "network", seen with "network:GetNetwork",
         "SELECT id, name, labels FROM networks WHERE project_id = $1 AND (id = $2 OR name = $3)";
     Subnet = "network" "subnet", seen with "network:GetSubnet",

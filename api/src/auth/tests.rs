@@ -202,8 +202,15 @@ async fn a_stranger_sees_nothing_and_cannot_tell_it_from_nothing_being_there() {
 }
 
 /// What the policy `everyone` allows.
-const EVERYBODYS: &[&str] =
-    &["get_me", "list_projects", "list_instance_types", "get_instance_type", "list_cloud_policies"];
+const EVERYBODYS: &[&str] = &[
+    "get_me",
+    "list_projects",
+    "list_instance_types",
+    "get_instance_type",
+    "list_cloud_policies",
+    "list_pools",
+    "get_pool",
+];
 
 /// A body that is fine, since bodies are read before rights are asked.
 fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
@@ -237,6 +244,9 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         "detach_port" => r#"{"port":"default"}"#,
         "import_image" => r#"{"url":"https://example.com/image.qcow2"}"#,
         "create_image_upload" => r#"{"size_bytes":1}"#,
+        "create_pool" => r#"{"name":"new"}"#,
+        "update_pool" => r#"{"description":"new"}"#,
+        "declare_host_dead" => r#"{"no_guest_runs":true}"#,
         "create_volume" => r#"{"name":"new","size_gib":1}"#,
         "update_volume" => r#"{"name":"new"}"#,
         "create_snapshot" => r#"{"name":"new","volume":"data"}"#,

@@ -30,6 +30,8 @@ pub(crate) mod keys {
     pub const VCPUS: &str = "compute:Vcpus";
     pub const MEMORY_MIB: &str = "compute:MemoryMib";
     pub const ROOT_DISK_GIB: &str = "compute:RootDiskGib";
+    pub const ROOT_POOL: &str = "compute:RootPool";
+    pub const POOL: &str = "volume:Pool";
 }
 
 const KEYS: &[Key] = &[
@@ -52,6 +54,8 @@ const KEYS: &[Key] = &[
     one(keys::VCPUS, KeyType::Numeric),
     one(keys::MEMORY_MIB, KeyType::Numeric),
     one(keys::ROOT_DISK_GIB, KeyType::Numeric),
+    one(keys::ROOT_POOL, KeyType::String),
+    one(keys::POOL, KeyType::String),
 ];
 
 const fn one(name: &'static str, value: KeyType) -> Key {

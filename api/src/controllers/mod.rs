@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::nudge::Topic;
 use crate::{
-    agents, api_keys, audit, auth, events, http, images, instances, networks, operations, snapshot_schedules,
-    snapshots, volumes,
+    agents, api_keys, audit, auth, events, http, images, instances, networks, operations, pools,
+    snapshot_schedules, snapshots, volumes,
 };
 
 /// Keys that ended are kept this long, for whoever asks what happened.
@@ -51,6 +51,10 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     let merges = repeat(&app, &shutdown, "merges", Duration::from_secs(10), Some(Topic::Merges), |app| {
         Box::pin(async move { volumes::merge(&app).await })
     });
+    let removals =
+        repeat(&app, &shutdown, "removals", Duration::from_secs(10), Some(Topic::Placement), |app| {
+            Box::pin(async move { pools::assign_removals(&app).await })
+        });
     let snapshots =
         repeat(&app, &shutdown, "snapshots", Duration::from_secs(5), Some(Topic::Snapshots), |app| {
             Box::pin(async move { snapshots::expire(&app).await })
@@ -65,8 +69,8 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         })
     }));
     tokio::join!(
-        placement, networks, heartbeats, deadlines, sweep, notary, sequencer, merges, snapshots, schedules,
-        imports
+        placement, networks, heartbeats, deadlines, sweep, notary, sequencer, merges, removals, snapshots,
+        schedules, imports
     );
 }
 

@@ -13,5 +13,5 @@ mod verify;
 pub use heartbeats::Heartbeats;
 pub(crate) use model::{HostState, UNREACHABLE_AFTER, offered_capacity};
 pub(crate) use routes::{hash_secret, router};
-pub(crate) use types::NewHost;
+pub(crate) use types::{Capacity, NewHost};
 pub(crate) use verify::verify;

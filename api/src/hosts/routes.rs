@@ -11,11 +11,12 @@ use time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::model::HostState;
 use super::store;
-use super::types::{CreateHostJoinToken, Host, HostJoinToken};
+use super::types::{CreateHostJoinToken, DeclareHostDead, Host, HostJoinToken};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, FieldError, MutationQuery, Page, PageQuery, Path};
+use crate::http::{ApiError, Call, ErrorCode, FieldError, MutationQuery, Page, PageQuery, Path};
 
 const DEFAULT_TTL_SECONDS: u32 = 600;
 
@@ -24,6 +25,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(create_host_join_token))
         .routes(routes!(list_hosts))
         .routes(routes!(get_host))
+        .routes(routes!(declare_host_dead))
 }
 
 /// Make a one-time token with which one machine joins the cloud.
@@ -87,4 +89,40 @@ async fn get_host(
     let (conn, allowed) = reading.parts();
     let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     call.answer(row.version(), &row.into_wire(app.clock.now()))
+}
+
+/// State that nothing runs on a host any more that is not heard of. From then on its instances may be moved if all their
+/// volumes are in shared pools, and their volumes in shared pools be detached. It holds until the host is heard again.
+#[utoipa::path(post, path = "/v1/hosts/{host}/declare_dead", tag = "hosts", params(MutationQuery),
+    request_body = DeclareHostDead, responses(
+        (status = 200, body = Host),
+))]
+async fn declare_host_dead(
+    State(app): State<App>,
+    Path(host): Path<String>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let body: DeclareHostDead = call.json()?;
+    if !body.no_guest_runs {
+        let message = "only a host on which no guest runs is dead; cut its power first";
+        return Err(ApiError::invalid(vec![FieldError::new("/no_guest_runs", "invalid", message)]));
+    }
+    let mut change = call.changing::<actions::DeclareHostDead>(&app, &host).await?;
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    change.check_if_match(row.version())?;
+    let id = row.id;
+    let before = row.into_wire(now);
+    change.note_before(&before);
+    if matches!(before.state, HostState::Ready | HostState::Degraded) {
+        let detail =
+            "its agent is heard; stop the instances there, or cut its power and wait until it is unreachable";
+        return Err(ApiError::because(ErrorCode::WrongState, detail));
+    }
+    let (conn, allowed) = change.parts();
+    store::declare_dead(conn, allowed, id, now).await?;
+    let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    let version = row.version();
+    change.commit(StatusCode::OK, Some(version), &row.into_wire(now)).await
 }

@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::model::{HostState, Offered};
-use super::types::{Capacity, Host, NewHost};
-use crate::auth::{Allowed, actions};
+use super::types::{Capacity, Host, HostPool, NewHost};
+use crate::auth::{Action, Allowed, OfResource, actions};
 use crate::http::{ApiError, ErrorCode, Selector, Version, violated_constraint};
 
 /// A host's row.
@@ -29,6 +29,8 @@ pub(super) struct Row {
     pub memory_mib_reserved: i32,
     pub disk_gib_capacity: i32,
     pub disk_gib_reserved: i32,
+    pub shared_pools: Json<Vec<HostPool>>,
+    pub declared_dead_at: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
 }
 
@@ -46,6 +48,8 @@ impl Row {
             vcpus: Capacity { total: self.vcpus_capacity, reserved: self.vcpus_reserved },
             memory_mib: Capacity { total: self.memory_mib_capacity, reserved: self.memory_mib_reserved },
             disk_gib: Capacity { total: self.disk_gib_capacity, reserved: self.disk_gib_reserved },
+            shared_pools: self.shared_pools.0,
+            declared_dead_at: self.declared_dead_at,
             quarantined_domains: self.quarantined,
             network_faults: self.network_faults.0,
             agent_version: self.agent_version,
@@ -69,7 +73,8 @@ pub(super) async fn list(
                   hypervisor_degraded, quarantined,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>", last_seen_at, vcpus_capacity,
                   vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
-                  disk_gib_reserved, created_at
+                  disk_gib_reserved, shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>", declared_dead_at,
+                  created_at
            FROM hosts WHERE id > $1 AND ($2::text IS NULL OR name = $2) ORDER BY id LIMIT $3"#,
         after,
         name,
@@ -79,9 +84,9 @@ pub(super) async fn list(
     .await
 }
 
-pub(super) async fn find(
+pub(super) async fn find<A: Action<On: OfResource>>(
     conn: &mut PgConnection,
-    _allowed: &Allowed<actions::GetHost>,
+    _allowed: &Allowed<A>,
     selector: &Selector,
 ) -> Result<Option<Row>, sqlx::Error> {
     sqlx::query_as!(
@@ -90,7 +95,8 @@ pub(super) async fn find(
                   hypervisor_degraded, quarantined,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>", last_seen_at, vcpus_capacity,
                   vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
-                  disk_gib_reserved, created_at
+                  disk_gib_reserved, shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>", declared_dead_at,
+                  created_at
            FROM hosts WHERE id = $1 OR name = $2"#,
         selector.id(),
         selector.name()
@@ -173,7 +179,8 @@ pub(crate) async fn open_session(
         "UPDATE hosts SET epoch = epoch + 1, agent_version = $2, inventory = $3, last_seen_at = $7, updated_at = $7,
                 vcpus_capacity = GREATEST($4, vcpus_reserved),
                 memory_mib_capacity = GREATEST($5, memory_mib_reserved),
-                disk_gib_capacity = GREATEST($6, disk_gib_reserved), underlay_address = $8::text::inet
+                disk_gib_capacity = GREATEST($6, disk_gib_reserved), underlay_address = $8::text::inet,
+                declared_dead_at = NULL
          WHERE id = $1 RETURNING epoch",
         host.as_uuid(),
         agent_version,
@@ -189,6 +196,37 @@ pub(crate) async fn open_session(
     Ok(epoch.map(Epoch))
 }
 
+/// Whether nothing runs on the host any more, so the operator, who has not heard of it since. Holds the host's row, so
+/// that it is not heard of before the transaction ends.
+pub(crate) async fn is_declared_dead(conn: &mut PgConnection, host: HostId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT declared_dead_at IS NOT NULL AS "dead!" FROM hosts WHERE id = $1 FOR NO KEY UPDATE"#,
+        host.as_uuid()
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Notes that nothing runs on the host any more. Its session ends: an agent that is alive has to hear anew what is
+/// wanted before it does anything.
+pub(super) async fn declare_dead(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::DeclareHostDead>,
+    host: Uuid,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE hosts SET declared_dead_at = coalesce(declared_dead_at, $2), epoch = epoch + 1,
+                generation = generation + 1, updated_at = $2
+         WHERE id = $1",
+        host,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// What the control plane knows of a host's session.
 pub(crate) struct Session {
     pub epoch: Epoch,
@@ -197,12 +235,15 @@ pub(crate) struct Session {
     pub quarantined: i32,
     /// The revision at which its network document last changed.
     pub network_revision: Revision,
+    /// Whether anything is stored of shared pools that it was told of.
+    pub has_shared_pools: bool,
 }
 
 pub(crate) async fn session(conn: &mut PgConnection, host: HostId) -> Result<Option<Session>, sqlx::Error> {
     let row = sqlx::query!(
-        "SELECT epoch, desired_revision, hypervisor_degraded, quarantined, network_revision
-         FROM hosts WHERE id = $1",
+        r#"SELECT epoch, desired_revision, hypervisor_degraded, quarantined, network_revision,
+                  EXISTS (SELECT FROM host_pools WHERE host_id = h.id) AS "has_shared_pools!"
+           FROM hosts h WHERE id = $1"#,
         host.as_uuid()
     )
     .fetch_optional(conn)
@@ -213,6 +254,7 @@ pub(crate) async fn session(conn: &mut PgConnection, host: HostId) -> Result<Opt
         hypervisor_degraded: row.hypervisor_degraded,
         quarantined: row.quarantined,
         network_revision: Revision(row.network_revision),
+        has_shared_pools: row.has_shared_pools,
     }))
 }
 

@@ -19,6 +19,12 @@ pub struct Host {
     pub vcpus: Capacity,
     pub memory_mib: Capacity,
     pub disk_gib: Capacity,
+    /// The shared pools that its agent was told of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared_pools: Vec<HostPool>,
+    /// When the operator said that nothing runs on it any more; absent once it was heard again.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub declared_dead_at: Option<OffsetDateTime>,
     /// Domains that the control plane does not know. They are left alone.
     pub quarantined_domains: i32,
     /// What of its virtual networks it could not make.
@@ -33,6 +39,30 @@ pub struct Host {
     pub last_seen_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+}
+
+/// A shared pool, as `shared_pools_of()` of the database gives it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct HostPool {
+    pub name: String,
+    /// Whether instances with volumes in it can be there.
+    pub usable: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<i64>,
+}
+
+/// The word of whoever has looked.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeclareHostDead {
+    /// `true`: no guest of the host runs any more, and none will until its agent has spoken with the control plane. Its
+    /// power is off, or it is cut off from the shared pools. If that is not so, two guests may write to one disk.
+    pub no_guest_runs: bool,
 }
 
 /// What placement may give away, and what it has given away.

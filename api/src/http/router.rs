@@ -15,7 +15,7 @@ use super::{limits, request};
 use crate::app::App;
 use crate::{
     address_pools, api_keys, audit, auth, events, floating_ips, groups, hosts, images, instance_types,
-    instances, networks, operations, policies, ports, projects, quotas, routers, security_groups,
+    instances, networks, operations, policies, pools, ports, projects, quotas, routers, security_groups,
     service_accounts, snapshot_schedules, snapshots, subnets, users, volumes,
 };
 
@@ -43,6 +43,7 @@ use crate::{
         (name = "instance_types", description = "Sizes of instances"),
         (name = "volumes", description = "Disks of instances, which may outlive them"),
         (name = "snapshots", description = "Volumes and instances as they were, to go back to or to make new ones from"),
+        (name = "pools", description = "Directories that several hosts share, for volumes"),
         (name = "networks", description = "Private Ethernets"),
         (name = "subnets", description = "Ranges of addresses in networks"),
         (name = "ports", description = "Network cards and their addresses"),
@@ -78,6 +79,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(volumes::router())
         .merge(snapshots::router())
         .merge(snapshot_schedules::router())
+        .merge(pools::router())
         .merge(networks::router())
         .merge(subnets::router())
         .merge(ports::router())

@@ -187,6 +187,7 @@ async fn a_dry_run_stores_nothing_and_refuses_alike() {
     let subnet = json!({"subnet": "front"});
     let pool = json!({"name": "public", "cidr": "203.0.113.0/24"});
     cloud.post("/v1/address_pools", pool.clone()).await.expect(201);
+    cloud.post("/v1/pools", json!({"name": "fast"})).await.expect(201);
     let rule = json!({"direction": "egress", "remote_cidr": "::/0"});
     let group = json!({"name": "web", "rules": [rule]});
     cloud.post("/v1/projects/demo/security_groups", group.clone()).await.expect(201);
@@ -258,6 +259,10 @@ async fn a_dry_run_stores_nothing_and_refuses_alike() {
         (Method::POST, "/v1/address_pools", Some(pool), 409),
         (Method::PATCH, "/v1/address_pools/public", Some(json!({"name": "new"})), 200),
         (Method::DELETE, "/v1/address_pools/public", None, 409),
+        (Method::POST, "/v1/pools", Some(json!({"name": "new"})), 200),
+        (Method::POST, "/v1/pools", Some(json!({"name": "fast"})), 409),
+        (Method::PATCH, "/v1/pools/fast", Some(json!({"overcommit_percent": 200})), 200),
+        (Method::DELETE, "/v1/pools/fast", None, 200),
         (Method::POST, "/v1/projects/demo/security_groups", Some(json!({"name": "new"})), 200),
         (Method::POST, "/v1/projects/demo/security_groups", Some(group), 409),
         (Method::PATCH, "/v1/projects/demo/security_groups/web", Some(json!({"name": "new"})), 200),
@@ -320,6 +325,9 @@ async fn rows(cloud: &TestCloud) -> Vec<String> {
         "router_interfaces",
         "router_static_routes",
         "address_pools",
+        "pools",
+        "host_pools",
+        "departures",
         "floating_ips",
         "pending_events",
         "events",

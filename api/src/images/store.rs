@@ -491,10 +491,12 @@ pub(crate) async fn blob_for_host(
         r#"SELECT b.id, b.size_bytes AS "size_bytes!" FROM blobs b
            WHERE b.sha256 = $2 AND b.state = 'stored' AND EXISTS (
                SELECT FROM volumes v JOIN images i ON i.id = v.image_id
-               WHERE v.host_id = $1 AND i.blob_id = b.id
+               LEFT JOIN instances n ON n.id = v.instance_id AND v.pool_id IS NOT NULL
+               WHERE (v.host_id = $1 OR n.host_id = $1) AND i.blob_id = b.id
                UNION ALL
                SELECT FROM snapshot_volumes s JOIN layers l ON l.id = s.layer_id JOIN images i ON i.id = s.image_id
-               WHERE l.host_id = $1 AND i.blob_id = b.id)
+               LEFT JOIN pool_hosts h ON h.pool_id = l.pool_id
+               WHERE (l.host_id = $1 OR h.host_id = $1) AND i.blob_id = b.id)
            LIMIT 1"#,
         host.as_uuid(),
         &sha256.as_bytes()[..]

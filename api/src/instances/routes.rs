@@ -2,6 +2,7 @@
 
 mod create;
 mod create_from;
+mod moving;
 mod ports;
 mod power;
 mod serial;
@@ -39,6 +40,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(power::start_instance))
         .routes(routes!(power::stop_instance))
         .routes(routes!(power::reboot_instance))
+        .routes(routes!(moving::move_instance))
         .routes(routes!(ports::attach_port))
         .routes(routes!(ports::detach_port))
         .routes(routes!(volumes::attach_volume))

@@ -74,6 +74,8 @@ pub struct RootVolume {
     pub volume: Option<String>,
     /// Whether it goes when the instance does; unless given, a new one does and one that was there does not.
     pub delete_with_instance: Option<bool>,
+    /// Name or id of the shared pool that a new one is in; on the disk of the instance's host unless given.
+    pub pool: Option<String>,
 }
 
 /// A JSON Merge Patch (RFC 7396): absent fields stay as they are.
@@ -296,6 +298,10 @@ impl CreateInstance {
                 errors.push(FieldError::new("/root_volume/volume", "invalid", message));
             }
             _ => {}
+        }
+        if boots_from && self.root_volume.pool.is_some() {
+            let message = "a volume is where it is already";
+            errors.push(FieldError::new("/root_volume/pool", "invalid", message));
         }
         if let Some(size) = self.root_disk_gib {
             validate_size(size, "/root_disk_gib", errors);

@@ -84,6 +84,8 @@ fn summary(rejections: &[RejectionCount], hosts: usize, nearest: Option<&Nearest
         .map(|count| {
             let reason = match count.reason {
                 Rejection::VolumesElsewhere => "without the data of its volumes",
+                Rejection::PoolMissing => "without the pool of its volumes",
+                Rejection::Leaving => "which it has left and which has not confirmed that",
                 Rejection::NotReady => "not ready",
                 Rejection::Architecture => "cannot run this architecture",
                 Rejection::Vcpus => "too few free vCPUs",

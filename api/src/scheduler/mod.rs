@@ -10,8 +10,8 @@ mod tests;
 
 pub use explain::{Explanation, NearestMiss, RejectionCount};
 
-use protocol::HostId;
 use protocol::agent::Architecture;
+use protocol::{HostId, PoolId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -21,6 +21,8 @@ pub struct Candidate {
     pub id: HostId,
     pub ready: bool,
     pub architectures: Vec<Architecture>,
+    /// The shared pools that it has.
+    pub pools: Vec<PoolId>,
     pub free: Size,
     pub total: Size,
 }
@@ -34,13 +36,19 @@ pub struct Size {
 }
 
 /// What an instance needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub architecture: Architecture,
     /// The disk is that of its volumes which are on no host yet.
     pub size: Size,
     /// The host that has data of its volumes already: no other one takes it.
     pub volumes_on: Option<HostId>,
+    /// The shared pools that its other volumes are in: no host without them takes it.
+    pub pools: Vec<PoolId>,
+    /// Hosts that it has left and that have not said yet that nothing of it is there: none of them takes it.
+    pub leaving: Vec<HostId>,
+    /// The host that it was on last: any other that takes it is better.
+    pub left: Option<HostId>,
 }
 
 /// Why a host does not take an instance: the first filter that it fails.
@@ -49,6 +57,10 @@ pub struct Request {
 pub enum Rejection {
     /// The data of the instance's volumes is on another one.
     VolumesElsewhere,
+    /// It does not have a shared pool that volumes of the instance are in.
+    PoolMissing,
+    /// The instance has left it, and it has not said yet that nothing of it is there.
+    Leaving,
     /// Its agent is silent, degraded or new.
     NotReady,
     /// It cannot run guests of this architecture.
@@ -65,12 +77,14 @@ pub enum Placement {
     Nowhere(Explanation),
 }
 
-/// Chooses the host with the largest share of its scarcest resource left; of equals, the lowest id.
+/// Chooses the host with the largest share of its scarcest resource left; of equals, the lowest id. The one that the
+/// instance has left comes last.
 pub fn place(candidates: &[Candidate], request: &Request) -> Placement {
     let fitting = candidates.iter().filter(|candidate| reject(candidate, request).is_none());
     let best = fitting.max_by(|a, b| {
         let (left_a, left_b) = (share_left(a, request.size), share_left(b, request.size));
-        left_a.total_cmp(&left_b).then_with(|| b.id.cmp(&a.id))
+        let elsewhere = |candidate: &Candidate| request.left != Some(candidate.id);
+        elsewhere(a).cmp(&elsewhere(b)).then(left_a.total_cmp(&left_b)).then_with(|| b.id.cmp(&a.id))
     });
     match best {
         Some(candidate) => Placement::Host(candidate.id),
@@ -83,6 +97,8 @@ pub fn reject(candidate: &Candidate, request: &Request) -> Option<Rejection> {
     let (free, asked) = (candidate.free, request.size);
     let filters = [
         (request.volumes_on.is_none_or(|host| host == candidate.id), Rejection::VolumesElsewhere),
+        (request.pools.iter().all(|pool| candidate.pools.contains(pool)), Rejection::PoolMissing),
+        (!request.leaving.contains(&candidate.id), Rejection::Leaving),
         (candidate.ready, Rejection::NotReady),
         (candidate.architectures.contains(&request.architecture), Rejection::Architecture),
         (free.vcpus >= asked.vcpus, Rejection::Vcpus),

@@ -9,6 +9,7 @@ fn candidate(id: u128, ready: bool, free: (i32, i32, i32)) -> Candidate {
         id: Uuid::from_u128(id).into(),
         ready,
         architectures: vec![Architecture::X86_64],
+        pools: Vec::new(),
         free: Size { vcpus: free.0, memory_mib: free.1, disk_gib: free.2 },
         total: Size { vcpus: 64, memory_mib: 65_536, disk_gib: 1000 },
     }
@@ -19,6 +20,9 @@ fn request(vcpus: i32, memory_mib: i32, disk_gib: i32) -> Request {
         architecture: Architecture::X86_64,
         size: Size { vcpus, memory_mib, disk_gib },
         volumes_on: None,
+        pools: Vec::new(),
+        leaving: Vec::new(),
+        left: None,
     }
 }
 
@@ -44,6 +48,25 @@ fn a_refusal_counts_every_host_and_names_the_remedy() {
         explanation.summary,
         "none of 3 hosts takes it: 1 not ready, 1 too few free vCPUs, 1 too little free memory; \
          4 vCPUs, 512 MiB of memory and 10 GiB of disk would fit"
+    );
+}
+
+#[test]
+fn only_hosts_with_the_pool_take_it_and_the_one_that_it_left_comes_last() {
+    let pool = Uuid::from_u128(7).into();
+    let with = |id, free| Candidate { pools: vec![pool], ..candidate(id, true, free) };
+    let hosts = [candidate(1, true, (60, 60_000, 900)), with(2, (50, 50_000, 900)), with(3, (8, 9_000, 900))];
+    let wanted = Request { pools: vec![pool], ..request(1, 256, 0) };
+    assert_eq!(place(&hosts, &wanted), Placement::Host(hosts[1].id));
+    let left = Request { left: Some(hosts[1].id), ..wanted.clone() };
+    assert_eq!(place(&hosts, &left), Placement::Host(hosts[2].id));
+    assert_eq!(place(&hosts[..2], &left), Placement::Host(hosts[1].id));
+    let leaving = Request { leaving: vec![hosts[1].id], ..left };
+    let Placement::Nowhere(explanation) = place(&hosts[..2], &leaving) else { panic!("placed") };
+    assert_eq!(
+        explanation.summary,
+        "none of 2 hosts takes it: 1 without the pool of its volumes, 1 which it has left and which has not \
+         confirmed that"
     );
 }
 
@@ -77,7 +100,7 @@ proptest! {
                 prop_assert_eq!(counted, hosts.len());
                 if let Some(miss) = explanation.nearest_miss {
                     // The remedy fits when tried.
-                    let smaller = Request { size: miss.would_fit, ..request };
+                    let smaller = Request { size: miss.would_fit, ..request.clone() };
                     prop_assert!(matches!(place(&hosts, &smaller), Placement::Host(_)));
                 }
             }

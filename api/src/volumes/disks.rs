@@ -12,9 +12,10 @@ use uuid::Uuid;
 use super::store::attachments::{self, Taken};
 use super::store::{self, NewAttachment, NewVolume};
 pub(crate) use super::types::validate_size;
-use crate::auth::{self, Action, Allowed, InProject, actions};
+use crate::auth::{self, Action, Allowed, Fact, InProject, actions, keys};
 use crate::clock::Clock;
 use crate::http::{ApiError, ErrorCode, FieldError, Labels, Mutation};
+use crate::pools::{self, store::Named};
 use crate::snapshots::store::taking::Sealed;
 
 /// The most disks of an instance, the one it boots from included.
@@ -31,6 +32,8 @@ pub struct WantedVolume {
     pub size_gib: Option<i32>,
     /// The new volume's name; `volume-` and some digits unless given.
     pub name: Option<Name>,
+    /// Name or id of the shared pool that the new volume is in; on the disk of the instance's host unless given.
+    pub pool: Option<String>,
     /// Whether it goes when the instance does.
     #[serde(default)]
     pub delete_with_instance: bool,
@@ -45,6 +48,10 @@ impl WantedVolume {
         if self.volume.is_some() && self.name.is_some() {
             let message = "a volume has its name already";
             errors.push(FieldError::new(format!("{pointer}/name"), "invalid", message));
+        }
+        if self.volume.is_some() && self.pool.is_some() {
+            let message = "a volume is where it is already";
+            errors.push(FieldError::new(format!("{pointer}/pool"), "invalid", message));
         }
         if let Some(size) = self.size_gib {
             validate_size(size, &format!("{pointer}/size_gib"), errors);
@@ -75,6 +82,8 @@ pub(crate) struct NewDisk {
     pub image: Option<Uuid>,
     /// What it begins with, if that is the data of another one.
     pub below: Option<Sealed>,
+    /// Name or id of the shared pool that it is in.
+    pub pool: Option<String>,
     /// Whether the caller needs the right to make volumes: not for what every instance has.
     pub ask: bool,
 }
@@ -90,6 +99,7 @@ impl<'a> Wanted<'a> {
                     size_gib: one.size_gib.unwrap_or_default(),
                     image: None,
                     below: None,
+                    pool: one.pool.clone(),
                     ask: true,
                 }),
             },
@@ -114,20 +124,35 @@ struct Disk {
 
 enum Source {
     Existing(Taken),
-    New(NewDisk),
+    New(NewDisk, Option<Named>),
+}
+
+impl Source {
+    /// The shared pool that it is in.
+    fn pool(&self) -> Option<&Named> {
+        match self {
+            Self::Existing(taken) => taken.pool.as_ref(),
+            Self::New(_, pool) => pool.as_ref(),
+        }
+    }
 }
 
 impl Prepared {
     /// How many volumes will be made.
     pub(crate) fn made(&self) -> i64 {
-        let made = self.disks.iter().filter(|disk| matches!(disk.source, Source::New(_))).count();
+        let made = self.disks.iter().filter(|disk| matches!(disk.source, Source::New(..))).count();
         i64::try_from(made).unwrap_or(i64::MAX)
+    }
+
+    /// The shared pools that they are in.
+    fn pools(&self) -> impl Iterator<Item = &Named> {
+        self.disks.iter().filter_map(|disk| disk.source.pool())
     }
 
     /// How large those are together.
     pub(crate) fn made_gib(&self) -> i64 {
         let size = |disk: &Disk| match &disk.source {
-            Source::New(new) => i64::from(new.size_gib),
+            Source::New(new, _) => i64::from(new.size_gib),
             Source::Existing(_) => 0,
         };
         self.disks.iter().map(size).sum()
@@ -176,12 +201,22 @@ pub(crate) async fn prepare<A: Action<On: InProject>>(
                 Source::Existing(taken.next().ok_or_else(|| attachments::no_volume(&pointer))?)
             }
             WantedDisk::New(new) => {
+                let below = new.below.and_then(|below| below.pool).map(|pool| pool.to_string());
+                let pool = match below.as_ref().or(new.pool.as_ref()) {
+                    Some(pool) => {
+                        let pointer = format!("{pointer}/pool");
+                        Some(pools::store::named(change.conn(), pool, &pointer).await?)
+                    }
+                    None => None,
+                };
                 if new.ask {
-                    let place = auth::New::named(new.name.as_ref().map_or("volume", Name::as_str));
+                    let named = auth::New::named(new.name.as_ref().map_or("volume", Name::as_str));
+                    let facts: Vec<_> = new.pool.iter().map(|pool| (keys::POOL, Fact::Text(pool))).collect();
+                    let place = auth::New { facts: &facts, ..named };
                     change =
                         change.also::<actions::CreateVolume>((project, place), ApiError::not_found).await?;
                 }
-                Source::New(new)
+                Source::New(new, pool)
             }
         };
         disks.push(Disk { source, position, delete_with_instance, pointer });
@@ -202,6 +237,11 @@ pub(crate) async fn attach<A: Action<On: InProject>>(
     let mut home = place.home();
     let mut free = place.free_positions().into_iter();
     let mut attached = Vec::new();
+    let pools: Vec<_> = prepared.pools().map(|pool| pool.id).collect();
+    pools::store::lock(conn, &pools).await?;
+    if let Some(host) = place.host {
+        refuse_unreachable(conn, prepared, host).await?;
+    }
     for disk in &prepared.disks {
         let position = disk.position.or_else(|| free.next()).ok_or_else(|| {
             ApiError::because(ErrorCode::WrongState, "an instance has at most 16 volumes; detach one")
@@ -216,13 +256,14 @@ pub(crate) async fn attach<A: Action<On: InProject>>(
                 attachments::plug(conn, taken.id, at, now).await?;
                 taken.id
             }
-            Source::New(new) => {
+            Source::New(new, pool) => {
                 let host = new.below.and_then(|below| below.host).map(HostId::as_uuid);
                 if home.is_some() && host.is_some() && home != host {
                     return Err(elsewhere(new.name.as_ref().map_or("of the snapshot", Name::as_str)));
                 }
                 home = home.or(host);
-                make(conn, allowed, new, at, clock, now).await?
+                let pool = pool.as_ref().map(|pool| pool.id);
+                make(conn, allowed, new, pool, at, clock, now).await?
             }
         };
         attached.push(volume);
@@ -237,6 +278,7 @@ async fn make<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
     new: &NewDisk,
+    pool: Option<Uuid>,
     at: NewAttachment,
     clock: &Clock,
     now: OffsetDateTime,
@@ -255,6 +297,7 @@ async fn make<A: Action<On: InProject>>(
         labels: &Labels::new(),
         size_gib: new.size_gib,
         image: new.image,
+        pool,
         delete_protection: false,
         iops_limit: None,
         bytes_per_second_limit: None,
@@ -270,6 +313,24 @@ fn own_name(id: VolumeId, position: i32) -> String {
     let digits = id.as_uuid().simple().to_string();
     let what = if position == 0 { "root" } else { "volume" };
     format!("{what}-{}", &digits[digits.len() - 12..])
+}
+
+/// The host that has the instance needs the pools of what it is given.
+async fn refuse_unreachable(
+    conn: &mut PgConnection,
+    prepared: &Prepared,
+    host: Uuid,
+) -> Result<(), ApiError> {
+    for pool in prepared.pools() {
+        if !pools::store::is_on(conn, pool.id, host).await? {
+            let detail = format!(
+                "the host of the instance does not have the pool {}; use an instance on one that has it",
+                pool.name
+            );
+            return Err(ApiError::because(ErrorCode::WrongState, detail));
+        }
+    }
+    Ok(())
 }
 
 fn elsewhere(name: &str) -> ApiError {

@@ -30,6 +30,8 @@ pub(super) struct NewVolume<'a> {
     pub labels: &'a Labels,
     pub size_gib: i32,
     pub image: Option<Uuid>,
+    /// The shared pool that it is in; that of what it begins with, if that is in one.
+    pub pool: Option<Uuid>,
     pub delete_protection: bool,
     pub iops_limit: Option<i64>,
     pub bytes_per_second_limit: Option<i64>,
@@ -52,9 +54,10 @@ pub(super) async fn insert<A: Action<On: InProject>>(
     new: &NewVolume<'_>,
 ) -> Result<(), ApiError> {
     sqlx::query!(
-        "INSERT INTO layers (id, host_id, parent_id, created_at) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO layers (id, host_id, pool_id, parent_id, created_at) VALUES ($1, $2, $3, $4, $5)",
         new.layer.as_uuid(),
         new.below.and_then(|below| below.host).map(HostId::as_uuid),
+        new.pool,
         new.below.map(|below| below.layer),
         new.now
     )
@@ -63,9 +66,9 @@ pub(super) async fn insert<A: Action<On: InProject>>(
     let inserted = sqlx::query!(
         "INSERT INTO volumes (id, project_id, name, description, labels, size_gib, image_id, layer_id,
                               delete_protection, iops_limit, bytes_per_second_limit, created_at, updated_at,
-                              instance_id, position, delete_with_instance, attachment_state, host_id)
+                              instance_id, position, delete_with_instance, attachment_state, host_id, pool_id)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12,
-                 $13, $14, $15, CASE WHEN $13::uuid IS NOT NULL THEN 'attaching' END, $16)",
+                 $13, $14, $15, CASE WHEN $13::uuid IS NOT NULL THEN 'attaching' END, $16, $17)",
         new.id.as_uuid(),
         allowed.project().as_uuid(),
         new.name,
@@ -81,7 +84,8 @@ pub(super) async fn insert<A: Action<On: InProject>>(
         new.attachment.map(|attachment| attachment.instance.as_uuid()),
         new.attachment.map(|attachment| attachment.position),
         new.attachment.is_some_and(|attachment| attachment.delete_with_instance),
-        new.below.and_then(|below| below.host).map(HostId::as_uuid)
+        new.below.and_then(|below| below.host).map(HostId::as_uuid),
+        new.pool
     )
     .execute(conn)
     .await;
@@ -98,7 +102,8 @@ pub(super) async fn find<A: Action<On: InProject>>(
         Row,
         r#"SELECT v.id, v.name, v.description, v.labels AS "labels: Json<Labels>", v.generation, v.size_gib,
                   v.iops_limit, v.bytes_per_second_limit, v.delete_protection, v.image_id,
-                  m.name AS "image_name?", v.spec_generation, v.host_id, v.instance_id,
+                  m.name AS "image_name?", v.spec_generation, v.host_id, v.pool_id, p.name AS "pool_name?",
+                  v.instance_id,
                   i.name AS "instance_name?", i.host_id IS NOT NULL AS "instance_placed!", v.position,
                   v.delete_with_instance, v.attachment_state,
                   CASE WHEN v.observed_state = 'ready' THEN v.observed_generation END AS ready_generation,
@@ -106,6 +111,7 @@ pub(super) async fn find<A: Action<On: InProject>>(
                   o.status AS "operation_status?", v.created_at, v.updated_at
            FROM volumes v
            LEFT JOIN images m ON m.id = v.image_id
+           LEFT JOIN pools p ON p.id = v.pool_id
            LEFT JOIN instances i ON i.id = v.instance_id
            LEFT JOIN operations o ON o.id = v.operation_id
            WHERE v.project_id = $1 AND (v.id = $2 OR v.name = $3)"#,
@@ -136,7 +142,8 @@ pub(super) async fn list(
         Row,
         r#"SELECT v.id, v.name, v.description, v.labels AS "labels: Json<Labels>", v.generation, v.size_gib,
                   v.iops_limit, v.bytes_per_second_limit, v.delete_protection, v.image_id,
-                  m.name AS "image_name?", v.spec_generation, v.host_id, v.instance_id,
+                  m.name AS "image_name?", v.spec_generation, v.host_id, v.pool_id, p.name AS "pool_name?",
+                  v.instance_id,
                   i.name AS "instance_name?", i.host_id IS NOT NULL AS "instance_placed!", v.position,
                   v.delete_with_instance, v.attachment_state,
                   CASE WHEN v.observed_state = 'ready' THEN v.observed_generation END AS ready_generation,
@@ -144,6 +151,7 @@ pub(super) async fn list(
                   o.status AS "operation_status?", v.created_at, v.updated_at
            FROM volumes v
            LEFT JOIN images m ON m.id = v.image_id
+           LEFT JOIN pools p ON p.id = v.pool_id
            LEFT JOIN instances i ON i.id = v.instance_id
            LEFT JOIN operations o ON o.id = v.operation_id
            WHERE v.project_id = $1 AND v.id > $2 AND ($3::text IS NULL OR v.name = $3)
@@ -263,6 +271,10 @@ pub(super) fn broken(error: sqlx::Error) -> ApiError {
         Some("hosts_disk_fits") => ApiError::because(
             ErrorCode::InsufficientCapacity,
             "the host with its data has too little free disk; delete volumes there, or ask an operator for room",
+        ),
+        Some("pools_disk_fits") => ApiError::because(
+            ErrorCode::InsufficientCapacity,
+            "the pool has too little free disk, or no host has it yet; choose another one, or ask an operator for room",
         ),
         Some("volumes_image_id_fkey") => ApiError::invalid(vec![super::disks::no_image("/source/image")]),
         _ => error.into(),

@@ -26,6 +26,8 @@ pub struct CreateVolume {
     pub size_gib: Option<i32>,
     /// What it begins with; empty unless given.
     pub source: Option<VolumeSource>,
+    /// Name or id of a shared pool that it is in; on the disk of a host unless given. It stays there.
+    pub pool: Option<String>,
     /// `true` refuses its deletion, and that of an instance that would take it along.
     #[serde(default)]
     pub delete_protection: bool,
@@ -99,6 +101,9 @@ pub struct Volume {
     /// What it was made from; absent of one that began empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<Reference>,
+    /// The shared pool that it is in; absent of one that is on the disk of a host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Reference>,
     /// The instance that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,

@@ -46,7 +46,7 @@ async fn astray(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
            FROM volumes v LEFT JOIN instances i ON i.id = v.instance_id
            WHERE v.instance_id IS NOT NULL
              AND (i.project_id IS DISTINCT FROM v.project_id
-                  OR i.host_id IS NOT NULL AND i.host_id IS DISTINCT FROM v.host_id)
+                  OR i.host_id IS NOT NULL AND v.pool_id IS NULL AND i.host_id IS DISTINCT FROM v.host_id)
            UNION ALL
            SELECT 'volume_kept_by_another', v.id, 'an instance that it is not attached to has it, as its host says'
            FROM volumes v JOIN instances i ON i.observed_volumes @> jsonb_build_array(jsonb_build_object('id', v.id))
@@ -78,7 +78,7 @@ async fn layers(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
            UNION ALL
            SELECT 'removal_untold', r.id, 'no host and no end of an instance tells of it'
            FROM layer_removals r
-           WHERE r.desired_revision IS NULL
+           WHERE r.desired_revision IS NULL AND r.pool_id IS NULL
              AND NOT EXISTS (SELECT FROM volumes v WHERE v.removal_id = r.id AND v.instance_id IS NOT NULL)
            UNION ALL
            SELECT 'merge_without_layers', d.id, 'what it stands on is to be merged, and stands on nothing'
@@ -94,12 +94,12 @@ async fn chains(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
     sqlx::query_as!(
         Finding,
         r#"SELECT 'layer_astray' AS "code!", l.id AS "id?",
-                  'it is on another host than what it stands on or what is written to it' AS "detail!"
+                  'it is in another place than what it stands on or what is written to it' AS "detail!"
            FROM layers l
            LEFT JOIN layers p ON p.id = l.parent_id
            LEFT JOIN volumes v ON v.layer_id = l.id
-           WHERE l.parent_id IS NOT NULL AND (p.id IS NULL OR p.host_id IS DISTINCT FROM l.host_id)
-              OR v.id IS NOT NULL AND v.host_id IS DISTINCT FROM l.host_id
+           WHERE l.parent_id IS NOT NULL AND (p.id IS NULL OR p.place <> l.place)
+              OR v.id IS NOT NULL AND v.place <> l.place
            UNION ALL
            SELECT 'volume_without_layer', v.id, 'the layer that it writes to is not there'
            FROM volumes v WHERE NOT EXISTS (SELECT FROM layers l WHERE l.id = v.layer_id)

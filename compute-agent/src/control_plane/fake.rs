@@ -308,6 +308,7 @@ impl ControlPlane for FakeControlPlane {
                 observed_digest: heartbeat.observed_digest,
                 quarantined: heartbeat.quarantined,
                 pool: heartbeat.pool,
+                shared_pools: heartbeat.shared_pools.clone(),
             });
         });
         Ok(HeartbeatReply { report_all })

@@ -193,6 +193,7 @@ impl Feed {
             self.keeper.nudge();
         }
         if page.complete {
+            self.reconciler.confirmed();
             self.workers.nudge_all();
         }
         changed.into_iter().for_each(|id| self.workers.nudge(id));
@@ -202,8 +203,8 @@ impl Feed {
                 &DesiredBody::SendSerialLog { transfer_id, instance_id, max_bytes } => {
                     self.send_serial_log(epoch, transfer_id, instance_id, max_bytes, transfers);
                 }
-                DesiredBody::RemoveLayers { removal_id, layers } => {
-                    self.removals.begin(*removal_id, layers.clone());
+                DesiredBody::RemoveLayers { removal_id, layers, pool } => {
+                    self.removals.begin(*removal_id, layers.clone(), pool.clone());
                 }
                 DesiredBody::SendImage { transfer_id, source } => {
                     images.insert(*transfer_id);

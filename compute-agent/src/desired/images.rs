@@ -66,7 +66,8 @@ impl From<HostStorageError> for NotSent {
         let detail = match &error {
             HostStorageError::Image(_) => return Self::Said(Sending::Failed { detail: NO_DATA.to_owned() }),
             HostStorageError::Full(_) => NO_ROOM,
-            HostStorageError::Fetch(_) | HostStorageError::Chain(_) | HostStorageError::Pool(_) => NOT_COPIED,
+            HostStorageError::Chain(_) | HostStorageError::Reach(_) => error.detail(),
+            HostStorageError::Fetch(_) | HostStorageError::Pool(_) => NOT_COPIED,
         };
         tracing::warn!(error = %chain(&error), "a disk is not copied yet");
         Self::Said(Sending::Waiting { detail: detail.to_owned() })

@@ -17,11 +17,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{DesiredBody, DesiredPage, Disk, InstanceSpec, Nic};
-use protocol::{Generation, InstanceId, LayerId, OperationId, Sha256};
+use protocol::{Generation, InstanceId, LayerId, Name, OperationId, Sha256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::watch;
 
 use crate::durable;
+use crate::host_storage::Doomed;
 
 /// What is wanted of one instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub enum Wanted {
         /// Of the volumes that go with it.
         #[serde(default)]
         layers: Vec<LayerId>,
+        /// Shared pools that some of the layers are in.
+        #[serde(default)]
+        pools: Vec<Name>,
         operation_id: Option<OperationId>,
     },
 }
@@ -69,11 +73,16 @@ impl Wanted {
     }
 
     /// The layers that go with the instance.
-    pub fn doomed_layers(&self) -> &[LayerId] {
+    pub fn doomed(&self) -> Doomed<'_> {
         match self {
-            Self::Instance(_) => &[],
-            Self::Deleted { layers, .. } => layers,
+            Self::Instance(_) => Doomed::default(),
+            Self::Deleted { layers, pools, .. } => Doomed { layers, pools },
         }
+    }
+
+    /// Whether it has disks that other hosts reach, too.
+    pub fn is_shared(&self) -> bool {
+        self.disks().iter().any(|disk| disk.volume.pool.is_some())
     }
 
     pub fn nics(&self) -> &[Nic] {
@@ -86,12 +95,15 @@ impl Wanted {
     fn from_body(body: &DesiredBody) -> Option<Self> {
         match body {
             DesiredBody::Instance(spec) => Some(Self::Instance(spec.clone())),
-            DesiredBody::DeleteInstance { id, generation, layers, operation_id } => Some(Self::Deleted {
-                id: *id,
-                generation: *generation,
-                layers: layers.clone(),
-                operation_id: *operation_id,
-            }),
+            DesiredBody::DeleteInstance { id, generation, layers, pools, operation_id } => {
+                Some(Self::Deleted {
+                    id: *id,
+                    generation: *generation,
+                    layers: layers.clone(),
+                    pools: pools.clone(),
+                    operation_id: *operation_id,
+                })
+            }
             DesiredBody::Network(_)
             | DesiredBody::SendSerialLog { .. }
             | DesiredBody::SendImage { .. }

@@ -7,11 +7,11 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::{LayerId, RemovalId};
+use protocol::{LayerId, Name, RemovalId};
 
 use crate::backoff::Backoff;
 use crate::chain;
-use crate::host_storage::{BoxError, HostStorage};
+use crate::host_storage::{BoxError, Doomed, HostStorage};
 use crate::reconcile::Reconciler;
 use crate::report::Outbox;
 
@@ -32,14 +32,14 @@ impl Removals {
     }
 
     /// Removes the layers in the background, however long it takes, and reports that.
-    pub(super) fn begin(self: &Arc<Self>, removal: RemovalId, layers: Vec<LayerId>) {
+    pub(super) fn begin(self: &Arc<Self>, removal: RemovalId, layers: Vec<LayerId>, pool: Option<Name>) {
         if !self.underway().insert(removal) {
             return;
         }
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-            while let Err(error) = this.remove(&layers).await {
+            while let Err(error) = this.remove(Doomed { layers: &layers, pools: pool.as_slice() }).await {
                 tracing::warn!(%removal, error = %chain(error.as_ref()), "layers are not removed yet");
                 tokio::time::sleep(backoff.next()).await;
             }
@@ -50,15 +50,15 @@ impl Removals {
     }
 
     /// INVARIANT: nothing is removed that a domain has open, whatever the control plane believes.
-    async fn remove(&self, layers: &[LayerId]) -> Result<(), BoxError> {
+    async fn remove(&self, doomed: Doomed<'_>) -> Result<(), BoxError> {
         let mut acting = self.reconciler.acting();
         acting.wait_for(|acting| *acting).await?;
         let listing = self.reconciler.view.look().await?;
         let in_use = listing.values().flat_map(|domain| &domain.volumes).flat_map(|volume| &volume.layers);
-        if in_use.into_iter().any(|layer| layers.contains(layer)) {
+        if in_use.into_iter().any(|layer| doomed.layers.contains(layer)) {
             return Err("a domain has one of the layers".into());
         }
-        Ok(self.storage.remove_layers(layers).await?)
+        Ok(self.storage.remove_layers(doomed).await?)
     }
 
     fn underway(&self) -> MutexGuard<'_, HashSet<RemovalId>> {

@@ -57,7 +57,13 @@ fn an_older_generation_is_refused_and_a_deletion_is_final() {
 }
 
 fn stale_deletion(id: InstanceId) -> DesiredBody {
-    DesiredBody::DeleteInstance { id, generation: Generation(0), layers: Vec::new(), operation_id: None }
+    DesiredBody::DeleteInstance {
+        id,
+        generation: Generation(0),
+        layers: Vec::new(),
+        pools: Vec::new(),
+        operation_id: None,
+    }
 }
 
 #[test]
@@ -114,7 +120,7 @@ proptest! {
         for (generation, delete) in words {
             let spec = InstanceSpec { generation: Generation(generation), ..running(id) };
             let body = if delete {
-                DesiredBody::DeleteInstance { id, generation: spec.generation, layers: Vec::new(), operation_id: None }
+                DesiredBody::DeleteInstance { id, generation: spec.generation, layers: Vec::new(), pools: Vec::new(), operation_id: None }
             } else {
                 wish(&spec)
             };

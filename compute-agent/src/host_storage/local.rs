@@ -1,16 +1,16 @@
-//! The local pool behind [`HostStorage`].
+//! A single pool behind [`HostStorage`].
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::{StreamExt, TryStreamExt};
-use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
-use protocol::{InstanceId, LayerId};
-use storage::{Blame, Export, Options, Pool, PoolError};
+use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
+use protocol::{InstanceId, LayerId, Name};
+use storage::{Blame, Export, Options, Pool, PoolError, SharedRoot, Usable};
 use tokio_util::io::ReaderStream;
 
 use super::{
-    BoxError, ByteStream, Chain, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed, Places,
-    Usage,
+    BoxError, ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed,
+    Places, Usage,
 };
 
 /// What is read of a copied disk at once.
@@ -28,6 +28,20 @@ impl LocalPool {
     pub fn open(root: &Utf8Path, image_cache_bytes: Option<u64>) -> Result<Self, PoolError> {
         Ok(Self { pool: Pool::open(root, Options { image_cache_bytes, ..Options::new()? })? })
     }
+
+    /// A shared pool beside this one.
+    pub(super) fn beside(&self, root: SharedRoot) -> Self {
+        Self { pool: self.pool.shared(root) }
+    }
+
+    /// Whether a shared pool can be used now. Of one that is not shared there is nothing to say.
+    pub(super) async fn usable(&self) -> Result<Option<Usable>, PoolError> {
+        self.pool.usable().await
+    }
+
+    pub(super) async fn has_any_layer(&self, layers: &[LayerId]) -> Result<bool, PoolError> {
+        self.pool.has_any_layer(layers).await
+    }
 }
 
 impl From<PoolError> for HostStorageError {
@@ -36,6 +50,7 @@ impl From<PoolError> for HostStorageError {
             Blame::Source => Self::Fetch(error.into()),
             Blame::Image => Self::Image(error.into()),
             Blame::Space => Self::Full(error.into()),
+            Blame::Reach => Self::Reach(error.into()),
             Blame::Chain => Self::Chain(error.into()),
             Blame::Host => Self::Pool(error.into()),
         }
@@ -49,10 +64,10 @@ impl HostStorage for LocalPool {
         id: InstanceId,
         idle: &[&VolumeSpec],
         in_use: &[&VolumeSpec],
-        doomed: &[LayerId],
+        doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError> {
         let found = self.pool.look(id).await?;
-        let any = found.any || self.pool.has_any_layer(doomed).await?;
+        let any = found.any || self.pool.has_any_layer(doomed.layers).await?;
         let mut files = Files { bases: true, volumes: true, seed: found.seed, any, ..Files::default() };
         for volume in idle {
             let found = self.pool.look_at_volume(volume).await?;
@@ -74,7 +89,7 @@ impl HostStorage for LocalPool {
         Places { seed: paths.seed, serial_log: paths.serial_log }
     }
 
-    fn layer(&self, id: LayerId) -> Utf8PathBuf {
+    fn layer(&self, _: Option<&Name>, id: LayerId) -> Utf8PathBuf {
         self.pool.layer(id)
     }
 
@@ -85,6 +100,7 @@ impl HostStorage for LocalPool {
 
     async fn ensure_base(
         &self,
+        _: Option<&Name>,
         image: &ImageSource,
         needed: Needed<'_>,
         fetch: Fetch<'_>,
@@ -134,8 +150,8 @@ impl HostStorage for LocalPool {
         Ok(())
     }
 
-    async fn remove_layers(&self, layers: &[LayerId]) -> Result<(), HostStorageError> {
-        self.pool.remove_layers(layers).await?;
+    async fn remove_layers(&self, doomed: Doomed<'_>) -> Result<(), HostStorageError> {
+        self.pool.remove_layers(doomed.layers).await?;
         Ok(())
     }
 
@@ -145,6 +161,10 @@ impl HostStorage for LocalPool {
 
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError> {
         Ok(self.pool.serial_tail(id, max_bytes).await?)
+    }
+
+    async fn shared_pools(&self) -> Vec<SharedPoolReport> {
+        Vec::new()
     }
 }
 

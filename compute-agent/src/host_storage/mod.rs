@@ -1,6 +1,7 @@
-//! What the agent needs of its disks: the local pool, and a strict simulation of one.
+//! What the agent needs of its disks: the pools of the host, and a strict simulation of one.
 
 mod local;
+mod pools;
 mod simulated;
 
 use std::io;
@@ -10,11 +11,12 @@ use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
-use protocol::{InstanceId, LayerId, VolumeId};
+use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
+use protocol::{InstanceId, LayerId, Name, VolumeId};
 use thiserror::Error;
 
 pub use local::LocalPool;
+pub use pools::Pools;
 pub use simulated::SimulatedStorage;
 pub use storage::{Needed, Usage};
 
@@ -34,22 +36,23 @@ pub trait HostStorage: Send + Sync + 'static {
         id: InstanceId,
         idle: &[&VolumeSpec],
         in_use: &[&VolumeSpec],
-        doomed: &[LayerId],
+        doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError>;
 
     /// Where the instance's files are, or will be.
     fn places(&self, id: InstanceId) -> Places;
 
-    /// Where a layer is, or will be.
-    fn layer(&self, id: LayerId) -> Utf8PathBuf;
+    /// Where a layer is, or will be, in a shared pool or the host's own.
+    fn layer(&self, pool: Option<&Name>, id: LayerId) -> Utf8PathBuf;
 
     /// The files of a volume that is made, as they stand on each other now: without what is merged.
     async fn chain(&self, volume: &VolumeSpec) -> Result<Chain, HostStorageError>;
 
-    /// Brings the image into the cache. Of those who need one image, a single one fetches it. Images that are not
-    /// `needed` give way to it.
+    /// Brings the image into the cache of a shared pool or the host's own. Of those who need one image, a single one
+    /// fetches it. Images of the host's own that are not `needed` give way to it.
     async fn ensure_base(
         &self,
+        pool: Option<&Name>,
         image: &ImageSource,
         needed: Needed<'_>,
         fetch: Fetch<'_>,
@@ -58,7 +61,7 @@ pub trait HostStorage: Send + Sync + 'static {
     /// Evicts images that nobody needs while the cache is larger than it may be.
     async fn trim_images(&self, needed: Needed<'_>) -> Result<(), HostStorageError>;
 
-    /// What the pool takes and has left.
+    /// What the host's own pool takes and has left.
     async fn usage(&self) -> Result<Usage, HostStorageError>;
 
     /// Makes what is missing at the top of a volume that nobody uses, over its cached image, and grows it to its
@@ -83,7 +86,7 @@ pub trait HostStorage: Send + Sync + 'static {
     async fn remove_instance(&self, id: InstanceId) -> Result<(), HostStorageError>;
 
     /// Removes layers of volumes. Layers that are not there are as good as removed.
-    async fn remove_layers(&self, layers: &[LayerId]) -> Result<(), HostStorageError>;
+    async fn remove_layers(&self, doomed: Doomed<'_>) -> Result<(), HostStorageError>;
 
     /// Copies the disk that a volume's chain makes into one qcow2 file that needs no other. Others may read its layers
     /// meanwhile, nobody may write to them. Dropping the future leaves nothing behind.
@@ -94,6 +97,17 @@ pub trait HostStorage: Send + Sync + 'static {
 
     /// The newest part of the serial log.
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError>;
+
+    /// The shared pools that this host was told of, each as it is now. Takes some seconds when one does not answer.
+    async fn shared_pools(&self) -> Vec<SharedPoolReport>;
+}
+
+/// Layers that nobody needs any more.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Doomed<'a> {
+    pub layers: &'a [LayerId],
+    /// The shared pools that some of them are in; the others are in the host's own.
+    pub pools: &'a [Name],
 }
 
 /// A copied disk, which goes when this is dropped.
@@ -148,6 +162,8 @@ pub enum HostStorageError {
     Full(#[source] BoxError),
     #[error("the files of a volume are not those that it shall have")]
     Chain(#[source] BoxError),
+    #[error("a shared pool cannot be reached")]
+    Reach(#[source] BoxError),
     #[error("the pool failed")]
     Pool(#[source] BoxError),
 }
@@ -164,6 +180,9 @@ impl HostStorageError {
             Self::Image(_) => "The disk cannot be made from this image.",
             Self::Full(_) => "The host has no disk space left.",
             Self::Chain(_) => BROKEN_CHAIN,
+            Self::Reach(_) => {
+                "The shared pool of a volume cannot be reached from the host. It tries again by itself."
+            }
             Self::Pool(_) => "The host's storage failed.",
         }
     }

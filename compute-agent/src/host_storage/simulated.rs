@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use protocol::agent::{ImageSource, InstanceSpec, VolumeSpec};
-use protocol::{InstanceId, LayerId, Sha256, SizeGib};
+use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
+use protocol::{InstanceId, LayerId, Name, Sha256, SizeGib};
 use storage::Space;
 
 use super::{
-    ByteStream, Chain, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed, Places, Usage,
+    ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed, Places,
+    Usage,
 };
 
 /// One TiB, as the simulated machine says.
@@ -59,15 +60,20 @@ struct State {
     merged: HashSet<LayerId>,
     layers_made: u32,
     failures_left: u32,
+    is_full: bool,
     /// Copies are not finished before this is taken back.
     exports_held: bool,
-    is_full: bool,
 }
 
 impl SimulatedStorage {
     /// The next `times` calls that write are refused.
     pub fn fail_next(&self, times: u32) {
         self.lock().failures_left = times;
+    }
+
+    /// Whether the pool has room left, from now on.
+    pub fn set_full(&self, is_full: bool) {
+        self.lock().is_full = is_full;
     }
 
     /// Holds copies of disks in their middle, or lets them go on.
@@ -78,11 +84,6 @@ impl SimulatedStorage {
     /// Copies of disks that are there, finished or not.
     pub fn exports(&self) -> usize {
         Arc::strong_count(&self.exports) - 1
-    }
-
-    /// Whether the pool has room left, from now on.
-    pub fn set_full(&self, is_full: bool) {
-        self.lock().is_full = is_full;
     }
 
     /// How many layers were made anew.
@@ -153,7 +154,7 @@ impl HostStorage for SimulatedStorage {
         id: InstanceId,
         idle: &[&VolumeSpec],
         in_use: &[&VolumeSpec],
-        doomed: &[LayerId],
+        doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError> {
         let state = self.lock();
         let cached = |volume: &&VolumeSpec| {
@@ -169,7 +170,7 @@ impl HostStorage for SimulatedStorage {
             to_merge: idle.iter().filter(to_merge).map(|volume| volume.id).collect(),
             merged: idle.iter().flat_map(|volume| state.merged(volume).0).chain(in_use).collect(),
             seed: instance.is_some_and(|seed| *seed),
-            any: instance.is_some() || doomed.iter().any(|layer| state.layers.contains_key(layer)),
+            any: instance.is_some() || doomed.layers.iter().any(|layer| state.layers.contains_key(layer)),
         })
     }
 
@@ -178,7 +179,7 @@ impl HostStorage for SimulatedStorage {
         Places { seed: dir.join("seed.img"), serial_log: dir.join("serial.log") }
     }
 
-    fn layer(&self, id: LayerId) -> Utf8PathBuf {
+    fn layer(&self, _: Option<&Name>, id: LayerId) -> Utf8PathBuf {
         format!("/nonexistent/{id}").into()
     }
 
@@ -186,12 +187,13 @@ impl HostStorage for SimulatedStorage {
         let state = self.lock();
         let base = volume.image.as_ref().map(|image| format!("/nonexistent/{}", image.sha256).into());
         let stands = |layer: &&LayerId| state.layers.contains_key(layer) && !state.merged.contains(layer);
-        let layers = volume.layers.iter().filter(stands).map(|layer| self.layer(*layer));
+        let layers = volume.layers.iter().filter(stands).map(|layer| self.layer(None, *layer));
         Ok(Chain { base, layers: layers.collect() })
     }
 
     async fn ensure_base(
         &self,
+        _: Option<&Name>,
         image: &ImageSource,
         _: Needed<'_>,
         fetch: Fetch<'_>,
@@ -266,9 +268,9 @@ impl HostStorage for SimulatedStorage {
         Ok(())
     }
 
-    async fn remove_layers(&self, layers: &[LayerId]) -> Result<(), HostStorageError> {
+    async fn remove_layers(&self, doomed: Doomed<'_>) -> Result<(), HostStorageError> {
         let mut state = self.writing()?;
-        for layer in layers {
+        for layer in doomed.layers {
             state.layers.remove(layer);
         }
         Ok(())
@@ -297,5 +299,9 @@ impl HostStorage for SimulatedStorage {
         let mut log = format!("simulated guest {id}\n").into_bytes();
         log.truncate(max_bytes);
         Ok(log)
+    }
+
+    async fn shared_pools(&self) -> Vec<SharedPoolReport> {
+        Vec::new()
     }
 }

@@ -164,6 +164,8 @@ pub struct DomainDisk {
     pub volume: VolumeId,
     pub size_gib: SizeGib,
     pub limits: IoLimits,
+    /// Whether other hosts reach its files, too.
+    pub shared: bool,
     /// The cached image under the lowest layer, shared by many and never written.
     pub base: Option<Utf8PathBuf>,
     /// From the bottom to the top; the last is written to.

@@ -74,7 +74,7 @@ impl Reconciler {
             Step::DetachDisk { volume } => self.detach_disk(id, *volume).await,
             Step::Snapshot { layers } => self.snapshot(instance(wanted)?, layers).await,
             Step::Thaw => self.thaw(id).await,
-            Step::Merge(merge) => self.merge(id, merge).await,
+            Step::Merge(merge) => self.merge(instance(wanted)?, merge).await,
             Step::MergeAtRest { volumes } => self.merge_at_rest(wanted, volumes).await,
             Step::TuneDisk { volume } => self.tune_disk(instance(wanted)?, *volume).await,
             Step::Resume => self.resume(id).await,
@@ -83,7 +83,7 @@ impl Reconciler {
             Step::RemoveFiles => {
                 let _turn = self.turn().await;
                 self.parts.storage.remove_instance(id).await?;
-                Ok(self.parts.storage.remove_layers(wanted.doomed_layers()).await?)
+                Ok(self.parts.storage.remove_layers(wanted.doomed()).await?)
             }
             Step::RecordStarting => self.record_starting(instance(wanted)?).await,
             Step::RecordStarted { boot } => {

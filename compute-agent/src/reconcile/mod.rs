@@ -21,7 +21,9 @@ pub mod workers;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use protocol::InstanceId;
 use protocol::agent::{InstanceReport, PauseReason, Step as Told};
@@ -47,8 +49,9 @@ use view::DomainView;
 
 /// More steps than this without rest means that a deed has no effect.
 const MAX_STEPS_PER_PASS: u32 = 32;
+/// How soon to look whether the control plane has been heard.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 const NO_PROGRESS: &str = "The host could not bring the instance to the wanted state yet.";
-const STORAGE_FAILED: &str = "The host's storage failed.";
 
 /// Everything a pass works with.
 pub struct Parts {
@@ -73,6 +76,8 @@ pub struct Reconciler {
     memories: Mutex<HashMap<InstanceId, Memory>>,
     /// False until the newest wishes are known, and while another agent speaks for this host.
     acting: watch::Sender<bool>,
+    /// Whether this process has heard from the control plane itself what is wanted.
+    confirmed: AtomicBool,
 }
 
 /// How a pass ended.
@@ -132,6 +137,7 @@ impl Reconciler {
             limits: Limits::default(),
             memories: Mutex::default(),
             acting: watch::Sender::new(false),
+            confirmed: AtomicBool::new(false),
             parts,
         }
     }
@@ -181,6 +187,9 @@ impl Reconciler {
         if !*self.acting.borrow() {
             return Round::End(Outcome::Paused);
         }
+        if let Some(instead) = self.unless_confirmed(wanted, step) {
+            return instead;
+        }
         let id = wanted.id();
         let cut_off = |moment| self.parts.checkpoint.reached(id, step, moment).is_break();
         if cut_off(Moment::Before) {
@@ -224,10 +233,11 @@ impl Reconciler {
         let record = self.parts.boots.get(id);
         let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);
         let (idle, in_use) = disks::idle(wanted, domain.as_ref().filter(|_| is_live));
-        let files = self.parts.storage.look(id, &idle, &in_use, wanted.doomed_layers()).await;
+        let files = self.parts.storage.look(id, &idle, &in_use, wanted.doomed()).await;
         let files = files.map_err(|error| {
-            let outcome = self.fail(wanted, STORAGE_FAILED, &chain(&error));
-            self.remember(id, |memory| memory.failure = Some(STORAGE_FAILED));
+            let detail = error.detail();
+            let outcome = self.fail(wanted, detail, &chain(&error));
+            self.remember(id, |memory| memory.failure = Some(detail));
             outcome
         })?;
         let now = self.parts.clock.now();
@@ -259,6 +269,36 @@ impl Reconciler {
                 false
             }
         }
+    }
+
+    /// The control plane has said itself what is wanted of this host.
+    pub fn confirmed(&self) {
+        self.confirmed.store(true, Ordering::Release);
+    }
+
+    /// INVARIANT: no guest gets a disk that other hosts reach by what an earlier process had heard. This machine may
+    /// have been dead in between, and the disk be another host's.
+    fn unless_confirmed(&self, wanted: &Arc<Wanted>, step: &Step) -> Option<Round> {
+        let uses_disks = matches!(
+            step,
+            Step::EnsureVolumes { .. }
+                | Step::RecordStarting
+                | Step::CreateDomain
+                | Step::AttachDisk { .. }
+                | Step::Snapshot { .. }
+                | Step::Merge(_)
+                | Step::MergeAtRest { .. }
+        );
+        if !uses_disks || !wanted.is_shared() {
+            return None;
+        }
+        if !self.confirmed.load(Ordering::Acquire) {
+            tracing::info!(instance = %wanted.id(), ?step, "waits for the control plane: its disks are shared");
+            return Some(Round::End(Outcome::Wait(self.parts.clock.now() + ASK_AGAIN)));
+        }
+        // Decided before the control plane was heard, perhaps.
+        let newest = self.parts.desired.get(wanted.id());
+        (!newest.is_some_and(|newest| Arc::ptr_eq(&newest, wanted))).then_some(Round::Again)
     }
 
     /// A domain's end was announced.

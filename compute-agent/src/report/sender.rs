@@ -122,6 +122,7 @@ impl Sender {
             observed_digest: self.outbox.digest(),
             quarantined: u32::try_from(self.reconciler.quarantined()).unwrap_or(u32::MAX),
             pool: self.pool().await,
+            shared_pools: self.storage.shared_pools().await,
         };
         match self.control_plane.heartbeat(&heartbeat).await {
             Ok(reply) if reply.report_all => self.outbox.resend_all(),

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use networking::names;
 use protocol::InstanceId;
-use protocol::agent::{ImageSource, PauseReason, VolumeSpec};
-use storage::Inventory;
+use protocol::agent::{PauseReason, VolumeSpec};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::pools::Pools;
 use super::{Difference, Host, about_instance};
 use crate::desired::Wanted;
 use crate::host_storage::Files;
@@ -21,32 +21,30 @@ use crate::reconcile::plan::{Memory, Plan, Seen, Step, plan, tuning};
 pub(super) fn differences(
     host: &Host,
     domains: &HashMap<InstanceId, Domain>,
-    pool: &Inventory,
+    pools: &Pools,
     machine_boot: Uuid,
     now: OffsetDateTime,
 ) -> Vec<Difference> {
     let devices = devices();
-    let is_cached = |image: &ImageSource| pool.images.contains(&image.sha256);
+    let is_cached =
+        |volume: &VolumeSpec| volume.image.as_ref().is_none_or(|image| pools.has_image(volume, image));
     let mut ids = host.desired.ids();
     ids.sort_unstable();
     let mut found = Vec::new();
     for wanted in ids.into_iter().filter_map(|id| host.desired.get(id)) {
         let id = wanted.id();
-        let files = pool.instances.get(&id);
+        let files = pools.local.instances.get(&id);
         let seen = Seen {
             domain: domains.get(&id).cloned(),
             record: host.boots.get(id),
             files: Files {
-                bases: volumes(&wanted).filter_map(|volume| volume.image.as_ref()).all(is_cached),
-                volumes: volumes(&wanted)
-                    .flat_map(VolumeSpec::kept)
-                    .all(|layer| pool.layers.contains(&layer)),
+                bases: volumes(&wanted).all(is_cached),
+                volumes: volumes(&wanted).all(|volume| pools.has_layers(volume)),
                 // What stands on what is written in files that guests use.
                 to_merge: Vec::new(),
                 merged: volumes(&wanted).flat_map(|volume| volume.merges.clone()).collect(),
                 seed: files.is_some_and(|files| files.seed),
-                any: files.is_some()
-                    || wanted.doomed_layers().iter().any(|layer| pool.layers.contains(layer)),
+                any: files.is_some() || pools.has_any(wanted.doomed()),
             },
             // What is wrong with their networks is said of those.
             ports: wanted.nics().iter().map(|nic| (nic.port_id, Readiness::Ready)).collect(),

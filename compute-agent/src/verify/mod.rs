@@ -5,6 +5,7 @@
 
 mod instances;
 mod leftovers;
+mod pools;
 mod settings;
 
 use std::collections::HashMap;
@@ -20,12 +21,12 @@ use networking::services::Services;
 use protocol::agent::{HostNetwork, NetworkSubject};
 use protocol::{InstanceId, Revision};
 use serde::Serialize;
-use storage::Inventory;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use settings::Settings;
 
+use self::pools::Pools;
 use crate::clock::{Clock, SystemClock};
 use crate::desired::DesiredStore;
 use crate::hypervisor::libvirt::{Libvirt, Options};
@@ -51,7 +52,7 @@ pub struct Report {
 /// Something that is not as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// `devices`, `packet_rules`, `services`, `instances` or `leftovers`.
+    /// `devices`, `packet_rules`, `services`, `pools`, `instances` or `leftovers`.
     pub part: &'static str,
     /// Its kind and id.
     pub about: String,
@@ -96,12 +97,13 @@ async fn look(state_dir: &Utf8Path, machine_boot: Uuid) -> Result<Report> {
     let uri = uri.context("the hypervisor of this agent is simulated: there is nothing to look at")?;
     let root = host.state_dir.join("pool");
     let domains = domains(Options { uri, pool: root.clone() }).await?;
-    let pool = Inventory::of(&root).with_context(|| format!("the pool {root} cannot be looked at"))?;
+    let (pools, unusable) = Pools::of(&host, &root)?;
     let stored = host.networks.get();
     let mut differences = host.networks(stored.as_ref().map(|stored| &stored.networks)).await?;
     let now = SystemClock.now();
-    differences.extend(instances::differences(&host, &domains, &pool, machine_boot, now));
-    differences.extend(leftovers::differences(&host, &domains, &pool));
+    differences.extend(unusable);
+    differences.extend(instances::differences(&host, &domains, &pools, machine_boot, now));
+    differences.extend(leftovers::differences(&host, &domains, &pools.local));
     let revision = stored.map(|stored| stored.revision);
     Ok(Report { revision, instances: host.desired.ids().len(), differences })
 }

@@ -1,13 +1,15 @@
 //! What the agent of this host was started with, kept so that others compare the host with the same.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use ipnet::IpNet;
 use networking::{links, packets};
+use protocol::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, Survive};
@@ -22,6 +24,9 @@ pub struct Settings {
     pub underlay_address: Option<IpAddr>,
     pub external_interface: Option<String>,
     pub protected_networks: Vec<IpNet>,
+    /// Where each shared pool is.
+    #[serde(default)]
+    pub shared_pools: BTreeMap<Name, Utf8PathBuf>,
 }
 
 impl Settings {

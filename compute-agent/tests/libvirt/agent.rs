@@ -108,7 +108,7 @@ impl Site {
     }
 
     pub fn top(&self, disk: &Disk) -> Utf8PathBuf {
-        self.pool.layer(disk.volume.top().unwrap())
+        self.pool.layer(None, disk.volume.top().unwrap())
     }
 
     /// Lets QEMU itself write to a disk and flush it. What it says goes to its log; what it did is seen elsewhere.
@@ -198,6 +198,7 @@ fn disk() -> Disk {
         image: None,
         layers: vec![layer()],
         merges: Vec::new(),
+        pool: None,
     };
     Disk { volume, limits: IoLimits::default() }
 }

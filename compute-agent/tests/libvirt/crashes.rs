@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use compute_agent::host_storage::HostStorage as _;
+use compute_agent::host_storage::{Doomed, HostStorage as _};
 use compute_agent::reconcile::Outcome;
 use nix::sys::signal::{Signal, kill};
 use protocol::LayerId;
@@ -25,7 +25,7 @@ fn merge(spec: &InstanceSpec) -> InstanceSpec {
 async fn forget_merged(site: &Site, spec: &InstanceSpec) -> InstanceSpec {
     let mut spec = next(spec);
     for disk in &mut spec.disks {
-        site.pool.remove_layers(&disk.volume.merges).await.unwrap();
+        site.pool.remove_layers(Doomed { layers: &disk.volume.merges, pools: &[] }).await.unwrap();
         disk.volume.layers = disk.volume.kept().collect();
         disk.volume.merges.clear();
     }
@@ -38,7 +38,7 @@ fn to_merge(spec: &InstanceSpec) -> Vec<LayerId> {
 
 fn check(site: &Site, spec: &InstanceSpec) {
     for layer in spec.disks.iter().flat_map(|disk| disk.volume.kept()) {
-        run("qemu-img", &["check", "-U", "-q", site.pool.layer(layer).as_str()]);
+        run("qemu-img", &["check", "-U", "-q", site.pool.layer(None, layer).as_str()]);
     }
 }
 
@@ -166,7 +166,7 @@ async fn whatever_is_killed_in_the_middle_of_a_merge_the_content_stays() {
         let place = |disk: usize| if disk == 0 { "vda" } else { "vdc" };
         // Begun by an earlier agent, so to say, and slow: it is not done before its time.
         for (at, disk) in spec.disks.iter().enumerate() {
-            let [into, from] = [0, 1].map(|layer: usize| site.pool.layer(disk.volume.layers[layer]));
+            let [into, from] = [0, 1].map(|layer: usize| site.pool.layer(None, disk.volume.layers[layer]));
             let commit = ["--base", into.as_str(), "--top", from.as_str(), "--bandwidth", "1"];
             site.host.virsh(&[&["blockcommit", &domain, place(at)], &commit[..]].concat());
         }

@@ -55,6 +55,7 @@ impl Lab {
             volume: VolumeId::from_uuid(id),
             size_gib: SizeGib(gib),
             limits: IoLimits::default(),
+            shared: false,
             base: base.map(Utf8Path::to_owned),
             layers: vec![self.host.make_disk(base, id, gib)],
         }
@@ -292,7 +293,9 @@ async fn disks_are_plugged_in_and_changed() {
 
     // As many as a guest may have beside as many cards.
     let limits = IoLimits { iops: Some(100), bytes_per_second: Some(1 << 20) };
-    let more: Vec<_> = (0..12).map(|_| DomainDisk { limits, ..lab.disk(None, 1) }).collect();
+    let shared = |n: u32| n.is_multiple_of(2);
+    let more: Vec<_> =
+        (0..12).map(|n| DomainDisk { limits, shared: shared(n), ..lab.disk(None, 1) }).collect();
     for disk in &more {
         lab.libvirt.attach_disk(spec.id, disk).await.unwrap();
         expected.push(seen(disk));

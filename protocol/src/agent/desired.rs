@@ -55,11 +55,20 @@ pub enum DesiredBody {
         generation: Generation,
         #[serde(default)]
         layers: Vec<LayerId>,
+        /// Shared pools that some of the layers are in.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pools: Vec<Name>,
         operation_id: Option<OperationId>,
     },
     /// Nobody needs these layers any more: their volume or snapshot was deleted, they were merged, or a volume went
     /// back to a snapshot. Remove them, and name the removal in [`super::ObservedBatch::removed`].
-    RemoveLayers { removal_id: RemovalId, layers: Vec<LayerId> },
+    RemoveLayers {
+        removal_id: RemovalId,
+        layers: Vec<LayerId>,
+        /// The shared pool that they are in; nothing is the host's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pool: Option<Name>,
+    },
     /// All networks of the host, in place of what was said before.
     Network(Box<HostNetwork>),
     /// Post the newest part of the serial log to `/agent/v1/transfers/{transfer_id}`.

@@ -41,8 +41,8 @@ pub use observed::{
     ObservedState, PauseReason, Step, StepReport,
 };
 pub use session::{
-    Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory, OpenSession,
-    PoolUsage, SessionOpened,
+    Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory,
+    MAX_SHARED_POOLS, OpenSession, PoolUsage, SessionOpened, SharedPoolReport, SharedPoolState,
 };
 pub use volume::{Disk, IoLimits, MAX_LAYERS, VolumeReport, VolumeSpec, VolumeState};
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostId, MemoryMib, Sha256, SizeGib};
+use crate::{HostId, MemoryMib, Name, Sha256, SizeGib};
 
 /// Counts the sessions of one host; the newest is the only valid one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -104,6 +104,9 @@ pub enum HypervisorHealth {
     Degraded { reason: String },
 }
 
+/// The most shared pools of a host.
+pub const MAX_SHARED_POOLS: usize = 32;
+
 /// `POST /agent/v1/heartbeat`: the agent lives. Carries a digest, not the list.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +121,9 @@ pub struct Heartbeat {
     /// Absent when the pool could not be measured, and from agents of earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolUsage>,
+    /// The shared pools that this host was told of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_pools: Vec<SharedPoolReport>,
 }
 
 /// The file system of the local pool.
@@ -129,6 +135,31 @@ pub struct PoolUsage {
     pub free_bytes: u64,
     /// Of cached images, needed or not.
     pub image_cache_bytes: u64,
+}
+
+/// A shared pool as this host sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharedPoolReport {
+    pub name: Name,
+    pub state: SharedPoolState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum SharedPoolState {
+    Ready {
+        /// As the directory says itself. Two directories under one name have different ones.
+        identity: uuid::Uuid,
+        /// Of the file system.
+        total_bytes: u64,
+        free_bytes: u64,
+    },
+    /// It cannot be used here now.
+    Unusable {
+        /// Why, for the operator.
+        reason: String,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::ImageSource;
-use crate::{Generation, LayerId, SizeGib, VolumeId};
+use crate::{Generation, LayerId, Name, SizeGib, VolumeId};
 
 /// The longest chain of a volume.
 pub const MAX_LAYERS: usize = 32;
@@ -17,6 +17,9 @@ pub const MAX_LAYERS: usize = 32;
 pub struct VolumeSpec {
     pub id: VolumeId,
     pub generation: Generation,
+    /// The shared pool with its layers and its cached image; nothing is the host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Name>,
     /// What the guest sees. Only grows.
     pub size_gib: SizeGib,
     /// What the lowest layer is an overlay of; nothing for an empty disk.

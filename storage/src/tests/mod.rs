@@ -9,6 +9,7 @@ mod formats;
 mod images;
 mod instances;
 mod seed;
+mod shared;
 mod volumes;
 
 use std::collections::HashSet;
@@ -159,6 +160,7 @@ fn volume(number: u128, image: Option<&ImageSource>, gib: u32) -> VolumeSpec {
     VolumeSpec {
         id: VolumeId::from_uuid(uuid::Uuid::from_u128(number)),
         generation: Generation(1),
+        pool: None,
         size_gib: SizeGib(gib),
         image: image.cloned(),
         layers: vec![layer(number)],

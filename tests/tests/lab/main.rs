@@ -10,6 +10,7 @@ mod hostile;
 mod network;
 mod quota;
 mod scene;
+mod shared;
 mod snapshots;
 mod spread;
 mod volumes;

@@ -9,8 +9,10 @@ use super::super::store::disks::Disk;
 use super::super::types::{Defaults, ImageFrom};
 use crate::app::App;
 use crate::auth::{New, actions};
+use crate::hosts::UNREACHABLE_AFTER;
 use crate::http::{ApiError, Entry, ErrorCode, FieldError, Mutation, Selector};
 use crate::instances::rest;
+use crate::pools::store::orders;
 use crate::volumes::store::exports::{self, Exported};
 use crate::volumes::store::{layers, lock_instance_of};
 
@@ -47,7 +49,11 @@ pub(super) async fn take(
         Some(instance) => Some(rest::require(conn, allowed, instance).await?),
         None => None,
     };
-    let host = check(&volume)?;
+    let host = match volume.pool_id {
+        Some(pool) => orders::host_for(conn, pool, now - UNREACHABLE_AFTER).await?,
+        None => volume.host_id,
+    };
+    let host = check(&volume, host)?;
     let mut defaults = match volume.image_id {
         Some(image) => store::defaults_of(conn, image).await?,
         None => Defaults::default(),
@@ -107,8 +113,8 @@ fn missing(pointer: &str, message: &str) -> ApiError {
     ApiError::invalid(vec![FieldError::new(pointer, "not_found", message)])
 }
 
-/// Refuses a volume of which no image can be made now; gives the host of its data.
-fn check(volume: &Exported) -> Result<Uuid, ApiError> {
+/// Refuses a volume of which no image can be made now; gives the host of its data, or one that reaches them.
+fn check(volume: &Exported, host: Option<Uuid>) -> Result<Uuid, ApiError> {
     let wrong = |detail: String| ApiError::because(ErrorCode::WrongState, detail);
     if volume.deletion_requested {
         return Err(wrong(format!("the volume {} is being deleted", volume.name)));
@@ -125,7 +131,10 @@ fn check(volume: &Exported) -> Result<Uuid, ApiError> {
         );
         return Err(wrong(detail));
     }
-    volume.host_id.ok_or_else(|| {
+    host.ok_or_else(|| {
+        if volume.pool_id.is_some() {
+            return wrong(format!("no host has the pool of the volume {} now; try again later", volume.name));
+        }
         let detail = format!(
             "the volume {} has no data yet: no instance with it has come to a host; start one, or use the image that \
              the volume is made from",

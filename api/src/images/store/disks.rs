@@ -31,7 +31,8 @@ pub(crate) async fn orders_after(
         r#"SELECT m.operation_id, m.volume_id AS "volume_id!", m.size_gib AS "size_gib!",
                   m.desired_revision AS "desired_revision!", chain_of(m.layer_id) AS "layers!",
                   b.sha256 AS "sha256?", b.format AS "format?", b.size_bytes AS "size_bytes?",
-                  b.virtual_size_bytes AS "virtual_size_bytes?"
+                  b.virtual_size_bytes AS "virtual_size_bytes?",
+                  (SELECT p.name FROM layers l JOIN pools p ON p.id = l.pool_id WHERE l.id = m.layer_id) AS pool
            FROM image_imports m
            JOIN operations o ON o.id = m.operation_id
            LEFT JOIN images i ON i.id = m.base_image_id
@@ -55,6 +56,7 @@ pub(crate) async fn orders_after(
         let source = VolumeSpec {
             id: row.volume_id.into(),
             generation: Generation(1),
+            pool: row.pool.and_then(|name| name.parse().ok()),
             size_gib: SizeGib(row.size_gib.unsigned_abs()),
             image,
             layers: row.layers.into_iter().map(LayerId::from).collect(),

@@ -137,6 +137,7 @@ fn facts<'a>(
     {
         facts.push((keys::ROOT_DISK_GIB, Fact::Number(size.into())));
     }
+    facts.extend(new.root_volume.pool.iter().map(|pool| (keys::ROOT_POOL, Fact::Text(pool))));
     if let Some(size) = instance_type {
         facts.extend([
             (keys::INSTANCE_TYPE, Fact::Text(&size.name)),
@@ -161,6 +162,7 @@ fn disks_of<'a>(
             size_gib: new.root_disk_gib.unwrap_or(instance_type.root_disk_gib),
             image: image.map(|image| image.id),
             below: None,
+            pool: root.pool.clone(),
             ask: false,
         }),
     };

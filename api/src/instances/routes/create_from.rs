@@ -62,6 +62,7 @@ pub(super) async fn of_snapshot(
                 name: None::<Name>,
                 size_gib: sealed.size_gib,
                 image: sealed.image,
+                pool: None,
                 below: Some(sealed),
                 ask: !is_root,
             }),

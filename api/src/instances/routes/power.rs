@@ -4,18 +4,19 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::agent::Power;
-use protocol::{OperationId, RequestId};
+use protocol::{HostId, OperationId, RequestId};
 use time::OffsetDateTime;
 
 use super::super::model::{InstanceState, shown};
-use super::super::store::{self, NewIntent, Row};
+use super::super::store::{self, NewIntent, Row, departures};
 use super::super::types::{DEFAULT_STOP_TIMEOUT_SECONDS, Instance, StopInstance};
 use super::{accept, change_intent, lock, refuse_deleting};
 use crate::app::App;
 use crate::auth::{Action, InProject, actions};
+use crate::hosts;
 use crate::http::{ApiError, Call, ErrorCode, Mutation, MutationQuery, NoFields, Path};
 use crate::operations;
-use crate::volumes::store::ending;
+use crate::volumes::store::{attachments, ending};
 
 /// Start a stopped instance. Does nothing to one that runs.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/start", tag = "instances",
@@ -117,8 +118,16 @@ pub(super) async fn delete_instance(
         return accept(&app, change, row.id).await;
     }
     let next = NewIntent { deletion_requested: true, ..next_intent(&app, &call, &change, &row) };
-    if row.host_id.is_some() {
+    if let Some(host) = row.host_id.map(HostId::from) {
         let now = change.now;
+        if attachments::lock_all_shared(change.conn(), row.id).await?.is_none()
+            && hosts::store::is_declared_dead(change.conn(), host).await?
+        {
+            // Nothing of it needs that host.
+            let (conn, allowed) = change.parts();
+            departures::leave(conn, allowed, row.id, host, now).await?;
+            return delete_unplaced(change, &Row { host_id: None, ..row }, &next).await;
+        }
         ending::request(change.conn(), row.id, now).await?;
         return apply(&app, change, &row, "delete_instance", next).await;
     }

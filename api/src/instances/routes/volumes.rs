@@ -2,15 +2,17 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use protocol::HostId;
 use protocol::agent::Power;
 
 use super::super::model::{InstanceState, shown};
-use super::super::store::Row;
+use super::super::store::{Row, departures};
 use super::super::types::{AttachVolume, DetachVolume, Instance};
 use super::power::next_intent;
 use super::{accept, change_intent, lock, refuse_deleting};
 use crate::app::App;
 use crate::auth::actions;
+use crate::hosts;
 use crate::http::{ApiError, Call, ErrorCode, MutationQuery, Path};
 use crate::operations::store::{End, finish};
 use crate::snapshots::store::taking::refuse_taking;
@@ -100,7 +102,11 @@ pub(super) async fn detach_volume(
         // Asking twice is asking once.
         return accept(&app, change, row.id).await;
     }
-    if volume.position == 0 {
+    let lost = match row.host_id.map(HostId::from).filter(|_| volume.shared) {
+        Some(host) => hosts::store::is_declared_dead(change.conn(), host).await?,
+        None => false,
+    };
+    if volume.position == 0 && !lost {
         refuse_running(&row)?;
     }
     refuse_taking(change.conn(), row.id).await?;
@@ -108,10 +114,11 @@ pub(super) async fn detach_volume(
     let (conn, allowed) = change.parts();
     change_intent(conn, allowed, &row, "detach_volume", &next).await?;
     set_operation(conn, volume.id, next.operation_id).await?;
-    if row.host_id.is_some() {
+    if row.host_id.is_some() && !lost {
         attachments::leave(conn, volume.id, next.now).await?;
     } else {
-        // No host has it.
+        // No host has it, or the one that had it is dead: that one hears of it before it starts its guest again.
+        departures::forget_volumes(conn, row.id).await?;
         attachments::release(conn, &[volume.id], next.now).await?;
         finish(conn, next.operation_id, &End::Succeeded, next.now).await?;
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::http::ApiError;
 use crate::instances::model::{Intent, Observed, stored};
-use crate::instances::store::NicRow;
+use crate::instances::store::{NicRow, departures};
 use crate::nudge::{self, Topic};
 use crate::ports::cards;
 use crate::snapshots::store::hosts as snapshots;
@@ -41,6 +41,8 @@ struct DesiredRow {
     disks: Json<Vec<DiskRow>>,
     /// What goes with an instance that goes.
     layers: Vec<Uuid>,
+    /// The shared pools that some of those are in.
+    pools: Vec<String>,
     freezes: bool,
 }
 
@@ -60,7 +62,9 @@ pub(crate) async fn desired_after(
                   instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>",
                   instance_disks(i.id) AS "disks!: Json<Vec<DiskRow>>",
                   ARRAY(SELECT l.id FROM layers l JOIN volumes v ON v.removal_id = l.removal_id
-                        WHERE v.instance_id = i.id ORDER BY l.id) AS "layers!", i.freezes
+                        WHERE v.instance_id = i.id ORDER BY l.id) AS "layers!",
+                  ARRAY(SELECT DISTINCT p.name FROM volumes v JOIN pools p ON p.id = v.pool_id
+                        WHERE v.instance_id = i.id AND v.removal_id IS NOT NULL) AS "pools!", i.freezes
            FROM instances i
            WHERE i.host_id = $1 AND i.desired_revision > $2 ORDER BY i.desired_revision"#,
         host.as_uuid(),
@@ -71,6 +75,7 @@ pub(crate) async fn desired_after(
     let mut objects = rows.into_iter().map(object).collect::<Result<Vec<_>, _>>()?;
     objects.extend(volumes::removals_after(conn, host, after).await?);
     objects.extend(transfers_after(conn, host, after).await?);
+    objects.extend(departures::after(conn, host, after).await?);
     objects.sort_by_key(|object| object.revision);
     Ok(objects)
 }
@@ -87,6 +92,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
                 id,
                 generation,
                 layers: row.layers.into_iter().map(LayerId::from).collect(),
+                pools: row.pools.iter().filter_map(|name| name.parse().ok()).collect(),
                 operation_id,
             },
         });

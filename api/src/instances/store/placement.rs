@@ -1,10 +1,11 @@
 //! SQL of placement. Called by the controller, which works for the cloud and not for a tenant.
 
 use protocol::agent::{Architecture, Inventory};
-use protocol::{HostId, InstanceId, OperationId};
+use protocol::{HostId, InstanceId, OperationId, PoolId};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::hosts::HostState;
 use crate::nudge::{self, Topic};
@@ -61,7 +62,11 @@ pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<O
     let row = sqlx::query!(
         r#"SELECT architecture, vcpus, memory_mib, gib_to_place(id) AS "disk_gib!",
                   (SELECT v.host_id FROM volumes v
-                   WHERE v.instance_id = i.id AND v.host_id IS NOT NULL LIMIT 1) AS volumes_on
+                   WHERE v.instance_id = i.id AND v.host_id IS NOT NULL LIMIT 1) AS volumes_on,
+                  ARRAY(SELECT DISTINCT v.pool_id FROM volumes v
+                        WHERE v.instance_id = i.id AND v.pool_id IS NOT NULL) AS "pools!: Vec<Uuid>",
+                  ARRAY(SELECT d.host_id FROM departures d WHERE d.instance_id = i.id) AS "leaving!: Vec<Uuid>",
+                  left_host_id
            FROM instances i WHERE id = $1"#,
         id.as_uuid()
     )
@@ -70,7 +75,14 @@ pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<O
     let size = Size { vcpus: row.vcpus, memory_mib: row.memory_mib, disk_gib: row.disk_gib };
     let volumes_on = row.volumes_on.map(HostId::from);
     let architecture = Architecture::from_name(&row.architecture);
-    Ok(architecture.map(|architecture| Request { architecture, size, volumes_on }))
+    Ok(architecture.map(|architecture| Request {
+        architecture,
+        size,
+        volumes_on,
+        pools: row.pools.into_iter().map(PoolId::from).collect(),
+        leaving: row.leaving.into_iter().map(HostId::from).collect(),
+        left: row.left_host_id.map(HostId::from),
+    }))
 }
 
 /// A snapshot of all hosts.
@@ -81,8 +93,9 @@ pub(crate) async fn candidates(
     let rows = sqlx::query!(
         r#"SELECT id, inventory AS "inventory: Json<Inventory>", hypervisor_degraded, last_seen_at,
                   vcpus_capacity, vcpus_reserved, memory_mib_capacity, memory_mib_reserved,
-                  disk_gib_capacity, disk_gib_reserved
-           FROM hosts ORDER BY id"#
+                  disk_gib_capacity, disk_gib_reserved,
+                  ARRAY(SELECT p.pool_id FROM pool_hosts p WHERE p.host_id = h.id) AS "pools!: Vec<Uuid>"
+           FROM hosts h ORDER BY id"#
     )
     .fetch_all(conn)
     .await?;
@@ -90,6 +103,7 @@ pub(crate) async fn candidates(
         id: row.id.into(),
         ready: HostState::of(row.last_seen_at, row.hypervisor_degraded.is_some(), now) == HostState::Ready,
         architectures: row.inventory.map(|inventory| inventory.0.architectures).unwrap_or_default(),
+        pools: row.pools.into_iter().map(PoolId::from).collect(),
         free: Size {
             vcpus: row.vcpus_capacity - row.vcpus_reserved,
             memory_mib: row.memory_mib_capacity - row.memory_mib_reserved,

@@ -267,8 +267,15 @@ pub(crate) async fn seal(
     if let Some(instance) = taken.instance_id {
         guests::renew(conn, instance, now).await?;
     }
-    let host = sqlx::query_scalar!("SELECT host_id FROM layers WHERE id = $1", layer).fetch_one(conn).await?;
-    Ok(Sealed { layer, host: host.map(HostId::from), size_gib: taken.size_gib, image: taken.image_id })
+    let place =
+        sqlx::query!("SELECT host_id, pool_id FROM layers WHERE id = $1", layer).fetch_one(conn).await?;
+    Ok(Sealed {
+        layer,
+        host: place.host_id.map(HostId::from),
+        pool: place.pool_id,
+        size_gib: taken.size_gib,
+        image: taken.image_id,
+    })
 }
 
 /// Data to which nobody writes, for volumes that begin with it.
@@ -277,6 +284,8 @@ pub(crate) struct Sealed {
     pub layer: Uuid,
     /// Where it is, if it is anywhere.
     pub host: Option<HostId>,
+    /// The shared pool that it is in.
+    pub pool: Option<Uuid>,
     pub size_gib: i32,
     /// What its lowest layer stands on.
     pub image: Option<Uuid>,

@@ -50,7 +50,7 @@ pub(crate) async fn sealed(
     .execute(&mut *conn)
     .await?;
     let row = sqlx::query!(
-        r#"SELECT l.id AS layer, l.host_id AS "host?", s.size_gib, s.image_id
+        r#"SELECT l.id AS layer, l.host_id AS "host?", l.pool_id AS "pool?", s.size_gib, s.image_id
            FROM snapshot_volumes s JOIN layers l ON l.id = s.layer_id
            WHERE s.snapshot_id = $1 AND s.position = $2"#,
         snapshot,
@@ -61,6 +61,7 @@ pub(crate) async fn sealed(
     Ok(Sealed {
         layer: row.layer,
         host: row.host.map(HostId::from),
+        pool: row.pool,
         size_gib: row.size_gib,
         image: row.image_id,
     })
@@ -158,9 +159,10 @@ pub(crate) async fn put_back(
     let held = sealed(conn, snapshot, shown.position).await?;
     let top: LayerId = clock.new_id();
     sqlx::query!(
-        "INSERT INTO layers (id, host_id, parent_id, created_at) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO layers (id, host_id, pool_id, parent_id, created_at) VALUES ($1, $2, $3, $4, $5)",
         top.as_uuid(),
         held.host.map(HostId::as_uuid),
+        held.pool,
         held.layer,
         now
     )

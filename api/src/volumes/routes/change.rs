@@ -135,7 +135,7 @@ pub(super) async fn delete_volume(
     refuse_needed(&row)?;
     change.note_before(&row.clone().into_wire());
     let (conn, allowed) = change.parts();
-    if row.host_id.is_none() {
+    if row.host_id.is_none() && row.pool_id.is_none() {
         layers::forget_volume(conn, row.id, now).await?;
         return change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await;
     }

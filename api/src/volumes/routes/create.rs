@@ -7,9 +7,10 @@ use protocol::{LayerId, VolumeId};
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::{New, actions};
+use crate::auth::{Fact, New, actions, keys};
 use crate::http::{ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Path, Selector};
 use crate::images;
+use crate::pools;
 use crate::snapshots;
 use crate::snapshots::store::taking::{self, Sealed};
 use crate::snapshots::store::using;
@@ -37,13 +38,23 @@ pub(super) async fn create_volume(
         (None, Some(volume)) => store::lock_instance_of(entry.conn(), &project, volume).await?,
         _ => None,
     };
-    let place = (project.as_str(), New { labels: &new.labels, ..New::named(new.name.as_str()) });
+    let facts: Vec<_> = new.pool.iter().map(|pool| (keys::POOL, Fact::Text(pool))).collect();
+    let place =
+        (project.as_str(), New { labels: &new.labels, facts: &facts, ..New::named(new.name.as_str()) });
     let change = entry.decide::<actions::CreateVolume>(place).await?;
     let (mut change, origin) = origin(&app, change, &project, &source, locked).await?;
     let size_gib = new.size_gib.unwrap_or(origin.needed_gib);
     if size_gib < origin.needed_gib {
         let message = format!("what it begins with needs {} GiB", origin.needed_gib);
         return Err(ApiError::invalid(vec![FieldError::new("/size_gib", "too_small", message)]));
+    }
+    let pool = match (origin.below.and_then(|below| below.pool), &new.pool) {
+        (below, None) => below,
+        (_, Some(pool)) => Some(pools::store::named(change.conn(), pool, "/pool").await?.id),
+    };
+    if origin.below.is_some_and(|below| below.pool != pool) {
+        let message = "it is where the data is that it begins with";
+        return Err(ApiError::invalid(vec![FieldError::new("/pool", "invalid", message)]));
     }
     let (id, layer): (VolumeId, LayerId) = (app.clock.new_id(), app.clock.new_id());
     let now = change.now;
@@ -56,6 +67,7 @@ pub(super) async fn create_volume(
         labels: &new.labels,
         size_gib,
         image: origin.image,
+        pool,
         delete_protection: new.delete_protection,
         iops_limit: new.iops_limit,
         bytes_per_second_limit: new.bytes_per_second_limit,

@@ -9,6 +9,7 @@ use super::super::disks::MAX_DISKS;
 use super::NewAttachment;
 use crate::auth::{Action, Allowed, InProject};
 use crate::http::{ApiError, ErrorCode, FieldError, Selector};
+use crate::pools::store::Named;
 use crate::volumes::AttachmentState;
 
 /// A volume that is attached to nothing, locked.
@@ -17,6 +18,7 @@ pub(crate) struct Taken {
     pub id: Uuid,
     pub name: String,
     pub host_id: Option<Uuid>,
+    pub pool: Option<Named>,
     /// What it was made from, and for which architecture that is.
     pub image: Option<(Uuid, String)>,
 }
@@ -39,9 +41,9 @@ pub(crate) async fn take<A: Action<On: InProject>>(
     }
     let names: Vec<_> = named.iter().map(|(name, _)| (*name).to_owned()).collect();
     let rows = sqlx::query!(
-        r#"SELECT v.id, v.name, v.host_id, v.image_id, m.architecture AS "architecture?", v.attachment_state,
-                  v.deletion_requested_at
-           FROM volumes v LEFT JOIN images m ON m.id = v.image_id
+        r#"SELECT v.id, v.name, v.host_id, v.pool_id, p.name AS "pool_name?", v.image_id,
+                  m.architecture AS "architecture?", v.attachment_state, v.deletion_requested_at
+           FROM volumes v LEFT JOIN images m ON m.id = v.image_id LEFT JOIN pools p ON p.id = v.pool_id
            WHERE v.project_id = $1 AND (v.name = ANY($2) OR v.id::text = ANY($2)) ORDER BY v.id FOR UPDATE OF v"#,
         allowed.project().as_uuid(),
         &names
@@ -70,7 +72,8 @@ pub(crate) async fn take<A: Action<On: InProject>>(
             return Err(ApiError::because(code, format!("the volume {} {why}", row.name)));
         }
         let image = row.image_id.zip(row.architecture.clone());
-        taken.push(Taken { id: row.id, name: row.name.clone(), host_id: row.host_id, image });
+        let pool = row.pool_id.zip(row.pool_name.clone()).map(|(id, name)| Named { id, name });
+        taken.push(Taken { id: row.id, name: row.name.clone(), host_id: row.host_id, pool, image });
     }
     Ok(taken)
 }
@@ -141,11 +144,27 @@ pub(crate) async fn place(
     Ok(())
 }
 
+/// Locks all volumes of an instance. Names one that is not in a shared pool, if there is such a one.
+pub(crate) async fn lock_all_shared(
+    conn: &mut PgConnection,
+    instance: Uuid,
+) -> Result<Option<String>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT name, pool_id FROM volumes WHERE instance_id = $1 ORDER BY id FOR UPDATE",
+        instance
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().find(|row| row.pool_id.is_none()).map(|row| row.name))
+}
+
 /// A volume of an instance, locked.
 pub(crate) struct Attached {
     pub id: Uuid,
     pub position: i32,
     pub state: AttachmentState,
+    /// Whether it is in a shared pool.
+    pub shared: bool,
 }
 
 /// Finds a volume of the instance.
@@ -161,7 +180,8 @@ pub(crate) async fn find_attached<A: Action<On: InProject>>(
     };
     let selector = Selector::parse(volume).ok_or_else(missing)?;
     let row = sqlx::query!(
-        r#"SELECT id, position AS "position!", attachment_state AS "attachment_state!" FROM volumes
+        r#"SELECT id, position AS "position!", attachment_state AS "attachment_state!",
+                  pool_id IS NOT NULL AS "shared!" FROM volumes
            WHERE project_id = $1 AND instance_id = $2 AND (id = $3 OR name = $4) FOR UPDATE"#,
         allowed.project().as_uuid(),
         instance,
@@ -172,7 +192,7 @@ pub(crate) async fn find_attached<A: Action<On: InProject>>(
     .await?
     .ok_or_else(missing)?;
     let state = AttachmentState::parse(&row.attachment_state);
-    Ok(Attached { id: row.id, position: row.position, state })
+    Ok(Attached { id: row.id, position: row.position, state, shared: row.shared })
 }
 
 /// The guest is to let go of a volume, which then stays whatever becomes of the instance.

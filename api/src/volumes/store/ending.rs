@@ -13,6 +13,7 @@ struct Going {
     id: Uuid,
     name: String,
     host_id: Option<Uuid>,
+    pool_id: Option<Uuid>,
     delete_with_instance: bool,
     delete_protection: bool,
 }
@@ -20,7 +21,7 @@ struct Going {
 async fn volumes_of(conn: &mut PgConnection, instance: Uuid) -> Result<Vec<Going>, sqlx::Error> {
     sqlx::query_as!(
         Going,
-        "SELECT id, name, host_id, delete_with_instance, delete_protection FROM volumes
+        "SELECT id, name, host_id, pool_id, delete_with_instance, delete_protection FROM volumes
          WHERE instance_id = $1 ORDER BY id FOR UPDATE",
         instance
     )
@@ -71,7 +72,7 @@ pub(crate) async fn of_unplaced(
     let ids: Vec<_> = going.iter().chain(&staying).map(|volume| volume.id).collect();
     release(conn, &ids, now).await?;
     for volume in going {
-        match volume.host_id {
+        match volume.host_id.or(volume.pool_id) {
             None => layers::forget_volume(conn, volume.id, now).await?,
             Some(_) => layers::remove_volume(conn, volume.id, Told::Now, now).await?,
         }

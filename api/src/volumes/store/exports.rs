@@ -12,6 +12,8 @@ pub(crate) struct Exported {
     pub id: Uuid,
     pub name: String,
     pub host_id: Option<Uuid>,
+    /// The shared pool that it is in.
+    pub pool_id: Option<Uuid>,
     pub size_gib: i32,
     pub image_id: Option<Uuid>,
     pub instance_id: Option<Uuid>,
@@ -30,7 +32,7 @@ pub(crate) async fn lock<A: Action<On: InProject>>(
 ) -> Result<Option<Exported>, sqlx::Error> {
     sqlx::query_as!(
         Exported,
-        r#"SELECT id, name, host_id, size_gib, image_id, instance_id, position,
+        r#"SELECT id, name, host_id, pool_id, size_gib, image_id, instance_id, position,
                   coalesce(attachment_state = 'detaching', false) AS "is_detaching!",
                   deletion_requested_at IS NOT NULL AS "deletion_requested!",
                   cardinality(chain_of(layer_id)) AS "layers!"

@@ -6,7 +6,8 @@ use protocol::agent::{
 };
 use protocol::image::Format;
 use protocol::{
-    Generation, HostId, InstanceId, LayerId, OperationId, RemovalId, Revision, Sha256, SizeGib, VolumeId,
+    Generation, HostId, InstanceId, LayerId, Name, OperationId, RemovalId, Revision, Sha256, SizeGib,
+    VolumeId,
 };
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -24,6 +25,7 @@ pub(crate) struct DiskRow {
     id: VolumeId,
     generation: i64,
     size_gib: u32,
+    pool: Option<Name>,
     layers: Vec<LayerId>,
     merges: Vec<LayerId>,
     iops: Option<u64>,
@@ -55,6 +57,7 @@ impl DiskRow {
             volume: VolumeSpec {
                 id: self.id,
                 generation: Generation(self.generation),
+                pool: self.pool,
                 size_gib: SizeGib(self.size_gib),
                 image,
                 layers: self.layers,
@@ -73,7 +76,8 @@ pub(crate) async fn removals_after(
 ) -> Result<Vec<DesiredObject>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT id, desired_revision AS "desired_revision!",
-                  ARRAY(SELECT l.id FROM layers l WHERE l.removal_id = r.id ORDER BY l.id) AS "layers!"
+                  ARRAY(SELECT l.id FROM layers l WHERE l.removal_id = r.id ORDER BY l.id) AS "layers!",
+                  (SELECT p.name FROM pools p WHERE p.id = r.pool_id) AS pool
            FROM layer_removals r WHERE host_id = $1 AND desired_revision > $2"#,
         host.as_uuid(),
         after.0
@@ -85,6 +89,7 @@ pub(crate) async fn removals_after(
         body: DesiredBody::RemoveLayers {
             removal_id: row.id.into(),
             layers: row.layers.into_iter().map(LayerId::from).collect(),
+            pool: row.pool.and_then(|name| name.parse().ok()),
         },
     });
     Ok(objects.collect())
@@ -102,7 +107,8 @@ pub(crate) async fn lock_removed(
     }
     let ids: Vec<_> = removals.iter().map(|id| id.as_uuid()).collect();
     sqlx::query!(
-        "SELECT FROM volumes WHERE removal_id = ANY($1) AND host_id = $2 ORDER BY id FOR UPDATE",
+        "SELECT FROM volumes WHERE removal_id = ANY($1) AND (host_id = $2 OR pool_id IS NOT NULL)
+         ORDER BY id FOR UPDATE",
         &ids,
         host.as_uuid()
     )

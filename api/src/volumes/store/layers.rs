@@ -14,7 +14,7 @@ pub(crate) async fn give_up(
     layers: &[Uuid],
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
-    let hosts = sqlx::query_scalar!(r#"SELECT host AS "host!" FROM remove_layers($1, $2)"#, layers, now)
+    let hosts = sqlx::query_scalar!("SELECT host FROM remove_layers($1, $2)", layers, now)
         .fetch_all(&mut *conn)
         .await?;
     // What stands alone on something spare may become one with it.
@@ -22,8 +22,9 @@ pub(crate) async fn give_up(
     tell(conn, hosts).await
 }
 
-async fn tell(conn: &mut PgConnection, hosts: Vec<Uuid>) -> Result<(), sqlx::Error> {
-    let topics: Vec<_> = hosts.into_iter().map(|host| Topic::Host(host.into())).collect();
+/// Wakes hosts. What is in a shared pool that no host has now is for none of them.
+async fn tell(conn: &mut PgConnection, hosts: Vec<Option<Uuid>>) -> Result<(), sqlx::Error> {
+    let topics: Vec<_> = hosts.into_iter().flatten().map(|host| Topic::Host(host.into())).collect();
     nudge::send_all(conn, &topics).await
 }
 
@@ -35,7 +36,7 @@ pub(crate) enum Told {
     WithInstance,
 }
 
-/// Lets a volume go whose data is on a host. Its row goes when the host has removed the files.
+/// Lets a volume go whose data is on a host or in a shared pool. Its row goes when a host has removed the files.
 pub(crate) async fn remove_volume(
     conn: &mut PgConnection,
     volume: Uuid,
@@ -43,7 +44,7 @@ pub(crate) async fn remove_volume(
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     let removed = sqlx::query!(
-        r#"SELECT r.removal AS "removal!", r.host AS "host!"
+        r#"SELECT r.removal AS "removal!", r.host
            FROM volumes v CROSS JOIN LATERAL remove_layers(ARRAY[v.layer_id], $2, $3) r WHERE v.id = $1"#,
         volume,
         now,
@@ -72,7 +73,7 @@ pub(crate) async fn forget_volume(
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     let layer = sqlx::query_scalar!(
-        "DELETE FROM volumes WHERE id = $1 AND host_id IS NULL RETURNING layer_id",
+        "DELETE FROM volumes WHERE id = $1 AND host_id IS NULL AND pool_id IS NULL RETURNING layer_id",
         volume
     )
     .fetch_one(&mut *conn)
@@ -165,10 +166,9 @@ pub(crate) async fn finish_merge(
     layer: Uuid,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
-    let hosts: Vec<Uuid> =
-        sqlx::query_scalar!(r#"SELECT host AS "host!" FROM finish_merge($1, $2)"#, layer, now)
-            .fetch_all(&mut *conn)
-            .await?;
+    let hosts = sqlx::query_scalar!("SELECT host FROM finish_merge($1, $2)", layer, now)
+        .fetch_all(&mut *conn)
+        .await?;
     tell(conn, hosts).await
 }
 

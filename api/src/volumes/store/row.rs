@@ -26,6 +26,8 @@ pub(in super::super) struct Row {
     pub image_name: Option<String>,
     pub spec_generation: i64,
     pub host_id: Option<Uuid>,
+    pub pool_id: Option<Uuid>,
+    pub pool_name: Option<String>,
     pub instance_id: Option<Uuid>,
     pub instance_name: Option<String>,
     /// Whether a host has the instance.
@@ -69,6 +71,7 @@ impl Row {
             labels: self.labels.0,
             state,
             size_gib: self.size_gib,
+            pool: self.pool_id.zip(self.pool_name).map(|(id, name)| Reference { id, name }),
             image: self.image_id.zip(self.image_name).map(|(id, name)| Reference { id, name }),
             attachment: instance.zip(self.position).zip(attachment).map(|((instance, position), state)| {
                 Attachment { instance, position, state, delete_with_instance: self.delete_with_instance }

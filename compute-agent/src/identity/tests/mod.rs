@@ -64,6 +64,7 @@ fn heartbeat(epoch: i64) -> Heartbeat {
         observed_digest: Sha256::from_bytes([0; 32]),
         quarantined: 0,
         pool: None,
+        shared_pools: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use protocol::agent::{Disk, ImageSource, InstanceSpec, NOT_FROZEN};
-use protocol::{InstanceId, VolumeId};
+use protocol::{InstanceId, Name, VolumeId};
 
 use super::{Reconciler, StepError, unless_ignored};
 use crate::desired::Wanted;
@@ -26,10 +26,11 @@ const NO_SNAPSHOT: &str = "The host could not take the snapshot.";
 impl Reconciler {
     /// Fetches, unless something else is wanted in the meantime. An unfinished download is no finished image.
     pub(super) async fn ensure_bases(&self, wanted: &Arc<Wanted>) -> Result<(), StepError> {
-        let images = wanted.disks().iter().filter_map(|disk| disk.volume.image.as_ref());
+        let volumes = wanted.disks().iter().map(|disk| &disk.volume);
+        let images = volumes.filter_map(|volume| Some((volume.pool.as_ref(), volume.image.as_ref()?)));
         let fetch_all = async {
-            for image in images {
-                self.fetch(image).await?;
+            for (pool, image) in images {
+                self.fetch(pool, image).await?;
             }
             Ok(())
         };
@@ -52,7 +53,7 @@ impl Reconciler {
     }
 
     /// Asked for by one of those who need the image; the others wait without taking up a place.
-    async fn fetch(&self, image: &ImageSource) -> Result<(), StepError> {
+    async fn fetch(&self, pool: Option<&Name>, image: &ImageSource) -> Result<(), StepError> {
         let (control_plane, sha256) = (Arc::clone(&self.parts.control_plane), image.sha256);
         let downloads = Arc::clone(&self.limits.downloads);
         let fetch = async move {
@@ -62,7 +63,7 @@ impl Reconciler {
             Ok::<ByteStream, BoxError>(bytes.inspect(move |_| _ = &place).boxed())
         };
         let needed = || self.parts.desired.images();
-        Ok(self.parts.storage.ensure_base(image, &needed, fetch.boxed()).await?)
+        Ok(self.parts.storage.ensure_base(pool, image, &needed, fetch.boxed()).await?)
     }
 
     pub(super) async fn attach_disk(&self, spec: &InstanceSpec, volume: VolumeId) -> Result<(), StepError> {
@@ -104,7 +105,7 @@ impl Reconciler {
         for added in layers {
             let disk = disk(spec, added.volume)?;
             self.parts.storage.add_layer(&disk.volume, added.layer, added.below).await?;
-            let layer = self.parts.storage.layer(added.layer);
+            let layer = self.parts.storage.layer(disk.volume.pool.as_ref(), added.layer);
             new.push(NewLayer { volume: added.volume, layer });
         }
         if !spec.freeze {
@@ -143,10 +144,11 @@ impl Reconciler {
         }
     }
 
-    pub(super) async fn merge(&self, id: InstanceId, step: &MergeStep) -> Result<(), StepError> {
+    pub(super) async fn merge(&self, spec: &InstanceSpec, step: &MergeStep) -> Result<(), StepError> {
         let _turn = self.turn().await;
         let (now, volume) = (self.parts.clock.now(), step.volume);
-        let [into, from] = [step.into, step.from].map(|layer| self.parts.storage.layer(layer));
+        let (id, pool) = (spec.id, disk(spec, volume)?.volume.pool.as_ref());
+        let [into, from] = [step.into, step.from].map(|layer| self.parts.storage.layer(pool, layer));
         let asked = self.parts.hypervisor.merge(id, &Merge { volume, into, from }).await;
         let again = now + if asked.is_ok() { MERGE_LOOK_AGAIN } else { TRY_AGAIN };
         self.remember(id, |memory| {
@@ -181,6 +183,7 @@ impl Reconciler {
         let chain = self.parts.storage.chain(&disk.volume).await?;
         Ok(DomainDisk {
             volume: disk.volume.id,
+            shared: disk.volume.pool.is_some(),
             size_gib: disk.volume.size_gib,
             limits: disk.limits,
             base: chain.base,

@@ -35,6 +35,7 @@ fn wishes() -> Vec<(&'static str, Wanted)> {
                 id: base.id,
                 generation: Generation(1),
                 layers: Vec::new(),
+                pools: Vec::new(),
                 operation_id: None,
             },
         ),

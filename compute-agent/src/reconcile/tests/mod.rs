@@ -6,6 +6,7 @@ mod golden;
 mod killed;
 mod lives;
 mod pauses;
+mod shared;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use super::{Checkpoint, Moment, Outcome, Parts, Reconciler};
 use crate::clock::{Clock, ManualClock};
 use crate::control_plane::fake::FakeControlPlane;
 use crate::desired::DesiredStore;
-use crate::host_storage::{Files, HostStorage, SimulatedStorage};
+use crate::host_storage::{Doomed, Files, HostStorage, SimulatedStorage};
 use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
 use crate::hypervisor::{DomainState, Event, Hypervisor};
 use crate::networks::simulated::SimulatedNetworking;
@@ -153,7 +154,7 @@ impl Host {
             files: Files {
                 bases: false,
                 volumes: false,
-                ..self.storage.look(id, &[], &[], &[]).await.unwrap()
+                ..self.storage.look(id, &[], &[], Doomed::default()).await.unwrap()
             },
             layers: self.storage.layers().len(),
             record: life.boots.get(id).map(|record| (record.boot, record.phase)),

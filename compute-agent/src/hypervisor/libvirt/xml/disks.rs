@@ -62,6 +62,9 @@ struct Driver {
     write_errors: &'static str,
     #[serde(rename = "@rerror_policy")]
     read_errors: &'static str,
+    /// What others write is seen at once, and nothing of ours is kept back.
+    #[serde(rename = "@cache", skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
     #[serde(rename = "@discard", skip_serializing_if = "Option::is_none")]
     discard: Option<&'static str>,
 }
@@ -70,7 +73,7 @@ impl Driver {
     /// The guest is paused, whatever fails: it never hears of it, and what it has asked for is done when it goes on. Told
     /// of a failed write, guests lose what they believed to be written, or never write again.
     fn new(format: &'static str, discard: Option<&'static str>) -> Self {
-        Self { name: "qemu", format, write_errors: "stop", read_errors: "stop", discard }
+        Self { name: "qemu", format, write_errors: "stop", read_errors: "stop", cache: None, discard }
     }
 }
 
@@ -139,7 +142,7 @@ fn disk(disk: &DomainDisk, dev: String) -> Result<Disk<'_>, RenderError> {
     Ok(Disk {
         kind: "file",
         device: "disk",
-        driver: Driver::new("qcow2", Some("unmap")),
+        driver: Driver { cache: disk.shared.then_some("none"), ..Driver::new("qcow2", Some("unmap")) },
         source: Source { file: path(top)?, seclabel: None },
         backing_store: backing_store(disk.base.as_deref(), below)?,
         target: DiskTarget { dev, bus: "virtio" },

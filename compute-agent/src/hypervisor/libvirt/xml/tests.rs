@@ -16,6 +16,7 @@ fn disk(n: u128) -> DomainDisk {
         volume: VolumeId::from_uuid(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0100 + n)),
         size_gib: SizeGib(1),
         limits: IoLimits::default(),
+        shared: false,
         base: Some("/pool/bases/2.qcow2".into()),
         layers: vec![layer(n)],
     }
@@ -146,7 +147,7 @@ fn reads_no_card_where_there_is_none_of_ours() {
 fn renders_a_domain_with_volumes_and_reads_them_back() {
     let limits = IoLimits { iops: Some(500), bytes_per_second: Some(10 << 20) };
     let layers = vec![layer(2), layer(3)];
-    let empty = DomainDisk { base: None, ..disk(4) };
+    let empty = DomainDisk { base: None, shared: true, ..disk(4) };
     let disks = vec![disk(1), DomainDisk { layers, limits, ..disk(2) }, empty.clone()];
     let xml = domain(&DomainSpec { disks: disks.clone(), ..spec() }, Acceleration::Kvm).unwrap();
     insta::assert_snapshot!(indented(&xml));

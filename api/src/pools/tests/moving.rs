@@ -1,0 +1,109 @@
+//! A stopped instance goes to another host, and only then.
+
+use serde_json::{Value, json};
+
+use super::{INSTANCES, WEB, execute, findings, instance, made, two_with_the_pool};
+use crate::instances::place_pending;
+use crate::testing::{TestCloud, TestHost};
+
+async fn move_it(cloud: &TestCloud) -> crate::testing::Answer {
+    cloud.post(&format!("{WEB}/move"), json!({})).await
+}
+
+/// What the host has to let go of.
+async fn deletions(host: &TestHost<'_>) -> Vec<Value> {
+    let page = host.desired(0).await;
+    let objects = page["objects"].as_array().unwrap().clone();
+    objects.into_iter().filter(|object| object["kind"] == "delete_instance").collect()
+}
+
+#[tokio::test]
+async fn it_moves_when_its_host_has_said_that_it_is_stopped() {
+    let cloud = TestCloud::start().await;
+    let hosts = two_with_the_pool(&cloud).await;
+    let (web, home, away) = made(&cloud, &hosts, instance("web")).await;
+    home.report(&web["id"], 1, 1, json!({"state": "running"})).await;
+    let refused = move_it(&cloud).await.expect_problem(409, "wrong_state");
+    assert!(refused["detail"].as_str().unwrap().contains("stop it first"), "{refused}");
+    cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
+    let refused = move_it(&cloud).await.expect_problem(409, "wrong_state");
+    assert!(refused["detail"].as_str().unwrap().contains("not confirmed"), "{refused}");
+    home.report(&web["id"], 1, 1, json!({"state": "stopped", "reason": "guest_shutdown"})).await;
+    move_it(&cloud).await.expect_problem(409, "wrong_state");
+    home.report(&web["id"], 2, 1, json!({"state": "stopped", "reason": "requested"})).await;
+
+    let moving = move_it(&cloud).await.expect(202);
+    assert_eq!(
+        (&moving["state"], &moving["operation"]["kind"]),
+        (&json!("pending"), &json!("move_instance"))
+    );
+    let told = deletions(home).await;
+    assert_eq!((told.len(), &told[0]["generation"], told[0].get("pools")), (1, &json!(3), None));
+    assert_eq!(told[0]["layers"], json!([]), "its data stays");
+    place_pending(&cloud.app).await.unwrap();
+    assert!(home.disks(&web["id"]).await.is_none());
+    let (generation, disks) = away.disks(&web["id"]).await.expect("it is nowhere");
+    assert_eq!((generation, disks.len()), (3, 1));
+    // What the host says that had it counts no more.
+    home.report(&web["id"], 3, 1, json!({"state": "running"})).await;
+    assert_eq!(cloud.get(WEB).await.expect(200)["state"], "provisioning");
+    away.report(&web["id"], 3, 1, json!({"state": "stopped", "reason": "never_started"})).await;
+    let there = cloud.get(&format!("{WEB}?wait=1")).await.expect(200);
+    assert_eq!((&there["state"], &there["operation"]["status"]), (&json!("stopped"), &json!("succeeded")));
+    cloud.post(&format!("{WEB}/start"), json!({})).await.expect(202);
+    away.report(&web["id"], 4, 2, json!({"state": "running"})).await;
+    assert_eq!(cloud.get(WEB).await.expect(200)["state"], "running");
+
+    // It comes back once the host that it has left has confirmed that.
+    cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
+    away.report(&web["id"], 5, 2, json!({"state": "stopped", "reason": "requested"})).await;
+    move_it(&cloud).await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    let waits = cloud.get(WEB).await.expect(200);
+    assert_eq!(waits["placement"]["rejections"], json!([{"reason": "leaving", "hosts": 2}]));
+    let accepted = home.report(&web["id"], 3, 0, json!({"state": "absent"})).await;
+    assert_eq!(accepted["ignored"], json!([]), "the agent may forget it");
+    assert_eq!(deletions(home).await, Vec::<Value>::new());
+    place_pending(&cloud.app).await.unwrap();
+    home.disks(&web["id"]).await.expect("it did not come back");
+    away.report(&web["id"], 6, 0, json!({"state": "absent"})).await;
+    let events = cloud.get("/v1/projects/demo/operations").await.expect(200);
+    assert!(events["items"].as_array().unwrap().iter().any(|one| one["kind"] == "move_instance"));
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_has_data_on_its_host_stays_there() {
+    let cloud = TestCloud::start().await;
+    let hosts = two_with_the_pool(&cloud).await;
+    let mut body = instance("web");
+    body["volumes"] = json!([{"size_gib": 1, "name": "own"}]);
+    let waiting = cloud.post(&format!("{INSTANCES}?dry_run=true"), body.clone()).await.expect(200);
+    assert_eq!(waiting["plan"]["placeable"], true);
+    let (web, home, _) = made(&cloud, &hosts, body).await;
+    home.report(&web["id"], 1, 1, json!({"state": "running"})).await;
+    cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
+    home.report(&web["id"], 2, 1, json!({"state": "stopped", "reason": "requested"})).await;
+    let refused = move_it(&cloud).await.expect_problem(409, "wrong_state");
+    assert!(refused["detail"].as_str().unwrap().contains("volume own"), "{refused}");
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn it_goes_back_where_it_was_when_no_other_host_takes_it() {
+    let cloud = TestCloud::start().await;
+    let hosts = two_with_the_pool(&cloud).await;
+    let (web, home, away) = made(&cloud, &hosts, instance("web")).await;
+    home.report(&web["id"], 1, 1, json!({"state": "running"})).await;
+    cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
+    home.report(&web["id"], 2, 1, json!({"state": "stopped", "reason": "requested"})).await;
+    let sql = format!("UPDATE hosts SET vcpus_capacity = vcpus_reserved WHERE id = '{}'", away.id);
+    execute(&cloud, &sql).await;
+    move_it(&cloud).await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    assert_eq!(cloud.get(WEB).await.expect(200)["state"], "pending");
+    home.report(&web["id"], 3, 0, json!({"state": "absent"})).await;
+    place_pending(&cloud.app).await.unwrap();
+    home.disks(&web["id"]).await.expect("it is nowhere");
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}

@@ -1,0 +1,39 @@
+//! Looks for pools that are not what they should be.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use crate::hosts::UNREACHABLE_AFTER;
+use crate::verify::Finding;
+
+/// What is wrong with pools, and with hosts that are heard of and do not have them.
+pub(crate) async fn verify(
+    conn: &mut PgConnection,
+    now: OffsetDateTime,
+) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"SELECT 'host_pool_differs' AS "code!", h.id AS "id?",
+                  format('%s has another directory under the name of the pool %s than other hosts, so it does not have '
+                         'the pool; mount the same one there', h.name, p.name) AS "detail!"
+           FROM host_pools s JOIN hosts h ON h.id = s.host_id JOIN pools p ON p.name = s.pool_name
+           WHERE s.identity <> p.identity
+           UNION ALL
+           SELECT 'host_pool_unusable', h.id, format('%s cannot use the pool %s: %s', h.name, p.name, s.fault)
+           FROM host_pools s JOIN hosts h ON h.id = s.host_id JOIN pools p ON p.name = s.pool_name
+           WHERE s.fault IS NOT NULL AND h.last_seen_at >= $1
+           UNION ALL
+           SELECT 'pool_without_host', p.id, format('no host has the pool %s, and volumes are in it', p.name)
+           FROM pools p
+           WHERE p.disk_gib_reserved > 0 AND NOT EXISTS (SELECT FROM pool_hosts h WHERE h.pool_id = p.id)
+           UNION ALL
+           SELECT 'pool_reservation_drift', p.id,
+                  format('%s GiB of the pool %s reserved, %s counted', p.disk_gib_reserved, p.name, c.counted)
+           FROM pools p CROSS JOIN LATERAL (
+               SELECT coalesce(sum(size_gib), 0) AS counted FROM volumes WHERE pool_id = p.id) c
+           WHERE p.disk_gib_reserved <> c.counted"#,
+        now - UNREACHABLE_AFTER
+    )
+    .fetch_all(conn)
+    .await
+}
