@@ -29,7 +29,7 @@ pub(super) async fn beat(
     if session.hypervisor_degraded != degraded || session.quarantined != quarantined {
         hosts::store::set_health(&mut conn, host.0, degraded.as_deref(), quarantined, now).await?;
     }
-    app.heartbeats.heard(host.0, now);
+    app.heartbeats.heard(host.0, now, beat.pool);
     let stored = observed(&mut conn, host.0).await?;
     let digest = sha2::Sha256::digest(ObservedBatch::digest_input(&stored));
     Ok(Json(HeartbeatReply { report_all: Sha256::from_bytes(digest.into()) != beat.observed_digest }))

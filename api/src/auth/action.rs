@@ -180,6 +180,7 @@ actions! {
         GetInstanceType(InstanceType) = "compute:GetInstanceType",
         DeleteInstanceType(InstanceType) = "compute:DeleteInstanceType",
         GetHost(Host) = "host:GetHost",
+        UpdateHost(Host) = "host:UpdateHost",
         GetUser(User) = "iam:GetUser",
         UpdateUser(User) = "iam:UpdateUser",
         DeleteUser(User) = "iam:DeleteUser",

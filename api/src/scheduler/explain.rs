@@ -86,6 +86,7 @@ fn summary(rejections: &[RejectionCount], hosts: usize, nearest: Option<&Nearest
                 Rejection::VolumesElsewhere => "without the data of its volumes",
                 Rejection::NotReady => "not ready",
                 Rejection::Architecture => "cannot run this architecture",
+                Rejection::PoolLow => "whose disks are almost full",
                 Rejection::Vcpus => "too few free vCPUs",
                 Rejection::Memory => "too little free memory",
                 Rejection::Disk => "too little free disk",

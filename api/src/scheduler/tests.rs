@@ -8,6 +8,7 @@ fn candidate(id: u128, ready: bool, free: (i32, i32, i32)) -> Candidate {
     Candidate {
         id: Uuid::from_u128(id).into(),
         ready,
+        pool_low: false,
         architectures: vec![Architecture::X86_64],
         free: Size { vcpus: free.0, memory_mib: free.1, disk_gib: free.2 },
         total: Size { vcpus: 64, memory_mib: 65_536, disk_gib: 1000 },
@@ -45,6 +46,17 @@ fn a_refusal_counts_every_host_and_names_the_remedy() {
         "none of 3 hosts takes it: 1 not ready, 1 too few free vCPUs, 1 too little free memory; \
          4 vCPUs, 512 MiB of memory and 10 GiB of disk would fit"
     );
+}
+
+#[test]
+fn a_pool_that_is_almost_full_takes_no_new_volumes_but_instances_with_theirs() {
+    let almost_full = Candidate { pool_low: true, ..candidate(1, true, (60, 60_000, 900)) };
+    let other = candidate(2, true, (8, 9_000, 90));
+    let (new, theirs) = (request(1, 256, 10), request(1, 256, 0));
+    assert_eq!(place(&[almost_full.clone(), other.clone()], &new), Placement::Host(other.id));
+    assert_eq!(place(std::slice::from_ref(&almost_full), &theirs), Placement::Host(almost_full.id));
+    let Placement::Nowhere(explanation) = place(&[almost_full], &new) else { panic!("placed") };
+    assert_eq!(explanation.summary, "none of 1 hosts takes it: 1 whose disks are almost full");
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub(crate) async fn candidates(
     let rows = sqlx::query!(
         r#"SELECT id, inventory AS "inventory: Json<Inventory>", hypervisor_degraded, last_seen_at,
                   vcpus_capacity, vcpus_reserved, memory_mib_capacity, memory_mib_reserved,
-                  disk_gib_capacity, disk_gib_reserved
+                  disk_gib_capacity, disk_gib_reserved, pool_low
            FROM hosts ORDER BY id"#
     )
     .fetch_all(conn)
@@ -89,6 +89,7 @@ pub(crate) async fn candidates(
     let candidates = rows.into_iter().map(|row| Candidate {
         id: row.id.into(),
         ready: HostState::of(row.last_seen_at, row.hypervisor_degraded.is_some(), now) == HostState::Ready,
+        pool_low: row.pool_low,
         architectures: row.inventory.map(|inventory| inventory.0.architectures).unwrap_or_default(),
         free: Size {
             vcpus: row.vcpus_capacity - row.vcpus_reserved,
