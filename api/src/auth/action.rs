@@ -183,6 +183,7 @@ actions! {
         DeleteInstanceType(InstanceType) = "compute:DeleteInstanceType",
         GetHost(Host) = "host:GetHost",
         DeclareHostDead(Host) = "host:DeclareHostDead",
+        UpdateHost(Host) = "host:UpdateHost",
         GetUser(User) = "iam:GetUser",
         UpdateUser(User) = "iam:UpdateUser",
         DeleteUser(User) = "iam:DeleteUser",

@@ -276,6 +276,11 @@ pub(super) fn broken(error: sqlx::Error) -> ApiError {
             ErrorCode::InsufficientCapacity,
             "the pool has too little free disk, or no host has it yet; choose another one, or ask an operator for room",
         ),
+        Some("hosts_pool_low") => ApiError::because(
+            ErrorCode::InsufficientCapacity,
+            "the disks of the instance's host are almost full, so it takes no new volumes; delete volumes there, or ask an \
+             operator for room",
+        ),
         Some("volumes_image_id_fkey") => ApiError::invalid(vec![super::disks::no_image("/source/image")]),
         _ => error.into(),
     }
