@@ -41,6 +41,7 @@ pub mod scheduler;
 pub mod security_groups;
 pub mod serve;
 pub mod service_accounts;
+pub mod snapshots;
 pub mod subnets;
 #[cfg(test)]
 mod testing;

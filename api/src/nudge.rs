@@ -33,6 +33,10 @@ pub enum Topic {
     Networks,
     /// Something is there to be swept.
     Sweep,
+    /// Layers may be merged, or have been.
+    Merges,
+    /// A snapshot may have failed, or its time may have come.
+    Snapshots,
     /// An image is to be imported, or not any more.
     Imports,
     /// Events wait for their positions. Sent by the trigger that writes them.
@@ -52,6 +56,8 @@ impl fmt::Display for Topic {
             Self::Placement => f.write_str("placement -"),
             Self::Networks => f.write_str("networks -"),
             Self::Sweep => f.write_str("sweep -"),
+            Self::Merges => f.write_str("merges -"),
+            Self::Snapshots => f.write_str("snapshots -"),
             Self::Imports => f.write_str("imports -"),
             Self::Events => f.write_str("events -"),
             Self::EventLog(id) => write!(f, "event_log {id}"),
@@ -71,6 +77,8 @@ impl FromStr for Topic {
             "placement" => Ok(Self::Placement),
             "networks" => Ok(Self::Networks),
             "sweep" => Ok(Self::Sweep),
+            "merges" => Ok(Self::Merges),
+            "snapshots" => Ok(Self::Snapshots),
             "imports" => Ok(Self::Imports),
             "events" => Ok(Self::Events),
             "event_log" => id.parse().map(Self::EventLog).map_err(drop),
@@ -188,6 +196,8 @@ mod tests {
             Topic::Placement,
             Topic::Networks,
             Topic::Sweep,
+            Topic::Merges,
+            Topic::Snapshots,
             Topic::Imports,
             Topic::Events,
             Topic::EventLog(id),

@@ -1,6 +1,7 @@
 //! A cloud in a test: the real router on a real database, a clock that the test moves, and a host that says
 //! what the test tells it to.
 
+pub(crate) mod guide;
 mod line;
 mod networks;
 
@@ -405,9 +406,16 @@ impl TestHost<'_> {
         Some((spec["generation"].as_i64().unwrap(), spec["disks"].as_array().unwrap().clone()))
     }
 
-    /// Reports that nothing is left of these volumes.
-    pub(crate) async fn report_removed(&self, volumes: Value) {
-        let body = json!({"epoch": self.epoch, "reports": [], "removed": volumes});
+    /// The orders to remove layers, oldest first.
+    pub(crate) async fn removals(&self) -> Vec<Value> {
+        let page = self.desired(0).await;
+        let objects = page["objects"].as_array().unwrap().iter();
+        objects.filter(|object| object["kind"] == "remove_layers").cloned().collect()
+    }
+
+    /// Reports that nothing is left of what these orders name.
+    pub(crate) async fn report_removed(&self, removals: Value) {
+        let body = json!({"epoch": self.epoch, "reports": [], "removed": removals});
         self.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200);
     }
 }

@@ -17,6 +17,7 @@ use crate::images::{self, ImageStoreOptions};
 use crate::instances;
 use crate::networks;
 use crate::quotas;
+use crate::snapshots;
 use crate::volumes;
 
 /// The sweeper looks twice a minute; after this long, something keeps it from its work.
@@ -103,6 +104,7 @@ pub async fn look(
     findings.extend(quotas::drift(conn).await?.iter().map(of_quotas));
     findings.extend(networks::verify(conn).await?.into_iter().map(of_networks));
     findings.extend(volumes::verify(conn).await?);
+    findings.extend(snapshots::verify(conn, now).await?);
     findings.extend(hosts::verify(conn, now).await?);
     findings.extend(instances::verify(conn, now).await?);
     let deleted_before = now - SWEPT_WITHIN;

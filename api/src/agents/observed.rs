@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use protocol::agent::{
-    InstanceReport, MAX_DETAIL_CHARS, MAX_NETWORK_FAULTS, MAX_REPORTS, NetworkCheck, NetworkFault,
-    NetworkReport, NetworkSubject, ObservedAccepted, ObservedBatch, ObservedState,
+    InstanceReport, MAX_DETAIL_CHARS, MAX_LAYERS, MAX_NETWORK_FAULTS, MAX_REPORTS, NetworkCheck,
+    NetworkFault, NetworkReport, NetworkSubject, ObservedAccepted, ObservedBatch, ObservedState,
 };
 use protocol::{HostId, PortId};
 use sqlx::PgConnection;
@@ -18,7 +18,9 @@ use crate::instances::store::{hosts as instances, placement};
 use crate::instances::{OF_VOLUMES, Observed, Outcome, outcome};
 use crate::operations::store::{self as operations, End};
 use crate::ports::cards;
+use crate::snapshots::store::hosts as snapshots;
 use crate::volumes::store::hosts as volumes;
+use crate::volumes::store::layers::{self, Merged};
 
 const MAX_STEPS: usize = 100;
 /// Of one instance: those that it has, and those that leave it.
@@ -42,8 +44,13 @@ pub(super) async fn report(
             (format!("/reports/{index}/volumes"), format!("at most {MAX_VOLUMES} volumes"));
         return Err(ApiError::invalid(vec![FieldError::new(pointer, "too_many", message)]));
     }
+    let chains = batch.reports.iter().map(|report| report.volumes.iter());
+    if chains.flatten().any(|volume| volume.merged.len() > MAX_LAYERS) {
+        let message = format!("at most {MAX_LAYERS} layers of a volume");
+        return Err(ApiError::invalid(vec![FieldError::new("/reports", "too_many", message)]));
+    }
     if batch.removed.len() > MAX_REPORTS {
-        let message = format!("at most {MAX_REPORTS} volumes");
+        let message = format!("at most {MAX_REPORTS} removals");
         return Err(ApiError::invalid(vec![FieldError::new("/removed", "too_many", message)]));
     }
     // One order for everybody, so that two batches cannot lock each other out; and all instances before a volume of
@@ -54,15 +61,16 @@ pub(super) async fn report(
     host.session(&mut tx, batch.epoch).await?;
     let ids: Vec<_> = batch.reports.iter().map(|report| report.id).collect();
     instances::lock_all(&mut tx, host.0, &ids).await?;
-    let (mut ignored, mut gone) = (Vec::new(), Vec::new());
+    let (mut ignored, mut gone, mut merged) = (Vec::new(), Vec::new(), Vec::new());
     for report in &batch.reports {
         match fold(&mut tx, host.0, report, now).await? {
             Folded::Ignored => ignored.push(report.id),
-            Folded::Stored => {}
+            Folded::Stored => merged.extend(merged_of(report)),
             Folded::Gone => gone.push(report.id),
         }
     }
     let removed = volumes::lock_removed(&mut tx, host.0, &batch.removed).await?;
+    layers::note_merged(&mut tx, host.0, &merged).await?;
     // Last, because these take the host's row: everybody locks instances and volumes first and their host after.
     if !gone.is_empty() {
         instances::delete(&mut tx, host.0, &gone, now).await?;
@@ -78,6 +86,15 @@ pub(super) async fn report(
     }
     tx.commit().await?;
     Ok(Json(ObservedAccepted { ignored }))
+}
+
+/// What a report says of merged layers.
+fn merged_of(report: &InstanceReport) -> impl Iterator<Item = Merged> {
+    report.volumes.iter().filter(|volume| !volume.merged.is_empty()).map(|volume| Merged {
+        instance: report.id.as_uuid(),
+        volume: volume.id,
+        layers: volume.merged.clone(),
+    })
 }
 
 /// What became of a report.
@@ -122,6 +139,7 @@ async fn fold(
         instances::set_observed(conn, report.id, &observed, &report.volumes, detail.as_deref(), now).await?;
     }
     volumes::fold(conn, report, stored.intent.generation, now).await?;
+    snapshots::settle(conn, report, now).await?;
     if OF_VOLUMES.contains(&stored.operation_kind.as_str()) {
         // It ends with what is said of its volume.
         return Ok(Folded::Stored);

@@ -224,6 +224,7 @@ actions! {
         ListEvents(Event) = "event:ListEvents",
         ListAuditRecords(AuditRecord) = "audit:ListRecords",
         ListVolumes(Volume) = "volume:ListVolumes",
+        ListSnapshots(Snapshot) = "volume:ListSnapshots",
         ListNetworks(Network) = "network:ListNetworks",
         ListSubnets(Subnet) = "network:ListSubnets",
         ListPorts(Port) = "network:ListPorts",
@@ -237,6 +238,7 @@ actions! {
         CreateServiceAccount(ServiceAccount) = "iam:CreateServiceAccount",
         CreatePolicy(Policy) = "iam:CreatePolicy",
         CreateVolume(Volume) = "volume:CreateVolume",
+        CreateSnapshot(Snapshot) = "volume:CreateSnapshot",
         CreateNetwork(Network) = "network:CreateNetwork",
         CreateSubnet(Subnet) = "network:CreateSubnet",
         CreatePort(Port) = "network:CreatePort",
@@ -289,6 +291,17 @@ actions! {
         LendVolume(Volume) = "volume:AttachVolume",
         /// Asked for beside the right to detach from the instance.
         ReturnVolume(Volume) = "volume:DetachVolume",
+        /// Asked for beside the right to make the snapshot or the volume.
+        SnapshotVolume(Volume) = "volume:SnapshotVolume",
+        /// Asked for beside the right to make the snapshot.
+        SnapshotInstance(Instance) = "compute:SnapshotInstance",
+        GetSnapshot(Snapshot) = "volume:GetSnapshot",
+        UpdateSnapshot(Snapshot) = "volume:UpdateSnapshot",
+        DeleteSnapshot(Snapshot) = "volume:DeleteSnapshot",
+        /// To put volumes back to it, and to make new ones from it.
+        RestoreSnapshot(Snapshot) = "volume:RestoreSnapshot",
+        /// Asked for beside the right to make an image.
+        ExportSnapshot(Snapshot) = "volume:ExportSnapshot",
         GetNetwork(Network) = "network:GetNetwork",
         UpdateNetwork(Network) = "network:UpdateNetwork",
         DeleteNetwork(Network) = "network:DeleteNetwork",

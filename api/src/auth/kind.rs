@@ -62,6 +62,8 @@ kinds! {
         "SELECT id, name, labels FROM images WHERE project_id = $1 AND (id = $2 OR name = $3)";
     Volume = "volume" "volume", seen with "volume:GetVolume",
         "SELECT id, name, labels FROM volumes WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    Snapshot = "volume" "snapshot", seen with "volume:GetSnapshot",
+        "SELECT id, name, labels FROM snapshots WHERE project_id = $1 AND (id = $2 OR name = $3)";
     Network = "network" "network", seen with "network:GetNetwork",
         "SELECT id, name, labels FROM networks WHERE project_id = $1 AND (id = $2 OR name = $3)";
     Subnet = "network" "subnet", seen with "network:GetSubnet",

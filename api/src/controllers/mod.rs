@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::nudge::Topic;
-use crate::{agents, api_keys, audit, auth, events, http, images, instances, networks, operations};
+use crate::{
+    agents, api_keys, audit, auth, events, http, images, instances, networks, operations, snapshots, volumes,
+};
 
 /// Keys that ended are kept this long, for whoever asks what happened.
 const KEEP_KEYS: Age = Age::days(7);
@@ -45,13 +47,22 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         repeat(&app, &shutdown, "networks", Duration::from_secs(5), Some(Topic::Networks), |app| {
             Box::pin(async move { networks::spread(&app).await })
         });
+    let merges = repeat(&app, &shutdown, "merges", Duration::from_secs(10), Some(Topic::Merges), |app| {
+        Box::pin(async move { volumes::merge(&app).await })
+    });
+    let snapshots =
+        repeat(&app, &shutdown, "snapshots", Duration::from_secs(5), Some(Topic::Snapshots), |app| {
+            Box::pin(async move { snapshots::expire(&app).await })
+        });
     // Each does one import at a time.
     let imports = futures_util::future::join_all((0..app.imports.at_once()).map(|_| {
         repeat(&app, &shutdown, "imports", Duration::from_secs(5), Some(Topic::Imports), |app| {
             Box::pin(async move { images::run_imports(&app).await })
         })
     }));
-    tokio::join!(placement, networks, heartbeats, deadlines, sweep, notary, sequencer, imports);
+    tokio::join!(
+        placement, networks, heartbeats, deadlines, sweep, notary, sequencer, merges, snapshots, imports
+    );
 }
 
 /// Removes what has served its time.

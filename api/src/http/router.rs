@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::{
     address_pools, api_keys, audit, auth, events, floating_ips, groups, hosts, images, instance_types,
     instances, networks, operations, policies, ports, projects, quotas, routers, security_groups,
-    service_accounts, subnets, users, volumes,
+    service_accounts, snapshots, subnets, users, volumes,
 };
 
 #[derive(OpenApi)]
@@ -42,6 +42,7 @@ use crate::{
         (name = "images", description = "Operating systems as files"),
         (name = "instance_types", description = "Sizes of instances"),
         (name = "volumes", description = "Disks of instances, which may outlive them"),
+        (name = "snapshots", description = "Volumes and instances as they were, to go back to or to make new ones from"),
         (name = "networks", description = "Private Ethernets"),
         (name = "subnets", description = "Ranges of addresses in networks"),
         (name = "ports", description = "Network cards and their addresses"),
@@ -75,6 +76,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(images::router())
         .merge(instance_types::router())
         .merge(volumes::router())
+        .merge(snapshots::router())
         .merge(networks::router())
         .merge(subnets::router())
         .merge(ports::router())

@@ -155,17 +155,6 @@ pub(crate) async fn find<A: Action<On: InProject>>(
     }
 }
 
-/// What an image gets that is made of a disk which was made from this one, deleted or not.
-pub(super) async fn defaults_of(conn: &mut PgConnection, base: Uuid) -> Result<Defaults, sqlx::Error> {
-    sqlx::query_as!(
-        Defaults,
-        "SELECT architecture, firmware, min_disk_gib, min_memory_mib, default_user FROM images WHERE id = $1",
-        base
-    )
-    .fetch_one(conn)
-    .await
-}
-
 /// The image, locked until the transaction ends.
 pub(super) async fn lock<A: Action<On: InProject>>(
     conn: &mut PgConnection,
@@ -481,7 +470,7 @@ pub(super) async fn forget_blob(conn: &mut PgConnection, id: BlobId) -> Result<(
     Ok(())
 }
 
-/// The blob of this content, if the host has a volume that is made from it.
+/// The blob of this content, if the host has a volume or a snapshot that is made from it.
 pub(crate) async fn blob_for_host(
     conn: &mut PgConnection,
     host: HostId,
@@ -491,7 +480,10 @@ pub(crate) async fn blob_for_host(
         r#"SELECT b.id, b.size_bytes AS "size_bytes!" FROM blobs b
            WHERE b.sha256 = $2 AND b.state = 'stored' AND EXISTS (
                SELECT FROM volumes v JOIN images i ON i.id = v.image_id
-               WHERE v.host_id = $1 AND i.blob_id = b.id)
+               WHERE v.host_id = $1 AND i.blob_id = b.id
+               UNION ALL
+               SELECT FROM snapshot_volumes s JOIN layers l ON l.id = s.layer_id JOIN images i ON i.id = s.image_id
+               WHERE l.host_id = $1 AND i.blob_id = b.id)
            LIMIT 1"#,
         host.as_uuid(),
         &sha256.as_bytes()[..]

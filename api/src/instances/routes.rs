@@ -1,6 +1,7 @@
 //! Handlers of instances.
 
 mod create;
+mod create_from;
 mod ports;
 mod power;
 mod serial;

@@ -1,5 +1,6 @@
 //! SQL of instances, for their owners. What hosts and controllers need is in the files below.
 
+pub(crate) mod guests;
 pub(crate) mod hosts;
 pub(crate) mod placement;
 
@@ -227,6 +228,17 @@ pub(super) async fn system_of(conn: &mut PgConnection, image: Uuid) -> Result<Sy
     )
     .fetch_one(conn)
     .await
+}
+
+/// The same with the architecture that it is for.
+pub(super) async fn system_with_architecture(
+    conn: &mut PgConnection,
+    image: Uuid,
+) -> Result<(System, String), sqlx::Error> {
+    let architecture = sqlx::query_scalar!("SELECT architecture FROM images WHERE id = $1", image)
+        .fetch_one(&mut *conn)
+        .await?;
+    Ok((system_of(conn, image).await?, architecture))
 }
 
 pub(super) async fn insert(

@@ -29,12 +29,15 @@ pub struct CreateInstance {
     pub name: Name,
     /// The image from which the volume is made that it boots from: name or id of one of this project; of a shared or
     /// public one of another project its id, or `project/name`. Must be given unless it boots from a volume that is
-    /// there.
+    /// there, or from a snapshot.
     #[schema(example = "cumulo-test")]
     pub image: Option<String>,
-    /// Name or id of an instance type.
+    /// Name or id of a snapshot of an instance: it gets new volumes with what that holds, boots from the first of them,
+    /// and is of the same type unless another is given. Needs `volume:RestoreSnapshot`, too.
+    pub snapshot: Option<String>,
+    /// Name or id of an instance type. Must be given unless it is made from a snapshot.
     #[schema(example = "tiny")]
-    pub instance_type: String,
+    pub instance_type: Option<String>,
     /// The guest's host name; the instance's name unless given.
     pub hostname: Option<Name>,
     /// What cloud-init gets: a `#cloud-config`, or a script that begins with `#!`. At most 64 KiB.
@@ -259,7 +262,29 @@ impl CreateInstance {
         errors
     }
 
+    /// What a snapshot says already.
+    fn validate_snapshot(&self, errors: &mut Vec<FieldError>) {
+        for (pointer, given) in [
+            ("/image", self.image.is_some()),
+            ("/root_volume/volume", self.root_volume.volume.is_some()),
+            ("/root_disk_gib", self.root_disk_gib.is_some()),
+            ("/volumes", !self.volumes.is_empty()),
+        ] {
+            if given {
+                let message =
+                    "the disks are those of the snapshot; attach others, or grow these, when it is there";
+                errors.push(FieldError::new(pointer, "invalid", message));
+            }
+        }
+    }
+
     fn validate_disks(&self, errors: &mut Vec<FieldError>) {
+        if self.snapshot.is_some() {
+            return self.validate_snapshot(errors);
+        }
+        if self.instance_type.is_none() {
+            errors.push(FieldError::new("/instance_type", "missing", "how large it is"));
+        }
         let boots_from = self.root_volume.volume.is_some();
         match (&self.image, boots_from) {
             (None, false) => {

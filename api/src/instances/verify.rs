@@ -19,9 +19,12 @@ pub(crate) async fn verify(
                       AS "detail!"
            FROM instances WHERE deletion_requested_at IS NOT NULL AND observed_state = 'absent'
            UNION ALL
-           SELECT 'operation_lingers', o.id, format('%s of %s is not over, and the instance is gone', o.kind, o.resource_name)
+           SELECT 'operation_lingers', o.id, format('%s of %s is not over, and that is gone', o.kind, o.resource_name)
            FROM operations o
            WHERE o.status = 'running' AND NOT EXISTS (SELECT FROM instances i WHERE i.id = o.resource_id)
+             AND NOT EXISTS (SELECT FROM volumes v WHERE v.id = o.resource_id)
+             AND NOT EXISTS (SELECT FROM snapshots s WHERE s.id = o.resource_id)
+             AND NOT EXISTS (SELECT FROM images i WHERE i.id = o.resource_id)
            UNION ALL
            SELECT 'transfer_lingers', t.id, 'a part of a serial log was not removed when its time was over'
            FROM transfers t WHERE t.expires_at < $1

@@ -181,6 +181,7 @@ pub(super) async fn delete(conn: &mut PgConnection, id: Uuid) -> Result<(), ApiE
     let owned = sqlx::query!(
         r#"SELECT (SELECT count(*) FROM instances WHERE project_id = $1) AS "instances!",
                   (SELECT count(*) FROM volumes WHERE project_id = $1) AS "volumes!",
+                  (SELECT count(*) FROM snapshots WHERE project_id = $1) AS "snapshots!",
                   (SELECT count(*) FROM images WHERE project_id = $1) AS "images!",
                   (SELECT count(*) FROM principals WHERE project_id = $1) AS "service_accounts!",
                   (SELECT count(*) FROM ports WHERE project_id = $1) AS "ports!",
@@ -192,6 +193,7 @@ pub(super) async fn delete(conn: &mut PgConnection, id: Uuid) -> Result<(), ApiE
     let owned = [
         (owned.instances, "instance"),
         (owned.volumes, "volume"),
+        (owned.snapshots, "snapshot"),
         (owned.images, "image"),
         (owned.service_accounts, "service account"),
         (owned.ports, "port"),

@@ -25,6 +25,8 @@ pub enum Resource {
     DiskGib,
     /// Volumes, attached or not.
     Volumes,
+    /// Snapshots of volumes and instances.
+    Snapshots,
     /// Images, with or without content.
     Images,
     /// Principals that are programs.
@@ -53,6 +55,7 @@ impl Resource {
         Self::MemoryMib,
         Self::DiskGib,
         Self::Volumes,
+        Self::Snapshots,
         Self::Images,
         Self::ServiceAccounts,
         Self::Policies,
@@ -72,6 +75,7 @@ impl Resource {
             Self::MemoryMib => "memory_mib",
             Self::DiskGib => "disk_gib",
             Self::Volumes => "volumes",
+            Self::Snapshots => "snapshots",
             Self::Images => "images",
             Self::ServiceAccounts => "service_accounts",
             Self::Policies => "policies",

@@ -2,7 +2,7 @@
 //!
 //! [`prepare`] finds what is named before the instance is written, [`attach`] puts it in.
 
-use protocol::{InstanceId, LayerId, Name, VolumeId};
+use protocol::{HostId, InstanceId, LayerId, Name, VolumeId};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -15,6 +15,7 @@ pub(crate) use super::types::validate_size;
 use crate::auth::{self, Action, Allowed, InProject, actions};
 use crate::clock::Clock;
 use crate::http::{ApiError, ErrorCode, FieldError, Labels, Mutation};
+use crate::snapshots::store::taking::Sealed;
 
 /// The most disks of an instance, the one it boots from included.
 pub(crate) const MAX_DISKS: usize = 16;
@@ -72,6 +73,8 @@ pub(crate) struct NewDisk {
     pub name: Option<Name>,
     pub size_gib: i32,
     pub image: Option<Uuid>,
+    /// What it begins with, if that is the data of another one.
+    pub below: Option<Sealed>,
     /// Whether the caller needs the right to make volumes: not for what every instance has.
     pub ask: bool,
 }
@@ -86,6 +89,7 @@ impl<'a> Wanted<'a> {
                     name: one.name.clone(),
                     size_gib: one.size_gib.unwrap_or_default(),
                     image: None,
+                    below: None,
                     ask: true,
                 }),
             },
@@ -212,7 +216,14 @@ pub(crate) async fn attach<A: Action<On: InProject>>(
                 attachments::plug(conn, taken.id, at, now).await?;
                 taken.id
             }
-            Source::New(new) => make(conn, allowed, new, at, clock, now).await?,
+            Source::New(new) => {
+                let host = new.below.and_then(|below| below.host).map(HostId::as_uuid);
+                if home.is_some() && host.is_some() && home != host {
+                    return Err(elsewhere(new.name.as_ref().map_or("of the snapshot", Name::as_str)));
+                }
+                home = home.or(host);
+                make(conn, allowed, new, at, clock, now).await?
+            }
         };
         attached.push(volume);
     }
@@ -238,6 +249,7 @@ async fn make<A: Action<On: InProject>>(
     let volume = NewVolume {
         id,
         layer,
+        below: new.below,
         name: &name,
         description: "",
         labels: &Labels::new(),

@@ -9,6 +9,7 @@
 
 pub(crate) mod disks;
 mod model;
+mod reconcile;
 mod routes;
 pub(crate) mod store;
 mod types;
@@ -19,5 +20,6 @@ mod tests;
 
 pub(crate) use disks::WantedVolume;
 pub(crate) use model::{AttachmentState, gib_for};
+pub(crate) use reconcile::merge;
 pub(crate) use routes::router;
 pub(crate) use verify::verify;

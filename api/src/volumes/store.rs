@@ -2,11 +2,11 @@
 
 pub(crate) mod attachments;
 pub(crate) mod ending;
-pub(crate) mod exports;
 pub(crate) mod hosts;
+pub(crate) mod layers;
 mod row;
 
-use protocol::{InstanceId, LayerId, VolumeId};
+use protocol::{HostId, InstanceId, LayerId, VolumeId};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -15,12 +15,15 @@ use uuid::Uuid;
 pub(super) use self::row::Row;
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, violated_constraint};
+use crate::snapshots::store::taking::Sealed;
 
 /// A volume that is about to be made.
 pub(super) struct NewVolume<'a> {
     pub id: VolumeId,
     /// Its first layer.
     pub layer: LayerId,
+    /// What that stands on, unless it is an image or nothing.
+    pub below: Option<Sealed>,
     pub name: &'a str,
     pub description: &'a str,
     pub labels: &'a Labels,
@@ -47,15 +50,21 @@ pub(super) async fn insert<A: Action<On: InProject>>(
     allowed: &Allowed<A>,
     new: &NewVolume<'_>,
 ) -> Result<(), ApiError> {
-    sqlx::query!("INSERT INTO layers (id, created_at) VALUES ($1, $2)", new.layer.as_uuid(), new.now)
-        .execute(&mut *conn)
-        .await?;
+    sqlx::query!(
+        "INSERT INTO layers (id, host_id, parent_id, created_at) VALUES ($1, $2, $3, $4)",
+        new.layer.as_uuid(),
+        new.below.and_then(|below| below.host).map(HostId::as_uuid),
+        new.below.map(|below| below.layer),
+        new.now
+    )
+    .execute(&mut *conn)
+    .await?;
     let inserted = sqlx::query!(
         "INSERT INTO volumes (id, project_id, name, description, labels, size_gib, image_id, layer_id,
                               delete_protection, iops_limit, bytes_per_second_limit, created_at, updated_at,
-                              instance_id, position, delete_with_instance, attachment_state)
+                              instance_id, position, delete_with_instance, attachment_state, host_id)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12,
-                 $13, $14, $15, CASE WHEN $13::uuid IS NOT NULL THEN 'attaching' END)",
+                 $13, $14, $15, CASE WHEN $13::uuid IS NOT NULL THEN 'attaching' END, $16)",
         new.id.as_uuid(),
         allowed.project().as_uuid(),
         new.name,
@@ -70,7 +79,8 @@ pub(super) async fn insert<A: Action<On: InProject>>(
         new.now,
         new.attachment.map(|attachment| attachment.instance.as_uuid()),
         new.attachment.map(|attachment| attachment.position),
-        new.attachment.is_some_and(|attachment| attachment.delete_with_instance)
+        new.attachment.is_some_and(|attachment| attachment.delete_with_instance),
+        new.below.and_then(|below| below.host).map(HostId::as_uuid)
     )
     .execute(conn)
     .await;
@@ -178,6 +188,30 @@ pub(crate) async fn lock_instance_of(
     .await
 }
 
+/// A volume, as far as those need to know it who take it along.
+pub(crate) struct Identified {
+    pub id: Uuid,
+    pub instance_id: Option<Uuid>,
+}
+
+/// The volume that a body names.
+pub(crate) async fn identify<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    volume: &str,
+) -> Result<Option<Identified>, sqlx::Error> {
+    let Some(selector) = Selector::parse(volume) else { return Ok(None) };
+    sqlx::query_as!(
+        Identified,
+        "SELECT id, instance_id FROM volumes WHERE project_id = $1 AND (id = $2 OR name = $3)",
+        allowed.project().as_uuid(),
+        selector.id(),
+        selector.name()
+    )
+    .fetch_optional(conn)
+    .await
+}
+
 pub(super) async fn update(
     conn: &mut PgConnection,
     allowed: &Allowed<actions::UpdateVolume>,
@@ -216,40 +250,6 @@ pub(crate) async fn set_operation(
     sqlx::query!("UPDATE volumes SET operation_id = $2 WHERE id = $1", volume, operation.as_uuid())
         .execute(conn)
         .await?;
-    Ok(())
-}
-
-/// Lets the host of a volume that is attached to nothing remove it, at this revision.
-pub(super) async fn request_deletion(
-    conn: &mut PgConnection,
-    allowed: &Allowed<actions::DeleteVolume>,
-    row: &Row,
-    revision: i64,
-    now: OffsetDateTime,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!("SELECT doom_layers($1)", row.id).execute(&mut *conn).await?;
-    sqlx::query!(
-        "UPDATE volumes SET deletion_requested_at = $3, desired_revision = $4, generation = generation + 1,
-                            updated_at = $3
-         WHERE id = $1 AND project_id = $2",
-        row.id,
-        allowed.project().as_uuid(),
-        now,
-        revision
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// The end of a volume of which no host has anything.
-pub(super) async fn delete(
-    conn: &mut PgConnection,
-    _allowed: &Allowed<actions::DeleteVolume>,
-    id: Uuid,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!("SELECT doom_layers($1)", id).execute(&mut *conn).await?;
-    sqlx::query!("SELECT forget_volumes($1)", &[id]).execute(conn).await?;
     Ok(())
 }
 

@@ -39,13 +39,18 @@ pub struct CreateVolume {
     pub labels: Labels,
 }
 
-/// What a volume begins with.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+/// What a volume begins with: an image, a snapshot or another volume.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VolumeSource {
     /// Name or id of an image of this project.
     #[schema(example = "cumulo-test")]
-    pub image: String,
+    pub image: Option<String>,
+    /// Name or id of a snapshot of this project.
+    pub snapshot: Option<String>,
+    /// Beside `snapshot`: which of its volumes, by name or id, where it has several. Alone: name or id of a volume to which
+    /// no guest can write at the moment.
+    pub volume: Option<String>,
 }
 
 /// A JSON Merge Patch (RFC 7396): absent fields stay as they are.
@@ -155,6 +160,9 @@ impl CreateVolume {
         validate_description(&self.description, &mut errors);
         validate_labels(&self.labels, &mut errors);
         validate_limits(self.iops_limit, self.bytes_per_second_limit, &mut errors);
+        if let Some(source) = &self.source {
+            source.validate(&mut errors);
+        }
         match self.size_gib {
             Some(size) => validate_size(size, "/size_gib", &mut errors),
             None if self.source.is_none() => {
@@ -163,6 +171,18 @@ impl CreateVolume {
             None => {}
         }
         errors
+    }
+}
+
+impl VolumeSource {
+    fn validate(&self, errors: &mut Vec<FieldError>) {
+        match (&self.image, &self.snapshot, &self.volume) {
+            (Some(_), None, None) | (None, Some(_), _) | (None, None, Some(_)) => {}
+            (None, None, None) => {
+                errors.push(FieldError::new("/source", "missing", "an `image`, a `snapshot` or a `volume`"));
+            }
+            (Some(_), ..) => errors.push(FieldError::new("/source", "invalid", "an image comes alone")),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) async fn verify(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx
     let mut findings = shared(conn).await?;
     findings.extend(astray(conn).await?);
     findings.extend(layers(conn).await?);
+    findings.extend(chains(conn).await?);
     findings.extend(reservations(conn).await?);
     Ok(findings)
 }
@@ -55,17 +56,45 @@ async fn astray(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
     .await
 }
 
-/// Layers that no volume needs and none takes along, and chains that are broken.
+/// Layers that nobody needs and nobody removes, or that are removed from under somebody.
 async fn layers(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
     sqlx::query_as!(
         Finding,
-        r#"SELECT 'layer_unowned' AS "code!", l.id AS "id?", 'no volume and no layer needs it' AS "detail!"
+        r#"SELECT 'layer_unowned' AS "code!", l.id AS "id?", 'no volume, no snapshot and no layer needs it' AS "detail!"
            FROM layers l
-           WHERE l.removed_with IS NULL
+           WHERE l.kept AND NOT layer_held(l.id)
              AND NOT EXISTS (SELECT FROM volumes v WHERE v.layer_id = l.id)
-             AND NOT EXISTS (SELECT FROM layers c WHERE c.parent_id = l.id)
+             AND NOT EXISTS (SELECT FROM layers c WHERE c.parent_id = l.id AND c.kept)
            UNION ALL
-           SELECT 'layer_astray', l.id, 'it is on another host than what it stands on or what is written to it'
+           SELECT 'layer_removed_early', l.id, 'it is to be removed, and somebody needs it'
+           FROM layers l
+           WHERE NOT l.kept
+             AND (layer_held(l.id) OR EXISTS (SELECT FROM layers c WHERE c.parent_id = l.id AND c.kept)
+                  OR EXISTS (SELECT FROM volumes v WHERE v.layer_id = l.id AND v.removal_id IS NULL))
+           UNION ALL
+           SELECT 'layer_removed_late', v.layer_id, 'its volume is to be removed, and it is not'
+           FROM volumes v JOIN layers l ON l.id = v.layer_id
+           WHERE v.removal_id IS NOT NULL AND l.removal_id IS DISTINCT FROM v.removal_id
+           UNION ALL
+           SELECT 'removal_untold', r.id, 'no host and no end of an instance tells of it'
+           FROM layer_removals r
+           WHERE r.desired_revision IS NULL
+             AND NOT EXISTS (SELECT FROM volumes v WHERE v.removal_id = r.id AND v.instance_id IS NOT NULL)
+           UNION ALL
+           SELECT 'merge_without_layers', d.id, 'what it stands on is to be merged, and stands on nothing'
+           FROM layers d LEFT JOIN layers c ON c.id = d.parent_id
+           WHERE d.parent_merge IS NOT NULL AND d.kept AND c.parent_id IS NULL"#
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Chains that are broken.
+async fn chains(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"SELECT 'layer_astray' AS "code!", l.id AS "id?",
+                  'it is on another host than what it stands on or what is written to it' AS "detail!"
            FROM layers l
            LEFT JOIN layers p ON p.id = l.parent_id
            LEFT JOIN volumes v ON v.layer_id = l.id
@@ -74,9 +103,6 @@ async fn layers(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
            UNION ALL
            SELECT 'volume_without_layer', v.id, 'the layer that it writes to is not there'
            FROM volumes v WHERE NOT EXISTS (SELECT FROM layers l WHERE l.id = v.layer_id)
-           UNION ALL
-           SELECT 'layer_removed_early', l.id, 'it is to be removed with a volume that stays'
-           FROM layers l JOIN volumes v ON v.id = l.removed_with WHERE v.deletion_requested_at IS NULL
            UNION ALL
            SELECT 'chain_too_long', v.id, format('%s layers', cardinality(chain_of(v.layer_id)))
            FROM volumes v WHERE cardinality(chain_of(v.layer_id)) > $1"#,

@@ -1,4 +1,4 @@
-//! SQL of the end of deleted images: after the last instance and the last volume that are made from them.
+//! SQL of the end of deleted images: after the last instance, volume and snapshot that are made from them.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -11,6 +11,8 @@ pub(in super::super) async fn take(conn: &mut PgConnection) -> Result<Option<Uui
         "SELECT id FROM images i
          WHERE deleted_at IS NOT NULL AND NOT EXISTS (SELECT FROM instances n WHERE n.image_id = i.id)
            AND NOT EXISTS (SELECT FROM volumes v WHERE v.image_id = i.id)
+           AND NOT EXISTS (SELECT FROM snapshots s WHERE s.image_id = i.id)
+           AND NOT EXISTS (SELECT FROM snapshot_volumes v WHERE v.image_id = i.id)
            AND NOT EXISTS (SELECT FROM image_imports m WHERE m.base_image_id = i.id)
          ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
     )

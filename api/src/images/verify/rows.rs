@@ -39,6 +39,8 @@ pub(crate) async fn verify_rows(
            FROM images i
            WHERE i.deleted_at < $1 AND NOT EXISTS (SELECT FROM instances n WHERE n.image_id = i.id)
              AND NOT EXISTS (SELECT FROM volumes v WHERE v.image_id = i.id)
+             AND NOT EXISTS (SELECT FROM snapshots s WHERE s.image_id = i.id)
+             AND NOT EXISTS (SELECT FROM snapshot_volumes v WHERE v.image_id = i.id)
              AND NOT EXISTS (SELECT FROM image_imports m WHERE m.base_image_id = i.id)
            UNION ALL
            SELECT 'image_share_astray', s.image_id, format('project %s is gone, or owns it', s.project_id)

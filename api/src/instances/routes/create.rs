@@ -9,6 +9,7 @@ use super::super::fit::misfits;
 use super::super::store::{self, New, System, placement};
 use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan};
 use super::accept;
+use super::create_from::of_snapshot;
 use crate::app::App;
 use crate::auth::{self, Fact, actions, keys};
 use crate::http::{ApiError, Call, FieldError, MutationQuery, Path, Selector};
@@ -35,7 +36,7 @@ pub(super) async fn create_instance(
     let new: CreateInstance = call.json()?;
     ApiError::reject(new.validate())?;
     let mut entry = call.entering(&app, Some(&project)).await?;
-    let instance_type = match Selector::parse(&new.instance_type) {
+    let instance_type = match new.instance_type.as_deref().and_then(Selector::parse) {
         Some(selector) => instance_types::find(entry.conn(), &selector).await?,
         None => None,
     };
@@ -52,10 +53,16 @@ pub(super) async fn create_instance(
     let mut change = cards::check_ports(change, &project, named, pointer).await?;
     let now = change.now;
     let id: InstanceId = app.clock.new_id();
-    let (image, instance_type) = check_parts(change.conn(), &new, image, instance_type).await?;
-    let disks = disks_of(&new, image.as_ref(), &instance_type);
-    let (mut change, disks) = disks::prepare(change, &project, disks).await?;
-    let system = system(change.conn(), image, &disks, &instance_type).await?;
+    let (mut change, disks, system, instance_type) = match &new.snapshot {
+        Some(snapshot) => of_snapshot(change, &project, &new, snapshot, instance_type).await?,
+        None => {
+            let (image, instance_type) = check_parts(change.conn(), &new, image, instance_type).await?;
+            let disks = disks_of(&new, image.as_ref(), &instance_type);
+            let (mut change, disks) = disks::prepare(change, &project, disks).await?;
+            let system = system(change.conn(), image, &disks, &instance_type).await?;
+            (change, disks, system, instance_type)
+        }
+    };
     let (conn, allowed) = change.parts();
     let begin = operations::store::Begin {
         id: app.clock.new_id(),
@@ -153,6 +160,7 @@ fn disks_of<'a>(
             name: None,
             size_gib: new.root_disk_gib.unwrap_or(instance_type.root_disk_gib),
             image: image.map(|image| image.id),
+            below: None,
             ask: false,
         }),
     };

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::auth::actions;
 use crate::http::{ApiError, Call, ErrorCode, MutationQuery, Path};
 use crate::operations::store::{End, finish};
+use crate::snapshots::store::taking::refuse_taking;
 use crate::volumes::AttachmentState;
 use crate::volumes::disks::{self, Wanted, WantedDisk};
 use crate::volumes::store::{attachments, set_operation};
@@ -102,6 +103,7 @@ pub(super) async fn detach_volume(
     if volume.position == 0 {
         refuse_running(&row)?;
     }
+    refuse_taking(change.conn(), row.id).await?;
     let next = next_intent(&app, &call, &change, &row);
     let (conn, allowed) = change.parts();
     change_intent(conn, allowed, &row, "detach_volume", &next).await?;

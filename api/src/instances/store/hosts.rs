@@ -15,6 +15,7 @@ use crate::instances::model::{Intent, Observed, stored};
 use crate::instances::store::NicRow;
 use crate::nudge::{self, Topic};
 use crate::ports::cards;
+use crate::snapshots::store::hosts as snapshots;
 use crate::volumes::store::ending;
 use crate::volumes::store::hosts::{self as volumes, DiskRow};
 
@@ -40,6 +41,7 @@ struct DesiredRow {
     disks: Json<Vec<DiskRow>>,
     /// What goes with an instance that goes.
     layers: Vec<Uuid>,
+    freezes: bool,
 }
 
 /// What of this host's instances changed after the revision, oldest first.
@@ -57,8 +59,8 @@ pub(crate) async fn desired_after(
                   i.operation_id, i.request_id,
                   instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>",
                   instance_disks(i.id) AS "disks!: Json<Vec<DiskRow>>",
-                  ARRAY(SELECT l.id FROM layers l JOIN volumes v ON v.id = l.removed_with
-                        WHERE v.instance_id = i.id ORDER BY l.id) AS "layers!"
+                  ARRAY(SELECT l.id FROM layers l JOIN volumes v ON v.removal_id = l.removal_id
+                        WHERE v.instance_id = i.id ORDER BY l.id) AS "layers!", i.freezes
            FROM instances i
            WHERE i.host_id = $1 AND i.desired_revision > $2 ORDER BY i.desired_revision"#,
         host.as_uuid(),
@@ -105,7 +107,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
         vcpus: row.vcpus.unsigned_abs(),
         memory_mib: MemoryMib(row.memory_mib.unsigned_abs()),
         disks: row.disks.0.into_iter().map(DiskRow::into_disk).collect::<Option<_>>().ok_or_else(broken)?,
-        freeze: false,
+        freeze: row.freezes,
         nics: row.nics.0.into_iter().map(NicRow::into_nic).collect(),
         seed: Seed { user_data: row.user_data, ssh_authorized_keys: row.ssh_authorized_keys },
         operation_id,
@@ -241,6 +243,7 @@ pub(crate) async fn delete(
     let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
     ending::lock(conn, &ids).await?;
     cards::release(conn, &ids).await?;
+    snapshots::end_with(conn, &ids, now).await?;
     ending::complete(conn, &ids, now).await?;
     sqlx::query!("DELETE FROM instances WHERE id = ANY($1) AND host_id = $2", &ids, host.as_uuid())
         .execute(&mut *conn)

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use protocol::{HostId, OperationId};
+use protocol::OperationId;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -13,12 +13,13 @@ use crate::http::{
     ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Path, Selector, merge_labels, tagged,
     validate_description, validate_labels,
 };
+use crate::instances;
 use crate::nudge::{self, Topic};
 use crate::operations::{self, wait_for_end};
 use crate::volumes::AttachmentState;
+use crate::volumes::store::layers::{self, Told};
 use crate::volumes::store::{self, Row};
 use crate::volumes::types::{UpdateVolume, Volume};
-use crate::{hosts, instances};
 
 /// Change a volume. Its size and limits reach a guest that has it while it runs.
 #[utoipa::path(patch, path = "/v1/projects/{project}/volumes/{volume}", tag = "volumes",
@@ -134,10 +135,10 @@ pub(super) async fn delete_volume(
     refuse_needed(&row)?;
     change.note_before(&row.clone().into_wire());
     let (conn, allowed) = change.parts();
-    let Some(host) = row.host_id.map(HostId::from) else {
-        store::delete(conn, allowed, row.id).await?;
+    if row.host_id.is_none() {
+        layers::forget_volume(conn, row.id, now).await?;
         return change.commit(StatusCode::NO_CONTENT, None, &json!(null)).await;
-    };
+    }
     let operation: OperationId = app.clock.new_id();
     let begin = operations::store::Begin {
         id: operation,
@@ -149,9 +150,7 @@ pub(super) async fn delete_volume(
     };
     operations::store::begin(conn, allowed, begin).await?;
     store::set_operation(conn, row.id, operation).await?;
-    let revision = hosts::store::bump_revision(conn, host).await?;
-    store::request_deletion(conn, allowed, &row, revision.0, now).await?;
-    nudge::send(conn, Topic::Host(host)).await?;
+    layers::remove_volume(conn, row.id, Told::Now, now).await?;
     accept(&app, change, row.id, operation).await
 }
 

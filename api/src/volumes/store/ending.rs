@@ -1,14 +1,12 @@
 //! SQL of what becomes of volumes when their instance goes.
 
-use protocol::HostId;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::attachments::release;
-use crate::hosts;
+use super::layers::{self, Told};
 use crate::http::{ApiError, ErrorCode};
-use crate::nudge::{self, Topic};
 
 /// A volume of an instance that goes, locked.
 struct Going {
@@ -54,15 +52,7 @@ pub(crate) async fn request(
 ) -> Result<(), ApiError> {
     let (going, staying) = divide(conn, instance).await?;
     for volume in going {
-        sqlx::query!("SELECT doom_layers($1)", volume.id).execute(&mut *conn).await?;
-        sqlx::query!(
-            "UPDATE volumes SET deletion_requested_at = $2, generation = generation + 1, updated_at = $2
-             WHERE id = $1",
-            volume.id,
-            now
-        )
-        .execute(&mut *conn)
-        .await?;
+        layers::remove_volume(conn, volume.id, Told::WithInstance, now).await?;
     }
     for volume in staying {
         super::attachments::leave(conn, volume.id, now).await?;
@@ -80,28 +70,12 @@ pub(crate) async fn of_unplaced(
     let (going, staying) = divide(conn, instance).await?;
     let ids: Vec<_> = going.iter().chain(&staying).map(|volume| volume.id).collect();
     release(conn, &ids, now).await?;
-    let mut gone = Vec::new();
     for volume in going {
-        sqlx::query!("SELECT doom_layers($1)", volume.id).execute(&mut *conn).await?;
-        match volume.host_id.map(HostId::from) {
-            None => gone.push(volume.id),
-            Some(host) => {
-                let revision = hosts::store::bump_revision(conn, host).await?;
-                sqlx::query!(
-                    "UPDATE volumes SET deletion_requested_at = $2, desired_revision = $3,
-                                        generation = generation + 1, updated_at = $2
-                     WHERE id = $1",
-                    volume.id,
-                    now,
-                    revision.0
-                )
-                .execute(&mut *conn)
-                .await?;
-                nudge::send(conn, Topic::Host(host)).await?;
-            }
+        match volume.host_id {
+            None => layers::forget_volume(conn, volume.id, now).await?,
+            Some(_) => layers::remove_volume(conn, volume.id, Told::Now, now).await?,
         }
     }
-    sqlx::query!("SELECT forget_volumes($1)", &gone).execute(conn).await?;
     Ok(())
 }
 
@@ -120,13 +94,13 @@ pub(crate) async fn complete(
     instances: &[Uuid],
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
-    let gone = sqlx::query_scalar!(
-        "SELECT id FROM volumes WHERE instance_id = ANY($1) AND deletion_requested_at IS NOT NULL",
+    let removals = sqlx::query_scalar!(
+        r#"SELECT removal_id AS "removal!" FROM volumes WHERE instance_id = ANY($1) AND removal_id IS NOT NULL"#,
         instances
     )
     .fetch_all(&mut *conn)
     .await?;
-    sqlx::query!("SELECT forget_volumes($1)", &gone).execute(&mut *conn).await?;
+    layers::forget_removals(conn, &removals).await?;
     let freed = sqlx::query_scalar!("SELECT id FROM volumes WHERE instance_id = ANY($1)", instances)
         .fetch_all(&mut *conn)
         .await?;

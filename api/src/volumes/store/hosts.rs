@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::attachments::release;
+use super::layers;
 use crate::operations::store::{self as operations, End};
 use crate::volumes::AttachmentState;
 
@@ -24,6 +25,7 @@ pub(crate) struct DiskRow {
     generation: i64,
     size_gib: u32,
     layers: Vec<LayerId>,
+    merges: Vec<LayerId>,
     iops: Option<u64>,
     bytes_per_second: Option<u64>,
     image: Option<ImageRow>,
@@ -56,14 +58,14 @@ impl DiskRow {
                 size_gib: SizeGib(self.size_gib),
                 image,
                 layers: self.layers,
-                merges: Vec::new(),
+                merges: self.merges,
             },
             limits: IoLimits { iops: self.iops, bytes_per_second: self.bytes_per_second },
         })
     }
 }
 
-/// Volumes that the host is to remove, newer than the revision.
+/// What the host is to remove, newer than the revision.
 pub(crate) async fn removals_after(
     conn: &mut PgConnection,
     host: HostId,
@@ -71,10 +73,8 @@ pub(crate) async fn removals_after(
 ) -> Result<Vec<DesiredObject>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT id, desired_revision AS "desired_revision!",
-                  ARRAY(SELECT l.id FROM layers l WHERE l.removed_with = v.id ORDER BY l.id) AS "layers!"
-           FROM volumes v
-           WHERE host_id = $1 AND desired_revision > $2 AND deletion_requested_at IS NOT NULL
-             AND instance_id IS NULL"#,
+                  ARRAY(SELECT l.id FROM layers l WHERE l.removal_id = r.id ORDER BY l.id) AS "layers!"
+           FROM layer_removals r WHERE host_id = $1 AND desired_revision > $2"#,
         host.as_uuid(),
         after.0
     )
@@ -90,27 +90,27 @@ pub(crate) async fn removals_after(
     Ok(objects.collect())
 }
 
-/// A volume of which nothing is left, locked, and the operation that removed it.
-pub(crate) struct Removed {
-    id: Uuid,
-    operation_id: Option<Uuid>,
-}
-
-/// These removals are carried out; a volume's has its id. Names that the host was never told to remove mean nothing.
+/// Removals that were carried out, locked with the volumes that end with them. Names that the host was never told to
+/// remove mean nothing.
 pub(crate) async fn lock_removed(
     conn: &mut PgConnection,
     host: HostId,
     removals: &[RemovalId],
-) -> Result<Vec<Removed>, sqlx::Error> {
+) -> Result<Vec<Uuid>, sqlx::Error> {
     if removals.is_empty() {
         return Ok(Vec::new());
     }
     let ids: Vec<_> = removals.iter().map(|id| id.as_uuid()).collect();
-    sqlx::query_as!(
-        Removed,
-        "SELECT id, operation_id FROM volumes
-         WHERE id = ANY($2) AND host_id = $1 AND deletion_requested_at IS NOT NULL AND instance_id IS NULL
-         ORDER BY id FOR UPDATE",
+    sqlx::query!(
+        "SELECT FROM volumes WHERE removal_id = ANY($1) AND host_id = $2 ORDER BY id FOR UPDATE",
+        &ids,
+        host.as_uuid()
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query_scalar!(
+        "SELECT id FROM layer_removals
+         WHERE id = ANY($2) AND host_id = $1 AND desired_revision IS NOT NULL ORDER BY id FOR UPDATE",
         host.as_uuid(),
         &ids
     )
@@ -121,15 +121,17 @@ pub(crate) async fn lock_removed(
 /// Their rows go, and with them what they were counted for.
 pub(crate) async fn forget(
     conn: &mut PgConnection,
-    removed: &[Removed],
+    removed: &[Uuid],
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
-    for volume in removed {
-        finish(conn, volume.operation_id, now).await?;
+    let operations =
+        sqlx::query_scalar!("SELECT operation_id FROM volumes WHERE removal_id = ANY($1)", removed)
+            .fetch_all(&mut *conn)
+            .await?;
+    for operation in operations {
+        finish(conn, operation, now).await?;
     }
-    let ids: Vec<_> = removed.iter().map(|volume| volume.id).collect();
-    sqlx::query!("SELECT forget_volumes($1)", &ids).execute(conn).await?;
-    Ok(())
+    layers::forget_removals(conn, removed).await
 }
 
 /// A volume of an instance, as far as a report may change it.

@@ -1,20 +1,19 @@
 //! Volumes that end: their rows live until their host has said that the files are gone.
 
 use axum::http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{DATA, VOLUMES, WEB, attach, count, data, detach, findings, operation, run, running, state};
 use crate::testing::{TestCloud, TestHost};
 
 /// `data`, with files on the host and attached to nothing.
-async fn used(cloud: &TestCloud, host: &TestHost<'_>) -> (Value, Value) {
+async fn used(cloud: &TestCloud, host: &TestHost<'_>) {
     let web = run(cloud, host, "web").await;
-    let volume = data(cloud).await;
+    data(cloud).await;
     attach(cloud, "web", "data").await.expect(202);
     host.report(&web["id"], 2, 1, running()).await;
     detach(cloud, "web", "data").await.expect(202);
     host.report(&web["id"], 3, 1, running()).await;
-    (web, volume)
 }
 
 #[tokio::test]
@@ -50,15 +49,14 @@ async fn a_host_removes_what_it_is_told_and_then_the_row_goes() {
     assert_eq!(cloud.delete(DATA).await.expect(202)["operation"]["id"], deleting["operation"]["id"]);
     attach(&cloud, "web", "data").await.expect_problem(409, "wrong_state");
     cloud.call(Method::PATCH, DATA, Some(json!({"name": "x"}))).await.expect_problem(409, "wrong_state");
-    for after in [seen, 0] {
-        let page = host.desired(after).await;
-        let order =
-            page["objects"].as_array().unwrap().iter().find(|one| one["kind"] == "remove_layers").unwrap();
-        assert_eq!((&order["volume_id"], order["layers"].as_array().unwrap().len()), (&volume["id"], 1));
-    }
-    stranger.report_removed(json!([volume["id"]])).await;
+    let orders = host.removals().await;
+    assert_eq!((orders.len(), orders[0]["layers"].as_array().unwrap().len()), (1, 1));
+    assert_eq!(host.desired(seen).await["objects"], json!(orders));
+    let order = &orders[0]["removal_id"];
+    stranger.report_removed(json!([order])).await;
+    host.report_removed(json!([volume["id"]])).await;
     assert_eq!(operation(&cloud, &deleting).await, "running");
-    host.report_removed(json!([volume["id"], volume["id"]])).await;
+    host.report_removed(json!([order, order])).await;
     cloud.get(DATA).await.expect_problem(404, "not_found");
     assert_eq!(operation(&cloud, &deleting).await, "succeeded");
     assert_eq!(host.desired(0).await["objects"].as_array().unwrap().len(), 1);
@@ -91,14 +89,14 @@ async fn data_of_an_instance_that_was_never_placed_is_removed_where_it_is() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;
     let host = cloud.join_host("host-1").await;
-    let (_, volume) = used(&cloud, &host).await;
+    used(&cloud, &host).await;
     let mut body = super::instance("next");
     body["volumes"] = json!([{"volume": "data", "delete_with_instance": true}]);
     cloud.post(super::INSTANCES, body).await.expect(202);
     cloud.delete(&format!("{}/next", super::INSTANCES)).await.expect(202);
     assert_eq!(state(&cloud, DATA).await, "deleting");
     cloud.delete(DATA).await.expect(202);
-    host.report_removed(json!([volume["id"]])).await;
+    host.report_removed(json!([host.removals().await[0]["removal_id"]])).await;
     cloud.get(DATA).await.expect_problem(404, "not_found");
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
@@ -137,12 +135,10 @@ async fn a_layer_goes_with_the_last_volume_that_stands_on_it() {
     host.report(&web["id"], 3, 1, running()).await;
     cloud.delete(&format!("{VOLUMES}/va")).await.expect(202);
     cloud.delete(&format!("{VOLUMES}/vb")).await.expect(202);
-    let page = host.desired(0).await;
-    let orders: Vec<_> =
-        page["objects"].as_array().unwrap().iter().filter(|one| one["kind"] == "remove_layers").collect();
+    let orders = host.removals().await;
     assert_eq!((&orders[0]["layers"], &orders[1]["layers"]), (&json!([a]), &json!([b, c])));
-    host.report_removed(json!([b])).await;
-    host.report_removed(json!([a])).await;
+    host.report_removed(json!([orders[1]["removal_id"]])).await;
+    host.report_removed(json!([orders[0]["removal_id"]])).await;
     assert_eq!(count(&cloud, "SELECT count(*) FROM layers").await, 1);
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }

@@ -1,0 +1,165 @@
+//! SQL of snapshots, for their owners. What takes them, and what hosts say of them, is in the files below.
+
+pub(crate) mod hosts;
+mod row;
+pub(crate) mod taking;
+pub(crate) mod using;
+
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub(crate) use self::row::Row;
+use super::types::SnapshotVolume;
+use crate::auth::{Action, Allowed, InProject, actions};
+use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, violated_constraint};
+
+/// A snapshot of the project.
+pub(crate) async fn find<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    selector: &Selector,
+) -> Result<Option<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT s.id, s.name, s.description, s.labels AS "labels: Json<Labels>", s.generation, s.state, s.failure,
+                  s.consistency, s.taken_at, s.taking_instance_id, s.instance_id, s.instance_name,
+                  s.instance_type_id, s.instance_type_name, s.image_id, s.firmware,
+                  (SELECT coalesce(jsonb_agg(jsonb_build_object('position', v.position, 'id', v.volume_id,
+                              'name', v.volume_name, 'size_gib', v.size_gib) ORDER BY v.position), '[]')
+                   FROM snapshot_volumes v WHERE v.snapshot_id = s.id) AS "volumes!: Json<Vec<SnapshotVolume>>",
+                  s.operation_id, o.kind AS "operation_kind?", o.status AS "operation_status?",
+                  s.created_at, s.updated_at
+           FROM snapshots s LEFT JOIN operations o ON o.id = s.operation_id
+           WHERE s.project_id = $1 AND (s.id = $2 OR s.name = $3)"#,
+        allowed.project().as_uuid(),
+        selector.id(),
+        selector.name()
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// What a list asks for.
+pub(super) struct Filter<'a> {
+    pub after: Uuid,
+    pub name: Option<&'a str>,
+    pub labels: &'a LabelSelector,
+    /// Of the volume with this name or id; `None` is any.
+    pub volume: Option<&'a str>,
+    /// Of the instance with this name or id; `None` is any.
+    pub instance: Option<&'a str>,
+    pub rows: i64,
+}
+
+pub(super) async fn list(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::ListSnapshots>,
+    filter: &Filter<'_>,
+) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT s.id, s.name, s.description, s.labels AS "labels: Json<Labels>", s.generation, s.state, s.failure,
+                  s.consistency, s.taken_at, s.taking_instance_id, s.instance_id, s.instance_name,
+                  s.instance_type_id, s.instance_type_name, s.image_id, s.firmware,
+                  (SELECT coalesce(jsonb_agg(jsonb_build_object('position', v.position, 'id', v.volume_id,
+                              'name', v.volume_name, 'size_gib', v.size_gib) ORDER BY v.position), '[]')
+                   FROM snapshot_volumes v WHERE v.snapshot_id = s.id) AS "volumes!: Json<Vec<SnapshotVolume>>",
+                  s.operation_id, o.kind AS "operation_kind?", o.status AS "operation_status?",
+                  s.created_at, s.updated_at
+           FROM snapshots s LEFT JOIN operations o ON o.id = s.operation_id
+           WHERE s.project_id = $1 AND s.id > $2 AND ($3::text IS NULL OR s.name = $3)
+             AND ($4::text IS NULL OR s.instance_name = $4 OR s.instance_id::text = $4)
+             AND ($5::text IS NULL OR EXISTS (
+                 SELECT FROM snapshot_volumes v LEFT JOIN volumes n ON n.id = v.volume_id
+                 WHERE v.snapshot_id = s.id AND (coalesce(n.name, v.volume_name) = $5 OR v.volume_id::text = $5)))
+             AND s.labels @> $6 AND s.labels ?& $7 AND NOT s.labels ?| $8
+             AND NOT s.labels @> ANY($9)
+           ORDER BY s.id LIMIT $10"#,
+        allowed.project().as_uuid(),
+        filter.after,
+        filter.name,
+        filter.instance,
+        filter.volume,
+        filter.labels.equal(),
+        filter.labels.present(),
+        filter.labels.absent(),
+        &filter.labels.not_equal(),
+        filter.rows
+    )
+    .fetch_all(conn)
+    .await
+}
+
+pub(super) async fn update(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::UpdateSnapshot>,
+    row: &Row,
+) -> Result<(), ApiError> {
+    let updated = sqlx::query!(
+        "UPDATE snapshots SET name = $3, description = $4, labels = $5, generation = $6, updated_at = $7
+         WHERE id = $1 AND project_id = $2",
+        row.id,
+        allowed.project().as_uuid(),
+        row.name,
+        row.description,
+        Json(&row.labels.0) as _,
+        row.generation,
+        row.updated_at
+    )
+    .execute(conn)
+    .await;
+    updated.map(drop).map_err(broken)
+}
+
+/// Locks the instance whose host is taking the snapshot: whoever needs both locks the instance first. Called before
+/// anything is decided, so it tells nothing but which.
+pub(super) async fn lock_taking_instance(
+    conn: &mut PgConnection,
+    project: &str,
+    snapshot: &str,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    let (Some(project), Some(snapshot)) = (Selector::parse(project), Selector::parse(snapshot)) else {
+        return Ok(None);
+    };
+    sqlx::query_scalar!(
+        "SELECT i.id FROM instances i WHERE i.id = (
+             SELECT s.taking_instance_id FROM snapshots s JOIN projects p ON p.id = s.project_id
+             WHERE (p.id = $1 OR p.name = $2) AND (s.id = $3 OR s.name = $4))
+         FOR UPDATE",
+        project.id(),
+        project.name(),
+        snapshot.id(),
+        snapshot.name()
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// The end of a snapshot. Data on which something else stands stays.
+pub(crate) async fn delete(
+    conn: &mut PgConnection,
+    id: Uuid,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let held =
+        sqlx::query_scalar!(r#"DELETE FROM snapshot_volumes WHERE snapshot_id = $1 RETURNING layer_id"#, id)
+            .fetch_all(&mut *conn)
+            .await?;
+    sqlx::query!("DELETE FROM snapshots WHERE id = $1", id).execute(&mut *conn).await?;
+    let held: Vec<_> = held.into_iter().flatten().collect();
+    crate::volumes::store::layers::give_up(conn, &held, now).await?;
+    // An image may have waited for that.
+    crate::nudge::send(conn, crate::nudge::Topic::Sweep).await
+}
+
+/// What a refused statement about snapshots means.
+pub(crate) fn broken(error: sqlx::Error) -> ApiError {
+    match violated_constraint(&error) {
+        Some("snapshots_name_unique") => {
+            ApiError::because(ErrorCode::NameTaken, "there is a snapshot of this name in the project already")
+        }
+        _ => error.into(),
+    }
+}
