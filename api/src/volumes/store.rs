@@ -2,7 +2,6 @@
 
 pub(crate) mod attachments;
 pub(crate) mod ending;
-pub(crate) mod exports;
 pub(crate) mod hosts;
 pub(crate) mod layers;
 mod row;
