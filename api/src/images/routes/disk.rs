@@ -1,5 +1,6 @@
 //! The disk that an image is made of: found, and kept as it is from now on.
 
+use protocol::HostId;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
