@@ -58,6 +58,7 @@ async fn a_disk_becomes_an_image_that_boots_on_another_host() -> Result<()> {
         let golden = publish(&project, &first, "golden").await?;
         // What its owner writes from now on is none of the image's business.
         first.start().await?;
+        first.wait_for_serial_times("cumulo-test: ready", 2, LIMIT).await?;
         let mut in_first = lab.shell(&first, LIMIT).await?;
         let disk = device(&mut in_first, &root)?;
         holds(&mut in_first, &disk, 4, PLACE_MIB)?;
