@@ -34,7 +34,7 @@ pub(crate) async fn begin(
 ) -> Result<Delivery, ApiError> {
     let (blob, now): (BlobId, _) = (app.clock.new_id(), app.clock.now());
     match disks::take_order(conn, host, order, blob, now, now + LEASE).await? {
-        Taken::Taken(claimed) => Ok(Delivery { job: Job { app: app.clone(), claimed: *claimed } }),
+        Taken::Begun(claimed) => Ok(Delivery { job: Job { app: app.clone(), claimed: *claimed } }),
         Taken::Gone => Err(gone()),
         Taken::Busy(until) => {
             let seconds = u32::try_from((until - now).whole_seconds()).unwrap_or(1);

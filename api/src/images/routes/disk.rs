@@ -8,7 +8,6 @@ use super::super::store::disks::{self, Disk};
 use super::super::types::{Defaults, ImageFrom};
 use crate::app::App;
 use crate::auth::{New, actions};
-use crate::clock::Clock;
 use crate::hosts::UNREACHABLE_AFTER;
 use crate::http::{ApiError, Entry, ErrorCode, FieldError, Mutation};
 use crate::pools::store::orders;
@@ -110,7 +109,7 @@ impl Found {
 
     /// Seals what was written until now: whoever starts a guest with the disk writes to a new layer over it.
     pub(super) async fn seal(self, app: &App, conn: &mut PgConnection) -> Result<Disk, ApiError> {
-        let clock: &Clock = &app.clock;
+        let clock = &app.clock;
         let (sealed, volume) = match self {
             Self::Volume(volume) => (taking::seal(conn, volume, clock, clock.now()).await?, Some(volume)),
             Self::Snapshot { id, position, volume } => (using::sealed(conn, id, position).await?, volume),

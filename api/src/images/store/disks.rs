@@ -161,7 +161,7 @@ pub(in crate::images) async fn find_order(
 
 /// What a host that wants to send finds.
 pub(in crate::images) enum Taken {
-    Taken(Box<Claimed>),
+    Begun(Box<Claimed>),
     /// Another attempt lasts until then, or for longer.
     Busy(OffsetDateTime),
     /// It was never ordered, or the order is over.
@@ -191,7 +191,7 @@ pub(in crate::images) async fn take_order(
     match due {
         None => Ok(Taken::Gone),
         Some(Due { lease_until: Some(until), .. }) if until > now => Ok(Taken::Busy(until)),
-        Some(due) => Ok(Taken::Taken(Box::new(take(conn, due, blob, now, lease_until).await?))),
+        Some(due) => Ok(Taken::Begun(Box::new(take(conn, due, blob, now, lease_until).await?))),
     }
 }
 
