@@ -126,7 +126,11 @@ CALL count_in_quota('snapshots', 'snapshots');
 CALL record_events('snapshots', 'snapshot', '{name,description,labels}', '{state}');
 
 -- Whether the guest's file systems are frozen while layers are added.
-ALTER TABLE instances ADD COLUMN freezes boolean NOT NULL DEFAULT false;
+ALTER TABLE instances
+    ADD COLUMN freezes boolean NOT NULL DEFAULT false,
+    -- The generation that changed nothing but disks of a guest of which its host had said that it does not run: that holds
+    -- without another word.
+    ADD COLUMN off_generation bigint;
 -- INVARIANT: decided anew with each generation, and with nothing else: a generation means one specification.
 CREATE FUNCTION decide_freeze() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -304,6 +308,8 @@ DECLARE
     between_them uuid;
     below        uuid;
 BEGIN
+    PERFORM FROM snapshot_volumes s WHERE s.layer_id = (SELECT l.parent_id FROM layers l WHERE l.id = layer)
+    ORDER BY s.snapshot_id FOR UPDATE;
     PERFORM FROM layers l WHERE l.id = ANY (chain_of(layer)) ORDER BY l.id FOR UPDATE;
     SELECT c.id, c.parent_id INTO between_them, below
     FROM layers d JOIN layers c ON c.id = d.parent_id WHERE d.id = layer AND d.parent_merge = 'done';

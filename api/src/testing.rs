@@ -6,7 +6,7 @@ mod line;
 mod networks;
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
@@ -49,7 +49,7 @@ pub(crate) struct TestCloud {
     pub router: Router,
     pub agents: Router,
     _database: Option<TestDatabase>,
-    token: OnceLock<String>,
+    token: Mutex<Option<String>>,
     credentials: Value,
     seconds: Arc<AtomicI64>,
     data: TempDir,
@@ -171,7 +171,7 @@ impl TestCloud {
             metrics: PrometheusBuilder::new().build_recorder().handle(),
         });
         let (router, agents) = (public_router(app.clone()), agent_router(app.clone()));
-        Self { app, router, agents, _database: database, token: OnceLock::new(), credentials, seconds, data }
+        Self { app, router, agents, _database: database, token: Mutex::default(), credentials, seconds, data }
     }
 
     /// Another replica of the API on the same database, with a clock of its own.
@@ -197,13 +197,19 @@ impl TestCloud {
 
     /// The administrator's access token; signs in on first use.
     pub(crate) async fn token(&self) -> String {
-        if let Some(token) = self.token.get() {
-            return token.clone();
+        if let Some(token) = self.token.lock().unwrap().clone() {
+            return token;
         }
+        self.sign_in_again().await
+    }
+
+    /// Gets the administrator a new access token, after a time in which the old one has ended.
+    pub(crate) async fn sign_in_again(&self) -> String {
         let answer =
             self.send(request(Method::POST, "/v1/auth/login", &[], self.credentials.to_string())).await;
         let token = answer.expect(200)["access_token"].as_str().unwrap().to_owned();
-        self.token.get_or_init(|| token).clone()
+        *self.token.lock().unwrap() = Some(token.clone());
+        token
     }
 
     /// `Bearer …` of another user.

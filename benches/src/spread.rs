@@ -120,7 +120,7 @@ async fn make_instances(cloud: &Cloud, control: &Control, ports: usize) -> Resul
     let project = cloud.project("bench").await?;
     const ENOUGH: u32 = 10_000_000;
     let unlimited = json!({"instances": ENOUGH, "vcpus": ENOUGH, "memory_mib": ENOUGH, "disk_gib": ENOUGH,
-        "ports": ENOUGH});
+        "ports": ENOUGH, "volumes": ENOUGH});
     cloud
         .send(Method::PATCH, &project.path("/quotas"), &HeaderMap::new(), Some(unlimited))
         .await?

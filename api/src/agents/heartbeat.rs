@@ -39,7 +39,7 @@ pub(super) async fn beat(
     if session.has_shared_pools || !beat.shared_pools.is_empty() {
         pools::store::reports::fold(&mut conn, host.0, beat.shared_pools, now).await?;
     }
-    app.heartbeats.heard(host.0, now);
+    app.heartbeats.heard(host.0, now, beat.pool);
     let stored = observed(&mut conn, host.0).await?;
     let digest = sha2::Sha256::digest(ObservedBatch::digest_input(&stored));
     Ok(Json(HeartbeatReply { report_all: Sha256::from_bytes(digest.into()) != beat.observed_digest }))

@@ -121,7 +121,12 @@ async fn fold(
         let left = departures::ends(conn, host, report).await?;
         return Ok(if left { Folded::Left } else { Folded::Ignored });
     };
-    let observed = Observed { generation: report.generation.0, boot: report.boot, state: report.state };
+    let observed = Observed {
+        generation: report.generation.0,
+        boot: report.boot,
+        state: report.state,
+        paused: report.paused,
+    };
     let from_the_future =
         observed.generation > stored.intent.generation || observed.boot > stored.intent.boot;
     let overtaken = stored.observed.is_some_and(|before| {

@@ -7,7 +7,7 @@ use protocol::agent::{OpenSession, SessionOpened};
 use super::join::check_version;
 use super::peer::Host;
 use crate::app::App;
-use crate::hosts::{self, offered_capacity};
+use crate::hosts;
 use crate::http::{ApiError, ErrorCode, FieldError, JsonBody};
 use crate::instances::store::placement;
 use crate::nudge::{self, Topic};
@@ -22,14 +22,12 @@ pub(super) async fn open(
 ) -> Result<Json<SessionOpened>, ApiError> {
     check_version(request.protocol_version)?;
     ApiError::reject(validate(&request))?;
-    let offered = offered_capacity(&request.inventory);
     let mut tx = app.pool.begin().await?;
     let epoch = hosts::store::open_session(
         &mut tx,
         host.0,
         &request.agent_version,
         &request.inventory,
-        offered,
         app.clock.now(),
     )
     .await?

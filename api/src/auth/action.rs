@@ -183,6 +183,7 @@ actions! {
         DeleteInstanceType(InstanceType) = "compute:DeleteInstanceType",
         GetHost(Host) = "host:GetHost",
         DeclareHostDead(Host) = "host:DeclareHostDead",
+        UpdateHost(Host) = "host:UpdateHost",
         GetUser(User) = "iam:GetUser",
         UpdateUser(User) = "iam:UpdateUser",
         DeleteUser(User) = "iam:DeleteUser",
@@ -312,6 +313,8 @@ actions! {
         GetSnapshotSchedule(SnapshotSchedule) = "volume:GetSnapshotSchedule",
         UpdateSnapshotSchedule(SnapshotSchedule) = "volume:UpdateSnapshotSchedule",
         DeleteSnapshotSchedule(SnapshotSchedule) = "volume:DeleteSnapshotSchedule",
+        /// Asked for beside the right to make an image.
+        ExportSnapshot(Snapshot) = "volume:ExportSnapshot",
         GetNetwork(Network) = "network:GetNetwork",
         UpdateNetwork(Network) = "network:UpdateNetwork",
         DeleteNetwork(Network) = "network:DeleteNetwork",

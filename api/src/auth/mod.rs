@@ -44,7 +44,7 @@ mod types;
 mod visit;
 mod vocabulary;
 
-pub use action::{Action, ActionInfo, Fact, InProject, New, OfResource, Place, actions};
+pub use action::{Action, ActionInfo, Fact, InProject, New, OfResource, Place, ProjectResource, actions};
 pub use cache::{PolicyCache, PolicyVersion};
 pub use caller::{Caller, ProjectRef};
 pub use credential::Credential;

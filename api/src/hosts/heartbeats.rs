@@ -4,16 +4,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::HostId;
+use protocol::agent::PoolUsage;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
 /// Heartbeats since the last write. Losing them costs one interval of freshness.
 #[derive(Clone, Default)]
-pub struct Heartbeats(Arc<Mutex<HashMap<HostId, OffsetDateTime>>>);
+pub struct Heartbeats(Arc<Mutex<HashMap<HostId, Beat>>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Beat {
+    at: OffsetDateTime,
+    pool: Option<PoolUsage>,
+}
 
 impl Heartbeats {
-    pub(crate) fn heard(&self, host: HostId, at: OffsetDateTime) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host, at);
+    pub(crate) fn heard(&self, host: HostId, at: OffsetDateTime, pool: Option<PoolUsage>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host, Beat { at, pool });
     }
 
     /// Writes what has come in since the last call.
@@ -22,26 +29,44 @@ impl Heartbeats {
         if heard.is_empty() {
             return Ok(());
         }
-        let (ids, times): (Vec<_>, Vec<_>) = heard.iter().map(|(id, at)| (id.as_uuid(), *at)).unzip();
+        let (ids, times): (Vec<_>, Vec<_>) = heard.iter().map(|(id, beat)| (id.as_uuid(), beat.at)).unzip();
+        let bytes = |of: fn(&PoolUsage) -> u64| -> Vec<Option<i64>> {
+            heard.values().map(|beat| beat.pool.as_ref().map(|pool| believable(of(pool)))).collect()
+        };
         let written = sqlx::query!(
             // In the order of ids, as whoever else locks several hosts.
             "WITH held AS MATERIALIZED (
                  SELECT id FROM hosts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE)
-             UPDATE hosts SET last_seen_at = GREATEST(last_seen_at, h.at)
-             FROM unnest($1::uuid[], $2::timestamptz[]) AS h (id, at) JOIN held ON held.id = h.id
+             UPDATE hosts SET last_seen_at = GREATEST(last_seen_at, h.at),
+                    pool_total_bytes = coalesce(h.total, pool_total_bytes),
+                    pool_free_bytes = coalesce(h.free, pool_free_bytes),
+                    pool_image_cache_bytes = coalesce(h.image_cache, pool_image_cache_bytes),
+                    pool_low = coalesce(pool_is_low(h.total, h.free, pool_low_percent, pool_low), pool_low),
+                    disk_gib_capacity = GREATEST(disk_gib_offered, disk_gib_reserved)
+             FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[], $4::bigint[], $5::bigint[])
+                  AS h (id, at, total, free, image_cache) JOIN held ON held.id = h.id
              WHERE hosts.id = h.id",
             &ids,
-            &times
+            &times,
+            &bytes(|pool| pool.total_bytes) as _,
+            &bytes(|pool| pool.free_bytes) as _,
+            &bytes(|pool| pool.image_cache_bytes) as _
         )
         .execute(pool)
         .await;
         if written.is_err() {
             // Nothing is lost but a second; what has come in meanwhile is newer.
             let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            for (host, at) in heard {
-                waiting.entry(host).or_insert(at);
+            for (host, beat) in heard {
+                waiting.entry(host).or_insert(beat);
             }
         }
         written.map(drop)
     }
+}
+
+/// No file system is larger, and a hundred times as much is a number to the database.
+fn believable(bytes: u64) -> i64 {
+    const MOST: i64 = 1 << 56;
+    i64::try_from(bytes).unwrap_or(MOST).min(MOST)
 }

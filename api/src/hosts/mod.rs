@@ -7,11 +7,13 @@ mod heartbeats;
 mod model;
 mod routes;
 pub(crate) mod store;
+#[cfg(test)]
+mod tests;
 mod types;
 mod verify;
 
 pub use heartbeats::Heartbeats;
-pub(crate) use model::{HostState, UNREACHABLE_AFTER, offered_capacity};
+pub(crate) use model::{HostState, UNREACHABLE_AFTER};
 pub(crate) use routes::{hash_secret, router};
 pub(crate) use types::{Capacity, NewHost};
 pub(crate) use verify::verify;

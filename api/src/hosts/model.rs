@@ -40,26 +40,43 @@ impl HostState {
 
 /// What placement may give away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Offered {
+pub(super) struct Offered {
     pub vcpus: i32,
     pub memory_mib: i32,
     pub disk_gib: i32,
 }
 
-pub(crate) fn offered_capacity(inventory: &Inventory) -> Offered {
+/// `disk_overcommit` GiB of disk are promised for each one that there is.
+pub(super) fn offered_capacity(inventory: &Inventory, disk_overcommit: f64) -> Offered {
     let signed = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
-    let disk = u64::from(inventory.disk_gib.0) * u64::from(100 - DISK_RESERVE_PERCENT) / 100;
     Offered {
         vcpus: signed(inventory.cpus.saturating_mul(VCPUS_PER_CPU)),
         memory_mib: signed(inventory.memory_mib.0.saturating_sub(HOST_MEMORY_MIB)),
-        disk_gib: i32::try_from(disk).unwrap_or(i32::MAX),
+        disk_gib: offered_disk_gib(inventory, disk_overcommit),
     }
+}
+
+pub(super) fn offered_disk_gib(inventory: &Inventory, disk_overcommit: f64) -> i32 {
+    let real = u64::from(inventory.disk_gib.0) * u64::from(100 - DISK_RESERVE_PERCENT) / 100;
+    // Far from where a float is no whole number any more; what is too large becomes the largest.
+    (real as f64 * disk_overcommit) as i32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use time::macros::datetime;
+
+    #[test]
+    fn disk_is_offered_as_often_as_the_operator_says_and_a_twentieth_is_kept() {
+        let inventory = |gib| Inventory { disk_gib: protocol::SizeGib(gib), ..crate::testing::inventory() };
+        for (gib, overcommit, expected) in
+            [(100, 1.0, 95), (100, 1.5, 142), (100, 0.5, 47), (0, 10.0, 0), (u32::MAX, 10.0, i32::MAX)]
+        {
+            let offered = offered_capacity(&inventory(gib), overcommit);
+            assert_eq!(offered.disk_gib, expected, "{gib} GiB, {overcommit}");
+        }
+    }
 
     #[test]
     fn silence_makes_unreachable_and_nothing_more() {

@@ -13,10 +13,11 @@ use utoipa_axum::routes;
 
 use super::model::HostState;
 use super::store;
-use super::types::{CreateHostJoinToken, DeclareHostDead, Host, HostJoinToken};
+use super::types::{CreateHostJoinToken, DeclareHostDead, Host, HostJoinToken, UpdateHost};
 use crate::app::App;
 use crate::auth::actions;
 use crate::http::{ApiError, Call, ErrorCode, FieldError, MutationQuery, Page, PageQuery, Path};
+use crate::instances::store::placement;
 
 const DEFAULT_TTL_SECONDS: u32 = 600;
 
@@ -24,7 +25,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create_host_join_token))
         .routes(routes!(list_hosts))
-        .routes(routes!(get_host))
+        .routes(routes!(get_host, update_host))
         .routes(routes!(declare_host_dead))
 }
 
@@ -87,7 +88,7 @@ async fn get_host(
 ) -> Result<Response, ApiError> {
     let mut reading = call.reading::<actions::GetHost>(&app, &host).await?;
     let (conn, allowed) = reading.parts();
-    let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     call.answer(row.version(), &row.into_wire(app.clock.now()))
 }
 
@@ -110,7 +111,7 @@ async fn declare_host_dead(
     let mut change = call.changing::<actions::DeclareHostDead>(&app, &host).await?;
     let now = change.now;
     let (conn, allowed) = change.parts();
-    let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
     let id = row.id;
     let before = row.into_wire(now);
@@ -122,7 +123,35 @@ async fn declare_host_dead(
     }
     let (conn, allowed) = change.parts();
     store::declare_dead(conn, allowed, id, now).await?;
-    let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    let version = row.version();
+    change.commit(StatusCode::OK, Some(version), &row.into_wire(now)).await
+}
+
+/// Change how much of a host's disk is promised, and when its pool counts as almost full.
+#[utoipa::path(patch, path = "/v1/hosts/{host}", tag = "hosts", params(MutationQuery),
+    request_body = UpdateHost, responses(
+        (status = 200, body = Host),
+))]
+async fn update_host(
+    State(app): State<App>,
+    Path(host): Path<String>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let patch: UpdateHost = call.json()?;
+    ApiError::reject(patch.validate())?;
+    let mut change = call.changing::<actions::UpdateHost>(&app, &host).await?;
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    let mut row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    change.check_if_match(row.version())?;
+    change.note_before(&row.clone().into_wire(now));
+    row.disk_overcommit = patch.disk_overcommit.unwrap_or(row.disk_overcommit);
+    row.pool_low_percent = patch.pool_low_percent.unwrap_or(row.pool_low_percent);
+    let (conn, allowed) = change.parts();
+    store::update(conn, allowed, &mut row, now).await?;
+    // What waited for room may have found it.
+    placement::retry_now(conn, now).await?;
     let version = row.version();
     change.commit(StatusCode::OK, Some(version), &row.into_wire(now)).await
 }

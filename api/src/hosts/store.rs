@@ -7,12 +7,13 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::{HostState, Offered};
-use super::types::{Capacity, Host, HostPool, NewHost};
+use super::model::{HostState, offered_capacity, offered_disk_gib};
+use super::types::{Capacity, DiskCapacity, Host, HostPool, NewHost, Pool};
 use crate::auth::{Action, Allowed, OfResource, actions};
-use crate::http::{ApiError, ErrorCode, Selector, Version, violated_constraint};
+use crate::http::{ApiError, ErrorCode, Version, violated_constraint};
 
 /// A host's row.
+#[derive(Debug, Clone)]
 pub(super) struct Row {
     pub id: Uuid,
     pub name: String,
@@ -31,6 +32,12 @@ pub(super) struct Row {
     pub disk_gib_reserved: i32,
     pub shared_pools: Json<Vec<HostPool>>,
     pub declared_dead_at: Option<OffsetDateTime>,
+    pub disk_overcommit: f64,
+    pub pool_total_bytes: Option<i64>,
+    pub pool_free_bytes: Option<i64>,
+    pub pool_image_cache_bytes: Option<i64>,
+    pub pool_low: bool,
+    pub pool_low_percent: i32,
     pub created_at: OffsetDateTime,
 }
 
@@ -39,7 +46,17 @@ impl Row {
         Version(self.generation)
     }
 
+    fn pool(&self) -> Option<Pool> {
+        Some(Pool {
+            total_bytes: self.pool_total_bytes?,
+            free_bytes: self.pool_free_bytes?,
+            image_cache_bytes: self.pool_image_cache_bytes?,
+            low: self.pool_low,
+        })
+    }
+
     pub(super) fn into_wire(self, now: OffsetDateTime) -> Host {
+        let pool = self.pool();
         Host {
             id: self.id.into(),
             name: self.name,
@@ -47,7 +64,14 @@ impl Row {
             state_reason: self.hypervisor_degraded,
             vcpus: Capacity { total: self.vcpus_capacity, reserved: self.vcpus_reserved },
             memory_mib: Capacity { total: self.memory_mib_capacity, reserved: self.memory_mib_reserved },
-            disk_gib: Capacity { total: self.disk_gib_capacity, reserved: self.disk_gib_reserved },
+            disk_gib: DiskCapacity {
+                total: self.disk_gib_capacity,
+                reserved: self.disk_gib_reserved,
+                used: pool.as_ref().map(Pool::used_gib),
+            },
+            disk_overcommit: self.disk_overcommit,
+            pool,
+            pool_low_percent: self.pool_low_percent,
             shared_pools: self.shared_pools.0,
             declared_dead_at: self.declared_dead_at,
             quarantined_domains: self.quarantined,
@@ -73,8 +97,9 @@ pub(super) async fn list(
                   hypervisor_degraded, quarantined,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>", last_seen_at, vcpus_capacity,
                   vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
-                  disk_gib_reserved, shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>", declared_dead_at,
-                  created_at
+                  disk_gib_reserved, disk_overcommit, pool_total_bytes, pool_free_bytes,
+                  pool_image_cache_bytes, pool_low, pool_low_percent,
+                  shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>", declared_dead_at, created_at
            FROM hosts WHERE id > $1 AND ($2::text IS NULL OR name = $2) ORDER BY id LIMIT $3"#,
         after,
         name,
@@ -86,23 +111,52 @@ pub(super) async fn list(
 
 pub(super) async fn find<A: Action<On: OfResource>>(
     conn: &mut PgConnection,
-    _allowed: &Allowed<A>,
-    selector: &Selector,
+    allowed: &Allowed<A>,
 ) -> Result<Option<Row>, sqlx::Error> {
+    let selector = allowed.selector();
     sqlx::query_as!(
         Row,
         r#"SELECT id, name, generation, agent_version, inventory AS "inventory: Json<Inventory>",
                   hypervisor_degraded, quarantined,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>", last_seen_at, vcpus_capacity,
                   vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
-                  disk_gib_reserved, shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>", declared_dead_at,
-                  created_at
+                  disk_gib_reserved, disk_overcommit, pool_total_bytes, pool_free_bytes,
+                  pool_image_cache_bytes, pool_low, pool_low_percent,
+                  shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>", declared_dead_at, created_at
            FROM hosts WHERE id = $1 OR name = $2"#,
         selector.id(),
         selector.name()
     )
     .fetch_optional(conn)
     .await
+}
+
+/// Stores what the operator decides about its disk.
+pub(super) async fn update(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::UpdateHost>,
+    row: &mut Row,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    // A host that has never reported offers nothing yet.
+    let inventory = row.inventory.as_ref().map(|inventory| &inventory.0);
+    let offered = inventory.map_or(0, |inventory| offered_disk_gib(inventory, row.disk_overcommit));
+    let stored = sqlx::query!(
+        "UPDATE hosts SET generation = generation + 1, disk_overcommit = $2, pool_low_percent = $3,
+                disk_gib_offered = $4, disk_gib_capacity = GREATEST($4, disk_gib_reserved), updated_at = $5,
+                pool_low = coalesce(pool_is_low(pool_total_bytes, pool_free_bytes, $3, false), false)
+         WHERE id = $1 RETURNING generation, disk_gib_capacity, disk_gib_reserved, pool_low",
+        row.id,
+        row.disk_overcommit,
+        row.pool_low_percent,
+        offered,
+        now
+    )
+    .fetch_one(conn)
+    .await?;
+    (row.generation, row.pool_low) = (stored.generation, stored.pool_low);
+    (row.disk_gib_capacity, row.disk_gib_reserved) = (stored.disk_gib_capacity, stored.disk_gib_reserved);
+    Ok(())
 }
 
 pub(super) async fn insert_join_token(
@@ -171,16 +225,21 @@ pub(crate) async fn open_session(
     host: HostId,
     agent_version: &str,
     inventory: &Inventory,
-    offered: Offered,
     now: OffsetDateTime,
 ) -> Result<Option<Epoch>, sqlx::Error> {
+    let disk_overcommit =
+        sqlx::query_scalar!("SELECT disk_overcommit FROM hosts WHERE id = $1 FOR UPDATE", host.as_uuid())
+            .fetch_optional(&mut *conn)
+            .await?;
+    let Some(disk_overcommit) = disk_overcommit else { return Ok(None) };
+    let offered = offered_capacity(inventory, disk_overcommit);
     // A host that shrank below what runs on it offers what runs on it, and so takes nothing more.
     let epoch = sqlx::query_scalar!(
         "UPDATE hosts SET epoch = epoch + 1, agent_version = $2, inventory = $3, last_seen_at = $7, updated_at = $7,
                 vcpus_capacity = GREATEST($4, vcpus_reserved),
                 memory_mib_capacity = GREATEST($5, memory_mib_reserved),
-                disk_gib_capacity = GREATEST($6, disk_gib_reserved), underlay_address = $8::text::inet,
-                declared_dead_at = NULL
+                disk_gib_offered = $6, disk_gib_capacity = GREATEST($6, disk_gib_reserved),
+                underlay_address = $8::text::inet, declared_dead_at = NULL
          WHERE id = $1 RETURNING epoch",
         host.as_uuid(),
         agent_version,

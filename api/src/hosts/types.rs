@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::model::HostState;
+use crate::http::{FieldError, not_null};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Host {
@@ -18,7 +19,14 @@ pub struct Host {
     pub state_reason: Option<String>,
     pub vcpus: Capacity,
     pub memory_mib: Capacity,
-    pub disk_gib: Capacity,
+    pub disk_gib: DiskCapacity,
+    /// How much disk is promised for each GiB that there is.
+    pub disk_overcommit: f64,
+    /// The file system with the disks; absent until the host has told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Pool>,
+    /// No new volume goes there while less of the pool is free than this, in per cent.
+    pub pool_low_percent: i32,
     /// The shared pools that its agent was told of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shared_pools: Vec<HostPool>,
@@ -70,6 +78,66 @@ pub struct DeclareHostDead {
 pub struct Capacity {
     pub total: i32,
     pub reserved: i32,
+}
+
+/// What placement may give away of the disk, what it has given away, and what is really taken.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct DiskCapacity {
+    /// With the overcommit; as much as is reserved while that is more.
+    pub total: i32,
+    /// Sizes of the volumes, as their guests see them.
+    pub reserved: i32,
+    /// Of the pool's file system, images and whatever else is there included. Absent until the host has told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used: Option<i32>,
+}
+
+/// The file system of a host's pool, as its agent last measured it.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct Pool {
+    pub total_bytes: i64,
+    /// As an unprivileged process finds it.
+    pub free_bytes: i64,
+    /// Of cached images, needed or not.
+    pub image_cache_bytes: i64,
+    /// So little is free that no new volume goes there.
+    pub low: bool,
+}
+
+impl Pool {
+    /// What is taken, in GiB, rounded up.
+    pub(super) fn used_gib(&self) -> i32 {
+        let bytes = (self.total_bytes - self.free_bytes).max(0).unsigned_abs();
+        i32::try_from(bytes.div_ceil(protocol::GIB)).unwrap_or(i32::MAX)
+    }
+}
+
+/// A JSON Merge Patch (RFC 7396): absent fields stay as they are.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateHost {
+    /// From 0.1 to 10. Volumes take the room that their guests have written to, so more can be promised than there is;
+    /// how much is really taken, somebody has to watch.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, minimum = 0.1, maximum = 10)]
+    pub disk_overcommit: Option<f64>,
+    /// From 0 to 50; 0 for never.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, minimum = 0, maximum = 50)]
+    pub pool_low_percent: Option<i32>,
+}
+
+impl UpdateHost {
+    pub(super) fn validate(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if self.disk_overcommit.is_some_and(|ratio| !(0.1..=10.0).contains(&ratio)) {
+            errors.push(FieldError::new("/disk_overcommit", "out_of_range", "from 0.1 to 10"));
+        }
+        if self.pool_low_percent.is_some_and(|percent| !(0..=50).contains(&percent)) {
+            errors.push(FieldError::new("/pool_low_percent", "out_of_range", "from 0 to 50"));
+        }
+        errors
+    }
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]

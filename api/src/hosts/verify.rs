@@ -22,6 +22,11 @@ struct Row {
     network_applied: Option<i64>,
     network_faults: Json<Vec<NetworkFault>>,
     network_check: Option<Json<NetworkCheck>>,
+    pool_total_bytes: Option<i64>,
+    pool_free_bytes: Option<i64>,
+    pool_low: bool,
+    /// Instances that stand still because of its disks.
+    paused: i64,
 }
 
 /// Everything of hosts that are heard of. What a silent one is like, nobody knows.
@@ -37,7 +42,9 @@ pub(crate) async fn verify(
         r#"SELECT id, name, last_seen_at, hypervisor_degraded IS NOT NULL AS "hypervisor_degraded!",
                   network_revision, network_applied,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>",
-                  network_check AS "network_check: Json<NetworkCheck>"
+                  network_check AS "network_check: Json<NetworkCheck>", pool_total_bytes, pool_free_bytes, pool_low,
+                  (SELECT count(*) FROM instances i
+                   WHERE i.host_id = hosts.id AND i.observed_paused IN ('pool_full', 'io_error')) AS "paused!"
            FROM hosts WHERE last_seen_at >= $1 ORDER BY name"#,
         now - UNREACHABLE_AFTER
     )
@@ -64,6 +71,23 @@ impl Row {
         let name = &self.name;
         let mut found = Vec::new();
         let mut note = |code, detail| found.push(Finding::new(code, self.id, detail));
+        if self.pool_low {
+            let (total, free) = (self.pool_total_bytes.unwrap_or(0), self.pool_free_bytes.unwrap_or(0));
+            let percent = free.saturating_mul(100) / total.max(1);
+            let detail = format!(
+                "{name} has {percent} % of its pool left, so nothing new is placed there; guests that write more will stand \
+                 still: enlarge the file system, or delete volumes there"
+            );
+            note("host_pool_low", detail);
+        }
+        if self.paused > 0 {
+            let detail = format!(
+                "{} instances on {name} stand still, because its pool is full or its disks fail; they go on by themselves; \
+                 `cumulo-agent verify` there names all",
+                self.paused
+            );
+            note("host_instances_paused", detail);
+        }
         let (wanted, applied) = (self.network_revision, self.network_applied.unwrap_or_default());
         if applied < wanted {
             let detail = format!(

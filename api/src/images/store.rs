@@ -155,17 +155,6 @@ pub(crate) async fn find<A: Action<On: InProject>>(
     }
 }
 
-/// What an image gets that is made of a disk which was made from this one, deleted or not.
-pub(super) async fn defaults_of(conn: &mut PgConnection, base: Uuid) -> Result<Defaults, sqlx::Error> {
-    sqlx::query_as!(
-        Defaults,
-        "SELECT architecture, firmware, min_disk_gib, min_memory_mib, default_user FROM images WHERE id = $1",
-        base
-    )
-    .fetch_one(conn)
-    .await
-}
-
 /// The image, locked until the transaction ends.
 pub(super) async fn lock<A: Action<On: InProject>>(
     conn: &mut PgConnection,

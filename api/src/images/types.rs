@@ -48,10 +48,13 @@ pub struct CreateImage {
     pub labels: Labels,
 }
 
-/// The disk that becomes an image: one of these.
+/// The disk that becomes an image: a snapshot's, a volume's or an instance's.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFrom {
+    /// Name or id of a snapshot of a volume, or of an instance: the volume that it boots from, unless `volume` names
+    /// another one in the snapshot.
+    pub snapshot: Option<String>,
     /// Name or id of a volume that is attached to nothing or to an instance that is stopped.
     pub volume: Option<String>,
     /// Name or id of an instance that is stopped: the volume that it boots from.
@@ -103,8 +106,10 @@ impl CreateImage {
                     let message = "nobody knows the digest of a file that is still to be made";
                     errors.push(FieldError::new("/sha256", "invalid", message));
                 }
-                if usize::from(source.volume.is_some()) + usize::from(source.instance.is_some()) != 1 {
-                    errors.push(FieldError::new("/source", "invalid", "either a volume or an instance"));
+                let chosen = (&source.snapshot, &source.volume, &source.instance);
+                if !matches!(chosen, (Some(_), _, None) | (None, Some(_), None) | (None, None, Some(_))) {
+                    let message = "one of a snapshot, maybe with a volume of it, a volume and an instance";
+                    errors.push(FieldError::new("/source", "invalid", message));
                 }
             }
         }

@@ -7,7 +7,6 @@
 mod fit;
 mod model;
 mod reconcile;
-pub(crate) mod rest;
 mod routes;
 pub(crate) mod store;
 mod types;

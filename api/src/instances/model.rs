@@ -1,6 +1,6 @@
 //! The rules of an instance's life. No I/O.
 
-use protocol::agent::{EndReason, ObservedState, Power};
+use protocol::agent::{EndReason, ObservedState, PauseReason, Power};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -21,6 +21,8 @@ pub(crate) struct Observed {
     pub generation: i64,
     pub boot: i64,
     pub state: ObservedState,
+    /// Why its guest stands still.
+    pub paused: Option<PauseReason>,
 }
 
 /// What the user sees.
@@ -32,6 +34,8 @@ pub enum InstanceState {
     /// A host is making or starting it.
     Provisioning,
     Running,
+    /// Its guest stands still, with all that it has in memory.
+    Paused,
     /// Going down.
     Stopping,
     Stopped,
@@ -58,6 +62,12 @@ pub enum StateReason {
     Rebooting,
     /// It is as it was asked for.
     AsRequested,
+    /// What it writes finds no room on its host. It goes on by itself when there is some.
+    PoolFull,
+    /// Its host could not read or write one of its disks, and tries again by itself.
+    IoError,
+    /// Somebody has suspended it on its host.
+    Suspended,
     /// It was asked to stop.
     StopRequested,
     /// The guest is powering itself off.
@@ -108,7 +118,12 @@ fn shown_running(intent: &Intent, observed: &Observed) -> (InstanceState, StateR
         ObservedState::Running | ObservedState::Stopping if older_boot => (S::Stopping, R::Rebooting),
         _ if older_boot => (S::Provisioning, R::Starting),
         ObservedState::Preparing => (S::Provisioning, R::Preparing),
-        ObservedState::Running => (S::Running, R::AsRequested),
+        ObservedState::Running => match observed.paused {
+            None => (S::Running, R::AsRequested),
+            Some(PauseReason::PoolFull) => (S::Paused, R::PoolFull),
+            Some(PauseReason::IoError) => (S::Paused, R::IoError),
+            Some(PauseReason::Suspended) => (S::Paused, R::Suspended),
+        },
         ObservedState::Stopping => (S::Stopping, R::GuestShuttingDown),
         ObservedState::Stopped { reason } => match reason {
             EndReason::NeverStarted => (S::Provisioning, R::Starting),

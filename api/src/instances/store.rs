@@ -5,7 +5,7 @@ pub(crate) mod guests;
 pub(crate) mod hosts;
 pub(crate) mod placement;
 
-use protocol::agent::{Nic, Power};
+use protocol::agent::{Nic, PauseReason, Power};
 use protocol::{InstanceId, MacAddress, OperationId, RequestId, Vni};
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -60,6 +60,7 @@ pub(crate) struct Row {
     pub observed_boot: Option<i64>,
     pub observed_state: Option<String>,
     pub observed_end_reason: Option<String>,
+    pub observed_paused: Option<String>,
     pub observed_detail: Option<String>,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
@@ -148,6 +149,7 @@ impl Row {
             generation: self.observed_generation?,
             boot: self.observed_boot?,
             state: stored::parse_state(self.observed_state.as_deref()?, self.observed_end_reason.as_deref())?,
+            paused: self.observed_paused.as_deref().and_then(PauseReason::from_name),
         })
     }
 
@@ -311,7 +313,7 @@ pub(super) async fn find<A: Action<On: InProject>>(
                   i.host_id, h.last_seen_at AS "host_last_seen_at?",
                   i.placement_explanation AS "placement_explanation: Json<Explanation>",
                   i.observed_generation, i.observed_boot, i.observed_state, i.observed_end_reason,
-                  i.observed_detail, i.created_at, i.updated_at
+                  i.observed_paused, i.observed_detail, i.created_at, i.updated_at
            FROM instances i
            JOIN images m ON m.id = i.image_id
            CROSS JOIN LATERAL (SELECT may_use_image(m, i.project_id)) u (usable)
@@ -364,7 +366,7 @@ pub(super) async fn list(
                   i.host_id, h.last_seen_at AS "host_last_seen_at?",
                   i.placement_explanation AS "placement_explanation: Json<Explanation>",
                   i.observed_generation, i.observed_boot, i.observed_state, i.observed_end_reason,
-                  i.observed_detail, i.created_at, i.updated_at
+                  i.observed_paused, i.observed_detail, i.created_at, i.updated_at
            FROM instances i
            JOIN images m ON m.id = i.image_id
            CROSS JOIN LATERAL (SELECT may_use_image(m, i.project_id)) u (usable)

@@ -88,6 +88,7 @@ fn summary(rejections: &[RejectionCount], hosts: usize, nearest: Option<&Nearest
                 Rejection::Leaving => "which it has left and which has not confirmed that",
                 Rejection::NotReady => "not ready",
                 Rejection::Architecture => "cannot run this architecture",
+                Rejection::PoolLow => "whose disks are almost full",
                 Rejection::Vcpus => "too few free vCPUs",
                 Rejection::Memory => "too little free memory",
                 Rejection::Disk => "too little free disk",

@@ -20,6 +20,8 @@ use utoipa::ToSchema;
 pub struct Candidate {
     pub id: HostId,
     pub ready: bool,
+    /// Hardly anything is free in its pool, whatever is promised.
+    pub pool_low: bool,
     pub architectures: Vec<Architecture>,
     /// The shared pools that it has.
     pub pools: Vec<PoolId>,
@@ -65,6 +67,8 @@ pub enum Rejection {
     NotReady,
     /// It cannot run guests of this architecture.
     Architecture,
+    /// Its disks are almost full, so it takes no new volumes.
+    PoolLow,
     Vcpus,
     Memory,
     Disk,
@@ -101,6 +105,7 @@ pub fn reject(candidate: &Candidate, request: &Request) -> Option<Rejection> {
         (!request.leaving.contains(&candidate.id), Rejection::Leaving),
         (candidate.ready, Rejection::NotReady),
         (candidate.architectures.contains(&request.architecture), Rejection::Architecture),
+        (!candidate.pool_low || asked.disk_gib == 0, Rejection::PoolLow),
         (free.vcpus >= asked.vcpus, Rejection::Vcpus),
         (free.memory_mib >= asked.memory_mib, Rejection::Memory),
         (free.disk_gib >= asked.disk_gib, Rejection::Disk),

@@ -8,6 +8,7 @@ fn candidate(id: u128, ready: bool, free: (i32, i32, i32)) -> Candidate {
     Candidate {
         id: Uuid::from_u128(id).into(),
         ready,
+        pool_low: false,
         architectures: vec![Architecture::X86_64],
         pools: Vec::new(),
         free: Size { vcpus: free.0, memory_mib: free.1, disk_gib: free.2 },
@@ -68,6 +69,17 @@ fn only_hosts_with_the_pool_take_it_and_the_one_that_it_left_comes_last() {
         "none of 2 hosts takes it: 1 without the pool of its volumes, 1 which it has left and which has not \
          confirmed that"
     );
+}
+
+#[test]
+fn a_pool_that_is_almost_full_takes_no_new_volumes_but_instances_with_theirs() {
+    let almost_full = Candidate { pool_low: true, ..candidate(1, true, (60, 60_000, 900)) };
+    let other = candidate(2, true, (8, 9_000, 90));
+    let (new, theirs) = (request(1, 256, 10), request(1, 256, 0));
+    assert_eq!(place(&[almost_full.clone(), other.clone()], &new), Placement::Host(other.id));
+    assert_eq!(place(std::slice::from_ref(&almost_full), &theirs), Placement::Host(almost_full.id));
+    let Placement::Nowhere(explanation) = place(&[almost_full], &new) else { panic!("placed") };
+    assert_eq!(explanation.summary, "none of 1 hosts takes it: 1 whose disks are almost full");
 }
 
 #[test]

@@ -13,6 +13,12 @@ const VOLUMES: &str = "/v1/projects/demo/volumes";
 const INSTANCES: &str = "/v1/projects/demo/instances";
 const HOUR: i64 = 3600;
 
+/// Moves the clock further than an access token lives.
+async fn pass(cloud: &TestCloud, seconds: i64) {
+    cloud.pass(seconds);
+    cloud.sign_in_again().await;
+}
+
 async fn data(cloud: &TestCloud) {
     cloud.post(VOLUMES, json!({"name": "data", "size_gib": 1})).await.expect(201);
 }
@@ -71,14 +77,14 @@ async fn a_schedule_is_made_changed_and_deleted() {
     cloud.delete(foreign).await.expect_problem(404, "not_found");
 
     // Paused it takes nothing, and goes on with the next.
-    cloud.pass(30 * HOUR);
+    pass(&cloud, 30 * HOUR).await;
     run(&cloud.app).await.unwrap();
     assert_eq!(snapshots(&cloud).await, Vec::<String>::new());
     let on = cloud.call(Method::PATCH, NIGHTLY, Some(json!({"paused": false}))).await.expect(200);
     assert_eq!(on["next_at"], "2026-06-03T03:00:00Z");
     run(&cloud.app).await.unwrap();
     assert_eq!(snapshots(&cloud).await, Vec::<String>::new());
-    cloud.pass(9 * HOUR);
+    pass(&cloud, 9 * HOUR).await;
     run(&cloud.app).await.unwrap();
     assert_eq!(snapshots(&cloud).await, ["nightly-20260603-0300"]);
     cloud.delete(NIGHTLY).await.expect(204);
@@ -92,15 +98,15 @@ async fn each_slot_is_run_once_whatever_runs_it_and_missed_ones_are_run_once_tog
     data(&cloud).await;
     let body = json!({"name": "often", "volume": "data", "every_hours": 6, "keep": 10});
     cloud.post(SCHEDULES, body).await.expect(201);
-    cloud.pass(6 * HOUR - 1);
+    pass(&cloud, 6 * HOUR - 1).await;
     run(&cloud.app).await.unwrap();
     assert_eq!(snapshots(&cloud).await, Vec::<String>::new());
-    cloud.pass(1);
+    pass(&cloud, 1).await;
     let racing = (0..5).map(|_| run(&cloud.app));
     futures_util::future::join_all(racing).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!(snapshots(&cloud).await, ["often-20260601-1800"]);
     // A week without a control plane.
-    cloud.pass(7 * 24 * HOUR + 60);
+    pass(&cloud, 7 * 24 * HOUR + 60).await;
     run(&cloud.app).await.unwrap();
     run(&cloud.app).await.unwrap();
     assert_eq!(snapshots(&cloud).await, ["often-20260601-1800", "often-20260602-0000"]);
@@ -118,13 +124,13 @@ async fn only_what_it_made_is_deleted_and_failures_are_shown() {
     let body = json!({"name": "often", "volume": "data", "every_hours": 1, "keep": 2});
     cloud.post(SCHEDULES, body).await.expect(201);
     for _ in 0..4 {
-        cloud.pass(HOUR);
+        pass(&cloud, HOUR).await;
         run(&cloud.app).await.unwrap();
     }
     assert_eq!(snapshots(&cloud).await, ["mine", "often-20260601-1500", "often-20260601-1600"]);
     let quotas = "/v1/projects/demo/quotas";
     cloud.call(Method::PATCH, quotas, Some(json!({"snapshots": 3}))).await.expect(200);
-    cloud.pass(HOUR);
+    pass(&cloud, HOUR).await;
     run(&cloud.app).await.unwrap();
     let seen = cloud.get(&format!("{SCHEDULES}/often")).await.expect(200);
     let failure = seen["last_run"]["failure"].as_str().unwrap();
@@ -134,7 +140,7 @@ async fn only_what_it_made_is_deleted_and_failures_are_shown() {
     let failed: i64 = sqlx::query_scalar(failed).fetch_one(&cloud.app.pool).await.unwrap();
     assert!(failed >= 5, "{failed}");
     cloud.call(Method::PATCH, quotas, Some(json!({"snapshots": null}))).await.expect(200);
-    cloud.pass(HOUR);
+    pass(&cloud, HOUR).await;
     run(&cloud.app).await.unwrap();
     assert_eq!(snapshots(&cloud).await, ["mine", "often-20260601-1600", "often-20260601-1800"]);
     // It goes with its volume; what it made does not.
@@ -155,12 +161,12 @@ async fn an_instance_is_taken_while_it_runs_and_comes_and_goes() {
     let body =
         json!({"name": "often", "instance": "web", "every_hours": 1, "keep": 1, "consistency": "filesystem"});
     cloud.post(SCHEDULES, body).await.expect(201);
-    cloud.pass(HOUR);
+    pass(&cloud, HOUR).await;
     run(&cloud.app).await.unwrap();
     let shown = cloud.get(&format!("{SCHEDULES}/often")).await.expect(200);
     assert_eq!(shown["last_run"]["state"], "creating");
     // Nobody freezes anything: it has failed, and the next one takes its place.
-    cloud.pass(HOUR);
+    pass(&cloud, HOUR).await;
     run(&cloud.app).await.unwrap();
     let shown = cloud.get(&format!("{SCHEDULES}/often")).await.expect(200);
     assert!(shown["last_run"]["failure"].as_str().unwrap().contains("being taken"), "{shown}");
@@ -168,7 +174,7 @@ async fn an_instance_is_taken_while_it_runs_and_comes_and_goes() {
     assert_eq!(cloud.get(SNAPSHOTS).await.expect(200)["items"][0]["state"], "failed");
     let (generation, _) = host.disks(&web["id"]).await.unwrap();
     host.report(&web["id"], generation, 1, json!({"state": "running"})).await;
-    cloud.pass(HOUR);
+    pass(&cloud, HOUR).await;
     run(&cloud.app).await.unwrap();
     let (generation, _) = host.disks(&web["id"]).await.unwrap();
     host.report(&web["id"], generation, 1, json!({"state": "running"})).await;

@@ -38,6 +38,10 @@ async fn finish(app: &App, layer: Uuid, now: OffsetDateTime) -> Result<(), sqlx:
         // Something came or went a moment ago: the next time.
         return tx.rollback().await;
     }
+    if !layers::merged(&mut tx).await?.contains(&layer) {
+        // Another replica was faster.
+        return tx.rollback().await;
+    }
     layers::finish_merge(&mut tx, layer, now).await?;
     for instance in instances {
         guests::renew(&mut tx, instance, now).await?;

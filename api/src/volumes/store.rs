@@ -2,7 +2,6 @@
 
 pub(crate) mod attachments;
 pub(crate) mod ending;
-pub(crate) mod exports;
 pub(crate) mod hosts;
 pub(crate) mod layers;
 mod row;
@@ -275,6 +274,11 @@ pub(super) fn broken(error: sqlx::Error) -> ApiError {
         Some("pools_disk_fits") => ApiError::because(
             ErrorCode::InsufficientCapacity,
             "the pool has too little free disk, or no host has it yet; choose another one, or ask an operator for room",
+        ),
+        Some("hosts_pool_low") => ApiError::because(
+            ErrorCode::InsufficientCapacity,
+            "the disks of the instance's host are almost full, so it takes no new volumes; delete volumes there, or ask an \
+             operator for room",
         ),
         Some("volumes_image_id_fkey") => ApiError::invalid(vec![super::disks::no_image("/source/image")]),
         _ => error.into(),

@@ -25,7 +25,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Pauses between attempts to send what is copied, and how many there are before it is dropped: while it is there it
 /// takes room from the guests.
 const SEND_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
-const SENDS: u32 = 8;
+const SENDS: u32 = 12;
 /// How often the control plane is asked whether the copy is still wanted.
 const STILL_WANTED: Duration = Duration::from_secs(5);
 

@@ -9,7 +9,7 @@ pub mod simulated;
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
-use protocol::agent::{Architecture, Inventory, IoLimits, Nic};
+use protocol::agent::{Architecture, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{Generation, InstanceId, LayerId, MacAddress, MemoryMib, Name, RequestId, SizeGib, VolumeId};
 use thiserror::Error;
 use tokio::sync::broadcast;
@@ -31,6 +31,9 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Cuts the power. [`HypervisorError::NotFound`] when there is no domain.
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
+    /// Lets a paused domain go on. What it could not read or write is tried again.
+    async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError>;
 
     /// Plugs a network card into a running domain.
     async fn attach_card(&self, id: InstanceId, nic: &Nic) -> Result<(), HypervisorError>;
@@ -127,8 +130,8 @@ pub enum DomainState {
     Running,
     /// The guest is shutting down.
     ShuttingDown,
-    /// Stopped by the hypervisor for a reason of its own (I/O error, out of space).
-    Paused,
+    /// Its guest stands still.
+    Paused(PauseReason),
     /// Guest code has ended but the domain is still there for a moment.
     Off,
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::Utf8Path;
-use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic};
+use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::sync::broadcast;
 use uuid::Uuid;
@@ -109,6 +109,7 @@ struct State {
     frozen: HashSet<InstanceId>,
     /// The connection breaks when the next guest is frozen.
     breaks_when_frozen: bool,
+    resumes: u32,
     failures: HashMap<Call, u32>,
     reachable: bool,
 }
@@ -125,6 +126,7 @@ impl Simulated {
             snapshots: 0,
             frozen: HashSet::new(),
             breaks_when_frozen: false,
+            resumes: 0,
             failures: HashMap::new(),
             reachable: true,
         };
@@ -139,6 +141,21 @@ impl Simulated {
     /// QEMU dies. False when there is no domain.
     pub fn crash(&self, id: InstanceId) -> bool {
         self.end(id, EndCause::Crashed)
+    }
+
+    /// The guest stands still. False when there is no domain.
+    pub fn pause(&self, id: InstanceId, reason: PauseReason) -> bool {
+        let paused =
+            self.lock().domains.get_mut(&id).map(|domain| domain.state = DomainState::Paused(reason));
+        if paused.is_some() {
+            self.emit(Event::Changed { id });
+        }
+        paused.is_some()
+    }
+
+    /// How often a paused guest was told to go on.
+    pub fn resumes(&self) -> u32 {
+        self.lock().resumes
     }
 
     /// A domain ends and the event about it is lost. False when there is no domain.
@@ -357,7 +374,9 @@ impl Hypervisor for Simulated {
                 return Err(HypervisorError::NotFound(id));
             }
             *state.presses.entry(id).or_default() += 1;
-            state.machine.guests_obey_power_button
+            let stands_still =
+                matches!(state.domains.get(&id), Some(Domain { state: DomainState::Paused(_), .. }));
+            state.machine.guests_obey_power_button && !stands_still
         };
         if obeys {
             self.end(id, EndCause::GuestShutdown);
@@ -368,6 +387,17 @@ impl Hypervisor for Simulated {
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
         self.reached()?.fail_if_asked(Call::Destroy)?;
         if self.end(id, EndCause::Destroyed) { Ok(()) } else { Err(HypervisorError::NotFound(id)) }
+    }
+
+    async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            state.resumes += 1;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            domain.state = DomainState::Running;
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
     }
 
     async fn attach_card(&self, id: InstanceId, nic: &Nic) -> Result<(), HypervisorError> {

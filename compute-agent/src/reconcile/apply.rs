@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Reconciler;
 use super::boots::{BootRecord, Phase};
+use super::pauses::Resumed;
 use super::plan::{Step, tuning};
 use crate::desired::Wanted;
 use crate::durable::off_thread;
@@ -76,6 +77,7 @@ impl Reconciler {
             Step::Merge(merge) => self.merge(instance(wanted)?, merge).await,
             Step::MergeAtRest { volumes } => self.merge_at_rest(wanted, volumes).await,
             Step::TuneDisk { volume } => self.tune_disk(instance(wanted)?, *volume).await,
+            Step::Resume => self.resume(id).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,
             Step::RemoveFiles => {
@@ -133,6 +135,7 @@ impl Reconciler {
             memory.merging.clear();
             memory.thaw_again = None;
             memory.tuned.clear();
+            memory.resumed = None;
         });
         let domain = self.domain_spec(spec).await?;
         let created = self.parts.hypervisor.create(&domain).await;
@@ -174,6 +177,17 @@ impl Reconciler {
             memory.detaching.insert(mac, now);
         });
         unless_ignored(id, asked)
+    }
+
+    async fn resume(&self, id: InstanceId) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let now = self.parts.clock.now();
+        let resumed = self.parts.hypervisor.resume(id).await;
+        self.remember(id, |memory| {
+            memory.resumed = Some(Resumed::again(memory.resumed, now));
+            memory.paused_since = None;
+        });
+        unless_ignored(id, resumed)
     }
 
     async fn press_power_button(&self, id: InstanceId) -> Result<(), StepError> {

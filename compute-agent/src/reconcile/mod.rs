@@ -12,6 +12,7 @@ pub(crate) mod chains;
 mod disks;
 pub mod events;
 mod observe;
+mod pauses;
 pub mod plan;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocol::InstanceId;
-use protocol::agent::{InstanceReport, Step as Told};
+use protocol::agent::{InstanceReport, PauseReason, Step as Told};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -37,11 +38,12 @@ use crate::control_plane::ControlPlane;
 use crate::desired::{DesiredStore, Wanted};
 use crate::durable::off_thread;
 use crate::host_storage::HostStorage;
-use crate::hypervisor::{DomainState, EndCause, Hypervisor};
+use crate::hypervisor::{Domain, DomainState, EndCause, Hypervisor};
 use crate::networks::Keeper;
 use crate::report::Outbox;
 use apply::{Limits, StepError};
 use boots::Boots;
+use pauses::has_room;
 use plan::{Memory, Plan, Seen, Step, plan};
 use view::DomainView;
 
@@ -239,14 +241,34 @@ impl Reconciler {
             outcome
         })?;
         let now = self.parts.clock.now();
+        let has_room = self.has_room_for(domain.as_ref()).await;
         let memory = self.remember(id, |memory| {
+            let stands_still = domain.as_ref().is_some_and(|it| matches!(it.state, DomainState::Paused(_)));
+            memory.paused_since = if stands_still { memory.paused_since.or(Some(now)) } else { None };
+            memory.resumed = memory.resumed.and_then(|resumed| resumed.kept(domain.as_ref(), now));
             if is_live && memory.ended == ended {
                 memory.ended = None;
             }
             memory.missing_since = if is_live { None } else { memory.missing_since.or(Some(now)) };
         });
         let ports = self.parts.networks.readiness(wanted.nics().iter().map(|nic| nic.port_id));
-        Ok(Seen { domain, record, files, ports, machine_boot: self.parts.machine_boot, memory })
+        let machine_boot = self.parts.machine_boot;
+        Ok(Seen { domain, record, files, ports, has_room, machine_boot, memory })
+    }
+
+    /// Looks whether there is room if that may be what the guest waits for.
+    async fn has_room_for(&self, domain: Option<&Domain>) -> bool {
+        let failures = [PauseReason::PoolFull, PauseReason::IoError].map(DomainState::Paused);
+        if domain.is_none_or(|domain| !failures.contains(&domain.state)) {
+            return true;
+        }
+        match self.parts.storage.usage().await {
+            Ok(usage) => has_room(&usage),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "how much room there is in the pool is not known");
+                false
+            }
+        }
     }
 
     /// The control plane has said itself what is wanted of this host.
@@ -317,6 +339,7 @@ impl Reconciler {
             boot: observation.boot,
             state: observation.state,
             volumes: observation.volumes,
+            paused: observation.paused,
             detail: observation.detail,
             steps: Vec::new(),
         });

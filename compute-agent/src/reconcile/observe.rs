@@ -1,16 +1,13 @@
 //! What to tell the control plane: from what is wanted and what was seen to a state, and which steps of an
 //! operation's trail are thereby done. Pure.
 
-use protocol::agent::{EndReason, ObservedState, Power, Step as Told, VolumeReport};
+use protocol::agent::{EndReason, ObservedState, PauseReason, Power, Step as Told, VolumeReport};
 
 use super::boots::Phase;
 use super::plan::{Seen, Step};
-use super::{cards, disks};
+use super::{cards, disks, pauses};
 use crate::desired::Wanted;
 use crate::hypervisor::{Domain, DomainState};
-
-const PAUSED: &str =
-    "The hypervisor has paused the instance, most likely because its disk could not be written.";
 
 const MAY_BE_FROZEN: &str = "The guest's file systems were frozen for a snapshot, and the agent in it does not \
      answer: it may be unable to write. Should that last, restart the instance.";
@@ -21,6 +18,7 @@ pub(super) struct Observation {
     pub state: ObservedState,
     pub boot: i64,
     pub volumes: Vec<VolumeReport>,
+    pub paused: Option<PauseReason>,
     pub detail: Option<String>,
 }
 
@@ -29,19 +27,22 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
     let failure = seen.memory.failure;
     if let Some(domain) = seen.live() {
         let state = live_state(wanted, domain);
+        let paused = match domain.state {
+            DomainState::Paused(said) => Some(pauses::cause(said, seen)),
+            _ => None,
+        };
         if state == ObservedState::Running
             && failure.is_none()
-            && (!is_recorded(seen, domain) || is_being_attached(wanted, domain, seen))
+            && (!is_recorded(seen, domain) || (paused.is_none() && is_being_attached(wanted, domain, seen)))
         {
             return None;
         }
-        let paused = (domain.state == DomainState::Paused).then_some(PAUSED);
         let is_frozen = seen.may_be_frozen() && seen.memory.thaw_again.is_some();
         let frozen = is_frozen.then_some(MAY_BE_FROZEN);
-        let detail = frozen.or(failure).or(paused).map(str::to_owned);
+        let detail = frozen.or(failure).or(paused.map(pauses::detail)).map(str::to_owned);
         let detail = detail.or_else(|| waiting(wanted, seen).filter(|_| state == ObservedState::Running));
         let volumes = disks::held(wanted, seen, false);
-        return Some(Observation { state, boot: domain.boot, volumes, detail });
+        return Some(Observation { state, boot: domain.boot, volumes, paused, detail });
     }
     let (state, boot) = match wanted {
         Wanted::Deleted { .. } => without_domain_deleted(seen),
@@ -65,7 +66,7 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
     let detail = failure.map(str::to_owned);
     let detail = detail.or_else(|| waiting(wanted, seen).filter(|_| state == ObservedState::Preparing));
     let volumes = disks::held(wanted, seen, !is_final);
-    Some(Observation { state, boot, volumes, detail })
+    Some(Observation { state, boot, volumes, paused: None, detail })
 }
 
 /// What is still to come of network cards and disks.
@@ -159,6 +160,7 @@ pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
         | Step::DetachNic { .. }
         | Step::Thaw
         | Step::MergeAtRest { .. }
+        | Step::Resume
         | Step::RecordStarting
         | Step::RecordStarted { .. }
         | Step::RecordStopping { .. }

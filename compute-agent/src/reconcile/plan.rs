@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::boots::{BootRecord, Phase};
 use super::cards::{plan_cards, plan_network};
 use super::disks::{plan_at_rest, plan_disks, plan_files};
+use super::pauses::{Resumed, plan_paused};
 use crate::desired::Wanted;
 use crate::host_storage::Files;
 use crate::hypervisor::{Domain, DomainState, EndCause};
@@ -36,6 +37,8 @@ pub struct Seen {
     pub files: Files,
     /// Of the network cards that are wanted.
     pub ports: HashMap<PortId, Readiness>,
+    /// Whether a guest that had no room in the pool may go on.
+    pub has_room: bool,
     /// The machine's current boot.
     pub machine_boot: Uuid,
     pub memory: Memory,
@@ -66,6 +69,10 @@ pub struct Memory {
     pub thaw_again: Option<OffsetDateTime>,
     /// What the disks of the running domain were last given.
     pub tuned: HashMap<VolumeId, (SizeGib, IoLimits)>,
+    /// Since when the guest stands still.
+    pub paused_since: Option<OffsetDateTime>,
+    /// When the guest was last told to go on, while its disks stop it now and then.
+    pub resumed: Option<Resumed>,
     /// Why the last step failed, for the instance's owner; gone with the next that works.
     pub failure: Option<&'static str>,
 }
@@ -125,6 +132,8 @@ pub enum Step {
     TuneDisk {
         volume: VolumeId,
     },
+    /// Let a guest go on that its disks have stopped.
+    Resume,
     PressPowerButton,
     DestroyDomain,
     /// Write down that the boot is over.
@@ -256,10 +265,13 @@ fn plan_running(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDa
     });
     if !told {
         Plan::Do(Step::RecordStarted { boot: domain.boot })
-    } else if domain.state == DomainState::Running {
-        plan_devices(spec, domain, seen, now)
     } else {
-        Plan::Settled
+        match domain.state {
+            DomainState::Running => plan_devices(spec, domain, seen, now),
+            // Nothing is plugged in or out, changed or merged while the guest stands still.
+            DomainState::Paused(reason) => plan_paused(reason, seen, now),
+            DomainState::ShuttingDown | DomainState::Off => Plan::Settled,
+        }
     }
 }
 
@@ -291,6 +303,12 @@ fn plan_stop(mode: StopMode, domain: &Domain, seen: &Seen, now: OffsetDateTime) 
     };
     if now >= deadline {
         return Plan::Do(Step::DestroyDomain);
+    }
+    // It hears of the button when it goes on.
+    if let DomainState::Paused(reason) = domain.state
+        && let resume @ Plan::Do(_) = plan_paused(reason, seen, now)
+    {
+        return resume;
     }
     match seen.memory.pressed_at.map(|pressed| pressed + PRESS_AGAIN) {
         Some(again) if again > now => Plan::Wait(again.min(deadline)),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use networking::names;
 use protocol::InstanceId;
-use protocol::agent::VolumeSpec;
+use protocol::agent::{PauseReason, VolumeSpec};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ use super::pools::Pools;
 use super::{Difference, Host, about_instance};
 use crate::desired::Wanted;
 use crate::host_storage::Files;
-use crate::hypervisor::Domain;
+use crate::hypervisor::{Domain, DomainState};
 use crate::networks::{Readiness, devices};
 use crate::reconcile::chains::broken;
 use crate::reconcile::plan::{Memory, Plan, Seen, Step, plan, tuning};
@@ -48,11 +48,14 @@ pub(super) fn differences(
             },
             // What is wrong with their networks is said of those.
             ports: wanted.nics().iter().map(|nic| (nic.port_id, Readiness::Ready)).collect(),
+            has_room: false,
             machine_boot,
             // Sizes and limits of disks are known to the hypervisor alone.
             memory: Memory { tuned: wanted.disks().iter().map(tuning).collect(), ..Memory::default() },
         };
-        let details = next(&plan(&wanted, &seen, now)).into_iter().chain(missing(&wanted, &seen, &devices));
+        let paused = seen.live().and_then(|domain| paused(domain.state));
+        let due = paused.or_else(|| next(&plan(&wanted, &seen, now)));
+        let details = due.into_iter().chain(missing(&wanted, &seen, &devices));
         found.extend(details.map(|detail| Difference::new("instances", about_instance(id), detail)));
     }
     found
@@ -60,6 +63,18 @@ pub(super) fn differences(
 
 fn volumes(wanted: &Wanted) -> impl Iterator<Item = &VolumeSpec> {
     wanted.disks().iter().map(|disk| &disk.volume)
+}
+
+fn paused(state: DomainState) -> Option<String> {
+    let DomainState::Paused(reason) = state else { return None };
+    let text = match reason {
+        PauseReason::PoolFull => "make room in the pool: its guest stands still until there is some",
+        PauseReason::IoError => {
+            "look at the disks of this host: reading or writing failed, and its guest stands still until that works"
+        }
+        PauseReason::Suspended => "let its guest go on with virsh resume: somebody has suspended it",
+    };
+    Some(text.to_owned())
 }
 
 fn next(plan: &Plan) -> Option<String> {
@@ -87,6 +102,7 @@ fn words(step: &Step) -> String {
         Step::Snapshot { .. } => "take a snapshot",
         Step::Thaw => "let its guest write again",
         Step::Merge(_) | Step::MergeAtRest { .. } => "merge layers of a disk",
+        Step::Resume => "let its guest go on",
         Step::DestroyDomain => "cut its power",
         Step::RecordEnded { .. } => "write down that it has ended",
         Step::RemoveFiles => "remove its files",

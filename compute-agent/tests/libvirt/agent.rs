@@ -24,8 +24,8 @@ use compute_agent::report::Outbox;
 use futures_util::StreamExt as _;
 use protocol::agent::{
     Architecture, DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Disk, Epoch, Firmware, Heartbeat,
-    HeartbeatReply, ImageSource, InstanceReport, InstanceSpec, IoLimits, ObservedAccepted, ObservedBatch,
-    OpenSession, Power, Seed, SessionOpened, StopMode, VolumeSpec,
+    HeartbeatReply, ImageSource, ImageStatus, InstanceReport, InstanceSpec, IoLimits, ObservedAccepted,
+    ObservedBatch, OpenSession, Power, Seed, SessionOpened, StopMode, VolumeSpec,
 };
 use protocol::{
     GIB, Generation, InstanceId, LayerId, MemoryMib, Revision, Sha256, SizeGib, TransferId, VolumeId,
@@ -291,5 +291,19 @@ impl ControlPlane for Images {
 
     async fn transfer(&self, _: TransferId, _: Epoch, _: Vec<u8>) -> Result<(), ControlPlaneError> {
         silent("transfer")
+    }
+
+    async fn send_image(
+        &self,
+        _: TransferId,
+        _: Epoch,
+        _: u64,
+        _: ByteStream,
+    ) -> Result<(), ControlPlaneError> {
+        silent("image")
+    }
+
+    async fn image_status(&self, _: TransferId, _: &ImageStatus) -> Result<(), ControlPlaneError> {
+        silent("image status")
     }
 }

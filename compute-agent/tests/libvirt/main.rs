@@ -8,7 +8,9 @@ mod debian;
 mod guest;
 mod host;
 mod instants;
+mod pauses;
 mod reaper;
+mod writer;
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -188,7 +188,7 @@ fn add_direction(table: &mut Table, group: &SecurityGroup, direction: Direction,
         }
         if !some.is_empty() {
             let set = format!("{chain}_{}{}", kind.as_str(), version.digit());
-            of_some.push(net_rule(table, set, (version, kind), some, name));
+            of_some.push(net_rule(table, &set, (version, kind), some, name));
         }
     }
     for ((remote, kind), ranges) in members {
@@ -203,13 +203,13 @@ fn add_direction(table: &mut Table, group: &SecurityGroup, direction: Direction,
 /// A rule for what is from or to one of these nets, each with numbers of its own.
 fn net_rule(
     table: &mut Table,
-    set: String,
+    set: &str,
     (version, kind): (Version, Kind),
     blocks: Vec<Block>,
     direction: &str,
 ) -> Rule {
     let number_type = if kind == Kind::Protocol { "inet_proto" } else { "inet_service" };
-    let elements = table.intervals(set.clone(), &[version.address_type(), number_type]);
+    let elements = table.intervals(set, &[version.address_type(), number_type]);
     for (net, first, last) in blocks {
         elements.add([net.into(), Part::range(first, last)]);
     }

@@ -17,6 +17,9 @@ const CONNECTIONS: u32 = 8192;
 const BEGUN: (u32, u32) = (2000, 4000);
 /// New connections of a guest from subnet to subnet. Each may ask for a neighbour, which is remembered for seconds.
 const ROUTED: (u32, u32) = (500, 1000);
+/// What a port says of addresses that it has by its allowed pairs, in ARP and neighbour discovery, which connection tracking
+/// knows nothing of. Whoever is asked remembers each asker for a minute.
+const SPOKEN_FOR: (u32, u32) = (40, 200);
 /// Keys that a meter has room for: ports that come to a host while it runs, and cards that a router sees. The kernel sets
 /// memory aside for them, 16 bytes each.
 const PORTS: u32 = 1 << 16;
@@ -37,6 +40,11 @@ pub(super) fn add_allow(table: &mut Table, direction: &str) {
     table
         .chain(allow(direction), vec![rule([is_first()], jump(&begin)), rule([set_mark(ALLOWED)], accept())]);
     table.chain(begin, vec![rule([is_new(), begun], deny(TooMuch)), rule([is_new(), open], deny(TooMuch))]);
+}
+
+/// Holds for what a port, named by the mark, says of addresses of its pairs beyond what it may. The name tells meters apart.
+pub(super) fn speaks_too_much(name: &str) -> Value {
+    meter(name, &meta("mark"), &over(SPOKEN_FOR), PORTS)
 }
 
 /// Of a router: drops what begins too many connections, by the card that it comes from.

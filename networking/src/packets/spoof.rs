@@ -17,11 +17,12 @@ use serde_json::Value;
 use super::drops::DropKind::{self, *};
 use super::expr::*;
 use super::guests::{ALLOWED, Guest};
+use super::limits;
 use super::ranges::widest;
 use super::ruleset::{Datum, Family, Part, Table};
 use crate::services::METADATA_ADDRESS;
 
-const KINDS: [DropKind; 15] = [
+const KINDS: [DropKind; 16] = [
     UnknownTap,
     Mac,
     Arp,
@@ -37,6 +38,7 @@ const KINDS: [DropKind; 15] = [
     ExtensionHeader,
     Host,
     Unfiltered,
+    TooMuch,
 ];
 
 const TCP: u32 = 6;
@@ -261,6 +263,7 @@ fn arp(table: &mut Table) {
             // Nobody is the metadata service, whatever a port may send.
             rule([eq(arp("saddr ip"), METADATA_ADDRESS.to_string())], deny(Arp)),
             rule([set_mark(looked_up(&of_tap(speaker()), "own4"))], accept()),
+            rule([in_pairs(speaker(), "@pairs4"), limits::speaks_too_much("spoken4")], deny(TooMuch)),
             rule([in_pairs(speaker(), "@pairs4")], accept()),
             // A probe whether an address is free (RFC 5227).
             rule(
@@ -352,6 +355,10 @@ fn ip6(table: &mut Table) {
     let mut any = Vec::from(checks());
     any.extend([
         rule([eq(field("ip6", "saddr"), "::")], goto("tap_unspecified")),
+        rule(
+            [eq(icmp(), NS), in_pairs(source(), "@pairs6"), limits::speaks_too_much("spoken6")],
+            deny(TooMuch),
+        ),
         rule([in_pairs(source(), "@pairs6")], goto("tap_ip6_own")),
         deny(Ipv6Source),
     ]);

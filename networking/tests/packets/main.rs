@@ -8,6 +8,7 @@ mod document;
 mod frames;
 mod hostile;
 mod limits;
+mod neighbours;
 mod refusals;
 mod routers;
 mod services;

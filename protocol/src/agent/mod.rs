@@ -38,7 +38,7 @@ pub use network::{
 };
 pub use observed::{
     EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, NOT_FROZEN, ObservedAccepted, ObservedBatch,
-    ObservedState, Step, StepReport,
+    ObservedState, PauseReason, Step, StepReport,
 };
 pub use session::{
     Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory,

@@ -49,6 +49,9 @@ pub struct InstanceReport {
     /// The volumes that it has, in their order; those that are on their way out come last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeReport>,
+    /// Why its guest stands still, while it does. The domain is there and keeps its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseReason>,
     /// For people, in a sentence: why it waits or failed. Never a path or a host name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -58,7 +61,8 @@ pub struct InstanceReport {
 }
 
 impl InstanceReport {
-    /// The lines of [`ObservedBatch::digest_input`]: one for the instance, and one for each volume.
+    /// The lines of [`ObservedBatch::digest_input`]: one for the instance, and one for each of its pause and its
+    /// volumes.
     fn digest_lines(&self) -> String {
         let reason = match self.state {
             ObservedState::Stopped { reason } => reason.as_str(),
@@ -66,6 +70,9 @@ impl InstanceReport {
         };
         let mut lines =
             format!("{} {} {} {} {reason}\n", self.id, self.generation, self.boot, self.state.as_str());
+        if let Some(paused) = self.paused {
+            lines += &format!("- paused {}\n", paused.as_str());
+        }
         for volume in &self.volumes {
             lines += &format!("- {} {} {}\n", volume.id, volume.generation, volume.state.as_str());
             volume.merged.iter().for_each(|layer| lines += &format!("- merged {layer}\n"));
@@ -99,6 +106,34 @@ pub enum ObservedState {
     Failed,
     /// Nothing of the instance is left on the host.
     Absent,
+}
+
+/// Why a guest stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseReason {
+    /// What it writes finds no room in the host's pool. It goes on by itself when there is some.
+    PoolFull,
+    /// The host could not read or write one of its disks. Its host tries again, ever more slowly.
+    IoError,
+    /// Somebody on the host has suspended it.
+    Suspended,
+}
+
+impl PauseReason {
+    /// The wire form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PoolFull => "pool_full",
+            Self::IoError => "io_error",
+            Self::Suspended => "suspended",
+        }
+    }
+
+    /// The reason of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::PoolFull, Self::IoError, Self::Suspended].into_iter().find(|reason| reason.as_str() == name)
+    }
 }
 
 /// Why no domain runs.

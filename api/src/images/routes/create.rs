@@ -5,7 +5,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::{ImageId, OperationId};
 
-use super::super::store::disks::Disk;
 use super::super::store::imports::{self, NewImport, Origin};
 use super::super::store::{self, ImageRow};
 use super::super::types::{CreateImage, Defaults, Image, ImageFrom};
@@ -13,7 +12,6 @@ use super::disk;
 use crate::app::App;
 use crate::auth::{Allowed, New, actions};
 use crate::http::{ApiError, Call, Mutation, MutationQuery, Path, Selector, tagged};
-use crate::instances::store::guests;
 use crate::operations::{self, wait_for_end};
 
 /// Make an image. Its content comes with `PUT …/content`, or from the disk that `source` names: then the image is
@@ -56,11 +54,12 @@ async fn of_disk(
     source: &ImageFrom,
 ) -> Result<Response, ApiError> {
     let entry = call.entering(app, Some(project)).await?;
-    let (mut change, source) = disk::take(app, entry, project, place(new), source).await?;
+    let (mut change, found) = disk::find(entry, project, place(new), source).await?;
     let (id, operation): (ImageId, OperationId) = (app.clock.new_id(), app.clock.new_id());
     let now = change.now;
     let (conn, allowed) = change.parts();
-    store::insert(conn, allowed, id, new, &source.defaults, now).await?;
+    let defaults = found.defaults(conn).await?;
+    store::insert(conn, allowed, id, new, &defaults, now).await?;
     let begin = operations::store::Begin {
         id: operation,
         kind: "create_image",
@@ -70,25 +69,12 @@ async fn of_disk(
         now,
     };
     operations::store::begin_until(conn, allowed, begin, now + app.imports.longest()).await?;
-    begin_import(conn, allowed, operation, id, source.disk, now).await?;
-    if let Some(instance) = source.renewed {
-        guests::renew(conn, instance, now).await?;
-    }
-    let row = found(conn, allowed, id).await?;
+    // Layers and hosts are locked last.
+    let origin = Origin::Disk(found.seal(app, conn).await?);
+    let import = NewImport { operation, image: id.as_uuid(), origin: &origin, sha256: None, now };
+    imports::insert(conn, allowed, &import).await?;
+    let row = self::found(conn, allowed, id).await?;
     answer(app, change, operation, row).await
-}
-
-async fn begin_import(
-    conn: &mut sqlx::PgConnection,
-    allowed: &Allowed<actions::CreateImage>,
-    operation: OperationId,
-    image: ImageId,
-    disk: Disk,
-    now: time::OffsetDateTime,
-) -> Result<(), ApiError> {
-    let origin = Origin::Disk(disk);
-    let new = NewImport { operation, image: image.as_uuid(), origin: &origin, sha256: None, now };
-    Ok(imports::insert(conn, allowed, &new).await?)
 }
 
 /// Commits, and waits for the disk when the caller asked to.

@@ -8,6 +8,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::imports::{Claimed, Due, take};
+use crate::auth::{Action, Allowed, InProject};
+use crate::http::Selector;
+use crate::images::types::Defaults;
 use crate::volumes::store::layers;
 
 /// A disk that an image is made of: a layer with everything that it stands on.
@@ -19,6 +22,67 @@ pub(in crate::images) struct Disk {
     pub size_gib: i32,
     /// What the lowest layer stands on.
     pub base_image: Option<Uuid>,
+}
+
+/// The volume that an instance of the project, which is locked, boots from.
+pub(in crate::images) async fn root_of<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    instance: &str,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    let Some(selector) = Selector::parse(instance) else { return Ok(None) };
+    sqlx::query_scalar!(
+        "SELECT v.id FROM volumes v JOIN instances i ON i.id = v.instance_id
+         WHERE i.project_id = $1 AND (i.id = $2 OR i.name = $3) AND v.position = 0",
+        allowed.project().as_uuid(),
+        selector.id(),
+        selector.name()
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// What an image gets that is made of a volume: as in the image that the volume was made from, which may be deleted, and
+/// as in the instance that boots from it.
+pub(in crate::images) async fn defaults_of_volume(
+    conn: &mut PgConnection,
+    volume: Uuid,
+) -> Result<Defaults, sqlx::Error> {
+    sqlx::query_as!(
+        Defaults,
+        r#"SELECT coalesce(i.architecture, m.architecture, 'x86_64') AS "architecture!",
+                  coalesce(i.firmware, m.firmware, 'bios') AS "firmware!",
+                  coalesce(m.min_disk_gib, 0) AS "min_disk_gib!", coalesce(m.min_memory_mib, 0) AS "min_memory_mib!",
+                  m.default_user
+           FROM volumes v LEFT JOIN images m ON m.id = v.image_id
+           LEFT JOIN instances i ON i.id = v.instance_id AND v.position = 0
+           WHERE v.id = $1"#,
+        volume
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// The same for what a snapshot holds of a volume.
+pub(in crate::images) async fn defaults_of_snapshot(
+    conn: &mut PgConnection,
+    snapshot: Uuid,
+    position: i32,
+) -> Result<Defaults, sqlx::Error> {
+    sqlx::query_as!(
+        Defaults,
+        r#"SELECT coalesce(m.architecture, 'x86_64') AS "architecture!",
+                  coalesce(CASE WHEN v.position = 0 THEN s.firmware END, m.firmware, 'bios') AS "firmware!",
+                  coalesce(m.min_disk_gib, 0) AS "min_disk_gib!", coalesce(m.min_memory_mib, 0) AS "min_memory_mib!",
+                  m.default_user
+           FROM snapshot_volumes v JOIN snapshots s ON s.id = v.snapshot_id
+           LEFT JOIN images m ON m.id = v.image_id
+           WHERE v.snapshot_id = $1 AND v.position = $2"#,
+        snapshot,
+        position
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// What hosts are ordered to send, newer than the revision. An order is named after its operation.

@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::disks::{
-    WEB, broken, count, execute, file, findings, furnished, operation, orders, publish, say, send, send_body,
-    stopped,
+    SNAPSHOTS, VOLUMES, WEB, broken, count, execute, file, findings, furnished, operation, orders, publish,
+    say, send, send_body, stopped,
 };
 use super::server::image;
 use super::{IMAGES, swept};
 use crate::images::run_imports;
 use crate::operations;
-use crate::testing::TestCloud;
+use crate::testing::{TestCloud, TestHost};
+use crate::volumes::merge;
 
 const HELD: &str = "SELECT count(*) FROM image_imports";
 
@@ -152,7 +153,7 @@ async fn a_host_that_never_comes_fails_the_image_in_the_end() {
     // No replica takes the work of a host.
     run_imports(&cloud.app).await.unwrap();
     assert_eq!(image(&cloud, "golden").await["state"], "importing");
-    cloud.pass(6 * 3600);
+    execute(&cloud, "UPDATE operations SET deadline_at = created_at WHERE kind = 'create_image'").await;
     operations::expire(&cloud.app).await.unwrap();
     run_imports(&cloud.app).await.unwrap();
     let failed = image(&cloud, "golden").await;
@@ -163,4 +164,76 @@ async fn a_host_that_never_comes_fails_the_image_in_the_end() {
     assert!(failed["failure"]["detail"].as_str().unwrap().contains("host did not send"), "{failed}");
     send(&cloud, &host, &order, file()).await.expect_problem(404, "not_found");
     assert_eq!((orders(&host).await.len(), count(&cloud, HELD).await), (0, 0));
+}
+
+/// The layers that the host is to remove.
+async fn doomed(host: &TestHost<'_>) -> Vec<Value> {
+    let removals = host.removals().await;
+    removals.iter().flat_map(|removal| removal["layers"].as_array().unwrap().clone()).collect()
+}
+
+#[tokio::test]
+async fn what_is_sent_outlives_everything_that_it_is_made_of() {
+    let cloud = furnished().await;
+    let host = cloud.join_host("host-1").await;
+    let web = stopped(&cloud, &host).await;
+    cloud.post(SNAPSHOTS, json!({"name": "before", "instance": "web"})).await.expect(201);
+    let body = json!({"name": "golden", "source": {"snapshot": "before"}});
+    cloud.post(IMAGES, body).await.expect(202);
+    let order = orders(&host).await.remove(0);
+    let sent = order["source"]["layers"].as_array().unwrap().clone();
+
+    // Snapshot, instance, volume and the image below go while it is sent.
+    cloud.delete(&format!("{SNAPSHOTS}/before")).await.expect(204);
+    cloud.delete(WEB).await.expect(202);
+    let page = host.desired(0).await;
+    let deletion = page["objects"].as_array().unwrap().iter().find(|one| one["kind"] == "delete_instance");
+    let gone = deletion.unwrap()["layers"].as_array().unwrap();
+    assert!(gone.len() == 1 && !sent.contains(&gone[0]), "{page}");
+    host.report(&web["id"], 4, 1, json!({"state": "absent"})).await;
+    assert_eq!(cloud.get(VOLUMES).await.expect(200)["items"], json!([]));
+    cloud.delete(&format!("{IMAGES}/image")).await.expect(204);
+    swept(&cloud).await;
+    assert_eq!(doomed(&host).await, Vec::<Value>::new());
+    let still = orders(&host).await.remove(0);
+    assert_eq!(
+        (&still["source"]["layers"], &still["source"]["image"]),
+        (&json!(sent), &order["source"]["image"])
+    );
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+
+    send(&cloud, &host, &order["transfer_id"], file()).await.expect(204);
+    assert_eq!(image(&cloud, "golden").await["state"], "available");
+    // Now nobody needs it any more.
+    assert_eq!(doomed(&host).await, sent);
+    let removals: Vec<_> = host.removals().await.iter().map(|one| one["removal_id"].clone()).collect();
+    host.report_removed(json!(removals)).await;
+    assert_eq!(count(&cloud, "SELECT count(*) FROM layers").await, 0);
+    assert_eq!(swept(&cloud).await, (1, 1));
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_volume_goes_on_while_its_disk_is_sent() {
+    let cloud = furnished().await;
+    let host = cloud.join_host("host-1").await;
+    let web = stopped(&cloud, &host).await;
+    publish(&cloud, "golden").await;
+    let order = orders(&host).await.remove(0);
+    cloud.post(&format!("{WEB}/start"), json!({})).await.expect(202);
+    let (generation, disks) = host.disks(&web["id"]).await.unwrap();
+    let layers = disks[0]["volume"]["layers"].as_array().unwrap();
+    assert_eq!((generation, layers.len(), &layers[0]), (4, 2, &order["source"]["layers"][0]));
+    host.report(&web["id"], 4, 2, json!({"state": "running"})).await;
+    // Nothing is merged into what is sent, or out of it.
+    merge(&cloud.app).await.unwrap();
+    merge(&cloud.app).await.unwrap();
+    assert_eq!(host.disks(&web["id"]).await.unwrap().0, 4);
+    assert_eq!(orders(&host).await[0]["source"], order["source"]);
+    send(&cloud, &host, &order["transfer_id"], file()).await.expect(204);
+    // Afterwards it is, since nobody names that layer.
+    merge(&cloud.app).await.unwrap();
+    let (generation, disks) = host.disks(&web["id"]).await.unwrap();
+    assert_eq!((generation, disks[0]["volume"]["layers"].as_array().unwrap().len()), (5, 3), "{disks:?}");
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }

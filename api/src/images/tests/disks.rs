@@ -15,7 +15,8 @@ use crate::instances::place_pending;
 use crate::testing::{Answer, TestCloud, TestHost};
 
 pub(super) const WEB: &str = "/v1/projects/demo/instances/web";
-const VOLUMES: &str = "/v1/projects/demo/volumes";
+pub(super) const VOLUMES: &str = "/v1/projects/demo/volumes";
+pub(super) const SNAPSHOTS: &str = "/v1/projects/demo/snapshots";
 
 /// A cloud with an image, which a disk may be made from.
 pub(super) async fn furnished() -> TestCloud {
@@ -195,6 +196,8 @@ async fn what_is_given_counts_more_than_what_the_disk_was_made_from() {
         (json!({"name": "x"}), "/format"),
         (json!({"name": "x", "source": {}}), "/source"),
         (json!({"name": "x", "source": {"volume": "a", "instance": "b"}}), "/source"),
+        (json!({"name": "x", "source": {"snapshot": "a", "instance": "b"}}), "/source"),
+        (json!({"name": "x", "source": {"snapshot": "none"}}), "/source/snapshot"),
         (json!({"name": "x", "source": {"instance": "web"}, "format": "raw"}), "/format"),
         (json!({"name": "x", "source": {"instance": "web"}, "sha256": "0".repeat(64)}), "/sha256"),
         (json!({"name": "x", "source": {"instance": "none"}}), "/source/instance"),
@@ -238,21 +241,21 @@ async fn only_a_disk_that_nobody_writes_to_and_that_is_somewhere_becomes_an_imag
             host.report(&web["id"], 1, 1, state).await;
         }
         for body in both.clone() {
-            let refused = cloud.post(IMAGES, body).await.expect_problem(409, "in_use");
+            let refused = cloud.post(IMAGES, body).await.expect_problem(409, "wrong_state");
             assert!(refused["detail"].as_str().unwrap().contains("take a snapshot"), "{refused}");
         }
     }
     // On its way down, or up without a word of the host yet.
     cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
     for body in both.clone() {
-        cloud.post(IMAGES, body).await.expect_problem(409, "in_use");
+        cloud.post(IMAGES, body).await.expect_problem(409, "wrong_state");
     }
     host.report(&web["id"], 2, 1, json!({"state": "stopped", "reason": "requested"})).await;
     cloud.post(&format!("{WEB}/start"), json!({})).await.expect(202);
-    cloud.post(IMAGES, of_instance.clone()).await.expect_problem(409, "in_use");
+    cloud.post(IMAGES, of_instance.clone()).await.expect_problem(409, "wrong_state");
     cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
     let unheard = cloud.post(IMAGES, of_instance.clone()).await.expect_problem(409, "wrong_state");
-    assert!(unheard["detail"].as_str().unwrap().contains("try again"), "{unheard}");
+    assert!(unheard["detail"].as_str().unwrap().contains("may be writing"), "{unheard}");
     host.report(&web["id"], 4, 2, json!({"state": "stopped", "reason": "requested"})).await;
 
     cloud.post(&format!("{WEB}/detach_volume"), json!({"volume": "data"})).await.expect(202);
@@ -263,7 +266,49 @@ async fn only_a_disk_that_nobody_writes_to_and_that_is_somewhere_becomes_an_imag
     let order = &orders(&host).await[0];
     assert_eq!(order["source"].get("image"), None, "it began empty");
     cloud.delete(WEB).await.expect(202);
-    cloud.post(IMAGES, of_instance).await.expect_problem(409, "wrong_state");
+    let late = json!({"name": "late", "source": {"instance": "web"}});
+    let refused = cloud.post(IMAGES, late).await.expect_problem(409, "wrong_state");
+    assert!(refused["detail"].as_str().unwrap().contains("being deleted"), "{refused}");
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_snapshot_of_a_running_guest_becomes_an_image_of_the_disk_that_is_chosen() {
+    let cloud = furnished().await;
+    let host = cloud.join_host("host-1").await;
+    let body = json!({"name": "web", "image": "image", "instance_type": "tiny", "networks": [],
+        "volumes": [{"size_gib": 2, "name": "data"}]});
+    let web = cloud.post("/v1/projects/demo/instances", body).await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    host.report(&web["id"], 1, 1, json!({"state": "running"})).await;
+    let (_, disks) = host.disks(&web["id"]).await.unwrap();
+    let layers: Vec<_> = disks.iter().map(|disk| disk["volume"]["layers"].clone()).collect();
+    cloud.post(SNAPSHOTS, json!({"name": "before", "instance": "web"})).await.expect(202);
+    let of = |name: &str, volume: Value| {
+        let mut body = json!({"name": name, "source": {"snapshot": "before"}});
+        if !volume.is_null() {
+            body["source"]["volume"] = volume;
+        }
+        body
+    };
+    let early = cloud.post(IMAGES, of("golden", Value::Null)).await.expect_problem(409, "wrong_state");
+    assert!(early["detail"].as_str().unwrap().contains("being taken"), "{early}");
+    host.report(&web["id"], 2, 1, json!({"state": "running"})).await;
+    let unknown = cloud.post(IMAGES, of("golden", json!("none"))).await;
+    assert_eq!(unknown.expect_problem(422, "validation_failed")["errors"][0]["pointer"], "/source/volume");
+    cloud.post(IMAGES, of("golden", Value::Null)).await.expect(202);
+    let data = cloud.post(IMAGES, of("data", json!("data"))).await.expect(202);
+    assert_eq!(data.get("default_user"), None);
+    let orders = orders(&host).await;
+    assert_eq!((orders.len(), &orders[0]["source"]["layers"]), (2, &layers[0]));
+    assert_eq!((&orders[1]["source"]["layers"], &orders[1]["source"]["size_gib"]), (&layers[1], &json!(2)));
+    // The guest hears nothing of it.
+    assert_eq!(host.disks(&web["id"]).await.unwrap().0, 2);
+    for order in orders {
+        send(&cloud, &host, &order["transfer_id"], file()).await.expect(204);
+    }
+    assert_eq!(image(&cloud, "golden").await["state"], "available");
+    assert_eq!(image(&cloud, "data").await["state"], "available");
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
 
@@ -285,7 +330,11 @@ async fn it_takes_a_right_on_the_disk_and_one_on_the_image() {
         let body = json!({"name": name, "source": source});
         cloud.call_with(Method::POST, IMAGES, &[("authorization", who)], Some(body)).await
     };
+    cloud.post(SNAPSHOTS, json!({"name": "before", "instance": "web"})).await.expect(201);
+    let id = &cloud.get(WEB).await.expect(200)["id"];
+    host.report(id, 3, 1, json!({"state": "stopped", "reason": "requested"})).await;
     let (instance, of_volume) = (json!({"instance": "web"}), json!({"volume": volume}));
+    let snapshot = json!({"snapshot": "before"});
     let denied = |answer: Answer| answer.expect_problem(403, "forbidden")["denial"]["action"].clone();
     grant("maker", "make", json!(["image:CreateImage", "image:GetImage"])).await;
     // It may not know of the disks.
@@ -293,23 +342,28 @@ async fn it_takes_a_right_on_the_disk_and_one_on_the_image() {
     assert_eq!(unknown["errors"][0]["pointer"], "/source/instance");
     let unknown = attempt(&maker, "a", of_volume.clone()).await.expect_problem(422, "validation_failed");
     assert_eq!(unknown["errors"][0]["pointer"], "/source/volume");
-    grant("maker", "see", json!(["compute:GetInstance", "volume:GetVolume"])).await;
+    let unknown = attempt(&maker, "a", snapshot.clone()).await.expect_problem(422, "validation_failed");
+    assert_eq!(unknown["errors"][0]["pointer"], "/source/snapshot");
+    let see = ["compute:GetInstance", "volume:GetVolume", "volume:GetSnapshot", "volume:RestoreSnapshot"];
+    grant("maker", "see", json!(see)).await;
+    assert_eq!(denied(attempt(&maker, "a", snapshot.clone()).await), "volume:ExportSnapshot");
     assert_eq!(denied(attempt(&maker, "a", instance.clone()).await), "compute:ExportInstance");
     assert_eq!(denied(attempt(&maker, "a", of_volume.clone()).await), "volume:ExportVolume");
     grant("maker", "instances", json!(["compute:ExportInstance"])).await;
     assert_eq!(denied(attempt(&maker, "a", of_volume.clone()).await), "volume:ExportVolume");
     attempt(&maker, "a", instance.clone()).await.expect(202);
-    let id = &cloud.get(WEB).await.expect(200)["id"];
-    host.report(id, 3, 1, json!({"state": "stopped", "reason": "requested"})).await;
+    host.report(id, 4, 1, json!({"state": "stopped", "reason": "requested"})).await;
     grant("maker", "volumes", json!(["volume:ExportVolume"])).await;
     attempt(&maker, "b", of_volume.clone()).await.expect(202);
+    grant("maker", "snapshots", json!(["volume:ExportSnapshot"])).await;
+    attempt(&maker, "c", snapshot).await.expect(202);
 
     let all = json!({"policy": "read-only", "user": "reader"});
     cloud.post("/v1/projects/demo/policy_attachments", all).await.expect(201);
-    assert_eq!(denied(attempt(&reader, "c", instance.clone()).await), "image:CreateImage");
+    assert_eq!(denied(attempt(&reader, "d", instance.clone()).await), "image:CreateImage");
     grant("reader", "only", json!(["compute:ExportInstance", "volume:ExportVolume"])).await;
-    assert_eq!(denied(attempt(&reader, "c", instance).await), "image:CreateImage");
-    assert_eq!(orders(&host).await.len(), 2);
+    assert_eq!(denied(attempt(&reader, "d", instance).await), "image:CreateImage");
+    assert_eq!(orders(&host).await.len(), 3);
 }
 
 #[tokio::test]

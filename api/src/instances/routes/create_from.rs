@@ -22,7 +22,8 @@ pub(super) async fn of_snapshot(
     snapshot: &str,
     given: Option<InstanceTypeRow>,
 ) -> Result<(Change, Prepared, System, InstanceTypeRow), ApiError> {
-    let (mut change, row) = snapshots::hold(change, project, snapshot, "/snapshot").await?;
+    let (mut change, row) =
+        snapshots::hold::<actions::RestoreSnapshot, _>(change, project, snapshot, "/snapshot").await?;
     let (Some(image), Some(firmware), Some(type_id)) =
         (row.image_id, row.firmware.clone(), row.instance_type_id)
     else {

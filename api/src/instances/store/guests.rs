@@ -42,7 +42,7 @@ pub(crate) async fn find(conn: &mut PgConnection, instance: Uuid) -> Result<Gues
     let row = sqlx::query!(
         r#"SELECT name, host_id IS NOT NULL AS "placed!", generation, power, boot,
                   deletion_requested_at IS NOT NULL AS "deleting!", observed_generation, observed_boot,
-                  observed_state, observed_end_reason
+                  observed_state, observed_end_reason, off_generation
            FROM instances WHERE id = $1"#,
         instance
     )
@@ -58,21 +58,22 @@ pub(crate) async fn find(conn: &mut PgConnection, instance: Uuid) -> Result<Gues
     let state = row.observed_state.as_deref();
     let state = state.and_then(|state| stored::parse_state(state, row.observed_end_reason.as_deref()));
     let observed = row.observed_generation.zip(row.observed_boot).zip(state);
-    let observed = observed.map(|((generation, boot), state)| Observed { generation, boot, state });
+    let observed = observed.map(|((generation, boot), state)| Observed { generation, boot, state, paused: None });
     Ok(Guest {
         id: instance,
         name: row.name,
         boot: row.boot,
         deleting: row.deleting,
-        activity: activity(&intent, observed.as_ref()),
+        activity: activity(&intent, observed.as_ref(), row.off_generation),
     })
 }
 
-fn activity(intent: &Intent, observed: Option<&Observed>) -> Activity {
+fn activity(intent: &Intent, observed: Option<&Observed>, off_generation: Option<i64>) -> Activity {
     if !intent.placed {
         return Activity::Off;
     }
-    let settled = observed.is_some_and(|observed| observed.generation >= intent.generation);
+    let settled = observed.is_some_and(|observed| observed.generation >= intent.generation)
+        || off_generation == Some(intent.generation);
     match shown(intent, observed, true, false).0 {
         InstanceState::Stopped if settled => Activity::Off,
         InstanceState::Running => Activity::Running,
@@ -95,12 +96,16 @@ pub(crate) async fn renew(
     .fetch_optional(&mut *conn)
     .await?;
     let Some(host) = host.map(HostId::from) else { return Ok(()) };
+    let off = find(conn, instance).await?.activity == Activity::Off;
     let revision = hosts::store::bump_revision(conn, host).await?;
     sqlx::query!(
-        "UPDATE instances SET generation = generation + 1, desired_revision = $2, updated_at = $3 WHERE id = $1",
+        "UPDATE instances SET generation = generation + 1, desired_revision = $2, updated_at = $3,
+                off_generation = CASE WHEN $4 THEN generation + 1 END
+         WHERE id = $1",
         instance,
         revision.0,
-        now
+        now,
+        off
     )
     .execute(&mut *conn)
     .await?;
@@ -118,8 +123,8 @@ mod tests {
         let intent =
             |power, boot| Intent { generation: 3, power, boot, deletion_requested: false, placed: true };
         let stopped =
-            |generation, reason| Observed { generation, boot: 1, state: ObservedState::Stopped { reason } };
-        let running = Observed { generation: 2, boot: 1, state: ObservedState::Running };
+            |generation, reason| Observed { generation, boot: 1, state: ObservedState::Stopped { reason }, paused: None };
+        let running = Observed { generation: 2, boot: 1, state: ObservedState::Running, paused: None };
         for (intent, observed, expected) in [
             (Intent { placed: false, ..intent(Power::Running, 1) }, None, Activity::Off),
             (intent(Power::Running, 1), None, Activity::Unclear),
@@ -131,7 +136,11 @@ mod tests {
             (intent(Power::Running, 1), Some(stopped(3, EndReason::GuestShutdown)), Activity::Off),
             (intent(Power::Running, 2), Some(stopped(3, EndReason::GuestShutdown)), Activity::Unclear),
         ] {
-            assert_eq!(activity(&intent, observed.as_ref()), expected, "{intent:?} {observed:?}");
+            assert_eq!(activity(&intent, observed.as_ref(), None), expected, "{intent:?} {observed:?}");
         }
+        // Only its disks have changed since.
+        let (intent, older) = (intent(Power::Stopped, 1), stopped(2, EndReason::Requested));
+        assert_eq!(activity(&intent, Some(&older), Some(3)), Activity::Off);
+        assert_eq!(activity(&intent, Some(&older), Some(2)), Activity::Unclear);
     }
 }

@@ -1,8 +1,8 @@
 //! SQL of instances as their host's agent sees them. Every function is scoped to one host.
 
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, Firmware, InstanceReport, InstanceSpec, Seed, StopMode,
-    VolumeReport,
+    Architecture, DesiredBody, DesiredObject, Firmware, InstanceReport, InstanceSpec, PauseReason, Seed,
+    StopMode, VolumeReport,
 };
 use protocol::{Generation, HostId, InstanceId, LayerId, MemoryMib, OperationId, Revision, TransferId};
 use sqlx::PgConnection;
@@ -165,7 +165,7 @@ pub(crate) async fn lock_reported(
 ) -> Result<Option<Reported>, sqlx::Error> {
     let row = sqlx::query!(
         r#"SELECT generation, power, boot, deletion_requested_at, operation_id, observed_generation, observed_boot,
-                  observed_state, observed_end_reason, observed_detail,
+                  observed_state, observed_end_reason, observed_paused, observed_detail,
                   observed_volumes AS "observed_volumes: Json<Vec<VolumeReport>>",
                   (SELECT kind FROM operations o WHERE o.id = operation_id) AS "operation_kind!"
            FROM instances WHERE id = $1 AND host_id = $2 FOR UPDATE"#,
@@ -185,7 +185,8 @@ pub(crate) async fn lock_reported(
         observed: row.observed_generation.zip(row.observed_boot).zip(row.observed_state).and_then(
             |((generation, boot), state)| {
                 let state = stored::parse_state(&state, row.observed_end_reason.as_deref())?;
-                Some(Observed { generation, boot, state })
+                let paused = row.observed_paused.as_deref().and_then(PauseReason::from_name);
+                Some(Observed { generation, boot, state, paused })
             },
         ),
         observed_detail: row.observed_detail,
@@ -206,7 +207,7 @@ pub(crate) async fn set_observed(
     sqlx::query!(
         "UPDATE instances SET observed_generation = $2, observed_boot = $3, observed_state = $4,
                 observed_end_reason = $5, observed_detail = $6, observed_at = $7, updated_at = $7,
-                observed_volumes = $8
+                observed_volumes = $8, observed_paused = $9
          WHERE id = $1",
         id.as_uuid(),
         observed.generation,
@@ -215,7 +216,8 @@ pub(crate) async fn set_observed(
         stored::end_reason(observed.state),
         detail,
         now,
-        Json(volumes) as _
+        Json(volumes) as _,
+        observed.paused.map(PauseReason::as_str)
     )
     .execute(conn)
     .await?;
@@ -265,7 +267,7 @@ pub(crate) async fn observed(
 ) -> Result<Vec<InstanceReport>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT id, observed_generation AS "generation!", observed_boot AS "boot!", observed_state AS "state!",
-                  observed_end_reason, observed_volumes AS "volumes: Json<Vec<VolumeReport>>"
+                  observed_end_reason, observed_paused, observed_volumes AS "volumes: Json<Vec<VolumeReport>>"
            FROM instances WHERE host_id = $1 AND observed_state IS NOT NULL"#,
         host.as_uuid()
     )
@@ -278,6 +280,7 @@ pub(crate) async fn observed(
             boot: row.boot,
             state: stored::parse_state(&row.state, row.observed_end_reason.as_deref())?,
             volumes: row.volumes.0,
+            paused: row.observed_paused.as_deref().and_then(PauseReason::from_name),
             detail: None,
             steps: Vec::new(),
         })

@@ -93,7 +93,7 @@ pub(crate) async fn candidates(
     let rows = sqlx::query!(
         r#"SELECT id, inventory AS "inventory: Json<Inventory>", hypervisor_degraded, last_seen_at,
                   vcpus_capacity, vcpus_reserved, memory_mib_capacity, memory_mib_reserved,
-                  disk_gib_capacity, disk_gib_reserved,
+                  disk_gib_capacity, disk_gib_reserved, pool_low,
                   ARRAY(SELECT p.pool_id FROM pool_hosts p WHERE p.host_id = h.id) AS "pools!: Vec<Uuid>"
            FROM hosts h ORDER BY id"#
     )
@@ -102,6 +102,7 @@ pub(crate) async fn candidates(
     let candidates = rows.into_iter().map(|row| Candidate {
         id: row.id.into(),
         ready: HostState::of(row.last_seen_at, row.hypervisor_degraded.is_some(), now) == HostState::Ready,
+        pool_low: row.pool_low,
         architectures: row.inventory.map(|inventory| inventory.0.architectures).unwrap_or_default(),
         pools: row.pools.into_iter().map(PoolId::from).collect(),
         free: Size {

@@ -36,7 +36,8 @@ pub(crate) fn choose<'a>(
     }
 }
 
-/// What the snapshot, which is locked, holds of a volume. A merge does not move it before the transaction ends.
+/// What the snapshot, which is locked, holds of a volume. Neither a merge nor its way to a host moves it before the
+/// transaction ends.
 pub(crate) async fn sealed(
     conn: &mut PgConnection,
     snapshot: Uuid,
@@ -52,7 +53,7 @@ pub(crate) async fn sealed(
     let row = sqlx::query!(
         r#"SELECT l.id AS layer, l.host_id AS "host?", l.pool_id AS "pool?", s.size_gib, s.image_id
            FROM snapshot_volumes s JOIN layers l ON l.id = s.layer_id
-           WHERE s.snapshot_id = $1 AND s.position = $2"#,
+           WHERE s.snapshot_id = $1 AND s.position = $2 FOR SHARE OF l"#,
         snapshot,
         position
     )

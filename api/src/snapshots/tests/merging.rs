@@ -109,6 +109,7 @@ async fn what_lies_below_the_top_gets_a_layer_over_it_once() {
     let (_, merged) = data(&host, &instance).await;
     assert_eq!((&merged["layers"], merged.get("merges")), (&json!([a, c]), None), "and never again");
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
+    remove_all(&host).await;
     // The next snapshot takes the layer along.
     snapshot(&cloud, "two", json!({"volume": "data"})).await.expect(202);
     merge(&cloud.app).await.unwrap();

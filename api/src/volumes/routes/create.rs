@@ -133,7 +133,8 @@ async fn of_snapshot(
     snapshot: &str,
     volume: Option<&str>,
 ) -> Result<(Change, Origin), ApiError> {
-    let (mut change, row) = snapshots::hold(change, project, snapshot, "/source/snapshot").await?;
+    let (mut change, row) =
+        snapshots::hold::<actions::RestoreSnapshot, _>(change, project, snapshot, "/source/snapshot").await?;
     let shown = using::choose(&row, volume, "/source/volume")?;
     let sealed = using::sealed(change.conn(), row.id, shown.position).await?;
     Ok((change, sealed.into()))

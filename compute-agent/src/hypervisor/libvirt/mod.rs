@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
-use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic};
+use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::sync::{OnceCell, Semaphore, broadcast};
 use virt::connect::Connect;
@@ -30,6 +30,7 @@ use virt::error::{Error, ErrorNumber};
 use virt::sys as raw;
 
 use self::link::Link;
+use self::sys::DiskError;
 use super::probe::{self, Verdict};
 use super::{
     Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Merge, NewLayer,
@@ -146,6 +147,15 @@ impl Hypervisor for Libvirt {
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
         let limit = DESTROY_LIMIT;
         self.link.call(limit, move |connect| on_domain(connect, id, "cut the power", Handle::destroy)).await
+    }
+
+    async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let resume = |domain: &Handle| match domain.resume() {
+            // It runs.
+            Err(error) if error.code() == ErrorNumber::OperationInvalid => Ok(()),
+            resumed => resumed.map(drop),
+        };
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "let the guest go on", resume)).await
     }
 
     async fn attach_card(&self, id: InstanceId, nic: &Nic) -> Result<(), HypervisorError> {
@@ -311,7 +321,8 @@ fn seen(handle: &Handle) -> Result<Option<Domain>, Error> {
             return Ok(None);
         }
     };
-    let state = domain_state(handle.get_state()?.0);
+    let (state, reason) = handle.get_state()?;
+    let state = domain_state(handle, state, reason);
     let (mut cards, mut volumes) = (Vec::new(), Vec::new());
     if state != DomainState::Off {
         let xml = handle.get_xml_desc(0)?;
@@ -342,12 +353,33 @@ fn place_of(domain: &Handle, id: InstanceId, volume: VolumeId) -> Result<Option<
     Ok(disks.into_iter().find(|disk| disk.volume_id() == Some(volume)).map(|disk| disk.target))
 }
 
-fn domain_state(state: raw::virDomainState) -> DomainState {
+fn domain_state(handle: &Handle, state: raw::virDomainState, reason: i32) -> DomainState {
     match state {
+        raw::VIR_DOMAIN_PAUSED => DomainState::Paused(pause_reason(handle, reason.unsigned_abs())),
         raw::VIR_DOMAIN_RUNNING | raw::VIR_DOMAIN_BLOCKED | raw::VIR_DOMAIN_NOSTATE => DomainState::Running,
         raw::VIR_DOMAIN_SHUTDOWN => DomainState::ShuttingDown,
-        raw::VIR_DOMAIN_PAUSED | raw::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused,
+        raw::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused(PauseReason::Suspended),
         _ => DomainState::Off,
+    }
+}
+
+/// QEMU itself is asked about its disks, so it does not matter who was there when it happened. It tells no more than one
+/// error of a disk in a second (10.0), but stops at each, and then libvirt does not know why.
+fn pause_reason(handle: &Handle, reason: u32) -> PauseReason {
+    let may_have_failed = [raw::VIR_DOMAIN_PAUSED_IOERROR, raw::VIR_DOMAIN_PAUSED_UNKNOWN];
+    if !may_have_failed.contains(&reason) {
+        return PauseReason::Suspended;
+    }
+    let errors = sys::disk_errors(handle).unwrap_or_else(|error| {
+        tracing::warn!(%error, "why the disks of a paused domain failed cannot be told");
+        Vec::new()
+    });
+    if errors.is_empty() && reason == raw::VIR_DOMAIN_PAUSED_UNKNOWN {
+        PauseReason::Suspended
+    } else if !errors.is_empty() && errors.iter().all(|error| *error == DiskError::NoSpace) {
+        PauseReason::PoolFull
+    } else {
+        PauseReason::IoError
     }
 }
 

@@ -313,6 +313,32 @@ pub(super) fn thaw(domain: &Domain) -> Result<(), Error> {
     if thawed >= 0 { Ok(()) } else { Err(Error::last_error()) }
 }
 
+/// What is wrong with a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiskError {
+    NoSpace,
+    Other,
+}
+
+/// What is wrong with the disks of a running domain; nothing of those with which all is well.
+pub(super) fn disk_errors(domain: &Domain) -> Result<Vec<DiskError>, Error> {
+    // SAFETY: the domain's handle is alive; without room for answers libvirt says how many there may be.
+    let most = unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), ptr::null_mut(), 0, 0) };
+    let most = u32::try_from(most).map_err(|_| Error::last_error())?;
+    let nothing = sys::virDomainDiskError { disk: ptr::null_mut(), error: 0 };
+    let mut found = vec![nothing; most as usize];
+    // SAFETY: the domain's handle and the room for `most` answers are alive during the call.
+    let count = unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), found.as_mut_ptr(), most, 0) };
+    let count = usize::try_from(count).map_err(|_| Error::last_error())?;
+    let errors = found.iter().take(count).map(|one| {
+        // SAFETY: libvirt has allocated the name with malloc and leaves it to us; it is freed once.
+        unsafe { nix::libc::free(one.disk.cast()) };
+        let is_full = one.error.unsigned_abs() == sys::VIR_DOMAIN_DISK_ERROR_NO_SPACE;
+        if is_full { DiskError::NoSpace } else { DiskError::Other }
+    });
+    Ok(errors.collect())
+}
+
 /// libvirt's list of named numbers.
 struct Parameters {
     first: sys::virTypedParameterPtr,

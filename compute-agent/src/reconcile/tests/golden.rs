@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use protocol::Generation;
-use protocol::agent::{EndReason, InstanceSpec, Power, StopMode};
+use protocol::agent::{EndReason, InstanceSpec, PauseReason, Power, StopMode};
 use time::OffsetDateTime;
 use time::macros::datetime;
 use uuid::Uuid;
@@ -47,6 +47,8 @@ fn domains() -> Vec<(&'static str, Option<(i64, DomainState)>)> {
         ("none", None),
         ("boot 4", Some((4, DomainState::Running))),
         ("boot 5", Some((5, DomainState::Running))),
+        ("5, no room", Some((5, DomainState::Paused(PauseReason::PoolFull)))),
+        ("5, suspend", Some((5, DomainState::Paused(PauseReason::Suspended)))),
         ("5, leaving", Some((5, DomainState::ShuttingDown))),
         ("5, off", Some((5, DomainState::Off))),
     ]
@@ -94,6 +96,7 @@ fn what_follows_from_what() {
                     record,
                     files: files.clone(),
                     ports: HashMap::new(),
+                    has_room: true,
                     machine_boot: THIS,
                     memory: Memory {
                         seed_made: Some(Generation(1)),

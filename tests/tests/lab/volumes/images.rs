@@ -51,13 +51,14 @@ async fn a_disk_becomes_an_image_that_boots_on_another_host() -> Result<()> {
         let disk = device(&mut in_first, &root)?;
         write(&mut in_first, &disk, 4, PLACE_MIB)?;
         let body = json!({"name": "golden", "source": {"instance": "first"}});
-        project.cloud.post(&project.path("/images"), body).await?.problem(409, "in_use")?;
+        project.cloud.post(&project.path("/images"), body).await?.problem(409, "wrong_state")?;
         let home = lab.host_of(&first)?.name().to_owned();
         first.stop().await?;
         first.wait_for_state("stopped", LIMIT).await?;
         let golden = publish(&project, &first, "golden").await?;
         // What its owner writes from now on is none of the image's business.
         first.start().await?;
+        first.wait_for_serial_times("cumulo-test: ready", 2, LIMIT).await?;
         let mut in_first = lab.shell(&first, LIMIT).await?;
         let disk = device(&mut in_first, &root)?;
         holds(&mut in_first, &disk, 4, PLACE_MIB)?;

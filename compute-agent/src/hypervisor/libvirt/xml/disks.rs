@@ -57,11 +57,24 @@ struct Driver {
     name: &'static str,
     #[serde(rename = "@type")]
     format: &'static str,
+    /// What happens to a guest whose write fails, or finds no room.
+    #[serde(rename = "@error_policy")]
+    write_errors: &'static str,
+    #[serde(rename = "@rerror_policy")]
+    read_errors: &'static str,
     /// What others write is seen at once, and nothing of ours is kept back.
     #[serde(rename = "@cache", skip_serializing_if = "Option::is_none")]
     cache: Option<&'static str>,
     #[serde(rename = "@discard", skip_serializing_if = "Option::is_none")]
     discard: Option<&'static str>,
+}
+
+impl Driver {
+    /// The guest is paused, whatever fails: it never hears of it, and what it has asked for is done when it goes on. Told
+    /// of a failed write, guests lose what they believed to be written, or never write again.
+    fn new(format: &'static str, discard: Option<&'static str>) -> Self {
+        Self { name: "qemu", format, write_errors: "stop", read_errors: "stop", cache: None, discard }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -129,12 +142,7 @@ fn disk(disk: &DomainDisk, dev: String) -> Result<Disk<'_>, RenderError> {
     Ok(Disk {
         kind: "file",
         device: "disk",
-        driver: Driver {
-            name: "qemu",
-            format: "qcow2",
-            cache: disk.shared.then_some("none"),
-            discard: Some("unmap"),
-        },
+        driver: Driver { cache: disk.shared.then_some("none"), ..Driver::new("qcow2", Some("unmap")) },
         source: Source { file: path(top)?, seclabel: None },
         backing_store: backing_store(disk.base.as_deref(), below)?,
         target: DiskTarget { dev, bus: "virtio" },
@@ -174,7 +182,7 @@ fn seed(seed: &Utf8Path) -> Result<Disk<'_>, RenderError> {
     Ok(Disk {
         kind: "file",
         device: "disk",
-        driver: Driver { name: "qemu", format: "raw", cache: None, discard: None },
+        driver: Driver::new("raw", None),
         source: Source { file: path(seed)?, seclabel: None },
         backing_store: BackingStore::default(),
         target: DiskTarget { dev: target(1), bus: "virtio" },
