@@ -46,7 +46,8 @@ pub(crate) async fn leave<A: Action<On: InProject>>(
         "UPDATE instances SET host_id = NULL, desired_revision = NULL, left_host_id = host_id,
                 placement_due_at = $2, placement_explanation = NULL, updated_at = $2,
                 observed_generation = NULL, observed_boot = NULL, observed_state = NULL,
-                observed_end_reason = NULL, observed_detail = NULL, observed_at = NULL, observed_volumes = '[]'
+                observed_end_reason = NULL, observed_paused = NULL, observed_detail = NULL, observed_at = NULL,
+                observed_volumes = '[]', off_generation = NULL
          WHERE id = $1 RETURNING generation",
         id,
         now
