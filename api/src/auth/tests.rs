@@ -246,6 +246,7 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         "create_image_upload" => r#"{"size_bytes":1}"#,
         "create_pool" => r#"{"name":"new"}"#,
         "update_pool" => r#"{"description":"new"}"#,
+        "update_host" => r#"{"disk_overcommit":1.5}"#,
         "declare_host_dead" => r#"{"no_guest_runs":true}"#,
         "create_volume" => r#"{"name":"new","size_gib":1}"#,
         "update_volume" => r#"{"name":"new"}"#,
