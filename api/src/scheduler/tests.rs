@@ -59,7 +59,7 @@ fn only_hosts_with_the_pool_take_it_and_the_one_that_it_left_comes_last() {
     let hosts = [candidate(1, true, (60, 60_000, 900)), with(2, (50, 50_000, 900)), with(3, (8, 9_000, 900))];
     let wanted = Request { pools: vec![pool], ..request(1, 256, 0) };
     assert_eq!(place(&hosts, &wanted), Placement::Host(hosts[1].id));
-    let left = Request { left: Some(hosts[1].id), ..wanted.clone() };
+    let left = Request { left: Some(hosts[1].id), ..wanted };
     assert_eq!(place(&hosts, &left), Placement::Host(hosts[2].id));
     assert_eq!(place(&hosts[..2], &left), Placement::Host(hosts[1].id));
     let leaving = Request { leaving: vec![hosts[1].id], ..left };
