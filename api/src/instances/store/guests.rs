@@ -58,7 +58,8 @@ pub(crate) async fn find(conn: &mut PgConnection, instance: Uuid) -> Result<Gues
     let state = row.observed_state.as_deref();
     let state = state.and_then(|state| stored::parse_state(state, row.observed_end_reason.as_deref()));
     let observed = row.observed_generation.zip(row.observed_boot).zip(state);
-    let observed = observed.map(|((generation, boot), state)| Observed { generation, boot, state, paused: None });
+    let observed =
+        observed.map(|((generation, boot), state)| Observed { generation, boot, state, paused: None });
     Ok(Guest {
         id: instance,
         name: row.name,
@@ -122,8 +123,12 @@ mod tests {
     fn a_guest_is_off_only_when_its_host_has_said_so_of_the_newest() {
         let intent =
             |power, boot| Intent { generation: 3, power, boot, deletion_requested: false, placed: true };
-        let stopped =
-            |generation, reason| Observed { generation, boot: 1, state: ObservedState::Stopped { reason }, paused: None };
+        let stopped = |generation, reason| Observed {
+            generation,
+            boot: 1,
+            state: ObservedState::Stopped { reason },
+            paused: None,
+        };
         let running = Observed { generation: 2, boot: 1, state: ObservedState::Running, paused: None };
         for (intent, observed, expected) in [
             (Intent { placed: false, ..intent(Power::Running, 1) }, None, Activity::Off),
