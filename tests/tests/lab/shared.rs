@@ -45,7 +45,8 @@ impl Shared {
     }
 
     fn unmount(host: &Host) -> Result<()> {
-        host.machine.run("umount", &[MOUNTED])
+        // The agent has its lock there open.
+        host.machine.run("umount", &["--lazy", MOUNTED])
     }
 
     /// Waits until so many hosts have it.
