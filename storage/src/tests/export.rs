@@ -5,7 +5,7 @@ use std::process::Child;
 use protocol::image::inspect;
 use protocol::{GIB, MIB};
 
-use super::volumes::{cached, four_layers, holds, holds_all_marks, io, open, paths, top};
+use super::volumes::{cached, four_layers, holds, holds_all_marks, io, merging, open, paths, top};
 use super::*;
 use crate::Blame;
 use crate::volume::is_in_use;
@@ -59,7 +59,7 @@ async fn merged_and_missing_layers_are_followed_by_what_is_there() {
     let whole = four_layers(&fixture).await;
     // The order is older than the merge.
     let shorter = VolumeSpec { layers: vec![layer(1), layer(4)], ..whole.clone() };
-    fixture.pool.ensure_volume(&shorter).await.unwrap();
+    fixture.pool.merge_layers(&merging(&whole, &[2, 3])).await.unwrap();
     fixture.pool.remove_layers(&[layer(2), layer(3)]).await.unwrap();
     let export = fixture.pool.export(&whole).await.unwrap();
     assert!(holds_all_marks(&scratch(&fixture)));

@@ -126,7 +126,7 @@ pub(super) fn holds_all_marks(path: &Utf8Path) -> bool {
 }
 
 /// The whole chain of four, of which these shall be merged.
-fn merging(whole: &VolumeSpec, merges: &[u128]) -> VolumeSpec {
+pub(super) fn merging(whole: &VolumeSpec, merges: &[u128]) -> VolumeSpec {
     VolumeSpec { merges: chain(merges), ..whole.clone() }
 }
 
