@@ -57,36 +57,62 @@ impl Drop for Bridge {
 
 /// The time of the bare commands, with disk and seed of the peer's own.
 fn by_hand(site: &Site, id: &str, xml: &str) -> Result<f64> {
-    let folder = tempfile::Builder::new().prefix("cumulo-bench-").tempdir_in("/var/tmp")?;
-    let path = folder.path().to_str().context("a path of text")?.to_owned();
-    run_command("chmod", &["711", &path])?;
-    let named = |folder| xml.split('\'').find(|text| text.contains(folder) && text.ends_with(".qcow2"));
-    let base = named("/images/").context("the XML names no cached image")?;
-    let layer = named("/layers/").context("the XML names no layer")?;
     let bridge = word_after(xml, "<source bridge='")?;
     let tap = word_after(xml, "<target dev='ct")?;
-    let disk = format!("{path}/root.qcow2");
-    std::fs::write(format!("{path}/seed.img"), vec![0; 2 << 20])?;
-    let own = uuid::Uuid::new_v4().to_string();
     let xml = xml
-        .replace(layer, &disk)
-        .replace(&format!("{}/agent/pool/instances/{id}", site.state), &path)
         .replace(&format!("bridge='{bridge}'"), &format!("bridge='{BRIDGE}'"))
-        .replace(&format!("dev='ct{tap}'"), &format!("dev='{TAP}'"))
-        .replace(id, &own)
-        .replace("cumulo-", "bench-")
-        .replace(&path.replace("cumulo-", "bench-"), &path)
-        .replace("https://cumulo.dev/xmlns/instance/1", "https://cumulo.dev/xmlns/bench/1");
-    let file = format!("{path}/domain.xml");
-    std::fs::write(&file, xml)?;
-    let backing = format!("extended_l2=on,cluster_size=128k,backing_file={base},backing_fmt=qcow2");
-
+        .replace(&format!("dev='ct{tap}'"), &format!("dev='{TAP}'"));
+    let copy = Copy::of(site, id, &xml)?;
     let started = Instant::now();
-    run_command("qemu-img", &["create", "-q", "-f", "qcow2", "-o", &backing, &disk, "1G"])?;
-    virsh(&["create", &file])?;
+    copy.start(1)?;
     let elapsed = started.elapsed().as_secs_f64() * 1e3;
-    virsh(&["destroy", &format!("bench-{own}")])?;
+    virsh(&["destroy", &copy.name])?;
     Ok(elapsed)
+}
+
+/// A domain like an instance's, which no agent knows, with files of its own.
+pub(crate) struct Copy {
+    pub name: String,
+    /// With `0.qcow2`, its disk.
+    pub path: String,
+    base: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Copy {
+    /// `xml` is that of the instance's domain.
+    pub(crate) fn of(site: &Site, id: &str, xml: &str) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in("/var/tmp")?;
+        let path = folder.path().to_str().context("a path of text")?.to_owned();
+        run_command("chmod", &["711", &path])?;
+        let named = |folder| xml.split('\'').find(|text| text.contains(folder) && text.ends_with(".qcow2"));
+        let base = named("/images/").context("the XML names no cached image")?.to_owned();
+        let layer = named("/layers/").context("the XML names no layer")?;
+        let own = uuid::Uuid::new_v4().to_string();
+        let name = format!("bench-{own}");
+        let xml = xml
+            .replace(layer, &format!("{path}/0.qcow2"))
+            .replace(&format!("{}/agent/pool/instances/{id}", site.state), &path)
+            .replace(&format!("cumulo-{id}"), &name)
+            .replace(id, &own)
+            .replace("https://cumulo.dev/xmlns/instance/1", "https://cumulo.dev/xmlns/bench/1");
+        std::fs::write(format!("{path}/domain.xml"), xml)?;
+        std::fs::write(format!("{path}/seed.img"), vec![0; 2 << 20])?;
+        Ok(Self { name, path, base, _folder: folder })
+    }
+
+    /// Makes its disk of this size and starts it.
+    pub(crate) fn start(&self, size_gib: u32) -> Result<()> {
+        create_layer(&format!("{}/0.qcow2", self.path), &self.base, size_gib)?;
+        virsh(&["create", &format!("{}/domain.xml", self.path)]).map(|_| ())
+    }
+}
+
+/// An overlay with the options of ours.
+pub(crate) fn create_layer(path: &str, below: &str, size_gib: u32) -> Result<()> {
+    let options = format!("extended_l2=on,cluster_size=128k,backing_file={below},backing_fmt=qcow2");
+    let size = format!("{size_gib}G");
+    run_command("qemu-img", &["create", "-q", "-u", "-f", "qcow2", "-o", &options, path, &size]).map(|_| ())
 }
 
 /// What stands between `start` and the next quotation mark.

@@ -11,13 +11,13 @@ use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::stream;
 use protocol::agent::{ImageSource, VolumeSpec};
 use protocol::image::Format;
-use protocol::{GIB, Generation, LayerId, MIB, Sha256, SizeGib, VolumeId};
+use protocol::{Generation, LayerId, MIB, Sha256, SizeGib, VolumeId};
 use sha2::Digest;
 use storage::{Options, Pool};
 use uuid::Uuid;
 
 use crate::compare::{Series, report};
-use crate::create::run_command;
+use crate::create::{create_layer, run_command};
 
 const IMAGE_MIB: usize = 512;
 /// Reads of 64 KiB, one behind the other, the whole image once, 16 on their way.
@@ -75,9 +75,7 @@ async fn fresh(pool: &Pool, image: &ImageSource) -> Result<Utf8PathBuf> {
 
 fn by_hand(work: &Utf8Path, base: &Utf8Path) -> Result<Utf8PathBuf> {
     let path = work.join("by-hand.qcow2");
-    let options = format!("extended_l2=on,cluster_size=128k,backing_file={base},backing_fmt=qcow2");
-    let size = GIB.to_string();
-    run_command("qemu-img", &["create", "-q", "-f", "qcow2", "-o", &options, path.as_str(), &size])?;
+    create_layer(path.as_str(), base.as_str(), 1)?;
     Ok(path)
 }
 

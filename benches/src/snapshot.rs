@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::compare::{Series, report};
-use crate::create::{run_command, virsh};
+use crate::create::{Copy, create_layer, virsh};
 use crate::site::Site;
 
 const PROJECT: &str = "/v1/projects/demo";
@@ -47,41 +47,23 @@ async fn by_api(site: &Site, instance: &str, round: usize) -> Result<f64> {
     Ok(elapsed)
 }
 
-/// A domain like the instance's, which no agent knows.
+/// The peer's domain.
 struct Twin {
-    name: String,
-    folder: tempfile::TempDir,
+    copy: Copy,
     size_gib: u32,
 }
 
 impl Twin {
     fn new(site: &Site, id: &str, size_gib: u32) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("cumulo-bench-").tempdir_in("/var/tmp")?;
-        let path = folder.path().to_str().context("a path of text")?.to_owned();
-        run_command("chmod", &["711", &path])?;
         let xml = virsh(&["dumpxml", "--inactive", &format!("cumulo-{id}")])?;
-        let named = |part| xml.split('\'').find(|text| text.contains(part) && text.ends_with(".qcow2"));
-        let base = named("/images/").context("the XML names no cached image")?;
-        let layer = named("/layers/").context("the XML names no layer")?;
-        let own = uuid::Uuid::new_v4().to_string();
-        let name = format!("bench-{own}");
-        let xml = xml
-            .replace(layer, &format!("{path}/0.qcow2"))
-            .replace(&format!("{}/agent/pool/instances/{id}", site.state), &path)
-            .replace(id, &own)
-            .replace(&format!("<name>cumulo-{own}"), &format!("<name>{name}"))
-            .replace("https://cumulo.dev/xmlns/instance/1", "https://cumulo.dev/xmlns/bench/1");
-        std::fs::write(format!("{path}/domain.xml"), &xml)?;
-        std::fs::write(format!("{path}/seed.img"), vec![0; 2 << 20])?;
-        create_layer(&format!("{path}/0.qcow2"), base, size_gib)?;
-        virsh(&["create", &format!("{path}/domain.xml")])?;
-        Ok(Self { name, folder, size_gib })
+        let copy = Copy::of(site, id, &xml)?;
+        copy.start(size_gib)?;
+        Ok(Self { copy, size_gib })
     }
 
     /// The time of a new layer and of the switch to it, ms.
     fn snapshot(&self, round: usize) -> Result<f64> {
-        let path = self.folder.path().to_str().context("a path of text")?;
-        let [below, above] = [round, round + 1].map(|number| format!("{path}/{number}.qcow2"));
+        let [below, above] = [round, round + 1].map(|number| format!("{}/{number}.qcow2", self.copy.path));
         let blocks: Value = self.ask(&json!({"execute": "query-block"}))?;
         let writable = blocks["return"]
             .as_array()
@@ -102,21 +84,15 @@ impl Twin {
     }
 
     fn ask(&self, command: &Value) -> Result<Value> {
-        let answer = virsh(&["qemu-monitor-command", &self.name, &command.to_string()])?;
+        let answer = virsh(&["qemu-monitor-command", &self.copy.name, &command.to_string()])?;
         Ok(serde_json::from_str(&answer)?)
     }
 }
 
 impl Drop for Twin {
     fn drop(&mut self) {
-        if let Err(error) = virsh(&["destroy", &self.name]) {
+        if let Err(error) = virsh(&["destroy", &self.copy.name]) {
             eprintln!("{error:#}");
         }
     }
-}
-
-fn create_layer(path: &str, below: &str, size_gib: u32) -> Result<()> {
-    let options = format!("extended_l2=on,cluster_size=128k,backing_file={below},backing_fmt=qcow2");
-    let size = format!("{size_gib}G");
-    run_command("qemu-img", &["create", "-q", "-u", "-f", "qcow2", "-o", &options, path, &size]).map(|_| ())
 }
