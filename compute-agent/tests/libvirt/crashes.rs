@@ -171,7 +171,6 @@ async fn whatever_is_killed_in_the_middle_of_a_merge_the_content_stays() {
             site.host.virsh(&[&["blockcommit", &domain, place(at)], &commit[..]].concat());
         }
         agent.reconciler.pass(id).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
         let jobs = || (0..2).map(|disk| site.host.virsh(&["blockjob", &domain, place(disk), "--info"]));
         jobs().for_each(|job| assert!(job.contains("1048576"), "{victim:?}: {job:?} is not under way"));
         assert_eq!(agent.merged(id), []);
