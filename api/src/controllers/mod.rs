@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::nudge::Topic;
 use crate::{
-    agents, api_keys, audit, auth, events, http, images, instances, networks, operations, pools,
-    ports, snapshot_schedules, snapshots, volumes,
+    agents, api_keys, audit, auth, events, http, images, instances, networks, operations, pools, ports,
+    snapshot_schedules, snapshots, volumes,
 };
 
 /// Keys that ended are kept this long, for whoever asks what happened.
@@ -73,8 +73,8 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         })
     }));
     tokio::join!(
-        placement, networks, lost_cards, heartbeats, deadlines, sweep, notary, sequencer, merges, removals, snapshots,
-        schedules, imports
+        placement, networks, lost_cards, heartbeats, deadlines, sweep, notary, sequencer, merges, removals,
+        snapshots, schedules, imports
     );
 }
 
