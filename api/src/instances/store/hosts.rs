@@ -4,7 +4,9 @@ use protocol::agent::{
     Architecture, DesiredBody, DesiredObject, Firmware, InstanceReport, InstanceSpec, PauseReason, Seed,
     StopMode, VolumeReport,
 };
-use protocol::{Generation, HostId, InstanceId, LayerId, MacAddress, MemoryMib, OperationId, Revision, TransferId};
+use protocol::{
+    Generation, HostId, InstanceId, LayerId, MacAddress, MemoryMib, OperationId, Revision, TransferId,
+};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
