@@ -32,7 +32,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  refused for a reason that none of these says, or a fault of this program
-  2  the command line is wrong
+  2  the command line is wrong, or a value that it holds
   3  not found
   4  not signed in, or denied
   5  in conflict with what is there, or beyond a quota
@@ -241,8 +241,8 @@ mod tests {
             if HANDMADE.contains(&operation.id.as_str()) {
                 continue;
             }
-            let words = operation.named.nouns.iter().chain([&operation.named.verb]);
-            let found = words.fold(Some(&root), |at, word| at?.find_subcommand(word));
+            let mut words = operation.named.nouns.iter().chain([&operation.named.verb]);
+            let found = words.try_fold(&root, |at, word| at.find_subcommand(word));
             assert!(found.is_some(), "{} has no command", operation.id);
         }
         for id in HANDMADE {

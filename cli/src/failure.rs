@@ -6,13 +6,17 @@ use crate::output::harmless;
 use crate::wait::Failed;
 
 /// Says why, and what to do next. The exit code is documented in the program's help.
-pub fn report(error: &anyhow::Error) -> u8 {
-    let text = match error.downcast_ref::<Error>() {
+pub fn report(error: &anyhow::Error, path: &[&str]) -> u8 {
+    let mut text = match error.downcast_ref::<Error>() {
         Some(Error::Refused(problem)) => refusal(problem),
         _ => format!("error: {error:#}\n"),
     };
+    let code = code(error);
+    if let (3, [nouns @ .., _]) = (code, path) {
+        text += &format!("  what there is: cumulo {} list\n", nouns.join(" "));
+    }
     eprint!("{}", harmless(&text));
-    code(error)
+    code
 }
 
 fn code(error: &anyhow::Error) -> u8 {
@@ -27,6 +31,7 @@ fn code(error: &anyhow::Error) -> u8 {
         Some(Error::Unreachable { .. } | Error::Foreign { .. }) => 6,
         Some(Error::Refused(problem)) => match (problem.status, problem.code.as_str()) {
             (_, "quota_exceeded") => 5,
+            (400 | 422, _) => 2,
             (401 | 403, _) => 4,
             (404, _) => 3,
             (409 | 412, _) => 5,

@@ -27,18 +27,23 @@ fn main() -> ExitCode {
     let tree = commands::tree(&operations);
     let root = commands::command(&tree);
     let matches = root.clone().get_matches();
-    match dispatch(&tree, &root, &matches) {
+    let (path, matches) = commands::chosen(&matches);
+    match dispatch(&tree, &root, &path, matches) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ExitCode::from(failure::report(&error)),
+        Err(error) => ExitCode::from(failure::report(&error, &path)),
     }
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn dispatch(tree: &commands::Tree<'_>, root: &clap::Command, matches: &ArgMatches) -> Result<()> {
-    let (path, matches) = commands::chosen(matches);
-    if let Some(done) = handmade::run(&path, matches, root).await {
+async fn dispatch(
+    tree: &commands::Tree<'_>,
+    root: &clap::Command,
+    path: &[&str],
+    matches: &ArgMatches,
+) -> Result<()> {
+    if let Some(done) = handmade::run(path, matches, root).await {
         return done;
     }
-    let operations = tree.get(&path).context("clap knows each command")?;
+    let operations = tree.get(path).context("clap knows each command")?;
     run::run(&Place::find(matches)?, operations, matches).await
 }

@@ -26,11 +26,14 @@ pub async fn until_done(place: &Place, path: &str, answer: Value) -> Result<Valu
     let mut shown = 0;
     let seen = |operation: &Operation| {
         for step in operation.trail.iter().skip(shown) {
-            bar.println(format!(
-                "  {}  {}",
-                step.at.get(11..19).unwrap_or(&step.at),
-                step.step.replace('_', " ")
-            ));
+            let line =
+                format!("  {}  {}", step.at.get(11..19).unwrap_or(&step.at), step.step.replace('_', " "));
+            // A hidden bar swallows what it is told.
+            if bar.is_hidden() {
+                eprintln!("{line}");
+            } else {
+                bar.println(line);
+            }
         }
         shown = operation.trail.len();
         bar.set_message(message(operation));
@@ -47,7 +50,8 @@ pub async fn until_done(place: &Place, path: &str, answer: Value) -> Result<Valu
         });
     }
     // A name may have changed, an id never does.
-    let Some(resource) = answer["id"].as_str() else { return Ok(answer) };
+    let resource = answer["resource_id"].as_str().or(answer["id"].as_str());
+    let Some(resource) = resource else { return Ok(answer) };
     match place.client.get(&resource_path(path, resource)).await {
         Ok(resource) => Ok(resource),
         Err(Error::Refused(problem)) if problem.status == 404 => Ok(Value::Null),

@@ -1,3 +1,5 @@
+//! What can go wrong, and what the API says when it refuses.
+
 use std::fmt;
 
 use serde::Deserialize;

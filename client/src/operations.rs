@@ -1,3 +1,5 @@
+//! Work that goes on after the answer.
+
 use serde::Deserialize;
 use serde_json::Value;
 

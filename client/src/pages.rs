@@ -1,3 +1,5 @@
+//! Lists that come in pages.
+
 use reqwest::Method;
 use serde_json::Value;
 

@@ -1,3 +1,5 @@
+//! Raw requests, for what no command fits.
+
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgMatches, Command};
 use client::{Method, Request};

@@ -1,3 +1,5 @@
+//! Contexts: listed, chosen, forgotten.
+
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgMatches, Command};
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! The log of events, once or for as long as somebody watches.
+
 use std::io::Write as _;
 
 use anyhow::Result;

@@ -1,3 +1,5 @@
+//! Sign-in, with a second factor where there is one, and sign-out.
+
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgMatches, Command};
 use client::{Client, Credential, Error, Method, Request};

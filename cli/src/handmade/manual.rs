@@ -1,3 +1,5 @@
+//! What this program says about itself to shells and to `man`.
+
 use std::path::Path;
 
 use anyhow::{Context as _, Result};

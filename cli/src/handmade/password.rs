@@ -1,3 +1,5 @@
+//! A new password by a code from an administrator.
+
 use anyhow::{Context as _, Result};
 use clap::{Arg, ArgMatches, Command};
 use client::{Method, Request};

@@ -70,13 +70,10 @@ pub async fn run(matches: &ArgMatches) -> Result<()> {
         bar.set_position(offset);
     }
     bar.finish_and_clear();
-    let answer = place
-        .client
-        .send(&Request::new(Method::POST, &format!("{path}/finish")).query("wait", &300))
-        .await?
-        .body;
+    let finish = format!("{path}/finish");
+    let answer = place.client.send(&Request::new(Method::POST, &finish)).await?.body;
     memory.forget()?;
-    Output::new(matches, "image").record(&answer)
+    Output::new(matches, "image").record(&wait::until_done(&place, &finish, answer).await?)
 }
 
 /// The upload of an earlier try, if the cloud still has it, or a new one; and how much of it is there.

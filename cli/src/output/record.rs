@@ -1,3 +1,5 @@
+//! One resource, and the plan of one that would be made.
+
 use anyhow::Result;
 use serde_json::Value;
 

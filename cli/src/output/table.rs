@@ -1,3 +1,5 @@
+//! Tables of resources.
+
 use serde_json::Value;
 
 use super::{harmless, plain};
