@@ -100,6 +100,7 @@ pub(crate) struct NicRow {
     pub mtu: u16,
     pub mac: MacAddress,
     pub addresses: Vec<NicAddress>,
+    pub detaching: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -114,18 +115,19 @@ impl NicRow {
             network: Reference { id: self.network_id, name: self.network_name },
             mac: self.mac,
             addresses: self.addresses.into_iter().map(|one| one.address).collect(),
+            detaching: self.detaching,
         }
     }
 
-    /// As its host is told.
-    pub(crate) fn into_nic(self) -> Nic {
-        Nic {
+    /// As its host is told: of what is on its way out, nothing.
+    pub(crate) fn into_nic(self) -> Option<Nic> {
+        (!self.detaching).then(|| Nic {
             port_id: self.port_id.into(),
             network_id: self.network_id.into(),
             vni: self.vni,
             mac: self.mac,
             mtu: self.mtu,
-        }
+        })
     }
 }
 
@@ -466,7 +468,7 @@ pub(super) async fn delete_unplaced(
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
     ending::lock(conn, &[id]).await?;
-    cards::release(conn, &[id]).await?;
+    cards::release(conn, &[id], &[], now).await?;
     ending::of_unplaced(conn, id, now).await?;
     sqlx::query!("DELETE FROM instances WHERE id = $1 AND host_id IS NULL", id).execute(&mut *conn).await?;
     // Its image may have waited for that.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::agent::{Epoch, NetworkReport, VolumeReport};
-use crate::{Generation, InstanceId, OperationId, RemovalId};
+use crate::{Generation, InstanceId, MacAddress, OperationId, RemovalId};
 
 /// The most reports in one batch.
 pub const MAX_REPORTS: usize = 500;
@@ -49,6 +49,10 @@ pub struct InstanceReport {
     /// The volumes that it has, in their order; those that are on their way out come last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeReport>,
+    /// The network cards that its domain still has although they are not wanted any more. `None` when the agent does not
+    /// tell, as older ones do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving_cards: Option<Vec<MacAddress>>,
     /// Why its guest stands still, while it does. The domain is there and keeps its memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<PauseReason>,
@@ -61,8 +65,8 @@ pub struct InstanceReport {
 }
 
 impl InstanceReport {
-    /// The lines of [`ObservedBatch::digest_input`]: one for the instance, and one for each of its pause and its
-    /// volumes.
+    /// The lines of [`ObservedBatch::digest_input`]: one for the instance, and one for each of its pause, its volumes and
+    /// the cards that it still has.
     fn digest_lines(&self) -> String {
         let reason = match self.state {
             ObservedState::Stopped { reason } => reason.as_str(),
@@ -76,6 +80,9 @@ impl InstanceReport {
         for volume in &self.volumes {
             lines += &format!("- {} {} {}\n", volume.id, volume.generation, volume.state.as_str());
             volume.merged.iter().for_each(|layer| lines += &format!("- merged {layer}\n"));
+        }
+        for card in self.leaving_cards.iter().flatten() {
+            lines += &format!("- card {card}\n");
         }
         lines
     }
