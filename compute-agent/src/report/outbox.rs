@@ -309,6 +309,8 @@ mod tests {
             state,
             volumes: Vec::new(),
             paused: None,
+            not_taken: None,
+            saved_memory: None,
             detail: None,
             steps: Vec::new(),
         }
