@@ -39,6 +39,8 @@ pub(crate) fn running(id: InstanceId) -> InstanceSpec {
         memory_mib: MemoryMib(256),
         disks: vec![disk(id.as_uuid())],
         freeze: false,
+        save_memory: None,
+        load_memory: None,
         nics: Vec::new(),
         seed: Seed { user_data: None, ssh_authorized_keys: Vec::new() },
         operation_id: Some(OperationId::from(Uuid::now_v7())),

@@ -128,6 +128,8 @@ fn spec() -> InstanceSpec {
         memory_mib: MemoryMib(256),
         disks: Vec::new(),
         freeze: false,
+        save_memory: None,
+        load_memory: None,
         nics: vec![Nic {
             port_id: port_id(),
             network_id: Uuid::from_u128(30).into(),

@@ -460,6 +460,25 @@ pub(super) async fn set_intent<A: Action<On: InProject>>(
     Ok(())
 }
 
+/// Says from which snapshot's memory that boot goes on.
+pub(super) async fn set_resume<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<A>,
+    id: Uuid,
+    snapshot: Uuid,
+    boot: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE instances SET resume_snapshot_id = $2, resume_boot = $3 WHERE id = $1",
+        id,
+        snapshot,
+        boot
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Removes the row of an instance of which nothing is left anywhere.
 pub(super) async fn delete_unplaced(
     conn: &mut PgConnection,

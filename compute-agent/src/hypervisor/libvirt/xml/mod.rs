@@ -7,6 +7,7 @@ mod cards;
 mod disks;
 mod model;
 mod render;
+mod saved;
 
 use protocol::{Generation, InstanceId, RequestId};
 use serde::Deserialize;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 pub(super) use cards::{card, card_at, cards};
 pub(super) use disks::{Found, disk_at, disk_for, found, snapshot};
 pub(super) use render::domain;
+pub(super) use saved::resumed;
 
 /// The namespace of our element in a domain's metadata.
 pub(super) const NAMESPACE: &str = "https://cumulo.dev/xmlns/instance/1";
