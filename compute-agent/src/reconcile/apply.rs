@@ -26,6 +26,7 @@ const PARALLEL_DOWNLOADS: usize = 4;
 const NOT_STARTED: &str = "The host could not start the instance.";
 const NOT_ATTACHED: &str = "The host could not plug a network card in.";
 const NOT_STOPPED: &str = "The host could not stop the instance.";
+const NOT_PAUSED: &str = "The host could not pause the instance.";
 const NOT_RECORDED: &str = "The host could not write down what it does.";
 
 /// Why a step was not done.
@@ -77,6 +78,8 @@ impl Reconciler {
             Step::Merge(merge) => self.merge(instance(wanted)?, merge).await,
             Step::MergeAtRest { volumes } => self.merge_at_rest(wanted, volumes).await,
             Step::TuneDisk { volume } => self.tune_disk(instance(wanted)?, *volume).await,
+            Step::RecordPaused { paused } => self.amend_record(id, |record| record.paused = *paused).await,
+            Step::Suspend => self.suspend(id).await,
             Step::Resume => self.resume(id).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,
@@ -88,8 +91,9 @@ impl Reconciler {
             Step::RecordStarting => self.record_starting(instance(wanted)?).await,
             Step::RecordStarted { boot } => {
                 let same = self.parts.boots.get(id).filter(|record| record.boot == *boot);
-                let freezing = same.is_some_and(|record| record.freezing);
-                let record = BootRecord { freezing, ..self.new_record(*boot, Phase::Started) };
+                let (freezing, paused) =
+                    same.map_or((false, false), |record| (record.freezing, record.paused));
+                let record = BootRecord { freezing, paused, ..self.new_record(*boot, Phase::Started) };
                 self.record(id, Some(record)).await?;
                 self.remember(id, |memory| memory.pressed_at = None);
                 Ok(())
@@ -102,6 +106,7 @@ impl Reconciler {
                     record.phase = Phase::Ended(*reason);
                     record.stop_deadline = None;
                     record.freezing = false;
+                    record.paused = false;
                 };
                 self.amend_record(id, ended).await
             }
@@ -179,12 +184,21 @@ impl Reconciler {
         unless_ignored(id, asked)
     }
 
+    async fn suspend(&self, id: InstanceId) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let suspended = self.parts.hypervisor.suspend(id).await;
+        suspended.map_err(|error| StepError::of(error, NOT_PAUSED))
+    }
+
     async fn resume(&self, id: InstanceId) -> Result<(), StepError> {
         let _turn = self.turn().await;
         let now = self.parts.clock.now();
         let resumed = self.parts.hypervisor.resume(id).await;
+        let on_request = self.parts.boots.get(id).is_some_and(|record| record.paused);
         self.remember(id, |memory| {
-            memory.resumed = Some(Resumed::again(memory.resumed, now));
+            if !on_request {
+                memory.resumed = Some(Resumed::again(memory.resumed, now));
+            }
             memory.paused_since = None;
         });
         unless_ignored(id, resumed)
@@ -231,7 +245,7 @@ impl Reconciler {
 
     fn new_record(&self, boot: i64, phase: Phase) -> BootRecord {
         let machine_boot = self.parts.machine_boot;
-        BootRecord { boot, machine_boot, phase, stop_deadline: None, freezing: false }
+        BootRecord { boot, machine_boot, phase, stop_deadline: None, freezing: false, paused: false }
     }
 
     async fn amend_record(

@@ -184,7 +184,7 @@ pub fn instance(image: Option<&ImageSource>, disks: usize, user_data: Option<Str
         disks,
         freeze: false,
         nics: Vec::new(),
-        seed: Seed { user_data, ssh_authorized_keys: Vec::new() },
+        seed: Seed::new(user_data.map(String::into_bytes), Vec::new()),
         operation_id: None,
         request_id: None,
     }

@@ -27,6 +27,7 @@ fn wishes() -> Vec<(&'static str, Wanted)> {
     let instance = |power, stop| Wanted::Instance(Box::new(InstanceSpec { power, stop, ..base.clone() }));
     vec![
         ("running", instance(Power::Running, samples::GRACEFUL)),
+        ("paused", instance(Power::Paused, samples::GRACEFUL)),
         ("stopped", instance(Power::Stopped, samples::GRACEFUL)),
         ("forced off", instance(Power::Stopped, StopMode::Force)),
         (
@@ -56,7 +57,7 @@ fn domains() -> Vec<(&'static str, Option<(i64, DomainState)>)> {
 
 fn records() -> Vec<(&'static str, Option<BootRecord>)> {
     let record = |boot, machine_boot, phase| {
-        Some(BootRecord { boot, machine_boot, phase, stop_deadline: None, freezing: false })
+        Some(BootRecord { boot, machine_boot, phase, stop_deadline: None, freezing: false, paused: false })
     };
     vec![
         ("none", None),
