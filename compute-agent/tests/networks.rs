@@ -137,7 +137,7 @@ fn spec() -> InstanceSpec {
             mac: mac(),
             mtu: 1450,
         }],
-        seed: Seed { user_data: None, ssh_authorized_keys: Vec::new() },
+        seed: Seed::new(None, Vec::new()),
         operation_id: None,
         request_id: None,
     }

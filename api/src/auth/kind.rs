@@ -69,6 +69,8 @@ kinds! {
         "SELECT id, name, labels FROM instances WHERE project_id = $1 AND (id = $2 OR name = $3)";
     InstanceType = "compute" "instance_type", seen with "compute:GetInstanceType",
         "SELECT id, name, NULL::jsonb FROM instance_types WHERE $1::uuid IS NULL AND (id = $2 OR name = $3)";
+    KeyPair = "compute" "key_pair", seen with "compute:GetKeyPair",
+        "SELECT id, name, labels FROM key_pairs WHERE project_id = $1 AND (id = $2 OR name = $3)";
     Image = "image" "image", seen with "image:GetImage",
         "SELECT id, name, labels FROM images WHERE project_id = $1 AND (id = $2 OR name = $3)";
     Volume = "volume" "volume", seen with "volume:GetVolume",

@@ -32,6 +32,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Cuts the power. [`HypervisorError::NotFound`] when there is no domain.
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError>;
 
+    /// Lets a running domain stand still, with all that it has in memory. Does nothing to one that does already.
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
     /// Lets a paused domain go on. What it could not read or write is tried again.
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError>;
 

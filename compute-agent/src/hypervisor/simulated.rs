@@ -399,6 +399,18 @@ impl Hypervisor for Simulated {
         if self.end(id, EndCause::Destroyed) { Ok(()) } else { Err(HypervisorError::NotFound(id)) }
     }
 
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            if domain.state == DomainState::Running {
+                domain.state = DomainState::Paused(PauseReason::Suspended);
+            }
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
+    }
+
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
         {
             let mut state = self.reached()?;

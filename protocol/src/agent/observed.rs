@@ -132,6 +132,8 @@ pub enum PauseReason {
     IoError,
     /// Somebody on the host has suspended it.
     Suspended,
+    /// Its owner wants it to.
+    Requested,
 }
 
 impl PauseReason {
@@ -141,12 +143,14 @@ impl PauseReason {
             Self::PoolFull => "pool_full",
             Self::IoError => "io_error",
             Self::Suspended => "suspended",
+            Self::Requested => "requested",
         }
     }
 
     /// The reason of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::PoolFull, Self::IoError, Self::Suspended].into_iter().find(|reason| reason.as_str() == name)
+        let all = [Self::PoolFull, Self::IoError, Self::Suspended, Self::Requested];
+        all.into_iter().find(|reason| reason.as_str() == name)
     }
 }
 
@@ -258,6 +262,8 @@ pub enum Step {
     SeedMade,
     DomainDefined,
     Running,
+    /// The guest stands still.
+    Paused,
     PowerButtonPressed,
     PowerCut,
     Stopped,
@@ -281,6 +287,7 @@ impl Step {
             Self::SeedMade => "seed_made",
             Self::DomainDefined => "domain_defined",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::PowerButtonPressed => "power_button_pressed",
             Self::PowerCut => "power_cut",
             Self::Stopped => "stopped",

@@ -28,7 +28,7 @@ struct DesiredRow {
     vcpus: i32,
     memory_mib: i32,
     hostname: String,
-    user_data: Option<String>,
+    user_data: Option<Vec<u8>>,
     ssh_authorized_keys: Vec<String>,
     power: String,
     boot: i64,
@@ -125,7 +125,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
         save_memory: row.saves_memory.map(|save| save.0),
         load_memory: row.resumes_from.map(|file| file.0),
         nics: row.nics.0.into_iter().filter_map(NicRow::into_nic).collect(),
-        seed: Seed { user_data: row.user_data, ssh_authorized_keys: row.ssh_authorized_keys },
+        seed: Seed::new(row.user_data, row.ssh_authorized_keys),
         operation_id,
         request_id: Some(row.request_id.into()),
     };

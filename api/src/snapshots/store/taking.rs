@@ -79,7 +79,7 @@ async fn volumes(conn: &mut PgConnection, source: Source) -> Result<Vec<Taken>, 
         r#"SELECT id, name, size_gib, image_id, position, instance_id, attachment_state,
                   removal_id IS NOT NULL AS "deleting!", cardinality(chain_of(layer_id)) AS "layers!"
            FROM volumes
-           WHERE id = $1 OR instance_id = $2 AND attachment_state <> 'detaching'
+           WHERE id = $1 OR instance_id = $2 AND attachment_state <> 'detaching' AND position >= 0
            ORDER BY id FOR UPDATE"#,
         volume,
         instance

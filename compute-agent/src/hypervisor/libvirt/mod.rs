@@ -202,6 +202,13 @@ impl Hypervisor for Libvirt {
         self.link.call(limit, move |connect| on_domain(connect, id, "cut the power", Handle::destroy)).await
     }
 
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let suspend = |domain: &Handle| domain.suspend().map(drop);
+        self.link
+            .call(ASK_LIMIT, move |connect| on_domain(connect, id, "let the guest stand still", suspend))
+            .await
+    }
+
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
         let resume = |domain: &Handle| match domain.resume() {
             // It runs.
