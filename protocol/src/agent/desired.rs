@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Architecture, Disk, Epoch, HostNetwork, Nic, VolumeSpec};
+use crate::agent::{Architecture, Disk, Epoch, HostNetwork, HostRequest, Nic, VolumeSpec};
 use crate::image::Format;
 use crate::{
     Generation, InstanceId, LayerId, MemoryMib, Name, OperationId, RemovalId, RequestId, Revision, Sha256,
@@ -34,6 +34,9 @@ pub struct DesiredPage {
     /// True for an answer to `after=0`: what is not in it is unknown to the control plane.
     pub complete: bool,
     pub objects: Vec<DesiredObject>,
+    /// What somebody waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<HostRequest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
