@@ -129,7 +129,7 @@ async fn transfers_after(
 ) -> Result<Vec<DesiredObject>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT id, instance_id, max_bytes, desired_revision FROM transfers
-         WHERE host_id = $1 AND desired_revision > $2 AND body IS NULL",
+         WHERE host_id = $1 AND desired_revision > $2 AND body IS NULL AND kind = 'serial_log'",
         host.as_uuid(),
         after.0
     )
