@@ -117,7 +117,7 @@ pub(crate) fn wish(spec: &InstanceSpec) -> DesiredBody {
 
 pub(crate) fn page(complete: bool, bodies: impl IntoIterator<Item = DesiredBody>) -> DesiredPage {
     let objects = bodies.into_iter().map(|body| DesiredObject { revision: Revision(1), body }).collect();
-    DesiredPage { revision: Revision(1), complete, objects }
+    DesiredPage { revision: Revision(1), complete, objects, requests: Vec::new() }
 }
 
 /// The `n`th card of an instance.

@@ -83,7 +83,10 @@ async fn no_pool_has_an_address_at_which_a_host_is_reached() {
     move_host("203.0.113.11").await;
     let problem = cloud.post(POOLS, pool("public", "203.0.113.0/24")).await;
     let problem = problem.expect_problem(409, "range_overlaps");
-    assert!(problem["detail"].as_str().unwrap().contains("203.0.113.11 is where the host host-1"), "{problem}");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("203.0.113.11 is where the host host-1"),
+        "{problem}"
+    );
     let mut beside = pool("public", "203.0.113.0/24");
     beside["first_address"] = json!("203.0.113.12");
     cloud.post(POOLS, beside).await.expect(201);

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::nudge::Topic;
 use crate::{
-    agents, api_keys, audit, auth, events, http, images, instances, networks, operations, pools,
+    agents, api_keys, audit, auth, consoles, events, http, images, instances, networks, operations, pools,
     ports, snapshot_schedules, snapshots, volumes,
 };
 
@@ -79,8 +79,8 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         })
     }));
     tokio::join!(
-        placement, networks, lost_cards, heartbeats, deadlines, sweep, notary, sequencer, merges, removals, snapshots,
-        schedules, leases, imports
+        placement, networks, lost_cards, heartbeats, deadlines, sweep, notary, sequencer, merges, removals,
+        snapshots, schedules, leases, imports
     );
 }
 
@@ -89,6 +89,7 @@ async fn sweep(app: &App) -> Result<(), sqlx::Error> {
     app.metrics.run_upkeep();
     app.edge.limits.forget_idle();
     images::sweep(app).await?;
+    consoles::sweep(app).await?;
     let now = app.clock.now();
     let mut conn = app.pool.acquire().await?;
     agents::transfers::forget_old(&mut conn, now).await?;

@@ -4,7 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Architecture, Disk, Epoch, HostNetwork, MemoryFile, Nic, SaveMemory, VolumeSpec};
+use crate::agent::{
+    Architecture, Disk, Epoch, HostNetwork, HostRequest, MemoryFile, Nic, SaveMemory, VolumeSpec,
+};
 use crate::image::Format;
 use crate::{
     Generation, InstanceId, LayerId, MemoryMib, Name, OperationId, RemovalId, RequestId, Revision, Sha256,
@@ -36,6 +38,9 @@ pub struct DesiredPage {
     /// True for an answer to `after=0`: what is not in it is unknown to the control plane.
     pub complete: bool,
     pub objects: Vec<DesiredObject>,
+    /// What somebody waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<HostRequest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,9 @@ use protocol::agent::{
     Architecture, DesiredBody, DesiredObject, Firmware, InstanceReport, InstanceSpec, MemoryFile,
     PauseReason, SaveMemory, Seed, StopMode, VolumeReport,
 };
-use protocol::{Generation, HostId, InstanceId, LayerId, MacAddress, MemoryMib, OperationId, Revision, TransferId};
+use protocol::{
+    Generation, HostId, InstanceId, LayerId, MacAddress, MemoryMib, OperationId, Revision, TransferId,
+};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -139,7 +141,7 @@ async fn transfers_after(
 ) -> Result<Vec<DesiredObject>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT id, instance_id, max_bytes, desired_revision FROM transfers
-         WHERE host_id = $1 AND desired_revision > $2 AND body IS NULL",
+         WHERE host_id = $1 AND desired_revision > $2 AND body IS NULL AND kind = 'serial_log'",
         host.as_uuid(),
         after.0
     )

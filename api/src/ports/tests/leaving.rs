@@ -79,7 +79,10 @@ async fn a_port_is_free_when_its_host_has_reported_without_the_card_and_no_soone
     host.report_leaving(&web["id"], 2, json!([])).await;
     let shown = cloud.get(WEB).await.expect(200);
     assert_eq!((&shown["operation"]["status"], &shown["nics"][1]), (&json!("succeeded"), &Value::Null));
-    assert_eq!((mine(&cloud).await.get("instance"), &mine(&cloud).await["status"]), (None, &json!("pending")));
+    assert_eq!(
+        (mine(&cloud).await.get("instance"), &mine(&cloud).await["status"]),
+        (None, &json!("pending"))
+    );
     cloud.post(&format!("{INSTANCES}/other/attach_port"), json!({"port": "mine"})).await.expect(202);
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
@@ -152,9 +155,7 @@ async fn two_guests_that_let_go_at_once_are_heard_in_one_report() {
     let detach = format!("{INSTANCES}/db/detach_port");
     cloud.post(&detach, json!({"port": db["nics"][0]["port"]["id"]})).await.expect(202);
     cloud.delete(WEB).await.expect(202);
-    let absent = |id: &Value, generation| {
-        json!({"id": id, "generation": generation, "boot": 1, "state": {"state": "absent"}})
-    };
+    let absent = |id: &Value, generation| json!({"id": id, "generation": generation, "boot": 1, "state": {"state": "absent"}});
     let running = json!({"id": db["id"], "generation": 2, "boot": 1, "state": {"state": "running"},
         "leaving_cards": []});
     let body = json!({"epoch": host.epoch, "reports": [absent(&web["id"], 3), running]});
