@@ -29,7 +29,7 @@ use tower::ServiceExt;
 pub(crate) use self::line::{Line, Lost};
 use crate::agents::agent_router;
 use crate::app::{App, Parts};
-use crate::auth::{self, KeyUses, Passwords, PolicyCache, Turns};
+use crate::auth::{self, KeyUses, Passwords, PolicyCache};
 use crate::clock::Clock;
 use crate::consoles::{ConsoleOptions, Consoles};
 use crate::database::testing::TestDatabase;
@@ -170,7 +170,6 @@ impl TestCloud {
             tokens,
             policies: PolicyCache::default(),
             key_uses: KeyUses::default(),
-            sign_ins: Turns::default(),
             ca: Arc::new(Ca::load(&made.certificate, &made.key).unwrap()),
             images: ImageStore::local(&root.join("images")).unwrap(),
             imports,
