@@ -16,6 +16,7 @@ pub mod app;
 pub mod audit;
 pub mod auth;
 pub mod clock;
+pub mod consoles;
 pub mod controllers;
 pub mod database;
 pub mod events;

@@ -39,6 +39,8 @@ pub(crate) fn running(id: InstanceId) -> InstanceSpec {
         memory_mib: MemoryMib(256),
         disks: vec![disk(id.as_uuid())],
         freeze: false,
+        save_memory: None,
+        load_memory: None,
         nics: Vec::new(),
         seed: Seed::new(None, Vec::new()),
         operation_id: Some(OperationId::from(Uuid::now_v7())),
@@ -115,7 +117,7 @@ pub(crate) fn wish(spec: &InstanceSpec) -> DesiredBody {
 
 pub(crate) fn page(complete: bool, bodies: impl IntoIterator<Item = DesiredBody>) -> DesiredPage {
     let objects = bodies.into_iter().map(|body| DesiredObject { revision: Revision(1), body }).collect();
-    DesiredPage { revision: Revision(1), complete, objects }
+    DesiredPage { revision: Revision(1), complete, objects, requests: Vec::new() }
 }
 
 /// The `n`th card of an instance.

@@ -64,6 +64,8 @@ ids! {
     ApiKeyId
     /// A stored object in the image store: the bytes of one or several images.
     BlobId
+    /// A console of an instance, from its ticket on.
+    ConsoleId
     /// A public address.
     FloatingIpId
     /// Several users who share policies.

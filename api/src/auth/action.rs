@@ -286,6 +286,8 @@ actions! {
         DeleteInstance(Instance) = "compute:DeleteInstance",
         MoveInstance(Instance) = "compute:MoveInstance",
         GetInstanceSerial(Instance) = "compute:GetInstanceSerial",
+        /// Asked for again while the console is open.
+        OpenConsole(Instance) = "compute:OpenConsole",
         /// Asked for beside the right to make an image.
         ExportInstance(Instance) = "compute:ExportInstance",
         GetKeyPair(KeyPair) = "compute:GetKeyPair",

@@ -14,9 +14,9 @@ use super::problem::{ApiError, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
-    address_pools, api_keys, audit, auth, events, floating_ips, groups, hosts, images, instance_types,
-    instances, key_pairs, networks, operations, policies, pools, ports, projects, quotas, routers,
-    security_groups, service_accounts, snapshot_schedules, snapshots, subnets, users, volumes,
+    address_pools, api_keys, audit, auth, consoles, events, floating_ips, groups, hosts, images,
+    instance_types, instances, key_pairs, networks, operations, policies, pools, ports, projects, quotas,
+    routers, security_groups, service_accounts, snapshot_schedules, snapshots, subnets, users, volumes,
 };
 
 #[derive(OpenApi)]
@@ -76,6 +76,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(policies::router())
         .merge(instances::router())
         .merge(key_pairs::router())
+        .merge(consoles::router())
         .merge(images::router())
         .merge(instance_types::router())
         .merge(volumes::router())

@@ -21,7 +21,7 @@ mod tests;
 pub(crate) use leases::{confirm_resizes, end_leases};
 pub(crate) use model::{OF_VOLUMES, Observed, Outcome, outcome};
 pub(crate) use reconcile::place_pending;
-pub(crate) use routes::{OfVolume, change_volumes, router};
+pub(crate) use routes::{OfVolume, Resume, change_volumes, resume_instance, router};
 pub(crate) use store::placement::take_turn as placement_turn;
 pub(crate) use types::{OperationSummary, Reference};
 pub(crate) use verify::verify;

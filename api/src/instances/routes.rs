@@ -17,6 +17,7 @@ mod volumes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use protocol::agent::Power;
 use protocol::{OperationId, RequestId};
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -154,6 +155,30 @@ pub(crate) async fn change_volumes<A: Action<On: InProject>>(
     refuse_deleting(&row)?;
     let intent = power::present_intent(&row, of.operation, of.request, of.now);
     Ok(change_intent(conn, allowed, &row, of.kind, &intent).await?)
+}
+
+/// A guest that goes on from the memory of a snapshot.
+pub(crate) struct Resume {
+    pub instance: Uuid,
+    pub snapshot: Uuid,
+    pub operation: OperationId,
+    pub request: RequestId,
+    pub now: OffsetDateTime,
+}
+
+/// Starts an instance, which is locked and stopped, so that its guest goes on from there.
+pub(crate) async fn resume_instance<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    of: &Resume,
+) -> Result<(), ApiError> {
+    let selector = Selector::Id(of.instance);
+    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    refuse_deleting(&row)?;
+    let present = power::present_intent(&row, of.operation, of.request, of.now);
+    let next = NewIntent { power: Power::Running, boot: row.boot + 1, ..present };
+    change_intent(conn, allowed, &row, "restore_snapshot", &next).await?;
+    Ok(store::set_resume(conn, allowed, row.id, of.snapshot, next.boot).await?)
 }
 
 /// Commits, and waits for the operation when the caller asked to: the answer then shows the end.

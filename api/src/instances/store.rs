@@ -118,6 +118,7 @@ pub(crate) struct NicRow {
     pub mtu: u16,
     pub mac: MacAddress,
     pub addresses: Vec<NicAddress>,
+    pub detaching: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -132,18 +133,19 @@ impl NicRow {
             network: Reference { id: self.network_id, name: self.network_name },
             mac: self.mac,
             addresses: self.addresses.into_iter().map(|one| one.address).collect(),
+            detaching: self.detaching,
         }
     }
 
-    /// As its host is told.
-    pub(crate) fn into_nic(self) -> Nic {
-        Nic {
+    /// As its host is told: of what is on its way out, nothing.
+    pub(crate) fn into_nic(self) -> Option<Nic> {
+        (!self.detaching).then(|| Nic {
             port_id: self.port_id.into(),
             network_id: self.network_id.into(),
             vni: self.vni,
             mac: self.mac,
             mtu: self.mtu,
-        }
+        })
     }
 }
 
@@ -577,6 +579,25 @@ pub(super) async fn set_intent(
     Ok(())
 }
 
+/// Says from which snapshot's memory that boot goes on.
+pub(super) async fn set_resume<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<A>,
+    id: Uuid,
+    snapshot: Uuid,
+    boot: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE instances SET resume_snapshot_id = $2, resume_boot = $3 WHERE id = $1",
+        id,
+        snapshot,
+        boot
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Removes the row of an instance of which nothing is left anywhere.
 pub(super) async fn delete_unplaced(
     conn: &mut PgConnection,
@@ -584,7 +605,7 @@ pub(super) async fn delete_unplaced(
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
     ending::lock(conn, &[id]).await?;
-    cards::release(conn, &[id]).await?;
+    cards::release(conn, &[id], &[], now).await?;
     ending::of_unplaced(conn, id, now).await?;
     sqlx::query!("DELETE FROM instances WHERE id = $1 AND host_id IS NULL", id).execute(&mut *conn).await?;
     // Its image may have waited for that.

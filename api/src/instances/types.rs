@@ -214,6 +214,10 @@ pub struct InstanceNic {
     /// The first is the primary one.
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
+    /// On its way out: the guest has been asked to let go of it. Nothing passes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub detaching: bool,
 }
 
 /// A disk.

@@ -34,7 +34,9 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
         };
         if state == ObservedState::Running
             && failure.is_none()
-            && (!is_recorded(seen, domain) || (paused.is_none() && is_being_attached(wanted, domain, seen)))
+            && (!is_recorded(seen, domain)
+                || is_loading(seen)
+                || (paused.is_none() && is_being_attached(wanted, domain, seen)))
         {
             return None;
         }
@@ -105,6 +107,11 @@ fn is_recorded(seen: &Seen, domain: &Domain) -> bool {
     seen.record.as_ref().is_some_and(|record| record.boot == domain.boot && record.phase == Phase::Started)
 }
 
+/// It stands still for a moment, and nobody has to know.
+fn is_loading(seen: &Seen) -> bool {
+    seen.record.as_ref().is_some_and(|record| record.to_resume)
+}
+
 fn without_domain_deleted(seen: &Seen) -> (ObservedState, i64) {
     let boot = seen.record.as_ref().map_or(0, |record| record.boot);
     if seen.domain.is_none() && !seen.files.any && seen.record.is_none() {
@@ -151,6 +158,7 @@ pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
         }
         Step::RecordStarting if first_boot => &[Told::ImageCached, Told::DiskMade, Told::SeedMade],
         Step::CreateDomain => &[Told::DomainDefined],
+        Step::RecordResumed => &[Told::DomainDefined, Told::MemoryLoaded],
         Step::RecordStarted { .. } if seen.memory.created.is_some() => &[Told::DomainDefined],
         Step::PressPowerButton => &[Told::PowerButtonPressed],
         Step::DestroyDomain => &[Told::PowerCut],

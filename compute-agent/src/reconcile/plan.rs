@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use protocol::agent::{Disk, EndReason, InstanceSpec, IoLimits, Power, StopMode};
+use protocol::agent::{
+    Disk, EndReason, InstanceSpec, IoLimits, MemoryFile, NotTaken, PauseReason, Power, StopMode,
+};
 use protocol::{Generation, LayerId, MacAddress, PortId, SizeGib, VolumeId};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -41,6 +43,8 @@ pub struct Seen {
     pub has_room: bool,
     /// The machine's current boot.
     pub machine_boot: Uuid,
+    /// Whether the file is there that is to have the guest's memory.
+    pub memory_saved: bool,
     pub memory: Memory,
 }
 
@@ -73,8 +77,17 @@ pub struct Memory {
     pub paused_since: Option<OffsetDateTime>,
     /// When the guest was last told to go on, while its disks stop it now and then.
     pub resumed: Option<Resumed>,
+    /// Why the snapshot of that generation was not taken.
+    pub not_taken: Option<(Generation, NotTaken)>,
     /// Why the last step failed, for the instance's owner; gone with the next that works.
     pub failure: Option<&'static str>,
+}
+
+impl Memory {
+    /// Why the snapshot that this generation asks for was not taken.
+    pub(super) fn not_taken(&self, wanted: Generation) -> Option<NotTaken> {
+        self.not_taken.filter(|(generation, _)| *generation == wanted).map(|(_, reason)| reason)
+    }
 }
 
 /// One idempotent deed.
@@ -116,9 +129,10 @@ pub enum Step {
     DetachDisk {
         volume: VolumeId,
     },
-    /// Give volumes of the running domain a new layer each, at one instant.
+    /// Give volumes of the running domain a new layer each, at one instant, and keep the guest's memory of that.
     Snapshot {
         layers: Vec<AddedLayer>,
+        memory: Option<MemoryFile>,
     },
     /// Let a guest write again that may be frozen, and write that down.
     Thaw,
@@ -138,8 +152,10 @@ pub enum Step {
     },
     /// Let a running guest stand still.
     Suspend,
-    /// Let a guest go on that its disks or its owner have stopped.
+    /// Let a guest go on that its disks or its owner have stopped, or that has just been loaded.
     Resume,
+    /// Write down that the guest goes on from the memory with which its boot began.
+    RecordResumed,
     PressPowerButton,
     DestroyDomain,
     /// Write down that the boot is over.
@@ -277,6 +293,10 @@ fn plan_running(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDa
     });
     if !told {
         return Plan::Do(Step::RecordStarted { boot: domain.boot });
+    }
+    if seen.record.as_ref().is_some_and(|record| record.to_resume) {
+        let stands_still = domain.state == DomainState::Paused(PauseReason::Suspended);
+        return Plan::Do(if stands_still { Step::Resume } else { Step::RecordResumed });
     }
     match domain.state {
         DomainState::ShuttingDown | DomainState::Off => Plan::Settled,

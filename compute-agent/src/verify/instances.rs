@@ -50,6 +50,7 @@ pub(super) fn differences(
             ports: wanted.nics().iter().map(|nic| (nic.port_id, Readiness::Ready)).collect(),
             has_room: false,
             machine_boot,
+            memory_saved: false,
             // Sizes and limits of disks are known to the hypervisor alone.
             memory: Memory { tuned: wanted.disks().iter().map(tuning).collect(), ..Memory::default() },
         };
@@ -106,6 +107,7 @@ fn words(step: &Step) -> String {
         Step::RecordPaused { .. } => "write down whether it is to stand still",
         Step::Suspend => "let its guest stand still",
         Step::Resume => "let its guest go on",
+        Step::RecordResumed => "write down that its guest goes on",
         Step::DestroyDomain => "cut its power",
         Step::RecordEnded { .. } => "write down that it has ended",
         Step::RemoveFiles => "remove its files",

@@ -4,7 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Architecture, Disk, Epoch, HostNetwork, Nic, VolumeSpec};
+use crate::agent::{
+    Architecture, Disk, Epoch, HostNetwork, HostRequest, MemoryFile, Nic, SaveMemory, VolumeSpec,
+};
 use crate::image::Format;
 use crate::{
     Generation, InstanceId, LayerId, MemoryMib, Name, OperationId, RemovalId, RequestId, Revision, Sha256,
@@ -36,6 +38,9 @@ pub struct DesiredPage {
     /// True for an answer to `after=0`: what is not in it is unknown to the control plane.
     pub complete: bool,
     pub objects: Vec<DesiredObject>,
+    /// What somebody waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<HostRequest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,9 +108,17 @@ pub struct InstanceSpec {
     /// lacks at its top are a snapshot, of all disks at one instant.
     pub disks: Vec<Disk>,
     /// Whether the guest's file systems are frozen while layers are added. A guest that cannot do that gets none, and
-    /// the report's detail says [`super::NOT_FROZEN`].
+    /// the report says [`super::NotTaken`].
     #[serde(default)]
     pub freeze: bool,
+    /// What is kept of the guest's memory when it gets these layers. They are added with it or not at all, and without it
+    /// the report says [`super::NotTaken`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_memory: Option<SaveMemory>,
+    /// What `boot` begins with: the guest goes on from there, once. Its disks read as they did then, and it has the cards
+    /// and disks that it had. Its guest is not started in another way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_memory: Option<MemoryFile>,
     /// In the order in which the guest finds them.
     #[serde(default)]
     pub nics: Vec<Nic>,

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::hosts;
 use crate::nudge::{self, Topic};
+use crate::ports::cards;
 use crate::snapshots::store::hosts as snapshots;
 use crate::volumes::store::attachments;
 
@@ -37,6 +38,7 @@ pub(crate) async fn leave(
     )
     .execute(&mut *conn)
     .await?;
+    cards::release_leaving(conn, id, now).await?;
     sqlx::query!("UPDATE ports SET host_revision = NULL WHERE instance_id = $1", id)
         .execute(&mut *conn)
         .await?;
@@ -45,7 +47,7 @@ pub(crate) async fn leave(
                 placement_due_at = $2, placement_explanation = NULL, updated_at = $2,
                 observed_generation = NULL, observed_boot = NULL, observed_state = NULL,
                 observed_end_reason = NULL, observed_paused = NULL, observed_detail = NULL, observed_at = NULL,
-                observed_volumes = '[]', off_generation = NULL
+                observed_volumes = '[]', observed_leaving_cards = '[]', off_generation = NULL
          WHERE id = $1 RETURNING generation",
         id,
         now
