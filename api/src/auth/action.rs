@@ -317,6 +317,8 @@ actions! {
         ReturnVolume(Volume) = "volume:DetachVolume",
         /// Asked for beside the right to make the snapshot or the volume.
         SnapshotVolume(Volume) = "volume:SnapshotVolume",
+        /// Asked for beside the right to make an instance.
+        CloneInstance(Instance) = "compute:CloneInstance",
         /// Asked for beside the right to make the snapshot.
         SnapshotInstance(Instance) = "compute:SnapshotInstance",
         GetSnapshot(Snapshot) = "volume:GetSnapshot",

@@ -1,5 +1,6 @@
 //! SQL of instances, for their owners. What hosts and controllers need is in the files below.
 
+pub(crate) mod cloning;
 pub(crate) mod departures;
 pub(crate) mod guests;
 pub(crate) mod hosts;

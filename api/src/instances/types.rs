@@ -50,7 +50,11 @@ pub struct CreateInstance {
     /// Name or id of a snapshot of an instance: it gets new volumes with what that holds, boots from the first of them,
     /// and is of the same type unless another is given. Needs `volume:RestoreSnapshot`, too.
     pub snapshot: Option<String>,
-    /// Name or id of an instance type. Must be given unless it is made from a snapshot.
+    /// An instance of which it is a clone: it gets new volumes with what that one's hold at this moment, running or not,
+    /// boots from the first of them, and is of the same type, with the same user data and keys, unless others are given.
+    /// Needs `compute:CloneInstance`, too.
+    pub source: Option<CloneSource>,
+    /// Name or id of an instance type. Must be given unless it is made from a snapshot or another instance.
     #[schema(example = "tiny")]
     pub instance_type: Option<String>,
     /// The guest's host name; the instance's name unless given.
@@ -94,6 +98,14 @@ pub struct CreateInstance {
     pub volumes: Vec<WantedVolume>,
     #[serde(default)]
     pub labels: Labels,
+}
+
+/// What an instance is a clone of.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneSource {
+    /// Name or id of an instance of the project.
+    pub instance: String,
 }
 
 /// The volume that an instance boots from.
@@ -341,6 +353,7 @@ impl CreateInstance {
     /// What a snapshot says already.
     fn validate_snapshot(&self, errors: &mut Vec<FieldError>) {
         for (pointer, given) in [
+            ("/source", self.snapshot.is_some() && self.source.is_some()),
             ("/image", self.image.is_some()),
             ("/root_volume/volume", self.root_volume.volume.is_some()),
             ("/root_disk_gib", self.root_disk_gib.is_some()),
@@ -348,14 +361,14 @@ impl CreateInstance {
         ] {
             if given {
                 let message =
-                    "the disks are those of the snapshot; attach others, or grow these, when it is there";
+                    "the disks are those of the snapshot or the instance; attach others, or grow these, when it is there";
                 errors.push(FieldError::new(pointer, "invalid", message));
             }
         }
     }
 
     fn validate_disks(&self, errors: &mut Vec<FieldError>) {
-        if self.snapshot.is_some() {
+        if self.snapshot.is_some() || self.source.is_some() {
             return self.validate_snapshot(errors);
         }
         if self.instance_type.is_none() {

@@ -7,6 +7,7 @@ mod dual_stack;
 mod frames;
 mod groups;
 mod hostile;
+mod life;
 mod network;
 mod quota;
 mod scene;

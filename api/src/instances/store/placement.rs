@@ -38,7 +38,7 @@ pub(crate) async fn take_pending(
 ) -> Result<Vec<Pending>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT id, operation_id FROM instances
-         WHERE host_id IS NULL AND placement_due_at <= $1 ORDER BY placement_due_at, id LIMIT $2
+         WHERE host_id IS NULL AND placement_due_at <= $1 AND NOT waits_for_source(id) ORDER BY placement_due_at, id LIMIT $2
          FOR UPDATE SKIP LOCKED",
         now,
         limit
