@@ -27,6 +27,7 @@ pub mod http;
 pub mod images;
 pub mod instance_types;
 pub mod instances;
+pub mod key_pairs;
 pub mod net;
 pub mod networks;
 pub mod nudge;

@@ -78,6 +78,8 @@ ids! {
     InstanceId
     /// A size of instance.
     InstanceTypeId
+    /// An SSH key of a project.
+    KeyPairId
     /// A file of a volume: what was written to it between two snapshots.
     LayerId
     /// A private Ethernet of a tenant.

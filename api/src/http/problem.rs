@@ -262,6 +262,16 @@ impl ApiError {
         self
     }
 
+    /// The sentence of a refusal that is the caller's to act on; `None` for what is not.
+    pub(crate) fn refusal(&self) -> Option<(ErrorCode, &str)> {
+        match &*self.0 {
+            Kind::Problem(failure) if failure.cause.is_none() && failure.code.status().is_client_error() => {
+                Some((failure.code, failure.detail.as_deref().unwrap_or(failure.code.title())))
+            }
+            _ => None,
+        }
+    }
+
     /// The code, unless this is a replay.
     pub fn code(&self) -> Option<ErrorCode> {
         match &*self.0 {

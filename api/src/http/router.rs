@@ -15,8 +15,8 @@ use super::{limits, request};
 use crate::app::App;
 use crate::{
     address_pools, api_keys, audit, auth, consoles, events, floating_ips, groups, hosts, images,
-    instance_types, instances, networks, operations, policies, pools, ports, projects, quotas, routers,
-    security_groups, service_accounts, snapshot_schedules, snapshots, subnets, users, volumes,
+    instance_types, instances, key_pairs, networks, operations, policies, pools, ports, projects, quotas,
+    routers, security_groups, service_accounts, snapshot_schedules, snapshots, subnets, users, volumes,
 };
 
 #[derive(OpenApi)]
@@ -39,6 +39,7 @@ use crate::{
         (name = "projects", description = "Tenants"),
         (name = "policies", description = "Who may do what where"),
         (name = "instances", description = "Virtual machines"),
+        (name = "key_pairs", description = "SSH keys for instances"),
         (name = "images", description = "Operating systems as files"),
         (name = "instance_types", description = "Sizes of instances"),
         (name = "volumes", description = "Disks of instances, which may outlive them"),
@@ -74,6 +75,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(projects::router())
         .merge(policies::router())
         .merge(instances::router())
+        .merge(key_pairs::router())
         .merge(consoles::router())
         .merge(images::router())
         .merge(instance_types::router())

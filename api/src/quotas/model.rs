@@ -29,6 +29,8 @@ pub enum Resource {
     Snapshots,
     /// When snapshots are taken.
     SnapshotSchedules,
+    /// SSH keys.
+    KeyPairs,
     /// Images, with or without content.
     Images,
     /// Principals that are programs.
@@ -59,6 +61,7 @@ impl Resource {
         Self::Volumes,
         Self::Snapshots,
         Self::SnapshotSchedules,
+        Self::KeyPairs,
         Self::Images,
         Self::ServiceAccounts,
         Self::Policies,
@@ -80,6 +83,7 @@ impl Resource {
             Self::Volumes => "volumes",
             Self::Snapshots => "snapshots",
             Self::SnapshotSchedules => "snapshot_schedules",
+            Self::KeyPairs => "key_pairs",
             Self::Images => "images",
             Self::ServiceAccounts => "service_accounts",
             Self::Policies => "policies",

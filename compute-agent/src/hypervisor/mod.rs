@@ -8,7 +8,7 @@ mod probe;
 pub mod simulated;
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{Generation, InstanceId, LayerId, MacAddress, MemoryMib, Name, RequestId, SizeGib, VolumeId};
 use thiserror::Error;
@@ -33,6 +33,9 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Cuts the power. [`HypervisorError::NotFound`] when there is no domain.
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
+    /// Lets a running domain stand still, with all that it has in memory. Does nothing to one that does already.
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError>;
 
     /// Lets a paused domain go on. What it could not read or write is tried again.
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError>;
@@ -59,15 +62,23 @@ pub trait Hypervisor: Send + Sync + 'static {
     ) -> Result<(), HypervisorError>;
 
     /// Lets a running domain write to new layers from one instant on. Each file is there, empty, over the one
-    /// that is written to now. With `freeze`, the guest's file systems are at rest at that instant, or
-    /// nothing happens: [`HypervisorError::NoGuestAgent`] or [`HypervisorError::NotFrozen`]. Whoever asked for that and
-    /// got another answer than the former or success, or none, has to [`Hypervisor::thaw`].
+    /// that is written to now.
+    ///
+    /// With [`Beside::Rest`], the guest's file systems are at rest at that instant, or nothing happens:
+    /// [`HypervisorError::NoGuestAgent`] or [`HypervisorError::NotFrozen`]. Whoever asked for that and got another answer
+    /// than the former or success, or none, has to [`Hypervisor::thaw`]. With [`Beside::Memory`], the file holds the memory
+    /// of that instant, or no layer was added. It takes long, while the guest goes on and, in the end, stands still.
     async fn snapshot(
         &self,
         id: InstanceId,
         layers: &[NewLayer],
-        freeze: bool,
+        beside: &Beside,
     ) -> Result<(), HypervisorError>;
+
+    /// Starts a domain, as [`Hypervisor::create`] does, with a memory that [`Hypervisor::snapshot`] has written. Its guest
+    /// stands still, and goes on with [`Hypervisor::resume`]. It has the cards and disks that it had; `spec` says which
+    /// files the disks are now.
+    async fn restore(&self, spec: &DomainSpec, memory: &Utf8Path) -> Result<(), HypervisorError>;
 
     /// Lets the guest's file systems be written to again, if they are frozen. A snapshot that is under way ends
     /// first.
@@ -190,6 +201,19 @@ pub struct DomainDisk {
 pub struct NewLayer {
     pub volume: VolumeId,
     pub layer: Utf8PathBuf,
+}
+
+/// What a snapshot has beside the new layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beside {
+    Nothing,
+    /// A guest whose file systems are at rest.
+    Rest,
+    /// The guest's memory, in a new file.
+    Memory {
+        file: Utf8PathBuf,
+        size: MemoryMib,
+    },
 }
 
 /// Two neighbours in a chain that become one.

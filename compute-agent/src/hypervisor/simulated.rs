@@ -12,15 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{Acceleration, Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError, Merge,
-    NewLayer, SeenVolume,
+    Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError,
+    Merge, NewLayer, SeenVolume,
 };
 use crate::consoles;
 
@@ -72,6 +72,7 @@ pub enum Call {
     AttachDisk,
     TuneDisk,
     Snapshot,
+    Restore,
     Thaw,
     Merge,
 }
@@ -86,6 +87,7 @@ impl Call {
             Self::AttachDisk => "plug the disk in",
             Self::TuneDisk => "change the disk",
             Self::Snapshot => "take a snapshot",
+            Self::Restore => "load the memory",
             Self::Thaw => "thaw the guest",
             Self::Merge => "merge layers",
         }
@@ -111,6 +113,8 @@ struct State {
     /// What [`Hypervisor::tune_disk`] or the start gave each disk.
     tuned: HashMap<(InstanceId, VolumeId), (SizeGib, IoLimits)>,
     snapshots: u32,
+    /// The boots that began with a memory, and which.
+    restored: Vec<(InstanceId, i64, Utf8PathBuf)>,
     /// Guests that cannot write.
     frozen: HashSet<InstanceId>,
     /// The connection breaks when the next guest is frozen.
@@ -130,6 +134,7 @@ impl Simulated {
             detachments_asked: 0,
             tuned: HashMap::new(),
             snapshots: 0,
+            restored: Vec::new(),
             frozen: HashSet::new(),
             breaks_when_frozen: false,
             resumes: 0,
@@ -224,6 +229,11 @@ impl Simulated {
     /// How many snapshots were taken.
     pub fn snapshots(&self) -> u32 {
         self.lock().snapshots
+    }
+
+    /// The boots that began with a memory, and which.
+    pub fn restored(&self) -> Vec<(InstanceId, i64, Utf8PathBuf)> {
+        self.lock().restored.clone()
     }
 
     /// Size and limits of a disk of a domain.
@@ -401,6 +411,18 @@ impl Hypervisor for Simulated {
         if self.end(id, EndCause::Destroyed) { Ok(()) } else { Err(HypervisorError::NotFound(id)) }
     }
 
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            if domain.state == DomainState::Running {
+                domain.state = DomainState::Paused(PauseReason::Suspended);
+            }
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
+    }
+
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
         {
             let mut state = self.reached()?;
@@ -494,9 +516,9 @@ impl Hypervisor for Simulated {
         &self,
         id: InstanceId,
         layers: &[NewLayer],
-        freeze: bool,
+        beside: &Beside,
     ) -> Result<(), HypervisorError> {
-        if freeze {
+        if *beside == Beside::Rest {
             self.freeze(id)?;
         }
         {
@@ -512,6 +534,16 @@ impl Hypervisor for Simulated {
             state.snapshots += 1;
         }
         self.emit(Event::Changed { id });
+        Ok(())
+    }
+
+    async fn restore(&self, spec: &DomainSpec, memory: &Utf8Path) -> Result<(), HypervisorError> {
+        self.reached()?.fail_if_asked(Call::Restore)?;
+        self.create(spec).await?;
+        let mut state = self.reached()?;
+        state.restored.push((spec.id, spec.boot, memory.to_owned()));
+        let domain = state.domains.get_mut(&spec.id).ok_or(HypervisorError::NotFound(spec.id))?;
+        domain.state = DomainState::Paused(PauseReason::Suspended);
         Ok(())
     }
 

@@ -187,8 +187,10 @@ pub fn instance(image: Option<&ImageSource>, disks: usize, user_data: Option<Str
         memory_mib: MemoryMib(if image.is_some() { 128 } else { 64 }),
         disks,
         freeze: false,
+        save_memory: None,
+        load_memory: None,
         nics: Vec::new(),
-        seed: Seed { user_data, ssh_authorized_keys: Vec::new() },
+        seed: Seed::new(user_data.map(String::into_bytes), Vec::new()),
         operation_id: None,
         request_id: None,
     }

@@ -41,14 +41,16 @@ pub use network::{
     Router, RouterInterface, RuleProtocol, SecurityGroup, SecurityGroupRule, StaticRoute, Subnet,
 };
 pub use observed::{
-    EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, NOT_FROZEN, ObservedAccepted, ObservedBatch,
-    ObservedState, PauseReason, Step, StepReport,
+    EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, NOT_FROZEN, NotTaken, ObservedAccepted,
+    ObservedBatch, ObservedState, PauseReason, Step, StepReport,
 };
 pub use session::{
     Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory,
     MAX_SHARED_POOLS, OpenSession, PoolUsage, SessionOpened, SharedPoolReport, SharedPoolState,
 };
-pub use volume::{Disk, IoLimits, MAX_LAYERS, VolumeReport, VolumeSpec, VolumeState};
+pub use volume::{
+    Disk, IoLimits, MAX_LAYERS, MemoryFile, SaveMemory, VolumeReport, VolumeSpec, VolumeState, memory_seconds,
+};
 
 /// The version of the protocol that this build speaks; the control plane also speaks the one before.
 pub const PROTOCOL_VERSION: u32 = 1;

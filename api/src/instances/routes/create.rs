@@ -6,8 +6,8 @@ use protocol::{InstanceId, ProjectId};
 use sqlx::PgConnection;
 
 use super::super::fit::misfits;
-use super::super::store::{self, New, System, placement};
-use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan};
+use super::super::store::{self, New, System, leases, placement};
+use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan, Times};
 use super::accept;
 use super::create_from::of_snapshot;
 use crate::app::App;
@@ -15,6 +15,7 @@ use crate::auth::{self, Fact, actions, keys};
 use crate::http::{ApiError, Call, FieldError, MutationQuery, Path, Selector};
 use crate::images::{self, ImageRow};
 use crate::instance_types::{self, InstanceTypeRow};
+use crate::key_pairs;
 use crate::nudge::{self, Topic};
 use crate::operations;
 use crate::ports::cards;
@@ -34,7 +35,10 @@ pub(super) async fn create_instance(
     call: Call,
 ) -> Result<Response, ApiError> {
     let new: CreateInstance = call.json()?;
-    ApiError::reject(new.validate())?;
+    let lease = new.lease.map(Times::from).unwrap_or_default();
+    let mut errors = new.validate();
+    lease.validate(Times::default(), app.clock.now(), &mut errors);
+    ApiError::reject(errors)?;
     let mut entry = call.entering(&app, Some(&project)).await?;
     let instance_type = match new.instance_type.as_deref().and_then(Selector::parse) {
         Some(selector) => instance_types::find(entry.conn(), &selector).await?,
@@ -62,7 +66,12 @@ pub(super) async fn create_instance(
     };
     let named = new.networks.as_deref().unwrap_or_default();
     let pointer = |index| format!("/networks/{index}");
-    let mut change = cards::check_ports(change, &project, named, pointer).await?;
+    let change = cards::check_ports(change, &project, named, pointer).await?;
+    let (mut change, key_pairs) = key_pairs::look_up(change, &project, &new.key_pairs, "/key_pairs").await?;
+    let keys = key_pairs.iter().map(|key_pair| key_pair.public_key.clone());
+    let keys: Vec<_> = new.ssh_authorized_keys.iter().cloned().chain(keys).collect();
+    let key_pairs: Vec<_> = key_pairs.into_iter().map(|key_pair| key_pair.name).collect();
+    let user_data = new.user_data_bytes();
     let (conn, allowed) = change.parts();
     let begin = operations::store::Begin {
         id: app.clock.new_id(),
@@ -76,11 +85,14 @@ pub(super) async fn create_instance(
         id,
         name: new.name.as_str(),
         hostname: new.hostname.as_ref().unwrap_or(&new.name).as_str(),
+        description: &new.description,
         labels: &new.labels,
+        delete_protection: new.delete_protection,
         system: &system,
         instance_type: &instance_type,
-        user_data: new.user_data.as_deref(),
-        ssh_authorized_keys: &new.ssh_authorized_keys,
+        user_data: user_data.as_deref(),
+        ssh_authorized_keys: &keys,
+        key_pairs: &key_pairs,
         stop_timeout_seconds: DEFAULT_STOP_TIMEOUT_SECONDS.cast_signed(),
         operation_id: begin.id,
         request_id: begin.request_id,
@@ -92,6 +104,7 @@ pub(super) async fn create_instance(
     };
     operations::store::begin(conn, allowed, begin).await?;
     store::insert(conn, allowed, row).await?;
+    leases::set(conn, id.as_uuid(), lease, allowed.principal()).await?;
     disks::attach(conn, allowed, &disks, id, &app.clock, now).await?;
     cards::attach(conn, allowed, &wanted_cards, id, &app.clock, now).await?;
     if change.query.dry_run {
@@ -111,7 +124,7 @@ pub(super) async fn create_instance(
 }
 
 /// How policies call an image: by its name, and one of another project by that project's name, too.
-fn named(image: &ImageRow, project: Option<ProjectId>) -> String {
+pub(super) fn named(image: &ImageRow, project: Option<ProjectId>) -> String {
     if project.map(ProjectId::as_uuid) == Some(image.project_id) {
         image.name.clone()
     } else {

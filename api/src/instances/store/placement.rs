@@ -60,7 +60,7 @@ pub(crate) async fn take_pending(
 /// What an instance needs that is on no host yet, as its rows say.
 pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<Option<Request>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"SELECT architecture, vcpus, memory_mib, gib_to_place(id) AS "disk_gib!",
+        r#"SELECT architecture, vcpus_held AS "vcpus!", memory_mib_held AS "memory_mib!", gib_to_place(id) AS "disk_gib!",
                   (SELECT v.host_id FROM volumes v
                    WHERE v.instance_id = i.id AND v.host_id IS NOT NULL LIMIT 1) AS volumes_on,
                   ARRAY(SELECT DISTINCT v.pool_id FROM volumes v

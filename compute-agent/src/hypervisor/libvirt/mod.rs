@@ -7,6 +7,7 @@
 //! lifecycle.rs  libvirt's events to ours
 //! console.rs    displays and serial ports as streams
 //! snapshot.rs   snapshots, of guests at rest if that is wanted
+//! memory.rs     memory that is saved and loaded
 //! xml/          domain XML and our metadata in it
 //! ```
 //!
@@ -15,6 +16,7 @@
 mod console;
 mod lifecycle;
 mod link;
+mod memory;
 mod snapshot;
 mod sys;
 mod xml;
@@ -22,7 +24,7 @@ mod xml;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{Acceleration, Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::net::UnixStream;
@@ -33,10 +35,12 @@ use virt::error::{Error, ErrorNumber};
 use virt::sys as raw;
 
 use self::link::Link;
+use self::memory::{Due, Saving};
 use self::sys::DiskError;
 use super::probe::{self, Verdict};
 use super::{
-    Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Merge, NewLayer,
+    Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Merge,
+    NewLayer,
 };
 use crate::consoles;
 
@@ -48,7 +52,10 @@ const CREATE_LIMIT: Duration = Duration::from_secs(120);
 const DESTROY_LIMIT: Duration = Duration::from_secs(60);
 /// A guest may take its time to write down what it has in memory.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(120);
-const FREEZES_AT_ONCE: usize = 2;
+/// How often to look at a memory that is being saved.
+const SAVING_LOOK: Duration = Duration::from_millis(500);
+/// Freezes, and saving and loading memory.
+const SLOW_AT_ONCE: usize = 2;
 const THAWS_AT_ONCE: usize = 1;
 /// A receiver that falls behind by more has to look at everything again.
 const EVENTS: usize = 1024;
@@ -71,8 +78,8 @@ pub struct Libvirt {
     events: broadcast::Sender<Event>,
     /// Found out once per life of the agent.
     verdict: OnceCell<Verdict>,
-    /// Fewer at once than there may be calls: guests that keep silent hold up each other, and nobody else.
-    freezes: Semaphore,
+    /// Fewer at once than there may be calls: guests that keep silent or are large hold up each other, and nobody else.
+    slow: Semaphore,
     thaws: Semaphore,
 }
 
@@ -82,8 +89,54 @@ impl Libvirt {
     pub fn start(options: Options) -> Self {
         let (events, _) = broadcast::channel(EVENTS);
         let link = Link::start(options.uri, events.clone());
-        let (freezes, thaws) = (Semaphore::new(FREEZES_AT_ONCE), Semaphore::new(THAWS_AT_ONCE));
-        Self { link, pool: options.pool, events, verdict: OnceCell::new(), freezes, thaws }
+        let (slow, thaws) = (Semaphore::new(SLOW_AT_ONCE), Semaphore::new(THAWS_AT_ONCE));
+        Self { link, pool: options.pool, events, verdict: OnceCell::new(), slow, thaws }
+    }
+
+    /// Waits for a snapshot with memory. A guest that was stopped for it goes on in any case.
+    async fn while_saving(
+        &self,
+        id: InstanceId,
+        file: &Utf8Path,
+        size: MemoryMib,
+        taking: impl Future<Output = Result<(), HypervisorError>>,
+    ) -> Result<(), HypervisorError> {
+        let mut saving = Saving::begin(size);
+        let mut taking = std::pin::pin!(taking);
+        let taken = loop {
+            tokio::select! {
+                taken = &mut taking => break taken,
+                () = tokio::time::sleep(SAVING_LOOK) => {}
+            }
+            let written = tokio::fs::metadata(file).await.map_or(0, |found| found.len());
+            // Awaited here, so that nobody stops the guest when the snapshot has ended.
+            let done = match saving.due(written, Instant::now()) {
+                Due::Nothing => Ok(()),
+                Due::Stop => {
+                    let stop = |domain: &Handle| domain.suspend().map(drop);
+                    self.link
+                        .call(ASK_LIMIT, move |connect| on_domain(connect, id, "stop the guest", stop))
+                        .await
+                }
+                Due::GiveUp => {
+                    self.link
+                        .call(ASK_LIMIT, move |connect| {
+                            on_domain(connect, id, "give the memory up", sys::abort_job)
+                        })
+                        .await
+                }
+            };
+            if let Err(error) = done {
+                tracing::warn!(%id, error = %crate::chain(&error), "saving the memory was not hurried");
+            }
+        };
+        if saving.is_stopped {
+            match self.resume(id).await {
+                Err(HypervisorError::NotFound(_)) | Ok(()) => {}
+                Err(error) => tracing::warn!(%id, error = %crate::chain(&error), "the guest stands still"),
+            }
+        }
+        taken
     }
 
     async fn verdict(&self) -> Result<&Verdict, HypervisorError> {
@@ -151,6 +204,13 @@ impl Hypervisor for Libvirt {
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
         let limit = DESTROY_LIMIT;
         self.link.call(limit, move |connect| on_domain(connect, id, "cut the power", Handle::destroy)).await
+    }
+
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let suspend = |domain: &Handle| domain.suspend().map(drop);
+        self.link
+            .call(ASK_LIMIT, move |connect| on_domain(connect, id, "let the guest stand still", suspend))
+            .await
     }
 
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
@@ -222,15 +282,29 @@ impl Hypervisor for Libvirt {
         &self,
         id: InstanceId,
         layers: &[NewLayer],
-        freeze: bool,
+        beside: &Beside,
     ) -> Result<(), HypervisorError> {
         // Never closed.
-        let _turn = if freeze { self.freezes.acquire().await.ok() } else { None };
-        let (layers, until) = (layers.to_vec(), Instant::now() + SNAPSHOT_LIMIT);
-        let snapshot = move |domain: &Handle| snapshot::take(domain, id, &layers, freeze, until);
-        self.link
-            .call(SNAPSHOT_LIMIT, move |connect| with_domain(connect, id, "take a snapshot", snapshot))
-            .await
+        let _turn = if *beside == Beside::Nothing { None } else { self.slow.acquire().await.ok() };
+        let limit = match beside {
+            Beside::Memory { size, .. } => memory::limit(*size) + SNAPSHOT_LIMIT,
+            Beside::Nothing | Beside::Rest => SNAPSHOT_LIMIT,
+        };
+        let (layers, how, until) = (layers.to_vec(), beside.clone(), Instant::now() + limit);
+        let snapshot = move |domain: &Handle| snapshot::take(domain, id, &layers, &how, until);
+        let taking =
+            self.link.call(limit, move |connect| with_domain(connect, id, "take a snapshot", snapshot));
+        match beside {
+            Beside::Memory { file, size } => self.while_saving(id, file, *size, taking).await,
+            Beside::Nothing | Beside::Rest => taking.await,
+        }
+    }
+
+    async fn restore(&self, spec: &DomainSpec, memory: &Utf8Path) -> Result<(), HypervisorError> {
+        let _turn = self.slow.acquire().await.ok();
+        let (limit, present, path) =
+            (CREATE_LIMIT + memory::limit(spec.memory_mib), spec.clone(), memory.to_owned());
+        self.link.call(limit, move |connect| memory::load(connect, &present, &path)).await
     }
 
     async fn thaw(&self, id: InstanceId) -> Result<(), HypervisorError> {

@@ -249,10 +249,15 @@ pub(super) fn set_io_limits(domain: &Domain, target: &str, limits: IoLimits) -> 
     if status == 0 { Ok(()) } else { Err(Error::last_error()) }
 }
 
-/// Takes the snapshot that the XML describes: of all its disks or of none, kept by nobody but us.
-pub(super) fn snapshot(domain: &Domain, xml: &str) -> Result<(), Error> {
+/// Takes the snapshot that the XML describes: of all its disks or of none, kept by nobody but us. With the memory that it
+/// names, the guest goes on while that is written.
+pub(super) fn snapshot(domain: &Domain, xml: &str, has_memory: bool) -> Result<(), Error> {
     let xml = CString::new(xml).unwrap_or_default();
-    let flags = sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+    let how = match has_memory {
+        true => sys::VIR_DOMAIN_SNAPSHOT_CREATE_LIVE,
+        false => sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY,
+    };
+    let flags = how
         | sys::VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
         | sys::VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
         | sys::VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA;
@@ -265,6 +270,13 @@ pub(super) fn snapshot(domain: &Domain, xml: &str) -> Result<(), Error> {
         sys::virDomainSnapshotFree(snapshot);
     }
     Ok(())
+}
+
+/// Ends what takes long in a domain, such as saving its memory; nothing of it is left.
+pub(super) fn abort_job(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the domain's handle is alive during the call.
+    let status = unsafe { sys::virDomainAbortJob(domain.as_ptr()) };
+    if status == 0 { Ok(()) } else { Err(Error::last_error()) }
 }
 
 /// Whether there is a job on the disk at that place. Waits until nothing else changes the domain.

@@ -8,6 +8,7 @@ mod consoles;
 mod disks;
 mod model;
 mod render;
+mod saved;
 
 use protocol::{Generation, InstanceId, RequestId};
 use serde::Deserialize;
@@ -18,6 +19,7 @@ pub(super) use cards::{card, card_at, cards};
 pub(super) use consoles::consoles;
 pub(super) use disks::{Found, disk_at, disk_for, found, snapshot};
 pub(super) use render::domain;
+pub(super) use saved::resumed;
 
 /// The namespace of our element in a domain's metadata.
 pub(super) const NAMESPACE: &str = "https://cumulo.dev/xmlns/instance/1";
