@@ -286,6 +286,7 @@ actions! {
         DeleteInstance(Instance) = "compute:DeleteInstance",
         MoveInstance(Instance) = "compute:MoveInstance",
         GetInstanceSerial(Instance) = "compute:GetInstanceSerial",
+        GetInstanceScreenshot(Instance) = "compute:GetInstanceScreenshot",
         /// Asked for again while the console is open.
         OpenConsole(Instance) = "compute:OpenConsole",
         /// Asked for beside the right to make an image.
