@@ -168,6 +168,10 @@ actions! {
         ListCloudAuditRecords(AuditRecord) = "audit:ListRecords",
         ListAddressPools(AddressPool) = "network:ListAddressPools",
         ListPools(Pool) = "pool:ListPools",
+        GetPlacementSettings(Host) = "host:GetPlacementSettings",
+        UpdatePlacementSettings(Host) = "host:UpdatePlacementSettings",
+        GetCapacity(Host) = "host:GetCapacity",
+        ExplainPlacement(Host) = "host:ExplainPlacement",
     }
     NewInCloud {
         CreateProject(Project) = "project:CreateProject",
@@ -220,6 +224,8 @@ actions! {
         DeleteProject(Project) = "project:DeleteProject",
         ListImages(Image) = "image:ListImages",
         ListInstances(Instance) = "compute:ListInstances",
+        ListPlacementGroups(PlacementGroup) = "compute:ListPlacementGroups",
+        PlanPlacements(Instance) = "compute:PlanPlacements",
         ListOperations(Operation) = "operation:ListOperations",
         ListServiceAccounts(ServiceAccount) = "iam:ListServiceAccounts",
         ListPolicies(Policy) = "iam:ListPolicies",
@@ -243,6 +249,7 @@ actions! {
     NewInProject {
         CreateImage(Image) = "image:CreateImage",
         CreateInstance(Instance) = "compute:CreateInstance",
+        CreatePlacementGroup(PlacementGroup) = "compute:CreatePlacementGroup",
         CreateServiceAccount(ServiceAccount) = "iam:CreateServiceAccount",
         CreatePolicy(Policy) = "iam:CreatePolicy",
         CreateVolume(Volume) = "volume:CreateVolume",
@@ -279,6 +286,9 @@ actions! {
         GetInstanceSerial(Instance) = "compute:GetInstanceSerial",
         /// Asked for beside the right to make an image.
         ExportInstance(Instance) = "compute:ExportInstance",
+        GetPlacementGroup(PlacementGroup) = "compute:GetPlacementGroup",
+        UpdatePlacementGroup(PlacementGroup) = "compute:UpdatePlacementGroup",
+        DeletePlacementGroup(PlacementGroup) = "compute:DeletePlacementGroup",
         GetOperation(Operation) = "operation:GetOperation",
         CancelOperation(Operation) = "operation:CancelOperation",
         GetServiceAccount(ServiceAccount) = "iam:GetServiceAccount",

@@ -15,6 +15,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use fit::misfits;
 pub(crate) use model::{OF_VOLUMES, Observed, Outcome, outcome};
 pub(crate) use reconcile::place_pending;
 pub(crate) use routes::{OfVolume, change_volumes, router};

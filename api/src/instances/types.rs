@@ -61,8 +61,25 @@ pub struct CreateInstance {
     #[serde(default)]
     #[schema(max_items = 15)]
     pub volumes: Vec<WantedVolume>,
+    /// Name or id of a placement group of the project: it goes beside the others in it, or away from them. Needs
+    /// `compute:GetPlacementGroup`, too.
+    pub placement_group: Option<String>,
+    /// What to do when no host takes it now.
+    #[serde(default)]
+    pub when_no_room: WhenNoRoom,
     #[serde(default)]
     pub labels: Labels,
+}
+
+/// What to do with an instance that no host takes now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenNoRoom {
+    /// It waits, and is placed when there is room.
+    #[default]
+    Wait,
+    /// The call is refused with `insufficient_capacity` and says why; nothing is left of it.
+    Fail,
 }
 
 /// The volume that an instance boots from.
@@ -122,6 +139,9 @@ pub struct Instance {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_disk_gib: Option<i32>,
     pub hostname: String,
+    /// What it goes beside or away from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement_group: Option<Reference>,
     /// Its network cards in their order.
     pub nics: Vec<InstanceNic>,
     /// Its disks in their order.
@@ -192,7 +212,7 @@ pub struct DetachPort {
 }
 
 /// Another resource.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Reference {
     pub id: Uuid,
     pub name: String,

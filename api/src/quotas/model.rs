@@ -29,6 +29,8 @@ pub enum Resource {
     Snapshots,
     /// When snapshots are taken.
     SnapshotSchedules,
+    /// Placement groups.
+    PlacementGroups,
     /// Images, with or without content.
     Images,
     /// Principals that are programs.
@@ -59,6 +61,7 @@ impl Resource {
         Self::Volumes,
         Self::Snapshots,
         Self::SnapshotSchedules,
+        Self::PlacementGroups,
         Self::Images,
         Self::ServiceAccounts,
         Self::Policies,
@@ -80,6 +83,7 @@ impl Resource {
             Self::Volumes => "volumes",
             Self::Snapshots => "snapshots",
             Self::SnapshotSchedules => "snapshot_schedules",
+            Self::PlacementGroups => "placement_groups",
             Self::Images => "images",
             Self::ServiceAccounts => "service_accounts",
             Self::Policies => "policies",
