@@ -240,7 +240,11 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         | "update_router"
         | "create_floating_ip"
         | "update_floating_ip"
+        | "update_placement_group"
         | "update_address_pool" => r#"{"name":"new"}"#,
+        "create_placement_group" => r#"{"name":"new","policy":"anti_affinity"}"#,
+        "update_placement_settings" => r#"{"strategy":"pack"}"#,
+        "plan_placements" => r#"{"instances":[{"instance_type":"tiny"}]}"#,
         "create_subnet" => r#"{"name":"new","network":"default","cidr":"10.1.0.0/24"}"#,
         "create_port" => r#"{"name":"new","network":"default"}"#,
         "attach_port" => r#"{"network":"default"}"#,
