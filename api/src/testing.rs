@@ -29,8 +29,9 @@ use tower::ServiceExt;
 pub(crate) use self::line::{Line, Lost};
 use crate::agents::agent_router;
 use crate::app::{App, Parts};
-use crate::auth::{self, KeyUses, Passwords, PolicyCache, Turns};
+use crate::auth::{self, KeyUses, Passwords, PolicyCache};
 use crate::clock::Clock;
+use crate::consoles::{ConsoleOptions, Consoles};
 use crate::database::testing::TestDatabase;
 use crate::events::EventStreams;
 use crate::hosts::Heartbeats;
@@ -103,7 +104,15 @@ impl TestCloud {
     /// The same, importing images like this.
     pub(crate) async fn start_importing(importer: Importer) -> Self {
         let database = TestDatabase::create().await;
-        Self::made(database.pool.clone(), Some(database), &EdgeOptions::default(), importer).await
+        let consoles = ConsoleOptions::default();
+        Self::made(database.pool.clone(), Some(database), &EdgeOptions::default(), importer, consoles).await
+    }
+
+    /// The same, with consoles like this.
+    pub(crate) async fn start_with_consoles(consoles: ConsoleOptions) -> Self {
+        let database = TestDatabase::create().await;
+        let importer = Importer::new(ImportOptions::default()).unwrap();
+        Self::made(database.pool.clone(), Some(database), &EdgeOptions::default(), importer, consoles).await
     }
 
     /// The same, with a line to its database that can be cut.
@@ -123,7 +132,8 @@ impl TestCloud {
     }
 
     async fn on_with(pool: PgPool, database: Option<TestDatabase>, options: &EdgeOptions) -> Self {
-        Self::made(pool, database, options, Importer::new(ImportOptions::default()).unwrap()).await
+        let importer = Importer::new(ImportOptions::default()).unwrap();
+        Self::made(pool, database, options, importer, ConsoleOptions::default()).await
     }
 
     async fn made(
@@ -131,6 +141,7 @@ impl TestCloud {
         database: Option<TestDatabase>,
         options: &EdgeOptions,
         imports: Importer,
+        consoles: ConsoleOptions,
     ) -> Self {
         let data = TempDir::new().unwrap();
         let root = camino::Utf8Path::from_path(data.path()).unwrap();
@@ -159,13 +170,13 @@ impl TestCloud {
             tokens,
             policies: PolicyCache::default(),
             key_uses: KeyUses::default(),
-            sign_ins: Turns::default(),
             ca: Arc::new(Ca::load(&made.certificate, &made.key).unwrap()),
             images: ImageStore::local(&root.join("images")).unwrap(),
             imports,
             nudges,
             documents: Documents::default(),
             event_streams: EventStreams::default(),
+            consoles: Consoles::new(consoles),
             shutdown: CancellationToken::new(),
             heartbeats: Heartbeats::default(),
             edge: Edge::new(options, &ticks),
@@ -178,6 +189,15 @@ impl TestCloud {
     /// Another replica of the API on the same database, with a clock of its own.
     pub(crate) async fn replica(&self) -> Self {
         let mut replica = Self::on(self.app.pool.clone(), None).await;
+        replica.credentials = self.credentials.clone();
+        replica
+    }
+
+    /// The same, with consoles like this.
+    pub(crate) async fn replica_with_consoles(&self, consoles: ConsoleOptions) -> Self {
+        let importer = Importer::new(ImportOptions::default()).unwrap();
+        let pool = self.app.pool.clone();
+        let mut replica = Self::made(pool, None, &EdgeOptions::default(), importer, consoles).await;
         replica.credentials = self.credentials.clone();
         replica
     }

@@ -177,6 +177,10 @@ async fn fold(
             let detail = "the virtual machine ended before it was seen running; its serial log may tell why";
             End::Failed { code: "guest_crashed", detail: Some(detail.to_owned()) }
         }
+        Outcome::Lost => {
+            let detail = "its guest had ended, so nothing is left to pause; start it instead";
+            End::Failed { code: "guest_ended", detail: Some(detail.to_owned()) }
+        }
     };
     operations::finish(conn, stored.operation_id, &end, now).await?;
     // A deletion is done when nothing is left.

@@ -310,6 +310,8 @@ mod tests {
             volumes: Vec::new(),
             leaving_cards: None,
             paused: None,
+            not_taken: None,
+            saved_memory: None,
             detail: None,
             steps: Vec::new(),
         }

@@ -6,7 +6,6 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::auth::{Action, Allowed, InProject};
 use crate::hosts;
 use crate::nudge::{self, Topic};
 use crate::ports::cards;
@@ -15,9 +14,8 @@ use crate::volumes::store::attachments;
 
 /// Takes an instance, which is locked, off its host, which is told to let go of it. Its volumes are all in shared pools,
 /// and no guest has them any more. The caller stores the next generation of it.
-pub(crate) async fn leave<A: Action<On: InProject>>(
+pub(crate) async fn leave(
     conn: &mut PgConnection,
-    _allowed: &Allowed<A>,
     id: Uuid,
     host: HostId,
     now: OffsetDateTime,

@@ -1,8 +1,8 @@
 //! SQL of instances as their host's agent sees them. Every function is scoped to one host.
 
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, Firmware, InstanceReport, InstanceSpec, PauseReason, Seed,
-    StopMode, VolumeReport,
+    Architecture, DesiredBody, DesiredObject, Firmware, InstanceReport, InstanceSpec, MemoryFile,
+    PauseReason, SaveMemory, Seed, StopMode, VolumeReport,
 };
 use protocol::{
     Generation, HostId, InstanceId, LayerId, MacAddress, MemoryMib, OperationId, Revision, TransferId,
@@ -30,7 +30,7 @@ struct DesiredRow {
     vcpus: i32,
     memory_mib: i32,
     hostname: String,
-    user_data: Option<String>,
+    user_data: Option<Vec<u8>>,
     ssh_authorized_keys: Vec<String>,
     power: String,
     boot: i64,
@@ -46,6 +46,9 @@ struct DesiredRow {
     /// The shared pools that some of those are in.
     pools: Vec<String>,
     freezes: bool,
+    saves_memory: Option<Json<SaveMemory>>,
+    /// What this boot goes on from.
+    resumes_from: Option<Json<MemoryFile>>,
 }
 
 /// What of this host's instances changed after the revision, oldest first.
@@ -66,7 +69,12 @@ pub(crate) async fn desired_after(
                   ARRAY(SELECT l.id FROM layers l JOIN volumes v ON v.removal_id = l.removal_id
                         WHERE v.instance_id = i.id ORDER BY l.id) AS "layers!",
                   ARRAY(SELECT DISTINCT p.name FROM volumes v JOIN pools p ON p.id = v.pool_id
-                        WHERE v.instance_id = i.id AND v.removal_id IS NOT NULL) AS "pools!", i.freezes
+                        WHERE v.instance_id = i.id AND v.removal_id IS NOT NULL) AS "pools!", i.freezes,
+                  i.saves_memory AS "saves_memory: Json<SaveMemory>",
+                  (SELECT jsonb_build_object('id', l.id, 'pool', p.name)
+                   FROM snapshots s JOIN layers l ON l.id = s.memory_id LEFT JOIN pools p ON p.id = l.pool_id
+                   WHERE s.id = i.resume_snapshot_id AND i.resume_boot = i.boot
+                     AND i.power = 'running') AS "resumes_from: Json<MemoryFile>"
            FROM instances i
            WHERE i.host_id = $1 AND i.desired_revision > $2 ORDER BY i.desired_revision"#,
         host.as_uuid(),
@@ -116,8 +124,10 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
         memory_mib: MemoryMib(row.memory_mib.unsigned_abs()),
         disks: row.disks.0.into_iter().map(DiskRow::into_disk).collect::<Option<_>>().ok_or_else(broken)?,
         freeze: row.freezes,
+        save_memory: row.saves_memory.map(|save| save.0),
+        load_memory: row.resumes_from.map(|file| file.0),
         nics: row.nics.0.into_iter().filter_map(NicRow::into_nic).collect(),
-        seed: Seed { user_data: row.user_data, ssh_authorized_keys: row.ssh_authorized_keys },
+        seed: Seed::new(row.user_data, row.ssh_authorized_keys),
         operation_id,
         request_id: Some(row.request_id.into()),
     };
@@ -131,7 +141,7 @@ async fn transfers_after(
 ) -> Result<Vec<DesiredObject>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT id, instance_id, max_bytes, desired_revision FROM transfers
-         WHERE host_id = $1 AND desired_revision > $2 AND body IS NULL",
+         WHERE host_id = $1 AND desired_revision > $2 AND body IS NULL AND kind = 'serial_log'",
         host.as_uuid(),
         after.0
     )
@@ -291,6 +301,8 @@ pub(crate) async fn observed(
             volumes: row.volumes.0,
             leaving_cards: Some(row.leaving_cards.0),
             paused: row.observed_paused.as_deref().and_then(PauseReason::from_name),
+            not_taken: None,
+            saved_memory: None,
             detail: None,
             steps: Vec::new(),
         })

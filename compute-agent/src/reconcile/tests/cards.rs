@@ -18,7 +18,9 @@ impl Life {
         let revision = Revision(revision);
         let body = DesiredBody::Network(Box::new(networks.clone()));
         let objects = vec![DesiredObject { revision, body }];
-        self.networks.take(&DesiredPage { revision, complete: false, objects }).unwrap();
+        self.networks
+            .take(&DesiredPage { revision, complete: false, objects, requests: Vec::new() })
+            .unwrap();
     }
 
     fn detail(&self, id: InstanceId) -> String {
