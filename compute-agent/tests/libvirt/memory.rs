@@ -92,7 +92,8 @@ async fn a_guest_goes_on_from_its_memory_with_the_disks_that_it_had() {
     agent.want(&off);
     agent.settle(id).await;
     let from = serial(&site, &off).len();
-    let mut back = InstanceSpec { power: Power::Running, boot: 2, load_memory: Some(file.clone()), ..next(&off) };
+    let mut back =
+        InstanceSpec { power: Power::Running, boot: 2, load_memory: Some(file.clone()), ..next(&off) };
     for disk in &mut back.disks {
         disk.volume.layers = vec![disk.volume.layers[0], layer()];
     }

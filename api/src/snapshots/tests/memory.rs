@@ -114,7 +114,7 @@ async fn one_that_takes_too_long_or_too_much_comes_to_nothing() {
     cloud.pass(200);
     expire(&cloud.app).await.unwrap();
     assert_eq!(get(&cloud, "slow").await["state"], "creating");
-    cloud.pass(3600);
+    cloud.pass(300);
     expire(&cloud.app).await.unwrap();
     let failed = get(&cloud, "slow").await;
     assert!(failed["failure"].as_str().unwrap().contains("in time"), "{failed}");
