@@ -65,7 +65,8 @@ BEGIN
                                FROM volumes v WHERE v.instance_id = i.id AND v.attachment_state <> 'detaching'),
                    'cards', (SELECT coalesce(jsonb_agg(jsonb_build_array(p.position, p.id, p.mac::text, n.mtu)
                                                        ORDER BY p.position), '[]')
-                             FROM ports p JOIN networks n ON n.id = p.network_id WHERE p.instance_id = i.id))
+                             FROM ports p JOIN networks n ON n.id = p.network_id
+                             WHERE p.instance_id = i.id AND NOT p.detaching))
         FROM instances i LEFT JOIN hosts h ON h.id = i.host_id WHERE i.id = instance);
 END $$;
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod hosts;
 mod row;
+pub(crate) mod cloning;
 pub(crate) mod taking;
 pub(crate) mod using;
 

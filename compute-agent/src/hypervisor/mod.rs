@@ -9,10 +9,12 @@ pub mod simulated;
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{Architecture, Inventory, IoLimits, Nic, PauseReason};
+use protocol::agent::{Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{Generation, InstanceId, LayerId, MacAddress, MemoryMib, Name, RequestId, SizeGib, VolumeId};
 use thiserror::Error;
 use tokio::sync::broadcast;
+
+use crate::consoles;
 
 /// The seam between the reconciler and whatever runs guests.
 #[async_trait]
@@ -31,6 +33,9 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Cuts the power. [`HypervisorError::NotFound`] when there is no domain.
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
+    /// Lets a running domain stand still, with all that it has in memory. Does nothing to one that does already.
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError>;
 
     /// Lets a paused domain go on. What it could not read or write is tried again.
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError>;
@@ -83,6 +88,17 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// waiting for it; [`Domain::volumes`] shows when it is done. Never the layer that is written to: whoever
     /// loses sight of the guest then would not know which file holds the newest.
     async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError>;
+
+    /// Opens a console of a running guest, beside others that are open. It ends with the guest, and when the stream is
+    /// dropped. [`HypervisorError::NoDisplay`] for the display of a guest that has none.
+    async fn open_console(
+        &self,
+        id: InstanceId,
+        kind: ConsoleKind,
+    ) -> Result<consoles::Stream, HypervisorError>;
+
+    /// What the display of a running guest shows, a PNG or a PPM. [`HypervisorError::NoDisplay`] when it has none.
+    async fn screenshot(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError>;
 
     /// What happens from now on. A receiver that lags must look at [`Hypervisor::domains`] again.
     fn events(&self) -> broadcast::Receiver<Event>;
@@ -240,6 +256,8 @@ pub enum HypervisorError {
     Exists(InstanceId),
     #[error("there is no domain for {0}")]
     NotFound(InstanceId),
+    #[error("the guest has no display")]
+    NoDisplay,
     /// Nothing was asked of it.
     #[error("no agent in the guest listens")]
     NoGuestAgent,

@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic, PauseReason};
+use protocol::agent::{Acceleration, Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::sync::broadcast;
 use uuid::Uuid;
@@ -21,9 +22,12 @@ use super::{
     Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError,
     Merge, NewLayer, SeenVolume,
 };
+use crate::consoles;
 
 /// Events that a slow receiver may fall behind before it has to look again.
 const EVENT_BUFFER: usize = 1024;
+/// What a console holds.
+const CONSOLE_BYTES: usize = 4096;
 
 /// The machine that is pretended.
 #[derive(Debug, Clone)]
@@ -94,6 +98,8 @@ impl Call {
 #[derive(Debug)]
 pub struct Simulated {
     state: Mutex<State>,
+    /// Consoles say back whatever they are told.
+    open_consoles: Arc<AtomicUsize>,
     events: broadcast::Sender<Event>,
 }
 
@@ -135,7 +141,8 @@ impl Simulated {
             failures: HashMap::new(),
             reachable: true,
         };
-        Self { state: Mutex::new(state), events: broadcast::Sender::new(EVENT_BUFFER) }
+        let open_consoles = Arc::default();
+        Self { state: Mutex::new(state), open_consoles, events: broadcast::Sender::new(EVENT_BUFFER) }
     }
 
     /// The guest powers itself off. False when there is no domain.
@@ -207,6 +214,11 @@ impl Simulated {
     /// Whether the guest's file systems are frozen.
     pub fn is_frozen(&self, id: InstanceId) -> bool {
         self.lock().frozen.contains(&id)
+    }
+
+    /// Consoles that are open now.
+    pub fn open_consoles(&self) -> usize {
+        self.open_consoles.load(SeqCst)
     }
 
     /// How often a guest was asked to let go of a card or a disk.
@@ -399,6 +411,18 @@ impl Hypervisor for Simulated {
         if self.end(id, EndCause::Destroyed) { Ok(()) } else { Err(HypervisorError::NotFound(id)) }
     }
 
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            if domain.state == DomainState::Running {
+                domain.state = DomainState::Paused(PauseReason::Suspended);
+            }
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
+    }
+
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
         {
             let mut state = self.reached()?;
@@ -550,6 +574,39 @@ impl Hypervisor for Simulated {
         }
         self.emit(Event::Changed { id });
         Ok(())
+    }
+
+    async fn open_console(
+        &self,
+        id: InstanceId,
+        _: ConsoleKind,
+    ) -> Result<consoles::Stream, HypervisorError> {
+        let mut events = self.events.subscribe();
+        if !self.reached()?.domains.contains_key(&id) {
+            return Err(HypervisorError::NotFound(id));
+        }
+        let (ours, theirs) = tokio::io::duplex(CONSOLE_BYTES);
+        let open = Arc::clone(&self.open_consoles);
+        open.fetch_add(1, SeqCst);
+        tokio::spawn(async move {
+            let until_ended = async {
+                while !matches!(events.recv().await, Ok(Event::Ended { id: ended, .. }) if ended == id) {}
+            };
+            let (mut read, mut write) = tokio::io::split(ours);
+            tokio::select! {
+                _ = tokio::io::copy(&mut read, &mut write) => {}
+                () = until_ended => {}
+            }
+            open.fetch_sub(1, SeqCst);
+        });
+        Ok(Box::new(theirs))
+    }
+
+    async fn screenshot(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
+        if !self.reached()?.domains.contains_key(&id) {
+            return Err(HypervisorError::NotFound(id));
+        }
+        Ok(b"P6 2 1 255 \0\0\0\xff\xff\xff".to_vec())
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

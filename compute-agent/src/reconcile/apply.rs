@@ -30,6 +30,7 @@ const NOT_LOADED: &str = "The host could not load the memory that the instance w
      changed: stop it, and restore the snapshot with `memory` set to false to boot from them.";
 const NO_MEMORY: &str = "The memory that the instance was to go on from is not on its host. Stop it, and restore the snapshot with \
      `memory` set to false.";
+const NOT_PAUSED: &str = "The host could not pause the instance.";
 const NOT_RECORDED: &str = "The host could not write down what it does.";
 
 /// Why a step was not done.
@@ -81,6 +82,8 @@ impl Reconciler {
             Step::Merge(merge) => self.merge(instance(wanted)?, merge).await,
             Step::MergeAtRest { volumes } => self.merge_at_rest(wanted, volumes).await,
             Step::TuneDisk { volume } => self.tune_disk(instance(wanted)?, *volume).await,
+            Step::RecordPaused { paused } => self.amend_record(id, |record| record.paused = *paused).await,
+            Step::Suspend => self.suspend(id).await,
             Step::Resume => self.resume(id).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,
@@ -92,6 +95,7 @@ impl Reconciler {
             Step::RecordStarting => self.record_starting(instance(wanted)?).await,
             Step::RecordStarted { boot } => {
                 let same = self.parts.boots.get(id).filter(|record| record.boot == *boot);
+                let paused = same.as_ref().is_some_and(|record| record.paused);
                 let freezing = same.as_ref().is_some_and(|record| record.freezing);
                 let loads =
                     instance(wanted).is_ok_and(|spec| spec.boot == *boot && spec.load_memory.is_some());
@@ -100,7 +104,7 @@ impl Reconciler {
                 let was_loaded = same.is_some_and(|record| record.loaded);
                 let (loaded, to_resume) = (loads || was_loaded, loads && !was_loaded);
                 let new = self.new_record(*boot, Phase::Started);
-                self.record(id, Some(BootRecord { freezing, loaded, to_resume, ..new })).await?;
+                self.record(id, Some(BootRecord { freezing, paused, loaded, to_resume, ..new })).await?;
                 self.remember(id, |memory| memory.pressed_at = None);
                 Ok(())
             }
@@ -114,6 +118,7 @@ impl Reconciler {
                     record.stop_deadline = None;
                     record.freezing = false;
                     record.to_resume = false;
+                    record.paused = false;
                 };
                 self.amend_record(id, ended).await
             }
@@ -216,12 +221,21 @@ impl Reconciler {
         unless_ignored(id, asked)
     }
 
+    async fn suspend(&self, id: InstanceId) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let suspended = self.parts.hypervisor.suspend(id).await;
+        suspended.map_err(|error| StepError::of(error, NOT_PAUSED))
+    }
+
     async fn resume(&self, id: InstanceId) -> Result<(), StepError> {
         let _turn = self.turn().await;
         let now = self.parts.clock.now();
         let resumed = self.parts.hypervisor.resume(id).await;
+        let on_request = self.parts.boots.get(id).is_some_and(|record| record.paused);
         self.remember(id, |memory| {
-            memory.resumed = Some(Resumed::again(memory.resumed, now));
+            if !on_request {
+                memory.resumed = Some(Resumed::again(memory.resumed, now));
+            }
             memory.paused_since = None;
         });
         unless_ignored(id, resumed)
@@ -276,6 +290,7 @@ impl Reconciler {
             to_resume: false,
             loaded: false,
             freezing: false,
+            paused: false,
         }
     }
 

@@ -37,6 +37,9 @@ pub struct BootRecord {
     /// Its guest was to be frozen, and nobody has seen since that it can write again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub freezing: bool,
+    /// Its guest was made to stand still because its owner wants that, or is about to be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -231,7 +231,6 @@ impl Reconciler {
             tracing::debug!(instance = %id, error = %chain(&error), "hypervisor not seen");
             Outcome::Blind
         })?;
-        self.parts.networks.see(&listing);
         let domain = listing.get(&id).cloned();
         let record = self.parts.boots.get(id);
         let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);
@@ -350,6 +349,7 @@ impl Reconciler {
             boot: observation.boot,
             state: observation.state,
             volumes: observation.volumes,
+            leaving_cards: Some(cards::leaving(wanted, seen)),
             paused: observation.paused,
             not_taken: seen.memory.not_taken(wanted.generation()),
             saved_memory: wanted.save_memory().filter(|_| seen.memory_saved).map(|save| save.file.id),

@@ -146,7 +146,13 @@ pub enum Step {
     TuneDisk {
         volume: VolumeId,
     },
-    /// Let a guest go on that its disks have stopped, or that has just been loaded.
+    /// Write down whether the guest stands still because its owner wants that.
+    RecordPaused {
+        paused: bool,
+    },
+    /// Let a running guest stand still.
+    Suspend,
+    /// Let a guest go on that its disks or its owner have stopped, or that has just been loaded.
     Resume,
     /// Write down that the guest goes on from the memory with which its boot began.
     RecordResumed,
@@ -203,6 +209,11 @@ impl Seen {
         self.domain.as_ref().filter(|domain| domain.state != DomainState::Off)
     }
 
+    /// Whether its guest stands still because its owner wants that, or is about to.
+    pub fn is_paused_on_request(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.paused)
+    }
+
     /// Whether its guest was to be frozen and has not been seen to be thawed since.
     pub fn may_be_frozen(&self) -> bool {
         let live = self.live();
@@ -234,12 +245,13 @@ fn plan_thawed(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Plan {
     match wanted {
         Wanted::Deleted { .. } => plan_deleted(seen, now),
         Wanted::Instance(spec) => match (spec.power, seen.live()) {
-            (Power::Running, Some(domain)) if domain.boot >= spec.boot => {
+            (Power::Running | Power::Paused, Some(domain)) if domain.boot >= spec.boot => {
                 plan_running(spec, domain, seen, now)
             }
             (_, Some(domain)) => plan_stop(spec.stop, domain, seen, now),
             (Power::Running, None) => plan_start(spec, seen, now),
             (Power::Stopped, None) => plan_stopped(seen),
+            (Power::Paused, None) => plan_lost(seen, now),
         },
     }
 }
@@ -280,17 +292,30 @@ fn plan_running(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDa
         is_started(record, domain.boot, seen.machine_boot) && record.stop_deadline.is_none()
     });
     if !told {
-        Plan::Do(Step::RecordStarted { boot: domain.boot })
-    } else if seen.record.as_ref().is_some_and(|record| record.to_resume) {
+        return Plan::Do(Step::RecordStarted { boot: domain.boot });
+    }
+    if seen.record.as_ref().is_some_and(|record| record.to_resume) {
         let stands_still = domain.state == DomainState::Paused(PauseReason::Suspended);
-        Plan::Do(if stands_still { Step::Resume } else { Step::RecordResumed })
+        return Plan::Do(if stands_still { Step::Resume } else { Step::RecordResumed });
+    }
+    match domain.state {
+        DomainState::ShuttingDown | DomainState::Off => Plan::Settled,
+        state if spec.power == Power::Paused => plan_pause(state, seen),
+        DomainState::Running if seen.is_paused_on_request() => Plan::Do(Step::RecordPaused { paused: false }),
+        DomainState::Running => plan_devices(spec, domain, seen, now),
+        // Nothing is plugged in or out, changed or merged while the guest stands still.
+        DomainState::Paused(reason) => plan_paused(reason, seen, now),
+    }
+}
+
+/// What is written down first tells whoever comes later that the guest may go on when its owner wants it to.
+fn plan_pause(state: DomainState, seen: &Seen) -> Plan {
+    if !seen.is_paused_on_request() {
+        Plan::Do(Step::RecordPaused { paused: true })
+    } else if state == DomainState::Running {
+        Plan::Do(Step::Suspend)
     } else {
-        match domain.state {
-            DomainState::Running => plan_devices(spec, domain, seen, now),
-            // Nothing is plugged in or out, changed or merged while the guest stands still.
-            DomainState::Paused(reason) => plan_paused(reason, seen, now),
-            DomainState::ShuttingDown | DomainState::Off => Plan::Settled,
-        }
+        Plan::Settled
     }
 }
 
@@ -388,6 +413,20 @@ fn plan_ended(seen: &Seen, now: OffsetDateTime) -> Plan {
         }
     };
     Plan::Do(Step::RecordEnded { reason })
+}
+
+/// It was to stand still, and what it had in memory is gone: nothing starts it again but its owner.
+fn plan_lost(seen: &Seen, now: OffsetDateTime) -> Plan {
+    match &seen.record {
+        Some(record) if matches!(record.phase, Phase::Starting | Phase::Started) => {
+            if record.machine_boot == seen.machine_boot {
+                plan_ended(seen, now)
+            } else {
+                Plan::Do(Step::RecordEnded { reason: EndReason::Unobserved })
+            }
+        }
+        _ => plan_at_rest(seen),
+    }
 }
 
 fn plan_stopped(seen: &Seen) -> Plan {

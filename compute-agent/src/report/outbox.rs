@@ -308,6 +308,7 @@ mod tests {
             boot: 1,
             state,
             volumes: Vec::new(),
+            leaving_cards: None,
             paused: None,
             not_taken: None,
             saved_memory: None,

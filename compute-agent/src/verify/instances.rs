@@ -74,6 +74,7 @@ fn paused(state: DomainState) -> Option<String> {
             "look at the disks of this host: reading or writing failed, and its guest stands still until that works"
         }
         PauseReason::Suspended => "let its guest go on with virsh resume: somebody has suspended it",
+        PauseReason::Requested => return None,
     };
     Some(text.to_owned())
 }
@@ -103,6 +104,8 @@ fn words(step: &Step) -> String {
         Step::Snapshot { .. } => "take a snapshot",
         Step::Thaw => "let its guest write again",
         Step::Merge(_) | Step::MergeAtRest { .. } => "merge layers of a disk",
+        Step::RecordPaused { .. } => "write down whether it is to stand still",
+        Step::Suspend => "let its guest stand still",
         Step::Resume => "let its guest go on",
         Step::RecordResumed => "write down that its guest goes on",
         Step::DestroyDomain => "cut its power",

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::agent::{Epoch, NetworkReport, VolumeReport};
-use crate::{Generation, InstanceId, LayerId, OperationId, RemovalId};
+use crate::{Generation, InstanceId, LayerId, MacAddress, OperationId, RemovalId};
 
 /// The most reports in one batch.
 pub const MAX_REPORTS: usize = 500;
@@ -49,6 +49,10 @@ pub struct InstanceReport {
     /// The volumes that it has, in their order; those that are on their way out come last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeReport>,
+    /// The network cards that its domain still has although they are not wanted any more. `None` when the agent does not
+    /// tell, as older ones do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving_cards: Option<Vec<MacAddress>>,
     /// Why its guest stands still, while it does. The domain is there and keeps its memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<PauseReason>,
@@ -68,8 +72,8 @@ pub struct InstanceReport {
 }
 
 impl InstanceReport {
-    /// The lines of [`ObservedBatch::digest_input`]: one for the instance, and one for each of its pause and its
-    /// volumes.
+    /// The lines of [`ObservedBatch::digest_input`]: one for the instance, and one for each of its pause, its volumes and
+    /// the cards that it still has.
     fn digest_lines(&self) -> String {
         let reason = match self.state {
             ObservedState::Stopped { reason } => reason.as_str(),
@@ -83,6 +87,9 @@ impl InstanceReport {
         for volume in &self.volumes {
             lines += &format!("- {} {} {}\n", volume.id, volume.generation, volume.state.as_str());
             volume.merged.iter().for_each(|layer| lines += &format!("- merged {layer}\n"));
+        }
+        for card in self.leaving_cards.iter().flatten() {
+            lines += &format!("- card {card}\n");
         }
         lines
     }
@@ -125,6 +132,8 @@ pub enum PauseReason {
     IoError,
     /// Somebody on the host has suspended it.
     Suspended,
+    /// Its owner wants it to.
+    Requested,
 }
 
 impl PauseReason {
@@ -134,12 +143,14 @@ impl PauseReason {
             Self::PoolFull => "pool_full",
             Self::IoError => "io_error",
             Self::Suspended => "suspended",
+            Self::Requested => "requested",
         }
     }
 
     /// The reason of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::PoolFull, Self::IoError, Self::Suspended].into_iter().find(|reason| reason.as_str() == name)
+        let all = [Self::PoolFull, Self::IoError, Self::Suspended, Self::Requested];
+        all.into_iter().find(|reason| reason.as_str() == name)
     }
 }
 
@@ -251,6 +262,8 @@ pub enum Step {
     SeedMade,
     DomainDefined,
     Running,
+    /// The guest stands still.
+    Paused,
     PowerButtonPressed,
     PowerCut,
     Stopped,
@@ -274,6 +287,7 @@ impl Step {
             Self::SeedMade => "seed_made",
             Self::DomainDefined => "domain_defined",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::PowerButtonPressed => "power_button_pressed",
             Self::PowerCut => "power_cut",
             Self::Stopped => "stopped",

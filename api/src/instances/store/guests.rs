@@ -1,6 +1,6 @@
 //! SQL of instances for those who change their disks: what the guest may be doing, and that the host shall hear of it.
 
-use protocol::agent::PauseReason;
+use protocol::agent::{PauseReason, Power};
 use protocol::{HostId, MemoryMib};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -79,6 +79,8 @@ fn activity(intent: &Intent, observed: Option<&Observed>, off_generation: Option
     let settled = observed.is_some_and(|observed| observed.generation >= intent.generation)
         || off_generation == Some(intent.generation);
     match shown(intent, observed, true, false).0 {
+        // Nothing of its disks is changed while it stands still.
+        InstanceState::Running if intent.power == Power::Paused => Activity::Unclear,
         InstanceState::Stopped if settled => Activity::Off,
         InstanceState::Running => Activity::Running,
         _ => Activity::Unclear,
@@ -118,7 +120,7 @@ pub(crate) async fn renew(
 
 #[cfg(test)]
 mod tests {
-    use protocol::agent::{EndReason, ObservedState, PauseReason, Power};
+    use protocol::agent::{EndReason, ObservedState, PauseReason};
 
     use super::*;
 

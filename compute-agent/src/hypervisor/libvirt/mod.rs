@@ -5,6 +5,7 @@
 //! link.rs       the connection: background, reconnecting, bounded in calls and in time
 //! sys.rs        callbacks; the only unsafe code
 //! lifecycle.rs  libvirt's events to ours
+//! console.rs    displays and serial ports as streams
 //! snapshot.rs   snapshots, of guests at rest if that is wanted
 //! memory.rs     memory that is saved and loaded
 //! xml/          domain XML and our metadata in it
@@ -12,6 +13,7 @@
 //!
 //! Domains are transient: libvirt forgets them when they end, and they outlive both this agent and libvirtd.
 
+mod console;
 mod lifecycle;
 mod link;
 mod memory;
@@ -23,8 +25,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic, PauseReason};
+use protocol::agent::{Acceleration, Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
+use tokio::net::UnixStream;
 use tokio::sync::{OnceCell, Semaphore, broadcast};
 use virt::connect::Connect;
 use virt::domain::Domain as Handle;
@@ -39,6 +42,7 @@ use super::{
     Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Merge,
     NewLayer,
 };
+use crate::consoles;
 
 /// Far above what an answer takes, even on a busy host.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
@@ -202,6 +206,13 @@ impl Hypervisor for Libvirt {
         self.link.call(limit, move |connect| on_domain(connect, id, "cut the power", Handle::destroy)).await
     }
 
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let suspend = |domain: &Handle| domain.suspend().map(drop);
+        self.link
+            .call(ASK_LIMIT, move |connect| on_domain(connect, id, "let the guest stand still", suspend))
+            .await
+    }
+
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
         let resume = |domain: &Handle| match domain.resume() {
             // It runs.
@@ -313,6 +324,35 @@ impl Hypervisor for Libvirt {
             }
         };
         self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "merge layers", merge)).await
+    }
+
+    async fn open_console(
+        &self,
+        id: InstanceId,
+        kind: ConsoleKind,
+    ) -> Result<consoles::Stream, HypervisorError> {
+        let attempted = "open the console";
+        let broken = |error| refused(attempted, error);
+        match kind {
+            ConsoleKind::Vnc => {
+                let open = move |connect: &Connect| with_domain(connect, id, attempted, console::display);
+                let display = self.link.call(ASK_LIMIT, open).await?;
+                Ok(Box::new(UnixStream::from_std(display).map_err(broken)?))
+            }
+            ConsoleKind::Serial => {
+                let open = move |connect: &Connect| with_domain(connect, id, attempted, console::serial);
+                let terminal = self.link.call(ASK_LIMIT, open).await?;
+                Ok(Box::new(console::Terminal::new(terminal).map_err(broken)?))
+            }
+        }
+    }
+
+    async fn screenshot(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
+        let attempted = "take a picture of the display";
+        let take = move |connect: &Connect| {
+            with_domain(connect, id, attempted, |domain| console::screenshot(connect, domain))
+        };
+        self.link.call(ASK_LIMIT, take).await
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
@@ -468,12 +508,12 @@ fn on_domain<E: Into<BoxError>>(
     with_domain(connect, id, attempted, |domain| act(domain).map_err(|error| refused(attempted, error)))
 }
 
-fn with_domain(
+fn with_domain<T>(
     connect: &Connect,
     id: InstanceId,
     attempted: &'static str,
-    act: impl FnOnce(&Handle) -> Result<(), HypervisorError>,
-) -> Result<(), HypervisorError> {
+    act: impl FnOnce(&Handle) -> Result<T, HypervisorError>,
+) -> Result<T, HypervisorError> {
     let domain = Handle::lookup_by_uuid(connect, id.as_uuid()).map_err(|error| match error.code() {
         ErrorNumber::NoDomain => HypervisorError::NotFound(id),
         _ => refused(attempted, error),

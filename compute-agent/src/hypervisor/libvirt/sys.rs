@@ -1,5 +1,5 @@
 //! The only unsafe code of the agent: what libvirt tells by callback, limits, snapshots and block jobs of
-//! disks, which the `virt` crate does not wrap.
+//! disks, which the `virt` crate does not wrap, and descriptors that libvirt opens for us.
 //!
 //! libvirt calls back from the one thread that runs its event loop. Each callback owns a boxed sender, its
 //! *opaque*; libvirt frees the box through [`release`] when the callback is deregistered and no longer
@@ -10,13 +10,19 @@
 )]
 
 use std::ffi::{CStr, CString, c_int, c_void};
+use std::fs::File;
+use std::io;
 use std::mem::{ManuallyDrop, transmute};
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
 use protocol::agent::IoLimits;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 use virt::connect::Connect;
@@ -302,6 +308,23 @@ pub(super) fn cancel_block_job(domain: &Domain, target: &str) -> Result<(), Erro
     // SAFETY: the domain's handle and the name are alive during the call.
     let status = unsafe { sys::virDomainBlockJobAbort(domain.as_ptr(), target.as_ptr(), 0) };
     if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+}
+
+/// A new connection to the domain's display, without a password: whoever has it is allowed in.
+pub(super) fn open_display(domain: &Domain) -> Result<UnixStream, Error> {
+    let descriptor = domain.open_graphics_fd(0, sys::VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)?;
+    // SAFETY: libvirt has opened it for us alone and keeps no copy; it is one end of a pair of unix sockets.
+    let owned = unsafe { OwnedFd::from_raw_fd(descriptor as c_int) };
+    Ok(UnixStream::from(owned))
+}
+
+/// The file, with word of when it can be read and written.
+pub(super) fn watched(file: File) -> io::Result<AsyncFd<File>> {
+    // SAFETY: the file is owned by what is returned, keeps its descriptor for as long as it lives, and nobody else can
+    // close that.
+    let registered =
+        unsafe { AsyncFd::register_with_interest(file, Interest::READABLE | Interest::WRITABLE) };
+    registered.map_err(io::Error::from)
 }
 
 /// How long libvirt waits for an answer of the guest's agent, once it has said that it is there.

@@ -27,6 +27,7 @@ fn wishes() -> Vec<(&'static str, Wanted)> {
     let instance = |power, stop| Wanted::Instance(Box::new(InstanceSpec { power, stop, ..base.clone() }));
     vec![
         ("running", instance(Power::Running, samples::GRACEFUL)),
+        ("paused", instance(Power::Paused, samples::GRACEFUL)),
         ("stopped", instance(Power::Stopped, samples::GRACEFUL)),
         ("forced off", instance(Power::Stopped, StopMode::Force)),
         (
@@ -64,6 +65,7 @@ fn records() -> Vec<(&'static str, Option<BootRecord>)> {
             to_resume: false,
             loaded: false,
             freezing: false,
+            paused: false,
         })
     };
     vec![

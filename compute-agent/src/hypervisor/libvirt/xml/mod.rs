@@ -4,6 +4,7 @@
 //! is in its metadata; the reader takes it back from there.
 
 mod cards;
+mod consoles;
 mod disks;
 mod model;
 mod render;
@@ -15,6 +16,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 pub(super) use cards::{card, card_at, cards};
+pub(super) use consoles::consoles;
 pub(super) use disks::{Found, disk_at, disk_for, found, snapshot};
 pub(super) use render::domain;
 pub(super) use saved::resumed;

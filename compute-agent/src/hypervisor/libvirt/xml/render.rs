@@ -9,8 +9,8 @@ use super::cards::interface;
 use super::disks::disks;
 use super::model::{
     Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Domain, Enabled, Features,
-    FirmwareFeature, FirmwareWanted, Instance, Log, Memory, Metadata, Model, Os, OsType, PowerManagement,
-    Rng, RngBackend, Serial, SerialTarget, Timer,
+    FirmwareFeature, FirmwareWanted, Graphics, Instance, Listen, Log, Memory, Metadata, Model, Os, OsType,
+    PowerManagement, Rng, RngBackend, Serial, SerialTarget, Timer, Video, VideoModel,
 };
 use super::{NAMESPACE, domain_name};
 use crate::hypervisor::DomainSpec;
@@ -122,6 +122,10 @@ fn devices(spec: &DomainSpec) -> Result<Devices<'_>, RenderError> {
         },
         console: Console { kind: "pty", target: SerialTarget { kind: "serial", port: 0 } },
         channel: Channel { kind: "unix", target: ChannelTarget { kind: "virtio", name: GUEST_AGENT } },
+        // Listens nowhere: whoever is to see it is handed to QEMU by libvirt.
+        graphics: Graphics { kind: "vnc", listen: Listen { kind: "none" } },
+        // What every boot loader and every kernel can draw on.
+        video: Video { model: VideoModel { kind: "vga" } },
         memballoon: Model { model: "virtio" },
         rng: Rng { model: "virtio", backend: RngBackend { model: "random", device: "/dev/urandom" } },
     })
