@@ -41,7 +41,7 @@ pub struct Consoles {
     stop: CancellationToken,
     room: Arc<Semaphore>,
     pictures: Semaphore,
-    seen: Mutex<HashSet<TransferId>>,
+    seen: Mutex<HashSet<ConsoleId>>,
     /// Instances whose serial console somebody has.
     serial: Arc<Mutex<HashSet<InstanceId>>>,
 }
