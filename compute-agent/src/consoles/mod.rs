@@ -182,7 +182,7 @@ impl Consoles {
             Ok(()) => {}
             Err(error) if error.is_gone() => {}
             Err(error) => {
-                tracing::warn!(id = %request, error = %crate::chain(&error), "a refusal was not sent")
+                tracing::warn!(id = %request, error = %crate::chain(&error), "a refusal was not sent");
             }
         }
     }
