@@ -26,6 +26,7 @@ use serde_json::json;
 use sha2::Digest;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -79,8 +80,13 @@ pub(crate) struct SimulatedHost {
 }
 
 impl SimulatedHost {
-    /// Joins and opens a session, which it keeps alive.
-    pub(crate) async fn join(control: &Control, cloud: &Cloud, number: usize) -> Result<Self> {
+    /// Joins and opens a session, which one of the tasks keeps alive.
+    pub(crate) async fn join(
+        control: &Control,
+        cloud: &Cloud,
+        number: usize,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Self> {
         let (_, identity) = new_identity(control, cloud, number).await?;
         let line = Arc::new(HttpControlPlane::new(&identity)?);
         let inventory = Inventory {
@@ -100,7 +106,7 @@ impl SimulatedHost {
         let opened = line.open_session(&request).await?;
         let (beating, epoch) = (Arc::clone(&line), opened.epoch);
         let pause = Duration::from_secs(opened.heartbeat_seconds.into());
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             loop {
                 // It has reported nothing.
                 let observed_digest = Sha256::from_bytes(sha2::Sha256::digest("").into());
@@ -121,28 +127,26 @@ impl SimulatedHost {
         Ok(Self { number, line, epoch })
     }
 
-    /// Follows the desired state for as long as the bench runs.
-    pub(crate) fn listen(self, ears: Ears) {
+    /// Follows the desired state.
+    pub(crate) async fn listen(self, ears: Ears) {
         let mut query =
             DesiredQuery { epoch: self.epoch, after: Revision(0), wait_seconds: MAX_WAIT_SECONDS };
-        tokio::spawn(async move {
-            loop {
-                match self.line.desired(&query).await {
-                    Ok(page) => {
-                        query.after = page.revision;
-                        for object in page.objects {
-                            if let DesiredBody::Network(document) = object.body {
-                                drop(ears.send(Heard::of(self.number, &document)));
-                            }
+        loop {
+            match self.line.desired(&query).await {
+                Ok(page) => {
+                    query.after = page.revision;
+                    for object in page.objects {
+                        if let DesiredBody::Network(document) = object.body {
+                            drop(ears.send(Heard::of(self.number, &document)));
                         }
                     }
-                    Err(error) => {
-                        eprintln!("host {}: {error}", self.number);
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                    }
+                }
+                Err(error) => {
+                    eprintln!("host {}: {error}", self.number);
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
-        });
+        }
     }
 }
 

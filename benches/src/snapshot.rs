@@ -1,6 +1,8 @@
 //! B11: a snapshot of a running instance, from the call until it is available, beside the same transaction by hand
 //! through QEMU's monitor. For disks of 1, 10 and 100 GiB: the time shall not depend on the size.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -77,6 +79,8 @@ impl Twin {
         let transaction = json!({"execute": "transaction", "arguments": {"actions": [switch]}});
         let started = Instant::now();
         create_layer(&above, &below, self.size_gib)?;
+        // QEMU runs as another user.
+        std::fs::set_permissions(&above, Permissions::from_mode(0o666))?;
         let done = self.ask(&transaction)?;
         let elapsed = started.elapsed().as_secs_f64() * 1e3;
         ensure!(done["error"].is_null(), "QEMU refused: {done}");

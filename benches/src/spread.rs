@@ -14,6 +14,7 @@ use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::compare::{Series, report};
 use crate::control::Control;
@@ -42,14 +43,16 @@ pub(crate) async fn run(rounds: usize, size: Size) -> Result<()> {
     let (control, cloud) = Control::start().await?;
     let (ears, heard) = mpsc::unbounded_channel();
     eprintln!("{hosts} hosts join");
-    let mut fleet = Vec::new();
+    let (mut fleet, mut tasks) = (Vec::new(), JoinSet::new());
     for number in 0..last {
-        fleet.push(SimulatedHost::join(&control, &cloud, number).await?);
+        fleet.push(SimulatedHost::join(&control, &cloud, number, &mut tasks).await?);
     }
     let agent = start_agent(&control, &cloud, last, real, "192.0.2.1".parse()?, ears.clone()).await?;
     eprintln!("{ports} instances are made");
     let project = make_instances(&cloud, &control, ports).await?;
-    fleet.into_iter().for_each(|host| host.listen(ears.clone()));
+    for host in fleet {
+        tasks.spawn(host.listen(ears.clone()));
+    }
     let mut fleet = Fleet { hosts, heard, latest: BTreeMap::new() };
     eprintln!("all hosts hear of them");
     fleet.until(|host| host.local_ports == ports / hosts && host.members == ports).await?;
@@ -78,6 +81,7 @@ pub(crate) async fn run(rounds: usize, size: Size) -> Result<()> {
     quantiles("fetched, each simulated host", fetched);
     quantiles("applied, the real host", applied);
     quantiles("all hosts", all.values);
+    tasks.shutdown().await;
     agent.stop().await
 }
 

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use rand::Rng;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -18,10 +18,13 @@ const MIN_PASSWORD_CHARS: usize = 12;
 /// A longer one is nobody's.
 const MAX_PASSWORD_BYTES: usize = 1024;
 
-type Work = Box<dyn FnOnce() + Send>;
+/// What a hash is computed in. A thread makes its own once and never gives it back: an allocator that is asked for so
+/// much again and again keeps several times as much.
+type Memory = Vec<Block>;
 
-/// Hashes and checks passwords on threads of their own, which bound memory: a hash takes 19 MiB, and the allocator keeps
-/// as much for each thread that ever made one.
+type Work = Box<dyn FnOnce(&mut Memory) + Send>;
+
+/// Hashes and checks passwords on threads of their own, one for each processor, with 19 MiB each.
 #[derive(Clone)]
 pub struct Passwords {
     permits: Arc<Semaphore>,
@@ -35,24 +38,20 @@ impl Passwords {
     /// When the hash parameters are refused; a defect.
     pub fn new() -> Result<Self, ApiError> {
         let count = thread::available_parallelism().map_or(1, usize::from).max(2);
-        let decoy = hash_now(&generate())?;
+        let decoy = hash_now(&generate(), &mut Memory::new())?;
         let threads = start_threads(count).map_err(ApiError::internal)?;
         Ok(Self { permits: Arc::new(Semaphore::new(count)), threads, decoy: decoy.into() })
     }
 
     pub async fn hash(&self, password: String) -> Result<String, ApiError> {
-        self.run(move || hash_now(&password)).await
+        self.run(move |memory| hash_now(&password, memory)).await
     }
 
     /// Whether the password is the one behind the stored hash; without a hash it never is, as slowly.
     pub async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, ApiError> {
         let known = stored.is_some() && password.len() <= MAX_PASSWORD_BYTES;
         let stored = stored.unwrap_or_else(|| self.decoy.to_string());
-        self.run(move || {
-            let hash = PasswordHash::new(&stored).map_err(|error| ApiError::internal(error.to_string()))?;
-            Ok(known & argon2()?.verify_password(password.as_bytes(), &hash).is_ok())
-        })
-        .await
+        self.run(move |memory| Ok(known & matches(&password, &stored, memory)?)).await
     }
 
     /// Leaves no hash to anybody until this is dropped.
@@ -64,12 +63,12 @@ impl Passwords {
 
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&mut Memory) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let _permit = self.permits.acquire().await.map_err(ApiError::internal)?;
         let (answer, answered) = oneshot::channel();
         // Who has gone needs no answer.
-        let work = Box::new(move || drop(answer.send(work())));
+        let work = Box::new(move |memory: &mut Memory| drop(answer.send(work(memory))));
         self.threads.send(work).map_err(|_| ApiError::internal("no thread hashes passwords"))?;
         answered.await.map_err(ApiError::internal)?
     }
@@ -83,8 +82,9 @@ fn start_threads(count: usize) -> std::io::Result<mpsc::Sender<Work>> {
         let receiver = Arc::clone(&receiver);
         let next = move || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         thread::Builder::new().name("passwords".to_owned()).spawn(move || {
+            let mut memory = Memory::new();
             while let Ok(work) = next() {
-                if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| work(&mut memory))).is_err() {
                     tracing::error!("hashing a password panicked");
                 }
             }
@@ -111,17 +111,46 @@ pub(crate) fn check_new(pointer: &str, password: &str, user_name: &str) -> Resul
     Err(ApiError::invalid(vec![FieldError::new(pointer, code, message)]))
 }
 
-fn argon2() -> Result<Argon2<'static>, ApiError> {
-    let params =
-        Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|e| ApiError::internal(e.to_string()))?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+fn hash_now(password: &str, memory: &mut Memory) -> Result<String, ApiError> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(defect)?;
+    let salt = Salt::generate();
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params).map_err(defect)?,
+        salt: Some(salt),
+        hash: Some(derive(
+            Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+            password,
+            &salt,
+            memory,
+        )?),
+    };
+    Ok(hash.to_string())
 }
 
-fn hash_now(password: &str) -> Result<String, ApiError> {
-    let hash = argon2()?
-        .hash_password(password.as_bytes())
-        .map_err(|error| ApiError::internal(error.to_string()))?;
-    Ok(hash.to_string())
+/// With the parameters that the hash was made with.
+fn matches(password: &str, stored: &str, memory: &mut Memory) -> Result<bool, ApiError> {
+    let stored = PasswordHash::new(stored).map_err(defect)?;
+    let (Some(version), Some(salt), Some(hash)) = (stored.version, stored.salt, stored.hash) else {
+        return Err(defect("a stored hash lacks its version, its salt or itself"));
+    };
+    let algorithm = Algorithm::try_from(stored.algorithm.as_str()).map_err(defect)?;
+    let version = Version::try_from(version).map_err(defect)?;
+    let params = Params::try_from(&stored).map_err(defect)?;
+    // Compared in constant time.
+    Ok(derive(Argon2::new(algorithm, version, params), password, &salt, memory)? == hash)
+}
+
+fn derive(argon2: Argon2<'_>, password: &str, salt: &Salt, memory: &mut Memory) -> Result<Output, ApiError> {
+    memory.resize(argon2.params().block_count(), Block::default());
+    let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+    argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, memory).map_err(defect)?;
+    Output::new(&output).map_err(defect)
+}
+
+fn defect(error: impl std::fmt::Display) -> ApiError {
+    ApiError::internal(error.to_string())
 }
 
 /// A random password of 120 bits, easy to copy: no letter that looks like a digit.

@@ -1,5 +1,6 @@
 //! Signing in, and every way of pretending to have done so.
 
+mod passwords;
 mod races;
 mod recovery;
 mod secrets;
@@ -218,6 +219,8 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
     match name {
         _ if operation.request_body.is_none() => "",
         "create_project"
+        | "create_key_pair"
+        | "update_key_pair"
         | "update_project"
         | "update_image"
         | "update_instance"
@@ -286,7 +289,13 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         | "finish_image_upload"
         | "create_host_join_token"
         | "stop_instance"
+        | "rebuild_instance"
+        | "revert_resize"
+        | "unrescue_instance"
         | "reboot_instance" => "{}",
+        "act_on_instances" => r#"{"action":"stop","label_selector":"tier=web"}"#,
+        "resize_instance" => r#"{"instance_type":"tiny"}"#,
+        "rescue_instance" => r#"{"image":"image"}"#,
         _ => panic!("say which body {name} takes"),
     }
 }

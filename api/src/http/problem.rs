@@ -53,6 +53,7 @@ error_codes! {
     InvalidCredentials UNAUTHORIZED "invalid_credentials" "User name or password is wrong"
     InvalidPasswordCode UNAUTHORIZED "invalid_password_code" "The code is wrong or has expired"
     SecondFactorRequired UNAUTHORIZED "second_factor_required" "The second factor is missing"
+    InvalidTicket UNAUTHORIZED "invalid_ticket" "The console's ticket is not valid"
     InvalidSecondFactor UNAUTHORIZED "invalid_second_factor" "The second factor is wrong"
     Forbidden FORBIDDEN "forbidden" "Not allowed"
     NotFound NOT_FOUND "not_found" "Not found"
@@ -91,6 +92,7 @@ error_codes! {
     Internal INTERNAL_SERVER_ERROR "internal" "Something went wrong on our side"
     DatabaseUnavailable SERVICE_UNAVAILABLE "database_unavailable" "The database is not available"
     HostUnreachable SERVICE_UNAVAILABLE "host_unreachable" "The host does not answer"
+    HostFailed SERVICE_UNAVAILABLE "host_failed" "The host could not do it"
     Busy SERVICE_UNAVAILABLE "busy" "Too much work at once"
     Timeout SERVICE_UNAVAILABLE "timeout" "The answer took too long"
     RequestTimeout REQUEST_TIMEOUT "request_timeout" "The request took too long to arrive"
@@ -272,6 +274,16 @@ impl ApiError {
             failure.retry_after_secs = Some(seconds);
         }
         self
+    }
+
+    /// The sentence of a refusal that is the caller's to act on; `None` for what is not.
+    pub(crate) fn refusal(&self) -> Option<(ErrorCode, &str)> {
+        match &*self.0 {
+            Kind::Problem(failure) if failure.cause.is_none() && failure.code.status().is_client_error() => {
+                Some((failure.code, failure.detail.as_deref().unwrap_or(failure.code.title())))
+            }
+            _ => None,
+        }
     }
 
     /// The code, unless this is a replay.

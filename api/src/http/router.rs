@@ -14,10 +14,10 @@ use super::problem::{ApiError, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
-    address_pools, api_keys, audit, auth, events, floating_ips, groups, hosts, images, instance_types,
-    instances, networks, operations, placement_groups, placement_settings, placements, policies, pools,
-    ports, projects, quotas, routers, security_groups, service_accounts, snapshot_schedules, snapshots,
-    subnets, users, volumes,
+    address_pools, api_keys, audit, auth, consoles, events, floating_ips, groups, hosts, images,
+    instance_types, instances, key_pairs, networks, operations, placement_groups, placement_settings,
+    placements, policies, pools, ports, projects, quotas, routers, security_groups, service_accounts,
+    snapshot_schedules, snapshots, subnets, users, volumes,
 };
 
 #[derive(OpenApi)]
@@ -40,6 +40,7 @@ use crate::{
         (name = "projects", description = "Tenants"),
         (name = "policies", description = "Who may do what where"),
         (name = "instances", description = "Virtual machines"),
+        (name = "key_pairs", description = "SSH keys for instances"),
         (name = "images", description = "Operating systems as files"),
         (name = "instance_types", description = "Sizes of instances"),
         (name = "placement", description = "Where instances go, and why not"),
@@ -76,6 +77,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(projects::router())
         .merge(policies::router())
         .merge(instances::router())
+        .merge(key_pairs::router())
+        .merge(consoles::router())
         .merge(images::router())
         .merge(instance_types::router())
         .merge(placement_groups::router())

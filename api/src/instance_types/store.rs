@@ -189,6 +189,10 @@ pub(super) async fn delete(
         Some("instances_instance_type_id_fkey") => {
             ApiError::because(ErrorCode::InUse, "instances of this type exist; delete them first")
         }
+        Some("instances_resized_from_type_id_fkey") => {
+            let detail = "instances may still go back to this type; confirm their resizes first";
+            ApiError::because(ErrorCode::InUse, detail)
+        }
         _ => error.into(),
     })
 }

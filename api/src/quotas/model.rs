@@ -31,6 +31,8 @@ pub enum Resource {
     SnapshotSchedules,
     /// Placement groups.
     PlacementGroups,
+    /// SSH keys.
+    KeyPairs,
     /// Images, with or without content.
     Images,
     /// Principals that are programs.
@@ -62,6 +64,7 @@ impl Resource {
         Self::Snapshots,
         Self::SnapshotSchedules,
         Self::PlacementGroups,
+        Self::KeyPairs,
         Self::Images,
         Self::ServiceAccounts,
         Self::Policies,
@@ -84,6 +87,7 @@ impl Resource {
             Self::Snapshots => "snapshots",
             Self::SnapshotSchedules => "snapshot_schedules",
             Self::PlacementGroups => "placement_groups",
+            Self::KeyPairs => "key_pairs",
             Self::Images => "images",
             Self::ServiceAccounts => "service_accounts",
             Self::Policies => "policies",

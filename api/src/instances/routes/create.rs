@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::super::fit::misfits;
 use super::super::reconcile::place_at_once;
-use super::super::store::{self, New, System, placement};
-use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan, WhenNoRoom};
+use super::super::store::{self, New, System, leases, placement};
+use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan, Times, WhenNoRoom};
 use super::accept;
 use super::create_from::of_snapshot;
 use crate::app::App;
@@ -17,6 +17,7 @@ use crate::auth::{self, Fact, actions, keys};
 use crate::http::{ApiError, Call, FieldError, Mutation, MutationQuery, Path, Selector};
 use crate::images::{self, ImageRow};
 use crate::instance_types::{self, InstanceTypeRow};
+use crate::key_pairs;
 use crate::nudge::{self, Topic};
 use crate::operations;
 use crate::placement_groups;
@@ -37,7 +38,10 @@ pub(super) async fn create_instance(
     call: Call,
 ) -> Result<Response, ApiError> {
     let new: CreateInstance = call.json()?;
-    ApiError::reject(new.validate())?;
+    let lease = new.lease.map(Times::from).unwrap_or_default();
+    let mut errors = new.validate();
+    lease.validate(Times::default(), app.clock.now(), &mut errors);
+    ApiError::reject(errors)?;
     let mut entry = call.entering(&app, Some(&project)).await?;
     let instance_type = match new.instance_type.as_deref().and_then(Selector::parse) {
         Some(selector) => instance_types::find(entry.conn(), &selector).await?,
@@ -66,7 +70,12 @@ pub(super) async fn create_instance(
     let named = new.networks.as_deref().unwrap_or_default();
     let pointer = |index| format!("/networks/{index}");
     let change = cards::check_ports(change, &project, named, pointer).await?;
-    let (mut change, group) = group_of(change, &project, &new).await?;
+    let (change, group) = group_of(change, &project, &new).await?;
+    let (mut change, key_pairs) = key_pairs::look_up(change, &project, &new.key_pairs, "/key_pairs").await?;
+    let keys = key_pairs.iter().map(|key_pair| key_pair.public_key.clone());
+    let keys: Vec<_> = new.ssh_authorized_keys.iter().cloned().chain(keys).collect();
+    let key_pairs: Vec<_> = key_pairs.into_iter().map(|key_pair| key_pair.name).collect();
+    let user_data = new.user_data_bytes();
     let (conn, allowed) = change.parts();
     let begin = operations::store::Begin {
         id: app.clock.new_id(),
@@ -80,12 +89,15 @@ pub(super) async fn create_instance(
         id,
         name: new.name.as_str(),
         hostname: new.hostname.as_ref().unwrap_or(&new.name).as_str(),
+        description: &new.description,
         labels: &new.labels,
+        delete_protection: new.delete_protection,
         system: &system,
         instance_type: &instance_type,
         placement_group: group,
-        user_data: new.user_data.as_deref(),
-        ssh_authorized_keys: &new.ssh_authorized_keys,
+        user_data: user_data.as_deref(),
+        ssh_authorized_keys: &keys,
+        key_pairs: &key_pairs,
         stop_timeout_seconds: DEFAULT_STOP_TIMEOUT_SECONDS.cast_signed(),
         operation_id: begin.id,
         request_id: begin.request_id,
@@ -98,6 +110,7 @@ pub(super) async fn create_instance(
     };
     operations::store::begin(conn, allowed, begin).await?;
     store::insert(conn, allowed, row).await?;
+    leases::set(conn, id.as_uuid(), lease, allowed.principal()).await?;
     disks::attach(conn, allowed, &disks, id, &app.clock, now).await?;
     cards::attach(conn, allowed, &wanted_cards, id, &app.clock, now).await?;
     if change.query.dry_run {
@@ -135,7 +148,7 @@ async fn group_of(
 }
 
 /// How policies call an image: by its name, and one of another project by that project's name, too.
-fn named(image: &ImageRow, project: Option<ProjectId>) -> String {
+pub(super) fn named(image: &ImageRow, project: Option<ProjectId>) -> String {
     if project.map(ProjectId::as_uuid) == Some(image.project_id) {
         image.name.clone()
     } else {
