@@ -58,3 +58,17 @@ CALL count_in_quota('memory_mib', 'instances', 'memory_mib_held');
 ALTER TABLE volumes
     DROP CONSTRAINT volumes_position_check,
     ADD CONSTRAINT volumes_position_check CHECK (position BETWEEN -1 AND 15);
+
+-- What a clone of a running instance waits for before it is placed: that its host lets the guest write elsewhere. Both are
+-- on one host, and whoever has let go of the volume meanwhile writes to it no more.
+CREATE TABLE cloned_volumes (
+    instance_id     uuid NOT NULL REFERENCES instances ON DELETE CASCADE,
+    volume_id       uuid NOT NULL,
+    spec_generation bigint NOT NULL,
+    PRIMARY KEY (instance_id, volume_id)
+);
+CREATE FUNCTION waits_for_source(instance uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM cloned_volumes c JOIN volumes v ON v.id = c.volume_id
+                   WHERE c.instance_id = instance AND v.instance_id IS NOT NULL
+                     AND NOT coalesce(v.observed_generation >= c.spec_generation AND v.observed_state = 'ready', false))
+$$;

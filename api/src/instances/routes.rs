@@ -1,6 +1,7 @@
 //! Handlers of instances.
 
 mod as_new;
+mod clone;
 mod create;
 mod create_from;
 mod many;

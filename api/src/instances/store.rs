@@ -1,5 +1,6 @@
 //! SQL of instances, for their owners. What hosts and controllers need is in the files below.
 
+pub(crate) mod cloning;
 pub(crate) mod departures;
 pub(crate) mod guests;
 pub(crate) mod hosts;
@@ -246,13 +247,13 @@ impl Row {
             memory_mib: self.memory_mib,
             root_disk_gib: root.map(|root| root.size_gib),
             hostname: self.hostname,
+            key_pairs: self.key_pairs,
+            lease,
+            resize,
             placement_group: self
                 .placement_group_id
                 .zip(self.placement_group_name)
                 .map(|(id, name)| Reference { id, name }),
-            key_pairs: self.key_pairs,
-            lease,
-            resize,
             nics: self.nics.0.into_iter().map(NicRow::into_wire).collect(),
             volumes: self.volumes.0.into_iter().map(VolumeRow::into_wire).collect(),
             operation: OperationSummary {

@@ -1,5 +1,7 @@
 //! An instance's life through the router, with a host that the test plays.
 
+mod clone;
+mod guide;
 mod leases;
 mod life;
 mod many;

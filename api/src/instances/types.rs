@@ -50,7 +50,11 @@ pub struct CreateInstance {
     /// Name or id of a snapshot of an instance: it gets new volumes with what that holds, boots from the first of them,
     /// and is of the same type unless another is given. Needs `volume:RestoreSnapshot`, too.
     pub snapshot: Option<String>,
-    /// Name or id of an instance type. Must be given unless it is made from a snapshot.
+    /// An instance of which it is a clone: it gets new volumes with what that one's hold at this moment, running or not,
+    /// boots from the first of them, and is of the same type, with the same user data and keys, unless others are given.
+    /// Needs `compute:CloneInstance`, too.
+    pub source: Option<CloneSource>,
+    /// Name or id of an instance type. Must be given unless it is made from a snapshot or another instance.
     #[schema(example = "tiny")]
     pub instance_type: Option<String>,
     /// The guest's host name; the instance's name unless given.
@@ -100,6 +104,14 @@ pub struct CreateInstance {
     pub when_no_room: WhenNoRoom,
     #[serde(default)]
     pub labels: Labels,
+}
+
+/// What an instance is a clone of.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneSource {
+    /// Name or id of an instance of the project.
+    pub instance: String,
 }
 
 /// What to do with an instance that no host takes now.
@@ -183,9 +195,6 @@ pub struct Instance {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_disk_gib: Option<i32>,
     pub hostname: String,
-    /// What it goes beside or away from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub placement_group: Option<Reference>,
     /// The key pairs that it was made with, as they were called then.
     pub key_pairs: Vec<String>,
     /// Until when it is wanted.
@@ -194,6 +203,9 @@ pub struct Instance {
     /// What it was before it was resized, until that is confirmed or reverted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<Resize>,
+    /// What it goes beside or away from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement_group: Option<Reference>,
     /// Its network cards in their order.
     pub nics: Vec<InstanceNic>,
     /// Its disks in their order.
@@ -347,6 +359,10 @@ impl CreateInstance {
         for (index, card) in cards.iter().enumerate() {
             card.validate(&format!("/networks/{index}"), &mut errors);
         }
+        if self.source.is_some() && self.when_no_room == WhenNoRoom::Fail {
+            let message = "a clone waits for what it is made from; ask with `dry_run` whether there is room";
+            errors.push(FieldError::new("/when_no_room", "invalid", message));
+        }
         self.validate_disks(&mut errors);
         validate_labels(&self.labels, &mut errors);
         errors
@@ -361,21 +377,21 @@ impl CreateInstance {
     /// What a snapshot says already.
     fn validate_snapshot(&self, errors: &mut Vec<FieldError>) {
         for (pointer, given) in [
+            ("/source", self.snapshot.is_some() && self.source.is_some()),
             ("/image", self.image.is_some()),
             ("/root_volume/volume", self.root_volume.volume.is_some()),
             ("/root_disk_gib", self.root_disk_gib.is_some()),
             ("/volumes", !self.volumes.is_empty()),
         ] {
             if given {
-                let message =
-                    "the disks are those of the snapshot; attach others, or grow these, when it is there";
+                let message = "the disks are those of the snapshot or the instance; attach others, or grow these, when it is there";
                 errors.push(FieldError::new(pointer, "invalid", message));
             }
         }
     }
 
     fn validate_disks(&self, errors: &mut Vec<FieldError>) {
-        if self.snapshot.is_some() {
+        if self.snapshot.is_some() || self.source.is_some() {
             return self.validate_snapshot(errors);
         }
         if self.instance_type.is_none() {

@@ -1,5 +1,6 @@
 //! SQL of snapshots, for their owners. What takes them, and what hosts say of them, is in the files below.
 
+pub(crate) mod cloning;
 pub(crate) mod hosts;
 mod row;
 pub(crate) mod taking;

@@ -11,6 +11,7 @@ use super::super::reconcile::place_at_once;
 use super::super::store::{self, New, System, leases, placement};
 use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan, Times, WhenNoRoom};
 use super::accept;
+use super::clone::{Inherited, of_instance};
 use super::create_from::of_snapshot;
 use crate::app::App;
 use crate::auth::{self, Fact, actions, keys};
@@ -24,6 +25,7 @@ use crate::placement_groups;
 use crate::ports::cards;
 use crate::quotas::{self, Resource};
 use crate::scheduler::{Placement, place};
+use crate::snapshots::store::cloning::wait_for;
 use crate::volumes::disks::{self, NewDisk, Prepared, Wanted, WantedDisk};
 
 /// Make an instance and start it. A port that becomes its card needs `network:UpdatePort`, too.
@@ -57,9 +59,16 @@ pub(super) async fn create_instance(
     let mut change = entry.decide::<actions::CreateInstance>((&project, place)).await?;
     let now = change.now;
     let id: InstanceId = app.clock.new_id();
-    let (change, disks, system, instance_type) = match &new.snapshot {
-        Some(snapshot) => of_snapshot(change, &project, &new, snapshot, instance_type).await?,
-        None => {
+    let mut inherited = Inherited::default();
+    let (change, disks, system, instance_type) = match (&new.snapshot, &new.source) {
+        (Some(snapshot), _) => of_snapshot(change, &project, &new, snapshot, instance_type).await?,
+        (None, Some(source)) => {
+            let source = &source.instance;
+            let (change, clone) = of_instance(&app, change, &project, &new, source, instance_type).await?;
+            inherited = clone.inherited;
+            (change, clone.disks, clone.system, clone.instance_type)
+        }
+        (None, None) => {
             let (image, instance_type) = check_parts(change.conn(), &new, image, instance_type).await?;
             let disks = disks_of(&new, image.as_ref(), &instance_type);
             let (mut change, disks) = disks::prepare(change, &project, disks).await?;
@@ -70,12 +79,16 @@ pub(super) async fn create_instance(
     let named = new.networks.as_deref().unwrap_or_default();
     let pointer = |index| format!("/networks/{index}");
     let change = cards::check_ports(change, &project, named, pointer).await?;
-    let (change, group) = group_of(change, &project, &new).await?;
-    let (mut change, key_pairs) = key_pairs::look_up(change, &project, &new.key_pairs, "/key_pairs").await?;
+    let (change, key_pairs) = key_pairs::look_up(change, &project, &new.key_pairs, "/key_pairs").await?;
     let keys = key_pairs.iter().map(|key_pair| key_pair.public_key.clone());
-    let keys: Vec<_> = new.ssh_authorized_keys.iter().cloned().chain(keys).collect();
-    let key_pairs: Vec<_> = key_pairs.into_iter().map(|key_pair| key_pair.name).collect();
-    let user_data = new.user_data_bytes();
+    let mut keys: Vec<_> = new.ssh_authorized_keys.iter().cloned().chain(keys).collect();
+    let mut key_pairs: Vec<_> = key_pairs.iter().map(|key_pair| key_pair.name.clone()).collect();
+    if keys.is_empty() {
+        keys = inherited.ssh_authorized_keys;
+        key_pairs = inherited.key_pairs;
+    }
+    let user_data = new.user_data_bytes().or(inherited.user_data);
+    let (mut change, group) = group_of(change, &project, &new).await?;
     let (conn, allowed) = change.parts();
     let begin = operations::store::Begin {
         id: app.clock.new_id(),
@@ -111,6 +124,7 @@ pub(super) async fn create_instance(
     operations::store::begin(conn, allowed, begin).await?;
     store::insert(conn, allowed, row).await?;
     leases::set(conn, id.as_uuid(), lease, allowed.principal()).await?;
+    wait_for(conn, id.as_uuid(), &inherited.waits_for).await?;
     disks::attach(conn, allowed, &disks, id, &app.clock, now).await?;
     cards::attach(conn, allowed, &wanted_cards, id, &app.clock, now).await?;
     if change.query.dry_run {

@@ -40,7 +40,7 @@ pub(crate) async fn take_pending(
 ) -> Result<Vec<Pending>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT id, operation_id FROM instances
-         WHERE host_id IS NULL AND placement_due_at <= $1 ORDER BY placement_due_at, id LIMIT $2
+         WHERE host_id IS NULL AND placement_due_at <= $1 AND NOT waits_for_source(id) ORDER BY placement_due_at, id LIMIT $2
          FOR UPDATE SKIP LOCKED",
         now,
         limit
@@ -62,7 +62,8 @@ pub(crate) async fn take_pending(
 /// What an instance needs that is on no host yet, as its rows say.
 pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<Option<Request>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"SELECT i.architecture, i.vcpus_held AS "vcpus!", i.memory_mib_held AS "memory_mib!", gib_to_place(i.id) AS "disk_gib!", i.placement_group_id,
+        r#"SELECT i.architecture, i.vcpus_held AS "vcpus!", i.memory_mib_held AS "memory_mib!",
+                   gib_to_place(i.id) AS "disk_gib!", i.placement_group_id,
                   t.name AS type_name, t.host_labels AS "host_labels: Json<Labels>", t.tolerations, m.min_memory_mib,
                   m.id AS image_id, root.size_gib AS "root_disk_gib?", root.least_gib AS "least_root_gib?",
                   (SELECT v.host_id FROM volumes v

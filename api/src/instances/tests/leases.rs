@@ -16,6 +16,12 @@ async fn patch(cloud: &TestCloud, patch: Value) -> crate::testing::Answer {
     cloud.call(Method::PATCH, WEB, Some(patch)).await
 }
 
+/// How often it was told that the state of an instance has changed.
+async fn told(cloud: &TestCloud) -> i64 {
+    let sql = "SELECT count(*) FROM pending_events WHERE kind = 'instance' AND change = 'state'";
+    sqlx::query_scalar(sql).fetch_one(&cloud.app.pool).await.unwrap()
+}
+
 #[tokio::test]
 async fn it_is_stopped_and_then_deleted_on_behalf_of_whoever_said_so() {
     let cloud = TestCloud::start().await;
@@ -70,19 +76,14 @@ async fn protection_wins_and_says_so() {
     running(&cloud, &host).await;
     patch(&cloud, json!({"lease": {"delete_at": AT_ONE}, "delete_protection": true})).await.expect(200);
     cloud.pass(HOUR);
+    let before = told(&cloud).await;
+    end_leases(&cloud.app).await.unwrap();
     end_leases(&cloud.app).await.unwrap();
     cloud.sign_in_again().await;
     let kept = cloud.get(WEB).await.expect(200);
     assert!(kept["lease"]["detail"].as_str().unwrap().contains("protected from deletion"), "{kept}");
     assert_eq!(kept["state"], "running");
-    let told: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM pending_events WHERE kind = 'instance' AND change = 'state'",
-    )
-    .fetch_one(&cloud.app.pool)
-    .await
-    .unwrap();
-    end_leases(&cloud.app).await.unwrap();
-    assert!(told > 0, "an event tells of it");
+    assert_eq!(told(&cloud).await, before + 1, "one event tells of it");
     patch(&cloud, json!({"delete_protection": false})).await.expect(200);
     end_leases(&cloud.app).await.unwrap();
     assert_eq!(cloud.get(WEB).await.expect(200)["state"], "deleting");

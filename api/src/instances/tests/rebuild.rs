@@ -175,7 +175,13 @@ async fn nothing_is_left_of_an_instance_that_goes_while_it_is_rescued() {
         let deletion =
             page["objects"].as_array().unwrap().iter().find(|one| one["kind"] == "delete_instance").unwrap();
         assert_eq!(deletion["layers"].as_array().unwrap().len(), 2);
+        // What was to be removed before is told by itself.
+        let removals = host.removals().await;
+        assert_eq!(removals.len(), usize::from(unrescued));
         host.report(&web["id"], generation, 2, json!({"state": "absent"})).await;
+        for removal in removals {
+            host.report_removed(json!([removal["removal_id"]])).await;
+        }
         cloud.get(WEB).await.expect_problem(404, "not_found");
         assert_eq!(cloud.get("/v1/projects/demo/volumes").await.expect(200)["items"], json!([]));
         assert_eq!(findings(&cloud).await, Vec::<String>::new());

@@ -57,19 +57,19 @@ pub(crate) async fn lock_instance(
 }
 
 /// A volume that is taken, locked.
-struct Taken {
-    id: Uuid,
+pub(super) struct Taken {
+    pub id: Uuid,
     name: String,
-    size_gib: i32,
-    image_id: Option<Uuid>,
-    position: Option<i32>,
+    pub size_gib: i32,
+    pub image_id: Option<Uuid>,
+    pub position: Option<i32>,
     instance_id: Option<Uuid>,
     attachment_state: Option<String>,
     deleting: bool,
     layers: i32,
 }
 
-async fn volumes(conn: &mut PgConnection, source: Source) -> Result<Vec<Taken>, sqlx::Error> {
+pub(super) async fn volumes(conn: &mut PgConnection, source: Source) -> Result<Vec<Taken>, sqlx::Error> {
     let (volume, instance) = match source {
         Source::Volume(volume) => (Some(volume), None),
         Source::Instance(instance) => (None, Some(instance)),
@@ -89,7 +89,7 @@ async fn volumes(conn: &mut PgConnection, source: Source) -> Result<Vec<Taken>, 
 }
 
 impl Taken {
-    fn check(&self) -> Result<(), ApiError> {
+    pub(super) fn check(&self) -> Result<(), ApiError> {
         let leaving =
             self.attachment_state.as_deref().map(AttachmentState::parse) == Some(AttachmentState::Detaching);
         let why = if self.deleting {
