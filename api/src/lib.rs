@@ -16,6 +16,7 @@ pub mod app;
 pub mod audit;
 pub mod auth;
 pub mod clock;
+mod console;
 pub mod controllers;
 pub mod database;
 pub mod events;

@@ -2,8 +2,7 @@
 
 use axum::Router;
 use axum::middleware;
-use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -14,9 +13,9 @@ use super::problem::{ApiError, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
-    address_pools, api_keys, audit, auth, events, floating_ips, groups, hosts, images, instance_types,
-    instances, networks, operations, policies, pools, ports, projects, quotas, routers, security_groups,
-    service_accounts, snapshot_schedules, snapshots, subnets, users, volumes,
+    address_pools, api_keys, audit, auth, console, events, floating_ips, groups, hosts, images,
+    instance_types, instances, networks, operations, policies, pools, ports, projects, quotas, routers,
+    security_groups, service_accounts, snapshot_schedules, snapshots, subnets, users, volumes,
 };
 
 #[derive(OpenApi)]
@@ -65,6 +64,7 @@ struct Root;
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Root::openapi())
         .merge(auth::routes::router())
+        .merge(auth::browser::router())
         .merge(auth::me::router())
         .merge(auth::signing_keys::router())
         .merge(users::router())
@@ -101,7 +101,7 @@ pub fn public_router(app: App) -> Router {
     let reference = SwaggerUi::new("/docs").url("/openapi.json", openapi_document());
     let router = router
         .merge(reference)
-        .route("/", get(|| async { Redirect::temporary("/docs/") }))
+        .merge(console::router())
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(app.clone(), limits::counted));
     layered(router, app)
