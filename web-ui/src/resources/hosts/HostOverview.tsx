@@ -6,7 +6,7 @@ import { UsageBar } from '../../parts/UsageBar'
 import { t } from '../../strings'
 
 export function HostOverview({ host }: { host: Schemas['Host'] }) {
-  const pool = host.pool
+  const { pool } = host
   return (
     <Stack>
       {host.state_reason && <Alert variant="light" color="orange" title={t.why}>{t.state(host.state_reason)}</Alert>}

@@ -27,7 +27,7 @@ export function CreatePage({ project }: { project: string }) {
   const [error, setError] = useState<unknown>()
   const navigate = useNavigate()
   const path = fill('/v1/projects/{project}/instances', { project })
-  const usable = useQuery({ queryKey: ['projects', project, 'images', 'usable'], queryFn: () => call<{ items: Schemas['Image'][] }>('GET', path.replace(/instances$/, 'images'), { query: { usable: true, limit: 500 } }), retry: false })
+  const usable = useQuery({ queryKey: ['projects', project, 'images', 'usable'], queryFn: () => call<{ items: Schemas['Image'][] }>('GET', path.replace(/instances$/, 'images'), { query: { visibility: 'all', limit: 500 } }), retry: false })
   const own = useRows<Schemas['Image']>(images, project, usable.isError)
   const types = useRows<Schemas['InstanceType']>(instanceTypes, undefined)
   const nets = useRows<Schemas['Network']>(networks, project)
