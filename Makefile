@@ -32,7 +32,7 @@ status: ## Say what of `make up` runs
 programs: cargo
 	@deploy/packages host build guests
 	@[ -e $(RELEASE)/cumulo-api ] || echo 'Building Cumulo, which takes about 10 minutes the first time.'
-	@cargo build --quiet --release --package api --package compute-agent --package tests --bins
+	@cargo build --quiet --release --package api --package compute-agent --package cli --package tests --bins
 
 cargo:
 	@command -v cargo >/dev/null || { \

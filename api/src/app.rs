@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{KeyUses, Passwords, PolicyCache, Tokens};
 use crate::clock::Clock;
+use crate::consoles::Consoles;
 use crate::events::EventStreams;
 use crate::hosts::Heartbeats;
 use crate::http::Edge;
@@ -34,6 +35,7 @@ pub struct Parts {
     pub nudges: Nudges,
     pub documents: Documents,
     pub event_streams: EventStreams,
+    pub consoles: Consoles,
     pub heartbeats: Heartbeats,
     pub edge: Edge,
     pub metrics: PrometheusHandle,

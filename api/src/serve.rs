@@ -13,6 +13,7 @@ use crate::agents::agent_router;
 use crate::app::{App, Parts};
 use crate::auth::{self, KeyUses, Passwords, PolicyCache};
 use crate::clock::Clock;
+use crate::consoles::{ConsoleOptions, Consoles};
 use crate::controllers;
 use crate::database::Database;
 use crate::events::EventStreams;
@@ -57,6 +58,8 @@ pub struct Options {
     pub image_store: ImageStoreOptions,
     #[command(flatten)]
     pub imports: ImportOptions,
+    #[command(flatten)]
+    pub consoles: ConsoleOptions,
 }
 
 /// Runs until `shutdown`, then answers what is under way and stops the private PostgreSQL.
@@ -100,6 +103,7 @@ async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken
         nudges: Nudges::default(),
         documents: Documents::default(),
         event_streams: EventStreams::default(),
+        consoles: Consoles::new(options.consoles.clone()),
         heartbeats: Heartbeats::default(),
         edge: Edge::new(&options.edge, &Ticks::monotonic()),
         metrics: install_metrics()?,
@@ -119,8 +123,9 @@ async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken
     let controllers = tokio::spawn(controllers::run(app.clone(), shutdown.clone()));
     tokio::join!(
         net::serve(public, public_router(app.clone()), shutdown.clone()),
-        net::serve(agents, agent_router(app), shutdown),
+        net::serve(agents, agent_router(app.clone()), shutdown),
     );
+    app.consoles.ended().await;
     listening.abort();
     controllers.await.context("a controller panicked")
 }

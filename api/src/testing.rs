@@ -31,6 +31,7 @@ use crate::agents::agent_router;
 use crate::app::{App, Parts};
 use crate::auth::{self, KeyUses, Passwords, PolicyCache};
 use crate::clock::Clock;
+use crate::consoles::{ConsoleOptions, Consoles};
 use crate::database::testing::TestDatabase;
 use crate::events::EventStreams;
 use crate::hosts::Heartbeats;
@@ -103,7 +104,15 @@ impl TestCloud {
     /// The same, importing images like this.
     pub(crate) async fn start_importing(importer: Importer) -> Self {
         let database = TestDatabase::create().await;
-        Self::made(database.pool.clone(), Some(database), &EdgeOptions::default(), importer).await
+        let consoles = ConsoleOptions::default();
+        Self::made(database.pool.clone(), Some(database), &EdgeOptions::default(), importer, consoles).await
+    }
+
+    /// The same, with consoles like this.
+    pub(crate) async fn start_with_consoles(consoles: ConsoleOptions) -> Self {
+        let database = TestDatabase::create().await;
+        let importer = Importer::new(ImportOptions::default()).unwrap();
+        Self::made(database.pool.clone(), Some(database), &EdgeOptions::default(), importer, consoles).await
     }
 
     /// The same, with a line to its database that can be cut.
@@ -123,7 +132,8 @@ impl TestCloud {
     }
 
     async fn on_with(pool: PgPool, database: Option<TestDatabase>, options: &EdgeOptions) -> Self {
-        Self::made(pool, database, options, Importer::new(ImportOptions::default()).unwrap()).await
+        let importer = Importer::new(ImportOptions::default()).unwrap();
+        Self::made(pool, database, options, importer, ConsoleOptions::default()).await
     }
 
     async fn made(
@@ -131,6 +141,7 @@ impl TestCloud {
         database: Option<TestDatabase>,
         options: &EdgeOptions,
         imports: Importer,
+        consoles: ConsoleOptions,
     ) -> Self {
         let data = TempDir::new().unwrap();
         let root = camino::Utf8Path::from_path(data.path()).unwrap();
@@ -165,6 +176,7 @@ impl TestCloud {
             nudges,
             documents: Documents::default(),
             event_streams: EventStreams::default(),
+            consoles: Consoles::new(consoles),
             shutdown: CancellationToken::new(),
             heartbeats: Heartbeats::default(),
             edge: Edge::new(options, &ticks),
@@ -177,6 +189,15 @@ impl TestCloud {
     /// Another replica of the API on the same database, with a clock of its own.
     pub(crate) async fn replica(&self) -> Self {
         let mut replica = Self::on(self.app.pool.clone(), None).await;
+        replica.credentials = self.credentials.clone();
+        replica
+    }
+
+    /// The same, with consoles like this.
+    pub(crate) async fn replica_with_consoles(&self, consoles: ConsoleOptions) -> Self {
+        let importer = Importer::new(ImportOptions::default()).unwrap();
+        let pool = self.app.pool.clone();
+        let mut replica = Self::made(pool, None, &EdgeOptions::default(), importer, consoles).await;
         replica.credentials = self.credentials.clone();
         replica
     }
@@ -387,6 +408,11 @@ impl TestHost<'_> {
     /// Reports one instance as in this state, with the volumes that are wanted of it at this generation as far as it
     /// is up or down.
     pub(crate) async fn report(&self, instance: &Value, generation: i64, boot: i64, state: Value) -> Value {
+        let volumes = self.volumes(instance, generation, &state).await;
+        self.report_with(instance, generation, boot, state, volumes).await
+    }
+
+    async fn volumes(&self, instance: &Value, generation: i64, state: &Value) -> Value {
         let made = matches!(state["state"].as_str(), Some("running" | "stopped"));
         let disks = self.disks(instance).await.filter(|(wanted, _)| made && *wanted == generation);
         let disks = disks.map(|(_, disks)| disks).unwrap_or_default();
@@ -394,8 +420,17 @@ impl TestHost<'_> {
             let volume = &disk["volume"];
             json!({"id": volume["id"], "generation": volume["generation"], "state": "ready"})
         };
-        let volumes: Vec<_> = disks.iter().map(ready).collect();
-        self.report_with(instance, generation, boot, state, json!(volumes)).await
+        disks.iter().map(ready).collect()
+    }
+
+    /// Reports an instance as running, the guest of which still has these cards; an agent before them says `null`.
+    pub(crate) async fn report_leaving(&self, instance: &Value, generation: i64, cards: Value) {
+        let state = json!({"state": "running"});
+        let volumes = self.volumes(instance, generation, &state).await;
+        let report = json!({"id": instance, "generation": generation, "boot": 1, "state": state,
+            "volumes": volumes, "leaving_cards": cards});
+        let body = json!({"epoch": self.epoch, "reports": [report]});
+        self.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200);
     }
 
     /// The same with these volumes.
@@ -408,7 +443,7 @@ impl TestHost<'_> {
         volumes: Value,
     ) -> Value {
         let report = json!({"id": instance, "generation": generation, "boot": boot, "state": state,
-            "volumes": volumes});
+            "volumes": volumes, "leaving_cards": []});
         let body = json!({"epoch": self.epoch, "reports": [report]});
         self.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200)
     }
@@ -484,6 +519,27 @@ pub(crate) async fn until_waiting(pool: &PgPool, count: i64) {
         }
     });
     waited.await.expect("too few ever waited for a lock");
+}
+
+/// Makes both calls, the second when the first waits for a lock that `sql` holds until both wait.
+pub(crate) async fn queued(
+    cloud: &TestCloud,
+    sql: &'static str,
+    first: impl Future<Output = Answer>,
+    second: impl Future<Output = Answer>,
+) -> [Answer; 2] {
+    let mut holder = cloud.app.pool.begin().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *holder).await.unwrap();
+    let second = async {
+        until_waiting(&cloud.app.pool, 1).await;
+        second.await
+    };
+    let release = async {
+        until_waiting(&cloud.app.pool, 2).await;
+        holder.commit().await.unwrap();
+    };
+    let (first, second, ()) = tokio::join!(first, second, release);
+    [first, second]
 }
 
 /// Makes the call while `sql` has happened but is not committed yet.

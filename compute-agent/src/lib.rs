@@ -1,13 +1,14 @@
 //! The agent of one host: it makes the host look like what the control plane wants, and says what it saw.
 //!
 //! [`desired`] keeps the wishes, [`reconcile`] carries them out through [`hypervisor`] and
-//! [`host_storage`] on [`networks`], [`metadata`] answers its guests, [`report`] tells, [`control_plane`] is the line and [`identity`] the passport.
+//! [`host_storage`] on [`networks`], [`metadata`] answers its guests, [`report`] tells, [`consoles`] shows, [`control_plane`] is the line and [`identity`] the passport.
 //! [`agent`] puts them together, [`verify`] compares the host with all of it and changes nothing. To the host the agent only ever dials
 //! out: it listens nowhere but inside the tenants' networks, for their metadata.
 
 pub mod agent;
 mod backoff;
 pub mod clock;
+pub mod consoles;
 pub mod control_plane;
 pub mod desired;
 mod durable;

@@ -39,8 +39,10 @@ pub(crate) fn running(id: InstanceId) -> InstanceSpec {
         memory_mib: MemoryMib(256),
         disks: vec![disk(id.as_uuid())],
         freeze: false,
+        save_memory: None,
+        load_memory: None,
         nics: Vec::new(),
-        seed: Seed { user_data: None, ssh_authorized_keys: Vec::new() },
+        seed: Seed::new(None, Vec::new()),
         operation_id: Some(OperationId::from(Uuid::now_v7())),
         request_id: None,
     }
@@ -85,6 +87,14 @@ pub(crate) fn stopped(spec: &InstanceSpec, stop: StopMode) -> InstanceSpec {
     InstanceSpec { power: Power::Stopped, stop, ..next(spec) }
 }
 
+pub(crate) fn paused(spec: &InstanceSpec) -> InstanceSpec {
+    InstanceSpec { power: Power::Paused, ..next(spec) }
+}
+
+pub(crate) fn resumed(spec: &InstanceSpec) -> InstanceSpec {
+    InstanceSpec { power: Power::Running, ..next(spec) }
+}
+
 /// Started anew: a reboot if it runs, a start if it does not.
 pub(crate) fn booted_again(spec: &InstanceSpec) -> InstanceSpec {
     InstanceSpec { power: Power::Running, boot: spec.boot + 1, ..next(spec) }
@@ -107,7 +117,7 @@ pub(crate) fn wish(spec: &InstanceSpec) -> DesiredBody {
 
 pub(crate) fn page(complete: bool, bodies: impl IntoIterator<Item = DesiredBody>) -> DesiredPage {
     let objects = bodies.into_iter().map(|body| DesiredObject { revision: Revision(1), body }).collect();
-    DesiredPage { revision: Revision(1), complete, objects }
+    DesiredPage { revision: Revision(1), complete, objects, requests: Vec::new() }
 }
 
 /// The `n`th card of an instance.

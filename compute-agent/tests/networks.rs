@@ -90,7 +90,7 @@ fn host(folder: &Utf8Path, spec: &InstanceSpec, document: &HostNetwork) -> RealN
     let bodies =
         [DesiredBody::Instance(Box::new(spec.clone())), DesiredBody::Network(Box::new(document.clone()))];
     let objects = bodies.into_iter().map(|body| DesiredObject { revision: Revision(1), body }).collect();
-    let page = DesiredPage { revision: Revision(1), complete: true, objects };
+    let page = DesiredPage { revision: Revision(1), complete: true, objects, requests: Vec::new() };
     desired.take(&page).unwrap();
     store.take(&page).unwrap();
     let metadata = Metadata::new(Arc::new(store), Arc::new(desired), Arc::new(SystemClock));
@@ -128,6 +128,8 @@ fn spec() -> InstanceSpec {
         memory_mib: MemoryMib(256),
         disks: Vec::new(),
         freeze: false,
+        save_memory: None,
+        load_memory: None,
         nics: vec![Nic {
             port_id: port_id(),
             network_id: Uuid::from_u128(30).into(),
@@ -135,7 +137,7 @@ fn spec() -> InstanceSpec {
             mac: mac(),
             mtu: 1450,
         }],
-        seed: Seed { user_data: None, ssh_authorized_keys: Vec::new() },
+        seed: Seed::new(None, Vec::new()),
         operation_id: None,
         request_id: None,
     }

@@ -64,6 +64,8 @@ ids! {
     ApiKeyId
     /// A stored object in the image store: the bytes of one or several images.
     BlobId
+    /// A console of an instance, from its ticket on.
+    ConsoleId
     /// A public address.
     FloatingIpId
     /// Several users who share policies.
@@ -76,12 +78,16 @@ ids! {
     InstanceId
     /// A size of instance.
     InstanceTypeId
+    /// An SSH key of a project.
+    KeyPairId
     /// A file of a volume: what was written to it between two snapshots.
     LayerId
     /// A private Ethernet of a tenant.
     NetworkId
     /// The record of one mutating call and what became of it.
     OperationId
+    /// Instances that go together or stay apart.
+    PlacementGroupId
     /// What a policy applies to, and where.
     PolicyAttachmentId
     /// Rules about who may do what.

@@ -74,6 +74,11 @@ impl Layout {
         self.layers().join(format!("{id}.qcow2"))
     }
 
+    /// The memory of a guest, under the id of its own that it has among the layers.
+    pub(crate) fn memory(&self, id: LayerId) -> Utf8PathBuf {
+        self.layers().join(format!("{id}.memory"))
+    }
+
     /// Where releases before volumes had an instance's disk.
     pub(crate) fn former_root_disk(&self, id: InstanceId) -> Utf8PathBuf {
         self.instance(id).dir.join("root.qcow2")

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/images/<sha256>.qcow2             an image of our own making, never written again
 //!        layers/<uuid>.qcow2               a layer of a volume, over an image, another layer or nothing
+//!              /<uuid>.memory              the memory of a guest that a snapshot holds, written by libvirt
 //!        instances/<uuid>/seed.img         the NoCloud disk for cloud-init
 //!                        /serial.log(.0…)  written and rotated by virtlogd
 //!                        /uefi_variables.fd  written by libvirt and the guest, with UEFI
@@ -24,6 +25,7 @@ mod export;
 mod flight;
 mod inventory;
 mod layout;
+mod memory;
 mod pool;
 mod qemu_img;
 pub mod sandbox;
@@ -37,6 +39,7 @@ pub use error::{Blame, PoolError};
 pub use export::Export;
 pub use inventory::{InstanceFiles, Inventory, SharedInventory};
 pub use layout::InstancePaths;
+pub use memory::NewMemory;
 pub use pool::{Found, Options, Pool, Space};
 pub use shared::{SharedRoot, Unusable, Usable};
 pub use volume::VolumeFound;

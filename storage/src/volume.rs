@@ -160,14 +160,14 @@ impl Pool {
         if size < size_bytes { qemu_img::resize(&top, size_bytes).await } else { Ok(()) }
     }
 
-    /// Removes layers that nobody needs any more; false when none of them was there.
+    /// Removes layers, and memory of guests, that nobody needs any more; false when none of them was there.
     ///
     /// INVARIANT: none is removed that a process has open as a disk, whatever the hypervisor and the control plane
     /// believe.
     pub async fn remove_layers(&self, layers: &[LayerId]) -> Result<bool, PoolError> {
         let dir = self.inner().layout.layers();
         let paths: Vec<_> = layers.iter().map(|layer| self.layer(*layer)).collect();
-        let (looked_at, layers) = (paths.clone(), layers.to_vec());
+        let (looked_at, memory, layers) = (paths.clone(), layers, layers.to_vec());
         let in_use = blocking("look whether layers are in use", move || {
             let mut in_use = None;
             for (path, layer) in looked_at.iter().zip(layers) {
@@ -180,9 +180,10 @@ impl Pool {
         if let Some(layer) = in_use.await? {
             return Err(PoolError::LayerInUse(layer));
         }
+        let memory: Vec<_> = memory.iter().map(|id| self.memory(*id)).collect();
         blocking("remove layers", move || {
             let mut removed = false;
-            for path in paths {
+            for path in paths.into_iter().chain(memory) {
                 match fs::remove_file(path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     gone => removed |= gone.is_ok(),

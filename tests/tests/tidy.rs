@@ -19,6 +19,8 @@ const DEPENDENCY_LAW: &[(&str, &[&str])] = &[
     ("compute-agent", &["protocol", "storage", "networking"]),
     ("policy", &[]),
     ("api", &["protocol", "policy"]),
+    ("client", &[]),
+    ("cli", &["client"]),
     ("tests", &["protocol"]),
     ("benches", &["protocol", "policy", "storage", "networking", "compute-agent", "tests"]),
 ];

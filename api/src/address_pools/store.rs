@@ -57,6 +57,7 @@ pub(super) async fn insert(
     (cidr, range): (Ipv4Net, Range),
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
+    refuse_hosts(conn, range, None).await?;
     let inserted = sqlx::query!(
         "INSERT INTO address_pools
              (id, name, description, cidr, first_address, last_address, created_at, updated_at)
@@ -72,6 +73,29 @@ pub(super) async fn insert(
     .execute(conn)
     .await;
     inserted.map(drop).map_err(refusal)
+}
+
+/// Refuses a range with an address at which a host is reached by the others: what comes to a floating IP would be taken
+/// from that host. Addresses that this pool has already are not looked at.
+async fn refuse_hosts(conn: &mut PgConnection, range: Range, pool: Option<Uuid>) -> Result<(), ApiError> {
+    let host = sqlx::query!(
+        r#"SELECT h.name, host(h.underlay_address) AS "address!" FROM hosts h
+           WHERE h.underlay_address BETWEEN $1 AND $2
+             AND NOT EXISTS (SELECT FROM address_pools p
+                             WHERE p.id = $3 AND h.underlay_address BETWEEN p.first_address AND p.last_address)
+           ORDER BY h.underlay_address LIMIT 1"#,
+        IpAddr::V4(range.first) as _,
+        IpAddr::V4(range.last) as _,
+        pool
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(host) = host else { return Ok(()) };
+    let detail = format!(
+        "{} is where the host {} is reached by the others; leave it out with `first_address` and `last_address`",
+        host.address, host.name
+    );
+    Err(ApiError::because(ErrorCode::RangeOverlaps, detail))
 }
 
 pub(super) async fn list(
@@ -138,6 +162,9 @@ pub(super) async fn update(
         let detail =
             format!("{outside} floating IPs have addresses outside of that range; delete them first");
         return Err(ApiError::because(ErrorCode::InUse, detail));
+    }
+    if let (IpAddr::V4(first), IpAddr::V4(last)) = (row.first_address, row.last_address) {
+        refuse_hosts(conn, Range { first, last }, Some(row.id)).await?;
     }
     let updated = sqlx::query!(
         "UPDATE address_pools SET name = $2, description = $3, first_address = $4, last_address = $5,

@@ -4,6 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::testing::TestCloud;
+use crate::verify;
 
 const POOLS: &str = "/v1/address_pools";
 const PUBLIC: &str = "/v1/address_pools/public";
@@ -64,4 +65,38 @@ async fn what_no_pool_may_hold_is_refused_at_the_field() {
     let outside = json!({"name": "public", "cidr": "203.0.113.0/24", "last_address": "203.0.114.1"});
     let problem = cloud.post(POOLS, outside).await.expect_problem(422, "validation_failed");
     assert_eq!(problem["errors"][0]["pointer"], "/last_address");
+}
+
+#[tokio::test]
+async fn no_pool_has_an_address_at_which_a_host_is_reached() {
+    let cloud = TestCloud::start().await;
+    cloud.join_host("host-1").await;
+    let move_host = async |address: &'static str| {
+        let moved = sqlx::query("UPDATE hosts SET underlay_address = $1::text::inet").bind(address);
+        moved.execute(&cloud.app.pool).await.unwrap();
+    };
+    let findings = async || {
+        let mut conn = cloud.app.pool.acquire().await.unwrap();
+        let found = verify::look(&mut conn, None, cloud.app.clock.now()).await.unwrap().findings;
+        found.into_iter().filter(|finding| finding.code == "address_pool_has_host").count()
+    };
+    move_host("203.0.113.11").await;
+    let problem = cloud.post(POOLS, pool("public", "203.0.113.0/24")).await;
+    let problem = problem.expect_problem(409, "range_overlaps");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("203.0.113.11 is where the host host-1"),
+        "{problem}"
+    );
+    let mut beside = pool("public", "203.0.113.0/24");
+    beside["first_address"] = json!("203.0.113.12");
+    cloud.post(POOLS, beside).await.expect(201);
+    let patch = async |body: Value| cloud.call(Method::PATCH, PUBLIC, Some(body)).await;
+    patch(json!({"first_address": "203.0.113.11"})).await.expect_problem(409, "range_overlaps");
+    assert_eq!(findings().await, 0);
+    // A host that comes later is not kept away; it is said.
+    move_host("203.0.113.200").await;
+    assert_eq!(findings().await, 1);
+    patch(json!({"description": "the office"})).await.expect(200);
+    patch(json!({"last_address": "203.0.113.199"})).await.expect(200);
+    assert_eq!(findings().await, 0);
 }

@@ -12,6 +12,7 @@ use protocol::agent::{DesiredBody, DesiredObject, DesiredPage, DesiredQuery, MAX
 use tokio::time::Instant;
 
 use super::peer::Host;
+use super::transfers;
 use crate::app::App;
 use crate::http::{ApiError, Path, parse_query};
 use crate::images;
@@ -30,10 +31,12 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
         // One snapshot: the revision and the objects belong together.
         let mut tx = app.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
         let session = host.session(&mut tx, query.epoch).await?;
-        let mut objects = Vec::new();
+        let (mut objects, mut requests) = (Vec::new(), Vec::new());
         if session.desired_revision > query.after {
             objects = desired_after(&mut tx, host.0, query.after).await?;
             objects.extend(images::orders_after(&mut tx, host.0, query.after).await?);
+            let max_seconds = app.consoles.max_seconds();
+            requests = transfers::requests_after(&mut tx, host.0, query.after, max_seconds).await?;
         }
         tx.commit().await?;
         if session.network_revision > query.after {
@@ -48,8 +51,9 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
         objects.sort_by_key(|object| (object.revision, !matches!(object.body, DesiredBody::Network(_))));
         let left = until.saturating_duration_since(Instant::now());
         let complete = query.after.0 == 0;
-        if !objects.is_empty() || complete || left.is_zero() {
-            return Ok(Json(DesiredPage { revision: session.desired_revision, complete, objects }));
+        if !objects.is_empty() || !requests.is_empty() || complete || left.is_zero() {
+            let revision = session.desired_revision;
+            return Ok(Json(DesiredPage { revision, complete, objects, requests }));
         }
         waiter.nudged(left.min(LOOK_AGAIN)).await;
     }

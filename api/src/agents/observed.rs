@@ -9,6 +9,7 @@ use protocol::agent::{
 use protocol::{HostId, PortId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::peer::Host;
 use crate::app::App;
@@ -25,6 +26,8 @@ use crate::volumes::store::layers::{self, Merged};
 const MAX_STEPS: usize = 100;
 /// Of one instance: those that it has, and those that leave it.
 const MAX_VOLUMES: usize = 64;
+/// The same of network cards.
+const MAX_CARDS: usize = 64;
 
 pub(super) async fn report(
     State(app): State<App>,
@@ -44,6 +47,11 @@ pub(super) async fn report(
             (format!("/reports/{index}/volumes"), format!("at most {MAX_VOLUMES} volumes"));
         return Err(ApiError::invalid(vec![FieldError::new(pointer, "too_many", message)]));
     }
+    let cards = |report: &InstanceReport| report.leaving_cards.as_ref().map_or(0, Vec::len);
+    if batch.reports.iter().any(|report| cards(report) > MAX_CARDS) {
+        let message = format!("at most {MAX_CARDS} cards of an instance");
+        return Err(ApiError::invalid(vec![FieldError::new("/reports", "too_many", message)]));
+    }
     let chains = batch.reports.iter().map(|report| report.volumes.iter());
     if chains.flatten().any(|volume| volume.merged.len() > MAX_LAYERS) {
         let message = format!("at most {MAX_LAYERS} layers of a volume");
@@ -62,8 +70,9 @@ pub(super) async fn report(
     let ids: Vec<_> = batch.reports.iter().map(|report| report.id).collect();
     instances::lock_all(&mut tx, host.0, &ids).await?;
     let (mut ignored, mut gone, mut merged, mut left) = (Vec::new(), Vec::new(), Vec::new(), false);
+    let mut let_go = Vec::new();
     for report in &batch.reports {
-        match fold(&mut tx, host.0, report, now).await? {
+        match fold(&mut tx, host.0, report, &mut let_go, now).await? {
             Folded::Ignored => ignored.push(report.id),
             Folded::Stored => merged.extend(merged_of(report)),
             Folded::Left => left = true,
@@ -73,8 +82,8 @@ pub(super) async fn report(
     let removed = volumes::lock_removed(&mut tx, host.0, &batch.removed).await?;
     layers::note_merged(&mut tx, host.0, &merged).await?;
     // Last, because these take the host's row: everybody locks instances and volumes first and their host after.
-    if !gone.is_empty() {
-        instances::delete(&mut tx, host.0, &gone, now).await?;
+    if !gone.is_empty() || !let_go.is_empty() {
+        instances::delete(&mut tx, host.0, &gone, &let_go, now).await?;
     }
     if !removed.is_empty() {
         volumes::forget(&mut tx, &removed, now).await?;
@@ -109,11 +118,12 @@ enum Folded {
     Gone,
 }
 
-/// Folds one report in.
+/// Folds one report in. Ports of which a guest has let go are added to `let_go`.
 async fn fold(
     conn: &mut PgConnection,
     host: HostId,
     report: &InstanceReport,
+    let_go: &mut Vec<Uuid>,
     now: OffsetDateTime,
 ) -> Result<Folded, ApiError> {
     let Some(stored) = instances::lock_reported(conn, host, report.id).await? else {
@@ -145,13 +155,19 @@ async fn fold(
     if stored.observed != Some(observed)
         || stored.observed_detail != detail
         || stored.observed_volumes != report.volumes
+        || stored.observed_leaving_cards != report.leaving_cards.as_deref().unwrap_or_default()
     {
-        instances::set_observed(conn, report.id, &observed, &report.volumes, detail.as_deref(), now).await?;
+        instances::set_observed(conn, &observed, report, detail.as_deref(), now).await?;
     }
     volumes::fold(conn, report, stored.intent.generation, now).await?;
     snapshots::settle(conn, report, now).await?;
+    let leaving = cards::leaving(conn, report, stored.intent.generation).await?;
+    let_go.extend(&leaving.let_go);
     if OF_VOLUMES.contains(&stored.operation_kind.as_str()) {
         // It ends with what is said of its volume.
+        return Ok(Folded::Stored);
+    }
+    if leaving.is_held && stored.operation_kind == "detach_port" {
         return Ok(Folded::Stored);
     }
     let end = match outcome(&stored.intent, &observed) {
@@ -160,6 +176,10 @@ async fn fold(
         Outcome::Crashed => {
             let detail = "the virtual machine ended before it was seen running; its serial log may tell why";
             End::Failed { code: "guest_crashed", detail: Some(detail.to_owned()) }
+        }
+        Outcome::Lost => {
+            let detail = "its guest had ended, so nothing is left to pause; start it instead";
+            End::Failed { code: "guest_ended", detail: Some(detail.to_owned()) }
         }
     };
     operations::finish(conn, stored.operation_id, &end, now).await?;

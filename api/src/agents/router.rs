@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::{desired, heartbeat, images, join, observed, session, transfers};
+use super::{consoles, desired, heartbeat, images, join, observed, session, transfers};
 use crate::app::App;
 
 /// Every route of the agent protocol; see [`protocol::agent`].
@@ -17,6 +17,8 @@ pub(crate) fn agent_router(app: App) -> Router {
         .route("/agent/v1/heartbeat", post(heartbeat::beat))
         .route("/agent/v1/blobs/{sha256}", get(desired::get_blob))
         .route("/agent/v1/transfers/{id}", post(transfers::fill))
+        .route("/agent/v1/requests/{id}/refusal", post(transfers::refuse))
+        .route("/agent/v1/consoles/{id}", get(consoles::bring))
         .route("/agent/v1/images/{id}", post(images::take))
         .route("/agent/v1/images/{id}/status", post(images::note));
     crate::http::router::layered(router, app)

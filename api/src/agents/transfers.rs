@@ -1,43 +1,86 @@
-//! Bytes that the control plane asked a host for, on their way to the call that waits for them.
+//! What the control plane asked a host for, on its way to the call that waits for it: bytes, or a console.
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use protocol::agent::Epoch;
-use protocol::{HostId, InstanceId, Revision, TransferId};
+use protocol::agent::{
+    ConsoleKind, Epoch, HostRequest, MAX_SCREENSHOT_BYTES, Refusal, RefusalReason, RequestQuery,
+};
+use protocol::{ConsoleId, HostId, InstanceId, Revision, TransferId};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
 use super::peer::Host;
 use crate::app::App;
-use crate::http::{ApiError, ErrorCode, Path, RawBody, parse_query};
+use crate::http::{ApiError, ErrorCode, JsonBody, Path, RawBody, parse_query};
 use crate::nudge::{self, Topic};
 
 /// After this, nobody waits any more.
 const LIFETIME: Duration = Duration::minutes(1);
 
 /// A wish.
-pub(crate) struct Wanted {
+pub(crate) struct Wanted<'a> {
     pub id: TransferId,
     pub host: HostId,
     pub instance: InstanceId,
-    pub max_bytes: i32,
+    pub ask: Ask<'a>,
     pub revision: Revision,
     pub now: OffsetDateTime,
 }
 
+/// What is wished for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ask<'a> {
+    SerialLog { max_bytes: i32 },
+    Console { kind: ConsoleKind, dial: Option<&'a str> },
+    Screenshot,
+}
+
+impl Ask<'_> {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::SerialLog { .. } => SERIAL_LOG,
+            Self::Console { kind: ConsoleKind::Vnc, .. } => VNC_CONSOLE,
+            Self::Console { kind: ConsoleKind::Serial, .. } => SERIAL_CONSOLE,
+            Self::Screenshot => SCREENSHOT,
+        }
+    }
+
+    /// The most that is taken of the host's answer. A console does not come this way.
+    const fn max_bytes(&self) -> i32 {
+        match self {
+            Self::SerialLog { max_bytes } => *max_bytes,
+            Self::Console { .. } => 1,
+            Self::Screenshot => MAX_SCREENSHOT_BYTES as i32,
+        }
+    }
+}
+
+// As the table spells them.
+const SERIAL_LOG: &str = "serial_log";
+const VNC_CONSOLE: &str = "vnc_console";
+const SERIAL_CONSOLE: &str = "serial_console";
+const SCREENSHOT: &str = "screenshot";
+
 /// Puts a wish into the host's feed.
-pub(crate) async fn ask(conn: &mut PgConnection, wanted: &Wanted) -> Result<(), sqlx::Error> {
+pub(crate) async fn ask(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<(), sqlx::Error> {
+    let dial = match wanted.ask {
+        Ask::Console { dial, .. } => dial,
+        Ask::SerialLog { .. } | Ask::Screenshot => None,
+    };
     sqlx::query!(
-        "INSERT INTO transfers (id, host_id, instance_id, max_bytes, desired_revision, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO transfers (id, host_id, instance_id, max_bytes, desired_revision, created_at, expires_at, kind,
+                                dial)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         wanted.id.as_uuid(),
         wanted.host.as_uuid(),
         wanted.instance.as_uuid(),
-        wanted.max_bytes,
+        wanted.ask.max_bytes(),
         wanted.revision.0,
         wanted.now,
-        wanted.now + LIFETIME
+        wanted.now + LIFETIME,
+        wanted.ask.kind(),
+        dial
     )
     .execute(conn)
     .await?;
@@ -53,6 +96,65 @@ pub(crate) async fn take(conn: &mut PgConnection, id: TransferId) -> Result<Opti
     .fetch_optional(conn)
     .await?;
     Ok(body)
+}
+
+/// Takes the wish back.
+pub(crate) async fn forget(conn: &mut PgConnection, id: TransferId) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM transfers WHERE id = $1", id.as_uuid()).execute(conn).await?;
+    Ok(())
+}
+
+/// Takes the host's refusal, if it refused.
+pub(crate) async fn take_refusal(
+    conn: &mut PgConnection,
+    id: TransferId,
+) -> Result<Option<RefusalReason>, sqlx::Error> {
+    let refusal = sqlx::query_scalar!(
+        r#"DELETE FROM transfers WHERE id = $1 AND refusal IS NOT NULL RETURNING refusal AS "refusal!""#,
+        id.as_uuid()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(refusal.map(|reason| RefusalReason::from_name(&reason)))
+}
+
+/// What of this is for the host, in the words of its protocol, and newer than the revision. Serial logs have a form of
+/// their own.
+pub(super) async fn requests_after(
+    conn: &mut PgConnection,
+    host: HostId,
+    after: Revision,
+    max_console_seconds: u32,
+) -> Result<Vec<HostRequest>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT id, instance_id, kind, dial FROM transfers
+         WHERE host_id = $1 AND desired_revision > $2 AND body IS NULL AND refusal IS NULL AND kind <> 'serial_log'
+         ORDER BY desired_revision",
+        host.as_uuid(),
+        after.0
+    )
+    .fetch_all(conn)
+    .await?;
+    let requests = rows.into_iter().filter_map(|row| {
+        let console = |console| HostRequest::OpenConsole {
+            id: ConsoleId::from(row.id),
+            instance_id: row.instance_id.into(),
+            console,
+            dial: row.dial.clone(),
+            max_seconds: max_console_seconds,
+        };
+        match row.kind.as_str() {
+            VNC_CONSOLE => Some(console(ConsoleKind::Vnc)),
+            SERIAL_CONSOLE => Some(console(ConsoleKind::Serial)),
+            SCREENSHOT => Some(HostRequest::Screenshot {
+                id: row.id.into(),
+                instance_id: row.instance_id.into(),
+                max_bytes: MAX_SCREENSHOT_BYTES as u32,
+            }),
+            _ => None,
+        }
+    });
+    Ok(requests.collect())
 }
 
 /// Removes what nobody took.
@@ -89,6 +191,34 @@ pub(super) async fn fill(
     .await?;
     if filled.rows_affected() == 0 {
         return Err(ApiError::because(ErrorCode::NotFound, "nobody waits for these bytes"));
+    }
+    nudge::send(&mut tx, Topic::Transfer(id)).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The host says why it does not do what it was asked for.
+pub(super) async fn refuse(
+    State(app): State<App>,
+    host: Host,
+    Path(id): Path<String>,
+    uri: Uri,
+    JsonBody(refusal): JsonBody<Refusal>,
+) -> Result<StatusCode, ApiError> {
+    let query: RequestQuery = parse_query(&uri)?;
+    let id: TransferId = id.parse().map_err(|_| ApiError::not_found())?;
+    let mut tx = app.pool.begin().await?;
+    host.session(&mut tx, query.epoch).await?;
+    let noted = sqlx::query!(
+        "UPDATE transfers SET refusal = $3 WHERE id = $1 AND host_id = $2 AND body IS NULL AND refusal IS NULL",
+        id.as_uuid(),
+        host.0.as_uuid(),
+        refusal.reason.as_str()
+    )
+    .execute(&mut *tx)
+    .await?;
+    if noted.rows_affected() == 0 {
+        return Err(ApiError::because(ErrorCode::NotFound, "nobody waits for this"));
     }
     nudge::send(&mut tx, Topic::Transfer(id)).await?;
     tx.commit().await?;

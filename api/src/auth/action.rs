@@ -168,6 +168,10 @@ actions! {
         ListCloudAuditRecords(AuditRecord) = "audit:ListRecords",
         ListAddressPools(AddressPool) = "network:ListAddressPools",
         ListPools(Pool) = "pool:ListPools",
+        GetPlacementSettings(Host) = "host:GetPlacementSettings",
+        UpdatePlacementSettings(Host) = "host:UpdatePlacementSettings",
+        GetCapacity(Host) = "host:GetCapacity",
+        ExplainPlacement(Host) = "host:ExplainPlacement",
     }
     NewInCloud {
         CreateProject(Project) = "project:CreateProject",
@@ -220,6 +224,11 @@ actions! {
         DeleteProject(Project) = "project:DeleteProject",
         ListImages(Image) = "image:ListImages",
         ListInstances(Instance) = "compute:ListInstances",
+        /// Asked for beside the right to do it to each of them.
+        ActOnInstances(Instance) = "compute:ActOnInstances",
+        ListKeyPairs(KeyPair) = "compute:ListKeyPairs",
+        ListPlacementGroups(PlacementGroup) = "compute:ListPlacementGroups",
+        PlanPlacements(Instance) = "compute:PlanPlacements",
         ListOperations(Operation) = "operation:ListOperations",
         ListServiceAccounts(ServiceAccount) = "iam:ListServiceAccounts",
         ListPolicies(Policy) = "iam:ListPolicies",
@@ -243,6 +252,8 @@ actions! {
     NewInProject {
         CreateImage(Image) = "image:CreateImage",
         CreateInstance(Instance) = "compute:CreateInstance",
+        CreateKeyPair(KeyPair) = "compute:CreateKeyPair",
+        CreatePlacementGroup(PlacementGroup) = "compute:CreatePlacementGroup",
         CreateServiceAccount(ServiceAccount) = "iam:CreateServiceAccount",
         CreatePolicy(Policy) = "iam:CreatePolicy",
         CreateVolume(Volume) = "volume:CreateVolume",
@@ -273,12 +284,26 @@ actions! {
         UpdateInstance(Instance) = "compute:UpdateInstance",
         StartInstance(Instance) = "compute:StartInstance",
         StopInstance(Instance) = "compute:StopInstance",
+        PauseInstance(Instance) = "compute:PauseInstance",
+        ResumeInstance(Instance) = "compute:ResumeInstance",
+        ResizeInstance(Instance) = "compute:ResizeInstance",
+        RebuildInstance(Instance) = "compute:RebuildInstance",
+        RescueInstance(Instance) = "compute:RescueInstance",
         RebootInstance(Instance) = "compute:RebootInstance",
         DeleteInstance(Instance) = "compute:DeleteInstance",
         MoveInstance(Instance) = "compute:MoveInstance",
         GetInstanceSerial(Instance) = "compute:GetInstanceSerial",
+        GetInstanceScreenshot(Instance) = "compute:GetInstanceScreenshot",
+        /// Asked for again while the console is open.
+        OpenConsole(Instance) = "compute:OpenConsole",
         /// Asked for beside the right to make an image.
         ExportInstance(Instance) = "compute:ExportInstance",
+        GetKeyPair(KeyPair) = "compute:GetKeyPair",
+        UpdateKeyPair(KeyPair) = "compute:UpdateKeyPair",
+        DeleteKeyPair(KeyPair) = "compute:DeleteKeyPair",
+        GetPlacementGroup(PlacementGroup) = "compute:GetPlacementGroup",
+        UpdatePlacementGroup(PlacementGroup) = "compute:UpdatePlacementGroup",
+        DeletePlacementGroup(PlacementGroup) = "compute:DeletePlacementGroup",
         GetOperation(Operation) = "operation:GetOperation",
         CancelOperation(Operation) = "operation:CancelOperation",
         GetServiceAccount(ServiceAccount) = "iam:GetServiceAccount",
@@ -303,6 +328,8 @@ actions! {
         ReturnVolume(Volume) = "volume:DetachVolume",
         /// Asked for beside the right to make the snapshot or the volume.
         SnapshotVolume(Volume) = "volume:SnapshotVolume",
+        /// Asked for beside the right to make an instance.
+        CloneInstance(Instance) = "compute:CloneInstance",
         /// Asked for beside the right to make the snapshot.
         SnapshotInstance(Instance) = "compute:SnapshotInstance",
         GetSnapshot(Snapshot) = "volume:GetSnapshot",

@@ -15,8 +15,19 @@ pub struct Identity {
     pub labels: Labels,
 }
 
+/// A query that locks what it finds: so that nobody refers to it, unless it says another way.
+macro_rules! locking {
+    ($sql:literal) => {
+        concat!($sql, " FOR UPDATE")
+    };
+    ($sql:literal, $lock:literal) => {
+        concat!($sql, $lock)
+    };
+}
+
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $service:literal $text:literal, seen with $get:literal, $sql:literal;)+) => {
+    ($($(#[$doc:meta])* $name:ident = $service:literal $text:literal, seen with $get:literal,
+        $(locked with $lock:literal,)? $sql:literal;)+) => {
         /// What kind of thing an action is about.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Kind { $($(#[$doc])* $name),+ }
@@ -44,7 +55,7 @@ macro_rules! kinds {
             const fn query(self, lock: bool) -> &'static str {
                 match (self, lock) {
                     $((Self::$name, false) => $sql,
-                      (Self::$name, true) => concat!($sql, " FOR UPDATE"),)+
+                      (Self::$name, true) => locking!($sql $(, $lock)?),)+
                 }
             }
         }
@@ -56,8 +67,12 @@ kinds! {
         "SELECT id, name, labels FROM projects WHERE id = $1 AND $2::uuid IS NULL AND $3::text IS NULL";
     Instance = "compute" "instance", seen with "compute:GetInstance",
         "SELECT id, name, labels FROM instances WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    PlacementGroup = "compute" "placement_group", seen with "compute:GetPlacementGroup",
+        "SELECT id, name, labels FROM placement_groups WHERE project_id = $1 AND (id = $2 OR name = $3)";
     InstanceType = "compute" "instance_type", seen with "compute:GetInstanceType",
         "SELECT id, name, NULL::jsonb FROM instance_types WHERE $1::uuid IS NULL AND (id = $2 OR name = $3)";
+    KeyPair = "compute" "key_pair", seen with "compute:GetKeyPair",
+        "SELECT id, name, labels FROM key_pairs WHERE project_id = $1 AND (id = $2 OR name = $3)";
     Image = "image" "image", seen with "image:GetImage",
         "SELECT id, name, labels FROM images WHERE project_id = $1 AND (id = $2 OR name = $3)";
     Volume = "volume" "volume", seen with "volume:GetVolume",
@@ -76,9 +91,12 @@ kinds! {
         "SELECT id, name, labels FROM ports WHERE project_id = $1 AND (id = $2 OR name = $3)";
     Router = "network" "router", seen with "network:GetRouter",
         "SELECT id, name, labels FROM routers WHERE project_id = $1 AND (id = $2 OR name = $3)";
-    FloatingIp = "network" "floating_ip", seen with "network:GetFloatingIp",
+    /// Locked last, since one goes with its port: by its own store.
+    FloatingIp = "network" "floating_ip", seen with "network:GetFloatingIp", locked with "",
         "SELECT id, name, labels FROM floating_ips WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    /// Two whose rules name each other may be changed at once.
     SecurityGroup = "network" "security_group", seen with "network:GetSecurityGroup",
+        locked with " FOR NO KEY UPDATE",
         "SELECT id, name, labels FROM security_groups WHERE project_id = $1 AND (id = $2 OR name = $3)";
     AddressPool = "network" "address_pool", seen with "network:GetAddressPool",
         "SELECT id, name, NULL::jsonb FROM address_pools WHERE $1::uuid IS NULL AND (id = $2 OR name = $3)";

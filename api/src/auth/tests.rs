@@ -220,6 +220,8 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
     match name {
         _ if operation.request_body.is_none() => "",
         "create_project"
+        | "create_key_pair"
+        | "update_key_pair"
         | "update_project"
         | "update_image"
         | "update_instance"
@@ -239,7 +241,11 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         | "update_router"
         | "create_floating_ip"
         | "update_floating_ip"
+        | "update_placement_group"
         | "update_address_pool" => r#"{"name":"new"}"#,
+        "create_placement_group" => r#"{"name":"new","policy":"anti_affinity"}"#,
+        "update_placement_settings" => r#"{"strategy":"pack"}"#,
+        "plan_placements" => r#"{"instances":[{"instance_type":"tiny"}]}"#,
         "create_subnet" => r#"{"name":"new","network":"default","cidr":"10.1.0.0/24"}"#,
         "create_port" => r#"{"name":"new","network":"default"}"#,
         "attach_port" => r#"{"network":"default"}"#,
@@ -256,6 +262,7 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         "update_snapshot" | "update_snapshot_schedule" => r#"{"name":"new"}"#,
         "create_snapshot_schedule" => r#"{"name":"new","volume":"data","every_hours":1,"keep":1}"#,
         "restore_snapshot" => "{}",
+        "create_console" => r#"{"kind":"vnc"}"#,
         "attach_volume" | "detach_volume" => r#"{"volume":"data"}"#,
         "create_address_pool" => r#"{"name":"new","cidr":"203.0.113.0/24"}"#,
         "add_security_group_rule" => r#"{"direction":"ingress","remote_cidr":"0.0.0.0/0"}"#,
@@ -284,7 +291,13 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         | "finish_image_upload"
         | "create_host_join_token"
         | "stop_instance"
+        | "rebuild_instance"
+        | "revert_resize"
+        | "unrescue_instance"
         | "reboot_instance" => "{}",
+        "act_on_instances" => r#"{"action":"stop","label_selector":"tier=web"}"#,
+        "resize_instance" => r#"{"instance_type":"tiny"}"#,
+        "rescue_instance" => r#"{"image":"image"}"#,
         _ => panic!("say which body {name} takes"),
     }
 }

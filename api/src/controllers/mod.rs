@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::nudge::Topic;
 use crate::{
-    agents, api_keys, audit, auth, events, http, images, instances, networks, operations, pools,
-    snapshot_schedules, snapshots, volumes,
+    agents, api_keys, audit, auth, consoles, events, http, images, instances, networks, operations, pools,
+    ports, snapshot_schedules, snapshots, volumes,
 };
 
 /// Keys that ended are kept this long, for whoever asks what happened.
@@ -48,6 +48,10 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         repeat(&app, &shutdown, "networks", Duration::from_secs(5), Some(Topic::Networks), |app| {
             Box::pin(async move { networks::spread(&app).await })
         });
+    let lost_cards =
+        repeat(&app, &shutdown, "lost cards", Duration::from_secs(5), Some(Topic::Networks), |app| {
+            Box::pin(async move { ports::release_of_lost_hosts(&app).await })
+        });
     let merges = repeat(&app, &shutdown, "merges", Duration::from_secs(10), Some(Topic::Merges), |app| {
         Box::pin(async move { volumes::merge(&app).await })
     });
@@ -62,6 +66,12 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     let schedules = repeat(&app, &shutdown, "schedules", Duration::from_secs(10), None, |app| {
         Box::pin(async move { snapshot_schedules::run(&app).await })
     });
+    let leases = repeat(&app, &shutdown, "leases", Duration::from_secs(5), None, |app| {
+        Box::pin(async move {
+            instances::end_leases(&app).await?;
+            instances::confirm_resizes(&app).await
+        })
+    });
     // Each does one import at a time.
     let imports = futures_util::future::join_all((0..app.imports.at_once()).map(|_| {
         repeat(&app, &shutdown, "imports", Duration::from_secs(5), Some(Topic::Imports), |app| {
@@ -69,8 +79,8 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         })
     }));
     tokio::join!(
-        placement, networks, heartbeats, deadlines, sweep, notary, sequencer, merges, removals, snapshots,
-        schedules, imports
+        placement, networks, lost_cards, heartbeats, deadlines, sweep, notary, sequencer, merges, removals,
+        snapshots, schedules, leases, imports
     );
 }
 
@@ -79,6 +89,7 @@ async fn sweep(app: &App) -> Result<(), sqlx::Error> {
     app.metrics.run_upkeep();
     app.edge.limits.forget_idle();
     images::sweep(app).await?;
+    consoles::sweep(app).await?;
     let now = app.clock.now();
     let mut conn = app.pool.acquire().await?;
     agents::transfers::forget_old(&mut conn, now).await?;

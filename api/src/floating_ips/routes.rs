@@ -15,6 +15,7 @@ use super::types::{CreateFloatingIp, FloatingIp, UpdateFloatingIp, validate};
 use crate::app::App;
 use crate::auth::{New, actions};
 use crate::http::{ApiError, Call, LabelledPageQuery, MutationQuery, Page, Path, Selector, merge_labels};
+use crate::quotas;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -95,7 +96,7 @@ async fn update_floating_ip(
     let mut change = call.changing::<actions::UpdateFloatingIp>(&app, (&project, &floating_ip)).await?;
     let now = change.now;
     let (conn, allowed) = change.parts();
-    let mut row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    let mut row = store::lock(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
     change.note_before(&row.clone().into_wire());
     if let Some(name) = patch.name {
@@ -125,7 +126,8 @@ async fn delete_floating_ip(
 ) -> Result<Response, ApiError> {
     let mut change = call.changing::<actions::DeleteFloatingIp>(&app, (&project, &floating_ip)).await?;
     let (conn, allowed) = change.parts();
-    let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    quotas::store::lock(conn, allowed.project()).await?;
+    let row = store::lock(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
     let id = row.id;
     change.note_before(&row.into_wire());

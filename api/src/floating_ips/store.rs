@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::types::FloatingIp;
-use crate::auth::{Action, Allowed, InProject, actions};
+use crate::auth::{Action, Allowed, InProject, OfResource, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 
 /// A floating IP's row, with the instance that has its port.
@@ -99,6 +99,22 @@ pub(super) async fn find<A: Action<On: InProject>>(
     )
     .fetch_optional(conn)
     .await
+}
+
+/// The floating IP of the proof, locked. Nothing else is locked after it: everybody locks ports, quotas and subnets first.
+pub(super) async fn lock<A: Action<On: InProject + OfResource>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+) -> Result<Option<Row>, sqlx::Error> {
+    let selector = allowed.selector();
+    sqlx::query!(
+        "SELECT FROM floating_ips WHERE project_id = $1 AND id = $2 FOR UPDATE",
+        allowed.project().as_uuid(),
+        selector.id()
+    )
+    .execute(&mut *conn)
+    .await?;
+    find(conn, allowed, selector).await
 }
 
 /// Writes name and labels, and what the floating IP stands for.

@@ -74,6 +74,12 @@ impl Call {
         self.headers.get(name)
     }
 
+    /// The name and port by which the caller reaches us, as the request says.
+    pub(crate) fn authority(&self) -> Option<&str> {
+        let of_uri = self.uri.authority().map(axum::http::uri::Authority::as_str);
+        of_uri.or_else(|| self.headers.get(header::HOST)?.to_str().ok())
+    }
+
     /// For a call that goes on for long.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ pub use labels::{LabelSelector, Labels, validate_labels};
 pub use limits::{RateOptions, Ticks};
 pub(crate) use mutation::Entry;
 pub use mutation::Mutation;
-pub(crate) use mutation::{dry_answer, tagged};
+pub(crate) use mutation::{dry_answer, tagged, untagged};
 pub use openapi::openapi_document;
 pub use page::{LabelledPageQuery, Page, PageQuery, PlainQuery};
 pub use patch::{LabelsPatch, merge_labels};

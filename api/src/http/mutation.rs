@@ -163,14 +163,44 @@ impl<A: Action> Mutation<A> {
     /// `missing` when there is no such thing or the caller may not know of it, `forbidden` otherwise; the refusal is
     /// recorded.
     pub(crate) async fn also<B: Action>(
-        mut self,
+        self,
         path: <B::On as Place>::Path<'_>,
         missing: impl FnOnce() -> ApiError,
     ) -> Result<Self, ApiError> {
-        let Err(refusal) = self.caller.decide::<B>(&mut self.tx, path, true).await else { return Ok(self) };
+        Ok(self.also_proven::<B>(path, missing).await?.0)
+    }
+
+    /// The same with the proof, for a call that does something to several things.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) async fn also_proven<B: Action>(
+        mut self,
+        path: <B::On as Place>::Path<'_>,
+        missing: impl FnOnce() -> ApiError,
+    ) -> Result<(Self, Allowed<B>), ApiError> {
+        let refusal = match self.caller.decide::<B>(&mut self.tx, path, true).await {
+            Ok(allowed) => return Ok((self, allowed)),
+            Err(refusal) => refusal,
+        };
         let Self { app, tx, caller, request_id, .. } = self;
         let error = refuse(&app, tx, &caller, request_id, refusal).await?;
         Err(if error.code() == Some(ErrorCode::NotFound) { missing() } else { error })
+    }
+
+    /// Writes a record of its own about one of the things that the call changes.
+    pub(crate) async fn record<B: Action>(
+        &mut self,
+        allowed: &Allowed<B>,
+        before: &impl Serialize,
+        after: &impl Serialize,
+    ) -> Result<(), ApiError> {
+        let mut deed = Deed::of(allowed.decided());
+        deed.before = serde_json::to_value(before).ok();
+        deed.after = serde_json::to_value(after).ok();
+        let actor = Actor::of(&self.caller);
+        audit::write(&mut self.tx, &self.app, &actor, self.request_id, Outcome::Allowed, deed).await?;
+        Ok(())
     }
 
     /// Ends the transaction without a trace, for work that nothing should wait for.
@@ -282,6 +312,12 @@ pub(crate) fn tagged(
     let body = serde_json::to_vec(body).map_err(ApiError::internal)?;
     let etag = Some(ETag::of(version, &body).to_string());
     Ok(Answer { status, etag, body }.into_response())
+}
+
+/// An answer without an ETag, after the transaction.
+pub(crate) fn untagged(status: StatusCode, body: &impl Serialize) -> Result<Response, ApiError> {
+    let body = serde_json::to_vec(body).map_err(ApiError::internal)?;
+    Ok(Answer { status, etag: None, body }.into_response())
 }
 
 impl IntoResponse for Answer {

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use crate::auth::Denial;
 use crate::database::is_unavailable;
 use crate::quotas::{self, ExceededLimit};
+use crate::scheduler::Explanation;
 
 macro_rules! error_codes {
     ($($name:ident $status:ident $code:literal $title:literal)+) => {
@@ -52,6 +53,7 @@ error_codes! {
     InvalidCredentials UNAUTHORIZED "invalid_credentials" "User name or password is wrong"
     InvalidPasswordCode UNAUTHORIZED "invalid_password_code" "The code is wrong or has expired"
     SecondFactorRequired UNAUTHORIZED "second_factor_required" "The second factor is missing"
+    InvalidTicket UNAUTHORIZED "invalid_ticket" "The console's ticket is not valid"
     InvalidSecondFactor UNAUTHORIZED "invalid_second_factor" "The second factor is wrong"
     Forbidden FORBIDDEN "forbidden" "Not allowed"
     CrossSiteRequest FORBIDDEN "cross_site_request" "Another web page asks for it"
@@ -91,6 +93,7 @@ error_codes! {
     Internal INTERNAL_SERVER_ERROR "internal" "Something went wrong on our side"
     DatabaseUnavailable SERVICE_UNAVAILABLE "database_unavailable" "The database is not available"
     HostUnreachable SERVICE_UNAVAILABLE "host_unreachable" "The host does not answer"
+    HostFailed SERVICE_UNAVAILABLE "host_failed" "The host could not do it"
     Busy SERVICE_UNAVAILABLE "busy" "Too much work at once"
     Timeout SERVICE_UNAVAILABLE "timeout" "The answer took too long"
     RequestTimeout REQUEST_TIMEOUT "request_timeout" "The request took too long to arrive"
@@ -123,6 +126,9 @@ pub struct Problem {
     /// Which limits of the project are in the way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub quota: Vec<ExceededLimit>,
+    /// Why no host takes the instance, and what would help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Explanation>,
 }
 
 /// One wrong field.
@@ -162,6 +168,7 @@ pub(super) struct Failure {
     pub errors: Vec<FieldError>,
     pub denial: Option<Denial>,
     pub quota: Vec<ExceededLimit>,
+    pub placement: Option<Explanation>,
     pub retry_after_secs: Option<u32>,
     pub cause: Option<Cause>,
 }
@@ -174,6 +181,7 @@ impl Failure {
             errors: Vec::new(),
             denial: None,
             quota: Vec::new(),
+            placement: None,
             retry_after_secs: None,
             cause: None,
         }
@@ -226,6 +234,14 @@ impl ApiError {
         Self(Box::new(Kind::Problem(failure)))
     }
 
+    /// No host takes the instance.
+    pub(crate) fn no_room(explanation: Explanation) -> Self {
+        let mut failure = Failure::new(ErrorCode::InsufficientCapacity);
+        failure.detail = Some(explanation.summary.clone().into());
+        failure.placement = Some(explanation);
+        Self(Box::new(Kind::Problem(failure)))
+    }
+
     /// Goes on when no field is wrong.
     pub fn reject(errors: Vec<FieldError>) -> Result<(), Self> {
         if errors.is_empty() { Ok(()) } else { Err(Self::invalid(errors)) }
@@ -259,6 +275,16 @@ impl ApiError {
             failure.retry_after_secs = Some(seconds);
         }
         self
+    }
+
+    /// The sentence of a refusal that is the caller's to act on; `None` for what is not.
+    pub(crate) fn refusal(&self) -> Option<(ErrorCode, &str)> {
+        match &*self.0 {
+            Kind::Problem(failure) if failure.cause.is_none() && failure.code.status().is_client_error() => {
+                Some((failure.code, failure.detail.as_deref().unwrap_or(failure.code.title())))
+            }
+            _ => None,
+        }
     }
 
     /// The code, unless this is a replay.

@@ -85,6 +85,7 @@ fn finish(mut response: Response, id: RequestId) -> Response {
         errors: failure.errors.clone(),
         denial: failure.denial.clone(),
         quota: failure.quota.clone(),
+        placement: failure.placement.clone(),
     };
     let mut rendered = (failure.code.status(), axum::Json(problem)).into_response();
     let headers = rendered.headers_mut();

@@ -13,9 +13,10 @@ use super::problem::{ApiError, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
-    address_pools, api_keys, audit, auth, console, events, floating_ips, groups, hosts, images,
-    instance_types, instances, networks, operations, policies, pools, ports, projects, quotas, routers,
-    security_groups, service_accounts, snapshot_schedules, snapshots, subnets, users, volumes,
+    address_pools, api_keys, audit, auth, consoles, events, floating_ips, groups, hosts, images,
+    instance_types, instances, key_pairs, networks, operations, placement_groups, placement_settings,
+    placements, policies, pools, ports, projects, quotas, routers, security_groups, service_accounts,
+    snapshot_schedules, snapshots, subnets, users, volumes, web_ui,
 };
 
 #[derive(OpenApi)]
@@ -38,8 +39,10 @@ use crate::{
         (name = "projects", description = "Tenants"),
         (name = "policies", description = "Who may do what where"),
         (name = "instances", description = "Virtual machines"),
+        (name = "key_pairs", description = "SSH keys for instances"),
         (name = "images", description = "Operating systems as files"),
         (name = "instance_types", description = "Sizes of instances"),
+        (name = "placement", description = "Where instances go, and why not"),
         (name = "volumes", description = "Disks of instances, which may outlive them"),
         (name = "snapshots", description = "Volumes and instances as they were, to go back to or to make new ones from"),
         (name = "pools", description = "Directories that several hosts share, for volumes"),
@@ -74,8 +77,13 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(projects::router())
         .merge(policies::router())
         .merge(instances::router())
+        .merge(key_pairs::router())
+        .merge(consoles::router())
         .merge(images::router())
         .merge(instance_types::router())
+        .merge(placement_groups::router())
+        .merge(placement_settings::router())
+        .merge(placements::router())
         .merge(volumes::router())
         .merge(snapshots::router())
         .merge(snapshot_schedules::router())
@@ -101,7 +109,7 @@ pub fn public_router(app: App) -> Router {
     let reference = SwaggerUi::new("/docs").url("/openapi.json", openapi_document());
     let router = router
         .merge(reference)
-        .merge(console::router())
+        .merge(web_ui::router())
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(app.clone(), limits::counted));
     layered(router, app)

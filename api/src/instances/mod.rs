@@ -4,20 +4,25 @@
 //! with a generation; the host's agent makes it so and reports what it saw; [`model::shown`] computes the
 //! visible state from the two. Placement ([`reconcile`]) decides the host.
 
+mod deeds;
 mod fit;
+mod leases;
 mod model;
 mod reconcile;
 mod routes;
 pub(crate) mod store;
 mod types;
+mod verbs;
 mod verify;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use fit::misfits;
+pub(crate) use leases::{confirm_resizes, end_leases};
 pub(crate) use model::{OF_VOLUMES, Observed, Outcome, outcome};
 pub(crate) use reconcile::place_pending;
-pub(crate) use routes::{OfVolume, change_volumes, router};
+pub(crate) use routes::{OfVolume, Resume, change_volumes, resume_instance, router};
 pub(crate) use store::placement::take_turn as placement_turn;
 pub(crate) use types::{OperationSummary, Reference};
 pub(crate) use verify::verify;

@@ -68,6 +68,14 @@ pub enum StateReason {
     IoError,
     /// Somebody has suspended it on its host.
     Suspended,
+    /// It was asked to stand still.
+    PauseRequested,
+    /// It was asked to go on.
+    ResumeRequested,
+    /// It is as it was asked for, and boots from a disk that was made to repair it.
+    Rescued,
+    /// It is as it was asked for, and its resize waits to be confirmed or reverted.
+    Resized,
     /// It was asked to stop.
     StopRequested,
     /// The guest is powering itself off.
@@ -104,6 +112,7 @@ pub(crate) fn shown(
             (_, None) => (S::Provisioning, R::AwaitingHost),
             (Power::Running, Some(observed)) => shown_running(intent, observed),
             (Power::Stopped, Some(observed)) => shown_stopped(observed),
+            (Power::Paused, Some(observed)) => shown_paused(intent, observed),
         }
     };
     (state, if host_reachable { reason } else { R::HostUnreachable })
@@ -123,6 +132,7 @@ fn shown_running(intent: &Intent, observed: &Observed) -> (InstanceState, StateR
             Some(PauseReason::PoolFull) => (S::Paused, R::PoolFull),
             Some(PauseReason::IoError) => (S::Paused, R::IoError),
             Some(PauseReason::Suspended) => (S::Paused, R::Suspended),
+            Some(PauseReason::Requested) => (S::Paused, R::ResumeRequested),
         },
         ObservedState::Stopping => (S::Stopping, R::GuestShuttingDown),
         ObservedState::Stopped { reason } => match reason {
@@ -131,6 +141,17 @@ fn shown_running(intent: &Intent, observed: &Observed) -> (InstanceState, StateR
             reason => (S::Stopped, ended(reason)),
         },
         ObservedState::Absent => (S::Provisioning, R::AwaitingHost),
+    }
+}
+
+fn shown_paused(intent: &Intent, observed: &Observed) -> (InstanceState, StateReason) {
+    use InstanceState as S;
+    use StateReason as R;
+    match (observed.state, observed.paused) {
+        (ObservedState::Running, None) => (S::Running, R::PauseRequested),
+        (ObservedState::Running, Some(_)) => (S::Paused, R::AsRequested),
+        (ObservedState::Stopped { reason }, _) => (S::Stopped, ended(reason)),
+        _ => shown_running(intent, observed),
     }
 }
 
@@ -166,6 +187,8 @@ pub(crate) enum Outcome {
     Done,
     /// The guest came to its end before it was seen running.
     Crashed,
+    /// The guest came to its end before it stood still.
+    Lost,
 }
 
 /// The operation asks for the present intent; it is done once the host has seen that intent through.
@@ -178,7 +201,13 @@ pub(crate) fn outcome(intent: &Intent, observed: &Observed) -> Outcome {
     }
     match (intent.power, observed.state) {
         (Power::Stopped, ObservedState::Stopped { .. }) => Outcome::Done,
+        (Power::Paused, ObservedState::Running) if observed.paused.is_some() => Outcome::Done,
+        (Power::Paused, ObservedState::Stopped { .. }) => Outcome::Lost,
         (Power::Running, _) if observed.boot < intent.boot => Outcome::Open,
+        // It goes on in a moment.
+        (Power::Running, ObservedState::Running) if observed.paused == Some(PauseReason::Requested) => {
+            Outcome::Open
+        }
         (Power::Running, ObservedState::Running) => Outcome::Done,
         (Power::Running, ObservedState::Stopped { reason }) => match reason {
             // It ran, and its guest chose to end.
@@ -198,11 +227,16 @@ pub(crate) mod stored {
         match power {
             Power::Running => "running",
             Power::Stopped => "stopped",
+            Power::Paused => "paused",
         }
     }
 
     pub(crate) fn parse_power(text: &str) -> Power {
-        if text == "running" { Power::Running } else { Power::Stopped }
+        match text {
+            "running" => Power::Running,
+            "paused" => Power::Paused,
+            _ => Power::Stopped,
+        }
     }
 
     pub(crate) const fn end_reason(state: ObservedState) -> Option<&'static str> {

@@ -1,17 +1,24 @@
 //! Handlers of instances.
 
+mod as_new;
+mod clone;
 mod create;
 mod create_from;
+mod many;
 mod moving;
 mod ports;
 mod power;
+mod rebuild;
+mod resize;
 mod serial;
+mod update;
 mod volumes;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use protocol::{HostId, OperationId, RequestId};
+use protocol::agent::Power;
+use protocol::{OperationId, RequestId};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -20,26 +27,33 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::deeds::intend;
 use super::store::{self, NewIntent, Row};
-use super::types::{Instance, UpdateInstance};
+use super::types::Instance;
+use super::verbs::refuse_deleting;
 use crate::app::App;
 use crate::auth::{Action, Allowed, InProject, OfResource, actions};
-use crate::hosts;
-use crate::http::{
-    ApiError, Call, ErrorCode, LabelledPageQuery, Mutation, MutationQuery, Page, Path, Selector,
-    merge_labels, validate_labels,
-};
-use crate::nudge::{self, Topic};
-use crate::operations::{self, check_wait, wait_for_end};
-use crate::ports::cards;
+use crate::http::{ApiError, Call, LabelledPageQuery, Mutation, Page, Path, Selector};
+use crate::operations::{check_wait, wait_for_end};
+
+pub(in crate::instances) use power::present_intent;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create::create_instance, list_instances))
-        .routes(routes!(get_instance, update_instance, power::delete_instance))
+        .routes(routes!(get_instance, update::update_instance, power::delete_instance))
         .routes(routes!(power::start_instance))
         .routes(routes!(power::stop_instance))
         .routes(routes!(power::reboot_instance))
+        .routes(routes!(power::pause_instance))
+        .routes(routes!(power::resume_instance))
+        .routes(routes!(many::act_on_instances))
+        .routes(routes!(resize::resize_instance))
+        .routes(routes!(resize::confirm_resize))
+        .routes(routes!(resize::revert_resize))
+        .routes(routes!(rebuild::rebuild_instance))
+        .routes(routes!(rebuild::rescue_instance))
+        .routes(routes!(rebuild::unrescue_instance))
         .routes(routes!(moving::move_instance))
         .routes(routes!(ports::attach_port))
         .routes(routes!(ports::detach_port))
@@ -102,41 +116,6 @@ async fn get_instance(
     call.answer(row.version(), &row.into_wire(app.clock.now()))
 }
 
-/// Change an instance's name or labels.
-#[utoipa::path(patch, path = "/v1/projects/{project}/instances/{instance}", tag = "instances",
-    params(MutationQuery),
-    request_body = UpdateInstance, responses(
-        (status = 200, body = Instance),
-))]
-async fn update_instance(
-    State(app): State<App>,
-    Path((project, instance)): Path<(String, String)>,
-    call: Call,
-) -> Result<Response, ApiError> {
-    let patch: UpdateInstance = call.json()?;
-    let mut change = call.changing::<actions::UpdateInstance>(&app, (&project, &instance)).await?;
-    let row = lock(&mut change).await?;
-    let name = patch.name.as_ref().map_or(row.name.as_str(), |name| name.as_str());
-    let labels = merge_labels(row.labels.0.clone(), patch.labels);
-    let mut errors = Vec::new();
-    validate_labels(&labels, &mut errors);
-    ApiError::reject(errors)?;
-    let mut change = change.check_renamed(row.id, name, &labels).await?;
-    let now = change.now;
-    let (conn, allowed) = change.parts();
-    let revision = match row.host_id {
-        Some(host) => Some(hosts::store::bump_revision(conn, host.into()).await?.0),
-        None => None,
-    };
-    store::update_metadata(conn, allowed, row.id, name, &labels, revision, now).await?;
-    if let Some(host) = row.host_id {
-        nudge::send(conn, Topic::Host(host.into())).await?;
-    }
-    let row = store::find(conn, allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
-    let version = row.version();
-    change.commit(StatusCode::OK, Some(version), &row.into_wire(now)).await
-}
-
 /// Locks the instance of the path, checks `If-Match`, and keeps it as it was for the audit log.
 async fn lock<A: Action<On: InProject + OfResource>>(change: &mut Mutation<A>) -> Result<Row, ApiError> {
     let (conn, allowed) = change.parts();
@@ -144,14 +123,6 @@ async fn lock<A: Action<On: InProject + OfResource>>(change: &mut Mutation<A>) -
     change.check_if_match(row.version())?;
     change.note_before(&row.clone().into_wire(change.now));
     Ok(row)
-}
-
-/// Refuses to change the intent of an instance that is on its way out.
-fn refuse_deleting(row: &Row) -> Result<(), ApiError> {
-    match row.deletion_requested_at {
-        Some(_) => Err(ApiError::because(ErrorCode::WrongState, "it is being deleted")),
-        None => Ok(()),
-    }
 }
 
 /// Begins the operation, stores the next intent and tells the host.
@@ -162,29 +133,7 @@ async fn change_intent<A: Action<On: InProject>>(
     kind: &'static str,
     intent: &NewIntent,
 ) -> Result<(), sqlx::Error> {
-    let begin = operations::store::Begin {
-        id: intent.operation_id,
-        kind,
-        resource_id: row.id,
-        resource_name: &row.name,
-        request_id: intent.request_id,
-        now: intent.now,
-    };
-    operations::store::begin(conn, allowed, begin).await?;
-    let revision = match row.host_id.map(HostId::from) {
-        Some(host) if intent.cards_change => hosts::store::bump_networks(conn, host).await?,
-        Some(host) => Some(hosts::store::bump_revision(conn, host).await?),
-        None => None,
-    };
-    let revision = revision.map(|revision| revision.0);
-    store::set_intent(conn, allowed, row.id, intent, revision).await?;
-    if let Some(revision) = revision.filter(|_| intent.cards_change) {
-        cards::came_to_host(conn, row.id.into(), revision).await?;
-    }
-    match row.host_id {
-        Some(host) => nudge::send(conn, Topic::Host(host.into())).await,
-        None => nudge::send(conn, Topic::Placement).await,
-    }
+    intend(conn, allowed.into(), row, kind, intent).await
 }
 
 /// A change of one of an instance's volumes, and the operation that tells of it.
@@ -206,6 +155,30 @@ pub(crate) async fn change_volumes<A: Action<On: InProject>>(
     refuse_deleting(&row)?;
     let intent = power::present_intent(&row, of.operation, of.request, of.now);
     Ok(change_intent(conn, allowed, &row, of.kind, &intent).await?)
+}
+
+/// A guest that goes on from the memory of a snapshot.
+pub(crate) struct Resume {
+    pub instance: Uuid,
+    pub snapshot: Uuid,
+    pub operation: OperationId,
+    pub request: RequestId,
+    pub now: OffsetDateTime,
+}
+
+/// Starts an instance, which is locked and stopped, so that its guest goes on from there.
+pub(crate) async fn resume_instance<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    of: &Resume,
+) -> Result<(), ApiError> {
+    let selector = Selector::Id(of.instance);
+    let row = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
+    refuse_deleting(&row)?;
+    let present = power::present_intent(&row, of.operation, of.request, of.now);
+    let next = NewIntent { power: Power::Running, boot: row.boot + 1, ..present };
+    change_intent(conn, allowed, &row, "restore_snapshot", &next).await?;
+    Ok(store::set_resume(conn, allowed, row.id, of.snapshot, next.boot).await?)
 }
 
 /// Commits, and waits for the operation when the caller asked to: the answer then shows the end.

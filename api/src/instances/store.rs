@@ -1,20 +1,26 @@
 //! SQL of instances, for their owners. What hosts and controllers need is in the files below.
 
+pub(crate) mod cloning;
 pub(crate) mod departures;
 pub(crate) mod guests;
 pub(crate) mod hosts;
+pub(crate) mod leases;
 pub(crate) mod placement;
+pub(crate) mod rebuilding;
+pub(crate) mod resizing;
 
 use protocol::agent::{Nic, PauseReason, Power};
-use protocol::{InstanceId, MacAddress, OperationId, RequestId, Vni};
+use protocol::{InstanceId, MacAddress, OperationId, ProjectId, RequestId, Vni};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::{Intent, Observed, shown, stored};
-use super::types::{ImageReference, Instance, InstanceNic, InstanceVolume, OperationSummary, Reference};
+use super::model::{Intent, Observed, StateReason, shown, stored};
+use super::types::{
+    ImageReference, Instance, InstanceNic, InstanceVolume, Lease, OperationSummary, Reference, Resize, Times,
+};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::hosts::UNREACHABLE_AFTER;
 use crate::http::{
@@ -40,6 +46,8 @@ pub(crate) struct Row {
     pub image_gone: bool,
     pub instance_type_id: Uuid,
     pub instance_type_name: String,
+    pub placement_group_id: Option<Uuid>,
+    pub placement_group_name: Option<String>,
     pub architecture: String,
     pub firmware: String,
     pub vcpus: i32,
@@ -64,6 +72,18 @@ pub(crate) struct Row {
     pub observed_detail: Option<String>,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
+    pub description: String,
+    pub delete_protection: bool,
+    pub key_pairs: Vec<String>,
+    pub stop_at: Option<OffsetDateTime>,
+    pub delete_at: Option<OffsetDateTime>,
+    pub lease_principal_id: Option<Uuid>,
+    pub lease_failure: Option<String>,
+    pub resized_from_type_id: Option<Uuid>,
+    pub resized_from_type_name: Option<String>,
+    pub resized_from_vcpus: Option<i32>,
+    pub resized_from_memory_mib: Option<i32>,
+    pub resize_confirm_at: Option<OffsetDateTime>,
 }
 
 /// A disk as `instance_volumes()` of the database gives it.
@@ -100,6 +120,7 @@ pub(crate) struct NicRow {
     pub mtu: u16,
     pub mac: MacAddress,
     pub addresses: Vec<NicAddress>,
+    pub detaching: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -114,18 +135,19 @@ impl NicRow {
             network: Reference { id: self.network_id, name: self.network_name },
             mac: self.mac,
             addresses: self.addresses.into_iter().map(|one| one.address).collect(),
+            detaching: self.detaching,
         }
     }
 
-    /// As its host is told.
-    pub(crate) fn into_nic(self) -> Nic {
-        Nic {
+    /// As its host is told: of what is on its way out, nothing.
+    pub(crate) fn into_nic(self) -> Option<Nic> {
+        (!self.detaching).then(|| Nic {
             port_id: self.port_id.into(),
             network_id: self.network_id.into(),
             vni: self.vni,
             mac: self.mac,
             mtu: self.mtu,
-        }
+        })
     }
 }
 
@@ -159,6 +181,40 @@ impl Row {
         root.is_some_and(|root| root.attachment_state != AttachmentState::Detaching)
     }
 
+    pub(super) const fn times(&self) -> Times {
+        Times { stop_at: self.stop_at, delete_at: self.delete_at }
+    }
+
+    /// Until when it is wanted, and who said so.
+    pub(super) fn lease(&self) -> Option<Lease> {
+        Some(Lease {
+            set_by: self.lease_principal_id?.into(),
+            stop_at: self.stop_at,
+            delete_at: self.delete_at,
+            detail: self.lease_failure.clone(),
+        })
+    }
+
+    /// What it was before a resize that can be reverted.
+    pub(super) fn resize(&self, now: OffsetDateTime) -> Option<Resize> {
+        let confirm_at = self.resize_confirm_at.filter(|at| *at > now)?;
+        Some(Resize {
+            from: Reference {
+                id: self.resized_from_type_id?,
+                name: self.resized_from_type_name.clone().unwrap_or_default(),
+            },
+            from_vcpus: self.resized_from_vcpus?,
+            from_memory_mib: self.resized_from_memory_mib?,
+            confirm_at,
+        })
+    }
+
+    /// Whether it boots from a disk that was made to repair it.
+    pub(super) fn is_rescued(&self) -> bool {
+        let rescue = self.volumes.iter().find(|volume| volume.position < 0);
+        rescue.is_some_and(|rescue| rescue.attachment_state != AttachmentState::Detaching)
+    }
+
     pub(super) fn host_reachable(&self, now: OffsetDateTime) -> bool {
         self.host_last_seen_at.is_some_and(|seen| now - seen <= UNREACHABLE_AFTER)
     }
@@ -167,11 +223,19 @@ impl Row {
         let reachable = self.host_reachable(now);
         let unplaceable = self.placement_explanation.is_some();
         let (state, reason) = shown(&self.intent(), self.observed().as_ref(), reachable, unplaceable);
+        let (lease, resize) = (self.lease(), self.resize(now));
+        let reason = match reason {
+            StateReason::AsRequested if self.is_rescued() => StateReason::Rescued,
+            StateReason::AsRequested if resize.is_some() => StateReason::Resized,
+            reason => reason,
+        };
         let root = self.volumes.iter().find(|volume| volume.position == 0);
         Instance {
             id: self.id.into(),
             name: self.name,
+            description: self.description,
             labels: self.labels.0,
+            delete_protection: self.delete_protection,
             state,
             state_reason: reason,
             state_detail: self.observed_detail,
@@ -183,6 +247,13 @@ impl Row {
             memory_mib: self.memory_mib,
             root_disk_gib: root.map(|root| root.size_gib),
             hostname: self.hostname,
+            key_pairs: self.key_pairs,
+            lease,
+            resize,
+            placement_group: self
+                .placement_group_id
+                .zip(self.placement_group_name)
+                .map(|(id, name)| Reference { id, name }),
             nics: self.nics.0.into_iter().map(NicRow::into_wire).collect(),
             volumes: self.volumes.0.into_iter().map(VolumeRow::into_wire).collect(),
             operation: OperationSummary {
@@ -203,11 +274,16 @@ pub(super) struct New<'a> {
     pub id: InstanceId,
     pub name: &'a str,
     pub hostname: &'a str,
+    pub description: &'a str,
     pub labels: &'a Labels,
+    pub delete_protection: bool,
     pub system: &'a System,
     pub instance_type: &'a InstanceTypeRow,
-    pub user_data: Option<&'a str>,
+    pub placement_group: Option<Uuid>,
+    pub user_data: Option<&'a [u8]>,
     pub ssh_authorized_keys: &'a [String],
+    /// The names of the key pairs that some of those are from.
+    pub key_pairs: &'a [String],
     pub stop_timeout_seconds: i32,
     pub operation_id: OperationId,
     pub request_id: RequestId,
@@ -254,9 +330,9 @@ pub(super) async fn insert(
              (id, project_id, name, labels, generation, image_id, instance_type_id, architecture, vcpus,
               memory_mib, hostname, user_data, ssh_authorized_keys, power, boot, stop_mode,
               stop_timeout_seconds, operation_id, request_id, placement_due_at, created_at, updated_at,
-              image_name, firmware)
+              image_name, firmware, description, delete_protection, key_pairs, placement_group_id)
          VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, 'running', 1, 'graceful', $13, $14,
-                 $15, $16, $16, $16, $17, $18)",
+                 $15, $16, $16, $16, $17, $18, $19, $20, $21, $22)",
         new.id.as_uuid(),
         allowed.project().as_uuid(),
         new.name,
@@ -274,13 +350,18 @@ pub(super) async fn insert(
         new.request_id.as_uuid(),
         new.now,
         new.system.image_name,
-        new.system.firmware
+        new.system.firmware,
+        new.description,
+        new.delete_protection,
+        new.key_pairs,
+        new.placement_group
     )
     .execute(conn)
     .await;
     inserted.map(drop).map_err(|error| match violated_constraint(&error) {
         // Deleted since it was looked up.
         Some("instances_instance_type_id_fkey") => ApiError::invalid(vec![no_instance_type()]),
+        Some("instances_of_a_group_of_the_project") => ApiError::invalid(vec![no_placement_group()]),
         _ => name_taken(error),
     })
 }
@@ -288,6 +369,11 @@ pub(super) async fn insert(
 /// The body names an image that is not there.
 pub(super) fn no_image() -> FieldError {
     FieldError::new("/image", "not_found", "this project has no such image")
+}
+
+/// The body names a placement group that is not there.
+pub(super) fn no_placement_group() -> FieldError {
+    FieldError::new("/placement_group", "not_found", "this project has no such placement group")
 }
 
 /// The body names an instance type that is not there.
@@ -301,11 +387,21 @@ pub(super) async fn find<A: Action<On: InProject>>(
     allowed: &Allowed<A>,
     selector: &Selector,
 ) -> Result<Option<Row>, sqlx::Error> {
+    find_in(conn, allowed.project(), selector).await
+}
+
+/// The same for whoever has the right to the project.
+pub(super) async fn find_in(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    selector: &Selector,
+) -> Result<Option<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
         r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
                   i.image_id, CASE WHEN u.usable THEN m.name ELSE i.image_name END AS "image_name!",
                   NOT u.usable AS "image_gone!", i.instance_type_id, t.name AS instance_type_name,
+                  i.placement_group_id, g.name AS "placement_group_name?",
                   i.architecture, i.firmware, i.vcpus, i.memory_mib, i.hostname,
                   instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>",
                   instance_volumes(i.id) AS "volumes!: Json<Vec<VolumeRow>>", i.power, i.boot,
@@ -313,15 +409,20 @@ pub(super) async fn find<A: Action<On: InProject>>(
                   i.host_id, h.last_seen_at AS "host_last_seen_at?",
                   i.placement_explanation AS "placement_explanation: Json<Explanation>",
                   i.observed_generation, i.observed_boot, i.observed_state, i.observed_end_reason,
-                  i.observed_paused, i.observed_detail, i.created_at, i.updated_at
+                  i.observed_paused, i.observed_detail, i.created_at, i.updated_at, i.description,
+                  i.delete_protection, i.key_pairs, i.stop_at, i.delete_at, i.lease_principal_id, i.lease_failure,
+                  i.resized_from_type_id, f.name AS "resized_from_type_name?", i.resized_from_vcpus,
+                  i.resized_from_memory_mib, i.resize_confirm_at
            FROM instances i
            JOIN images m ON m.id = i.image_id
            CROSS JOIN LATERAL (SELECT may_use_image(m, i.project_id)) u (usable)
            JOIN instance_types t ON t.id = i.instance_type_id
            JOIN operations o ON o.id = i.operation_id
+           LEFT JOIN placement_groups g ON g.id = i.placement_group_id
            LEFT JOIN hosts h ON h.id = i.host_id
+           LEFT JOIN instance_types f ON f.id = i.resized_from_type_id
            WHERE i.project_id = $1 AND (i.id = $2 OR i.name = $3)"#,
-        allowed.project().as_uuid(),
+        project.as_uuid(),
         selector.id(),
         selector.name()
     )
@@ -359,6 +460,7 @@ pub(super) async fn list(
         r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
                   i.image_id, CASE WHEN u.usable THEN m.name ELSE i.image_name END AS "image_name!",
                   NOT u.usable AS "image_gone!", i.instance_type_id, t.name AS instance_type_name,
+                  i.placement_group_id, g.name AS "placement_group_name?",
                   i.architecture, i.firmware, i.vcpus, i.memory_mib, i.hostname,
                   instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>",
                   instance_volumes(i.id) AS "volumes!: Json<Vec<VolumeRow>>", i.power, i.boot,
@@ -366,13 +468,18 @@ pub(super) async fn list(
                   i.host_id, h.last_seen_at AS "host_last_seen_at?",
                   i.placement_explanation AS "placement_explanation: Json<Explanation>",
                   i.observed_generation, i.observed_boot, i.observed_state, i.observed_end_reason,
-                  i.observed_paused, i.observed_detail, i.created_at, i.updated_at
+                  i.observed_paused, i.observed_detail, i.created_at, i.updated_at, i.description,
+                  i.delete_protection, i.key_pairs, i.stop_at, i.delete_at, i.lease_principal_id, i.lease_failure,
+                  i.resized_from_type_id, f.name AS "resized_from_type_name?", i.resized_from_vcpus,
+                  i.resized_from_memory_mib, i.resize_confirm_at
            FROM instances i
            JOIN images m ON m.id = i.image_id
            CROSS JOIN LATERAL (SELECT may_use_image(m, i.project_id)) u (usable)
            JOIN instance_types t ON t.id = i.instance_type_id
            JOIN operations o ON o.id = i.operation_id
+           LEFT JOIN placement_groups g ON g.id = i.placement_group_id
            LEFT JOIN hosts h ON h.id = i.host_id
+           LEFT JOIN instance_types f ON f.id = i.resized_from_type_id
            WHERE i.project_id = $1 AND i.id > $2 AND ($3::text IS NULL OR i.name = $3)
              AND i.labels @> $4 AND i.labels ?& $5 AND NOT i.labels ?| $6
              AND NOT i.labels @> ANY($7)
@@ -390,24 +497,57 @@ pub(super) async fn list(
     .await
 }
 
-/// Name and labels. A new generation like any other change of intent, which the host only has to acknowledge.
+/// The ids of instances with these labels, locked, in their order; one more than `most` when there are more.
+pub(super) async fn select(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::ActOnInstances>,
+    labels: &LabelSelector,
+    most: usize,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "SELECT id FROM instances
+         WHERE project_id = $1 AND labels @> $2 AND labels ?& $3 AND NOT labels ?| $4 AND NOT labels @> ANY($5)
+         ORDER BY id LIMIT $6 FOR UPDATE",
+        allowed.project().as_uuid(),
+        labels.equal(),
+        labels.present(),
+        labels.absent(),
+        &labels.not_equal(),
+        i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1)
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// What its owner says of an instance beside its intent.
+pub(super) struct Metadata<'a> {
+    pub name: &'a str,
+    pub description: &'a str,
+    pub labels: &'a Labels,
+    pub delete_protection: bool,
+}
+
+/// A new generation like any other change of intent, which the host only has to acknowledge.
 pub(super) async fn update_metadata(
     conn: &mut PgConnection,
     _allowed: &Allowed<actions::UpdateInstance>,
     id: Uuid,
-    name: &str,
-    labels: &Labels,
+    metadata: &Metadata<'_>,
     desired_revision: Option<i64>,
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
     let updated = sqlx::query!(
-        "UPDATE instances SET name = $2, labels = $3, generation = generation + 1, desired_revision = $5, updated_at = $4
+        "UPDATE instances SET name = $2, labels = $3, generation = generation + 1, desired_revision = $5, updated_at = $4,
+                description = $6, delete_protection = $7,
+                off_generation = CASE WHEN off_generation = generation THEN generation + 1 END
          WHERE id = $1",
         id,
-        name,
-        Json(labels) as _,
+        metadata.name,
+        Json(metadata.labels) as _,
         now,
-        desired_revision
+        desired_revision,
+        metadata.description,
+        metadata.delete_protection
     )
     .execute(conn)
     .await;
@@ -429,9 +569,8 @@ pub(super) struct NewIntent {
 }
 
 /// Stores the next generation of the intent, at this revision of the host if it has one.
-pub(super) async fn set_intent<A: Action<On: InProject>>(
+pub(super) async fn set_intent(
     conn: &mut PgConnection,
-    _allowed: &Allowed<A>,
     id: Uuid,
     intent: &NewIntent,
     desired_revision: Option<i64>,
@@ -458,15 +597,33 @@ pub(super) async fn set_intent<A: Action<On: InProject>>(
     Ok(())
 }
 
+/// Says from which snapshot's memory that boot goes on.
+pub(super) async fn set_resume<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<A>,
+    id: Uuid,
+    snapshot: Uuid,
+    boot: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE instances SET resume_snapshot_id = $2, resume_boot = $3 WHERE id = $1",
+        id,
+        snapshot,
+        boot
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Removes the row of an instance of which nothing is left anywhere.
 pub(super) async fn delete_unplaced(
     conn: &mut PgConnection,
-    _allowed: &Allowed<actions::DeleteInstance>,
     id: Uuid,
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
     ending::lock(conn, &[id]).await?;
-    cards::release(conn, &[id]).await?;
+    cards::release(conn, &[id], &[], now).await?;
     ending::of_unplaced(conn, id, now).await?;
     sqlx::query!("DELETE FROM instances WHERE id = $1 AND host_id IS NULL", id).execute(&mut *conn).await?;
     // Its image may have waited for that.

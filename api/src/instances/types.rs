@@ -1,6 +1,19 @@
 //! The wire of instances.
 
+mod leases;
+mod many;
+mod rebuilding;
+mod resizing;
+
 use std::net::IpAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+pub use leases::{Lease, PatchedLease, Times, WantedLease};
+pub(super) use many::MAX_INSTANCES;
+pub use many::{ActOnInstances, InstanceAction, InstanceActionError, InstanceActions};
+pub use rebuilding::{RebuildInstance, RescueInstance};
+pub use resizing::{Resize, ResizeInstance};
 
 use protocol::{InstanceId, MacAddress, Name, OperationId};
 use serde::{Deserialize, Serialize};
@@ -9,7 +22,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::model::{InstanceState, StateReason};
-use crate::http::{FieldError, Labels, LabelsPatch, not_null, validate_labels};
+use crate::http::{
+    FieldError, Labels, LabelsPatch, not_null, nullable, validate_description, validate_labels,
+};
 use crate::operations::OperationStatus;
 use crate::ports::cards::{MAX_CARDS, WantedCard};
 use crate::quotas::QuotaEffect;
@@ -35,18 +50,38 @@ pub struct CreateInstance {
     /// Name or id of a snapshot of an instance: it gets new volumes with what that holds, boots from the first of them,
     /// and is of the same type unless another is given. Needs `volume:RestoreSnapshot`, too.
     pub snapshot: Option<String>,
-    /// Name or id of an instance type. Must be given unless it is made from a snapshot.
+    /// An instance of which it is a clone: it gets new volumes with what that one's hold at this moment, running or not,
+    /// boots from the first of them, and is of the same type, with the same user data and keys, unless others are given.
+    /// Needs `compute:CloneInstance`, too.
+    pub source: Option<CloneSource>,
+    /// Name or id of an instance type. Must be given unless it is made from a snapshot or another instance.
     #[schema(example = "tiny")]
     pub instance_type: Option<String>,
     /// The guest's host name; the instance's name unless given.
     pub hostname: Option<Name>,
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    pub description: String,
     /// What cloud-init gets: a `#cloud-config`, or a script that begins with `#!`. At most 64 KiB.
     #[schema(max_length = 65536)]
     pub user_data: Option<String>,
-    /// OpenSSH public keys for the image's default user; at most 32.
+    /// The same as base64 with padding, for what is no text, like a gzip file; at most 64 KiB when decoded.
+    #[schema(max_length = 87384)]
+    pub user_data_base64: Option<String>,
+    /// OpenSSH public keys for the image's default user; at most 32 with those of the key pairs.
     #[serde(default)]
     #[schema(max_items = 32)]
     pub ssh_authorized_keys: Vec<String>,
+    /// Names or ids of key pairs of the project, whose public keys it gets, too. Needs `compute:GetKeyPair` on each.
+    #[serde(default)]
+    #[schema(max_items = 32)]
+    pub key_pairs: Vec<String>,
+    /// Refuse to delete it until this is set to false.
+    #[serde(default)]
+    pub delete_protection: bool,
+    /// Until when it is wanted.
+    #[serde(default)]
+    pub lease: Option<WantedLease>,
     /// Its network cards in their order, at most 16; one in the project's default network, if there is one,
     /// unless given. `[]`: none.
     #[schema(max_items = 16)]
@@ -61,8 +96,33 @@ pub struct CreateInstance {
     #[serde(default)]
     #[schema(max_items = 15)]
     pub volumes: Vec<WantedVolume>,
+    /// Name or id of a placement group of the project: it goes beside the others in it, or away from them. Needs
+    /// `compute:GetPlacementGroup`, too.
+    pub placement_group: Option<String>,
+    /// What to do when no host takes it now.
+    #[serde(default)]
+    pub when_no_room: WhenNoRoom,
     #[serde(default)]
     pub labels: Labels,
+}
+
+/// What an instance is a clone of.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneSource {
+    /// Name or id of an instance of the project.
+    pub instance: String,
+}
+
+/// What to do with an instance that no host takes now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenNoRoom {
+    /// It waits, and is placed when there is room.
+    #[default]
+    Wait,
+    /// The call is refused with `insufficient_capacity` and says why; nothing is left of it.
+    Fail,
 }
 
 /// The volume that an instance boots from.
@@ -85,9 +145,19 @@ pub struct UpdateInstance {
     #[serde(default, deserialize_with = "not_null")]
     #[schema(nullable = false)]
     pub name: Option<Name>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(max_length = 1000, nullable = false)]
+    pub description: Option<String>,
     /// A label that is `null` is removed.
     #[serde(default)]
     pub labels: LabelsPatch,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    pub delete_protection: Option<bool>,
+    /// Until when it is wanted. Needs the right to stop or delete it, too; `null` takes both times back.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<PatchedLease>)]
+    pub lease: Option<Option<PatchedLease>>,
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -105,7 +175,10 @@ pub struct StopInstance {
 pub struct Instance {
     pub id: InstanceId,
     pub name: String,
+    pub description: String,
     pub labels: Labels,
+    /// Whether it cannot be deleted until that is set to false.
+    pub delete_protection: bool,
     pub state: InstanceState,
     /// Why it is in that state.
     pub state_reason: StateReason,
@@ -122,6 +195,17 @@ pub struct Instance {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_disk_gib: Option<i32>,
     pub hostname: String,
+    /// The key pairs that it was made with, as they were called then.
+    pub key_pairs: Vec<String>,
+    /// Until when it is wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// What it was before it was resized, until that is confirmed or reverted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Resize>,
+    /// What it goes beside or away from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement_group: Option<Reference>,
     /// Its network cards in their order.
     pub nics: Vec<InstanceNic>,
     /// Its disks in their order.
@@ -150,13 +234,17 @@ pub struct InstanceNic {
     /// The first is the primary one.
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
+    /// On its way out: the guest has been asked to let go of it. Nothing passes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub detaching: bool,
 }
 
 /// A disk.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct InstanceVolume {
     pub volume: Reference,
-    /// The order in which the guest finds them; it boots from 0.
+    /// The order in which the guest finds them; it boots from 0, and while it is rescued from -1.
     pub position: i32,
     pub size_gib: i32,
     pub state: AttachmentState,
@@ -192,7 +280,7 @@ pub struct DetachPort {
 }
 
 /// Another resource.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Reference {
     pub id: Uuid,
     pub name: String,
@@ -240,10 +328,22 @@ impl CreateInstance {
                 errors.push(FieldError::new("/user_data", "invalid", "text without NUL"));
             }
         }
-        if self.ssh_authorized_keys.len() > MAX_SSH_KEYS {
-            let message = format!("at most {MAX_SSH_KEYS} keys");
+        if let Some(encoded) = &self.user_data_base64 {
+            let fault = match STANDARD.decode(encoded) {
+                _ if self.user_data.is_some() => Some(("invalid", "either text or base64")),
+                Err(_) => Some(("invalid", "base64 with padding (RFC 4648), without line breaks")),
+                Ok(bytes) if bytes.len() > MAX_USER_DATA_BYTES => {
+                    Some(("too_long", "at most 64 KiB when decoded"))
+                }
+                Ok(_) => None,
+            };
+            errors.extend(fault.map(|(code, why)| FieldError::new("/user_data_base64", code, why)));
+        }
+        if self.ssh_authorized_keys.len() + self.key_pairs.len() > MAX_SSH_KEYS {
+            let message = format!("at most {MAX_SSH_KEYS} keys, those of key pairs included");
             errors.push(FieldError::new("/ssh_authorized_keys", "too_many", message));
         }
+        validate_description(&self.description, &mut errors);
         for (index, key) in self.ssh_authorized_keys.iter().enumerate() {
             if !is_public_key(key) {
                 let pointer = format!("/ssh_authorized_keys/{index}");
@@ -264,24 +364,30 @@ impl CreateInstance {
         errors
     }
 
+    /// What the guest gets, byte by byte; checked before.
+    pub(super) fn user_data_bytes(&self) -> Option<Vec<u8>> {
+        let text = self.user_data.as_ref().map(|text| text.clone().into_bytes());
+        text.or_else(|| STANDARD.decode(self.user_data_base64.as_ref()?).ok())
+    }
+
     /// What a snapshot says already.
     fn validate_snapshot(&self, errors: &mut Vec<FieldError>) {
         for (pointer, given) in [
+            ("/source", self.snapshot.is_some() && self.source.is_some()),
             ("/image", self.image.is_some()),
             ("/root_volume/volume", self.root_volume.volume.is_some()),
             ("/root_disk_gib", self.root_disk_gib.is_some()),
             ("/volumes", !self.volumes.is_empty()),
         ] {
             if given {
-                let message =
-                    "the disks are those of the snapshot; attach others, or grow these, when it is there";
+                let message = "the disks are those of the snapshot or the instance; attach others, or grow these, when it is there";
                 errors.push(FieldError::new(pointer, "invalid", message));
             }
         }
     }
 
     fn validate_disks(&self, errors: &mut Vec<FieldError>) {
-        if self.snapshot.is_some() {
+        if self.snapshot.is_some() || self.source.is_some() {
             return self.validate_snapshot(errors);
         }
         if self.instance_type.is_none() {

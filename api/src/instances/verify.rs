@@ -26,7 +26,7 @@ pub(crate) async fn verify(
              AND NOT EXISTS (SELECT FROM snapshots s WHERE s.id = o.resource_id)
              AND NOT EXISTS (SELECT FROM images i WHERE i.id = o.resource_id)
            UNION ALL
-           SELECT 'transfer_lingers', t.id, 'a part of a serial log was not removed when its time was over'
+           SELECT 'transfer_lingers', t.id, 'what its host was asked for was not removed when its time was over'
            FROM transfers t WHERE t.expires_at < $1
            UNION ALL
            SELECT 'released_address_given', f.id,

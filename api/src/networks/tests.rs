@@ -228,6 +228,22 @@ async fn a_project_goes_with_its_networks_but_not_with_ports() {
     assert_eq!(number(&cloud, "SELECT count(*) FROM networks").await, 0);
 }
 
+#[tokio::test]
+async fn what_keeps_a_network_from_being_deleted_is_named() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    for name in ["a", "b", "c"] {
+        let port = json!({"name": name, "network": "default"});
+        cloud.post("/v1/projects/demo/ports", port).await.expect(201);
+    }
+    let body = json!({"name": "web", "image": "image", "instance_type": "tiny",
+        "networks": [{"port": "b"}, {"network": "default"}]});
+    cloud.post("/v1/projects/demo/instances", body).await.expect(202);
+    let refused = cloud.delete("/v1/projects/demo/networks/default").await.expect_problem(409, "in_use");
+    let named = "still in it: 4 ports (a, b of the instance web, c, …) and 1 router (default);";
+    assert!(refused["detail"].as_str().unwrap().starts_with(named), "{refused}");
+}
+
 /// The codes that `verify` finds, and the details.
 async fn findings(cloud: &TestCloud) -> Vec<(String, String)> {
     let mut conn = cloud.app.pool.acquire().await.unwrap();
@@ -288,7 +304,7 @@ async fn verify_finds_what_is_left_of_instances() {
     assert_eq!(codes().await, ["instance_lingers"]);
     execute(
         &cloud,
-        "SELECT release_ports(array_agg(id)) FROM instances; DELETE FROM volumes; DELETE FROM layers; DELETE FROM instances",
+        "SELECT release_ports(array_agg(id), '{}', now()) FROM instances; DELETE FROM volumes; DELETE FROM layers; DELETE FROM instances",
     )
     .await;
     execute(&cloud, "DELETE FROM pending_network_changes").await;

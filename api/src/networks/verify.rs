@@ -36,7 +36,12 @@ async fn shared(conn: &mut PgConnection) -> Result<Vec<Broken>, sqlx::Error> {
            UNION ALL
            SELECT 'address_shared', min(id::text)::uuid,
                   format('%s is %s floating IPs', host(address), count(*))
-           FROM floating_ips GROUP BY address HAVING count(*) > 1"#
+           FROM floating_ips GROUP BY address HAVING count(*) > 1
+           UNION ALL
+           SELECT 'address_pool_has_host', p.id,
+                  format('%s, where the host %s is reached by the others, is in the address pool %s; leave it out with '
+                         'first_address or last_address', host(h.underlay_address), h.name, p.name)
+           FROM address_pools p JOIN hosts h ON h.underlay_address BETWEEN p.first_address AND p.last_address"#
     )
     .fetch_all(conn)
     .await

@@ -1,6 +1,6 @@
 //! SQL of operations and their trails.
 
-use protocol::{OperationId, PrincipalId, RequestId};
+use protocol::{OperationId, PrincipalId, ProjectId, RequestId};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -95,14 +95,36 @@ pub(crate) async fn begin<A: Action<On: InProject>>(
     allowed: &Allowed<A>,
     new: Begin<'_>,
 ) -> Result<(), sqlx::Error> {
-    let deadline = new.now + DEADLINE;
-    begin_until(conn, allowed, new, deadline).await
+    begin_for(conn, allowed.project(), allowed.principal(), A::NAME, new).await
 }
 
-/// The same with a deadline of its own.
+/// The same on behalf of somebody who asked for it earlier.
+pub(crate) async fn begin_for(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    principal: PrincipalId,
+    action: &'static str,
+    new: Begin<'_>,
+) -> Result<(), sqlx::Error> {
+    let deadline = new.now + DEADLINE;
+    insert(conn, project, principal, action, new, deadline).await
+}
+
+/// Begins an operation with a deadline of its own.
 pub(crate) async fn begin_until<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
+    new: Begin<'_>,
+    deadline: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    insert(conn, allowed.project(), allowed.principal(), A::NAME, new, deadline).await
+}
+
+async fn insert(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    principal: PrincipalId,
+    action: &'static str,
     new: Begin<'_>,
     deadline: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
@@ -122,18 +144,18 @@ pub(crate) async fn begin_until<A: Action<On: InProject>>(
                                  request_id, created_at, updated_at, deadline_at)
          VALUES ($1, $2, $3, $4, $5, 'running', $6, $7, $8, $8, $9)",
         new.id.as_uuid(),
-        allowed.project().as_uuid(),
+        project.as_uuid(),
         new.kind,
         new.resource_id,
         new.resource_name,
-        PrincipalId::as_uuid(allowed.principal()),
+        principal.as_uuid(),
         new.request_id.as_uuid(),
         new.now,
         deadline
     )
     .execute(&mut *conn)
     .await?;
-    step(conn, new.id, "authorised", new.now, Some(A::NAME)).await
+    step(conn, new.id, "authorised", new.now, Some(action)).await
 }
 
 /// Adds a step to the trail; a step that is there already stays as it was.
@@ -260,6 +282,20 @@ pub(super) async fn list<A: Action<On: InProject>>(
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(Operation::from).collect())
+}
+
+/// Why no host takes the instance that the operation is about, if that is what it waits for.
+pub(super) async fn why_unplaced(
+    conn: &mut PgConnection,
+    id: OperationId,
+) -> Result<Option<String>, sqlx::Error> {
+    let why = sqlx::query_scalar!(
+        "SELECT placement_explanation ->> 'summary' FROM instances WHERE operation_id = $1 AND host_id IS NULL",
+        id.as_uuid()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(why.flatten())
 }
 
 /// Running operations past their deadline.

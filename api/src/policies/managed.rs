@@ -38,7 +38,7 @@ managed! {
                   its projects. Attached to everyone at the first start."
     3 "project-owner" "Everything in a project but its quotas and publishing images, identity included."
     4 "power-user" "Everything in a project but identity, quotas and publishing images."
-    5 "instance-operator" "See everything in a project, and start, stop and reboot its instances."
+    5 "instance-operator" "See everything in a project, and start, stop, pause, resume and reboot its instances."
     6 "read-only" "See everything but the audit log, and change nothing."
     7 "auditor" "Read the audit log, the events and the policies, and nothing else."
     8 "require-second-factor" "Denies people everything but setting up their second factor until they have \

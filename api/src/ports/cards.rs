@@ -11,8 +11,10 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub(crate) use super::store::cards::{came_to_host, detach, on_host, release};
+use super::model::HELD;
+pub(crate) use super::store::cards::{came_to_host, on_host};
 use super::store::cards::{free_positions, plug};
+pub(crate) use super::store::leaving::{detach, leaving, release, release_leaving};
 use super::store::{self, NewPort, addresses, parts};
 use super::types::{WantedAddress, validate_groups};
 use crate::auth::{Action, Allowed, InProject, actions};
@@ -177,7 +179,7 @@ async fn take_ports<A: Action<On: InProject>>(
         wanted.iter().enumerate().filter_map(|(index, card)| Some((index, card.port.as_ref()?))).collect();
     let names = Selector::texts(named.iter().map(|(_, name)| *name));
     let rows = sqlx::query!(
-        "SELECT id, name, instance_id FROM ports
+        "SELECT id, name, instance_id, detaching FROM ports
          WHERE project_id = $1 AND (name = ANY($2) OR id::text = ANY($2))",
         allowed.project().as_uuid(),
         &names
@@ -195,6 +197,10 @@ async fn take_ports<A: Action<On: InProject>>(
         let row = found.ok_or_else(|| no_port(&pointer(index)))?;
         if taken.iter().any(|(_, id)| *id == row.id) {
             return Err(wrong("duplicate", "a port is one card"));
+        }
+        if row.detaching {
+            let detail = format!("the port {} is being detached: {HELD}", row.name);
+            return Err(ApiError::because(ErrorCode::InUse, detail));
         }
         if row.instance_id.is_some() {
             let detail = format!("the port {} is a card of an instance; detach it there first", row.name);

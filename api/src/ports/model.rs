@@ -14,6 +14,8 @@ pub enum PortStatus {
     Pending,
     /// Its host cannot make it, and keeps trying; nothing passes.
     Fault,
+    /// On its way out of its instance, whose guest may still have the card; nothing passes.
+    Detaching,
 }
 
 /// What is known of a port and its host.
@@ -22,6 +24,7 @@ pub(super) struct Seen<'a> {
     pub network: NetworkId,
     pub security_groups: &'a [SecurityGroupId],
     pub attached: bool,
+    pub detaching: bool,
     pub placed: bool,
     /// The revision in which it came to its host.
     pub came_at: Option<i64>,
@@ -31,11 +34,18 @@ pub(super) struct Seen<'a> {
     pub faults: &'a [NetworkFault],
 }
 
+/// What a port waits for that is on its way out of its instance.
+pub(super) const HELD: &str = "it waits until its guest has let go of it; stopping the instance takes it, and if the host \
+     of that is lost, the operator has to declare that dead";
+
 /// The status, and the reason in words.
 pub(super) fn shown(seen: &Seen<'_>) -> (PortStatus, Option<String>) {
     let pending = |why: &str| (PortStatus::Pending, Some(why.to_owned()));
     if !seen.attached {
         return pending("it is attached to no instance");
+    }
+    if seen.detaching {
+        return (PortStatus::Detaching, Some(HELD.to_owned()));
     }
     if !seen.placed {
         return pending("its instance has no host yet");
@@ -83,12 +93,14 @@ mod tests {
             network: id(2).into(),
             security_groups: &groups,
             attached: true,
+            detaching: false,
             placed: true,
             came_at: Some(7),
             applied: Some(7),
             faults: &[],
         };
         assert_eq!(shown(&seen), (PortStatus::Active, None));
+        assert_eq!(shown(&Seen { detaching: true, ..seen }).0, PortStatus::Detaching);
         for pending in [
             Seen { attached: false, ..seen },
             Seen { placed: false, ..seen },

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::model::HELD;
 use super::store::{self, Filter, NewPort, addresses, parts};
 use super::types::{CreatePort, Port, PortQuery, UpdatePort};
 use crate::app::App;
@@ -179,6 +180,9 @@ async fn delete_port(
     let (conn, allowed) = change.parts();
     let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
+    if row.detaching {
+        return Err(ApiError::because(ErrorCode::InUse, format!("it is being detached: {HELD}")));
+    }
     if let Some(instance) = &row.instance_name {
         let detail = format!("it is a card of the instance {instance}; detach it there first");
         return Err(ApiError::because(ErrorCode::InUse, detail));

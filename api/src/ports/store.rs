@@ -2,6 +2,7 @@
 
 pub(super) mod addresses;
 pub(super) mod cards;
+pub(super) mod leaving;
 pub(super) mod parts;
 
 use protocol::agent::NetworkFault;
@@ -41,6 +42,7 @@ pub(super) struct Row {
     pub hostname: Option<String>,
     pub project_name: String,
     pub owned_by_instance: bool,
+    pub detaching: bool,
     pub placed: bool,
     pub host_revision: Option<i64>,
     pub network_applied: Option<i64>,
@@ -75,6 +77,7 @@ impl Row {
             network: self.network_id.into(),
             security_groups: &groups,
             attached: self.instance_id.is_some(),
+            detaching: self.detaching,
             placed: self.placed,
             came_at: self.host_revision,
             applied: self.network_applied,
@@ -205,7 +208,7 @@ pub(super) async fn find<A: Action<On: InProject>>(
                   port_pairs(p.id) AS "pairs!: Json<Vec<AddressPair>>",
                   port_groups(p.id) AS "groups!: Json<Vec<StoredGroup>>",
                   p.instance_id, i.name AS "instance_name?", i.hostname AS "hostname?", j.name AS project_name,
-                  p.owned_by_instance,
+                  p.owned_by_instance, p.detaching,
                   i.host_id IS NOT NULL AS "placed!", p.host_revision, h.network_applied AS "network_applied?",
                   h.network_faults AS "network_faults?: Json<Vec<NetworkFault>>", p.created_at, p.updated_at
            FROM ports p
@@ -247,7 +250,7 @@ pub(super) async fn list(
                   port_pairs(p.id) AS "pairs!: Json<Vec<AddressPair>>",
                   port_groups(p.id) AS "groups!: Json<Vec<StoredGroup>>",
                   p.instance_id, i.name AS "instance_name?", i.hostname AS "hostname?", j.name AS project_name,
-                  p.owned_by_instance,
+                  p.owned_by_instance, p.detaching,
                   i.host_id IS NOT NULL AS "placed!", p.host_revision, h.network_applied AS "network_applied?",
                   h.network_faults AS "network_faults?: Json<Vec<NetworkFault>>", p.created_at, p.updated_at
            FROM ports p

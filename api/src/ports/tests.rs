@@ -1,6 +1,7 @@
 //! Ports through the router, and their addresses under a crowd.
 
 mod cards;
+mod leaving;
 mod races;
 
 use std::collections::BTreeSet;

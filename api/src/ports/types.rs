@@ -97,7 +97,7 @@ pub struct Port {
     pub addresses: Vec<PortAddress>,
     pub allowed_address_pairs: Vec<AddressPair>,
     pub security_groups: Vec<Reference>,
-    /// The instance whose card it is.
+    /// The instance whose card it is, or was as far as its host has said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<Reference>,
     /// Whether it was made with its instance and goes with it.

@@ -29,6 +29,10 @@ pub enum Resource {
     Snapshots,
     /// When snapshots are taken.
     SnapshotSchedules,
+    /// SSH keys.
+    KeyPairs,
+    /// Placement groups.
+    PlacementGroups,
     /// Images, with or without content.
     Images,
     /// Principals that are programs.
@@ -59,6 +63,8 @@ impl Resource {
         Self::Volumes,
         Self::Snapshots,
         Self::SnapshotSchedules,
+        Self::KeyPairs,
+        Self::PlacementGroups,
         Self::Images,
         Self::ServiceAccounts,
         Self::Policies,
@@ -80,6 +86,8 @@ impl Resource {
             Self::Volumes => "volumes",
             Self::Snapshots => "snapshots",
             Self::SnapshotSchedules => "snapshot_schedules",
+            Self::KeyPairs => "key_pairs",
+            Self::PlacementGroups => "placement_groups",
             Self::Images => "images",
             Self::ServiceAccounts => "service_accounts",
             Self::Policies => "policies",

@@ -261,7 +261,7 @@ async fn whatever_statement_changes_a_row_is_charged() {
         .unwrap();
     assert_eq!((quota(&cloud, "instances").await.1, quota(&cloud, "vcpus").await.1), (0, 0));
     assert_exact(&cloud).await;
-    execute(&cloud, "SELECT release_ports(array_agg(id)) FROM instances; DELETE FROM instances")
+    execute(&cloud, "SELECT release_ports(array_agg(id), '{}', now()) FROM instances; DELETE FROM instances")
         .await
         .unwrap();
     assert_exact(&cloud).await;

@@ -149,6 +149,8 @@ pub(super) async fn delete(
     _allowed: &Allowed<actions::DeleteSecurityGroup>,
     group: Uuid,
 ) -> Result<(), ApiError> {
+    // Until now rules of other groups could be made that name it.
+    sqlx::query!("SELECT FROM security_groups WHERE id = $1 FOR UPDATE", group).execute(&mut *conn).await?;
     let used = sqlx::query!(
         r#"SELECT (SELECT count(*) FROM port_security_groups WHERE security_group_id = $1) AS "ports!",
                   (SELECT string_agg(name, ', ' ORDER BY name) FROM (

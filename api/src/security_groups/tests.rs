@@ -6,7 +6,7 @@ mod rules;
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::testing::TestCloud;
+use crate::testing::{TestCloud, queued};
 
 const GROUPS: &str = "/v1/projects/demo/security_groups";
 const WEB: &str = "/v1/projects/demo/security_groups/web";
@@ -93,4 +93,30 @@ async fn a_group_in_use_stays_and_says_by_whom() {
     cloud.delete(WEB).await.expect_problem(409, "in_use");
     cloud.delete(&format!("{GROUPS}/db")).await.expect(204);
     cloud.delete(WEB).await.expect(204);
+}
+
+#[tokio::test]
+async fn two_groups_are_given_rules_that_name_each_other_at_once() {
+    let cloud = start().await;
+    for name in ["a", "b"] {
+        cloud.post(GROUPS, json!({"name": name})).await.expect(201);
+    }
+    let naming = |group: &'static str, other: &'static str| {
+        let cloud = &cloud;
+        async move {
+            let rule = json!({"direction": "ingress", "remote_group": other});
+            cloud.post(&format!("{GROUPS}/{group}/rules"), rule).await
+        }
+    };
+    let held = "SELECT FROM security_groups WHERE name = 'b' FOR UPDATE";
+    let [first, second] = queued(&cloud, held, naming("b", "a"), naming("a", "b")).await;
+    first.expect(201);
+    second.expect(201);
+    // One that is named just now is not deleted.
+    cloud.post(GROUPS, json!({"name": "c"})).await.expect(201);
+    let held = "LOCK TABLE pending_network_changes IN EXCLUSIVE MODE";
+    let path = format!("{GROUPS}/c");
+    let [named, deleted] = queued(&cloud, held, naming("a", "c"), cloud.delete(&path)).await;
+    named.expect(201);
+    deleted.expect_problem(409, "in_use");
 }

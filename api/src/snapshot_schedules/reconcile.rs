@@ -90,6 +90,7 @@ async fn take(
         description: "",
         labels: &Labels::new(),
         consistency: Consistency::parse(&turn.consistency),
+        memory: false,
         source,
         now,
     };

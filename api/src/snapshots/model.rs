@@ -1,15 +1,47 @@
 //! The rules of snapshots. No I/O.
 
-use protocol::agent::MAX_LAYERS;
+use protocol::MemoryMib;
+use protocol::agent::{NotTaken, memory_seconds};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 /// How long a guest has to freeze its file systems.
 pub(crate) const FREEZES_WITHIN: time::Duration = time::Duration::seconds(60);
 
-/// The longest chain of which a snapshot may be taken. It adds a layer, and there must be room for the one that a merge
-/// needs.
-pub(crate) const MAX_CHAIN: usize = MAX_LAYERS - 2;
+/// How long a host may be silent beside the time that it has for a guest's memory.
+const SILENT: time::Duration = time::Duration::seconds(120);
+
+/// How long a snapshot may be taken of a guest with so much memory; some take as long as it takes.
+pub(super) fn taken_within(
+    consistency: Consistency,
+    with_memory: bool,
+    memory: MemoryMib,
+) -> Option<time::Duration> {
+    match consistency {
+        Consistency::Filesystem => Some(FREEZES_WITHIN),
+        Consistency::Crash if with_memory => {
+            Some(SILENT + time::Duration::seconds(memory_seconds(memory).into()))
+        }
+        Consistency::Crash => None,
+    }
+}
+
+/// What of a snapshot's hardware is another now, in words. Both are as `instance_hardware()` of the database gives them.
+pub(super) fn changed_hardware(then: &Value, now: &Value) -> Vec<&'static str> {
+    let parts = [
+        ("size", "its size or firmware"),
+        ("processor", "the processor of its host"),
+        ("volumes", "its volumes or their sizes"),
+        ("cards", "its network cards"),
+    ];
+    parts.into_iter().filter(|(key, _)| then[*key] != now[*key]).map(|(_, words)| words).collect()
+}
+
+/// The longest chain of which a snapshot may be taken, which adds a layer. What stands on an image has one file more. libvirt
+/// cannot read what QEMU says of 26 files, nor pull out a disk of 25: its parser of JSON ends at 32 levels, and each file
+/// is one.
+pub(crate) const MAX_CHAIN: usize = 20;
 
 /// How a snapshot fares, as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -64,6 +96,10 @@ pub(super) struct Taking {
     pub covered: bool,
     /// Whether the guest runs that was there when it was asked for.
     pub same_guest: bool,
+    /// Why its host, which has heard of it, did not take it.
+    pub not_taken: Option<NotTaken>,
+    /// Whether the guest's memory is there, if it shall be.
+    pub has_memory: Option<bool>,
 }
 
 /// What follows from it.
@@ -73,13 +109,32 @@ pub(super) enum Verdict {
     Taken,
     /// The layers came when no guest was there that could have been frozen.
     Unfrozen,
+    NotTaken(NotTaken),
 }
 
 pub(super) fn verdict(taking: Taking) -> Verdict {
     match taking {
+        Taking { covered: false, not_taken: Some(why), .. } => Verdict::NotTaken(why),
         Taking { covered: false, .. } => Verdict::Open,
+        // That of another instant would fit to nothing.
+        Taking { has_memory: Some(false), .. } => Verdict::NotTaken(NotTaken::MemoryNotSaved),
         Taking { consistency: Consistency::Filesystem, same_guest: false, .. } => Verdict::Unfrozen,
         _ => Verdict::Taken,
+    }
+}
+
+/// What the owner reads of a snapshot that a host did not take.
+pub(super) const fn not_taken(why: NotTaken) -> &'static str {
+    match why {
+        NotTaken::NoGuestAgent => {
+            "no guest agent is connected: install and start qemu-guest-agent in the guest, or take one with the \
+             consistency crash"
+        }
+        NotTaken::NotFrozen => "the agent in the guest did not freeze its file systems",
+        NotTaken::NoRoom => "the host or the pool has too little room for the memory of the guest",
+        NotTaken::MemoryNotSaved => {
+            "the memory of the guest was not saved: guest and agent of its host have to go on until it is; take another"
+        }
     }
 }
 
@@ -90,15 +145,23 @@ mod tests {
     #[test]
     fn what_was_not_frozen_is_never_said_to_be() {
         use Consistency::{Crash, Filesystem};
-        for (consistency, covered, same_guest, expected) in [
-            (Crash, false, true, Verdict::Open),
-            (Crash, true, true, Verdict::Taken),
-            (Crash, true, false, Verdict::Taken),
-            (Filesystem, false, false, Verdict::Open),
-            (Filesystem, true, true, Verdict::Taken),
-            (Filesystem, true, false, Verdict::Unfrozen),
+        let refused = Some(NotTaken::NotFrozen);
+        for (consistency, covered, same_guest, not_taken, has_memory, expected) in [
+            (Crash, false, true, None, None, Verdict::Open),
+            (Crash, true, true, None, None, Verdict::Taken),
+            (Crash, true, false, None, None, Verdict::Taken),
+            (Crash, false, true, None, Some(true), Verdict::Open),
+            (Crash, true, true, None, Some(true), Verdict::Taken),
+            (Crash, true, false, None, Some(true), Verdict::Taken),
+            (Crash, true, true, None, Some(false), Verdict::NotTaken(NotTaken::MemoryNotSaved)),
+            (Crash, false, true, Some(NotTaken::NoRoom), Some(false), Verdict::NotTaken(NotTaken::NoRoom)),
+            (Filesystem, false, false, None, None, Verdict::Open),
+            (Filesystem, false, true, refused, None, Verdict::NotTaken(NotTaken::NotFrozen)),
+            (Filesystem, true, true, refused, None, Verdict::Taken),
+            (Filesystem, true, false, None, None, Verdict::Unfrozen),
         ] {
-            assert_eq!(verdict(Taking { consistency, covered, same_guest }), expected);
+            let taking = Taking { consistency, covered, same_guest, not_taken, has_memory };
+            assert_eq!(verdict(taking), expected, "{taking:?}");
         }
     }
 }

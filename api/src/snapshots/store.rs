@@ -1,5 +1,6 @@
 //! SQL of snapshots, for their owners. What takes them, and what hosts say of them, is in the files below.
 
+pub(crate) mod cloning;
 pub(crate) mod hosts;
 mod row;
 pub(crate) mod taking;
@@ -24,7 +25,7 @@ pub(crate) async fn find<A: Action<On: InProject>>(
     sqlx::query_as!(
         Row,
         r#"SELECT s.id, s.name, s.description, s.labels AS "labels: Json<Labels>", s.generation, s.state, s.failure,
-                  s.consistency, s.taken_at, s.taking_instance_id, s.instance_id, s.instance_name,
+                  s.consistency, s.with_memory, s.taken_at, s.taking_instance_id, s.instance_id, s.instance_name,
                   s.instance_type_id, s.instance_type_name, s.image_id, s.firmware,
                   (SELECT coalesce(jsonb_agg(jsonb_build_object('position', v.position, 'id', v.volume_id,
                               'name', v.volume_name, 'size_gib', v.size_gib) ORDER BY v.position), '[]')
@@ -61,7 +62,7 @@ pub(super) async fn list(
     sqlx::query_as!(
         Row,
         r#"SELECT s.id, s.name, s.description, s.labels AS "labels: Json<Labels>", s.generation, s.state, s.failure,
-                  s.consistency, s.taken_at, s.taking_instance_id, s.instance_id, s.instance_name,
+                  s.consistency, s.with_memory, s.taken_at, s.taking_instance_id, s.instance_id, s.instance_name,
                   s.instance_type_id, s.instance_type_name, s.image_id, s.firmware,
                   (SELECT coalesce(jsonb_agg(jsonb_build_object('position', v.position, 'id', v.volume_id,
                               'name', v.volume_name, 'size_gib', v.size_gib) ORDER BY v.position), '[]')
@@ -137,18 +138,31 @@ pub(super) async fn lock_taking_instance(
     .await
 }
 
-/// The end of a snapshot. Data on which something else stands stays.
+/// The end of a snapshot. Data on which something else stands stays. Refused by the database while a guest is about to go
+/// on from its memory.
 pub(crate) async fn delete(
     conn: &mut PgConnection,
     id: Uuid,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE instances SET resume_snapshot_id = NULL, resume_boot = NULL
+         WHERE resume_snapshot_id = $1
+           AND NOT (boot = resume_boot AND power = 'running' AND deletion_requested_at IS NULL
+                    AND NOT coalesce(observed_boot >= boot
+                                     AND observed_state IN ('running', 'stopping', 'stopped'), false))",
+        id
+    )
+    .execute(&mut *conn)
+    .await?;
     let held =
         sqlx::query_scalar!(r#"DELETE FROM snapshot_volumes WHERE snapshot_id = $1 RETURNING layer_id"#, id)
             .fetch_all(&mut *conn)
             .await?;
-    sqlx::query!("DELETE FROM snapshots WHERE id = $1", id).execute(&mut *conn).await?;
-    let held: Vec<_> = held.into_iter().flatten().collect();
+    let memory = sqlx::query_scalar!("DELETE FROM snapshots WHERE id = $1 RETURNING memory_id", id)
+        .fetch_optional(&mut *conn)
+        .await?;
+    let held: Vec<_> = held.into_iter().chain(memory).flatten().collect();
     crate::volumes::store::layers::give_up(conn, &held, now).await?;
     // An image may have waited for that.
     crate::nudge::send(conn, crate::nudge::Topic::Sweep).await
@@ -160,6 +174,15 @@ pub(crate) fn broken(error: sqlx::Error) -> ApiError {
         Some("snapshots_name_unique") => {
             ApiError::because(ErrorCode::NameTaken, "there is a snapshot of this name in the project already")
         }
+        Some("instances_resume_from_a_snapshot") => ApiError::because(
+            ErrorCode::WrongState,
+            "an instance is about to go on from its memory; wait until it runs, or stop it",
+        ),
+        Some("hosts_disk_fits" | "pools_disk_fits") => ApiError::because(
+            ErrorCode::InsufficientCapacity,
+            "there is too little disk for the memory where the instance is; take the snapshot without `memory`, delete \
+             something there, or ask an operator for room",
+        ),
         _ => error.into(),
     }
 }

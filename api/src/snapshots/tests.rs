@@ -2,10 +2,12 @@
 
 mod contents;
 mod guide;
+mod memory;
 mod merging;
 mod restoring;
 mod taking;
 
+use axum::http::Method;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
@@ -46,6 +48,20 @@ async fn stop(cloud: &TestCloud, host: &TestHost<'_>, web: &Value) {
 async fn follow(host: &TestHost<'_>, web: &Value, state: Value) {
     let (generation, _) = host.disks(&web["id"]).await.unwrap();
     host.report(&web["id"], generation, 1, state).await;
+}
+
+/// The host says more of `web`, whose volumes are in a state and so many generations behind.
+async fn say(host: &TestHost<'_>, web: &Value, state: &str, behind: i64, more: Value) {
+    let (generation, disks) = host.disks(&web["id"]).await.unwrap();
+    let volume = |disk: &Value| {
+        let generation = disk["volume"]["generation"].as_i64().unwrap() - behind;
+        json!({"id": disk["volume"]["id"], "generation": generation, "state": state})
+    };
+    let mut report = json!({"id": web["id"], "generation": generation, "boot": 1,
+        "volumes": disks.iter().map(volume).collect::<Vec<_>>()});
+    report.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let body = json!({"epoch": host.epoch, "reports": [report]});
+    host.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200);
 }
 
 async fn snapshot(cloud: &TestCloud, name: &str, what: Value) -> Answer {

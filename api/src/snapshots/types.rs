@@ -26,6 +26,9 @@ pub struct CreateSnapshot {
     /// What has to be certain of the data when a guest runs.
     #[serde(default)]
     pub consistency: Consistency,
+    /// Of an instance whose guest runs: keep its memory and the state of its devices, too, so that it can go on from there.
+    #[serde(default)]
+    pub memory: bool,
     #[serde(default)]
     pub labels: Labels,
 }
@@ -50,6 +53,9 @@ pub struct UpdateSnapshot {
 pub struct RestoreSnapshot {
     /// Which of its volumes goes back, by name or id; all unless given.
     pub volume: Option<String>,
+    /// Whether the guest goes on from its memory, which starts the instance; false leaves it stopped. True unless given
+    /// where all volumes go back and the snapshot has it.
+    pub memory: Option<bool>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -63,6 +69,8 @@ pub struct Snapshot {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
     pub consistency: Consistency,
+    /// Whether it holds the memory of the guest.
+    pub memory: bool,
     /// When what it shows was so.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub taken_at: Option<OffsetDateTime>,
@@ -137,6 +145,13 @@ impl CreateSnapshot {
                 errors.push(FieldError::new("/instance", "invalid", "either a volume or an instance"));
             }
             _ => {}
+        }
+        if self.memory && self.instance.is_none() {
+            errors.push(FieldError::new("/memory", "invalid", "only of an `instance`"));
+        }
+        if self.memory && self.consistency == Consistency::Filesystem {
+            let message = "a guest goes on from memory with what it has not written; leave `consistency` out";
+            errors.push(FieldError::new("/consistency", "invalid", message));
         }
         errors
     }

@@ -24,6 +24,11 @@ pub(crate) async fn verify(
            SELECT 'snapshot_written', s.snapshot_id, 'what it holds is written to, or is to be removed'
            FROM snapshot_volumes s JOIN layers l ON l.id = s.layer_id WHERE NOT l.sealed OR NOT l.kept
            UNION ALL
+           SELECT 'snapshot_memory_astray', s.id, 'its memory is to be removed, or written to as a disk'
+           FROM snapshots s JOIN layers l ON l.id = s.memory_id
+           WHERE NOT l.kept OR NOT l.sealed OR l.parent_id IS NOT NULL
+              OR EXISTS (SELECT FROM layers c WHERE c.parent_id = l.id)
+           UNION ALL
            SELECT 'snapshot_lingers', id, 'no guest has frozen its file systems for it, and it has not failed'
            FROM snapshots WHERE due_at < $1"#,
         now - FAILED_WITHIN

@@ -311,7 +311,11 @@ async fn make<A: Action<On: InProject>>(
 /// The name of a volume that was made with its instance: what it is, and the random part of its id.
 fn own_name(id: VolumeId, position: i32) -> String {
     let digits = id.as_uuid().simple().to_string();
-    let what = if position == 0 { "root" } else { "volume" };
+    let what = match position {
+        ..0 => "rescue",
+        0 => "root",
+        _ => "volume",
+    };
     format!("{what}-{}", &digits[digits.len() - 12..])
 }
 

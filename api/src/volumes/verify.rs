@@ -119,7 +119,8 @@ async fn reservations(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Err
         r#"SELECT 'host_reservation_drift' AS "code!", h.id AS "id?",
                   format('%s GiB of disk reserved, %s counted', h.disk_gib_reserved, c.counted) AS "detail!"
            FROM hosts h CROSS JOIN LATERAL (
-               SELECT coalesce(sum(size_gib), 0) AS counted FROM volumes WHERE host_id = h.id) c
+               SELECT (SELECT coalesce(sum(size_gib), 0) FROM volumes WHERE host_id = h.id)
+                    + (SELECT coalesce(sum(memory_gib), 0) FROM layers WHERE host_id = h.id) AS counted) c
            WHERE h.disk_gib_reserved <> c.counted"#
     )
     .fetch_all(conn)

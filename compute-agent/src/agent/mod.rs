@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock::SharedClock;
+use crate::consoles::Consoles;
 use crate::control_plane::ControlPlane;
 use crate::desired::DesiredStore;
 use crate::desired::feed::Feed;
@@ -156,6 +157,7 @@ pub async fn run(
         Arc::clone(&session),
         stop.child_token(),
     ));
+    let consoles = Consoles::new(Arc::clone(&control_plane), Arc::clone(&hypervisor), stop.child_token());
     let feed = Feed {
         control_plane: Arc::clone(&control_plane),
         hypervisor,
@@ -173,6 +175,7 @@ pub async fn run(
         },
         removals,
         images,
+        consoles: Arc::new(consoles),
     };
     let sender = Sender {
         control_plane,

@@ -1,5 +1,6 @@
 //! The whole agent against a control plane in memory and the simulated host, in real time.
 
+mod consoles;
 mod images;
 
 use std::sync::Arc;

@@ -9,14 +9,16 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::agent::{
     DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, HostNetwork,
-    ImageStatus, InstanceReport, MAX_REPORTS, NetworkReport, ObservedAccepted, ObservedBatch, ObservedState,
-    OpenSession, Sending, SessionOpened, Step, StepReport, VolumeSpec,
+    HostRequest, ImageStatus, InstanceReport, MAX_REPORTS, NetworkReport, ObservedAccepted, ObservedBatch,
+    ObservedState, OpenSession, Refusal, RefusalReason, Sending, SessionOpened, Step, StepReport, VolumeSpec,
 };
-use protocol::{HostId, InstanceId, Revision, Sha256, TransferId};
+use protocol::{ConsoleId, HostId, InstanceId, Revision, Sha256, TransferId};
+use tokio::io::DuplexStream;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{ControlPlane, ControlPlaneError};
+use crate::consoles;
 use crate::host_storage::ByteStream;
 
 #[derive(Debug)]
@@ -48,6 +50,12 @@ struct State {
     sending: Vec<(TransferId, Sending)>,
     /// So many images break off in their middle.
     broken_images: u32,
+    consoles_asked: Vec<(Revision, HostRequest)>,
+    /// The user's ends of the consoles that were brought, and the replicas that were dialled.
+    consoles: HashMap<ConsoleId, (DuplexStream, Option<String>)>,
+    /// Nobody takes consoles.
+    consoles_unwanted: bool,
+    refusals: HashMap<TransferId, RefusalReason>,
     ask_for_everything: bool,
 }
 
@@ -101,6 +109,33 @@ impl FakeControlPlane {
             let object = DesiredObject { revision: Revision(state.revision), body };
             state.images_asked.insert(transfer_id, object);
         });
+    }
+
+    /// Asks for the request, which names this instance, as often as the agent looks after it.
+    pub fn ask_for_console(&self, request: HostRequest) {
+        self.change(|state| {
+            state.revision += 1;
+            state.consoles_asked.push((Revision(state.revision), request));
+        });
+    }
+
+    /// Whether somebody takes the consoles that are brought.
+    pub fn want_consoles(&self, wanted: bool) {
+        self.change(|state| state.consoles_unwanted = !wanted);
+    }
+
+    /// The user's end of a console that was brought, and where.
+    pub fn take_console(&self, id: ConsoleId) -> Option<(DuplexStream, Option<String>)> {
+        self.lock().consoles.remove(&id)
+    }
+
+    pub fn has_console(&self, id: ConsoleId) -> bool {
+        self.lock().consoles.contains_key(&id)
+    }
+
+    /// Why something was not done.
+    pub fn refusal(&self, id: TransferId) -> Option<RefusalReason> {
+        self.lock().refusals.get(&id).copied()
     }
 
     /// Nobody wants the image any more.
@@ -244,10 +279,13 @@ impl State {
             .collect();
         objects.sort_by_key(|object| object.revision);
         let complete = after == Revision(0);
-        (complete || !objects.is_empty()).then_some(DesiredPage {
+        let requests = self.consoles_asked.iter().filter(|(revision, _)| *revision > after);
+        let requests: Vec<_> = requests.map(|(_, request)| request.clone()).collect();
+        (complete || !objects.is_empty() || !requests.is_empty()).then_some(DesiredPage {
             revision: Revision(self.revision.max(1)),
             complete,
             objects,
+            requests,
         })
     }
 }
@@ -276,7 +314,8 @@ impl ControlPlane for FakeControlPlane {
                 changes.changed().await.unwrap();
             }
         };
-        let nothing = DesiredPage { revision: query.after, complete: false, objects: Vec::new() };
+        let nothing =
+            DesiredPage { revision: query.after, complete: false, objects: Vec::new(), requests: Vec::new() };
         tokio::time::timeout(Duration::from_secs(query.wait_seconds.into()), poll)
             .await
             .unwrap_or(Ok(nothing))
@@ -356,6 +395,29 @@ impl ControlPlane for FakeControlPlane {
         self.change(|state| {
             state.images_asked.remove(&id);
             state.images.insert(id, bytes);
+        });
+        Ok(())
+    }
+
+    async fn bring_console(
+        &self,
+        id: ConsoleId,
+        epoch: Epoch,
+        dial: Option<&str>,
+    ) -> Result<consoles::Stream, ControlPlaneError> {
+        const CALL: &str = "the console that was asked for";
+        if self.in_session(CALL, epoch)?.consoles_unwanted {
+            return Err(ControlPlaneError::Refused { call: CALL, status: 404, code: "not_found".to_owned() });
+        }
+        let (ours, theirs) = tokio::io::duplex(1024);
+        self.change(|state| drop(state.consoles.insert(id, (ours, dial.map(str::to_owned)))));
+        Ok(Box::new(theirs))
+    }
+
+    async fn refuse(&self, id: TransferId, epoch: Epoch, refusal: &Refusal) -> Result<(), ControlPlaneError> {
+        drop(self.in_session("a refusal", epoch)?);
+        self.change(|state| {
+            state.refusals.insert(id, refusal.reason);
         });
         Ok(())
     }

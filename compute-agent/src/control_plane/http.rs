@@ -7,18 +7,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt};
 use protocol::agent::{
-    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ImageStatus, ObservedAccepted,
-    ObservedBatch, OpenSession, RenewRequest, RenewResponse, SendQuery, SessionOpened,
+    CONSOLE_PROTOCOL, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ImageStatus,
+    ObservedAccepted, ObservedBatch, OpenSession, Refusal, RenewRequest, RenewResponse, RequestQuery,
+    SendQuery, SessionOpened,
 };
-use protocol::{Sha256, TransferId};
+use protocol::{ConsoleId, Sha256, TransferId};
 use reqwest::{Body, Client, RequestBuilder, Response, StatusCode};
+use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{ControlPlane, ControlPlaneError};
-use crate::host_storage::ByteStream;
-use crate::identity::{Endpoint, Identity, IdentityError, tls};
+use crate::consoles;
+use crate::host_storage::{BoxError, ByteStream};
+use crate::identity::{Endpoint, Identity, IdentityError, ParseEndpointError, tls};
 
 /// For everything that is answered at once.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -43,12 +46,15 @@ struct Clients {
     patient: Client,
     /// For bodies that take longer than an answer may: watched while they are sent.
     sending: Client,
+    /// For connections of their own.
+    config: ClientConfig,
 }
 
 impl Clients {
     fn of(endpoint: &Endpoint, identity: &Identity) -> Result<Self, IdentityError> {
-        let patient = tls::client(endpoint, tls::mutual(identity)?)?;
-        Ok(Self { patient, sending: tls::sending_client(endpoint, tls::mutual(identity)?)? })
+        let config = tls::mutual(identity)?;
+        let patient = tls::client(endpoint, config.clone())?;
+        Ok(Self { patient, sending: tls::sending_client(endpoint, config.clone())?, config })
     }
 }
 
@@ -218,6 +224,44 @@ impl ControlPlane for HttpControlPlane {
             sent = send(CALL, request) => sent.map(drop),
             () = stuck => Err(ControlPlaneError::Unreachable { call: CALL, source: "nothing moves".into() }),
         }
+    }
+
+    async fn bring_console(
+        &self,
+        id: ConsoleId,
+        epoch: Epoch,
+        dial: Option<&str>,
+    ) -> Result<consoles::Stream, ControlPlaneError> {
+        const CALL: &str = "the console that was asked for";
+        let broken = |source: BoxError| ControlPlaneError::Unreachable { call: CALL, source };
+        let endpoint = match dial {
+            Some(address) => address.parse().map_err(|error: ParseEndpointError| {
+                ControlPlaneError::Malformed { call: CALL, source: error.into() }
+            })?,
+            None => self.endpoint.clone(),
+        };
+        // A connection of its own, which dies with the console.
+        let client =
+            tls::stream_client(&endpoint, self.clients().config).map_err(|error| broken(error.into()))?;
+        let request = client
+            .get(format!("{}/agent/v1/consoles/{id}", endpoint.base_url()))
+            .query(&RequestQuery { epoch })
+            .header("connection", "upgrade")
+            .header("upgrade", CONSOLE_PROTOCOL);
+        let response =
+            tokio::time::timeout(TIMEOUT, request.send()).await.map_err(|late| broken(late.into()))?;
+        let response = response.map_err(|error| unreachable(CALL, error))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refusal(CALL, response).await);
+        }
+        let upgraded = response.upgrade().await.map_err(|error| unreachable(CALL, error))?;
+        Ok(Box::new(upgraded))
+    }
+
+    async fn refuse(&self, id: TransferId, epoch: Epoch, refusal: &Refusal) -> Result<(), ControlPlaneError> {
+        let url = self.url(&format!("/agent/v1/requests/{id}/refusal"));
+        let request = self.client().post(url).query(&RequestQuery { epoch }).timeout(TIMEOUT).json(refusal);
+        send("a refusal", request).await.map(drop)
     }
 
     async fn image_status(&self, id: TransferId, status: &ImageStatus) -> Result<(), ControlPlaneError> {

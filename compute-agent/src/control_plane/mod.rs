@@ -7,11 +7,12 @@ pub mod http;
 use async_trait::async_trait;
 use protocol::agent::{
     DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ImageStatus, ObservedAccepted,
-    ObservedBatch, OpenSession, SessionOpened,
+    ObservedBatch, OpenSession, Refusal, SessionOpened,
 };
-use protocol::{Sha256, TransferId};
+use protocol::{ConsoleId, Sha256, TransferId};
 use thiserror::Error;
 
+use crate::consoles;
 use crate::host_storage::{BoxError, ByteStream};
 
 /// Everything but joining and renewing, which belong to [`crate::identity`].
@@ -40,6 +41,17 @@ pub trait ControlPlane: Send + Sync + 'static {
         size_bytes: u64,
         bytes: ByteStream,
     ) -> Result<(), ControlPlaneError>;
+
+    /// Brings a console that was asked for to whoever waits for it, at this replica or at the usual address.
+    async fn bring_console(
+        &self,
+        id: ConsoleId,
+        epoch: Epoch,
+        dial: Option<&str>,
+    ) -> Result<consoles::Stream, ControlPlaneError>;
+
+    /// Says why something that was asked for is not done.
+    async fn refuse(&self, id: TransferId, epoch: Epoch, refusal: &Refusal) -> Result<(), ControlPlaneError>;
 
     /// Says how far it is before that.
     async fn image_status(&self, id: TransferId, status: &ImageStatus) -> Result<(), ControlPlaneError>;

@@ -21,6 +21,7 @@ use super::DesiredStore;
 use super::images::Images;
 use super::removals::Removals;
 use crate::backoff::Backoff;
+use crate::consoles::Consoles;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
 use crate::durable::off_thread;
 use crate::host_storage::HostStorage;
@@ -57,6 +58,7 @@ pub struct Feed {
     pub inventory: LastInventory,
     pub removals: Arc<Removals>,
     pub images: Arc<Images>,
+    pub consoles: Arc<Consoles>,
 }
 
 #[derive(Debug, Error)]
@@ -165,7 +167,7 @@ impl Feed {
                     backoff.reset();
                     self.reconciler.set_acting(true);
                     query.after = page.revision;
-                    if page.objects.is_empty() && asked.elapsed() < HELD_OPEN {
+                    if page.objects.is_empty() && page.requests.is_empty() && asked.elapsed() < HELD_OPEN {
                         tokio::time::sleep(HELD_OPEN).await;
                     }
                 }
@@ -216,6 +218,7 @@ impl Feed {
         if page.complete {
             self.images.keep_only(&images);
         }
+        page.requests.iter().for_each(|request| self.consoles.begin(epoch, request));
         Ok(())
     }
 

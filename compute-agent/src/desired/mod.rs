@@ -16,7 +16,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{DesiredBody, DesiredPage, Disk, InstanceSpec, Nic};
+use protocol::agent::{DesiredBody, DesiredPage, Disk, InstanceSpec, Nic, SaveMemory};
 use protocol::{Generation, InstanceId, LayerId, Name, OperationId, Sha256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::watch;
@@ -83,6 +83,14 @@ impl Wanted {
     /// Whether it has disks that other hosts reach, too.
     pub fn is_shared(&self) -> bool {
         self.disks().iter().any(|disk| disk.volume.pool.is_some())
+    }
+
+    /// What is to be kept of its guest's memory.
+    pub fn save_memory(&self) -> Option<&SaveMemory> {
+        match self {
+            Self::Instance(spec) => spec.save_memory.as_ref(),
+            Self::Deleted { .. } => None,
+        }
     }
 
     pub fn nics(&self) -> &[Nic] {

@@ -3,14 +3,14 @@
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::{StreamExt, TryStreamExt};
-use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
-use protocol::{InstanceId, LayerId, Name};
-use storage::{Blame, Export, Options, Pool, PoolError, SharedRoot, Usable};
+use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
+use protocol::{InstanceId, LayerId, MIB, MemoryMib, Name};
+use storage::{Blame, Export, NewMemory, Options, Pool, PoolError, SharedRoot, Usable};
 use tokio_util::io::ReaderStream;
 
 use super::{
     BoxError, ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed,
-    Places, Usage,
+    Places, UnfinishedMemory, Usage,
 };
 
 /// What is read of a copied disk at once.
@@ -140,6 +140,20 @@ impl HostStorage for LocalPool {
         Ok(self.pool.merge_layers(volume).await?)
     }
 
+    async fn new_memory(
+        &self,
+        _: Option<&Name>,
+        size: MemoryMib,
+    ) -> Result<Box<dyn UnfinishedMemory>, HostStorageError> {
+        let memory = self.pool.new_memory(u64::from(size.0) * MIB).await?;
+        Ok(Box::new(LocalMemory { pool: self.pool.clone(), memory }))
+    }
+
+    async fn memory(&self, file: &MemoryFile) -> Result<Option<Utf8PathBuf>, HostStorageError> {
+        let is_there = self.pool.has_memory(file.id).await?;
+        Ok(is_there.then(|| self.pool.memory(file.id)))
+    }
+
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError> {
         self.pool.ensure_seed(spec.id, &spec.hostname, &spec.seed).await?;
         Ok(())
@@ -165,6 +179,27 @@ impl HostStorage for LocalPool {
 
     async fn shared_pools(&self) -> Vec<SharedPoolReport> {
         Vec::new()
+    }
+}
+
+struct LocalMemory {
+    pool: Pool,
+    memory: NewMemory,
+}
+
+#[async_trait]
+impl UnfinishedMemory for LocalMemory {
+    fn path(&self) -> Utf8PathBuf {
+        self.memory.path().to_owned()
+    }
+
+    async fn flush(&self) -> Result<(), HostStorageError> {
+        Ok(self.pool.flush_memory(&self.memory).await?)
+    }
+
+    async fn publish(self: Box<Self>, id: LayerId) -> Result<(), HostStorageError> {
+        self.pool.publish_memory(self.memory, id).await?;
+        Ok(())
     }
 }
 

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
-use protocol::{InstanceId, LayerId, Name, VolumeId};
+use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
+use protocol::{InstanceId, LayerId, MemoryMib, Name, VolumeId};
 use thiserror::Error;
 
 pub use local::LocalPool;
@@ -79,6 +79,19 @@ pub trait HostStorage: Send + Sync + 'static {
     /// Merges the layers that shall be merged, of a volume that is made and that nobody uses.
     async fn merge_layers(&self, volume: &VolumeSpec) -> Result<(), HostStorageError>;
 
+    /// A place for so much memory of a guest, in a shared pool or the host's own.
+    ///
+    /// # Errors
+    /// [`HostStorageError::Full`] when there might be too little room.
+    async fn new_memory(
+        &self,
+        pool: Option<&Name>,
+        size: MemoryMib,
+    ) -> Result<Box<dyn UnfinishedMemory>, HostStorageError>;
+
+    /// Where a guest's memory is, if it is there.
+    async fn memory(&self, file: &MemoryFile) -> Result<Option<Utf8PathBuf>, HostStorageError>;
+
     /// Makes the seed, replacing another.
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError>;
 
@@ -108,6 +121,19 @@ pub struct Doomed<'a> {
     pub layers: &'a [LayerId],
     /// The shared pools that some of them are in; the others are in the host's own.
     pub pools: &'a [Name],
+}
+
+/// A guest's memory that is being written, which goes when this is dropped.
+#[async_trait]
+pub trait UnfinishedMemory: Send + Sync {
+    /// Where it is to be written.
+    fn path(&self) -> Utf8PathBuf;
+
+    /// Writes down what was written.
+    async fn flush(&self) -> Result<(), HostStorageError>;
+
+    /// Gives it its name, under which it stays.
+    async fn publish(self: Box<Self>, id: LayerId) -> Result<(), HostStorageError>;
 }
 
 /// A copied disk, which goes when this is dropped.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use futures_util::future::join_all;
-use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, SharedPoolState, VolumeSpec};
-use protocol::{HostId, InstanceId, LayerId, Name};
+use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, SharedPoolState, VolumeSpec};
+use protocol::{HostId, InstanceId, LayerId, MemoryMib, Name};
 use storage::SharedRoot;
 
 use super::{
     Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, LocalPool, Needed, Places,
-    Usage,
+    UnfinishedMemory, Usage,
 };
 use crate::chain;
 
@@ -148,6 +148,18 @@ impl HostStorage for Pools {
 
     async fn merge_layers(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
         self.usable(volume.pool.as_ref()).await?.merge_layers(volume).await
+    }
+
+    async fn new_memory(
+        &self,
+        pool: Option<&Name>,
+        size: MemoryMib,
+    ) -> Result<Box<dyn UnfinishedMemory>, HostStorageError> {
+        self.usable(pool).await?.new_memory(None, size).await
+    }
+
+    async fn memory(&self, file: &MemoryFile) -> Result<Option<Utf8PathBuf>, HostStorageError> {
+        self.usable(file.pool.as_ref()).await?.memory(file).await
     }
 
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError> {

@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use protocol::agent::{ImageSource, InstanceSpec, SharedPoolReport, VolumeSpec};
-use protocol::{InstanceId, LayerId, Name, Sha256, SizeGib};
+use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
+use protocol::{InstanceId, LayerId, MemoryMib, Name, Sha256, SizeGib};
 use storage::Space;
 
 use super::{
     ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed, Places,
-    Usage,
+    UnfinishedMemory, Usage,
 };
 
 /// One TiB, as the simulated machine says.
@@ -24,7 +24,7 @@ const TOTAL_BYTES: u64 = 1 << 40;
 /// See the module. Image bytes are fetched, counted and dropped.
 #[derive(Debug, Default)]
 pub struct SimulatedStorage {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     /// Held by the one who fetches an image, so that the others share what it brings.
     fetching: Mutex<HashMap<Sha256, Arc<tokio::sync::Mutex<()>>>>,
     /// Each copy of a disk has one.
@@ -50,8 +50,31 @@ impl ExportedDisk for SimulatedExport {
     }
 }
 
+/// Memory that is being written.
+struct SimulatedMemory {
+    state: Arc<Mutex<State>>,
+}
+
+#[async_trait]
+impl UnfinishedMemory for SimulatedMemory {
+    fn path(&self) -> Utf8PathBuf {
+        "/nonexistent/memory".into()
+    }
+
+    async fn flush(&self) -> Result<(), HostStorageError> {
+        Ok(())
+    }
+
+    async fn publish(self: Box<Self>, id: LayerId) -> Result<(), HostStorageError> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).memories.insert(id);
+        Ok(())
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
+    /// Of guests.
+    memories: HashSet<LayerId>,
     bases: HashSet<Sha256>,
     /// The instances with files, and whether there is a seed among them.
     instances: HashMap<InstanceId, bool>,
@@ -94,6 +117,11 @@ impl SimulatedStorage {
     /// The layers that there are.
     pub fn layers(&self) -> Vec<LayerId> {
         self.lock().layers.keys().copied().collect()
+    }
+
+    /// The memories of guests that there are.
+    pub fn memories(&self) -> Vec<LayerId> {
+        self.lock().memories.iter().copied().collect()
     }
 
     /// The instances that have files.
@@ -263,6 +291,22 @@ impl HostStorage for SimulatedStorage {
         Ok(())
     }
 
+    async fn new_memory(
+        &self,
+        _: Option<&Name>,
+        _: MemoryMib,
+    ) -> Result<Box<dyn UnfinishedMemory>, HostStorageError> {
+        if self.writing()?.is_full {
+            return Err(HostStorageError::Full("simulated: there is no room".into()));
+        }
+        Ok(Box::new(SimulatedMemory { state: Arc::clone(&self.state) }))
+    }
+
+    async fn memory(&self, file: &MemoryFile) -> Result<Option<Utf8PathBuf>, HostStorageError> {
+        let is_there = self.lock().memories.contains(&file.id);
+        Ok(is_there.then(|| format!("/nonexistent/{}.memory", file.id).into()))
+    }
+
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError> {
         self.writing()?.instances.insert(spec.id, true);
         Ok(())
@@ -272,6 +316,7 @@ impl HostStorage for SimulatedStorage {
         let mut state = self.writing()?;
         for layer in doomed.layers {
             state.layers.remove(layer);
+            state.memories.remove(layer);
         }
         Ok(())
     }

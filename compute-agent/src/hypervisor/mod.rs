@@ -8,11 +8,13 @@ mod probe;
 pub mod simulated;
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
-use protocol::agent::{Architecture, Inventory, IoLimits, Nic, PauseReason};
+use camino::{Utf8Path, Utf8PathBuf};
+use protocol::agent::{Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{Generation, InstanceId, LayerId, MacAddress, MemoryMib, Name, RequestId, SizeGib, VolumeId};
 use thiserror::Error;
 use tokio::sync::broadcast;
+
+use crate::consoles;
 
 /// The seam between the reconciler and whatever runs guests.
 #[async_trait]
@@ -31,6 +33,9 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Cuts the power. [`HypervisorError::NotFound`] when there is no domain.
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
+    /// Lets a running domain stand still, with all that it has in memory. Does nothing to one that does already.
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError>;
 
     /// Lets a paused domain go on. What it could not read or write is tried again.
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError>;
@@ -57,15 +62,23 @@ pub trait Hypervisor: Send + Sync + 'static {
     ) -> Result<(), HypervisorError>;
 
     /// Lets a running domain write to new layers from one instant on. Each file is there, empty, over the one
-    /// that is written to now. With `freeze`, the guest's file systems are at rest at that instant, or
-    /// nothing happens: [`HypervisorError::NoGuestAgent`] or [`HypervisorError::NotFrozen`]. Whoever asked for that and
-    /// got another answer than the former or success, or none, has to [`Hypervisor::thaw`].
+    /// that is written to now.
+    ///
+    /// With [`Beside::Rest`], the guest's file systems are at rest at that instant, or nothing happens:
+    /// [`HypervisorError::NoGuestAgent`] or [`HypervisorError::NotFrozen`]. Whoever asked for that and got another answer
+    /// than the former or success, or none, has to [`Hypervisor::thaw`]. With [`Beside::Memory`], the file holds the memory
+    /// of that instant, or no layer was added. It takes long, while the guest goes on and, in the end, stands still.
     async fn snapshot(
         &self,
         id: InstanceId,
         layers: &[NewLayer],
-        freeze: bool,
+        beside: &Beside,
     ) -> Result<(), HypervisorError>;
+
+    /// Starts a domain, as [`Hypervisor::create`] does, with a memory that [`Hypervisor::snapshot`] has written. Its guest
+    /// stands still, and goes on with [`Hypervisor::resume`]. It has the cards and disks that it had; `spec` says which
+    /// files the disks are now.
+    async fn restore(&self, spec: &DomainSpec, memory: &Utf8Path) -> Result<(), HypervisorError>;
 
     /// Lets the guest's file systems be written to again, if they are frozen. A snapshot that is under way ends
     /// first.
@@ -75,6 +88,17 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// waiting for it; [`Domain::volumes`] shows when it is done. Never the layer that is written to: whoever
     /// loses sight of the guest then would not know which file holds the newest.
     async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError>;
+
+    /// Opens a console of a running guest, beside others that are open. It ends with the guest, and when the stream is
+    /// dropped. [`HypervisorError::NoDisplay`] for the display of a guest that has none.
+    async fn open_console(
+        &self,
+        id: InstanceId,
+        kind: ConsoleKind,
+    ) -> Result<consoles::Stream, HypervisorError>;
+
+    /// What the display of a running guest shows, a PNG or a PPM. [`HypervisorError::NoDisplay`] when it has none.
+    async fn screenshot(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError>;
 
     /// What happens from now on. A receiver that lags must look at [`Hypervisor::domains`] again.
     fn events(&self) -> broadcast::Receiver<Event>;
@@ -179,6 +203,19 @@ pub struct NewLayer {
     pub layer: Utf8PathBuf,
 }
 
+/// What a snapshot has beside the new layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beside {
+    Nothing,
+    /// A guest whose file systems are at rest.
+    Rest,
+    /// The guest's memory, in a new file.
+    Memory {
+        file: Utf8PathBuf,
+        size: MemoryMib,
+    },
+}
+
 /// Two neighbours in a chain that become one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Merge {
@@ -219,6 +256,8 @@ pub enum HypervisorError {
     Exists(InstanceId),
     #[error("there is no domain for {0}")]
     NotFound(InstanceId),
+    #[error("the guest has no display")]
+    NoDisplay,
     /// Nothing was asked of it.
     #[error("no agent in the guest listens")]
     NoGuestAgent,

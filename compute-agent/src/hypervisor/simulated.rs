@@ -7,23 +7,27 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use camino::Utf8Path;
-use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic, PauseReason};
+use camino::{Utf8Path, Utf8PathBuf};
+use protocol::agent::{Acceleration, Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError, Merge,
-    NewLayer, SeenVolume,
+    Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError,
+    Merge, NewLayer, SeenVolume,
 };
+use crate::consoles;
 
 /// Events that a slow receiver may fall behind before it has to look again.
 const EVENT_BUFFER: usize = 1024;
+/// What a console holds.
+const CONSOLE_BYTES: usize = 4096;
 
 /// The machine that is pretended.
 #[derive(Debug, Clone)]
@@ -68,6 +72,7 @@ pub enum Call {
     AttachDisk,
     TuneDisk,
     Snapshot,
+    Restore,
     Thaw,
     Merge,
 }
@@ -82,6 +87,7 @@ impl Call {
             Self::AttachDisk => "plug the disk in",
             Self::TuneDisk => "change the disk",
             Self::Snapshot => "take a snapshot",
+            Self::Restore => "load the memory",
             Self::Thaw => "thaw the guest",
             Self::Merge => "merge layers",
         }
@@ -92,6 +98,8 @@ impl Call {
 #[derive(Debug)]
 pub struct Simulated {
     state: Mutex<State>,
+    /// Consoles say back whatever they are told.
+    open_consoles: Arc<AtomicUsize>,
     events: broadcast::Sender<Event>,
 }
 
@@ -105,6 +113,8 @@ struct State {
     /// What [`Hypervisor::tune_disk`] or the start gave each disk.
     tuned: HashMap<(InstanceId, VolumeId), (SizeGib, IoLimits)>,
     snapshots: u32,
+    /// The boots that began with a memory, and which.
+    restored: Vec<(InstanceId, i64, Utf8PathBuf)>,
     /// Guests that cannot write.
     frozen: HashSet<InstanceId>,
     /// The connection breaks when the next guest is frozen.
@@ -124,13 +134,15 @@ impl Simulated {
             detachments_asked: 0,
             tuned: HashMap::new(),
             snapshots: 0,
+            restored: Vec::new(),
             frozen: HashSet::new(),
             breaks_when_frozen: false,
             resumes: 0,
             failures: HashMap::new(),
             reachable: true,
         };
-        Self { state: Mutex::new(state), events: broadcast::Sender::new(EVENT_BUFFER) }
+        let open_consoles = Arc::default();
+        Self { state: Mutex::new(state), open_consoles, events: broadcast::Sender::new(EVENT_BUFFER) }
     }
 
     /// The guest powers itself off. False when there is no domain.
@@ -204,6 +216,11 @@ impl Simulated {
         self.lock().frozen.contains(&id)
     }
 
+    /// Consoles that are open now.
+    pub fn open_consoles(&self) -> usize {
+        self.open_consoles.load(SeqCst)
+    }
+
     /// How often a guest was asked to let go of a card or a disk.
     pub fn detachments_asked(&self) -> u32 {
         self.lock().detachments_asked
@@ -212,6 +229,11 @@ impl Simulated {
     /// How many snapshots were taken.
     pub fn snapshots(&self) -> u32 {
         self.lock().snapshots
+    }
+
+    /// The boots that began with a memory, and which.
+    pub fn restored(&self) -> Vec<(InstanceId, i64, Utf8PathBuf)> {
+        self.lock().restored.clone()
     }
 
     /// Size and limits of a disk of a domain.
@@ -389,6 +411,18 @@ impl Hypervisor for Simulated {
         if self.end(id, EndCause::Destroyed) { Ok(()) } else { Err(HypervisorError::NotFound(id)) }
     }
 
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        {
+            let mut state = self.reached()?;
+            let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
+            if domain.state == DomainState::Running {
+                domain.state = DomainState::Paused(PauseReason::Suspended);
+            }
+        }
+        self.emit(Event::Changed { id });
+        Ok(())
+    }
+
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
         {
             let mut state = self.reached()?;
@@ -482,9 +516,9 @@ impl Hypervisor for Simulated {
         &self,
         id: InstanceId,
         layers: &[NewLayer],
-        freeze: bool,
+        beside: &Beside,
     ) -> Result<(), HypervisorError> {
-        if freeze {
+        if *beside == Beside::Rest {
             self.freeze(id)?;
         }
         {
@@ -500,6 +534,16 @@ impl Hypervisor for Simulated {
             state.snapshots += 1;
         }
         self.emit(Event::Changed { id });
+        Ok(())
+    }
+
+    async fn restore(&self, spec: &DomainSpec, memory: &Utf8Path) -> Result<(), HypervisorError> {
+        self.reached()?.fail_if_asked(Call::Restore)?;
+        self.create(spec).await?;
+        let mut state = self.reached()?;
+        state.restored.push((spec.id, spec.boot, memory.to_owned()));
+        let domain = state.domains.get_mut(&spec.id).ok_or(HypervisorError::NotFound(spec.id))?;
+        domain.state = DomainState::Paused(PauseReason::Suspended);
         Ok(())
     }
 
@@ -530,6 +574,39 @@ impl Hypervisor for Simulated {
         }
         self.emit(Event::Changed { id });
         Ok(())
+    }
+
+    async fn open_console(
+        &self,
+        id: InstanceId,
+        _: ConsoleKind,
+    ) -> Result<consoles::Stream, HypervisorError> {
+        let mut events = self.events.subscribe();
+        if !self.reached()?.domains.contains_key(&id) {
+            return Err(HypervisorError::NotFound(id));
+        }
+        let (ours, theirs) = tokio::io::duplex(CONSOLE_BYTES);
+        let open = Arc::clone(&self.open_consoles);
+        open.fetch_add(1, SeqCst);
+        tokio::spawn(async move {
+            let until_ended = async {
+                while !matches!(events.recv().await, Ok(Event::Ended { id: ended, .. }) if ended == id) {}
+            };
+            let (mut read, mut write) = tokio::io::split(ours);
+            tokio::select! {
+                _ = tokio::io::copy(&mut read, &mut write) => {}
+                () = until_ended => {}
+            }
+            open.fetch_sub(1, SeqCst);
+        });
+        Ok(Box::new(theirs))
+    }
+
+    async fn screenshot(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
+        if !self.reached()?.domains.contains_key(&id) {
+            return Err(HypervisorError::NotFound(id));
+        }
+        Ok(b"P6 2 1 255 \0\0\0\xff\xff\xff".to_vec())
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

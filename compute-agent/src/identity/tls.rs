@@ -55,6 +55,13 @@ pub fn sending_client(endpoint: &Endpoint, config: ClientConfig) -> Result<reqwe
     builder(endpoint, config).build().map_err(unusable("HTTP client"))
 }
 
+/// The same for a connection that becomes something else than HTTP, and lives for hours: whether the other side is there
+/// is asked often.
+pub fn stream_client(endpoint: &Endpoint, config: ClientConfig) -> Result<reqwest::Client, IdentityError> {
+    let builder = builder(endpoint, config).tcp_keepalive_interval(KEEPALIVE / 3).tcp_keepalive_retries(3);
+    builder.build().map_err(unusable("HTTP client"))
+}
+
 fn builder(endpoint: &Endpoint, mut config: ClientConfig) -> reqwest::ClientBuilder {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     reqwest::Client::builder()

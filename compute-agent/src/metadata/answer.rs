@@ -72,7 +72,7 @@ impl Metadata {
                     return empty(StatusCode::NOT_FOUND);
                 };
                 match read(&Subject { document, network, port, spec }, question.path) {
-                    Some(text) => with_text(text),
+                    Some(found) => with_text(found),
                     None => empty(StatusCode::NOT_FOUND),
                 }
             }
@@ -95,8 +95,8 @@ impl Metadata {
     }
 }
 
-fn with_text(text: String) -> Answer {
-    let mut answer = Response::new(Full::from(text));
+fn with_text(text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::from(text.into()));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     answer
 }

@@ -10,6 +10,7 @@ const VERSIONS: [&str; 5] = ["2009-04-04", "2016-09-02", "2018-09-24", "2021-03-
 /// A file or a folder.
 enum Node {
     Text(String),
+    Bytes(Vec<u8>),
     Folder(Vec<(String, Node)>),
     /// Keys are listed as `0=name`, and found by the number.
     Keys(Vec<String>),
@@ -31,19 +32,19 @@ pub(super) fn below_version(path: &str) -> Option<&str> {
 }
 
 /// What is at a path; a folder is a list of names.
-pub(super) fn read(subject: &Subject<'_>, path: &str) -> Option<String> {
+pub(super) fn read(subject: &Subject<'_>, path: &str) -> Option<Vec<u8>> {
     let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let Some((version, rest)) = parts.split_first() else { return Some(VERSIONS.join("\n")) };
+    let Some((version, rest)) = parts.split_first() else { return Some(VERSIONS.join("\n").into()) };
     if !VERSIONS.contains(version) {
         return None;
     }
     walk(root(subject), rest)
 }
 
-fn walk(node: Node, parts: &[&str]) -> Option<String> {
+fn walk(node: Node, parts: &[&str]) -> Option<Vec<u8>> {
     let Some((first, rest)) = parts.split_first() else { return Some(shown(node)) };
     match node {
-        Node::Text(_) => None,
+        Node::Text(_) | Node::Bytes(_) => None,
         Node::Folder(nodes) => {
             let (_, node) = nodes.into_iter().find(|(name, _)| name == first)?;
             walk(node, rest)
@@ -55,23 +56,26 @@ fn walk(node: Node, parts: &[&str]) -> Option<String> {
     }
 }
 
-fn shown(node: Node) -> String {
-    match node {
+fn shown(node: Node) -> Vec<u8> {
+    let lines = match node {
+        Node::Bytes(bytes) => return bytes,
         Node::Text(text) => text,
         Node::Folder(nodes) => {
             let name = |(name, node)| match node {
-                Node::Text(_) => name,
+                Node::Text(_) | Node::Bytes(_) => name,
                 Node::Folder(_) | Node::Keys(_) => name + "/",
             };
             nodes.into_iter().map(name).collect::<Vec<_>>().join("\n")
         }
         Node::Keys(keys) => (0..keys.len()).map(|n| format!("{n}=key-{n}")).collect::<Vec<_>>().join("\n"),
-    }
+    };
+    lines.into()
 }
 
 fn root(subject: &Subject<'_>) -> Node {
     let mut nodes = vec![("meta-data".to_owned(), meta_data(subject))];
-    nodes.extend(subject.spec.seed.user_data.clone().map(|data| ("user-data".to_owned(), text(&data))));
+    let user_data = subject.spec.seed.user_data_bytes();
+    nodes.extend(user_data.map(|data| ("user-data".to_owned(), Node::Bytes(data))));
     Node::Folder(nodes)
 }
 

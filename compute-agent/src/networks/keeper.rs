@@ -3,8 +3,6 @@
 //! One convergence at a time. Whoever asks gets one that began after it asked, and shares it with those who
 //! asked before it began. Between times everything is made to match again, because devices and rules get lost. Once a
 //! minute the host is compared with the document without changing anything, and what is found is reported.
-//!
-//! A port that has gone to another instance is made when the guest that had it has let go ([`super::held`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,12 +15,10 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 
 use super::faults::fair;
-use super::held::{self, Held};
 use super::store::NetworkStore;
 use super::{HostNetworking, Outcome, Readiness};
 use crate::chain;
 use crate::clock::SharedClock;
-use crate::hypervisor::Domain;
 use crate::report::Outbox;
 
 /// How often the host is made to match without a reason.
@@ -44,10 +40,6 @@ pub struct Keeper {
     ports: Mutex<HashMap<PortId, Port>>,
     changed: Mutex<HashSet<InstanceId>>,
     has_changed: Notify,
-    /// As they were last listed.
-    domains: Mutex<Arc<HashMap<InstanceId, Domain>>>,
-    /// Left out when the host was last made to match.
-    held: Mutex<Held>,
 }
 
 /// What is known of a port since the host was last made to match.
@@ -76,8 +68,6 @@ impl Keeper {
             ports: Mutex::default(),
             changed: Mutex::default(),
             has_changed: Notify::new(),
-            domains: Mutex::default(),
-            held: Mutex::default(),
         }
     }
 
@@ -97,18 +87,6 @@ impl Keeper {
     /// Makes the host match as soon as possible.
     pub fn nudge(&self) {
         self.nudge.notify_one();
-    }
-
-    /// Learns who has which card.
-    pub fn see(&self, domains: &Arc<HashMap<InstanceId, Domain>>) {
-        let known = std::mem::replace(&mut *lock(&self.domains), Arc::clone(domains));
-        if Arc::ptr_eq(&known, domains) {
-            return;
-        }
-        let held = self.store.get().map(|stored| held::held(&stored.networks, domains));
-        if held.is_some_and(|held| held != *lock(&self.held)) {
-            self.nudge();
-        }
     }
 
     /// Makes the host match the last document, if there is one.
@@ -162,17 +140,12 @@ impl Keeper {
 
     async fn converge(&self, checks: bool) {
         let Some(stored) = self.store.get() else { return };
-        let domains = Arc::clone(&lock(&self.domains));
-        let held = held::held(&stored.networks, &domains);
-        lock(&self.held).clone_from(&held);
-        let wanted = held::without(&stored.networks, &held);
-        let mut outcome = self.networking.converge(&wanted).await;
-        outcome.faults.extend(held::faults(&held));
+        let outcome = self.networking.converge(&stored.networks).await;
         self.learn(&stored.networks, &outcome);
         self.report(stored.revision, outcome.faults.clone());
         let now = self.clock.now();
         if checks && self.is_check_due(now) {
-            self.compare(stored.revision, &wanted, now).await;
+            self.compare(stored.revision, &stored.networks, now).await;
             self.report(stored.revision, outcome.faults);
         }
     }

@@ -8,7 +8,6 @@
 //! ```
 
 mod faults;
-mod held;
 pub mod keeper;
 mod look;
 mod real;

@@ -17,7 +17,6 @@ pub struct SimulatedNetworking {
 struct State {
     faults: Vec<NetworkFault>,
     differences: Vec<Found>,
-    wanted: HostNetwork,
     converged: usize,
     looked: usize,
 }
@@ -38,11 +37,6 @@ impl SimulatedNetworking {
         self.lock().looked
     }
 
-    /// What it was last made to match.
-    pub fn wanted(&self) -> HostNetwork {
-        self.lock().wanted.clone()
-    }
-
     /// How often it was made to match.
     pub fn converged(&self) -> usize {
         self.lock().converged
@@ -55,9 +49,8 @@ impl SimulatedNetworking {
 
 #[async_trait]
 impl HostNetworking for SimulatedNetworking {
-    async fn converge(&self, wanted: &HostNetwork) -> Outcome {
+    async fn converge(&self, _: &HostNetwork) -> Outcome {
         let mut state = self.lock();
-        state.wanted = wanted.clone();
         state.converged += 1;
         let unusable = |fault: &NetworkFault| match fault.subject {
             NetworkSubject::Network(id) => Some(id),

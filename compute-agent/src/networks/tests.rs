@@ -49,7 +49,7 @@ impl Host {
 fn page(revision: i64, complete: bool, networks: &HostNetwork) -> DesiredPage {
     let revision = Revision(revision);
     let body = DesiredBody::Network(Box::new(networks.clone()));
-    DesiredPage { revision, complete, objects: vec![DesiredObject { revision, body }] }
+    DesiredPage { revision, complete, objects: vec![DesiredObject { revision, body }], requests: Vec::new() }
 }
 
 fn instance_with_cards() -> InstanceSpec {
@@ -64,7 +64,8 @@ fn the_newest_document_is_there_after_a_restart_and_an_older_one_is_refused() {
     assert!(host.store().take(&page(5, true, &new)).unwrap());
     assert!(!host.store().take(&page(5, false, &new)).unwrap(), "nothing new");
     assert!(!host.store().take(&page(4, false, &old)).unwrap(), "older");
-    let nothing = DesiredPage { revision: Revision(9), complete: true, objects: Vec::new() };
+    let nothing =
+        DesiredPage { revision: Revision(9), complete: true, objects: Vec::new(), requests: Vec::new() };
     assert!(!host.store().take(&nothing).unwrap(), "silence changes nothing");
     assert_eq!(host.store().get().unwrap().networks, new);
     assert!(host.store().take(&page(4, true, &old)).unwrap(), "a restored database");

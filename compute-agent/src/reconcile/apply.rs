@@ -4,7 +4,7 @@ mod disks;
 
 use std::sync::Arc;
 
-use protocol::agent::{Firmware, InstanceSpec};
+use protocol::agent::{Firmware, InstanceSpec, MemoryFile};
 use protocol::{InstanceId, MacAddress, PortId};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -26,6 +26,11 @@ const PARALLEL_DOWNLOADS: usize = 4;
 const NOT_STARTED: &str = "The host could not start the instance.";
 const NOT_ATTACHED: &str = "The host could not plug a network card in.";
 const NOT_STOPPED: &str = "The host could not stop the instance.";
+const NOT_LOADED: &str = "The host could not load the memory that the instance was to go on from. Nothing of its disks has \
+     changed: stop it, and restore the snapshot with `memory` set to false to boot from them.";
+const NO_MEMORY: &str = "The memory that the instance was to go on from is not on its host. Stop it, and restore the snapshot with \
+     `memory` set to false.";
+const NOT_PAUSED: &str = "The host could not pause the instance.";
 const NOT_RECORDED: &str = "The host could not write down what it does.";
 
 /// Why a step was not done.
@@ -72,11 +77,13 @@ impl Reconciler {
             Step::DetachNic { mac } => self.detach_nic(id, *mac).await,
             Step::AttachDisk { volume } => self.attach_disk(instance(wanted)?, *volume).await,
             Step::DetachDisk { volume } => self.detach_disk(id, *volume).await,
-            Step::Snapshot { layers } => self.snapshot(instance(wanted)?, layers).await,
+            Step::Snapshot { layers, memory } => self.snapshot(wanted, layers, memory.as_ref()).await,
             Step::Thaw => self.thaw(id).await,
             Step::Merge(merge) => self.merge(instance(wanted)?, merge).await,
             Step::MergeAtRest { volumes } => self.merge_at_rest(wanted, volumes).await,
             Step::TuneDisk { volume } => self.tune_disk(instance(wanted)?, *volume).await,
+            Step::RecordPaused { paused } => self.amend_record(id, |record| record.paused = *paused).await,
+            Step::Suspend => self.suspend(id).await,
             Step::Resume => self.resume(id).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,
@@ -88,12 +95,20 @@ impl Reconciler {
             Step::RecordStarting => self.record_starting(instance(wanted)?).await,
             Step::RecordStarted { boot } => {
                 let same = self.parts.boots.get(id).filter(|record| record.boot == *boot);
-                let freezing = same.is_some_and(|record| record.freezing);
-                let record = BootRecord { freezing, ..self.new_record(*boot, Phase::Started) };
-                self.record(id, Some(record)).await?;
+                let paused = same.as_ref().is_some_and(|record| record.paused);
+                let freezing = same.as_ref().is_some_and(|record| record.freezing);
+                let loads =
+                    instance(wanted).is_ok_and(|spec| spec.boot == *boot && spec.load_memory.is_some());
+                // INVARIANT: written down before the guest goes on, or its disks would be those of another moment when
+                // it is loaded again.
+                let was_loaded = same.is_some_and(|record| record.loaded);
+                let (loaded, to_resume) = (loads || was_loaded, loads && !was_loaded);
+                let new = self.new_record(*boot, Phase::Started);
+                self.record(id, Some(BootRecord { freezing, paused, loaded, to_resume, ..new })).await?;
                 self.remember(id, |memory| memory.pressed_at = None);
                 Ok(())
             }
+            Step::RecordResumed => self.amend_record(id, |record| record.to_resume = false).await,
             Step::RecordStopping { deadline } => {
                 self.amend_record(id, |record| record.stop_deadline = Some(*deadline)).await
             }
@@ -102,6 +117,8 @@ impl Reconciler {
                     record.phase = Phase::Ended(*reason);
                     record.stop_deadline = None;
                     record.freezing = false;
+                    record.to_resume = false;
+                    record.paused = false;
                 };
                 self.amend_record(id, ended).await
             }
@@ -117,7 +134,10 @@ impl Reconciler {
     }
 
     async fn record_starting(&self, spec: &InstanceSpec) -> Result<(), StepError> {
-        self.record(spec.id, Some(self.new_record(spec.boot, Phase::Starting))).await?;
+        let same = self.parts.boots.get(spec.id).filter(|record| record.boot == spec.boot);
+        let loaded = same.is_some_and(|record| record.loaded);
+        let record = BootRecord { loaded, ..self.new_record(spec.boot, Phase::Starting) };
+        self.record(spec.id, Some(record)).await?;
         self.remember(spec.id, |memory| memory.starting = Some(spec.boot));
         Ok(())
     }
@@ -137,6 +157,9 @@ impl Reconciler {
             memory.tuned.clear();
             memory.resumed = None;
         });
+        if let Some(memory) = self.memory_to_load(spec) {
+            return self.load_memory(spec, memory).await;
+        }
         let domain = self.domain_spec(spec).await?;
         let created = self.parts.hypervisor.create(&domain).await;
         created.map_err(|error| StepError::of(error, NOT_STARTED))?;
@@ -148,6 +171,25 @@ impl Reconciler {
         if !spec.nics.is_empty() {
             self.parts.networks.nudge();
         }
+        Ok(())
+    }
+
+    /// What this boot begins with, unless it has begun once.
+    fn memory_to_load<'a>(&self, spec: &'a InstanceSpec) -> Option<&'a MemoryFile> {
+        let record = self.parts.boots.get(spec.id);
+        let was_loaded = record.is_some_and(|record| record.boot == spec.boot && record.loaded);
+        spec.load_memory.as_ref().filter(|_| !was_loaded)
+    }
+
+    /// Starts a domain whose guest stands still. What its disks are given is not as it was.
+    async fn load_memory(&self, spec: &InstanceSpec, memory: &MemoryFile) -> Result<(), StepError> {
+        let missing = || StepError::Failed { detail: NO_MEMORY, source: "there is no such file".into() };
+        let path = self.parts.storage.memory(memory).await?.ok_or_else(missing)?;
+        let domain = self.domain_spec(spec).await?;
+        let loaded = self.parts.hypervisor.restore(&domain, &path).await;
+        loaded.map_err(|error| StepError::of(error, NOT_LOADED))?;
+        self.remember(spec.id, |memory| memory.created = Some(spec.boot));
+        self.parts.networks.nudge();
         Ok(())
     }
 
@@ -179,12 +221,21 @@ impl Reconciler {
         unless_ignored(id, asked)
     }
 
+    async fn suspend(&self, id: InstanceId) -> Result<(), StepError> {
+        let _turn = self.turn().await;
+        let suspended = self.parts.hypervisor.suspend(id).await;
+        suspended.map_err(|error| StepError::of(error, NOT_PAUSED))
+    }
+
     async fn resume(&self, id: InstanceId) -> Result<(), StepError> {
         let _turn = self.turn().await;
         let now = self.parts.clock.now();
         let resumed = self.parts.hypervisor.resume(id).await;
+        let on_request = self.parts.boots.get(id).is_some_and(|record| record.paused);
         self.remember(id, |memory| {
-            memory.resumed = Some(Resumed::again(memory.resumed, now));
+            if !on_request {
+                memory.resumed = Some(Resumed::again(memory.resumed, now));
+            }
             memory.paused_since = None;
         });
         unless_ignored(id, resumed)
@@ -231,7 +282,16 @@ impl Reconciler {
 
     fn new_record(&self, boot: i64, phase: Phase) -> BootRecord {
         let machine_boot = self.parts.machine_boot;
-        BootRecord { boot, machine_boot, phase, stop_deadline: None, freezing: false }
+        BootRecord {
+            boot,
+            machine_boot,
+            phase,
+            stop_deadline: None,
+            to_resume: false,
+            loaded: false,
+            freezing: false,
+            paused: false,
+        }
     }
 
     async fn amend_record(

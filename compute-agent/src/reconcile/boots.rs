@@ -28,9 +28,18 @@ pub struct BootRecord {
     /// When the power of a domain that was asked to go down is cut.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub stop_deadline: Option<OffsetDateTime>,
+    /// Its guest has what it began with in memory, and stands still until it is told to go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub to_resume: bool,
+    /// The boot has begun with a memory: its disks have gone on since, so that it never does so again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub loaded: bool,
     /// Its guest was to be frozen, and nobody has seen since that it can write again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub freezing: bool,
+    /// Its guest was made to stand still because its owner wants that, or is about to be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,15 +1,17 @@
 //! The decision about the network cards of an instance. Pure.
 //!
 //! A card is told by its address and its tap. One is pulled out only with the help of the guest, which may not
-//! even have booted: it is asked again and again, and nothing waits for it but the next instance with that port
-//! (`networks/held.rs`).
+//! even have booted: it is asked again and again, and nothing waits for it here. The control plane does: nobody else gets
+//! the port before this host has reported without the card.
 
 use std::time::Duration;
 
+use protocol::MacAddress;
 use protocol::agent::{InstanceSpec, Nic};
 use time::OffsetDateTime;
 
 use super::plan::{Plan, Seen, Step};
+use crate::desired::Wanted;
 use crate::hypervisor::{Card, Domain};
 use crate::networks::Readiness;
 
@@ -73,6 +75,13 @@ pub(super) fn waiting(spec: &InstanceSpec, seen: &Seen) -> Option<String> {
         let leaving = live?.cards.iter().find(|card| !is_wanted(spec, card))?;
         Some(format!("The guest has been asked to let go of the network card {}.", leaving.mac))
     })
+}
+
+/// The cards that the domain still has although they are not wanted any more.
+pub(super) fn leaving(wanted: &Wanted, seen: &Seen) -> Vec<MacAddress> {
+    let cards = seen.live().map(|domain| domain.cards.as_slice()).unwrap_or_default();
+    let is_leaving = |card: &&Card| !wanted.nics().iter().any(|nic| Card::of(nic) == **card);
+    cards.iter().filter(is_leaving).map(|card| card.mac).collect()
 }
 
 /// Whether a card can be plugged in now: the next word is better said after that.

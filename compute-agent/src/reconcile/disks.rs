@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use protocol::agent::{Disk, InstanceSpec, VolumeReport, VolumeSpec, VolumeState};
+use protocol::agent::{Disk, InstanceSpec, MemoryFile, VolumeReport, VolumeSpec, VolumeState};
 use protocol::{Generation, LayerId, VolumeId};
 use time::OffsetDateTime;
 
@@ -66,7 +66,8 @@ pub(super) fn plan_disks(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now:
     let is_whole = broken(spec, domain).next().is_none();
     let must_thaw_first = spec.freeze && seen.may_be_frozen();
     if !added.is_empty() && is_whole && !must_thaw_first {
-        return Plan::Do(Step::Snapshot { layers: added });
+        let memory = memory_of(spec, &added, seen);
+        return Plan::Do(Step::Snapshot { layers: added, memory });
     }
     let merges: Vec<_> = chains().filter_map(|(disk, chain)| merge_of(disk, &chain?)).collect();
     let is_due = |one: &&MergeStep| seen.memory.merging.get(&one.volume).is_none_or(|at| now >= *at);
@@ -121,14 +122,25 @@ pub(super) fn waiting(spec: &InstanceSpec, seen: &Seen) -> Option<String> {
     Some(format!("The guest has been asked to let go of the disk {}.", volume.serial()))
 }
 
-/// The next layer of each volume that lacks one at its top in the domain.
+/// The next layer of each volume that lacks one at its top in the domain. Those that lack more than others come first:
+/// the last ones are those that all get at one instant.
 fn added_layers(spec: &InstanceSpec, domain: &Domain) -> Vec<AddedLayer> {
+    let missing = |volume: &VolumeSpec| chain_of(volume, domain).map_or(0, |chain| chain.missing.len());
+    let most = spec.disks.iter().map(|disk| missing(&disk.volume)).max().unwrap_or_default();
     let next = |volume: &VolumeSpec| {
         let layer = chain_of(volume, domain)?.missing.first().copied()?;
         let below = domain.volume(volume.id)?.layers.last().copied()?;
         Some(AddedLayer { volume: volume.id, layer, below })
     };
-    spec.disks.iter().filter_map(|disk| next(&disk.volume)).collect()
+    let due = spec.disks.iter().map(|disk| &disk.volume).filter(|volume| missing(volume) == most);
+    due.filter_map(next).collect()
+}
+
+/// The memory that is kept with these layers: of their instant, or none.
+fn memory_of(spec: &InstanceSpec, added: &[AddedLayer], seen: &Seen) -> Option<MemoryFile> {
+    let save = spec.save_memory.as_ref().filter(|_| !seen.memory_saved)?;
+    let is_added = |layer: &LayerId| added.iter().any(|one| one.layer == *layer);
+    save.above.iter().all(is_added).then(|| save.file.clone())
 }
 
 fn merge_of(disk: &Disk, chain: &Chain) -> Option<MergeStep> {

@@ -202,7 +202,10 @@ impl Reconciler {
                 if cut_off(Moment::Done) {
                     return Round::End(Outcome::Interrupted);
                 }
-                self.remember(id, |memory| memory.failure = None);
+                self.remember(id, |memory| {
+                    memory.failure = None;
+                    memory.not_taken = memory.not_taken.filter(|_| !matches!(step, Step::Snapshot { .. }));
+                });
                 self.note(wanted, observe::told_after(step, seen)).await;
                 if cut_off(Moment::Noted) { Round::End(Outcome::Interrupted) } else { Round::Again }
             }
@@ -228,7 +231,6 @@ impl Reconciler {
             tracing::debug!(instance = %id, error = %chain(&error), "hypervisor not seen");
             Outcome::Blind
         })?;
-        self.parts.networks.see(&listing);
         let domain = listing.get(&id).cloned();
         let record = self.parts.boots.get(id);
         let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);
@@ -253,7 +255,8 @@ impl Reconciler {
         });
         let ports = self.parts.networks.readiness(wanted.nics().iter().map(|nic| nic.port_id));
         let machine_boot = self.parts.machine_boot;
-        Ok(Seen { domain, record, files, ports, has_room, machine_boot, memory })
+        let memory_saved = self.is_memory_saved(wanted).await;
+        Ok(Seen { domain, record, files, ports, has_room, machine_boot, memory_saved, memory })
     }
 
     /// Looks whether there is room if that may be what the guest waits for.
@@ -269,6 +272,13 @@ impl Reconciler {
                 false
             }
         }
+    }
+
+    /// Whether the guest's memory is there that is to be kept. What cannot be seen is not there.
+    async fn is_memory_saved(&self, wanted: &Wanted) -> bool {
+        let Some(save) = wanted.save_memory() else { return false };
+        let found = self.parts.storage.memory(&save.file).await;
+        found.is_ok_and(|found| found.is_some())
     }
 
     /// The control plane has said itself what is wanted of this host.
@@ -339,7 +349,10 @@ impl Reconciler {
             boot: observation.boot,
             state: observation.state,
             volumes: observation.volumes,
+            leaving_cards: Some(cards::leaving(wanted, seen)),
             paused: observation.paused,
+            not_taken: seen.memory.not_taken(wanted.generation()),
+            saved_memory: wanted.save_memory().filter(|_| seen.memory_saved).map(|save| save.file.id),
             detail: observation.detail,
             steps: Vec::new(),
         });

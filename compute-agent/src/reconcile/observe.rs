@@ -28,18 +28,21 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
     if let Some(domain) = seen.live() {
         let state = live_state(wanted, domain);
         let paused = match domain.state {
+            DomainState::Paused(_) if is_paused(wanted) => Some(PauseReason::Requested),
             DomainState::Paused(said) => Some(pauses::cause(said, seen)),
             _ => None,
         };
         if state == ObservedState::Running
             && failure.is_none()
-            && (!is_recorded(seen, domain) || (paused.is_none() && is_being_attached(wanted, domain, seen)))
+            && (!is_recorded(seen, domain)
+                || is_loading(seen)
+                || (paused.is_none() && is_being_attached(wanted, domain, seen)))
         {
             return None;
         }
         let is_frozen = seen.may_be_frozen() && seen.memory.thaw_again.is_some();
         let frozen = is_frozen.then_some(MAY_BE_FROZEN);
-        let detail = frozen.or(failure).or(paused.map(pauses::detail)).map(str::to_owned);
+        let detail = frozen.or(failure).or(paused.and_then(pauses::detail)).map(str::to_owned);
         let detail = detail.or_else(|| waiting(wanted, seen).filter(|_| state == ObservedState::Running));
         let volumes = disks::held(wanted, seen, false);
         return Some(Observation { state, boot: domain.boot, volumes, paused, detail });
@@ -47,7 +50,7 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
     let (state, boot) = match wanted {
         Wanted::Deleted { .. } => without_domain_deleted(seen),
         Wanted::Instance(spec) => match recorded_end(seen) {
-            Some((reason, boot)) if spec.power == Power::Stopped || boot >= spec.boot => {
+            Some((reason, boot)) if spec.power != Power::Running || boot >= spec.boot => {
                 (ObservedState::Stopped { reason }, boot)
             }
             _ if spec.power == Power::Running => {
@@ -85,9 +88,14 @@ fn is_being_attached(wanted: &Wanted, domain: &Domain, seen: &Seen) -> bool {
     }
 }
 
+/// Whether its owner wants it to stand still, whatever else stops it.
+fn is_paused(wanted: &Wanted) -> bool {
+    matches!(wanted, Wanted::Instance(spec) if spec.power == Power::Paused)
+}
+
 fn live_state(wanted: &Wanted, domain: &Domain) -> ObservedState {
     let is_wanted = match wanted {
-        Wanted::Instance(spec) => spec.power == Power::Running && domain.boot >= spec.boot,
+        Wanted::Instance(spec) => spec.power != Power::Stopped && domain.boot >= spec.boot,
         Wanted::Deleted { .. } => false,
     };
     let is_leaving = domain.state == DomainState::ShuttingDown;
@@ -97,6 +105,11 @@ fn live_state(wanted: &Wanted, domain: &Domain) -> ObservedState {
 /// Said to run only once that is written down: whoever hears it may rely on it.
 fn is_recorded(seen: &Seen, domain: &Domain) -> bool {
     seen.record.as_ref().is_some_and(|record| record.boot == domain.boot && record.phase == Phase::Started)
+}
+
+/// It stands still for a moment, and nobody has to know.
+fn is_loading(seen: &Seen) -> bool {
+    seen.record.as_ref().is_some_and(|record| record.to_resume)
 }
 
 fn without_domain_deleted(seen: &Seen) -> (ObservedState, i64) {
@@ -145,6 +158,7 @@ pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
         }
         Step::RecordStarting if first_boot => &[Told::ImageCached, Told::DiskMade, Told::SeedMade],
         Step::CreateDomain => &[Told::DomainDefined],
+        Step::RecordResumed => &[Told::DomainDefined, Told::MemoryLoaded],
         Step::RecordStarted { .. } if seen.memory.created.is_some() => &[Told::DomainDefined],
         Step::PressPowerButton => &[Told::PowerButtonPressed],
         Step::DestroyDomain => &[Told::PowerCut],
@@ -161,6 +175,8 @@ pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
         | Step::Thaw
         | Step::MergeAtRest { .. }
         | Step::Resume
+        | Step::Suspend
+        | Step::RecordPaused { .. }
         | Step::RecordStarting
         | Step::RecordStarted { .. }
         | Step::RecordStopping { .. }
@@ -175,6 +191,7 @@ pub(super) fn told_when_settled(wanted: &Wanted, seen: &Seen) -> &'static [Told]
         Wanted::Deleted { .. } => &[Told::DiskRemoved, Told::Absent],
         Wanted::Instance(spec) => match (spec.power, seen.live()) {
             (Power::Running, Some(_)) => &[Told::DomainDefined, Told::Running],
+            (Power::Paused, Some(_)) => &[Told::Paused],
             _ => &[Told::Stopped],
         },
     }

@@ -63,8 +63,11 @@ pub(super) fn plan_paused(reason: PauseReason, seen: &Seen, now: OffsetDateTime)
     let settled = seen.memory.paused_since.map_or(now, |since| since + SETTLE);
     let due = seen.memory.resumed.map_or(settled, |resumed| resumed.next().max(settled));
     match reason {
+        PauseReason::Suspended | PauseReason::Requested if seen.is_paused_on_request() => {
+            Plan::Do(Step::Resume)
+        }
         // Whoever did that has a reason, and undoes it.
-        PauseReason::Suspended => Plan::Settled,
+        PauseReason::Suspended | PauseReason::Requested => Plan::Settled,
         PauseReason::PoolFull if !seen.has_room => Plan::Wait(now + ROOM_AGAIN),
         PauseReason::PoolFull | PauseReason::IoError if now >= due => Plan::Do(Step::Resume),
         PauseReason::PoolFull | PauseReason::IoError => Plan::Wait(due),
@@ -76,7 +79,10 @@ pub(super) fn plan_paused(reason: PauseReason, seen: &Seen, now: OffsetDateTime)
 /// last went on it is not.
 pub(super) fn cause(said: PauseReason, seen: &Seen) -> PauseReason {
     match said {
-        PauseReason::Suspended => PauseReason::Suspended,
+        PauseReason::Suspended | PauseReason::Requested if seen.is_paused_on_request() => {
+            PauseReason::Requested
+        }
+        PauseReason::Suspended | PauseReason::Requested => PauseReason::Suspended,
         _ if !seen.has_room => PauseReason::PoolFull,
         _ if seen.memory.resumed.is_some() => PauseReason::IoError,
         said => said,
@@ -84,8 +90,8 @@ pub(super) fn cause(said: PauseReason, seen: &Seen) -> PauseReason {
 }
 
 /// For the instance's owner.
-pub(super) const fn detail(reason: PauseReason) -> &'static str {
-    match reason {
+pub(super) const fn detail(reason: PauseReason) -> Option<&'static str> {
+    Some(match reason {
         PauseReason::PoolFull => {
             "The host has no disk space left. The instance stands still and goes on by itself when there is some."
         }
@@ -93,7 +99,8 @@ pub(super) const fn detail(reason: PauseReason) -> &'static str {
             "The host cannot read or write a disk. The instance stands still; the host tries again by itself."
         }
         PauseReason::Suspended => "Somebody has suspended the instance on its host.",
-    }
+        PauseReason::Requested => return None,
+    })
 }
 
 #[cfg(test)]

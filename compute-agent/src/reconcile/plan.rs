@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use protocol::agent::{Disk, EndReason, InstanceSpec, IoLimits, Power, StopMode};
+use protocol::agent::{
+    Disk, EndReason, InstanceSpec, IoLimits, MemoryFile, NotTaken, PauseReason, Power, StopMode,
+};
 use protocol::{Generation, LayerId, MacAddress, PortId, SizeGib, VolumeId};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -41,6 +43,8 @@ pub struct Seen {
     pub has_room: bool,
     /// The machine's current boot.
     pub machine_boot: Uuid,
+    /// Whether the file is there that is to have the guest's memory.
+    pub memory_saved: bool,
     pub memory: Memory,
 }
 
@@ -73,8 +77,17 @@ pub struct Memory {
     pub paused_since: Option<OffsetDateTime>,
     /// When the guest was last told to go on, while its disks stop it now and then.
     pub resumed: Option<Resumed>,
+    /// Why the snapshot of that generation was not taken.
+    pub not_taken: Option<(Generation, NotTaken)>,
     /// Why the last step failed, for the instance's owner; gone with the next that works.
     pub failure: Option<&'static str>,
+}
+
+impl Memory {
+    /// Why the snapshot that this generation asks for was not taken.
+    pub(super) fn not_taken(&self, wanted: Generation) -> Option<NotTaken> {
+        self.not_taken.filter(|(generation, _)| *generation == wanted).map(|(_, reason)| reason)
+    }
 }
 
 /// One idempotent deed.
@@ -116,9 +129,10 @@ pub enum Step {
     DetachDisk {
         volume: VolumeId,
     },
-    /// Give volumes of the running domain a new layer each, at one instant.
+    /// Give volumes of the running domain a new layer each, at one instant, and keep the guest's memory of that.
     Snapshot {
         layers: Vec<AddedLayer>,
+        memory: Option<MemoryFile>,
     },
     /// Let a guest write again that may be frozen, and write that down.
     Thaw,
@@ -132,8 +146,16 @@ pub enum Step {
     TuneDisk {
         volume: VolumeId,
     },
-    /// Let a guest go on that its disks have stopped.
+    /// Write down whether the guest stands still because its owner wants that.
+    RecordPaused {
+        paused: bool,
+    },
+    /// Let a running guest stand still.
+    Suspend,
+    /// Let a guest go on that its disks or its owner have stopped, or that has just been loaded.
     Resume,
+    /// Write down that the guest goes on from the memory with which its boot began.
+    RecordResumed,
     PressPowerButton,
     DestroyDomain,
     /// Write down that the boot is over.
@@ -187,6 +209,11 @@ impl Seen {
         self.domain.as_ref().filter(|domain| domain.state != DomainState::Off)
     }
 
+    /// Whether its guest stands still because its owner wants that, or is about to.
+    pub fn is_paused_on_request(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.paused)
+    }
+
     /// Whether its guest was to be frozen and has not been seen to be thawed since.
     pub fn may_be_frozen(&self) -> bool {
         let live = self.live();
@@ -218,12 +245,13 @@ fn plan_thawed(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Plan {
     match wanted {
         Wanted::Deleted { .. } => plan_deleted(seen, now),
         Wanted::Instance(spec) => match (spec.power, seen.live()) {
-            (Power::Running, Some(domain)) if domain.boot >= spec.boot => {
+            (Power::Running | Power::Paused, Some(domain)) if domain.boot >= spec.boot => {
                 plan_running(spec, domain, seen, now)
             }
             (_, Some(domain)) => plan_stop(spec.stop, domain, seen, now),
             (Power::Running, None) => plan_start(spec, seen, now),
             (Power::Stopped, None) => plan_stopped(seen),
+            (Power::Paused, None) => plan_lost(seen, now),
         },
     }
 }
@@ -264,14 +292,30 @@ fn plan_running(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDa
         is_started(record, domain.boot, seen.machine_boot) && record.stop_deadline.is_none()
     });
     if !told {
-        Plan::Do(Step::RecordStarted { boot: domain.boot })
+        return Plan::Do(Step::RecordStarted { boot: domain.boot });
+    }
+    if seen.record.as_ref().is_some_and(|record| record.to_resume) {
+        let stands_still = domain.state == DomainState::Paused(PauseReason::Suspended);
+        return Plan::Do(if stands_still { Step::Resume } else { Step::RecordResumed });
+    }
+    match domain.state {
+        DomainState::ShuttingDown | DomainState::Off => Plan::Settled,
+        state if spec.power == Power::Paused => plan_pause(state, seen),
+        DomainState::Running if seen.is_paused_on_request() => Plan::Do(Step::RecordPaused { paused: false }),
+        DomainState::Running => plan_devices(spec, domain, seen, now),
+        // Nothing is plugged in or out, changed or merged while the guest stands still.
+        DomainState::Paused(reason) => plan_paused(reason, seen, now),
+    }
+}
+
+/// What is written down first tells whoever comes later that the guest may go on when its owner wants it to.
+fn plan_pause(state: DomainState, seen: &Seen) -> Plan {
+    if !seen.is_paused_on_request() {
+        Plan::Do(Step::RecordPaused { paused: true })
+    } else if state == DomainState::Running {
+        Plan::Do(Step::Suspend)
     } else {
-        match domain.state {
-            DomainState::Running => plan_devices(spec, domain, seen, now),
-            // Nothing is plugged in or out, changed or merged while the guest stands still.
-            DomainState::Paused(reason) => plan_paused(reason, seen, now),
-            DomainState::ShuttingDown | DomainState::Off => Plan::Settled,
-        }
+        Plan::Settled
     }
 }
 
@@ -369,6 +413,20 @@ fn plan_ended(seen: &Seen, now: OffsetDateTime) -> Plan {
         }
     };
     Plan::Do(Step::RecordEnded { reason })
+}
+
+/// It was to stand still, and what it had in memory is gone: nothing starts it again but its owner.
+fn plan_lost(seen: &Seen, now: OffsetDateTime) -> Plan {
+    match &seen.record {
+        Some(record) if matches!(record.phase, Phase::Starting | Phase::Started) => {
+            if record.machine_boot == seen.machine_boot {
+                plan_ended(seen, now)
+            } else {
+                Plan::Do(Step::RecordEnded { reason: EndReason::Unobserved })
+            }
+        }
+        _ => plan_at_rest(seen),
+    }
 }
 
 fn plan_stopped(seen: &Seen) -> Plan {

@@ -308,7 +308,10 @@ mod tests {
             boot: 1,
             state,
             volumes: Vec::new(),
+            leaving_cards: None,
             paused: None,
+            not_taken: None,
+            saved_memory: None,
             detail: None,
             steps: Vec::new(),
         }

@@ -50,6 +50,7 @@ pub(super) fn differences(
             ports: wanted.nics().iter().map(|nic| (nic.port_id, Readiness::Ready)).collect(),
             has_room: false,
             machine_boot,
+            memory_saved: false,
             // Sizes and limits of disks are known to the hypervisor alone.
             memory: Memory { tuned: wanted.disks().iter().map(tuning).collect(), ..Memory::default() },
         };
@@ -73,6 +74,7 @@ fn paused(state: DomainState) -> Option<String> {
             "look at the disks of this host: reading or writing failed, and its guest stands still until that works"
         }
         PauseReason::Suspended => "let its guest go on with virsh resume: somebody has suspended it",
+        PauseReason::Requested => return None,
     };
     Some(text.to_owned())
 }
@@ -102,7 +104,10 @@ fn words(step: &Step) -> String {
         Step::Snapshot { .. } => "take a snapshot",
         Step::Thaw => "let its guest write again",
         Step::Merge(_) | Step::MergeAtRest { .. } => "merge layers of a disk",
+        Step::RecordPaused { .. } => "write down whether it is to stand still",
+        Step::Suspend => "let its guest stand still",
         Step::Resume => "let its guest go on",
+        Step::RecordResumed => "write down that its guest goes on",
         Step::DestroyDomain => "cut its power",
         Step::RecordEnded { .. } => "write down that it has ended",
         Step::RemoveFiles => "remove its files",

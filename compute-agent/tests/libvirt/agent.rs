@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use camino::{Utf8Path, Utf8PathBuf};
 use compute_agent::clock::SystemClock;
+use compute_agent::consoles;
 use compute_agent::control_plane::{ControlPlane, ControlPlaneError};
 use compute_agent::desired::DesiredStore;
 use compute_agent::host_storage::{ByteStream, HostStorage as _, LocalPool};
@@ -25,10 +26,11 @@ use futures_util::StreamExt as _;
 use protocol::agent::{
     Architecture, DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Disk, Epoch, Firmware, Heartbeat,
     HeartbeatReply, ImageSource, ImageStatus, InstanceReport, InstanceSpec, IoLimits, ObservedAccepted,
-    ObservedBatch, OpenSession, Power, Seed, SessionOpened, StopMode, VolumeSpec,
+    ObservedBatch, OpenSession, Power, Refusal, Seed, SessionOpened, StopMode, VolumeSpec,
 };
 use protocol::{
-    GIB, Generation, InstanceId, LayerId, MemoryMib, Revision, Sha256, SizeGib, TransferId, VolumeId,
+    ConsoleId, GIB, Generation, InstanceId, LayerId, MemoryMib, Revision, Sha256, SizeGib, TransferId,
+    VolumeId,
 };
 use tokio::sync::broadcast::Receiver;
 use uuid::Uuid;
@@ -123,7 +125,9 @@ impl Agent {
     pub fn want(&self, spec: &InstanceSpec) {
         let body = DesiredBody::Instance(Box::new(spec.clone()));
         let objects = vec![DesiredObject { revision: Revision(1), body }];
-        self.desired.take(&DesiredPage { revision: Revision(1), complete: false, objects }).unwrap();
+        self.desired
+            .take(&DesiredPage { revision: Revision(1), complete: false, objects, requests: Vec::new() })
+            .unwrap();
     }
 
     /// Passes until nothing is left to do or the agent dies.
@@ -183,8 +187,10 @@ pub fn instance(image: Option<&ImageSource>, disks: usize, user_data: Option<Str
         memory_mib: MemoryMib(if image.is_some() { 128 } else { 64 }),
         disks,
         freeze: false,
+        save_memory: None,
+        load_memory: None,
         nics: Vec::new(),
-        seed: Seed { user_data, ssh_authorized_keys: Vec::new() },
+        seed: Seed::new(user_data.map(String::into_bytes), Vec::new()),
         operation_id: None,
         request_id: None,
     }
@@ -301,6 +307,19 @@ impl ControlPlane for Images {
         _: ByteStream,
     ) -> Result<(), ControlPlaneError> {
         silent("image")
+    }
+
+    async fn bring_console(
+        &self,
+        _: ConsoleId,
+        _: Epoch,
+        _: Option<&str>,
+    ) -> Result<consoles::Stream, ControlPlaneError> {
+        silent("console")
+    }
+
+    async fn refuse(&self, _: TransferId, _: Epoch, _: &Refusal) -> Result<(), ControlPlaneError> {
+        silent("refusal")
     }
 
     async fn image_status(&self, _: TransferId, _: &ImageStatus) -> Result<(), ControlPlaneError> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use compute_agent::host_storage::HostStorage as _;
-use compute_agent::hypervisor::{Hypervisor as _, NewLayer};
+use compute_agent::hypervisor::{Beside, Hypervisor as _, NewLayer};
 use compute_agent::reconcile::Outcome;
 use protocol::agent::{Disk, InstanceSpec, NOT_FROZEN, ObservedState, VolumeState};
 
@@ -186,7 +186,7 @@ async fn no_snapshot_has_what_was_written_later_without_what_was_written_before(
         let (top, new) = (disk.volume.top().unwrap(), layer());
         site.pool.add_layer(&disk.volume, new, top).await.unwrap();
         let new = NewLayer { volume: disk.volume.id, layer: site.pool.layer(None, new) };
-        agent.libvirt.snapshot(spec.id, &[new], false).await.unwrap();
+        agent.libvirt.snapshot(spec.id, &[new], &Beside::Nothing).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let (first, second) = numbers(&site, &sealed.disks);

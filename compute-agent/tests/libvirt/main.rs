@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 use compute_agent::hypervisor::libvirt::{Libvirt, Options};
 use compute_agent::hypervisor::{
-    Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor as _, HypervisorError,
-    Merge, NewLayer, SeenVolume,
+    Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor as _,
+    HypervisorError, Merge, NewLayer, SeenVolume,
 };
 use host::{Host, ownership, run, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -361,7 +361,7 @@ async fn snapshots_keep_what_was_and_what_is_between_merges() {
         let new = [(root.volume, &root_top), (data.volume, &data_top)]
             .map(|(volume, layer)| NewLayer { volume, layer: layer.clone() });
         let taken = Instant::now();
-        lab.libvirt.snapshot(spec.id, &new, false).await.unwrap();
+        lab.libvirt.snapshot(spec.id, &new, &Beside::Nothing).await.unwrap();
         println!("snapshot of two disks taken in {:?}", taken.elapsed());
         layers.push((root_top, data_top));
         write(&data, byte, place);
@@ -374,7 +374,8 @@ async fn snapshots_keep_what_was_and_what_is_between_merges() {
 
     // A guest without the agent cannot be frozen: nothing happens, and nothing is left frozen.
     let layer = lab.host.make_overlay(of_data.last().unwrap(), Uuid::now_v7());
-    let frozen = lab.libvirt.snapshot(spec.id, &[NewLayer { volume: data.volume, layer }], true).await;
+    let frozen =
+        lab.libvirt.snapshot(spec.id, &[NewLayer { volume: data.volume, layer }], &Beside::Rest).await;
     assert!(matches!(frozen, Err(HypervisorError::NoGuestAgent)), "{frozen:?}");
     assert_eq!(volumes(&lab).await[1], chain(&of_data));
 

@@ -25,8 +25,8 @@ pub(super) async fn converge(root: &mut Space, interface: Option<&str>, desired:
     if desired.forwarding {
         faults.extend(forward(root, interface).err().map(|error| error.sentence()));
     }
-    let proxies = answer(root, external, &desired.proxies).await;
-    faults.extend(proxies.err().map(|error| error.sentence()));
+    let failed = answer(root, external, &desired.proxies).await;
+    faults.extend(failed.iter().map(StepError::sentence));
     faults
 }
 
@@ -63,12 +63,14 @@ fn forward(root: &mut Space, interface: Option<&str>) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Answers ARP for the addresses on the external interface, and says so once to everyone there.
+/// Answers ARP for the addresses on the external interface, and says so once to everyone there. Returns what failed: no
+/// address keeps another one from being answered for.
 async fn answer(
     root: &mut Space,
     external: Option<(&str, u32)>,
     addresses: &BTreeSet<IpAddr>,
-) -> Result<(), StepError> {
+) -> Vec<StepError> {
+    let mut failed = Vec::new();
     let mut right = BTreeSet::new();
     let mut wrong = Vec::new();
     for proxy in &root.seen.proxies {
@@ -82,19 +84,22 @@ async fn answer(
     }
     for (index, address) in wrong {
         let removed = root.handle.neighbours().del(proxy(index, address)).execute();
-        root.remove(removed, || format!("stop answering for {address}")).await?;
+        failed.extend(root.remove(removed, || format!("stop answering for {address}")).await.err());
     }
-    let Some((name, index)) = external else { return Ok(()) };
+    let Some((name, index)) = external else { return failed };
     for address in addresses.iter().filter(|address| !right.contains(address)) {
         let mut add = root.handle.neighbours().add(index, *address);
         *add.message_mut() = proxy(index, *address);
-        root.change(add.replace().execute(), || format!("answer for {address} on {name}")).await?;
-        if let (IpAddr::V4(address), Mode::Change) = (address, root.mode) {
-            announce(name, *address)
-                .map_err(|error| StepError::new(format!("announce {address} on {name}"), error))?;
+        let added = root.change(add.replace().execute(), || format!("answer for {address} on {name}")).await;
+        if let Err(error) = added {
+            failed.push(error);
+        } else if let (IpAddr::V4(address), Mode::Change) = (address, root.mode)
+            && let Err(error) = announce(name, *address)
+        {
+            failed.push(StepError::new(format!("announce {address} on {name}"), error));
         }
     }
-    Ok(())
+    failed
 }
 
 fn proxy(index: u32, address: IpAddr) -> NeighbourMessage {

@@ -17,6 +17,8 @@ const CONNECTIONS: u32 = 8192;
 const BEGUN: (u32, u32) = (2000, 4000);
 /// New connections of a guest from subnet to subnet. Each may ask for a neighbour, which is remembered for seconds.
 const ROUTED: (u32, u32) = (500, 1000);
+/// New pings of a card to a router, which asks for a neighbour before it answers.
+const PINGED: (u32, u32) = (40, 200);
 /// What a port says of addresses that it has by its allowed pairs, in ARP and neighbour discovery, which connection tracking
 /// knows nothing of. Whoever is asked remembers each asker for a minute.
 const SPOKEN_FOR: (u32, u32) = (40, 200);
@@ -49,8 +51,18 @@ pub(super) fn speaks_too_much(name: &str) -> Value {
 
 /// Of a router: drops what begins too many connections, by the card that it comes from.
 pub(super) fn routed() -> Rule {
-    let card = concat([meta("iifname"), field("ether", "saddr")]);
-    rule([is_new(), is_first(), meter("routed", &card, &over(ROUTED), CARDS)], deny(TooMuch))
+    rule([is_new(), is_first(), meter("routed", &card(), &over(ROUTED), CARDS)], deny(TooMuch))
+}
+
+/// Of a router: drops pings to itself beyond what a card may begin, from whatever addresses. Neighbour discovery is of no
+/// connection and is not counted.
+pub(super) fn pinged() -> Rule {
+    rule([is_new(), is_first(), meter("pinged", &card(), &over(PINGED), CARDS)], deny(TooMuch))
+}
+
+/// Who sent it, to a router.
+fn card() -> Value {
+    concat([meta("iifname"), field("ether", "saddr")])
 }
 
 fn is_new() -> Value {

@@ -73,8 +73,9 @@ fn to_router(table: &mut Table) {
         0,
         vec![
             rule([eq(meta("iifname"), "lo")], accept()),
-            rule([eq(meta("l4proto"), any_of([1, 58]))], accept()),
-            deny(Host),
+            rule([ne(meta("l4proto"), any_of([1, 58]))], deny(Host)),
+            limits::pinged(),
+            accept(),
         ],
     );
 }

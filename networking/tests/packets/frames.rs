@@ -80,6 +80,14 @@ pub fn udp(from: u16, to: u16, body: &[u8]) -> Vec<u8> {
     [&from.to_be_bytes()[..], &to.to_be_bytes(), &length.to_be_bytes(), &[0, 0], body].concat()
 }
 
+/// An ICMP echo request.
+pub fn ping(identifier: u16) -> Vec<u8> {
+    let mut message = [&[8, 0, 0, 0][..], &identifier.to_be_bytes(), &[0, 1]].concat();
+    let sum = checksum(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
+}
+
 /// A datagram for IPv6, where its checksum is not optional.
 pub fn udp6(from: &str, to: &str, source: u16, target: u16, body: &[u8]) -> Vec<u8> {
     let mut datagram = udp(source, target, body);

@@ -253,6 +253,27 @@ fn a_guest_that_scans_through_its_router_is_slowed_down_alone() {
 }
 
 #[test]
+fn a_guest_that_pings_its_gateway_in_many_names_is_slowed_down_alone() {
+    let (world, mut want) = world(web());
+    let pair = AddressPair { cidr: "10.0.0.128/25".parse().unwrap(), mac: None };
+    want.networks[0].ports[0].allowed_address_pairs = vec![pair];
+    world.converge(&want);
+    let card = Card::of("a");
+    let gateway = [0xfa, 0x16, 0x3e, 0, 0, 0xf7];
+    let start = std::time::Instant::now();
+    for number in 0..1000_u16 {
+        let from = format!("10.0.0.{}", 128 + number % 100);
+        let packet = frames::ip4(&from, "10.0.0.1", 1, 0, &frames::ping(number));
+        card.send(&frames::ether(gateway, mac(1).bytes(), 0x0800, &packet));
+    }
+    std::thread::sleep(crate::world::SHORT);
+    let allowed = 200 + 40 * (1 + start.elapsed().as_millis() as u64 / 1000);
+    let dropped = world.dropped(DropKind::TooMuch);
+    assert!((1000 - allowed..=800).contains(&dropped), "{dropped} of 1000: {:?}", world.drops());
+    assert!(pings("b", "10.0.1.1"), "others are not slowed down: {:?}", world.drops());
+}
+
+#[test]
 fn a_guest_answers_nobody_who_claims_a_protected_address() {
     let (world, mut want) = world(web());
     let from = |source: &str, port: u16| {

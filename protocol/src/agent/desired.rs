@@ -1,8 +1,12 @@
 //! The desired feed: what a host shall look like.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Architecture, Disk, Epoch, HostNetwork, Nic, VolumeSpec};
+use crate::agent::{
+    Architecture, Disk, Epoch, HostNetwork, HostRequest, MemoryFile, Nic, SaveMemory, VolumeSpec,
+};
 use crate::image::Format;
 use crate::{
     Generation, InstanceId, LayerId, MemoryMib, Name, OperationId, RemovalId, RequestId, Revision, Sha256,
@@ -34,6 +38,9 @@ pub struct DesiredPage {
     /// True for an answer to `after=0`: what is not in it is unknown to the control plane.
     pub complete: bool,
     pub objects: Vec<DesiredObject>,
+    /// What somebody waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<HostRequest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,9 +108,17 @@ pub struct InstanceSpec {
     /// lacks at its top are a snapshot, of all disks at one instant.
     pub disks: Vec<Disk>,
     /// Whether the guest's file systems are frozen while layers are added. A guest that cannot do that gets none, and
-    /// the report's detail says [`super::NOT_FROZEN`].
+    /// the report says [`super::NotTaken`].
     #[serde(default)]
     pub freeze: bool,
+    /// What is kept of the guest's memory when it gets these layers. They are added with it or not at all, and without it
+    /// the report says [`super::NotTaken`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_memory: Option<SaveMemory>,
+    /// What `boot` begins with: the guest goes on from there, once. Its disks read as they did then, and it has the cards
+    /// and disks that it had. Its guest is not started in another way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_memory: Option<MemoryFile>,
     /// In the order in which the guest finds them.
     #[serde(default)]
     pub nics: Vec<Nic>,
@@ -145,6 +160,8 @@ impl Firmware {
 pub enum Power {
     Running,
     Stopped,
+    /// It runs and its guest stands still, with all that it has in memory. One that is not there is not started.
+    Paused,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,15 +189,55 @@ pub struct ImageSource {
 pub struct Seed {
     /// As the user gave it, at most 64 KiB. May hold secrets.
     pub user_data: Option<String>,
+    /// The same where it is not UTF-8: base64 with padding (RFC 4648).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data_base64: Option<String>,
     /// OpenSSH public keys.
     pub ssh_authorized_keys: Vec<String>,
+}
+
+impl Seed {
+    /// A seed with these bytes for the guest.
+    pub fn new(user_data: Option<Vec<u8>>, ssh_authorized_keys: Vec<String>) -> Self {
+        let (text, base64) = match user_data.map(String::from_utf8) {
+            None => (None, None),
+            Some(Ok(text)) => (Some(text), None),
+            Some(Err(other)) => (None, Some(STANDARD.encode(other.as_bytes()))),
+        };
+        Self { user_data: text, user_data_base64: base64, ssh_authorized_keys }
+    }
+
+    /// The bytes that the user gave.
+    pub fn user_data_bytes(&self) -> Option<Vec<u8>> {
+        let text = self.user_data.as_ref().map(|text| text.clone().into_bytes());
+        text.or_else(|| STANDARD.decode(self.user_data_base64.as_ref()?).ok())
+    }
 }
 
 impl std::fmt::Debug for Seed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Seed")
             .field("user_data", &self.user_data.as_ref().map(|_| ".."))
+            .field("user_data_base64", &self.user_data_base64.as_ref().map(|_| ".."))
             .field("ssh_authorized_keys", &self.ssh_authorized_keys.len())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_keeps_every_byte() {
+        for bytes in [&b"#!/bin/sh\r\n"[..], b"", b"\x1f\x8b\x08\0\xff\xfe"] {
+            let seed = Seed::new(Some(bytes.to_vec()), Vec::new());
+            let wire = serde_json::to_string(&seed).unwrap();
+            let seed: Seed = serde_json::from_str(&wire).unwrap();
+            assert_eq!(seed.user_data_bytes().as_deref(), Some(bytes), "{wire}");
+        }
+        // What an older control plane sends.
+        let seed: Seed = serde_json::from_str(r#"{"user_data": null, "ssh_authorized_keys": []}"#).unwrap();
+        assert_eq!(seed.user_data_bytes(), None);
     }
 }

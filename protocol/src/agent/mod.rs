@@ -11,12 +11,15 @@
 //! POST /agent/v1/transfers/{id}?epoch    bytes            -> 204                (answers DesiredBody::SendSerialLog)
 //! POST /agent/v1/images/{id}?epoch       bytes            -> 204                (answers DesiredBody::SendImage)
 //! POST /agent/v1/images/{id}/status      ImageStatus      -> 204                (while it is on its way)
+//! GET  /agent/v1/consoles/{id}?epoch     Upgrade          -> 101, a console     (answers HostRequest::OpenConsole)
+//! POST /agent/v1/requests/{id}/refusal?epoch  Refusal     -> 204                (instead of the answer)
 //! ```
 //!
 //! A request on an epoch that is no longer the host's newest is answered 409 `stale_epoch`; the agent then
 //! stops acting and opens a new session. Every message is validated and scoped to the host that the
 //! certificate names.
 
+mod console;
 mod desired;
 mod image;
 mod join;
@@ -25,6 +28,7 @@ mod observed;
 mod session;
 mod volume;
 
+pub use console::{CONSOLE_PROTOCOL, ConsoleKind, HostRequest, Refusal, RefusalReason, RequestQuery};
 pub use desired::{
     DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Firmware, ImageSource, InstanceSpec,
     MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, Power, Seed, StopMode,
@@ -37,14 +41,16 @@ pub use network::{
     Router, RouterInterface, RuleProtocol, SecurityGroup, SecurityGroupRule, StaticRoute, Subnet,
 };
 pub use observed::{
-    EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, NOT_FROZEN, ObservedAccepted, ObservedBatch,
-    ObservedState, PauseReason, Step, StepReport,
+    EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_REPORTS, NOT_FROZEN, NotTaken, ObservedAccepted,
+    ObservedBatch, ObservedState, PauseReason, Step, StepReport,
 };
 pub use session::{
     Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory,
     MAX_SHARED_POOLS, OpenSession, PoolUsage, SessionOpened, SharedPoolReport, SharedPoolState,
 };
-pub use volume::{Disk, IoLimits, MAX_LAYERS, VolumeReport, VolumeSpec, VolumeState};
+pub use volume::{
+    Disk, IoLimits, MAX_LAYERS, MemoryFile, SaveMemory, VolumeReport, VolumeSpec, VolumeState, memory_seconds,
+};
 
 /// The version of the protocol that this build speaks; the control plane also speaks the one before.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::agent::{Epoch, NetworkReport, VolumeReport};
-use crate::{Generation, InstanceId, OperationId, RemovalId};
+use crate::{Generation, InstanceId, LayerId, MacAddress, OperationId, RemovalId};
 
 /// The most reports in one batch.
 pub const MAX_REPORTS: usize = 500;
@@ -49,9 +49,20 @@ pub struct InstanceReport {
     /// The volumes that it has, in their order; those that are on their way out come last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeReport>,
+    /// The network cards that its domain still has although they are not wanted any more. `None` when the agent does not
+    /// tell, as older ones do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving_cards: Option<Vec<MacAddress>>,
     /// Why its guest stands still, while it does. The domain is there and keeps its memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<PauseReason>,
+    /// Why a snapshot that its specification asks for was not taken; its guest goes on as before, and the agent tries
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_taken: Option<NotTaken>,
+    /// The file that [`super::InstanceSpec::save_memory`] names, if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved_memory: Option<LayerId>,
     /// For people, in a sentence: why it waits or failed. Never a path or a host name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -61,8 +72,8 @@ pub struct InstanceReport {
 }
 
 impl InstanceReport {
-    /// The lines of [`ObservedBatch::digest_input`]: one for the instance, and one for each of its pause and its
-    /// volumes.
+    /// The lines of [`ObservedBatch::digest_input`]: one for the instance, and one for each of its pause, its volumes and
+    /// the cards that it still has.
     fn digest_lines(&self) -> String {
         let reason = match self.state {
             ObservedState::Stopped { reason } => reason.as_str(),
@@ -76,6 +87,9 @@ impl InstanceReport {
         for volume in &self.volumes {
             lines += &format!("- {} {} {}\n", volume.id, volume.generation, volume.state.as_str());
             volume.merged.iter().for_each(|layer| lines += &format!("- merged {layer}\n"));
+        }
+        for card in self.leaving_cards.iter().flatten() {
+            lines += &format!("- card {card}\n");
         }
         lines
     }
@@ -118,6 +132,8 @@ pub enum PauseReason {
     IoError,
     /// Somebody on the host has suspended it.
     Suspended,
+    /// Its owner wants it to.
+    Requested,
 }
 
 impl PauseReason {
@@ -127,12 +143,47 @@ impl PauseReason {
             Self::PoolFull => "pool_full",
             Self::IoError => "io_error",
             Self::Suspended => "suspended",
+            Self::Requested => "requested",
         }
     }
 
     /// The reason of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::PoolFull, Self::IoError, Self::Suspended].into_iter().find(|reason| reason.as_str() == name)
+        let all = [Self::PoolFull, Self::IoError, Self::Suspended, Self::Requested];
+        all.into_iter().find(|reason| reason.as_str() == name)
+    }
+}
+
+/// Why a snapshot was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotTaken {
+    /// The guest was to be frozen, and no agent in it listens.
+    NoGuestAgent,
+    /// The agent in the guest did not freeze all file systems, or not in time.
+    NotFrozen,
+    /// There is too little room for its memory.
+    NoRoom,
+    /// Its memory could not be saved, or not in time.
+    MemoryNotSaved,
+}
+
+impl NotTaken {
+    const ALL: [Self; 4] = [Self::NoGuestAgent, Self::NotFrozen, Self::NoRoom, Self::MemoryNotSaved];
+
+    /// The wire form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoGuestAgent => "no_guest_agent",
+            Self::NotFrozen => "not_frozen",
+            Self::NoRoom => "no_room",
+            Self::MemoryNotSaved => "memory_not_saved",
+        }
+    }
+
+    /// The reason of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
 }
 
@@ -203,12 +254,16 @@ pub enum Step {
     DiskChanged,
     /// From one instant on, the running guest writes to new layers.
     SnapshotTaken,
+    /// The memory that the guest goes on from is in place; it stands still.
+    MemoryLoaded,
     /// Layers of the running guest's volumes are being merged.
     LayersMerging,
     NetworkReady,
     SeedMade,
     DomainDefined,
     Running,
+    /// The guest stands still.
+    Paused,
     PowerButtonPressed,
     PowerCut,
     Stopped,
@@ -226,11 +281,13 @@ impl Step {
             Self::DiskDetachRequested => "disk_detach_requested",
             Self::DiskChanged => "disk_changed",
             Self::SnapshotTaken => "snapshot_taken",
+            Self::MemoryLoaded => "memory_loaded",
             Self::LayersMerging => "layers_merging",
             Self::NetworkReady => "network_ready",
             Self::SeedMade => "seed_made",
             Self::DomainDefined => "domain_defined",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::PowerButtonPressed => "power_button_pressed",
             Self::PowerCut => "power_cut",
             Self::Stopped => "stopped",

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::ImageSource;
-use crate::{Generation, LayerId, Name, SizeGib, VolumeId};
+use crate::{Generation, LayerId, MemoryMib, Name, SizeGib, VolumeId};
 
 /// The longest chain of a volume.
 pub const MAX_LAYERS: usize = 32;
@@ -41,6 +41,29 @@ pub struct Disk {
     pub volume: VolumeSpec,
     #[serde(default)]
     pub limits: IoLimits,
+}
+
+/// A file with the memory of a guest and the state of its devices, under an id of its own. It goes as a layer goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryFile {
+    pub id: LayerId,
+    /// The shared pool that it is in; nothing is the host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Name>,
+}
+
+/// The memory that a snapshot of a running guest has beside its disks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaveMemory {
+    pub file: MemoryFile,
+    /// The layers that the guest writes to from the same instant on. Memory of another instant is never kept: once the
+    /// guest has one of these and there is no file, there will be none.
+    pub above: Vec<LayerId>,
+}
+
+/// How long a host may take to write down or read that much memory, in seconds.
+pub const fn memory_seconds(memory: MemoryMib) -> u32 {
+    120 + memory.0 / 32
 }
 
 /// How much an instance may ask of one volume; nothing is no limit.

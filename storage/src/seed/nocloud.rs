@@ -24,8 +24,8 @@ pub(super) fn files(id: InstanceId, hostname: &Name, seed: &Seed) -> io::Result<
     let meta_data =
         MetaData { instance_id: id, local_hostname: hostname, public_keys: &seed.ssh_authorized_keys };
     let meta_data = serde_json::to_string_pretty(&meta_data)?;
-    let user_data = seed.user_data.as_deref().unwrap_or("#cloud-config\n{}\n");
-    Ok([("meta-data", yaml_safe(&meta_data).into_bytes()), ("user-data", user_data.as_bytes().to_vec())])
+    let user_data = seed.user_data_bytes().unwrap_or_else(|| b"#cloud-config\n{}\n".to_vec());
+    Ok([("meta-data", yaml_safe(&meta_data).into_bytes()), ("user-data", user_data)])
 }
 
 /// Escapes the characters that JSON allows in a string and YAML's readers refuse (DEL, C1 controls, byte
@@ -52,7 +52,7 @@ mod tests {
 
     fn meta_data(keys: Vec<String>) -> Vec<u8> {
         let id = InstanceId::from_uuid(uuid::Uuid::nil());
-        let seed = Seed { user_data: None, ssh_authorized_keys: keys };
+        let seed = Seed::new(None, keys);
         let [(name, bytes), _] = files(id, &"web-1".parse().unwrap(), &seed).unwrap();
         assert_eq!(name, "meta-data");
         bytes

@@ -8,6 +8,7 @@ mod export;
 mod formats;
 mod images;
 mod instances;
+mod memory;
 mod seed;
 mod shared;
 mod volumes;

@@ -7,10 +7,8 @@ use protocol::agent::Seed;
 use super::*;
 
 fn seed(user_data: Option<&str>, keys: &[&str]) -> Seed {
-    Seed {
-        user_data: user_data.map(str::to_owned),
-        ssh_authorized_keys: keys.iter().map(|key| (*key).to_owned()).collect(),
-    }
+    let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+    Seed::new(user_data.map(|text| text.as_bytes().to_vec()), keys)
 }
 
 /// A file on the seed of an instance.

@@ -25,7 +25,21 @@ impl Snapshot {
     }
 
     pub async fn restore(&self) -> Result<Answer> {
-        self.project.cloud.post(&self.path("/restore"), json!({})).await
+        self.restore_with(json!({})).await
+    }
+
+    pub async fn restore_with(&self, body: Value) -> Result<Answer> {
+        self.project.cloud.post(&self.path("/restore"), body).await
+    }
+
+    /// Waits until it is there or has failed, and says which.
+    pub async fn wait_for_end(&self, limit: Duration) -> Result<Value> {
+        wait::eventually(format!("{} to be taken or not", self.name), limit, async || {
+            let snapshot = self.get().await?;
+            ensure!(snapshot["state"] != "creating", "it is {snapshot}");
+            Ok(snapshot)
+        })
+        .await
     }
 
     pub async fn delete(&self) -> Result<Answer> {

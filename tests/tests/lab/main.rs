@@ -1,12 +1,14 @@
 //! A cloud of several hosts: `make lab HOSTS=3`.
 
 mod cards;
+mod consoles;
 mod crashes;
 mod damage;
 mod dual_stack;
 mod frames;
 mod groups;
 mod hostile;
+mod life;
 mod network;
 mod quota;
 mod scene;

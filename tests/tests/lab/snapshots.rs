@@ -248,3 +248,97 @@ async fn a_snapshot_of_two_disks_never_has_the_second_write_without_the_first() 
     })
     .await
 }
+
+fn count(shell: &mut Shell) -> Result<u64> {
+    let text = shell.output("cat /run/count")?;
+    text.trim().parse().with_context(|| format!("{text:?} is no number"))
+}
+
+async fn counts_beyond(shell: &mut Shell, number: u64) -> Result<u64> {
+    eventually(format!("the guest to count beyond {number}"), LIMIT, async || {
+        let now = count(shell)?;
+        ensure!(now > number, "it is at {now}");
+        Ok(now)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_goes_on_from_its_memory_whoever_was_killed_meanwhile() -> Result<()> {
+    in_lab(LabOptions { hosts: 1 }, async |lab| {
+        let project = lab.project_with(Guest::Fast).await?;
+        let (instance, mut shell, data, disk) = guest_with_data(lab, &project).await?;
+        write(&mut shell, &disk, 1, 0)?;
+        // In memory alone.
+        shell.output(
+            "(n=0; while :; do n=$((n+1)); echo $n > /run/count; sleep 0.1; done) > /dev/null 2>&1 &",
+        )?;
+        let before = counts_beyond(&mut shell, 5).await?;
+        let processes = lab.qemu_processes()?;
+        let take = async |name: &str| {
+            project.snapshot(json!({"name": name, "instance": instance.id, "memory": true})).await
+        };
+        let then = take("then").await?;
+        let taken = then.wait_for_state("available", CHANGE).await?;
+        ensure!(taken["memory"] == true && lab.qemu_processes()? == processes, "{taken}");
+        let after = count(&mut shell)?;
+        write(&mut shell, &disk, 2, 0)?;
+        counts_beyond(&mut shell, after + 20).await?;
+
+        // The agent dies: a whole one, or none.
+        let mut others = Vec::new();
+        for (number, after_ms) in [(1, 20), (2, 150), (3, 400)] {
+            let name = format!("agent-{number}");
+            let other = take(&name).await?;
+            tokio::time::sleep(Duration::from_millis(after_ms)).await;
+            lab.hosts[0].crash_agent().await?;
+            let end = other.wait_for_end(CHANGE).await?;
+            eprintln!("an agent that was killed after {after_ms} ms left it {}", end["state"]);
+            others.push(other);
+        }
+        counts_beyond(&mut shell, after + 20).await?;
+        stopped(&instance).await?;
+        then.restore().await?.expect(202)?;
+        instance.wait_for_state("running", LIMIT).await?;
+        let mut shell = lab.shell(&instance, LIMIT).await?;
+        let back = count(&mut shell)?;
+        ensure!(before <= back && back <= after + 20, "{before} before, {after} after, back at {back}");
+        counts_beyond(&mut shell, back).await?;
+        holds(&mut shell, &disk, 1, 0)?;
+        write(&mut shell, &disk, 3, 0)?;
+        holds(&mut shell, &disk, 3, 0)?;
+        for other in &others {
+            if other.get().await?["state"] == "available" {
+                stopped(&instance).await?;
+                other.restore().await?.expect(202)?;
+                instance.wait_for_state("running", LIMIT).await?;
+                let mut shell = lab.shell(&instance, LIMIT).await?;
+                ensure!(count(&mut shell)? > after, "{} is older than it", other.name);
+                holds(&mut shell, &disk, 2, 0)?;
+            }
+        }
+
+        // From the disks, the guest boots.
+        stopped(&instance).await?;
+        then.restore_with(json!({"memory": false})).await?.expect(200)?;
+        let mut shell = started(lab, &instance).await?;
+        shell.fails("test -e /run/count")?;
+        let disk = soon_device(&mut shell, &data).await?;
+        holds(&mut shell, &disk, 1, 0)?;
+
+        // QEMU dies.
+        let last = take("last").await?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for process in lab.qemu_processes()?.into_values() {
+            process.signal(nix::sys::signal::Signal::SIGKILL)?;
+        }
+        let end = last.wait_for_end(CHANGE).await?;
+        eprintln!("a QEMU that was killed left it {}", end["state"]);
+        instance.wait_for_state("stopped", LIMIT).await?;
+        gone(&[&then, &last]).await?;
+        gone(&others.iter().collect::<Vec<_>>()).await?;
+        data.detach_from(&instance).await?.expect(202)?;
+        curtain(lab, &[&instance], &[&data]).await
+    })
+    .await
+}

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Guest, LabOptions, cached, in_lab};
+use lab::{Guest, LabOptions, binaries, cached, in_lab};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,6 +60,39 @@ async fn the_networks_of_a_shop() -> Result<()> {
             r#"{"address":"203.0.113.1","fixed_address":"10.0.1.4"}"#,
             r#"["shop","default"]"#,
         ] {
+            ensure!(said.contains(expected), "the guide does not say {expected}:\n{said}");
+        }
+        let left = lab.cloud.get("/v1/projects?name=shop").await?.success()?;
+        ensure!(left["items"] == json!([]), "the guide leaves its project: {left}");
+        lab.wait_empty(Duration::from_secs(30)).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line() -> Result<()> {
+    in_lab(LabOptions { hosts: 1 }, async |lab| {
+        // What `make up` has made.
+        lab.cloud.instance_type("tiny", 1, 256, 1).await?;
+        let credentials = lab.control.credentials()?;
+        let url = lab.control.url();
+        let image = tokio::task::spawn_blocking(|| cached(Guest::Fast)).await??;
+        let program = binaries::find("cumulo")?;
+        let folder = program.parent().context("a folder of programs")?;
+        let path = format!("{folder}:{}", std::env::var("PATH")?);
+        let configuration = tempfile::tempdir()?;
+        let environment = [
+            ("PATH", path.as_str()),
+            ("CUMULO_CONFIG_DIR", configuration.path().to_str().context("a path of text")?),
+            ("CUMULO_URL", &url),
+            ("CUMULO_USERNAME", &credentials.username),
+            ("CUMULO_PASSWORD", &credentials.password),
+            ("FILE", image.as_str()),
+        ];
+        let said = run_guide("cli.md", &environment)?;
+        for expected in
+            ["A host would take it now.", "web-1  running", "instance web-1 is running", "web-1\trunning"]
+        {
             ensure!(said.contains(expected), "the guide does not say {expected}:\n{said}");
         }
         let left = lab.cloud.get("/v1/projects?name=shop").await?.success()?;

@@ -54,16 +54,16 @@ async fn associate_floating_ip(
 ) -> Result<Response, ApiError> {
     let body: AssociateFloatingIp = call.json()?;
     let named = Named::of(&body)?;
-    let mut change = call.changing::<actions::AssociateFloatingIp>(&app, (&project, &floating_ip)).await?;
+    let change = call.changing::<actions::AssociateFloatingIp>(&app, (&project, &floating_ip)).await?;
     let now = change.now;
-    let (conn, allowed) = change.parts();
-    let mut row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
-    change.check_if_match(row.version())?;
-    change.note_before(&row.clone().into_wire());
     let (mut change, port) = check_target(change, &project, named).await?;
     let (conn, allowed) = change.parts();
     let target = association::target(conn, allowed, &port, body.fixed_address.map(IpAddr::V4)).await?;
     association::hold_way_out(conn, &target).await?;
+    let mut row = store::lock(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    change.check_if_match(row.version())?;
+    change.note_before(&row.clone().into_wire());
+    let (conn, allowed) = change.parts();
     row.port_id = Some(target.port_id);
     row.fixed_address = Some(target.address);
     row.instance_id = target.instance_id;
@@ -123,7 +123,7 @@ async fn disassociate_floating_ip(
     let mut change = call.changing::<actions::DisassociateFloatingIp>(&app, (&project, &floating_ip)).await?;
     let now = change.now;
     let (conn, allowed) = change.parts();
-    let mut row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    let mut row = store::lock(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
     change.note_before(&row.clone().into_wire());
     if row.port_id.is_some() {

@@ -48,14 +48,15 @@ pub(in super::super) async fn instance_of(
     Ok(found.flatten())
 }
 
-/// The first port of an instance.
+/// The first port of an instance, of those that stay.
 pub(in super::super) async fn first_port(
     conn: &mut PgConnection,
     allowed: &Allowed<actions::AssociateFloatingIp>,
     instance: &Selector,
 ) -> Result<Uuid, ApiError> {
     let found = sqlx::query!(
-        r#"SELECT i.name, p.id AS "port?" FROM instances i LEFT JOIN ports p ON p.instance_id = i.id
+        r#"SELECT i.name, p.id AS "port?"
+           FROM instances i LEFT JOIN ports p ON p.instance_id = i.id AND NOT p.detaching
            WHERE i.project_id = $1 AND (i.id = $2 OR i.name = $3) ORDER BY p.position LIMIT 1"#,
         allowed.project().as_uuid(),
         instance.id(),

@@ -44,16 +44,20 @@ pub(super) async fn move_instance(
     }
     let present = next_intent(&app, &call, &change, &row);
     let runs = row.intent().power == Power::Running;
-    let next = NewIntent { boot: row.boot + i64::from(runs), ..present };
+    let next = match row.intent().power {
+        // What it had in memory is gone with its host.
+        Power::Paused => NewIntent { power: Power::Stopped, ..present },
+        _ => NewIntent { boot: row.boot + i64::from(runs), ..present },
+    };
     let (conn, allowed) = change.parts();
-    departures::leave(conn, allowed, row.id, host, now).await?;
+    departures::leave(conn, row.id, host, now).await?;
     let on_no_host = Row { host_id: None, ..row };
     change_intent(conn, allowed, &on_no_host, "move_instance", &next).await?;
     accept(&app, change, on_no_host.id).await
 }
 
 /// INVARIANT: its host has said of exactly this intent that no domain runs, so that none will without another wish.
-fn has_stopped(row: &Row) -> bool {
+pub(super) fn has_stopped(row: &Row) -> bool {
     let intent = row.intent();
     let said = row.observed().filter(|observed| observed.generation == intent.generation);
     intent.power == Power::Stopped
@@ -61,7 +65,7 @@ fn has_stopped(row: &Row) -> bool {
 }
 
 fn why_not(row: &Row) -> &'static str {
-    if row.intent().power == Power::Running {
+    if row.intent().power != Power::Stopped {
         "stop it first; if its host is lost, the operator has to declare that dead"
     } else {
         "its host has not confirmed yet that it is stopped; try again, and if its host is lost, the operator has to \

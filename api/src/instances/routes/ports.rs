@@ -6,7 +6,7 @@ use axum::response::Response;
 use super::super::store::NewIntent;
 use super::super::types::{DetachPort, Instance};
 use super::power::{apply, next_intent};
-use super::{lock, refuse_deleting};
+use super::{accept, lock, refuse_deleting};
 use crate::app::App;
 use crate::auth::actions;
 use crate::http::{ApiError, Call, MutationQuery, Path};
@@ -40,7 +40,8 @@ pub(super) async fn attach_port(
     apply(&app, change, &row, "attach_port", next).await
 }
 
-/// Take a network card away from an instance. A port that was made with the instance is deleted.
+/// Take a network card away from an instance. As soon as its guest has let go of it, a port that was made with the
+/// instance is deleted, and another may be attached elsewhere.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/detach_port", tag = "instances",
     params(MutationQuery), request_body = DetachPort, responses(
         (status = 202, body = Instance),
@@ -56,7 +57,11 @@ pub(super) async fn detach_port(
     refuse_deleting(&row)?;
     let now = change.now;
     let (conn, allowed) = change.parts();
-    cards::detach(conn, allowed, row.id.into(), &body.port, now).await?;
+    let placed = row.host_id.is_some();
+    if !cards::detach(conn, allowed, row.id.into(), placed, &body.port, now).await? {
+        // Asking twice is asking once.
+        return accept(&app, change, row.id).await;
+    }
     let next = NewIntent { cards_change: true, ..next_intent(&app, &call, &change, &row) };
     apply(&app, change, &row, "detach_port", next).await
 }

@@ -1,24 +1,21 @@
-//! Starting, stopping, rebooting and deleting: each stores the next intent, nothing more.
+//! Starting, stopping, rebooting, pausing and deleting: each stores the next intent, nothing more.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use protocol::agent::Power;
-use protocol::{HostId, OperationId, RequestId};
+use protocol::{OperationId, RequestId};
 use time::OffsetDateTime;
 
-use super::super::model::{InstanceState, shown};
-use super::super::store::{self, NewIntent, Row, departures};
+use super::super::deeds::{Deleted, delete};
+use super::super::store::{NewIntent, Row};
 use super::super::types::{DEFAULT_STOP_TIMEOUT_SECONDS, Instance, StopInstance};
-use super::{accept, change_intent, lock, refuse_deleting};
+use super::super::verbs::Verb;
+use super::{accept, change_intent, lock};
 use crate::app::App;
-use crate::auth::{Action, InProject, actions};
-use crate::hosts;
-use crate::http::{ApiError, Call, ErrorCode, Mutation, MutationQuery, NoFields, Path};
-use crate::operations;
-use crate::volumes::store::{attachments, ending};
+use crate::auth::{Action, InProject, OfResource, actions};
+use crate::http::{ApiError, Call, Mutation, MutationQuery, NoFields, Path};
 
-/// Start a stopped instance. Does nothing to one that runs.
+/// Start a stopped instance, or let a paused one go on. Does nothing to one that runs.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/start", tag = "instances",
     params(MutationQuery),
     responses(
@@ -30,16 +27,8 @@ pub(super) async fn start_instance(
     call: Call,
 ) -> Result<Response, ApiError> {
     call.json::<NoFields>()?;
-    let mut change = call.changing::<actions::StartInstance>(&app, (&project, &instance)).await?;
-    let row = lock(&mut change).await?;
-    refuse_deleting(&row)?;
-    if !row.boots() {
-        let detail = "it has no volume to boot from; attach one with `root` set to true first";
-        return Err(ApiError::because(ErrorCode::WrongState, detail));
-    }
-    let next = next_intent(&app, &call, &change, &row);
-    let next = NewIntent { power: Power::Running, boot: row.boot + i64::from(ended(&row)), ..next };
-    apply(&app, change, &row, "start_instance", next).await
+    let change = call.changing::<actions::StartInstance>(&app, (&project, &instance)).await?;
+    carry_out(&app, &call, change, Verb::Start, &StopInstance::default()).await
 }
 
 /// Stop an instance: the power button first, the power itself after a time-out.
@@ -55,17 +44,8 @@ pub(super) async fn stop_instance(
 ) -> Result<Response, ApiError> {
     let body: StopInstance = call.json()?;
     ApiError::reject(body.validate())?;
-    let mut change = call.changing::<actions::StopInstance>(&app, (&project, &instance)).await?;
-    let row = lock(&mut change).await?;
-    refuse_deleting(&row)?;
-    let present = next_intent(&app, &call, &change, &row);
-    let next = NewIntent {
-        power: Power::Stopped,
-        stop_mode: body.mode(),
-        stop_timeout_seconds: body.timeout_seconds(),
-        ..present
-    };
-    apply(&app, change, &row, "stop_instance", next).await
+    let change = call.changing::<actions::StopInstance>(&app, (&project, &instance)).await?;
+    carry_out(&app, &call, change, Verb::Stop, &body).await
 }
 
 /// Shut an instance down, like a stop, and start it again.
@@ -81,22 +61,41 @@ pub(super) async fn reboot_instance(
 ) -> Result<Response, ApiError> {
     let body: StopInstance = call.json()?;
     ApiError::reject(body.validate())?;
-    let mut change = call.changing::<actions::RebootInstance>(&app, (&project, &instance)).await?;
-    let row = lock(&mut change).await?;
-    refuse_deleting(&row)?;
-    let (state, _) = shown(&row.intent(), row.observed().as_ref(), true, false);
-    if state == InstanceState::Stopped || row.intent().power == Power::Stopped {
-        return Err(ApiError::because(ErrorCode::WrongState, "it is stopped; start it instead"));
-    }
-    let present = next_intent(&app, &call, &change, &row);
-    let next = NewIntent {
-        power: Power::Running,
-        boot: row.boot + 1,
-        stop_mode: body.mode(),
-        stop_timeout_seconds: body.timeout_seconds(),
-        ..present
-    };
-    apply(&app, change, &row, "reboot_instance", next).await
+    let change = call.changing::<actions::RebootInstance>(&app, (&project, &instance)).await?;
+    carry_out(&app, &call, change, Verb::Reboot, &body).await
+}
+
+/// Let a running guest stand still, with all that it has in memory. It uses no processor until it is resumed; its host
+/// keeps its memory for it.
+#[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/pause", tag = "instances",
+    params(MutationQuery),
+    responses(
+        (status = 202, body = Instance),
+))]
+pub(super) async fn pause_instance(
+    State(app): State<App>,
+    Path((project, instance)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    call.json::<NoFields>()?;
+    let change = call.changing::<actions::PauseInstance>(&app, (&project, &instance)).await?;
+    carry_out(&app, &call, change, Verb::Pause, &StopInstance::default()).await
+}
+
+/// Let a paused guest go on where it stood. Does nothing to one that runs.
+#[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/resume", tag = "instances",
+    params(MutationQuery),
+    responses(
+        (status = 202, body = Instance),
+))]
+pub(super) async fn resume_instance(
+    State(app): State<App>,
+    Path((project, instance)): Path<(String, String)>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    call.json::<NoFields>()?;
+    let change = call.changing::<actions::ResumeInstance>(&app, (&project, &instance)).await?;
+    carry_out(&app, &call, change, Verb::Resume, &StopInstance::default()).await
 }
 
 /// Delete an instance with the volumes that go with it; the others stay. It is cut off at once.
@@ -117,39 +116,19 @@ pub(super) async fn delete_instance(
         // Asking twice is asking once.
         return accept(&app, change, row.id).await;
     }
-    let next = NewIntent { deletion_requested: true, ..next_intent(&app, &call, &change, &row) };
-    if let Some(host) = row.host_id.map(HostId::from) {
-        let now = change.now;
-        if attachments::lock_all_shared(change.conn(), row.id).await?.is_none()
-            && hosts::store::is_declared_dead(change.conn(), host).await?
-        {
-            // Nothing of it needs that host.
-            let (conn, allowed) = change.parts();
-            departures::leave(conn, allowed, row.id, host, now).await?;
-            return delete_unplaced(change, &Row { host_id: None, ..row }, &next).await;
-        }
-        ending::request(change.conn(), row.id, now).await?;
-        return apply(&app, change, &row, "delete_instance", next).await;
-    }
-    delete_unplaced(change, &row, &next).await
-}
-
-/// No host knows of it: the row is all there is.
-async fn delete_unplaced(
-    mut change: Mutation<actions::DeleteInstance>,
-    row: &Row,
-    next: &NewIntent,
-) -> Result<Response, ApiError> {
-    let now = change.now;
+    let present = next_intent(&app, &call, &change, &row);
+    let next = Verb::Delete.next(&row, &StopInstance::default(), present)?;
     let (conn, allowed) = change.parts();
-    change_intent(conn, allowed, row, "delete_instance", next).await?;
-    let selector = crate::http::Selector::Id(row.id);
-    let deleting = store::find(conn, allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    store::delete_unplaced(conn, allowed, row.id, now).await?;
-    operations::store::finish(conn, next.operation_id, &operations::store::End::Succeeded, now).await?;
-    // Whoever waits has waited long enough.
-    let status = if change.query.wait > 0 { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED };
-    change.commit(status, None, &deleting.into_wire(now)).await
+    let behalf = (&*allowed).into();
+    match delete(conn, behalf, &row, &next).await? {
+        Deleted::Requested => accept(&app, change, row.id).await,
+        Deleted::Gone(last) => {
+            // Whoever waits has waited long enough.
+            let status = if change.query.wait > 0 { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED };
+            let now = change.now;
+            change.commit(status, None, &last.into_wire(now)).await
+        }
+    }
 }
 
 /// The present intent under a new operation.
@@ -158,7 +137,7 @@ pub(super) fn next_intent<A: Action>(app: &App, call: &Call, change: &Mutation<A
 }
 
 /// The same under this operation.
-pub(super) fn present_intent(
+pub(in crate::instances) fn present_intent(
     row: &Row,
     operation_id: OperationId,
     request_id: RequestId,
@@ -177,10 +156,17 @@ pub(super) fn present_intent(
     }
 }
 
-/// Whether the present boot is over or on its way out, so that a start needs another one.
-fn ended(row: &Row) -> bool {
-    let (state, _) = shown(&row.intent(), row.observed().as_ref(), true, false);
-    matches!(state, InstanceState::Stopped | InstanceState::Stopping)
+async fn carry_out<A: Action<On: InProject + OfResource>>(
+    app: &App,
+    call: &Call,
+    mut change: Mutation<A>,
+    verb: Verb,
+    stop: &StopInstance,
+) -> Result<Response, ApiError> {
+    let row = lock(&mut change).await?;
+    let present = next_intent(app, call, &change, &row);
+    let next = verb.next(&row, stop, present)?;
+    apply(app, change, &row, verb.kind(), next).await
 }
 
 pub(super) async fn apply<A: Action<On: InProject>>(

@@ -13,7 +13,7 @@ use protocol::agent::MAX_SERIAL_LOG_BYTES;
 use tokio::time::Instant;
 
 use super::super::store;
-use crate::agents::transfers;
+use crate::agents::transfers::{self, Ask};
 use crate::app::App;
 use crate::auth::actions;
 use crate::hosts;
@@ -52,7 +52,7 @@ pub(super) async fn get_instance_serial(
         id,
         host,
         instance: row.id.into(),
-        max_bytes: i32::try_from(MAX_SERIAL_LOG_BYTES).map_err(ApiError::internal)?,
+        ask: Ask::SerialLog { max_bytes: i32::try_from(MAX_SERIAL_LOG_BYTES).map_err(ApiError::internal)? },
         revision,
         now: app.clock.now(),
     };

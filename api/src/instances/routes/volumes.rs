@@ -96,6 +96,10 @@ pub(super) async fn detach_volume(
     refuse_deleting(&row)?;
     let (conn, allowed) = change.parts();
     let volume = attachments::find_attached(conn, allowed, row.id, &body.volume).await?;
+    if volume.position < 0 {
+        let detail = "it is rescued from this volume; unrescue it instead";
+        return Err(ApiError::because(ErrorCode::WrongState, detail));
+    }
     let mut change =
         change.also::<actions::ReturnVolume>((&project, &body.volume), ApiError::not_found).await?;
     if volume.state == AttachmentState::Detaching {

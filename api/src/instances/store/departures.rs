@@ -6,17 +6,16 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::auth::{Action, Allowed, InProject};
 use crate::hosts;
 use crate::nudge::{self, Topic};
+use crate::ports::cards;
 use crate::snapshots::store::hosts as snapshots;
 use crate::volumes::store::attachments;
 
 /// Takes an instance, which is locked, off its host, which is told to let go of it. Its volumes are all in shared pools,
 /// and no guest has them any more. The caller stores the next generation of it.
-pub(crate) async fn leave<A: Action<On: InProject>>(
+pub(crate) async fn leave(
     conn: &mut PgConnection,
-    _allowed: &Allowed<A>,
     id: Uuid,
     host: HostId,
     now: OffsetDateTime,
@@ -39,6 +38,7 @@ pub(crate) async fn leave<A: Action<On: InProject>>(
     )
     .execute(&mut *conn)
     .await?;
+    cards::release_leaving(conn, id, now).await?;
     sqlx::query!("UPDATE ports SET host_revision = NULL WHERE instance_id = $1", id)
         .execute(&mut *conn)
         .await?;
@@ -47,7 +47,7 @@ pub(crate) async fn leave<A: Action<On: InProject>>(
                 placement_due_at = $2, placement_explanation = NULL, updated_at = $2,
                 observed_generation = NULL, observed_boot = NULL, observed_state = NULL,
                 observed_end_reason = NULL, observed_paused = NULL, observed_detail = NULL, observed_at = NULL,
-                observed_volumes = '[]', off_generation = NULL
+                observed_volumes = '[]', observed_leaving_cards = '[]', off_generation = NULL
          WHERE id = $1 RETURNING generation",
         id,
         now

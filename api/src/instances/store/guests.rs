@@ -1,6 +1,7 @@
 //! SQL of instances for those who change their disks: what the guest may be doing, and that the host shall hear of it.
 
-use protocol::HostId;
+use protocol::agent::{PauseReason, Power};
+use protocol::{HostId, MemoryMib};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -15,7 +16,7 @@ pub(crate) enum Activity {
     /// Nothing, and it will not begin by itself: no host has it, or its host has said so of the newest that is asked for.
     Off,
     Running,
-    /// It comes, goes, or its host has not spoken.
+    /// It comes, goes, stands still, or its host has not spoken.
     Unclear,
 }
 
@@ -25,6 +26,7 @@ pub(crate) struct Guest {
     pub id: Uuid,
     pub name: String,
     pub boot: i64,
+    pub memory_mib: MemoryMib,
     pub deleting: bool,
     pub activity: Activity,
 }
@@ -40,9 +42,9 @@ pub(crate) async fn lock(conn: &mut PgConnection, instances: &[Uuid]) -> Result<
 /// An instance, which is locked.
 pub(crate) async fn find(conn: &mut PgConnection, instance: Uuid) -> Result<Guest, sqlx::Error> {
     let row = sqlx::query!(
-        r#"SELECT name, host_id IS NOT NULL AS "placed!", generation, power, boot,
+        r#"SELECT name, host_id IS NOT NULL AS "placed!", generation, power, boot, memory_mib,
                   deletion_requested_at IS NOT NULL AS "deleting!", observed_generation, observed_boot,
-                  observed_state, observed_end_reason, off_generation
+                  observed_state, observed_end_reason, observed_paused, off_generation
            FROM instances WHERE id = $1"#,
         instance
     )
@@ -58,12 +60,13 @@ pub(crate) async fn find(conn: &mut PgConnection, instance: Uuid) -> Result<Gues
     let state = row.observed_state.as_deref();
     let state = state.and_then(|state| stored::parse_state(state, row.observed_end_reason.as_deref()));
     let observed = row.observed_generation.zip(row.observed_boot).zip(state);
-    let observed =
-        observed.map(|((generation, boot), state)| Observed { generation, boot, state, paused: None });
+    let paused = row.observed_paused.as_deref().and_then(PauseReason::from_name);
+    let observed = observed.map(|((generation, boot), state)| Observed { generation, boot, state, paused });
     Ok(Guest {
         id: instance,
         name: row.name,
         boot: row.boot,
+        memory_mib: MemoryMib(row.memory_mib.unsigned_abs()),
         deleting: row.deleting,
         activity: activity(&intent, observed.as_ref(), row.off_generation),
     })
@@ -76,6 +79,8 @@ fn activity(intent: &Intent, observed: Option<&Observed>, off_generation: Option
     let settled = observed.is_some_and(|observed| observed.generation >= intent.generation)
         || off_generation == Some(intent.generation);
     match shown(intent, observed, true, false).0 {
+        // Nothing of its disks is changed while it stands still.
+        InstanceState::Running if intent.power == Power::Paused => Activity::Unclear,
         InstanceState::Stopped if settled => Activity::Off,
         InstanceState::Running => Activity::Running,
         _ => Activity::Unclear,
@@ -115,7 +120,7 @@ pub(crate) async fn renew(
 
 #[cfg(test)]
 mod tests {
-    use protocol::agent::{EndReason, ObservedState, Power};
+    use protocol::agent::{EndReason, ObservedState, PauseReason};
 
     use super::*;
 
@@ -134,6 +139,11 @@ mod tests {
             (Intent { placed: false, ..intent(Power::Running, 1) }, None, Activity::Off),
             (intent(Power::Running, 1), None, Activity::Unclear),
             (intent(Power::Running, 1), Some(running), Activity::Running),
+            (
+                intent(Power::Running, 1),
+                Some(Observed { paused: Some(PauseReason::PoolFull), ..running }),
+                Activity::Unclear,
+            ),
             (intent(Power::Stopped, 1), Some(running), Activity::Unclear),
             (intent(Power::Stopped, 1), Some(stopped(3, EndReason::Requested)), Activity::Off),
             // It may have been started and stopped in between.

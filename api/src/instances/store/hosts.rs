@@ -1,10 +1,12 @@
 //! SQL of instances as their host's agent sees them. Every function is scoped to one host.
 
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, Firmware, InstanceReport, InstanceSpec, PauseReason, Seed,
-    StopMode, VolumeReport,
+    Architecture, DesiredBody, DesiredObject, Firmware, InstanceReport, InstanceSpec, MemoryFile,
+    PauseReason, SaveMemory, Seed, StopMode, VolumeReport,
 };
-use protocol::{Generation, HostId, InstanceId, LayerId, MemoryMib, OperationId, Revision, TransferId};
+use protocol::{
+    Generation, HostId, InstanceId, LayerId, MacAddress, MemoryMib, OperationId, Revision, TransferId,
+};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -28,7 +30,7 @@ struct DesiredRow {
     vcpus: i32,
     memory_mib: i32,
     hostname: String,
-    user_data: Option<String>,
+    user_data: Option<Vec<u8>>,
     ssh_authorized_keys: Vec<String>,
     power: String,
     boot: i64,
@@ -44,6 +46,9 @@ struct DesiredRow {
     /// The shared pools that some of those are in.
     pools: Vec<String>,
     freezes: bool,
+    saves_memory: Option<Json<SaveMemory>>,
+    /// What this boot goes on from.
+    resumes_from: Option<Json<MemoryFile>>,
 }
 
 /// What of this host's instances changed after the revision, oldest first.
@@ -64,7 +69,12 @@ pub(crate) async fn desired_after(
                   ARRAY(SELECT l.id FROM layers l JOIN volumes v ON v.removal_id = l.removal_id
                         WHERE v.instance_id = i.id ORDER BY l.id) AS "layers!",
                   ARRAY(SELECT DISTINCT p.name FROM volumes v JOIN pools p ON p.id = v.pool_id
-                        WHERE v.instance_id = i.id AND v.removal_id IS NOT NULL) AS "pools!", i.freezes
+                        WHERE v.instance_id = i.id AND v.removal_id IS NOT NULL) AS "pools!", i.freezes,
+                  i.saves_memory AS "saves_memory: Json<SaveMemory>",
+                  (SELECT jsonb_build_object('id', l.id, 'pool', p.name)
+                   FROM snapshots s JOIN layers l ON l.id = s.memory_id LEFT JOIN pools p ON p.id = l.pool_id
+                   WHERE s.id = i.resume_snapshot_id AND i.resume_boot = i.boot
+                     AND i.power = 'running') AS "resumes_from: Json<MemoryFile>"
            FROM instances i
            WHERE i.host_id = $1 AND i.desired_revision > $2 ORDER BY i.desired_revision"#,
         host.as_uuid(),
@@ -114,8 +124,10 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
         memory_mib: MemoryMib(row.memory_mib.unsigned_abs()),
         disks: row.disks.0.into_iter().map(DiskRow::into_disk).collect::<Option<_>>().ok_or_else(broken)?,
         freeze: row.freezes,
-        nics: row.nics.0.into_iter().map(NicRow::into_nic).collect(),
-        seed: Seed { user_data: row.user_data, ssh_authorized_keys: row.ssh_authorized_keys },
+        save_memory: row.saves_memory.map(|save| save.0),
+        load_memory: row.resumes_from.map(|file| file.0),
+        nics: row.nics.0.into_iter().filter_map(NicRow::into_nic).collect(),
+        seed: Seed::new(row.user_data, row.ssh_authorized_keys),
         operation_id,
         request_id: Some(row.request_id.into()),
     };
@@ -129,7 +141,7 @@ async fn transfers_after(
 ) -> Result<Vec<DesiredObject>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT id, instance_id, max_bytes, desired_revision FROM transfers
-         WHERE host_id = $1 AND desired_revision > $2 AND body IS NULL",
+         WHERE host_id = $1 AND desired_revision > $2 AND body IS NULL AND kind = 'serial_log'",
         host.as_uuid(),
         after.0
     )
@@ -153,6 +165,8 @@ pub(crate) struct Reported {
     pub observed_detail: Option<String>,
     /// The volumes that it had.
     pub observed_volumes: Vec<VolumeReport>,
+    /// The cards that it had although they were not wanted any more.
+    pub observed_leaving_cards: Vec<MacAddress>,
     pub operation_id: OperationId,
     pub operation_kind: String,
 }
@@ -167,6 +181,7 @@ pub(crate) async fn lock_reported(
         r#"SELECT generation, power, boot, deletion_requested_at, operation_id, observed_generation, observed_boot,
                   observed_state, observed_end_reason, observed_paused, observed_detail,
                   observed_volumes AS "observed_volumes: Json<Vec<VolumeReport>>",
+                  observed_leaving_cards AS "observed_leaving_cards: Json<Vec<MacAddress>>",
                   (SELECT kind FROM operations o WHERE o.id = operation_id) AS "operation_kind!"
            FROM instances WHERE id = $1 AND host_id = $2 FOR UPDATE"#,
         id.as_uuid(),
@@ -191,6 +206,7 @@ pub(crate) async fn lock_reported(
         ),
         observed_detail: row.observed_detail,
         observed_volumes: row.observed_volumes.0,
+        observed_leaving_cards: row.observed_leaving_cards.0,
         operation_id: row.operation_id.into(),
         operation_kind: row.operation_kind,
     }))
@@ -198,26 +214,26 @@ pub(crate) async fn lock_reported(
 
 pub(crate) async fn set_observed(
     conn: &mut PgConnection,
-    id: InstanceId,
     observed: &Observed,
-    volumes: &[VolumeReport],
+    report: &InstanceReport,
     detail: Option<&str>,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE instances SET observed_generation = $2, observed_boot = $3, observed_state = $4,
                 observed_end_reason = $5, observed_detail = $6, observed_at = $7, updated_at = $7,
-                observed_volumes = $8, observed_paused = $9
+                observed_volumes = $8, observed_paused = $9, observed_leaving_cards = $10
          WHERE id = $1",
-        id.as_uuid(),
+        report.id.as_uuid(),
         observed.generation,
         observed.boot,
         observed.state.as_str(),
         stored::end_reason(observed.state),
         detail,
         now,
-        Json(volumes) as _,
-        observed.paused.map(PauseReason::as_str)
+        Json(&report.volumes) as _,
+        observed.paused.map(PauseReason::as_str),
+        Json(report.leaving_cards.as_deref().unwrap_or_default()) as _
     )
     .execute(conn)
     .await?;
@@ -241,16 +257,18 @@ pub(crate) async fn lock_all(
     Ok(())
 }
 
-/// The end of instances: their host has said that nothing is left. The trigger gives the capacity back.
+/// The end of instances: their host has said that nothing is left. The trigger gives the capacity back. Of other
+/// instances the guests have let go of these ports.
 pub(crate) async fn delete(
     conn: &mut PgConnection,
     host: HostId,
     ids: &[InstanceId],
+    let_go: &[Uuid],
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
     ending::lock(conn, &ids).await?;
-    cards::release(conn, &ids).await?;
+    cards::release(conn, &ids, let_go, now).await?;
     snapshots::end_with(conn, &ids, now).await?;
     ending::complete(conn, &ids, now).await?;
     sqlx::query!("DELETE FROM instances WHERE id = ANY($1) AND host_id = $2", &ids, host.as_uuid())
@@ -267,7 +285,8 @@ pub(crate) async fn observed(
 ) -> Result<Vec<InstanceReport>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT id, observed_generation AS "generation!", observed_boot AS "boot!", observed_state AS "state!",
-                  observed_end_reason, observed_paused, observed_volumes AS "volumes: Json<Vec<VolumeReport>>"
+                  observed_end_reason, observed_paused, observed_volumes AS "volumes: Json<Vec<VolumeReport>>",
+                  observed_leaving_cards AS "leaving_cards: Json<Vec<MacAddress>>"
            FROM instances WHERE host_id = $1 AND observed_state IS NOT NULL"#,
         host.as_uuid()
     )
@@ -280,7 +299,10 @@ pub(crate) async fn observed(
             boot: row.boot,
             state: stored::parse_state(&row.state, row.observed_end_reason.as_deref())?,
             volumes: row.volumes.0,
+            leaving_cards: Some(row.leaving_cards.0),
             paused: row.observed_paused.as_deref().and_then(PauseReason::from_name),
+            not_taken: None,
+            saved_memory: None,
             detail: None,
             steps: Vec::new(),
         })

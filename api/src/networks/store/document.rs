@@ -26,7 +26,8 @@ pub(in super::super) async fn reached(
 ) -> Result<BTreeMap<Uuid, BTreeSet<Uuid>>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"WITH RECURSIVE reached (host_id, network_id) AS (
-             SELECT i.host_id, p.network_id FROM instances i JOIN ports p ON p.instance_id = i.id
+             SELECT i.host_id, p.network_id FROM instances i
+             JOIN ports p ON p.instance_id = i.id AND NOT p.detaching
              WHERE i.host_id = ANY($1)
              UNION
              SELECT r.host_id, there.network_id
@@ -90,7 +91,7 @@ pub(in super::super) async fn subnets(
     .await
 }
 
-/// A port with an instance.
+/// A port with an instance, which does not leave it.
 pub(in super::super) struct PortRow {
     pub id: Uuid,
     pub network_id: Uuid,
@@ -117,7 +118,7 @@ pub(in super::super) async fn ports(
            JOIN instance_types t ON t.id = i.instance_type_id
            JOIN projects j ON j.id = p.project_id
            LEFT JOIN hosts h ON h.id = i.host_id
-           WHERE p.network_id = ANY($1) ORDER BY p.id"#,
+           WHERE p.network_id = ANY($1) AND NOT p.detaching ORDER BY p.id"#,
         networks
     )
     .fetch_all(conn)

@@ -107,3 +107,44 @@ async fn it_goes_back_where_it_was_when_no_other_host_takes_it() {
     home.disks(&web["id"]).await.expect("it is nowhere");
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn one_that_has_outgrown_its_host_goes_to_another_and_back_to_its_size() {
+    let cloud = TestCloud::start().await;
+    let hosts = two_with_the_pool(&cloud).await;
+    let new = json!({"name": "large", "vcpus": 8, "memory_mib": 512, "root_disk_gib": 1});
+    cloud.post("/v1/instance_types", new).await.expect(201);
+    let (web, home, away) = made(&cloud, &hosts, instance("web")).await;
+    home.report(&web["id"], 1, 1, json!({"state": "running"})).await;
+    let sql = format!("UPDATE hosts SET vcpus_capacity = 4 WHERE id = '{}'", home.id);
+    execute(&cloud, &sql).await;
+    let resize = json!({"instance_type": "large", "reboot": true});
+    let refused = cloud.post(&format!("{WEB}/resize"), resize.clone()).await;
+    let refused = refused.expect_problem(409, "insufficient_capacity");
+    assert!(refused["detail"].as_str().unwrap().contains("stop it first"), "{refused}");
+    cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
+    home.report(&web["id"], 2, 1, json!({"state": "stopped", "reason": "requested"})).await;
+
+    // No host at all takes it: it stays where it is.
+    let sql = format!("UPDATE hosts SET vcpus_capacity = 4 WHERE id = '{}'", away.id);
+    execute(&cloud, &sql).await;
+    let plan = cloud.post(&format!("{WEB}/resize?dry_run=true"), resize.clone()).await.expect(200);
+    assert_eq!(plan["plan"]["placeable"], false, "{plan}");
+    cloud.post(&format!("{WEB}/resize"), resize.clone()).await.expect_problem(409, "insufficient_capacity");
+    home.disks(&web["id"]).await.expect("it has left its host");
+    let sql = format!("UPDATE hosts SET vcpus_capacity = 8 WHERE id = '{}'", away.id);
+    execute(&cloud, &sql).await;
+
+    cloud.post(&format!("{WEB}/resize"), resize).await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    assert_eq!(deletions(home).await.len(), 1);
+    let (generation, _) = away.disks(&web["id"]).await.expect("it is nowhere");
+    away.report(&web["id"], generation, 1, json!({"state": "stopped", "reason": "never_started"})).await;
+    let there = cloud.get(WEB).await.expect(200);
+    assert_eq!((&there["state"], &there["vcpus"]), (&json!("stopped"), &json!(8)));
+    // It goes back to its size where it is.
+    cloud.post(&format!("{WEB}/revert_resize"), json!({})).await.expect(202);
+    assert_eq!(cloud.get(WEB).await.expect(200)["vcpus"], 1);
+    home.report(&web["id"], generation, 0, json!({"state": "absent"})).await;
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}

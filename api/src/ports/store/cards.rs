@@ -6,8 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::super::cards::MAX_CARDS;
-use crate::auth::{Action, Allowed, InProject};
-use crate::http::{ApiError, ErrorCode, FieldError, Selector};
+use crate::http::{ApiError, ErrorCode};
 
 /// Where cards can be plugged in, in their order.
 pub(in super::super) async fn free_positions(
@@ -65,42 +64,6 @@ pub(in super::super) async fn plug(
     Ok(())
 }
 
-/// Pulls a card of the instance out. A port that was made with the instance goes.
-pub(crate) async fn detach<A: Action<On: InProject>>(
-    conn: &mut PgConnection,
-    allowed: &Allowed<A>,
-    instance: InstanceId,
-    port: &str,
-    now: OffsetDateTime,
-) -> Result<(), ApiError> {
-    let missing =
-        || ApiError::invalid(vec![FieldError::new("/port", "not_found", "this instance has no such port")]);
-    let selector = Selector::parse(port).ok_or_else(missing)?;
-    let row = sqlx::query!(
-        "SELECT id, owned_by_instance FROM ports
-         WHERE project_id = $1 AND instance_id = $2 AND (id = $3 OR name = $4) FOR UPDATE",
-        allowed.project().as_uuid(),
-        instance.as_uuid(),
-        selector.id(),
-        selector.name()
-    )
-    .fetch_optional(&mut *conn)
-    .await?
-    .ok_or_else(missing)?;
-    if row.owned_by_instance {
-        return Ok(super::delete(conn, allowed, row.id).await?);
-    }
-    sqlx::query!(
-        "UPDATE ports SET instance_id = NULL, position = NULL, host_revision = NULL, updated_at = $2
-         WHERE id = $1",
-        row.id,
-        now
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
 /// The instance's new cards come to its host with this revision of its network document.
 pub(crate) async fn came_to_host(
     conn: &mut PgConnection,
@@ -114,12 +77,6 @@ pub(crate) async fn came_to_host(
     )
     .execute(conn)
     .await?;
-    Ok(())
-}
-
-/// Before instances go: their own ports go with them, the others become free.
-pub(crate) async fn release(conn: &mut PgConnection, instances: &[Uuid]) -> Result<(), sqlx::Error> {
-    sqlx::query!("SELECT release_ports($1)", instances).execute(conn).await?;
     Ok(())
 }
 

@@ -1,31 +1,9 @@
 //! Calls that need the same things at the same time lock them in one order.
 
 use serde_json::json;
-use sqlx::AssertSqlSafe;
 
 use super::{PORTS, findings, port};
-use crate::testing::{Answer, TestCloud, until_waiting};
-
-/// Makes both calls, the second when the first waits for a lock that `sql` holds until then.
-async fn queued(
-    cloud: &TestCloud,
-    sql: &'static str,
-    first: impl Future<Output = Answer>,
-    second: impl Future<Output = Answer>,
-) -> [Answer; 2] {
-    let mut holder = cloud.app.pool.begin().await.unwrap();
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *holder).await.unwrap();
-    let second = async {
-        until_waiting(&cloud.app.pool, 1).await;
-        second.await
-    };
-    let release = async {
-        until_waiting(&cloud.app.pool, 2).await;
-        holder.commit().await.unwrap();
-    };
-    let (first, second, ()) = tokio::join!(first, second, release);
-    [first, second]
-}
+use crate::testing::{TestCloud, queued};
 
 const QUOTAS: &str = "SELECT FROM project_quotas FOR UPDATE";
 
@@ -69,4 +47,32 @@ async fn two_instances_want_the_same_ports_in_another_order() {
     let [first, second] = queued(&cloud, held, create("one", ["a", "b"]), create("two", ["b", "a"])).await;
     first.expect(202);
     second.expect_problem(409, "in_use");
+}
+
+#[tokio::test]
+async fn a_port_is_deleted_while_its_floating_ip_is_moved_or_deleted() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    cloud.post("/v1/address_pools", json!({"name": "public", "cidr": "203.0.113.0/24"})).await.expect(201);
+    let one = "/v1/projects/demo/floating_ips/one";
+    let mine = format!("{PORTS}/mine");
+    let body = json!({"port": "mine"});
+    let associate = format!("{one}/associate");
+    cloud.post("/v1/projects/demo/floating_ips", json!({"name": "one"})).await.expect(201);
+    cloud.post(PORTS, port("mine")).await.expect(201);
+    cloud.post(&associate, body.clone()).await.expect(200);
+
+    let held = "SELECT FROM ports WHERE name = 'mine' FOR UPDATE";
+    let [deleted, associated] =
+        queued(&cloud, held, cloud.delete(&mine), cloud.post(&associate, body.clone())).await;
+    deleted.expect(204);
+    associated.expect_problem(422, "validation_failed");
+    assert_eq!(cloud.get(one).await.expect(200).get("port_id"), None);
+
+    cloud.post(PORTS, port("mine")).await.expect(201);
+    cloud.post(&associate, body).await.expect(200);
+    let [deleted, given_back] = queued(&cloud, QUOTAS, cloud.delete(&mine), cloud.delete(one)).await;
+    deleted.expect(204);
+    given_back.expect(204);
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }

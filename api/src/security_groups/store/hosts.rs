@@ -71,8 +71,8 @@ impl Groups {
     }
 }
 
-/// The addresses of the cards in each of these groups. A port without an instance is nobody's: who makes one with an
-/// address does not let that address in.
+/// The addresses of the cards in each of these groups. A port without an instance, or on its way out of one, is nobody's:
+/// who makes one with an address does not let that address in.
 async fn members(
     conn: &mut PgConnection,
     groups: &[Uuid],
@@ -81,7 +81,7 @@ async fn members(
     let rows = sqlx::query!(
         r#"SELECT DISTINCT m.security_group_id, a.address AS "address: IpAddr"
            FROM port_security_groups m
-           JOIN ports p ON p.id = m.port_id AND p.instance_id IS NOT NULL
+           JOIN ports p ON p.id = m.port_id AND p.instance_id IS NOT NULL AND NOT p.detaching
            JOIN subnet_addresses a ON a.port_id = p.id
            WHERE m.security_group_id = ANY($1) ORDER BY m.security_group_id, a.address"#,
         groups

@@ -73,7 +73,7 @@ pub(super) async fn delete_snapshot(
     }
     change.note_before(&row.clone().into_wire());
     let conn = change.conn();
-    store::delete(conn, row.id, now).await?;
+    store::delete(conn, row.id, now).await.map_err(store::broken)?;
     if let Some(instance) = row.taking_instance_id {
         guests::renew(conn, instance, now).await?;
     }

@@ -45,6 +45,7 @@ pub(super) async fn create_snapshot(
         description: &new.description,
         labels: &new.labels,
         consistency: new.consistency,
+        memory: new.memory,
         source,
         now,
     };

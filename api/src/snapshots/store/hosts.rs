@@ -1,12 +1,12 @@
 //! SQL of snapshots that hosts take: what reports say of them, and what becomes of those that come to nothing.
 
 use protocol::OperationId;
-use protocol::agent::{InstanceReport, ObservedState};
+use protocol::agent::{InstanceReport, NotTaken, ObservedState};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::super::model::{Consistency, Taking, Verdict, verdict};
+use super::super::model::{Consistency, Taking, Verdict, not_taken, verdict};
 use crate::nudge::{self, Topic};
 use crate::operations::store::{self as operations, End};
 use crate::volumes::store::layers;
@@ -18,19 +18,27 @@ struct Row {
     id: Uuid,
     consistency: String,
     boot: i64,
+    /// The memory that it is to have.
+    memory_id: Option<Uuid>,
     operation_id: Option<Uuid>,
     covered: bool,
+    /// Whether its host has heard of it, whatever it made of that.
+    heard: bool,
 }
 
 async fn taking(conn: &mut PgConnection, instance: Uuid) -> Result<Option<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
-        r#"SELECT s.id, s.consistency, s.taking_boot AS "boot!", s.operation_id,
+        r#"SELECT s.id, s.consistency, s.taking_boot AS "boot!", s.memory_id, s.operation_id,
                   NOT EXISTS (
                       SELECT FROM snapshot_volumes sv JOIN volumes v ON v.id = sv.volume_id
                       WHERE sv.snapshot_id = s.id AND v.instance_id = s.taking_instance_id
                         AND NOT (coalesce(v.observed_state = 'ready', false)
-                                 AND v.observed_generation >= sv.spec_generation)) AS "covered!"
+                                 AND v.observed_generation >= sv.spec_generation)) AS "covered!",
+                  NOT EXISTS (
+                      SELECT FROM snapshot_volumes sv JOIN volumes v ON v.id = sv.volume_id
+                      WHERE sv.snapshot_id = s.id AND v.instance_id = s.taking_instance_id
+                        AND NOT coalesce(v.observed_generation >= sv.spec_generation, false)) AS "heard!"
            FROM snapshots s WHERE s.taking_instance_id = $1 FOR UPDATE OF s"#,
         instance
     )
@@ -50,18 +58,25 @@ pub(crate) async fn settle(
         consistency: Consistency::parse(&row.consistency),
         covered: row.covered,
         same_guest: report.state == ObservedState::Running && report.boot == row.boot,
+        not_taken: report.not_taken.filter(|_| row.heard),
+        has_memory: row.memory_id.map(|memory| report.saved_memory == Some(memory.into())),
     });
-    match found {
-        Verdict::Open => Ok(()),
-        Verdict::Taken => available(conn, &row, now).await,
-        Verdict::Unfrozen => {
-            // Giving its layers up may need the host's row, which comes after everybody else's instances.
-            sqlx::query!("UPDATE snapshots SET due_at = LEAST(due_at, $2) WHERE id = $1", row.id, now)
-                .execute(&mut *conn)
-                .await?;
-            nudge::send(conn, Topic::Snapshots).await
-        }
-    }
+    let why = match found {
+        Verdict::Open => return Ok(()),
+        Verdict::Taken => return available(conn, &row, now).await,
+        Verdict::Unfrozen => None,
+        Verdict::NotTaken(why) => Some(why),
+    };
+    // Giving its layers up may need the host's row, which comes after everybody else's instances.
+    sqlx::query!(
+        "UPDATE snapshots SET due_at = LEAST(due_at, $2), not_taken = $3 WHERE id = $1",
+        row.id,
+        now,
+        why.map(NotTaken::as_str)
+    )
+    .execute(&mut *conn)
+    .await?;
+    nudge::send(conn, Topic::Snapshots).await
 }
 
 async fn available(conn: &mut PgConnection, row: &Row, now: OffsetDateTime) -> Result<(), sqlx::Error> {
@@ -89,6 +104,9 @@ pub(crate) async fn end_with(
     for instance in instances {
         let Some(row) = taking(conn, *instance).await? else { continue };
         match Consistency::parse(&row.consistency) {
+            Consistency::Crash if row.memory_id.is_some() => {
+                fail(conn, &row, not_taken(NotTaken::MemoryNotSaved), now).await?;
+            }
             Consistency::Crash => available(conn, &row, now).await?,
             Consistency::Filesystem => fail(conn, &row, UNFROZEN, now).await?,
         }
@@ -124,7 +142,7 @@ pub(crate) async fn fail_due(
     let Some(row) = row else { return Ok(false) };
     let seen = sqlx::query!(
         r#"SELECT i.observed_detail, i.observed_state IS DISTINCT FROM 'running' OR i.observed_boot <> $2 AS "ended!",
-                  s.due_at > $3 AS "early!"
+                  s.due_at > $3 AS "early!", s.not_taken
            FROM snapshots s JOIN instances i ON i.id = s.taking_instance_id WHERE s.id = $1"#,
         row.id,
         row.boot,
@@ -136,9 +154,14 @@ pub(crate) async fn fail_due(
         return Ok(false);
     }
     let said = seen.observed_detail.map(|detail| format!(": {detail}")).unwrap_or_default();
-    let failure = match seen.ended {
-        true => UNFROZEN.to_owned(),
-        false => format!("the guest did not freeze its file systems within a minute{said}"),
+    let why = seen.not_taken.as_deref().and_then(NotTaken::from_name);
+    let failure = match why {
+        _ if seen.ended && row.memory_id.is_none() => UNFROZEN.to_owned(),
+        Some(why) => not_taken(why).to_owned(),
+        None if row.memory_id.is_some() => {
+            format!("the host did not save the memory of the guest in time{said}")
+        }
+        None => format!("the guest did not freeze its file systems within a minute{said}"),
     };
     fail(conn, &row, &failure, now).await?;
     Ok(true)
@@ -153,7 +176,7 @@ async fn fail(
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE snapshots SET state = 'failed', failure = $2, updated_at = $3, due_at = NULL,
-                              taking_instance_id = NULL, taking_boot = NULL
+                              taking_instance_id = NULL, taking_boot = NULL, memory_id = NULL, memory_gib = 0
          WHERE id = $1",
         row.id,
         failure,
@@ -170,6 +193,7 @@ async fn fail(
     sqlx::query!("UPDATE snapshot_volumes SET layer_id = NULL WHERE snapshot_id = $1", row.id)
         .execute(&mut *conn)
         .await?;
+    let held: Vec<_> = held.into_iter().chain(row.memory_id).collect();
     layers::give_up(conn, &held, now).await?;
     let Some(operation) = row.operation_id else { return Ok(()) };
     let end = End::Failed { code: "snapshot_failed", detail: Some(failure.to_owned()) };

@@ -21,6 +21,7 @@ pub(crate) struct Row {
     pub state: String,
     pub failure: Option<String>,
     pub consistency: String,
+    pub with_memory: bool,
     pub taken_at: Option<OffsetDateTime>,
     pub taking_instance_id: Option<Uuid>,
     pub instance_id: Option<Uuid>,
@@ -69,6 +70,7 @@ impl Row {
             state,
             failure: self.failure,
             consistency: Consistency::parse(&self.consistency),
+            memory: self.with_memory,
             taken_at: self.taken_at,
             instance: instance.zip(instance_type).map(|(((id, name), firmware), instance_type)| {
                 let (type_id, type_name) = instance_type;

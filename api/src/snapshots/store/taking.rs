@@ -6,7 +6,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::super::model::{Consistency, FREEZES_WITHIN, MAX_CHAIN};
+use super::super::model::{Consistency, MAX_CHAIN, taken_within};
 use super::broken;
 use crate::clock::Clock;
 use crate::http::{ApiError, ErrorCode, Labels, Selector};
@@ -29,6 +29,8 @@ pub(crate) struct New<'a> {
     pub description: &'a str,
     pub labels: &'a Labels,
     pub consistency: Consistency,
+    /// Whether it has the memory of the guest, too.
+    pub memory: bool,
     pub source: Source,
     pub now: OffsetDateTime,
 }
@@ -55,19 +57,19 @@ pub(crate) async fn lock_instance(
 }
 
 /// A volume that is taken, locked.
-struct Taken {
-    id: Uuid,
+pub(super) struct Taken {
+    pub id: Uuid,
     name: String,
-    size_gib: i32,
-    image_id: Option<Uuid>,
-    position: Option<i32>,
+    pub size_gib: i32,
+    pub image_id: Option<Uuid>,
+    pub position: Option<i32>,
     instance_id: Option<Uuid>,
     attachment_state: Option<String>,
     deleting: bool,
     layers: i32,
 }
 
-async fn volumes(conn: &mut PgConnection, source: Source) -> Result<Vec<Taken>, sqlx::Error> {
+pub(super) async fn volumes(conn: &mut PgConnection, source: Source) -> Result<Vec<Taken>, sqlx::Error> {
     let (volume, instance) = match source {
         Source::Volume(volume) => (Some(volume), None),
         Source::Instance(instance) => (None, Some(instance)),
@@ -77,7 +79,7 @@ async fn volumes(conn: &mut PgConnection, source: Source) -> Result<Vec<Taken>, 
         r#"SELECT id, name, size_gib, image_id, position, instance_id, attachment_state,
                   removal_id IS NOT NULL AS "deleting!", cardinality(chain_of(layer_id)) AS "layers!"
            FROM volumes
-           WHERE id = $1 OR instance_id = $2 AND attachment_state <> 'detaching'
+           WHERE id = $1 OR instance_id = $2 AND attachment_state <> 'detaching' AND position >= 0
            ORDER BY id FOR UPDATE"#,
         volume,
         instance
@@ -87,7 +89,7 @@ async fn volumes(conn: &mut PgConnection, source: Source) -> Result<Vec<Taken>, 
 }
 
 impl Taken {
-    fn check(&self) -> Result<(), ApiError> {
+    pub(super) fn check(&self) -> Result<(), ApiError> {
         let leaving =
             self.attachment_state.as_deref().map(AttachmentState::parse) == Some(AttachmentState::Detaching);
         let why = if self.deleting {
@@ -121,7 +123,8 @@ pub(crate) fn check_guest(guest: &Guest, consistency: Consistency) -> Result<(),
     }
     if consistency == Consistency::Filesystem && guest.activity == Activity::Unclear {
         let detail = format!(
-            "the guest of {} is on its way up or down, and can freeze nothing; try again when it runs or has stopped",
+            "the guest of {} is on its way up or down, or stands still, and can freeze nothing; try again when it runs or \
+             has stopped",
             guest.name
         );
         return Err(ApiError::because(ErrorCode::WrongState, detail));
@@ -152,10 +155,16 @@ pub(crate) async fn take(conn: &mut PgConnection, new: &New<'_>, clock: &Clock) 
         return Err(ApiError::because(ErrorCode::WrongState, detail));
     }
     taken.iter().try_for_each(Taken::check)?;
+    if new.memory {
+        check_memory(guest.as_ref())?;
+    }
     let taking = guest.as_ref().filter(|guest| guest.activity != Activity::Off);
     insert(conn, new, taking).await?;
     for volume in &taken {
         add(conn, new, volume, clock).await?;
+    }
+    if let Some(guest) = taking.filter(|_| new.memory) {
+        add_memory(conn, new, guest.id, clock).await?;
     }
     if let Some(guest) = &guest {
         guests::renew(conn, guest.id, new.now).await?;
@@ -163,12 +172,60 @@ pub(crate) async fn take(conn: &mut PgConnection, new: &New<'_>, clock: &Clock) 
     Ok(taking.is_some())
 }
 
+/// Refuses to keep the memory of a guest that does not run.
+fn check_memory(guest: Option<&Guest>) -> Result<(), ApiError> {
+    match guest {
+        Some(guest) if guest.activity != Activity::Running => {
+            let detail = format!(
+                "the guest of {} does not run, or stands still: there is no memory to keep; leave `memory` out, or try again \
+                 when it runs",
+                guest.name
+            );
+            Err(ApiError::because(ErrorCode::WrongState, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The memory of the guest gets a file where the volume is that the instance boots from. Comes last: hosts and pools are
+/// locked after layers.
+async fn add_memory(
+    conn: &mut PgConnection,
+    new: &New<'_>,
+    instance: Uuid,
+    clock: &Clock,
+) -> Result<(), ApiError> {
+    let memory: LayerId = clock.new_id();
+    let inserted = sqlx::query!(
+        "INSERT INTO layers (id, host_id, pool_id, sealed, memory_gib, created_at)
+         SELECT $2, CASE WHEN v.pool_id IS NULL THEN i.host_id END, v.pool_id, true, (i.memory_mib + 1023) / 1024, $3
+         FROM instances i LEFT JOIN volumes v ON v.instance_id = i.id AND v.position = 0 WHERE i.id = $1",
+        instance,
+        memory.as_uuid(),
+        new.now
+    )
+    .execute(&mut *conn)
+    .await;
+    inserted.map_err(broken)?;
+    sqlx::query!(
+        "UPDATE snapshots s SET with_memory = true, memory_id = l.id, memory_gib = l.memory_gib,
+                                hardware = instance_hardware($3)
+         FROM layers l WHERE s.id = $1 AND l.id = $2",
+        new.id.as_uuid(),
+        memory.as_uuid(),
+        instance
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 async fn insert(conn: &mut PgConnection, new: &New<'_>, taking: Option<&Guest>) -> Result<(), ApiError> {
     let instance = match new.source {
         Source::Instance(instance) => Some(instance),
         Source::Volume(_) => None,
     };
-    let due_at = taking.filter(|_| new.consistency == Consistency::Filesystem);
+    let within = taking.and_then(|guest| taken_within(new.consistency, new.memory, guest.memory_mib));
     let inserted = sqlx::query!(
         "INSERT INTO snapshots (id, project_id, name, description, labels, state, consistency, taken_at,
                                 taking_instance_id, taking_boot, due_at, created_at, updated_at,
@@ -187,7 +244,7 @@ async fn insert(conn: &mut PgConnection, new: &New<'_>, taking: Option<&Guest>) 
         taking.map(|guest| guest.id),
         new.consistency.as_str(),
         taking.map(|guest| guest.boot),
-        due_at.map(|_| new.now + FREEZES_WITHIN),
+        within.map(|within| new.now + within),
         new.now,
         instance
     )

@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::super::model::changed_hardware;
 use super::super::types::SnapshotVolume;
 use super::Row;
 use super::taking::Sealed;
@@ -193,4 +194,32 @@ impl Back {
         };
         Err(ApiError::because(ErrorCode::WrongState, format!("the volume {} {why}", self.name)))
     }
+}
+
+/// The instance that goes on from the memory of a snapshot, of which all volumes went back. It is the one that is locked.
+pub(crate) async fn resumed(
+    conn: &mut PgConnection,
+    snapshot: &Row,
+    locked: &[Uuid],
+) -> Result<Uuid, ApiError> {
+    let refuse = |why: String| {
+        let detail = format!(
+            "its memory does not fit any more: {why}; restore it with `memory` set to false, and boot from the disks"
+        );
+        ApiError::because(ErrorCode::WrongState, detail)
+    };
+    let instance = snapshot.instance_id.filter(|instance| locked.contains(instance));
+    let instance = instance.ok_or_else(|| refuse("its instance is gone, or has other volumes".to_owned()))?;
+    let hardware = sqlx::query!(
+        r#"SELECT hardware AS "then!", instance_hardware($2) AS "now!" FROM snapshots WHERE id = $1"#,
+        snapshot.id,
+        instance
+    )
+    .fetch_one(conn)
+    .await?;
+    let changed = changed_hardware(&hardware.then, &hardware.now);
+    if changed.is_empty() {
+        return Ok(instance);
+    }
+    Err(refuse(format!("{} changed since", changed.join(" and "))))
 }

@@ -18,11 +18,12 @@ struct Going {
     delete_protection: bool,
 }
 
+/// But for those that go already.
 async fn volumes_of(conn: &mut PgConnection, instance: Uuid) -> Result<Vec<Going>, sqlx::Error> {
     sqlx::query_as!(
         Going,
         "SELECT id, name, host_id, pool_id, delete_with_instance, delete_protection FROM volumes
-         WHERE instance_id = $1 ORDER BY id FOR UPDATE",
+         WHERE instance_id = $1 AND removal_id IS NULL ORDER BY id FOR UPDATE",
         instance
     )
     .fetch_all(conn)

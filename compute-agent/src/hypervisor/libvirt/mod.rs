@@ -5,14 +5,18 @@
 //! link.rs       the connection: background, reconnecting, bounded in calls and in time
 //! sys.rs        callbacks; the only unsafe code
 //! lifecycle.rs  libvirt's events to ours
+//! console.rs    displays and serial ports as streams
 //! snapshot.rs   snapshots, of guests at rest if that is wanted
+//! memory.rs     memory that is saved and loaded
 //! xml/          domain XML and our metadata in it
 //! ```
 //!
 //! Domains are transient: libvirt forgets them when they end, and they outlive both this agent and libvirtd.
 
+mod console;
 mod lifecycle;
 mod link;
+mod memory;
 mod snapshot;
 mod sys;
 mod xml;
@@ -20,9 +24,10 @@ mod xml;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
-use protocol::agent::{Acceleration, Architecture, Inventory, IoLimits, Nic, PauseReason};
+use camino::{Utf8Path, Utf8PathBuf};
+use protocol::agent::{Acceleration, Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
+use tokio::net::UnixStream;
 use tokio::sync::{OnceCell, Semaphore, broadcast};
 use virt::connect::Connect;
 use virt::domain::Domain as Handle;
@@ -30,11 +35,14 @@ use virt::error::{Error, ErrorNumber};
 use virt::sys as raw;
 
 use self::link::Link;
+use self::memory::{Due, Saving};
 use self::sys::DiskError;
 use super::probe::{self, Verdict};
 use super::{
-    Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Merge, NewLayer,
+    Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Merge,
+    NewLayer,
 };
+use crate::consoles;
 
 /// Far above what an answer takes, even on a busy host.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
@@ -44,7 +52,10 @@ const CREATE_LIMIT: Duration = Duration::from_secs(120);
 const DESTROY_LIMIT: Duration = Duration::from_secs(60);
 /// A guest may take its time to write down what it has in memory.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(120);
-const FREEZES_AT_ONCE: usize = 2;
+/// How often to look at a memory that is being saved.
+const SAVING_LOOK: Duration = Duration::from_millis(500);
+/// Freezes, and saving and loading memory.
+const SLOW_AT_ONCE: usize = 2;
 const THAWS_AT_ONCE: usize = 1;
 /// A receiver that falls behind by more has to look at everything again.
 const EVENTS: usize = 1024;
@@ -67,8 +78,8 @@ pub struct Libvirt {
     events: broadcast::Sender<Event>,
     /// Found out once per life of the agent.
     verdict: OnceCell<Verdict>,
-    /// Fewer at once than there may be calls: guests that keep silent hold up each other, and nobody else.
-    freezes: Semaphore,
+    /// Fewer at once than there may be calls: guests that keep silent or are large hold up each other, and nobody else.
+    slow: Semaphore,
     thaws: Semaphore,
 }
 
@@ -78,8 +89,54 @@ impl Libvirt {
     pub fn start(options: Options) -> Self {
         let (events, _) = broadcast::channel(EVENTS);
         let link = Link::start(options.uri, events.clone());
-        let (freezes, thaws) = (Semaphore::new(FREEZES_AT_ONCE), Semaphore::new(THAWS_AT_ONCE));
-        Self { link, pool: options.pool, events, verdict: OnceCell::new(), freezes, thaws }
+        let (slow, thaws) = (Semaphore::new(SLOW_AT_ONCE), Semaphore::new(THAWS_AT_ONCE));
+        Self { link, pool: options.pool, events, verdict: OnceCell::new(), slow, thaws }
+    }
+
+    /// Waits for a snapshot with memory. A guest that was stopped for it goes on in any case.
+    async fn while_saving(
+        &self,
+        id: InstanceId,
+        file: &Utf8Path,
+        size: MemoryMib,
+        taking: impl Future<Output = Result<(), HypervisorError>>,
+    ) -> Result<(), HypervisorError> {
+        let mut saving = Saving::begin(size);
+        let mut taking = std::pin::pin!(taking);
+        let taken = loop {
+            tokio::select! {
+                taken = &mut taking => break taken,
+                () = tokio::time::sleep(SAVING_LOOK) => {}
+            }
+            let written = tokio::fs::metadata(file).await.map_or(0, |found| found.len());
+            // Awaited here, so that nobody stops the guest when the snapshot has ended.
+            let done = match saving.due(written, Instant::now()) {
+                Due::Nothing => Ok(()),
+                Due::Stop => {
+                    let stop = |domain: &Handle| domain.suspend().map(drop);
+                    self.link
+                        .call(ASK_LIMIT, move |connect| on_domain(connect, id, "stop the guest", stop))
+                        .await
+                }
+                Due::GiveUp => {
+                    self.link
+                        .call(ASK_LIMIT, move |connect| {
+                            on_domain(connect, id, "give the memory up", sys::abort_job)
+                        })
+                        .await
+                }
+            };
+            if let Err(error) = done {
+                tracing::warn!(%id, error = %crate::chain(&error), "saving the memory was not hurried");
+            }
+        };
+        if saving.is_stopped {
+            match self.resume(id).await {
+                Err(HypervisorError::NotFound(_)) | Ok(()) => {}
+                Err(error) => tracing::warn!(%id, error = %crate::chain(&error), "the guest stands still"),
+            }
+        }
+        taken
     }
 
     async fn verdict(&self) -> Result<&Verdict, HypervisorError> {
@@ -147,6 +204,13 @@ impl Hypervisor for Libvirt {
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
         let limit = DESTROY_LIMIT;
         self.link.call(limit, move |connect| on_domain(connect, id, "cut the power", Handle::destroy)).await
+    }
+
+    async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let suspend = |domain: &Handle| domain.suspend().map(drop);
+        self.link
+            .call(ASK_LIMIT, move |connect| on_domain(connect, id, "let the guest stand still", suspend))
+            .await
     }
 
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
@@ -218,15 +282,29 @@ impl Hypervisor for Libvirt {
         &self,
         id: InstanceId,
         layers: &[NewLayer],
-        freeze: bool,
+        beside: &Beside,
     ) -> Result<(), HypervisorError> {
         // Never closed.
-        let _turn = if freeze { self.freezes.acquire().await.ok() } else { None };
-        let (layers, until) = (layers.to_vec(), Instant::now() + SNAPSHOT_LIMIT);
-        let snapshot = move |domain: &Handle| snapshot::take(domain, id, &layers, freeze, until);
-        self.link
-            .call(SNAPSHOT_LIMIT, move |connect| with_domain(connect, id, "take a snapshot", snapshot))
-            .await
+        let _turn = if *beside == Beside::Nothing { None } else { self.slow.acquire().await.ok() };
+        let limit = match beside {
+            Beside::Memory { size, .. } => memory::limit(*size) + SNAPSHOT_LIMIT,
+            Beside::Nothing | Beside::Rest => SNAPSHOT_LIMIT,
+        };
+        let (layers, how, until) = (layers.to_vec(), beside.clone(), Instant::now() + limit);
+        let snapshot = move |domain: &Handle| snapshot::take(domain, id, &layers, &how, until);
+        let taking =
+            self.link.call(limit, move |connect| with_domain(connect, id, "take a snapshot", snapshot));
+        match beside {
+            Beside::Memory { file, size } => self.while_saving(id, file, *size, taking).await,
+            Beside::Nothing | Beside::Rest => taking.await,
+        }
+    }
+
+    async fn restore(&self, spec: &DomainSpec, memory: &Utf8Path) -> Result<(), HypervisorError> {
+        let _turn = self.slow.acquire().await.ok();
+        let (limit, present, path) =
+            (CREATE_LIMIT + memory::limit(spec.memory_mib), spec.clone(), memory.to_owned());
+        self.link.call(limit, move |connect| memory::load(connect, &present, &path)).await
     }
 
     async fn thaw(&self, id: InstanceId) -> Result<(), HypervisorError> {
@@ -246,6 +324,35 @@ impl Hypervisor for Libvirt {
             }
         };
         self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "merge layers", merge)).await
+    }
+
+    async fn open_console(
+        &self,
+        id: InstanceId,
+        kind: ConsoleKind,
+    ) -> Result<consoles::Stream, HypervisorError> {
+        let attempted = "open the console";
+        let broken = |error| refused(attempted, error);
+        match kind {
+            ConsoleKind::Vnc => {
+                let open = move |connect: &Connect| with_domain(connect, id, attempted, console::display);
+                let display = self.link.call(ASK_LIMIT, open).await?;
+                Ok(Box::new(UnixStream::from_std(display).map_err(broken)?))
+            }
+            ConsoleKind::Serial => {
+                let open = move |connect: &Connect| with_domain(connect, id, attempted, console::serial);
+                let terminal = self.link.call(ASK_LIMIT, open).await?;
+                Ok(Box::new(console::Terminal::new(terminal).map_err(broken)?))
+            }
+        }
+    }
+
+    async fn screenshot(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
+        let attempted = "take a picture of the display";
+        let take = move |connect: &Connect| {
+            with_domain(connect, id, attempted, |domain| console::screenshot(connect, domain))
+        };
+        self.link.call(ASK_LIMIT, take).await
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
@@ -401,12 +508,12 @@ fn on_domain<E: Into<BoxError>>(
     with_domain(connect, id, attempted, |domain| act(domain).map_err(|error| refused(attempted, error)))
 }
 
-fn with_domain(
+fn with_domain<T>(
     connect: &Connect,
     id: InstanceId,
     attempted: &'static str,
-    act: impl FnOnce(&Handle) -> Result<(), HypervisorError>,
-) -> Result<(), HypervisorError> {
+    act: impl FnOnce(&Handle) -> Result<T, HypervisorError>,
+) -> Result<T, HypervisorError> {
     let domain = Handle::lookup_by_uuid(connect, id.as_uuid()).map_err(|error| match error.code() {
         ErrorNumber::NoDomain => HypervisorError::NotFound(id),
         _ => refused(attempted, error),

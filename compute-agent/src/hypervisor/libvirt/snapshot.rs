@@ -12,7 +12,7 @@ use virt::domain::Domain as Handle;
 use virt::error::Error;
 
 use super::{found_disks, refused, sys, xml};
-use crate::hypervisor::{HypervisorError, NewLayer};
+use crate::hypervisor::{Beside, HypervisorError, NewLayer};
 
 /// How long a guest may take to write down what it has in memory. Without it, libvirt would wait for ever.
 const AGENT_PATIENCE_SECONDS: u16 = 30;
@@ -25,14 +25,14 @@ pub(super) fn take(
     domain: &Handle,
     id: InstanceId,
     layers: &[NewLayer],
-    freeze: bool,
+    beside: &Beside,
     until: Instant,
 ) -> Result<(), HypervisorError> {
     let attempted = "take a snapshot";
     let failed = |error: Error| refused(attempted, error);
     let described = domain.get_xml_desc(0).map_err(failed)?;
     let unread = |error| refused(attempted, error);
-    if freeze && !xml::has_agent(&described).map_err(unread)? {
+    if *beside == Beside::Rest && !xml::has_agent(&described).map_err(unread)? {
         return Err(HypervisorError::NoGuestAgent);
     }
     // libvirt would make a snapshot of each disk that is not named.
@@ -41,14 +41,23 @@ pub(super) fn take(
     if !layers.iter().all(is_there) {
         return Err(HypervisorError::NotFound(id));
     }
-    let xml = xml::snapshot(&running, layers).map_err(|error| refused(attempted, error))?;
+    let memory = match beside {
+        Beside::Memory { file, .. } => Some(file.as_path()),
+        Beside::Nothing | Beside::Rest => None,
+    };
+    let xml = xml::snapshot(&running, layers, memory).map_err(|error| refused(attempted, error))?;
     for disk in running.iter().filter(|disk| layers.iter().any(|new| Some(new.volume) == disk.volume_id())) {
         // A disk whose layers are being merged gets no new one; the merge can be begun again.
         if sys::has_block_job(domain, &disk.target).map_err(failed)? {
             sys::cancel_block_job(domain, &disk.target).map_err(failed)?;
         }
     }
-    if freeze { take_at_rest(domain, &xml, until) } else { sys::snapshot(domain, &xml).map_err(failed) }
+    match beside {
+        Beside::Rest => take_at_rest(domain, &xml, until),
+        Beside::Nothing | Beside::Memory { .. } => {
+            sys::snapshot(domain, &xml, memory.is_some()).map_err(failed)
+        }
+    }
 }
 
 fn take_at_rest(domain: &Handle, xml: &str, until: Instant) -> Result<(), HypervisorError> {
@@ -58,7 +67,7 @@ fn take_at_rest(domain: &Handle, xml: &str, until: Instant) -> Result<(), Hyperv
     if Instant::now() + TAKING > until {
         return Err(HypervisorError::NotFrozen("it took too long".into()));
     }
-    let taken = sys::snapshot(domain, xml);
+    let taken = sys::snapshot(domain, xml, false);
     let thawed = sys::thaw(domain);
     taken.and(thawed).map_err(failed)
 }

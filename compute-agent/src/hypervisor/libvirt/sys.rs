@@ -1,5 +1,5 @@
 //! The only unsafe code of the agent: what libvirt tells by callback, limits, snapshots and block jobs of
-//! disks, which the `virt` crate does not wrap.
+//! disks, which the `virt` crate does not wrap, and descriptors that libvirt opens for us.
 //!
 //! libvirt calls back from the one thread that runs its event loop. Each callback owns a boxed sender, its
 //! *opaque*; libvirt frees the box through [`release`] when the callback is deregistered and no longer
@@ -10,13 +10,19 @@
 )]
 
 use std::ffi::{CStr, CString, c_int, c_void};
+use std::fs::File;
+use std::io;
 use std::mem::{ManuallyDrop, transmute};
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
 use protocol::agent::IoLimits;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 use virt::connect::Connect;
@@ -243,10 +249,15 @@ pub(super) fn set_io_limits(domain: &Domain, target: &str, limits: IoLimits) -> 
     if status == 0 { Ok(()) } else { Err(Error::last_error()) }
 }
 
-/// Takes the snapshot that the XML describes: of all its disks or of none, kept by nobody but us.
-pub(super) fn snapshot(domain: &Domain, xml: &str) -> Result<(), Error> {
+/// Takes the snapshot that the XML describes: of all its disks or of none, kept by nobody but us. With the memory that it
+/// names, the guest goes on while that is written.
+pub(super) fn snapshot(domain: &Domain, xml: &str, has_memory: bool) -> Result<(), Error> {
     let xml = CString::new(xml).unwrap_or_default();
-    let flags = sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+    let how = match has_memory {
+        true => sys::VIR_DOMAIN_SNAPSHOT_CREATE_LIVE,
+        false => sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY,
+    };
+    let flags = how
         | sys::VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
         | sys::VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
         | sys::VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA;
@@ -259,6 +270,13 @@ pub(super) fn snapshot(domain: &Domain, xml: &str) -> Result<(), Error> {
         sys::virDomainSnapshotFree(snapshot);
     }
     Ok(())
+}
+
+/// Ends what takes long in a domain, such as saving its memory; nothing of it is left.
+pub(super) fn abort_job(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the domain's handle is alive during the call.
+    let status = unsafe { sys::virDomainAbortJob(domain.as_ptr()) };
+    if status == 0 { Ok(()) } else { Err(Error::last_error()) }
 }
 
 /// Whether there is a job on the disk at that place. Waits until nothing else changes the domain.
@@ -290,6 +308,23 @@ pub(super) fn cancel_block_job(domain: &Domain, target: &str) -> Result<(), Erro
     // SAFETY: the domain's handle and the name are alive during the call.
     let status = unsafe { sys::virDomainBlockJobAbort(domain.as_ptr(), target.as_ptr(), 0) };
     if status == 0 { Ok(()) } else { Err(Error::last_error()) }
+}
+
+/// A new connection to the domain's display, without a password: whoever has it is allowed in.
+pub(super) fn open_display(domain: &Domain) -> Result<UnixStream, Error> {
+    let descriptor = domain.open_graphics_fd(0, sys::VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)?;
+    // SAFETY: libvirt has opened it for us alone and keeps no copy; it is one end of a pair of unix sockets.
+    let owned = unsafe { OwnedFd::from_raw_fd(descriptor as c_int) };
+    Ok(UnixStream::from(owned))
+}
+
+/// The file, with word of when it can be read and written.
+pub(super) fn watched(file: File) -> io::Result<AsyncFd<File>> {
+    // SAFETY: the file is owned by what is returned, keeps its descriptor for as long as it lives, and nobody else can
+    // close that.
+    let registered =
+        unsafe { AsyncFd::register_with_interest(file, Interest::READABLE | Interest::WRITABLE) };
+    registered.map_err(io::Error::from)
 }
 
 /// How long libvirt waits for an answer of the guest's agent, once it has said that it is there.

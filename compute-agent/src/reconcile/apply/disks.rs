@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use protocol::agent::{Disk, ImageSource, InstanceSpec, NOT_FROZEN};
+use protocol::agent::{Disk, ImageSource, InstanceSpec, MemoryFile, NOT_FROZEN, NotTaken};
 use protocol::{InstanceId, Name, VolumeId};
 
 use super::{Reconciler, StepError, unless_ignored};
 use crate::desired::Wanted;
-use crate::host_storage::{BoxError, ByteStream};
-use crate::hypervisor::{DomainDisk, HypervisorError, Merge, NewLayer};
+use crate::host_storage::{BoxError, ByteStream, HostStorageError};
+use crate::hypervisor::{Beside, DomainDisk, HypervisorError, Merge, NewLayer};
 use crate::reconcile::plan::{AddedLayer, MergeStep, tuning};
 
 /// How soon to look whether a merge is done.
@@ -22,6 +22,7 @@ const NOT_ATTACHED: &str =
     "The host could not plug a disk in yet. Should that last, stop and start the instance.";
 const NOT_CHANGED: &str = "The host could not change a disk.";
 const NO_SNAPSHOT: &str = "The host could not take the snapshot.";
+const NO_MEMORY: &str = "The host could not save the memory of the guest for the snapshot.";
 
 impl Reconciler {
     /// Fetches, unless something else is wanted in the meantime. An unfinished download is no finished image.
@@ -99,8 +100,13 @@ impl Reconciler {
     ///
     /// INVARIANT: before a guest is frozen it is written down that it may be, and that stays until it was seen to be
     /// thawed: whoever dies on the way, the next agent thaws it.
-    pub(super) async fn snapshot(&self, spec: &InstanceSpec, layers: &[AddedLayer]) -> Result<(), StepError> {
-        let turn = self.turn().await;
+    pub(super) async fn snapshot(
+        &self,
+        wanted: &Arc<Wanted>,
+        layers: &[AddedLayer],
+        memory: Option<&MemoryFile>,
+    ) -> Result<(), StepError> {
+        let (spec, turn) = (super::instance(wanted)?, self.turn().await);
         let (id, mut new) = (spec.id, Vec::with_capacity(layers.len()));
         for added in layers {
             let disk = disk(spec, added.volume)?;
@@ -108,14 +114,18 @@ impl Reconciler {
             let layer = self.parts.storage.layer(disk.volume.pool.as_ref(), added.layer);
             new.push(NewLayer { volume: added.volume, layer });
         }
+        if let Some(memory) = memory {
+            drop(turn);
+            return self.snapshot_with_memory(wanted, spec, &new, memory).await;
+        }
         if !spec.freeze {
-            let taken = self.parts.hypervisor.snapshot(id, &new, false).await;
+            let taken = self.parts.hypervisor.snapshot(id, &new, &Beside::Nothing).await;
             return taken.map_err(|error| StepError::of(error, NO_SNAPSHOT));
         }
         // A guest may take its time.
         drop(turn);
         self.amend_record(id, |record| record.freezing = true).await?;
-        let taken = self.parts.hypervisor.snapshot(id, &new, true).await;
+        let taken = self.parts.hypervisor.snapshot(id, &new, &Beside::Rest).await;
         match &taken {
             Ok(()) | Err(HypervisorError::NoGuestAgent) => {
                 self.amend_record(id, |record| record.freezing = false).await?;
@@ -123,10 +133,48 @@ impl Reconciler {
             // When that fails, too, it is a step of its own.
             Err(_) => drop(self.thaw(id).await),
         }
-        taken.map_err(|error| match error {
-            HypervisorError::NoGuestAgent | HypervisorError::NotFrozen(_) => StepError::of(error, NOT_FROZEN),
-            error => StepError::of(error, NO_SNAPSHOT),
-        })
+        let not_taken = match &taken {
+            Err(HypervisorError::NoGuestAgent) => NotTaken::NoGuestAgent,
+            Err(HypervisorError::NotFrozen(_)) => NotTaken::NotFrozen,
+            _ => return taken.map_err(|error| StepError::of(error, NO_SNAPSHOT)),
+        };
+        self.remember(id, |memory| memory.not_taken = Some((spec.generation, not_taken)));
+        taken.map_err(|error| StepError::of(error, NOT_FROZEN))
+    }
+
+    /// The memory has its name when the guest has its layers. Whoever dies in between leaves the layers alone, and so no
+    /// snapshot.
+    async fn snapshot_with_memory(
+        &self,
+        wanted: &Arc<Wanted>,
+        spec: &InstanceSpec,
+        layers: &[NewLayer],
+        memory: &MemoryFile,
+    ) -> Result<(), StepError> {
+        let refuse = |why| self.remember(spec.id, |memory| memory.not_taken = Some((spec.generation, why)));
+        let new = match self.parts.storage.new_memory(memory.pool.as_ref(), spec.memory_mib).await {
+            Err(error @ HostStorageError::Full(_)) => {
+                refuse(NotTaken::NoRoom);
+                return Err(error.into());
+            }
+            new => new?,
+        };
+        let beside = Beside::Memory { file: new.path(), size: spec.memory_mib };
+        if let Err(error) = self.parts.hypervisor.snapshot(spec.id, layers, &beside).await {
+            if matches!(error, HypervisorError::Refused { .. }) {
+                refuse(NotTaken::MemoryNotSaved);
+            }
+            return Err(StepError::of(error, NO_MEMORY));
+        }
+        new.flush().await?;
+        // Who needs it no longer has perhaps had it removed already.
+        let newest = self.parts.desired.get(spec.id);
+        let save = newest.as_ref().and_then(|newest| newest.save_memory());
+        if save.is_none_or(|save| save.file != *memory) {
+            tracing::info!(instance = %wanted.id(), "the memory that was saved is not wanted any more");
+            return Ok(());
+        }
+        Ok(new.publish(memory.id).await?)
     }
 
     pub(super) async fn thaw(&self, id: InstanceId) -> Result<(), StepError> {

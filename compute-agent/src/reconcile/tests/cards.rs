@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use protocol::agent::{
-    DesiredBody, DesiredObject, DesiredPage, HostNetwork, InstanceSpec, NetworkSubject, ObservedState,
-    Step as Told,
+    DesiredBody, DesiredObject, DesiredPage, HostNetwork, InstanceSpec, NetworkSubject, ObservedState, Power,
+    Step as Told, StopMode,
 };
 use protocol::{InstanceId, MacAddress, Revision};
 
@@ -18,11 +18,17 @@ impl Life {
         let revision = Revision(revision);
         let body = DesiredBody::Network(Box::new(networks.clone()));
         let objects = vec![DesiredObject { revision, body }];
-        self.networks.take(&DesiredPage { revision, complete: false, objects }).unwrap();
+        self.networks
+            .take(&DesiredPage { revision, complete: false, objects, requests: Vec::new() })
+            .unwrap();
     }
 
     fn detail(&self, id: InstanceId) -> String {
         self.outbox.latest(id).unwrap().0.detail.unwrap_or_default()
+    }
+
+    fn leaving_cards(&self, id: InstanceId) -> Vec<MacAddress> {
+        self.outbox.latest(id).unwrap().0.leaving_cards.unwrap()
     }
 }
 
@@ -125,6 +131,7 @@ async fn a_guest_is_asked_again_to_let_go_of_a_card_and_nothing_waits_for_it() {
         "The guest has been asked to let go of the network card 02:00:00:00:00:01."
     );
     assert_eq!(host.hypervisor.detachments_asked(), 1);
+    assert_eq!(life.leaving_cards(spec.id), [spec.nics[0].mac], "the control plane is told who has it");
     host.clock.advance(Duration::from_secs(14));
     assert!(matches!(life.reconciler.pass(spec.id).await, Outcome::Wait(_)));
     assert_eq!(host.hypervisor.detachments_asked(), 1);
@@ -132,7 +139,22 @@ async fn a_guest_is_asked_again_to_let_go_of_a_card_and_nothing_waits_for_it() {
     life.settle(spec.id).await;
     assert_eq!(host.hypervisor.detachments_asked(), 2);
     assert_eq!(host.cards(spec.id).await, [fewer.nics[0].mac, fewer.nics[1].mac]);
-    assert_eq!(life.detail(spec.id), "");
+    assert_eq!((life.detail(spec.id), life.leaving_cards(spec.id)), (String::new(), Vec::new()));
+}
+
+#[tokio::test]
+async fn a_guest_that_is_stopped_has_let_go_of_its_cards() {
+    let host = Host::new();
+    let (mut life, spec) = running_with_cards(&host, &[1]).await;
+    host.hypervisor.set_guests_release_devices(false);
+    let without = InstanceSpec { nics: Vec::new(), ..next(&spec) };
+    life.want(wish(&without));
+    assert!(matches!(life.reconciler.pass(spec.id).await, Outcome::Wait(_)));
+    assert_eq!(life.leaving_cards(spec.id), [spec.nics[0].mac]);
+    let off = InstanceSpec { power: Power::Stopped, stop: StopMode::Force, ..next(&without) };
+    life.want(wish(&off));
+    life.settle(spec.id).await;
+    assert_eq!(life.leaving_cards(spec.id), []);
 }
 
 #[tokio::test]
@@ -145,32 +167,4 @@ async fn another_port_with_the_same_address_takes_the_place_of_the_first() {
     life.settle(spec.id).await;
     let domains = host.hypervisor.domains().await.unwrap();
     assert_eq!(domains[0].cards, [crate::hypervisor::Card::of(&other.nics[0])]);
-}
-
-#[tokio::test]
-async fn a_guest_that_keeps_a_card_is_cut_off_when_the_port_is_another_instances() {
-    let host = Host::new();
-    let (mut life, first) = running_with_cards(&host, &[1]).await;
-    host.hypervisor.set_guests_release_devices(false);
-    let taken = InstanceSpec { nics: Vec::new(), ..next(&first) };
-    let second = InstanceSpec { nics: first.nics.clone(), ..running(InstanceId::from(uuid::Uuid::now_v7())) };
-    life.want(wish(&taken));
-    life.want(wish(&second));
-    life.want_networks(2, &networks(&second));
-    assert!(matches!(life.reconciler.pass(first.id).await, Outcome::Wait(_)));
-    life.keeper.ensure().await;
-    assert_eq!(host.networking.wanted().networks[0].ports, [], "the first guest has its card");
-    assert!(matches!(life.reconciler.pass(second.id).await, Outcome::Wait(_)));
-    assert_eq!(life.state(second.id), ObservedState::Preparing);
-    assert_eq!(
-        life.detail(second.id),
-        "The host cannot make the network card 02:00:00:00:00:01 yet; an operator can see why."
-    );
-
-    host.hypervisor.set_guests_release_devices(true);
-    life.settle(first.id).await;
-    life.keeper.ensure().await;
-    assert_eq!(host.networking.wanted().networks[0].ports.len(), 1);
-    life.settle(second.id).await;
-    assert_eq!(host.cards(second.id).await, [second.nics[0].mac]);
 }

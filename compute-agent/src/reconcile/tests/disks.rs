@@ -1,7 +1,7 @@
 //! Instances with several disks: plugged in, pulled out, grown, and kept when the instance goes.
 
 use protocol::agent::{
-    Disk, EndReason, InstanceSpec, IoLimits, NOT_FROZEN, ObservedState, Step as Told, VolumeState,
+    Disk, EndReason, InstanceSpec, IoLimits, NOT_FROZEN, NotTaken, ObservedState, Step as Told, VolumeState,
 };
 use protocol::{Generation, InstanceId, LayerId, SizeGib, VolumeId};
 use uuid::Uuid;
@@ -40,7 +40,7 @@ fn with(spec: &InstanceSpec, disks: Vec<Disk>) -> InstanceSpec {
     InstanceSpec { disks, ..next(spec) }
 }
 
-async fn running_with_two(host: &Host) -> (Life, InstanceSpec) {
+pub(super) async fn running_with_two(host: &Host) -> (Life, InstanceSpec) {
     let mut life = host.start_agent(NEVER);
     let mut spec = running(instance_id());
     spec.disks.push(data_disk());
@@ -248,6 +248,7 @@ async fn a_guest_that_cannot_be_frozen_gets_no_snapshot_until_it_may_go_without(
         assert!(matches!(life.reconciler.pass(spec.id).await, Outcome::Failed(_)));
         let (report, _) = life.outbox.latest(spec.id).unwrap();
         assert_eq!((report.state, report.detail.as_deref()), (ObservedState::Running, Some(NOT_FROZEN)));
+        assert_eq!(report.not_taken, Some(NotTaken::NotFrozen));
         assert!(life.volumes(spec.id).iter().all(|volume| volume.2 == VolumeState::Preparing));
     }
     assert_eq!(host.hypervisor.snapshots(), 0);
@@ -255,7 +256,7 @@ async fn a_guest_that_cannot_be_frozen_gets_no_snapshot_until_it_may_go_without(
     life.settle(spec.id).await;
     assert_eq!(host.hypervisor.snapshots(), 1);
     let (report, _) = life.outbox.latest(spec.id).unwrap();
-    assert_eq!(report.detail, None);
+    assert_eq!((report.detail, report.not_taken), (None, None));
     assert!(life.volumes(spec.id).iter().all(|volume| volume.2 == VolumeState::Ready));
 }
 

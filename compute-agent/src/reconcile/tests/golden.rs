@@ -27,6 +27,7 @@ fn wishes() -> Vec<(&'static str, Wanted)> {
     let instance = |power, stop| Wanted::Instance(Box::new(InstanceSpec { power, stop, ..base.clone() }));
     vec![
         ("running", instance(Power::Running, samples::GRACEFUL)),
+        ("paused", instance(Power::Paused, samples::GRACEFUL)),
         ("stopped", instance(Power::Stopped, samples::GRACEFUL)),
         ("forced off", instance(Power::Stopped, StopMode::Force)),
         (
@@ -56,7 +57,16 @@ fn domains() -> Vec<(&'static str, Option<(i64, DomainState)>)> {
 
 fn records() -> Vec<(&'static str, Option<BootRecord>)> {
     let record = |boot, machine_boot, phase| {
-        Some(BootRecord { boot, machine_boot, phase, stop_deadline: None, freezing: false })
+        Some(BootRecord {
+            boot,
+            machine_boot,
+            phase,
+            stop_deadline: None,
+            to_resume: false,
+            loaded: false,
+            freezing: false,
+            paused: false,
+        })
     };
     vec![
         ("none", None),
@@ -98,6 +108,7 @@ fn what_follows_from_what() {
                     ports: HashMap::new(),
                     has_room: true,
                     machine_boot: THIS,
+                    memory_saved: false,
                     memory: Memory {
                         seed_made: Some(Generation(1)),
                         missing_since: Some(NOW),

@@ -7,7 +7,9 @@ use protocol::agent::{DesiredBody, EndReason, InstanceSpec, ObservedState, Step 
 use uuid::Uuid;
 
 use super::{End, Host, Life, NEVER, Outcome};
-use crate::samples::{GRACEFUL, booted_again, deleted, instance_id, next, running, stopped, wish};
+use crate::samples::{
+    GRACEFUL, booted_again, deleted, instance_id, next, paused, resumed, running, stopped, wish,
+};
 
 /// How an instance gets to where the event under test begins.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +18,7 @@ enum Before {
     Running,
     RunningAndDeaf,
     Stopped,
+    Paused,
     /// With a chain of three layers.
     RunningOnThree,
     StoppedOnThree,
@@ -80,6 +83,43 @@ const CASES: &[Case] = &[
         last_step: Told::Running,
     },
     Case {
+        name: "pause",
+        before: Before::Running,
+        wanted: |spec| wish(&paused(spec)),
+        last_step: Told::Paused,
+    },
+    Case {
+        name: "resume",
+        before: Before::Paused,
+        wanted: |spec| wish(&resumed(spec)),
+        last_step: Told::Running,
+    },
+    Case {
+        name: "stop while paused",
+        before: Before::Paused,
+        wanted: |spec| wish(&stopped(spec, GRACEFUL)),
+        last_step: Told::Stopped,
+    },
+    Case {
+        name: "reboot while paused",
+        before: Before::Paused,
+        wanted: |spec| wish(&booted_again(spec)),
+        last_step: Told::Running,
+    },
+    Case { name: "delete while paused", before: Before::Paused, wanted: deleted, last_step: Told::Absent },
+    Case {
+        name: "reboot into another size",
+        before: Before::Running,
+        wanted: |spec| wish(&InstanceSpec { vcpus: 2, ..booted_again(spec) }),
+        last_step: Told::Running,
+    },
+    Case {
+        name: "reboot from another disk",
+        before: Before::Running,
+        wanted: |spec| wish(&on_another_disk(&booted_again(spec))),
+        last_step: Told::Running,
+    },
+    Case {
         name: "snapshot",
         before: Before::Running,
         wanted: |spec| wish(&with_layers(&next(spec), 2)),
@@ -139,14 +179,24 @@ impl Before {
         host.hypervisor.set_guests_obey_power_button(!matches!(self, Self::RunningAndDeaf));
         life.want(wish(&spec));
         life.settle(spec.id).await;
-        if !matches!(self, Self::Stopped | Self::StoppedOnThree) {
-            return spec;
-        }
-        let spec = stopped(&spec, GRACEFUL);
+        let spec = match self {
+            Self::Stopped | Self::StoppedOnThree => stopped(&spec, GRACEFUL),
+            Self::Paused => paused(&spec),
+            _ => return spec,
+        };
         life.want(wish(&spec));
         life.settle(spec.id).await;
         spec
     }
+}
+
+/// With another layer in place of that of its disk, which the guest has open until it has gone down.
+fn on_another_disk(spec: &InstanceSpec) -> InstanceSpec {
+    let mut spec = spec.clone();
+    let volume = &mut spec.disks[0].volume;
+    volume.layers = vec![LayerId::from_uuid(Uuid::from_u128(spec.id.as_uuid().as_u128() + 100))];
+    volume.generation.0 += 1;
+    spec
 }
 
 /// With so many layers in the chain of its disk.

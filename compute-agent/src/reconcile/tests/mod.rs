@@ -5,6 +5,7 @@ mod disks;
 mod golden;
 mod killed;
 mod lives;
+mod memory;
 mod pauses;
 mod shared;
 

@@ -7,7 +7,9 @@ use protocol::agent::{EndReason, InstanceSpec, ObservedState, PauseReason};
 use super::{Host, Life, NEVER, Outcome};
 use crate::clock::Clock;
 use crate::hypervisor::{DomainState, Hypervisor};
-use crate::samples::{GRACEFUL, disk, instance_id, next, running, stopped, wish};
+use crate::samples::{
+    GRACEFUL, booted_again, disk, instance_id, next, paused, resumed, running, stopped, wish,
+};
 
 async fn running_instance(host: &Host) -> (Life, InstanceSpec) {
     let mut life = host.start_agent(NEVER);
@@ -116,4 +118,65 @@ async fn one_without_room_hears_of_the_power_button_when_there_is_some() {
         assert_eq!(life.state(spec.id), ObservedState::Stopped { reason: EndReason::Requested });
         assert_eq!(host.hypervisor.resumes(), u32::from(comes_in_time));
     }
+}
+
+#[tokio::test]
+async fn one_that_its_owner_paused_stays_so_whoever_comes_and_goes_on_when_asked_to() {
+    let mut host = Host::new();
+    let (mut life, spec) = running_instance(&host).await;
+    life.want(wish(&paused(&spec)));
+    life.settle(spec.id).await;
+    assert!(host.stands_still().await);
+    let (report, _) = life.outbox.latest(spec.id).unwrap();
+    assert_eq!((report.state, report.paused), (ObservedState::Running, Some(PauseReason::Requested)));
+    assert_eq!(report.detail, None);
+    drop(life);
+
+    // Neither another agent nor somebody with virsh changes that.
+    let mut life = host.start_agent(NEVER);
+    life.settle(spec.id).await;
+    host.hypervisor.resume(spec.id).await.unwrap();
+    life.settle(spec.id).await;
+    assert!(host.stands_still().await);
+
+    let on = resumed(&paused(&spec));
+    life.want(wish(&on));
+    life.settle(spec.id).await;
+    assert!(!host.stands_still().await);
+    assert_eq!(host.hypervisor.starts(spec.id, spec.boot), 1, "it is the same boot");
+    assert_eq!(life.outbox.latest(spec.id).unwrap().0.paused, None);
+    // From now on whoever suspends it does that for a reason of their own.
+    host.hypervisor.pause(spec.id, PauseReason::Suspended);
+    life.settle(spec.id).await;
+    assert!(host.stands_still().await);
+    host.hypervisor.resume(spec.id).await.unwrap();
+
+    // What was in memory goes with the machine, and nothing starts it again.
+    life.want(wish(&paused(&on)));
+    life.settle(spec.id).await;
+    drop(life);
+    host.reboot_machine();
+    let mut life = host.start_agent(NEVER);
+    life.settle(spec.id).await;
+    assert_eq!(life.state(spec.id), ObservedState::Stopped { reason: EndReason::Unobserved });
+    life.want(wish(&booted_again(&paused(&on))));
+    life.settle(spec.id).await;
+    assert_eq!(life.state(spec.id), ObservedState::Running);
+}
+
+#[tokio::test]
+async fn one_without_room_that_is_paused_waits_for_its_owner_and_not_for_room() {
+    let host = Host::new();
+    let (mut life, spec) = running_instance(&host).await;
+    host.storage.set_full(true);
+    host.hypervisor.pause(spec.id, PauseReason::PoolFull);
+    life.want(wish(&paused(&spec)));
+    life.settle(spec.id).await;
+    assert_eq!(life.outbox.latest(spec.id).unwrap().0.paused, Some(PauseReason::Requested));
+    host.storage.set_full(false);
+    life.settle(spec.id).await;
+    assert!(host.stands_still().await);
+    life.want(wish(&resumed(&paused(&spec))));
+    life.settle(spec.id).await;
+    assert!(!host.stands_still().await);
 }

@@ -83,6 +83,29 @@ fn a_floating_ip_is_answered_for_and_announced_outside() {
 }
 
 #[test]
+fn an_address_that_cannot_be_announced_keeps_no_other_from_being_answered_for() {
+    let host = Host::new();
+    host.ip("link add ext0 type veth peer name eth0");
+    let surroundings = Surroundings { underlay: None, external_interface: Some("ext0".to_owned()) };
+    let mut want = wanted();
+    let second = FloatingIp {
+        id: id(2),
+        address: "203.0.113.6".parse().unwrap(),
+        fixed_address: "10.0.7.99".parse().unwrap(),
+        ..want.routers[0].floating_ips[0].clone()
+    };
+    want.routers[0].floating_ips.push(second);
+    // Nothing is sent on a card that is down.
+    let faults = host.converge(&surroundings, &want).faults;
+    let about = |address: &str| {
+        faults.iter().filter(|fault| fault.detail.contains(&format!("announce {address}"))).count()
+    };
+    assert_eq!((about(FLOATING), about("203.0.113.6")), (1, 1), "{faults:?}");
+    let answered = host.ip("neigh show proxy");
+    assert!(answered.contains(FLOATING) && answered.contains("203.0.113.6"), "{answered}");
+}
+
+#[test]
 fn a_missing_external_interface_is_a_fault_of_the_host() {
     let host = Host::new();
     let surroundings = Surroundings { underlay: None, external_interface: Some("ext0".to_owned()) };

@@ -17,6 +17,7 @@ enum Victim {
     Nobody,
     Agent,
     Api,
+    Postgres,
 }
 
 impl Victim {
@@ -26,6 +27,7 @@ impl Victim {
             Self::Nobody => Ok(()),
             Self::Agent => lab.hosts[0].crash_agent().await,
             Self::Api => lab.control.crash_api().await,
+            Self::Postgres => lab.control.crash_postgres().await,
         }
     }
 }
@@ -43,6 +45,11 @@ async fn an_agent_that_is_killed_at_every_step_ends_the_same() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_is_killed_at_every_step_ends_the_same() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, Victim::Api).await).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_killed_at_every_step_ends_the_same() -> Result<()> {
+    in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, Victim::Postgres).await).await
 }
 
 async fn journey(lab: &mut Lab, victim: Victim) -> Result<()> {

@@ -11,7 +11,7 @@ use super::render::{RenderError, path};
 use crate::hypervisor::{DomainDisk, DomainSpec, NewLayer, SeenVolume};
 
 /// The prefix that libvirt leaves to its users.
-const ALIAS: &str = "ua-";
+pub(super) const ALIAS: &str = "ua-";
 
 #[derive(Debug, Serialize)]
 #[serde(rename = "disk")]
@@ -154,6 +154,13 @@ fn disk(disk: &DomainDisk, dev: String) -> Result<Disk<'_>, RenderError> {
     })
 }
 
+/// The files of a disk, as its XML has them.
+pub(super) fn files(one: &DomainDisk) -> Result<String, RenderError> {
+    let disk = disk(one, String::new())?;
+    let source = quick_xml::se::to_string_with_root("source", &disk.source)?;
+    Ok(source + &quick_xml::se::to_string_with_root("backingStore", &disk.backing_store)?)
+}
+
 /// The chain under the top layer, `layers` from the bottom to the top.
 fn backing_store<'a>(
     base: Option<&'a Utf8Path>,
@@ -233,12 +240,26 @@ pub(in super::super) fn disk_at(target: &str) -> Result<String, quick_xml::SeErr
     quick_xml::se::to_string(&At { kind: "file", device: "disk", target })
 }
 
-/// The snapshot that gives these volumes their new layers and leaves all other disks as they are.
-pub(in super::super) fn snapshot(running: &[Found], layers: &[NewLayer]) -> Result<String, RenderError> {
+/// The snapshot that gives these volumes their new layers and leaves all other disks as they are. The guest's memory goes
+/// to a file, if one is named.
+pub(in super::super) fn snapshot(
+    running: &[Found],
+    layers: &[NewLayer],
+    memory: Option<&Utf8Path>,
+) -> Result<String, RenderError> {
     #[derive(Serialize)]
     #[serde(rename = "domainsnapshot")]
     struct Snapshot<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        memory: Option<Memory<'a>>,
         disks: Disks<'a>,
+    }
+    #[derive(Serialize)]
+    struct Memory<'a> {
+        #[serde(rename = "@snapshot")]
+        snapshot: &'static str,
+        #[serde(rename = "@file")]
+        file: &'a str,
     }
     #[derive(Serialize)]
     struct Disks<'a> {
@@ -266,7 +287,8 @@ pub(in super::super) fn snapshot(running: &[Found], layers: &[NewLayer]) -> Resu
             source: source.map(|file| Source { file, seclabel: None }),
         });
     }
-    Ok(quick_xml::se::to_string(&Snapshot { disks: Disks { disk } })?)
+    let memory = memory.map(path).transpose()?.map(|file| Memory { snapshot: "external", file });
+    Ok(quick_xml::se::to_string(&Snapshot { memory, disks: Disks { disk } })?)
 }
 
 /// A disk of a running domain.

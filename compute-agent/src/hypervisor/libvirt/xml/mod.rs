@@ -4,9 +4,11 @@
 //! is in its metadata; the reader takes it back from there.
 
 mod cards;
+mod consoles;
 mod disks;
 mod model;
 mod render;
+mod saved;
 
 use protocol::{Generation, InstanceId, RequestId};
 use serde::Deserialize;
@@ -14,8 +16,10 @@ use thiserror::Error;
 use uuid::Uuid;
 
 pub(super) use cards::{card, card_at, cards};
+pub(super) use consoles::consoles;
 pub(super) use disks::{Found, disk_at, disk_for, found, snapshot};
 pub(super) use render::domain;
+pub(super) use saved::resumed;
 
 /// The namespace of our element in a domain's metadata.
 pub(super) const NAMESPACE: &str = "https://cumulo.dev/xmlns/instance/1";

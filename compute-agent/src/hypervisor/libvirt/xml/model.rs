@@ -146,6 +146,8 @@ pub(super) struct Devices<'a> {
     pub(super) serial: Serial<'a>,
     pub(super) console: Console,
     pub(super) channel: Channel,
+    pub(super) graphics: Graphics,
+    pub(super) video: Video,
     pub(super) memballoon: Model,
     pub(super) rng: Rng,
 }
@@ -225,4 +227,28 @@ pub(super) struct RngBackend {
     pub(super) model: &'static str,
     #[serde(rename = "$text")]
     pub(super) device: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Graphics {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+    pub(super) listen: Listen,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Listen {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Video {
+    pub(super) model: VideoModel,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct VideoModel {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
 }

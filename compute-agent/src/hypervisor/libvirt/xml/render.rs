@@ -9,8 +9,8 @@ use super::cards::interface;
 use super::disks::disks;
 use super::model::{
     Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Domain, Enabled, Features,
-    FirmwareFeature, FirmwareWanted, Instance, Log, Memory, Metadata, Model, Os, OsType, PowerManagement,
-    Rng, RngBackend, Serial, SerialTarget, Timer,
+    FirmwareFeature, FirmwareWanted, Graphics, Instance, Listen, Log, Memory, Metadata, Model, Os, OsType,
+    PowerManagement, Rng, RngBackend, Serial, SerialTarget, Timer, Video, VideoModel,
 };
 use super::{NAMESPACE, domain_name};
 use crate::hypervisor::DomainSpec;
@@ -32,6 +32,14 @@ pub(in super::super) enum RenderError {
     NoLayer(VolumeId),
     #[error("the domain cannot be written as XML")]
     Serialize(#[from] quick_xml::SeError),
+    #[error("the guest had a disk that the instance has no more")]
+    OtherDisks,
+    #[error("what was saved does not describe a domain")]
+    Saved,
+    #[error("what was saved cannot be read as XML")]
+    Read(#[from] quick_xml::Error),
+    #[error("the domain cannot be written")]
+    Write(#[from] std::io::Error),
 }
 
 /// The XML of a domain that runs under `acceleration`.
@@ -44,7 +52,7 @@ pub(in super::super) fn domain(spec: &DomainSpec, acceleration: Acceleration) ->
         name: domain_name(spec.id),
         uuid: spec.id,
         title: spec.hostname.as_str(),
-        metadata: metadata(spec),
+        metadata: element(spec),
         memory: Memory { unit: "MiB", amount: spec.memory_mib.0 },
         vcpu: spec.vcpus,
         os: os(spec)?,
@@ -73,7 +81,12 @@ fn os(spec: &DomainSpec) -> Result<Os<'_>, RenderError> {
     Ok(Os { firmware: nvram.map(|_| "efi"), kind, wanted: nvram.map(|_| wanted), nvram })
 }
 
-fn metadata(spec: &DomainSpec) -> Metadata {
+/// What a domain carries of the desired state, as its XML has it.
+pub(super) fn metadata(spec: &DomainSpec) -> Result<String, RenderError> {
+    Ok(quick_xml::se::to_string_with_root("metadata", &element(spec))?)
+}
+
+fn element(spec: &DomainSpec) -> Metadata {
     let xmlns = NAMESPACE.to_owned();
     let (generation, boot, request_id) = (spec.generation, spec.boot, spec.request_id);
     Metadata { instance: Instance { xmlns, generation, boot, request_id } }
@@ -109,6 +122,10 @@ fn devices(spec: &DomainSpec) -> Result<Devices<'_>, RenderError> {
         },
         console: Console { kind: "pty", target: SerialTarget { kind: "serial", port: 0 } },
         channel: Channel { kind: "unix", target: ChannelTarget { kind: "virtio", name: GUEST_AGENT } },
+        // Listens nowhere: whoever is to see it is handed to QEMU by libvirt.
+        graphics: Graphics { kind: "vnc", listen: Listen { kind: "none" } },
+        // What every boot loader and every kernel can draw on.
+        video: Video { model: VideoModel { kind: "vga" } },
         memballoon: Model { model: "virtio" },
         rng: Rng { model: "virtio", backend: RngBackend { model: "random", device: "/dev/urandom" } },
     })

@@ -275,3 +275,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_saved_gets_its_present_files_and_nothing_else() {
+    let before = DomainSpec { disks: vec![disk(1), DomainDisk { base: None, ..disk(2) }], ..spec() };
+    let saved = domain(&before, Acceleration::Tcg).unwrap();
+    let mut after = DomainSpec { generation: Generation(9), boot: 4, request_id: None, ..before.clone() };
+    after.disks[0].layers = vec![layer(1), layer(11)];
+    after.disks[1].layers = vec![layer(2), layer(12), layer(22)];
+    // As we write it, and as libvirt does.
+    for saved in [saved.clone(), indented(&saved)] {
+        let xml = resumed(&saved, &after).unwrap();
+        valid(&xml).unwrap();
+        let volumes: Vec<_> = found(&xml).unwrap().into_iter().map(|found| found.volume).collect();
+        assert_eq!(volumes, [seen(&after.disks[0]), None, seen(&after.disks[1])]);
+        let metadata = Metadata::parse(metadata_of(&xml)).unwrap();
+        assert_eq!((metadata.generation, metadata.boot), (Generation(9), 4));
+        let flat = |xml: &str| xml.replace(">\n<", "><");
+        let devices = |xml: &str| flat(xml).split_once("<controller ").unwrap().1.to_owned();
+        assert_eq!(devices(&xml), devices(&saved));
+    }
+    after.disks.pop();
+    assert!(matches!(resumed(&saved, &after), Err(RenderError::OtherDisks)));
+    assert!(resumed("<domain><devices><disk>", &after).is_err());
+}

@@ -1,0 +1,133 @@
+//! What happens to instances when a time has come: they are stopped or deleted on behalf of whoever set it, and their
+//! resizes are confirmed.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use protocol::{PrincipalId, ProjectId, RequestId};
+use serde_json::json;
+use sqlx::{Acquire, PgConnection};
+use time::{Duration, OffsetDateTime};
+
+use super::deeds::{self, Behalf, intend};
+use super::routes::present_intent;
+use super::store::{self, Row, leases, placement, resizing};
+use super::types::StopInstance;
+use super::verbs::Verb;
+use crate::app::App;
+use crate::audit::{self, Actor, Deed, Outcome};
+use crate::auth::{Action, actions};
+use crate::http::{ApiError, Selector};
+
+/// When to look again at an instance that is protected. What takes the protection away looks sooner.
+const RETRY: Duration = Duration::minutes(5);
+
+/// Does what is due. Any number of replicas may run it at once.
+pub(crate) async fn end_leases(app: &App) -> Result<(), sqlx::Error> {
+    let now = app.clock.now();
+    let mut conn = app.pool.acquire().await?;
+    let due = leases::due(&mut conn, now).await?;
+    drop(conn);
+    for one in due {
+        let mut tx = app.pool.begin().await?;
+        if !leases::take_turn(&mut tx, one.id, now).await? {
+            continue;
+        }
+        let project = ProjectId::from(one.project_id);
+        let Some(row) = store::find_in(&mut tx, project, &Selector::Id(one.id)).await? else { continue };
+        match end(app, &mut tx, project, &row, now).await {
+            Ok(()) => tx.commit().await?,
+            // One that cannot be ended now does not keep the others waiting.
+            Err(error) => tracing::info!(instance = %one.id, %error, "trying again"),
+        }
+    }
+    Ok(())
+}
+
+async fn end(
+    app: &App,
+    conn: &mut PgConnection,
+    project: ProjectId,
+    row: &Row,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let Some(principal) = row.lease_principal_id.map(PrincipalId::from) else { return Ok(()) };
+    let (verb, action) = if row.delete_at.is_some_and(|at| at <= now) {
+        (Verb::Delete, <actions::DeleteInstance as Action>::NAME)
+    } else {
+        (Verb::Stop, <actions::StopInstance as Action>::NAME)
+    };
+    let behalf = Behalf { project, principal, action };
+    let request: RequestId = app.clock.new_id();
+    let present = present_intent(row, app.clock.new_id(), request, now);
+    let mut savepoint = conn.begin().await?;
+    let done = match verb.next(row, &StopInstance::default(), present) {
+        Err(refused) => Err(refused),
+        Ok(next) if verb == Verb::Delete => {
+            deeds::delete(&mut savepoint, behalf, row, &next).await.map(|_| true)
+        }
+        // It is stopped, or stops.
+        Ok(next) if next.power == row.intent().power => Ok(false),
+        Ok(next) => {
+            intend(&mut savepoint, behalf, row, verb.kind(), &next).await.map(|()| true).map_err(Into::into)
+        }
+    };
+    match done {
+        Ok(acted) => {
+            savepoint.commit().await?;
+            if verb == Verb::Stop {
+                leases::stopped(conn, row.id).await?;
+            }
+            if acted {
+                record(app, conn, behalf, row, request).await?;
+            }
+            Ok(())
+        }
+        Err(error) => {
+            let Some((_, why)) = error.refusal() else { return Err(error) };
+            savepoint.rollback().await?;
+            let why = format!("its time to be deleted has come, but {why}");
+            Ok(leases::postpone(conn, row.id, &why, now + RETRY).await?)
+        }
+    }
+}
+
+/// Nobody called: the log says on whose behalf it was done, and why.
+async fn record(
+    app: &App,
+    conn: &mut PgConnection,
+    behalf: Behalf,
+    row: &Row,
+    request: RequestId,
+) -> Result<(), ApiError> {
+    let name = leases::principal_name(conn, behalf.principal.as_uuid()).await?;
+    let project = leases::project_name(conn, behalf.project.as_uuid()).await?;
+    let actor = Actor {
+        id: Some(behalf.principal),
+        name: name.as_deref().unwrap_or("gone"),
+        credential_kind: "none",
+        credential_id: None,
+        source: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let deed = Deed {
+        action: behalf.action,
+        resource: format!("crn:cumulo:compute:{project}:instance/{}", row.name),
+        resource_id: Some(row.id),
+        project: Some(behalf.project),
+        deciding: json!([]),
+        before: None,
+        after: Some(json!({"lease": row.lease()})),
+    };
+    Ok(audit::write(conn, app, &actor, request, Outcome::Allowed, deed).await?)
+}
+
+/// Confirms the resizes whose time has come. Any number of replicas may run it at once.
+pub(crate) async fn confirm_resizes(app: &App) -> Result<(), sqlx::Error> {
+    let now = app.clock.now();
+    loop {
+        let mut tx = app.pool.begin().await?;
+        let Some(id) = resizing::take_due(&mut tx, now).await? else { return tx.rollback().await };
+        resizing::release(&mut tx, id).await?;
+        placement::retry_now(&mut tx, now).await?;
+        tx.commit().await?;
+    }
+}

@@ -1,0 +1,71 @@
+//! What is said when a command fails, and with which code it ends.
+
+use client::{Error, Problem};
+
+use crate::output::harmless;
+use crate::wait::Failed;
+
+/// Says why, and what to do next. The exit code is documented in the program's help.
+pub fn report(error: &anyhow::Error, path: &[&str]) -> u8 {
+    let mut text = match error.downcast_ref::<Error>() {
+        Some(Error::Refused(problem)) => refusal(problem),
+        _ => format!("error: {error:#}\n"),
+    };
+    let code = code(error);
+    if let (3, [nouns @ .., _]) = (code, path) {
+        text += &format!("  what there is: cumulo {} list\n", nouns.join(" "));
+    }
+    eprint!("{}", harmless(&text));
+    code
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<Failed>() {
+        return 7;
+    }
+    if error.is::<crate::fields::Invalid>() {
+        return 2;
+    }
+    match error.downcast_ref::<Error>() {
+        Some(Error::NotSignedIn(_)) => 4,
+        Some(Error::Unreachable { .. } | Error::Foreign { .. }) => 6,
+        Some(Error::Refused(problem)) => match (problem.status, problem.code.as_str()) {
+            (_, "quota_exceeded") => 5,
+            (400 | 422, _) => 2,
+            (401 | 403, _) => 4,
+            (404, _) => 3,
+            (409 | 412, _) => 5,
+            (429 | 502..=504, _) => 6,
+            _ => 1,
+        },
+        _ => 1,
+    }
+}
+
+fn refusal(problem: &Problem) -> String {
+    let mut text = format!("error: {problem}\n");
+    for field in &problem.errors {
+        let flag = field.pointer.trim_start_matches('/').replace('_', "-");
+        text += &format!("  --{flag}: {}\n", field.message);
+    }
+    for limit in &problem.quota {
+        let resource = limit.resource.replace('_', " ");
+        text += &format!(
+            "  {resource}: {} of {} used, {} more asked for\n",
+            limit.used, limit.limit, limit.asked
+        );
+    }
+    if let Some(denial) = &problem.denial {
+        text += &format!("  denied: {} on {}\n", denial.action, denial.resource);
+        for by in &denial.statements {
+            let policy = by.policy.as_deref().unwrap_or("the API key's own policy");
+            let version = by.version.map(|version| format!(", version {version}")).unwrap_or_default();
+            let sid = by.sid.as_deref().map(|sid| format!(" ({sid})")).unwrap_or_default();
+            text += &format!("  by {policy}{version}, statement {}{sid}\n", by.statement);
+        }
+        if denial.denied_by_api_key_policy {
+            text += "  the API key's own policy does not allow it\n";
+        }
+    }
+    text + &format!("  {} ({}), request {}\n", problem.code, problem.status, problem.request_id)
+}

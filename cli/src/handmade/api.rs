@@ -1,0 +1,61 @@
+//! Raw requests, for what no command fits.
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Arg, ArgMatches, Command};
+use client::{Method, Request};
+use serde_json::Value;
+
+use crate::contexts::Place;
+
+pub fn command() -> Command {
+    Command::new("api")
+        .about("Send a request of your own: cumulo api GET /v1/projects")
+        .arg(
+            Arg::new("method")
+                .value_name("METHOD")
+                .required(true)
+                .value_parser(["GET", "POST", "PUT", "PATCH", "DELETE"])
+                .ignore_case(true),
+        )
+        .arg(
+            Arg::new("path")
+                .value_name("PATH")
+                .required(true)
+                .help("From /v1 on, with its query; {project} stands for yours"),
+        )
+        .arg(
+            Arg::new("body")
+                .long("body")
+                .value_name("JSON")
+                .help("@FILE for the content of a file, @- for the standard input"),
+        )
+}
+
+pub async fn run(matches: &ArgMatches) -> Result<()> {
+    let place = Place::find(matches)?;
+    let method = Method::from_bytes(
+        matches.get_one::<String>("method").context("clap asks for it")?.to_uppercase().as_bytes(),
+    )?;
+    let mut path = matches.get_one::<String>("path").context("clap asks for it")?.clone();
+    if !path.starts_with('/') {
+        bail!("the path begins with /, as in /v1/projects");
+    }
+    if path.contains("{project}") {
+        path = path.replace("{project}", &crate::run::segment(place.project()?));
+    }
+    let mut request = Request::new(method, &path);
+    if let Some(body) = matches.get_one::<String>("body") {
+        let text = match body.strip_prefix('@') {
+            Some("-") => std::io::read_to_string(std::io::stdin())?,
+            Some(file) => std::fs::read_to_string(file).with_context(|| file.to_owned())?,
+            None => body.clone(),
+        };
+        request = request.json(serde_json::from_str(&text).context("the body is not JSON")?);
+    }
+    match place.client.send(&request).await?.body {
+        Value::Null => {}
+        Value::String(text) => print!("{}", crate::output::harmless(&text)),
+        body => println!("{}", serde_json::to_string_pretty(&body)?),
+    }
+    Ok(())
+}

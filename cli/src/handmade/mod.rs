@@ -1,0 +1,47 @@
+//! Commands that are more than one call.
+
+mod api;
+mod context;
+mod events;
+mod explain;
+mod login;
+mod manual;
+mod password;
+mod upload;
+
+use anyhow::Result;
+use clap::{ArgMatches, Command};
+
+use crate::commands::insert;
+
+/// Adds them to the commands of the operations.
+pub fn add(root: Command) -> Command {
+    let root = root
+        .subcommand(login::login())
+        .subcommand(login::logout())
+        .subcommand(context::command())
+        .subcommand(explain::command())
+        .subcommand(events::command())
+        .subcommand(password::command())
+        .subcommand(api::command())
+        .subcommand(manual::completions())
+        .subcommand(manual::manual());
+    insert(root, &["image", "upload"], &|_| upload::command())
+}
+
+/// `None` when the command is not one of these.
+pub async fn run(path: &[&str], matches: &ArgMatches, root: &Command) -> Option<Result<()>> {
+    Some(match path {
+        ["login"] => login::run_login(matches).await,
+        ["logout"] => login::run_logout(matches).await,
+        ["context", verb] => context::run(verb, matches),
+        ["explain", kind] => explain::run(kind, matches).await,
+        ["events"] => events::run(matches).await,
+        ["reset-password"] => password::run(matches).await,
+        ["api"] => api::run(matches).await,
+        ["completions"] => manual::run_completions(matches),
+        ["manual"] => manual::run_manual(matches, root),
+        ["image", "upload"] => upload::run(matches).await,
+        _ => return None,
+    })
+}

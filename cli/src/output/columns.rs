@@ -1,0 +1,88 @@
+//! Which columns a table has.
+
+use serde_json::Value;
+
+/// What people look for first. A column is a path: `image.name`, `nics.addresses.address`.
+const CHOSEN: [(&str, &[&str]); 22] = [
+    ("instance", &["name", "state", "instance_type.name", "image.name", "nics.addresses", "created_at"]),
+    ("volume", &["name", "state", "size_gib", "attachment.instance.name", "pool.name", "created_at"]),
+    ("snapshot", &["name", "state", "consistency", "instance.name", "volumes.name", "taken_at"]),
+    ("snapshot-schedule", &["name", "instance.name", "volume.name", "keep", "paused", "next_at"]),
+    ("image", &["name", "state", "visibility", "architecture", "size_bytes", "created_at"]),
+    ("network", &["name", "mtu", "is_default", "created_at"]),
+    ("subnet", &["name", "network.name", "cidr", "gateway", "dhcp"]),
+    ("port", &["name", "status", "network.name", "addresses.address", "mac", "instance.name"]),
+    ("router", &["name", "external", "interfaces.address", "created_at"]),
+    ("floating-ip", &["name", "address", "fixed_address", "created_at"]),
+    ("security-group", &["name", "is_default", "description", "created_at"]),
+    ("instance-type", &["name", "vcpus", "memory_mib", "root_disk_gib", "architecture"]),
+    ("host", &["name", "state", "vcpus", "memory_mib", "disk_gib", "last_seen_at"]),
+    ("operation", &["created_at", "kind", "resource_name", "status", "progress_percent", "id"]),
+    ("audit-record", &["at", "principal_name", "action", "resource", "outcome", "request_id"]),
+    ("user", &["name", "disabled", "has_second_factor", "created_at"]),
+    ("project", &["name", "description", "created_at"]),
+    ("policy", &["name", "scope", "managed", "default_version", "description"]),
+    ("policy-attachment", &["policy.name", "subject.name", "subject.kind", "created_at", "id"]),
+    ("api-key", &["id", "hint", "description", "last_used_at", "expires_at"]),
+    ("event", &["position", "at", "kind", "change", "resource_name"]),
+    ("quota", &["resource", "used", "limit", "source"]),
+];
+
+/// A table of more is hard to read.
+const MOST: usize = 6;
+/// Rarely what somebody looks for.
+const LAST: [&str; 4] = ["id", "generation", "updated_at", "description"];
+
+/// The chosen columns of this noun that the rows have, or the first simple properties of a row.
+pub fn of(noun: &str, row: &Value) -> Vec<String> {
+    let chosen = CHOSEN.iter().find(|(name, _)| *name == noun).map_or(&[][..], |(_, columns)| columns);
+    if !chosen.is_empty() {
+        return chosen.iter().map(|column| (*column).to_owned()).collect();
+    }
+    let Some(row) = row.as_object() else { return Vec::new() };
+    let simple =
+        row.iter().filter(|(_, value)| !value.is_object() && !value.is_array()).map(|(name, _)| name.clone());
+    let (last, mut first): (Vec<_>, Vec<_>) = simple.partition(|name| LAST.contains(&name.as_str()));
+    first.sort_by_key(|name| match name.as_str() {
+        "name" => 0,
+        "state" | "status" => 1,
+        _ => 2,
+    });
+    first.into_iter().chain(last).take(MOST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keys of a schema, through references, lists, and what may be absent.
+    fn property<'a>(document: &'a Value, schema: &'a Value, name: &str) -> Option<&'a Value> {
+        if let Some(found) = schema["properties"].get(name) {
+            return Some(found);
+        }
+        let referred = schema["$ref"].as_str().and_then(|to| document.pointer(to.strip_prefix('#')?));
+        let ways = ["oneOf", "allOf", "anyOf"].into_iter().flat_map(|kind| schema[kind].as_array()).flatten();
+        let inner = ways.chain(referred).chain(schema.get("items"));
+        inner.into_iter().find_map(|inner| property(document, inner, name))
+    }
+
+    #[test]
+    fn each_column_is_a_property_of_what_is_listed() {
+        let document: Value = serde_json::from_str(crate::document::DOCUMENT).unwrap();
+        let operations = crate::document::operations();
+        for (noun, columns) in CHOSEN {
+            let lists = |one: &&crate::document::Operation| {
+                one.named.nouns.last().is_some_and(|last| last == noun)
+                    && matches!(one.named.verb.as_str(), "list" | "get")
+            };
+            let list = operations.iter().find(lists).unwrap_or_else(|| panic!("no list of {noun}"));
+            let answer = &document["paths"][&list.path]["get"]["responses"]["200"]["content"]["application/json"]
+                ["schema"];
+            let item = property(&document, answer, "items").unwrap_or(answer);
+            for column in columns {
+                let found = column.split('.').try_fold(item, |at, name| property(&document, at, name));
+                assert!(found.is_some(), "{noun} has no {column}");
+            }
+        }
+    }
+}

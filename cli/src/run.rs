@@ -1,0 +1,188 @@
+//! Runs the command of an operation.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ArgMatches;
+use client::{Body, Method, Pages, Request};
+use serde_json::{Map, Value};
+
+use crate::contexts::Place;
+use crate::document::Operation;
+use crate::fields::Kind;
+use crate::output::{self, Output};
+use crate::wait;
+
+pub async fn run(place: &Place, operations: &[&Operation], matches: &ArgMatches) -> Result<()> {
+    let wants_cloud = matches.try_get_one::<bool>("cloud").ok().flatten() == Some(&true);
+    let operation = match operations {
+        [only] => only,
+        _ => operations.iter().find(|one| one.is_in_project() != wants_cloud).context("both are there")?,
+    };
+    let output = Output::of(matches, operation);
+    let path = path(place, operation, matches)?;
+    let mut query = Vec::new();
+    for field in &operation.query {
+        if let Some(words) = words(matches, &format!("query:{}", field.name)) {
+            query.push((field.name.clone(), output::plain(&field.value(&words)?)));
+        }
+    }
+    if operation.is_list {
+        return output.list(&rows(place, &path, query, matches).await?);
+    }
+    let mut request = Request::new(operation.method.clone(), &path);
+    request.query = query;
+    if is_set(matches, "dry_run") {
+        request = request.query("dry_run", &true);
+    }
+    if operation.body.is_some() {
+        request.body = Some(Body::Json(body(operation, matches)?));
+    }
+    if operation.method == Method::GET {
+        return read(place, &request, matches, &output).await;
+    }
+    let answer = place.client.send(&request).await?;
+    if is_set(matches, "dry_run") {
+        return output.plan(&answer.body);
+    }
+    let answer = if is_set(matches, "wait") {
+        wait::until_done(place, &path, answer.body).await?
+    } else {
+        answer.body
+    };
+    output.record(&answer)
+}
+
+/// An answer that is not JSON goes to the standard output or into a file as it is.
+async fn read(place: &Place, request: &Request<'_>, matches: &ArgMatches, output: &Output) -> Result<()> {
+    let mut response = place.client.open(request).await?;
+    let kind =
+        response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (is_json, is_text) = (kind.starts_with("application/json"), kind.starts_with("text/"));
+    let file = matches.try_get_one::<String>("file").ok().flatten();
+    if is_json && file.is_none() {
+        return output.record(&response.json().await?);
+    }
+    if let Some(path) = file {
+        return save(response, path.into()).await;
+    }
+    let mut stdout = std::io::stdout().lock();
+    let is_terminal = std::io::IsTerminal::is_terminal(&stdout);
+    if is_terminal && !is_text {
+        bail!("this is not text: give --file, or send it to another program");
+    }
+    while let Some(chunk) = response.chunk().await? {
+        if is_terminal {
+            stdout.write_all(output::harmless(&String::from_utf8_lossy(&chunk)).as_bytes())?;
+        } else {
+            stdout.write_all(&chunk)?;
+        }
+    }
+    Ok(())
+}
+
+/// The file is there when it is whole, and not before.
+async fn save(mut response: reqwest::Response, path: PathBuf) -> Result<()> {
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(".".into(), PathBuf::from);
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let bar = wait::bytes_bar(response.content_length());
+    while let Some(chunk) = response.chunk().await? {
+        file.write_all(&chunk)?;
+        bar.inc(chunk.len() as u64);
+    }
+    bar.finish_and_clear();
+    file.as_file().sync_all()?;
+    file.persist(&path).with_context(|| path.display().to_string())?;
+    Ok(())
+}
+
+async fn rows(
+    place: &Place,
+    path: &str,
+    query: Vec<(String, String)>,
+    matches: &ArgMatches,
+) -> Result<Vec<Value>> {
+    const PAGE: usize = 500;
+    let limit = matches.get_one::<usize>("limit").copied().unwrap_or(usize::MAX);
+    let mut query = query;
+    query.push(("limit".to_owned(), limit.clamp(1, PAGE).to_string()));
+    let (mut pages, mut rows) = (Pages::new(&place.client, path, query), Vec::new());
+    while rows.len() < limit
+        && let Some(more) = pages.next().await?
+    {
+        rows.extend(more);
+    }
+    rows.truncate(limit);
+    Ok(rows)
+}
+
+fn path(place: &Place, operation: &Operation, matches: &ArgMatches) -> Result<String> {
+    let mut path = operation.path.clone();
+    if operation.is_in_project() {
+        path = path.replace("{project}", &segment(place.project()?));
+    }
+    for parameter in &operation.parameters {
+        let id = format!("at:{parameter}");
+        let word = matches.get_one::<String>(&id).context("clap asks for it")?;
+        path = path.replace(&format!("{{{parameter}}}"), &segment(word));
+    }
+    Ok(path)
+}
+
+/// One segment of a path, whatever the text.
+pub fn segment(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => char::from(byte).to_string(),
+        // Alone, dots would be another folder.
+        b'.' if text != "." && text != ".." => ".".to_owned(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+fn body(operation: &Operation, matches: &ArgMatches) -> Result<Value> {
+    let mut body = match matches.get_one::<String>("from_file").map(String::as_str) {
+        None => Map::new(),
+        Some("-") => serde_json::from_reader(std::io::stdin()).context("the standard input")?,
+        Some(path) => {
+            let file = std::fs::File::open(path).with_context(|| path.to_owned())?;
+            serde_json::from_reader(std::io::BufReader::new(file)).with_context(|| path.to_owned())?
+        }
+    };
+    for field in operation.body.iter().flatten() {
+        if let Some(words) = words(matches, &format!("field:{}", field.name)) {
+            body.insert(field.name.clone(), field.value(&words)?);
+        } else if matches!(field.kind, Kind::Secret) && field.required && !body.contains_key(&field.name) {
+            let secret = rpassword::prompt_password(format!("{}: ", field.name.replace('_', " ")))?;
+            body.insert(field.name.clone(), Value::String(secret));
+        }
+    }
+    for name in matches.try_get_many::<String>("unset").ok().flatten().into_iter().flatten() {
+        body.insert(name.replace('-', "_"), Value::Null);
+    }
+    Ok(Value::Object(body))
+}
+
+fn words(matches: &ArgMatches, id: &str) -> Option<Vec<String>> {
+    Some(matches.try_get_many::<String>(id).ok()??.cloned().collect())
+}
+
+fn is_set(matches: &ArgMatches, id: &str) -> bool {
+    matches.try_get_one::<bool>(id).ok().flatten() == Some(&true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_word_leaves_its_segment() {
+        for (word, path) in
+            [("web-1", "web-1"), ("..", "%2E%2E"), ("a/b?c#d", "a%2Fb%3Fc%23d"), ("ä", "%C3%A4")]
+        {
+            assert_eq!(segment(word), path);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Waits for an operation and shows its steps.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use client::{Error, Operation};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use crate::contexts::Place;
+
+/// An operation that was accepted and has not succeeded.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind} has {status}: {reason}\n  every step: cumulo explain operation {id}")]
+pub struct Failed {
+    kind: String,
+    status: String,
+    reason: String,
+    id: String,
+}
+
+/// The resource when its work has ended, as it is then; the answer itself where there is nothing to wait for.
+pub async fn until_done(place: &Place, path: &str, answer: Value) -> Result<Value> {
+    let Some(id) = operation_of(&answer) else { return Ok(answer) };
+    let bar = spinner();
+    let mut shown = 0;
+    let seen = |operation: &Operation| {
+        for step in operation.trail.iter().skip(shown) {
+            let line =
+                format!("  {}  {}", step.at.get(11..19).unwrap_or(&step.at), step.step.replace('_', " "));
+            // A hidden bar swallows what it is told.
+            if bar.is_hidden() {
+                eprintln!("{line}");
+            } else {
+                bar.println(line);
+            }
+        }
+        shown = operation.trail.len();
+        bar.set_message(message(operation));
+    };
+    let operation = place.client.wait(place.project()?, &id, seen).await?;
+    bar.finish_and_clear();
+    if operation.status != "succeeded" {
+        let reason = operation.error.map(|error| error.detail.unwrap_or(error.code)).unwrap_or_default();
+        bail!(Failed {
+            kind: operation.kind.replace('_', " "),
+            status: operation.status,
+            reason,
+            id: operation.id
+        });
+    }
+    // A name may have changed, an id never does.
+    let resource = answer["resource_id"].as_str().or(answer["id"].as_str());
+    let Some(resource) = resource else { return Ok(answer) };
+    match place.client.get(&resource_path(path, resource)).await {
+        Ok(resource) => Ok(resource),
+        Err(Error::Refused(problem)) if problem.status == 404 => Ok(Value::Null),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn operation_of(answer: &Value) -> Option<String> {
+    let id = answer["operation"]["id"].as_str().or_else(|| answer.get("trail").and(answer["id"].as_str()));
+    id.map(str::to_owned)
+}
+
+/// Where the resource is, from the path of a call about it: `…/instances`, `…/instances/web`, `…/instances/web/stop`.
+fn resource_path(path: &str, id: &str) -> String {
+    let segments: Vec<_> = path.split('/').collect();
+    // "", v1, projects, the project, the collection
+    let collection = segments.get(..5).unwrap_or(&segments).join("/");
+    format!("{collection}/{id}")
+}
+
+fn message(operation: &Operation) -> String {
+    match &operation.progress {
+        Some(client_progress) => match client_progress.total_bytes {
+            Some(total) => format!("{} of {}", mib(client_progress.bytes), mib(total)),
+            None => mib(client_progress.bytes),
+        },
+        None => format!("{} %", operation.progress_percent),
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+/// For bytes that move; without a length it only counts.
+pub fn bytes_bar(total: Option<u64>) -> ProgressBar {
+    let template = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+    match (total, ProgressStyle::with_template(template)) {
+        (Some(total), Ok(style)) => ProgressBar::new(total).with_style(style),
+        _ => ProgressBar::new_spinner(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_found_from_each_call_about_it() {
+        for path in
+            ["/v1/projects/p/instances", "/v1/projects/p/instances/web", "/v1/projects/p/instances/web/stop"]
+        {
+            assert_eq!(resource_path(path, "1"), "/v1/projects/p/instances/1");
+        }
+    }
+}

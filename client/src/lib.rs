@@ -1,0 +1,19 @@
+//! Talks to the API of a Cumulo cloud, as any program may: signs in, repeats what got no answer, follows pages,
+//! operations and events.
+//!
+//! Bodies are JSON values. What they look like says `openapi/cumulo.json`, which the command line reads, too.
+
+mod error;
+mod events;
+mod operations;
+mod pages;
+mod requests;
+mod sessions;
+
+pub use error::{Denial, Error, ExceededLimit, FieldError, Problem, Result, Statement};
+pub use events::{Event, EventStream};
+pub use operations::{Operation, Step};
+pub use pages::Pages;
+pub use requests::{Answer, Body, Client, Request};
+pub use reqwest::Method;
+pub use sessions::{Credential, Session, SessionFile, Tokens};
