@@ -15,7 +15,7 @@ export function UsageBar({ resource, used, limit, after }: { resource: string; u
         <Text size="sm">{t.field(resource)}</Text>
         <Text size="sm" c={over ? 'red' : 'dimmed'}>{text}</Text>
       </Group>
-      <Progress.Root size="sm" aria-label={`${t.field(resource)}: ${text}`}>
+      <Progress.Root size="sm" aria-hidden>
         <Progress.Section value={share(Math.min(used, end))} color={colour} withAria={false} />
         {after !== undefined && after > used && (
           <Progress.Section value={share(end) - share(used)} color={colour} opacity={0.5} striped withAria={false} />
