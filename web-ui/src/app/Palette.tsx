@@ -18,7 +18,7 @@ const SHOWN = 12
 /** Anywhere by a few letters: pages, what can be made, and what is in the lists that were looked at. */
 export function Palette({ opened, close, project }: { opened: boolean; close: () => void; project: string | undefined }) {
   return (
-    <Modal opened={opened} onClose={close} withCloseButton={false} size="lg" yOffset="12vh" aria-label={t.palette} padding="sm">
+    <Modal opened={opened} onClose={close} withCloseButton={false} size="lg" yOffset="12vh" attributes={{ content: { 'aria-label': t.palette } }} padding="sm">
       {opened && <Search close={close} project={project} />}
     </Modal>
   )
