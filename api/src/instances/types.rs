@@ -360,8 +360,7 @@ impl CreateInstance {
             ("/volumes", !self.volumes.is_empty()),
         ] {
             if given {
-                let message =
-                    "the disks are those of the snapshot or the instance; attach others, or grow these, when it is there";
+                let message = "the disks are those of the snapshot or the instance; attach others, or grow these, when it is there";
                 errors.push(FieldError::new(pointer, "invalid", message));
             }
         }
