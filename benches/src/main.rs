@@ -13,6 +13,7 @@ mod fleet;
 mod login;
 mod memory;
 mod overlay;
+mod placement;
 mod read;
 mod rules;
 mod site;
@@ -43,6 +44,8 @@ enum Name {
     B3,
     /// Sign-ins, beside bare Argon2 with the same parameters, 8 at once.
     B6,
+    /// Placement on 10,000 hosts, beside a loop over arrays.
+    B7,
     /// Memory of the agent, beside libvirtd.
     B10,
     /// A snapshot of a running instance, beside the transaction in QEMU alone; disks of 1, 10 and 100 GiB.
@@ -68,6 +71,7 @@ async fn main() -> Result<()> {
         Name::B1 => create::run(&site().await?, rounds).await,
         Name::B3 => read::run(&site().await?, rounds).await,
         Name::B6 => login::run(&site().await?, rounds).await,
+        Name::B7 => placement::run(),
         Name::B10 => memory::agent(),
         Name::B11 => snapshot::run(&site().await?, rounds).await,
         Name::B12 => disk::run(rounds).await,

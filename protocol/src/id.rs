@@ -86,6 +86,8 @@ ids! {
     NetworkId
     /// The record of one mutating call and what became of it.
     OperationId
+    /// Instances that go together or stay apart.
+    PlacementGroupId
     /// What a policy applies to, and where.
     PolicyAttachmentId
     /// Rules about who may do what.

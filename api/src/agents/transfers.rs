@@ -2,7 +2,9 @@
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use protocol::agent::{ConsoleKind, Epoch, HostRequest, Refusal, RefusalReason, RequestQuery};
+use protocol::agent::{
+    ConsoleKind, Epoch, HostRequest, MAX_SCREENSHOT_BYTES, Refusal, RefusalReason, RequestQuery,
+};
 use protocol::{ConsoleId, HostId, InstanceId, Revision, TransferId};
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -31,6 +33,7 @@ pub(crate) struct Wanted<'a> {
 pub(crate) enum Ask<'a> {
     SerialLog { max_bytes: i32 },
     Console { kind: ConsoleKind, dial: Option<&'a str> },
+    Screenshot,
 }
 
 impl Ask<'_> {
@@ -39,6 +42,7 @@ impl Ask<'_> {
             Self::SerialLog { .. } => SERIAL_LOG,
             Self::Console { kind: ConsoleKind::Vnc, .. } => VNC_CONSOLE,
             Self::Console { kind: ConsoleKind::Serial, .. } => SERIAL_CONSOLE,
+            Self::Screenshot => SCREENSHOT,
         }
     }
 
@@ -47,6 +51,7 @@ impl Ask<'_> {
         match self {
             Self::SerialLog { max_bytes } => *max_bytes,
             Self::Console { .. } => 1,
+            Self::Screenshot => MAX_SCREENSHOT_BYTES as i32,
         }
     }
 }
@@ -55,12 +60,13 @@ impl Ask<'_> {
 const SERIAL_LOG: &str = "serial_log";
 const VNC_CONSOLE: &str = "vnc_console";
 const SERIAL_CONSOLE: &str = "serial_console";
+const SCREENSHOT: &str = "screenshot";
 
 /// Puts a wish into the host's feed.
 pub(crate) async fn ask(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<(), sqlx::Error> {
     let dial = match wanted.ask {
         Ask::Console { dial, .. } => dial,
-        Ask::SerialLog { .. } => None,
+        Ask::SerialLog { .. } | Ask::Screenshot => None,
     };
     sqlx::query!(
         "INSERT INTO transfers (id, host_id, instance_id, max_bytes, desired_revision, created_at, expires_at, kind,
@@ -140,6 +146,11 @@ pub(super) async fn requests_after(
         match row.kind.as_str() {
             VNC_CONSOLE => Some(console(ConsoleKind::Vnc)),
             SERIAL_CONSOLE => Some(console(ConsoleKind::Serial)),
+            SCREENSHOT => Some(HostRequest::Screenshot {
+                id: row.id.into(),
+                instance_id: row.instance_id.into(),
+                max_bytes: MAX_SCREENSHOT_BYTES as u32,
+            }),
             _ => None,
         }
     });

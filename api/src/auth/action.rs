@@ -168,6 +168,10 @@ actions! {
         ListCloudAuditRecords(AuditRecord) = "audit:ListRecords",
         ListAddressPools(AddressPool) = "network:ListAddressPools",
         ListPools(Pool) = "pool:ListPools",
+        GetPlacementSettings(Host) = "host:GetPlacementSettings",
+        UpdatePlacementSettings(Host) = "host:UpdatePlacementSettings",
+        GetCapacity(Host) = "host:GetCapacity",
+        ExplainPlacement(Host) = "host:ExplainPlacement",
     }
     NewInCloud {
         CreateProject(Project) = "project:CreateProject",
@@ -223,6 +227,8 @@ actions! {
         /// Asked for beside the right to do it to each of them.
         ActOnInstances(Instance) = "compute:ActOnInstances",
         ListKeyPairs(KeyPair) = "compute:ListKeyPairs",
+        ListPlacementGroups(PlacementGroup) = "compute:ListPlacementGroups",
+        PlanPlacements(Instance) = "compute:PlanPlacements",
         ListOperations(Operation) = "operation:ListOperations",
         ListServiceAccounts(ServiceAccount) = "iam:ListServiceAccounts",
         ListPolicies(Policy) = "iam:ListPolicies",
@@ -247,6 +253,7 @@ actions! {
         CreateImage(Image) = "image:CreateImage",
         CreateInstance(Instance) = "compute:CreateInstance",
         CreateKeyPair(KeyPair) = "compute:CreateKeyPair",
+        CreatePlacementGroup(PlacementGroup) = "compute:CreatePlacementGroup",
         CreateServiceAccount(ServiceAccount) = "iam:CreateServiceAccount",
         CreatePolicy(Policy) = "iam:CreatePolicy",
         CreateVolume(Volume) = "volume:CreateVolume",
@@ -286,6 +293,7 @@ actions! {
         DeleteInstance(Instance) = "compute:DeleteInstance",
         MoveInstance(Instance) = "compute:MoveInstance",
         GetInstanceSerial(Instance) = "compute:GetInstanceSerial",
+        GetInstanceScreenshot(Instance) = "compute:GetInstanceScreenshot",
         /// Asked for again while the console is open.
         OpenConsole(Instance) = "compute:OpenConsole",
         /// Asked for beside the right to make an image.
@@ -293,6 +301,9 @@ actions! {
         GetKeyPair(KeyPair) = "compute:GetKeyPair",
         UpdateKeyPair(KeyPair) = "compute:UpdateKeyPair",
         DeleteKeyPair(KeyPair) = "compute:DeleteKeyPair",
+        GetPlacementGroup(PlacementGroup) = "compute:GetPlacementGroup",
+        UpdatePlacementGroup(PlacementGroup) = "compute:UpdatePlacementGroup",
+        DeletePlacementGroup(PlacementGroup) = "compute:DeletePlacementGroup",
         GetOperation(Operation) = "operation:GetOperation",
         CancelOperation(Operation) = "operation:CancelOperation",
         GetServiceAccount(ServiceAccount) = "iam:GetServiceAccount",

@@ -67,6 +67,8 @@ kinds! {
         "SELECT id, name, labels FROM projects WHERE id = $1 AND $2::uuid IS NULL AND $3::text IS NULL";
     Instance = "compute" "instance", seen with "compute:GetInstance",
         "SELECT id, name, labels FROM instances WHERE project_id = $1 AND (id = $2 OR name = $3)";
+    PlacementGroup = "compute" "placement_group", seen with "compute:GetPlacementGroup",
+        "SELECT id, name, labels FROM placement_groups WHERE project_id = $1 AND (id = $2 OR name = $3)";
     InstanceType = "compute" "instance_type", seen with "compute:GetInstanceType",
         "SELECT id, name, NULL::jsonb FROM instance_types WHERE $1::uuid IS NULL AND (id = $2 OR name = $3)";
     KeyPair = "compute" "key_pair", seen with "compute:GetKeyPair",

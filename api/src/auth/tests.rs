@@ -240,7 +240,11 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         | "update_router"
         | "create_floating_ip"
         | "update_floating_ip"
+        | "update_placement_group"
         | "update_address_pool" => r#"{"name":"new"}"#,
+        "create_placement_group" => r#"{"name":"new","policy":"anti_affinity"}"#,
+        "update_placement_settings" => r#"{"strategy":"pack"}"#,
+        "plan_placements" => r#"{"instances":[{"instance_type":"tiny"}]}"#,
         "create_subnet" => r#"{"name":"new","network":"default","cidr":"10.1.0.0/24"}"#,
         "create_port" => r#"{"name":"new","network":"default"}"#,
         "attach_port" => r#"{"network":"default"}"#,
@@ -257,6 +261,7 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         "update_snapshot" | "update_snapshot_schedule" => r#"{"name":"new"}"#,
         "create_snapshot_schedule" => r#"{"name":"new","volume":"data","every_hours":1,"keep":1}"#,
         "restore_snapshot" => "{}",
+        "create_console" => r#"{"kind":"vnc"}"#,
         "attach_volume" | "detach_volume" => r#"{"volume":"data"}"#,
         "create_address_pool" => r#"{"name":"new","cidr":"203.0.113.0/24"}"#,
         "add_security_group_rule" => r#"{"direction":"ingress","remote_cidr":"0.0.0.0/0"}"#,

@@ -213,18 +213,17 @@ async fn meet(app: &App, console: &Console, client: Client) -> Result<Upgraded, 
     }
 }
 
-fn refused(reason: RefusalReason) -> ApiError {
+pub(super) fn refused(reason: RefusalReason) -> ApiError {
     let (code, detail) = match reason {
         RefusalReason::NotRunning => (ErrorCode::WrongState, "no guest of it runs; start it first"),
         RefusalReason::NoDisplay => {
             (ErrorCode::WrongState, "it was started by an earlier release, without a display; reboot it once")
         }
-        RefusalReason::Busy => {
-            (ErrorCode::InUse, "its host has as many open consoles of this kind as it takes; close one")
-        }
-        RefusalReason::Failed => {
-            (ErrorCode::HostFailed, "its host could not open the console; its log says why")
-        }
+        RefusalReason::Busy => (
+            ErrorCode::InUse,
+            "its host serves as many of this kind at once as it can; close one, or try again",
+        ),
+        RefusalReason::Failed => (ErrorCode::HostFailed, "its host could not; the log of its agent says why"),
     };
     ApiError::because(code, detail)
 }

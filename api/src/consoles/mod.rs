@@ -1,4 +1,4 @@
-//! Consoles of instances: the display and the serial port, by WebSocket.
+//! Consoles of instances: the display and the serial port, by WebSocket, and pictures of the display.
 //!
 //! A caller who may `compute:OpenConsole` gets a ticket ([`routes`]), which opens one console once and within a minute
 //! ([`connect`]). The replica at which that happens asks the instance's host to dial it, and where the two halves meet
@@ -12,6 +12,7 @@ mod options;
 mod reconcile;
 mod records;
 mod routes;
+mod screenshot;
 mod session;
 mod store;
 #[cfg(test)]

@@ -9,15 +9,18 @@ use utoipa_axum::routes;
 
 use super::connect;
 use super::model::{TICKET_LIFETIME, Ticket};
-use super::store;
 use super::types::{Console, CreateConsole};
+use super::{screenshot, store};
 use crate::app::App;
 use crate::auth::actions;
 use crate::http::{ApiError, Call, MutationQuery, Path};
 use crate::instances::Reference;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(create_console)).routes(routes!(connect::open_console))
+    OpenApiRouter::new()
+        .routes(routes!(create_console))
+        .routes(routes!(connect::open_console))
+        .routes(routes!(screenshot::get_instance_screenshot))
 }
 
 /// Ask for a console of a running instance: a ticket that opens one WebSocket within 60 seconds.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::model::{MAX_OF_INSTANCE, MAX_OF_PRINCIPAL, MAX_TICKETS, UNHEARD_AFTER};
-use crate::auth::{Allowed, CredentialKind, actions};
+use crate::auth::{Action, Allowed, CredentialKind, InProject, actions};
 use crate::hosts::UNREACHABLE_AFTER;
 use crate::http::{ApiError, ErrorCode, Selector, violated_constraint};
 
@@ -40,9 +40,9 @@ impl Instance {
     }
 }
 
-pub(super) async fn instance(
+pub(super) async fn instance<A: Action<On: InProject>>(
     conn: &mut PgConnection,
-    allowed: &Allowed<actions::OpenConsole>,
+    allowed: &Allowed<A>,
     selector: &Selector,
     now: OffsetDateTime,
 ) -> Result<Option<Instance>, sqlx::Error> {

@@ -42,7 +42,9 @@ impl Heartbeats {
                     pool_free_bytes = coalesce(h.free, pool_free_bytes),
                     pool_image_cache_bytes = coalesce(h.image_cache, pool_image_cache_bytes),
                     pool_low = coalesce(pool_is_low(h.total, h.free, pool_low_percent, pool_low), pool_low),
-                    disk_gib_capacity = GREATEST(disk_gib_offered, disk_gib_reserved)
+                    disk_gib_capacity = GREATEST(disk_gib_offered, disk_gib_reserved),
+                    vcpus_capacity = GREATEST(vcpus_offered, vcpus_reserved),
+                    memory_mib_capacity = GREATEST(memory_mib_offered, memory_mib_reserved)
              FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[], $4::bigint[], $5::bigint[])
                   AS h (id, at, total, free, image_cache) JOIN held ON held.id = h.id
              WHERE hosts.id = h.id",

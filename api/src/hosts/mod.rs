@@ -15,5 +15,5 @@ mod verify;
 pub use heartbeats::Heartbeats;
 pub(crate) use model::{HostState, UNREACHABLE_AFTER};
 pub(crate) use routes::{hash_secret, router};
-pub(crate) use types::{Capacity, NewHost};
+pub(crate) use types::{Capacity, MEMORY_OVERCOMMIT, NewHost, VCPU_OVERCOMMIT};
 pub(crate) use verify::verify;

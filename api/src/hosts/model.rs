@@ -8,8 +8,6 @@ use utoipa::ToSchema;
 /// A host that has been silent for this long is called unreachable. That says nothing about its instances.
 pub(crate) const UNREACHABLE_AFTER: Duration = Duration::seconds(20);
 
-/// Virtual processors given away per real one.
-const VCPUS_PER_CPU: u32 = 4;
 /// Memory that is kept for the host itself.
 const HOST_MEMORY_MIB: u32 = 512;
 /// Part of the pool that is kept free, in per cent.
@@ -39,27 +37,30 @@ impl HostState {
 }
 
 /// What placement may give away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Offered {
     pub vcpus: i32,
     pub memory_mib: i32,
     pub disk_gib: i32,
 }
 
-/// `disk_overcommit` GiB of disk are promised for each one that there is.
-pub(super) fn offered_capacity(inventory: &Inventory, disk_overcommit: f64) -> Offered {
-    let signed = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
-    Offered {
-        vcpus: signed(inventory.cpus.saturating_mul(VCPUS_PER_CPU)),
-        memory_mib: signed(inventory.memory_mib.0.saturating_sub(HOST_MEMORY_MIB)),
-        disk_gib: offered_disk_gib(inventory, disk_overcommit),
-    }
+/// How much is promised for each processor, MiB and GiB that there is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Overcommit {
+    pub vcpus: f64,
+    pub memory: f64,
+    pub disk: f64,
 }
 
-pub(super) fn offered_disk_gib(inventory: &Inventory, disk_overcommit: f64) -> i32 {
-    let real = u64::from(inventory.disk_gib.0) * u64::from(100 - DISK_RESERVE_PERCENT) / 100;
+pub(super) fn offered_capacity(inventory: &Inventory, overcommit: Overcommit) -> Offered {
     // Far from where a float is no whole number any more; what is too large becomes the largest.
-    (real as f64 * disk_overcommit) as i32
+    let offered = |real: u64, ratio: f64| (real as f64 * ratio) as i32;
+    let disk = u64::from(inventory.disk_gib.0) * u64::from(100 - DISK_RESERVE_PERCENT) / 100;
+    Offered {
+        vcpus: offered(inventory.cpus.into(), overcommit.vcpus),
+        memory_mib: offered(inventory.memory_mib.0.saturating_sub(HOST_MEMORY_MIB).into(), overcommit.memory),
+        disk_gib: offered(disk, overcommit.disk),
+    }
 }
 
 #[cfg(test)]
@@ -68,13 +69,30 @@ mod tests {
     use time::macros::datetime;
 
     #[test]
+    fn processors_and_memory_are_offered_as_often_as_the_operator_says() {
+        let inventory = |cpus, mib| Inventory {
+            cpus,
+            memory_mib: protocol::MemoryMib(mib),
+            ..crate::testing::inventory()
+        };
+        let offered = |inventory: &Inventory, vcpus, memory| {
+            let offered = offered_capacity(inventory, Overcommit { vcpus, memory, disk: 1.0 });
+            (offered.vcpus, offered.memory_mib)
+        };
+        assert_eq!(offered(&inventory(4, 8192), 4.0, 1.0), (16, 7680));
+        assert_eq!(offered(&inventory(4, 8192), 1.6, 1.5), (6, 11_520));
+        assert_eq!(offered(&inventory(u32::MAX, 100), 64.0, 4.0), (i32::MAX, 0));
+    }
+
+    #[test]
     fn disk_is_offered_as_often_as_the_operator_says_and_a_twentieth_is_kept() {
         let inventory = |gib| Inventory { disk_gib: protocol::SizeGib(gib), ..crate::testing::inventory() };
         for (gib, overcommit, expected) in
             [(100, 1.0, 95), (100, 1.5, 142), (100, 0.5, 47), (0, 10.0, 0), (u32::MAX, 10.0, i32::MAX)]
         {
+            let overcommit = Overcommit { vcpus: 4.0, memory: 1.0, disk: overcommit };
             let offered = offered_capacity(&inventory(gib), overcommit);
-            assert_eq!(offered.disk_gib, expected, "{gib} GiB, {overcommit}");
+            assert_eq!(offered.disk_gib, expected, "{gib} GiB, {overcommit:?}");
         }
     }
 

@@ -1,10 +1,12 @@
 //! Handlers of hosts.
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use protocol::Sha256;
 use protocol::agent::JoinToken;
+use protocol::{Name, Sha256};
 use rand::Rng;
 use sha2::Digest;
 use time::Duration;
@@ -16,7 +18,10 @@ use super::store;
 use super::types::{CreateHostJoinToken, DeclareHostDead, Host, HostJoinToken, UpdateHost};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, ErrorCode, FieldError, MutationQuery, Page, PageQuery, Path};
+use crate::http::{
+    ApiError, Call, ErrorCode, FieldError, MutationQuery, Page, PageQuery, Path, merge_labels,
+    validate_labels,
+};
 use crate::instances::store::placement;
 use crate::nudge::{self, Topic};
 
@@ -132,7 +137,8 @@ async fn declare_host_dead(
     change.commit(StatusCode::OK, Some(version), &row.into_wire(now)).await
 }
 
-/// Change how much of a host's disk is promised, and when its pool counts as almost full.
+/// Change where a host stands, what it is kept for, whether it takes new instances, how much of it is promised, and when
+/// its pool counts as almost full.
 #[utoipa::path(patch, path = "/v1/hosts/{host}", tag = "hosts", params(MutationQuery),
     request_body = UpdateHost, responses(
         (status = 200, body = Host),
@@ -144,7 +150,12 @@ async fn update_host(
 ) -> Result<Response, ApiError> {
     let patch: UpdateHost = call.json()?;
     ApiError::reject(patch.validate())?;
-    let mut change = call.changing::<actions::UpdateHost>(&app, &host).await?;
+    let mut entry = call.entering(&app, None).await?;
+    if patch.rack.is_some() || patch.zone.is_some() {
+        // Before the host: whoever places instances holds hosts and groups in an order of its own.
+        placement::take_turn(entry.conn()).await?;
+    }
+    let mut change = entry.decide::<actions::UpdateHost>(&host).await?;
     let now = change.now;
     let (conn, allowed) = change.parts();
     let mut row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
@@ -152,10 +163,29 @@ async fn update_host(
     change.note_before(&row.clone().into_wire(now));
     row.disk_overcommit = patch.disk_overcommit.unwrap_or(row.disk_overcommit);
     row.pool_low_percent = patch.pool_low_percent.unwrap_or(row.pool_low_percent);
+    take_in(&mut row, patch)?;
     let (conn, allowed) = change.parts();
     store::update(conn, allowed, &mut row, now).await?;
     // What waited for room may have found it.
     placement::retry_now(conn, now).await?;
     let version = row.version();
     change.commit(StatusCode::OK, Some(version), &row.into_wire(now)).await
+}
+
+/// What the patch says of placement.
+fn take_in(row: &mut store::Row, patch: UpdateHost) -> Result<(), ApiError> {
+    let text = |name: Option<Name>| name.map(|name| name.as_str().to_owned());
+    row.rack = patch.rack.map_or_else(|| row.rack.take(), text);
+    row.zone = patch.zone.map_or_else(|| row.zone.take(), text);
+    row.labels.0 = merge_labels(std::mem::take(&mut row.labels.0), patch.labels);
+    if let Some(taints) = patch.taints {
+        let taints: BTreeSet<_> = taints.iter().map(|taint| taint.as_str().to_owned()).collect();
+        row.taints = taints.into_iter().collect();
+    }
+    row.cordoned = patch.cordoned.unwrap_or(row.cordoned);
+    row.vcpu_overcommit = patch.vcpu_overcommit.unwrap_or(row.vcpu_overcommit);
+    row.memory_overcommit = patch.memory_overcommit.unwrap_or(row.memory_overcommit);
+    let mut errors = Vec::new();
+    validate_labels(&row.labels.0, &mut errors);
+    ApiError::reject(errors)
 }

@@ -7,10 +7,10 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::{HostState, offered_capacity, offered_disk_gib};
+use super::model::{HostState, Offered, Overcommit, offered_capacity};
 use super::types::{Capacity, DiskCapacity, Host, HostPool, NewHost, Pool};
 use crate::auth::{Action, Allowed, OfResource, actions};
-use crate::http::{ApiError, ErrorCode, Version, violated_constraint};
+use crate::http::{ApiError, ErrorCode, Labels, Version, violated_constraint};
 
 /// A host's row.
 #[derive(Debug, Clone)]
@@ -38,6 +38,13 @@ pub(super) struct Row {
     pub pool_image_cache_bytes: Option<i64>,
     pub pool_low: bool,
     pub pool_low_percent: i32,
+    pub rack: Option<String>,
+    pub zone: Option<String>,
+    pub labels: Json<Labels>,
+    pub taints: Vec<String>,
+    pub cordoned: bool,
+    pub vcpu_overcommit: Option<f64>,
+    pub memory_overcommit: Option<f64>,
     pub created_at: OffsetDateTime,
 }
 
@@ -69,6 +76,13 @@ impl Row {
                 reserved: self.disk_gib_reserved,
                 used: pool.as_ref().map(Pool::used_gib),
             },
+            rack: self.rack,
+            zone: self.zone,
+            labels: self.labels.0,
+            taints: self.taints,
+            cordoned: self.cordoned,
+            vcpu_overcommit: self.vcpu_overcommit,
+            memory_overcommit: self.memory_overcommit,
             disk_overcommit: self.disk_overcommit,
             pool,
             pool_low_percent: self.pool_low_percent,
@@ -99,6 +113,7 @@ pub(super) async fn list(
                   vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
                   disk_gib_reserved, disk_overcommit, pool_total_bytes, pool_free_bytes,
                   pool_image_cache_bytes, pool_low, pool_low_percent,
+                  rack, zone, labels AS "labels: Json<Labels>", taints, cordoned, vcpu_overcommit, memory_overcommit,
                   shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>", declared_dead_at, created_at
            FROM hosts WHERE id > $1 AND ($2::text IS NULL OR name = $2) ORDER BY id LIMIT $3"#,
         after,
@@ -122,6 +137,7 @@ pub(super) async fn find<A: Action<On: OfResource>>(
                   vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
                   disk_gib_reserved, disk_overcommit, pool_total_bytes, pool_free_bytes,
                   pool_image_cache_bytes, pool_low, pool_low_percent,
+                  rack, zone, labels AS "labels: Json<Labels>", taints, cordoned, vcpu_overcommit, memory_overcommit,
                   shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>", declared_dead_at, created_at
            FROM hosts WHERE id = $1 OR name = $2"#,
         selector.id(),
@@ -131,29 +147,113 @@ pub(super) async fn find<A: Action<On: OfResource>>(
     .await
 }
 
-/// Stores what the operator decides about its disk.
+/// What is promised of hosts for which nothing else was decided.
+#[derive(Debug, Clone, Copy)]
+struct CloudRatios {
+    vcpus: f64,
+    memory: f64,
+}
+
+impl CloudRatios {
+    fn with(self, vcpus: Option<f64>, memory: Option<f64>, disk: f64) -> Overcommit {
+        Overcommit { vcpus: vcpus.unwrap_or(self.vcpus), memory: memory.unwrap_or(self.memory), disk }
+    }
+}
+
+/// Holds the settings. Whoever changes them holds all hosts first, so the host comes first here, too.
+async fn cloud_ratios(conn: &mut PgConnection) -> Result<CloudRatios, sqlx::Error> {
+    sqlx::query_as!(
+        CloudRatios,
+        "SELECT vcpu_overcommit AS vcpus, memory_overcommit AS memory FROM placement_settings FOR SHARE"
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Holds all hosts, before what they offer changes with the cloud's settings.
+pub(crate) async fn hold_all(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT FROM hosts ORDER BY id FOR NO KEY UPDATE").execute(conn).await?;
+    Ok(())
+}
+
+/// Offers what hosts have anew, after the cloud's settings have changed.
+pub(crate) async fn offer_anew(conn: &mut PgConnection, now: OffsetDateTime) -> Result<(), sqlx::Error> {
+    let cloud = cloud_ratios(conn).await?;
+    let rows = sqlx::query!(
+        r#"SELECT id, inventory AS "inventory: Json<Inventory>", vcpu_overcommit, memory_overcommit, disk_overcommit
+           FROM hosts WHERE vcpu_overcommit IS NULL OR memory_overcommit IS NULL"#
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let (mut ids, mut vcpus, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        let Some(inventory) = row.inventory else { continue };
+        let ratios = cloud.with(row.vcpu_overcommit, row.memory_overcommit, row.disk_overcommit);
+        let offered = offered_capacity(&inventory.0, ratios);
+        ids.push(row.id);
+        vcpus.push(offered.vcpus);
+        memory.push(offered.memory_mib);
+    }
+    sqlx::query!(
+        "UPDATE hosts SET vcpus_offered = o.vcpus, vcpus_capacity = GREATEST(o.vcpus, vcpus_reserved),
+                memory_mib_offered = o.memory, memory_mib_capacity = GREATEST(o.memory, memory_mib_reserved),
+                updated_at = $4
+         FROM unnest($1::uuid[], $2::integer[], $3::integer[]) AS o (id, vcpus, memory) WHERE hosts.id = o.id",
+        &ids,
+        &vcpus,
+        &memory,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Stores what the operator decides about it.
 pub(super) async fn update(
     conn: &mut PgConnection,
     _allowed: &Allowed<actions::UpdateHost>,
     row: &mut Row,
     now: OffsetDateTime,
-) -> Result<(), sqlx::Error> {
+) -> Result<(), ApiError> {
+    let cloud = cloud_ratios(conn).await?;
+    let ratios = cloud.with(row.vcpu_overcommit, row.memory_overcommit, row.disk_overcommit);
     // A host that has never reported offers nothing yet.
-    let inventory = row.inventory.as_ref().map(|inventory| &inventory.0);
-    let offered = inventory.map_or(0, |inventory| offered_disk_gib(inventory, row.disk_overcommit));
+    let offered = row.inventory.as_ref().map_or(Offered::default(), |own| offered_capacity(&own.0, ratios));
     let stored = sqlx::query!(
         "UPDATE hosts SET generation = generation + 1, disk_overcommit = $2, pool_low_percent = $3,
                 disk_gib_offered = $4, disk_gib_capacity = GREATEST($4, disk_gib_reserved), updated_at = $5,
-                pool_low = coalesce(pool_is_low(pool_total_bytes, pool_free_bytes, $3, false), false)
-         WHERE id = $1 RETURNING generation, disk_gib_capacity, disk_gib_reserved, pool_low",
+                pool_low = coalesce(pool_is_low(pool_total_bytes, pool_free_bytes, $3, false), false),
+                rack = $6, zone = $7, labels = $8, taints = $9, cordoned = $10, vcpu_overcommit = $11,
+                memory_overcommit = $12, vcpus_offered = $13, vcpus_capacity = GREATEST($13, vcpus_reserved),
+                memory_mib_offered = $14, memory_mib_capacity = GREATEST($14, memory_mib_reserved)
+         WHERE id = $1
+         RETURNING generation, disk_gib_capacity, disk_gib_reserved, pool_low, vcpus_capacity, memory_mib_capacity",
         row.id,
         row.disk_overcommit,
         row.pool_low_percent,
-        offered,
-        now
+        offered.disk_gib,
+        now,
+        row.rack,
+        row.zone,
+        Json(&row.labels.0) as _,
+        &row.taints,
+        row.cordoned,
+        row.vcpu_overcommit,
+        row.memory_overcommit,
+        offered.vcpus,
+        offered.memory_mib
     )
     .fetch_one(conn)
-    .await?;
+    .await
+    .map_err(|error| match violated_constraint(&error) {
+        Some("hosts_placement_group") => ApiError::because(
+            ErrorCode::WrongState,
+            "instances there are in placement groups whose hard rule would be broken; move or delete them first",
+        ),
+        _ => error.into(),
+    })?;
+    (row.vcpus_capacity, row.memory_mib_capacity) = (stored.vcpus_capacity, stored.memory_mib_capacity);
     (row.generation, row.pool_low) = (stored.generation, stored.pool_low);
     (row.disk_gib_capacity, row.disk_gib_reserved) = (stored.disk_gib_capacity, stored.disk_gib_reserved);
     Ok(())
@@ -227,17 +327,21 @@ pub(crate) async fn open_session(
     inventory: &Inventory,
     now: OffsetDateTime,
 ) -> Result<Option<Epoch>, sqlx::Error> {
-    let disk_overcommit =
-        sqlx::query_scalar!("SELECT disk_overcommit FROM hosts WHERE id = $1 FOR UPDATE", host.as_uuid())
-            .fetch_optional(&mut *conn)
-            .await?;
-    let Some(disk_overcommit) = disk_overcommit else { return Ok(None) };
-    let offered = offered_capacity(inventory, disk_overcommit);
+    let own = sqlx::query!(
+        "SELECT disk_overcommit, vcpu_overcommit, memory_overcommit FROM hosts WHERE id = $1 FOR UPDATE",
+        host.as_uuid()
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let Some(own) = own else { return Ok(None) };
+    let cloud = cloud_ratios(conn).await?;
+    let ratios = cloud.with(own.vcpu_overcommit, own.memory_overcommit, own.disk_overcommit);
+    let offered = offered_capacity(inventory, ratios);
     // A host that shrank below what runs on it offers what runs on it, and so takes nothing more.
     let epoch = sqlx::query_scalar!(
         "UPDATE hosts SET epoch = epoch + 1, agent_version = $2, inventory = $3, last_seen_at = $7, updated_at = $7,
-                vcpus_capacity = GREATEST($4, vcpus_reserved),
-                memory_mib_capacity = GREATEST($5, memory_mib_reserved),
+                vcpus_offered = $4, vcpus_capacity = GREATEST($4, vcpus_reserved),
+                memory_mib_offered = $5, memory_mib_capacity = GREATEST($5, memory_mib_reserved),
                 disk_gib_offered = $6, disk_gib_capacity = GREATEST($6, disk_gib_reserved),
                 underlay_address = $8::text::inet, declared_dead_at = NULL
          WHERE id = $1 RETURNING epoch",

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::model::HostState;
-use crate::http::{FieldError, not_null};
+use crate::http::{FieldError, Labels, LabelsPatch, not_null, nullable};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Host {
@@ -20,6 +20,23 @@ pub struct Host {
     pub vcpus: Capacity,
     pub memory_mib: Capacity,
     pub disk_gib: DiskCapacity,
+    /// Where it stands; `zone` may have several racks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// What instance types may ask for.
+    pub labels: Labels,
+    /// Each keeps instances away whose type does not tolerate it.
+    pub taints: Vec<String>,
+    /// It is in maintenance: no new instance goes there, those that are there stay.
+    pub cordoned: bool,
+    /// How many vCPUs are promised for each processor; absent for the cloud's setting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_overcommit: Option<f64>,
+    /// How much memory is promised for each MiB that there is; absent for the cloud's setting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_overcommit: Option<f64>,
     /// How much disk is promised for each GiB that there is.
     pub disk_overcommit: f64,
     /// The file system with the disks; absent until the host has told.
@@ -125,7 +142,38 @@ pub struct UpdateHost {
     #[serde(default, deserialize_with = "not_null")]
     #[schema(nullable = false, minimum = 0, maximum = 50)]
     pub pool_low_percent: Option<i32>,
+    /// The rack that it is in. Instances of hard placement groups over racks stay apart or together by it, so it cannot be
+    /// changed in a way that breaks the rule of one there. `null`: nobody knows.
+    #[serde(default, deserialize_with = "nullable")]
+    pub rack: Option<Option<Name>>,
+    /// The same for zones: parts of the cloud that fail one by one.
+    #[serde(default, deserialize_with = "nullable")]
+    pub zone: Option<Option<Name>>,
+    /// A label that is `null` is removed.
+    #[serde(default)]
+    pub labels: LabelsPatch,
+    /// All of them, at most 16: what is there before goes. Instances that are there stay.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, max_items = 16)]
+    pub taints: Option<Vec<Name>>,
+    /// `true` keeps new instances away, for maintenance.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    pub cordoned: Option<bool>,
+    /// From 0.1 to 64; `null` for the cloud's setting.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(minimum = 0.1, maximum = 64)]
+    pub vcpu_overcommit: Option<Option<f64>>,
+    /// From 0.1 to 4; `null` for the cloud's setting. More than 1 makes the host swap when guests use what they have.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(minimum = 0.1, maximum = 4)]
+    pub memory_overcommit: Option<Option<f64>>,
 }
+
+/// From what to what processors and memory may be promised.
+pub(crate) const VCPU_OVERCOMMIT: std::ops::RangeInclusive<f64> = 0.1..=64.0;
+pub(crate) const MEMORY_OVERCOMMIT: std::ops::RangeInclusive<f64> = 0.1..=4.0;
+const MAX_TAINTS: usize = 16;
 
 impl UpdateHost {
     pub(super) fn validate(&self) -> Vec<FieldError> {
@@ -135,6 +183,15 @@ impl UpdateHost {
         }
         if self.pool_low_percent.is_some_and(|percent| !(0..=50).contains(&percent)) {
             errors.push(FieldError::new("/pool_low_percent", "out_of_range", "from 0 to 50"));
+        }
+        if self.vcpu_overcommit.flatten().is_some_and(|ratio| !VCPU_OVERCOMMIT.contains(&ratio)) {
+            errors.push(FieldError::new("/vcpu_overcommit", "out_of_range", "from 0.1 to 64"));
+        }
+        if self.memory_overcommit.flatten().is_some_and(|ratio| !MEMORY_OVERCOMMIT.contains(&ratio)) {
+            errors.push(FieldError::new("/memory_overcommit", "out_of_range", "from 0.1 to 4"));
+        }
+        if self.taints.as_ref().is_some_and(|taints| taints.len() > MAX_TAINTS) {
+            errors.push(FieldError::new("/taints", "too_many", format!("at most {MAX_TAINTS} taints")));
         }
         errors
     }

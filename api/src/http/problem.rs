@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use crate::auth::Denial;
 use crate::database::is_unavailable;
 use crate::quotas::{self, ExceededLimit};
+use crate::scheduler::Explanation;
 
 macro_rules! error_codes {
     ($($name:ident $status:ident $code:literal $title:literal)+) => {
@@ -124,6 +125,9 @@ pub struct Problem {
     /// Which limits of the project are in the way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub quota: Vec<ExceededLimit>,
+    /// Why no host takes the instance, and what would help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Explanation>,
 }
 
 /// One wrong field.
@@ -163,6 +167,7 @@ pub(super) struct Failure {
     pub errors: Vec<FieldError>,
     pub denial: Option<Denial>,
     pub quota: Vec<ExceededLimit>,
+    pub placement: Option<Explanation>,
     pub retry_after_secs: Option<u32>,
     pub cause: Option<Cause>,
 }
@@ -175,6 +180,7 @@ impl Failure {
             errors: Vec::new(),
             denial: None,
             quota: Vec::new(),
+            placement: None,
             retry_after_secs: None,
             cause: None,
         }
@@ -224,6 +230,14 @@ impl ApiError {
         let mut failure = Failure::new(ErrorCode::QuotaExceeded);
         failure.detail = Some(quotas::in_words(&limits));
         failure.quota = limits;
+        Self(Box::new(Kind::Problem(failure)))
+    }
+
+    /// No host takes the instance.
+    pub(crate) fn no_room(explanation: Explanation) -> Self {
+        let mut failure = Failure::new(ErrorCode::InsufficientCapacity);
+        failure.detail = Some(explanation.summary.clone().into());
+        failure.placement = Some(explanation);
         Self(Box::new(Kind::Problem(failure)))
     }
 

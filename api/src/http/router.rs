@@ -10,13 +10,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::openapi::openapi_document;
-use super::problem::{ApiError, Problem};
+use super::problem::{ApiError, ErrorCode, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
     address_pools, api_keys, audit, auth, consoles, events, floating_ips, groups, hosts, images,
-    instance_types, instances, key_pairs, networks, operations, policies, pools, ports, projects, quotas,
-    routers, security_groups, service_accounts, snapshot_schedules, snapshots, subnets, users, volumes,
+    instance_types, instances, key_pairs, networks, operations, placement_groups, placement_settings,
+    placements, policies, pools, ports, projects, quotas, routers, security_groups, service_accounts,
+    snapshot_schedules, snapshots, subnets, users, volumes,
 };
 
 #[derive(OpenApi)]
@@ -42,6 +43,7 @@ use crate::{
         (name = "key_pairs", description = "SSH keys for instances"),
         (name = "images", description = "Operating systems as files"),
         (name = "instance_types", description = "Sizes of instances"),
+        (name = "placement", description = "Where instances go, and why not"),
         (name = "volumes", description = "Disks of instances, which may outlive them"),
         (name = "snapshots", description = "Volumes and instances as they were, to go back to or to make new ones from"),
         (name = "pools", description = "Directories that several hosts share, for volumes"),
@@ -79,6 +81,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(consoles::router())
         .merge(images::router())
         .merge(instance_types::router())
+        .merge(placement_groups::router())
+        .merge(placement_settings::router())
+        .merge(placements::router())
         .merge(volumes::router())
         .merge(snapshots::router())
         .merge(snapshot_schedules::router())
@@ -120,5 +125,7 @@ pub(crate) fn layered(router: Router<App>, app: App) -> Router {
 }
 
 async fn not_found() -> Response {
-    ApiError::not_found().into_response()
+    let detail =
+        "there is no such path; /docs shows those that there are, and /openapi.json lists them for programs";
+    ApiError::because(ErrorCode::NotFound, detail).into_response()
 }

@@ -7,4 +7,4 @@ mod store;
 mod types;
 
 pub(crate) use routes::router;
-pub(crate) use store::{InstanceTypeRow, find, fitting};
+pub(crate) use store::{InstanceTypeRow, find, fitting, options};

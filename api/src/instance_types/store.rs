@@ -1,13 +1,16 @@
 //! SQL of instance types.
 
 use protocol::InstanceTypeId;
+use protocol::agent::Architecture;
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::types::{CreateInstanceType, InstanceType};
 use crate::auth::{Allowed, actions};
-use crate::http::{ApiError, ErrorCode, Selector, Version, violated_constraint};
+use crate::http::{ApiError, ErrorCode, Labels, Selector, Version, violated_constraint};
+use crate::scheduler::{Needs, Size, TypeOption};
 
 /// An instance type's row.
 #[derive(Debug, Clone)]
@@ -18,6 +21,8 @@ pub(crate) struct InstanceTypeRow {
     pub vcpus: i32,
     pub memory_mib: i32,
     pub root_disk_gib: i32,
+    pub host_labels: Json<Labels>,
+    pub tolerations: Vec<String>,
     pub generation: i64,
     pub created_at: OffsetDateTime,
 }
@@ -35,6 +40,8 @@ impl InstanceTypeRow {
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
             root_disk_gib: self.root_disk_gib,
+            host_labels: self.host_labels.0,
+            tolerations: self.tolerations,
             created_at: self.created_at,
         }
     }
@@ -48,19 +55,24 @@ pub(super) async fn insert(
     now: OffsetDateTime,
 ) -> Result<InstanceTypeRow, ApiError> {
     let signed = |number: u32| i32::try_from(number).map_err(ApiError::internal);
+    let tolerations: Vec<_> = new.tolerations.iter().map(|taint| taint.as_str().to_owned()).collect();
     let inserted = sqlx::query_as!(
         InstanceTypeRow,
-        "INSERT INTO instance_types
-             (id, name, architecture, vcpus, memory_mib, root_disk_gib, generation, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7)
-         RETURNING id, name, architecture, vcpus, memory_mib, root_disk_gib, generation, created_at",
+        r#"INSERT INTO instance_types
+             (id, name, architecture, vcpus, memory_mib, root_disk_gib, generation, created_at, updated_at, host_labels,
+              tolerations)
+         VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7, $8, $9)
+         RETURNING id, name, architecture, vcpus, memory_mib, root_disk_gib,
+                   host_labels AS "host_labels: Json<Labels>", tolerations, generation, created_at"#,
         id.as_uuid(),
         new.name.as_str(),
         new.architecture.as_str(),
         signed(new.vcpus)?,
         signed(new.memory_mib.0)?,
         signed(new.root_disk_gib.0)?,
-        now
+        now,
+        Json(&new.host_labels) as _,
+        &tolerations
     )
     .fetch_one(conn)
     .await;
@@ -81,8 +93,9 @@ pub(super) async fn list(
 ) -> Result<Vec<InstanceTypeRow>, sqlx::Error> {
     sqlx::query_as!(
         InstanceTypeRow,
-        "SELECT id, name, architecture, vcpus, memory_mib, root_disk_gib, generation, created_at
-         FROM instance_types WHERE id > $1 AND ($2::text IS NULL OR name = $2) ORDER BY id LIMIT $3",
+        r#"SELECT id, name, architecture, vcpus, memory_mib, root_disk_gib, host_labels AS "host_labels: Json<Labels>",
+                tolerations, generation, created_at
+         FROM instance_types WHERE id > $1 AND ($2::text IS NULL OR name = $2) ORDER BY id LIMIT $3"#,
         after,
         name,
         rows
@@ -98,13 +111,53 @@ pub(crate) async fn find(
 ) -> Result<Option<InstanceTypeRow>, sqlx::Error> {
     sqlx::query_as!(
         InstanceTypeRow,
-        "SELECT id, name, architecture, vcpus, memory_mib, root_disk_gib, generation, created_at
-         FROM instance_types WHERE id = $1 OR name = $2",
+        r#"SELECT id, name, architecture, vcpus, memory_mib, root_disk_gib, host_labels AS "host_labels: Json<Labels>",
+                tolerations, generation, created_at
+         FROM instance_types WHERE id = $1 OR name = $2"#,
         selector.id(),
         selector.name()
     )
     .fetch_optional(conn)
     .await
+}
+
+impl InstanceTypeRow {
+    /// Of an instance with the root disk of the type.
+    pub(crate) const fn size(&self) -> Size {
+        Size { vcpus: self.vcpus, memory_mib: self.memory_mib, disk_gib: self.root_disk_gib }
+    }
+
+    /// What the operator has tied to it.
+    pub(crate) fn needs(&self) -> Needs {
+        Needs {
+            features: Vec::new(),
+            host_labels: self.host_labels.0.clone(),
+            tolerations: self.tolerations.clone(),
+        }
+    }
+}
+
+/// All types, for the advice of placement.
+pub(crate) async fn options(conn: &mut PgConnection) -> Result<Vec<TypeOption>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        InstanceTypeRow,
+        r#"SELECT id, name, architecture, vcpus, memory_mib, root_disk_gib, host_labels AS "host_labels: Json<Labels>",
+                tolerations, generation, created_at
+         FROM instance_types ORDER BY id"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let option = |row: InstanceTypeRow| {
+        Some(TypeOption {
+            architecture: Architecture::from_name(&row.architecture)?,
+            needs: row.needs(),
+            name: row.name,
+            vcpus: row.vcpus,
+            memory_mib: row.memory_mib,
+            root_disk_gib: row.root_disk_gib,
+        })
+    };
+    Ok(rows.into_iter().filter_map(option).collect())
 }
 
 /// The names of up to three types of this architecture with at least this root disk and memory, smallest first.

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::http::FieldError;
+use crate::http::{FieldError, Labels, validate_labels};
 
 const MAX_VCPUS: u32 = 512;
 const MIN_MEMORY_MIB: u32 = 32;
 const MAX_MEMORY_MIB: u32 = 8 << 20;
 const MAX_DISK_GIB: u32 = 16_384;
+const MAX_TOLERATIONS: usize = 16;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +27,13 @@ pub struct CreateInstanceType {
     /// `x86_64` unless given.
     #[serde(default = "x86_64")]
     pub architecture: Architecture,
+    /// Its instances go only to hosts that have each of these labels.
+    #[serde(default)]
+    pub host_labels: Labels,
+    /// Taints that do not keep its instances away from hosts; at most 16.
+    #[serde(default)]
+    #[schema(max_items = 16)]
+    pub tolerations: Vec<Name>,
 }
 
 const fn x86_64() -> Architecture {
@@ -40,6 +48,10 @@ pub struct InstanceType {
     pub vcpus: i32,
     pub memory_mib: i32,
     pub root_disk_gib: i32,
+    /// Its instances go only to hosts that have each of these labels.
+    pub host_labels: Labels,
+    /// Taints that do not keep its instances away from hosts.
+    pub tolerations: Vec<String>,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
@@ -55,6 +67,18 @@ impl CreateInstanceType {
         check("/vcpus", self.vcpus, 1, MAX_VCPUS);
         check("/memory_mib", self.memory_mib.0, MIN_MEMORY_MIB, MAX_MEMORY_MIB);
         check("/root_disk_gib", self.root_disk_gib.0, 1, MAX_DISK_GIB);
+        let mut of_labels = Vec::new();
+        validate_labels(&self.host_labels, &mut of_labels);
+        errors.extend(
+            of_labels.into_iter().map(|error| FieldError {
+                pointer: error.pointer.replace("/labels", "/host_labels"),
+                ..error
+            }),
+        );
+        if self.tolerations.len() > MAX_TOLERATIONS {
+            let message = format!("at most {MAX_TOLERATIONS} tolerations");
+            errors.push(FieldError::new("/tolerations", "too_many", message));
+        }
         errors
     }
 }

@@ -17,7 +17,7 @@ struct Needs<'a> {
 
 /// What stands in the way of an instance of this type from this image, with a root disk of that size if one is asked
 /// for, and which types would do.
-pub(super) async fn misfits(
+pub(crate) async fn misfits(
     conn: &mut PgConnection,
     image: &ImageRow,
     instance_type: &InstanceTypeRow,

@@ -18,6 +18,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use fit::misfits;
 pub(crate) use leases::{confirm_resizes, end_leases};
 pub(crate) use model::{OF_VOLUMES, Observed, Outcome, outcome};
 pub(crate) use reconcile::place_pending;

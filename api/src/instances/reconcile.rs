@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use protocol::{InstanceId, OperationId};
 use sqlx::{Acquire, PgConnection};
 use time::{Duration, OffsetDateTime};
 
 use super::store::placement::{self, Pending};
 use crate::app::App;
 use crate::hosts;
-use crate::http::violated_constraint;
+use crate::http::{ApiError, violated_constraint};
 use crate::nudge::{self, Topic};
 use crate::operations;
-use crate::scheduler::{Candidate, Placement, place};
+use crate::scheduler::{Fleet, Placement, joined, place};
+use crate::volumes::store::hosts as volumes;
 
 /// Decisions per transaction.
 const BATCH: i64 = 64;
@@ -24,15 +26,26 @@ pub(crate) async fn place_pending(app: &App) -> Result<(), sqlx::Error> {
         let now = app.clock.now();
         let mut tx = app.pool.begin().await?;
         placement::take_turn(&mut tx).await?;
-        let pending = placement::take_pending(&mut tx, now, BATCH).await?;
+        let mut pending = placement::take_pending(&mut tx, now, BATCH).await?;
         if pending.is_empty() {
             return tx.commit().await;
         }
-        let mut candidates = placement::candidates(&mut tx, now).await?;
+        let mut fleet = placement::fleet(&mut tx, now).await?;
         let mut chosen = BTreeSet::new();
-        for instance in &pending {
-            if let Some(host) = place_one(&mut tx, instance, &mut candidates, now).await? {
-                chosen.insert(host);
+        for index in 0..pending.len() {
+            let (_, rest) = pending.split_at_mut(index);
+            let Some((instance, later)) = rest.split_first_mut() else { break };
+            match settle(&mut tx, instance, &mut fleet, now).await? {
+                Placement::Host(host) => {
+                    joined(&instance.request, host, later.iter_mut().map(|other| &mut other.request));
+                    chosen.insert(host);
+                }
+                Placement::Nowhere(explanation) => {
+                    placement::postpone(&mut tx, instance.id, &explanation, now + RETRY).await?;
+                    let detail = Some(explanation.summary.as_str());
+                    operations::store::step(&mut tx, instance.operation_id, "no_host_fits", now, detail)
+                        .await?;
+                }
             }
         }
         for host in chosen {
@@ -42,36 +55,53 @@ pub(crate) async fn place_pending(app: &App) -> Result<(), sqlx::Error> {
     }
 }
 
-/// Decides for one instance, and takes the decision out of the snapshot.
-async fn place_one(
+/// Places an instance that was made in this very transaction, and refuses it when no host takes it.
+pub(super) async fn place_at_once(
     conn: &mut PgConnection,
-    instance: &Pending,
-    candidates: &mut [Candidate],
+    id: InstanceId,
+    operation_id: OperationId,
     now: OffsetDateTime,
-) -> Result<Option<protocol::HostId>, sqlx::Error> {
-    loop {
-        let host = match place(candidates, &instance.request) {
-            Placement::Host(host) => host,
-            Placement::Nowhere(explanation) => {
-                placement::postpone(conn, instance.id, &explanation, now + RETRY).await?;
-                let detail = Some(explanation.summary.as_str());
-                operations::store::step(conn, instance.operation_id, "no_host_fits", now, detail).await?;
-                return Ok(None);
-            }
-        };
-        let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.id == host) else {
-            return Ok(None);
-        };
-        if assign(conn, instance, host, now).await? {
-            candidate.take(instance.request.size);
-            return Ok(Some(host));
-        }
-        // Another scheduler was faster; what the snapshot says of this host is old.
-        candidate.ready = false;
+) -> Result<(), ApiError> {
+    volumes::lock_unplaced(conn, &[id]).await?;
+    placement::take_turn(conn).await?;
+    let request = placement::request(conn, id).await?.ok_or_else(ApiError::not_found)?;
+    let mut fleet = placement::fleet(conn, now).await?;
+    let mut instance = Pending { id, operation_id, request };
+    match settle(conn, &mut instance, &mut fleet, now).await? {
+        Placement::Host(host) => Ok(nudge::send(conn, Topic::Host(host)).await?),
+        Placement::Nowhere(explanation) => Err(ApiError::no_room(explanation)),
     }
 }
 
-/// False when the host has no room any more.
+/// Decides for one instance, and takes the decision out of the snapshot.
+async fn settle(
+    conn: &mut PgConnection,
+    instance: &mut Pending,
+    fleet: &mut Fleet,
+    now: OffsetDateTime,
+) -> Result<Placement, sqlx::Error> {
+    let mut lost = BTreeSet::new();
+    loop {
+        let host = match place(fleet, &instance.request) {
+            Placement::Host(host) => host,
+            nowhere => return Ok(nowhere),
+        };
+        if assign(conn, instance, host, now).await? {
+            fleet.take(host, instance.request.size);
+            return Ok(Placement::Host(host));
+        }
+        // Somebody was faster, and what the snapshot says is old.
+        *fleet = placement::fleet(conn, now).await?;
+        if let Some(request) = placement::request(conn, instance.id).await? {
+            instance.request = request;
+        }
+        if !lost.insert(host) {
+            fleet.distrust(host);
+        }
+    }
+}
+
+/// False when the host has no room any more, or the group of the instance is in the way there.
 async fn assign(
     conn: &mut PgConnection,
     instance: &Pending,

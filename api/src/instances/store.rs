@@ -46,6 +46,8 @@ pub(crate) struct Row {
     pub image_gone: bool,
     pub instance_type_id: Uuid,
     pub instance_type_name: String,
+    pub placement_group_id: Option<Uuid>,
+    pub placement_group_name: Option<String>,
     pub architecture: String,
     pub firmware: String,
     pub vcpus: i32,
@@ -248,6 +250,10 @@ impl Row {
             key_pairs: self.key_pairs,
             lease,
             resize,
+            placement_group: self
+                .placement_group_id
+                .zip(self.placement_group_name)
+                .map(|(id, name)| Reference { id, name }),
             nics: self.nics.0.into_iter().map(NicRow::into_wire).collect(),
             volumes: self.volumes.0.into_iter().map(VolumeRow::into_wire).collect(),
             operation: OperationSummary {
@@ -273,6 +279,7 @@ pub(super) struct New<'a> {
     pub delete_protection: bool,
     pub system: &'a System,
     pub instance_type: &'a InstanceTypeRow,
+    pub placement_group: Option<Uuid>,
     pub user_data: Option<&'a [u8]>,
     pub ssh_authorized_keys: &'a [String],
     /// The names of the key pairs that some of those are from.
@@ -323,9 +330,9 @@ pub(super) async fn insert(
              (id, project_id, name, labels, generation, image_id, instance_type_id, architecture, vcpus,
               memory_mib, hostname, user_data, ssh_authorized_keys, power, boot, stop_mode,
               stop_timeout_seconds, operation_id, request_id, placement_due_at, created_at, updated_at,
-              image_name, firmware, description, delete_protection, key_pairs)
+              image_name, firmware, description, delete_protection, key_pairs, placement_group_id)
          VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, 'running', 1, 'graceful', $13, $14,
-                 $15, $16, $16, $16, $17, $18, $19, $20, $21)",
+                 $15, $16, $16, $16, $17, $18, $19, $20, $21, $22)",
         new.id.as_uuid(),
         allowed.project().as_uuid(),
         new.name,
@@ -346,13 +353,15 @@ pub(super) async fn insert(
         new.system.firmware,
         new.description,
         new.delete_protection,
-        new.key_pairs
+        new.key_pairs,
+        new.placement_group
     )
     .execute(conn)
     .await;
     inserted.map(drop).map_err(|error| match violated_constraint(&error) {
         // Deleted since it was looked up.
         Some("instances_instance_type_id_fkey") => ApiError::invalid(vec![no_instance_type()]),
+        Some("instances_of_a_group_of_the_project") => ApiError::invalid(vec![no_placement_group()]),
         _ => name_taken(error),
     })
 }
@@ -360,6 +369,11 @@ pub(super) async fn insert(
 /// The body names an image that is not there.
 pub(super) fn no_image() -> FieldError {
     FieldError::new("/image", "not_found", "this project has no such image")
+}
+
+/// The body names a placement group that is not there.
+pub(super) fn no_placement_group() -> FieldError {
+    FieldError::new("/placement_group", "not_found", "this project has no such placement group")
 }
 
 /// The body names an instance type that is not there.
@@ -387,6 +401,7 @@ pub(super) async fn find_in(
         r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
                   i.image_id, CASE WHEN u.usable THEN m.name ELSE i.image_name END AS "image_name!",
                   NOT u.usable AS "image_gone!", i.instance_type_id, t.name AS instance_type_name,
+                  i.placement_group_id, g.name AS "placement_group_name?",
                   i.architecture, i.firmware, i.vcpus, i.memory_mib, i.hostname,
                   instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>",
                   instance_volumes(i.id) AS "volumes!: Json<Vec<VolumeRow>>", i.power, i.boot,
@@ -403,6 +418,7 @@ pub(super) async fn find_in(
            CROSS JOIN LATERAL (SELECT may_use_image(m, i.project_id)) u (usable)
            JOIN instance_types t ON t.id = i.instance_type_id
            JOIN operations o ON o.id = i.operation_id
+           LEFT JOIN placement_groups g ON g.id = i.placement_group_id
            LEFT JOIN hosts h ON h.id = i.host_id
            LEFT JOIN instance_types f ON f.id = i.resized_from_type_id
            WHERE i.project_id = $1 AND (i.id = $2 OR i.name = $3)"#,
@@ -444,6 +460,7 @@ pub(super) async fn list(
         r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
                   i.image_id, CASE WHEN u.usable THEN m.name ELSE i.image_name END AS "image_name!",
                   NOT u.usable AS "image_gone!", i.instance_type_id, t.name AS instance_type_name,
+                  i.placement_group_id, g.name AS "placement_group_name?",
                   i.architecture, i.firmware, i.vcpus, i.memory_mib, i.hostname,
                   instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>",
                   instance_volumes(i.id) AS "volumes!: Json<Vec<VolumeRow>>", i.power, i.boot,
@@ -460,6 +477,7 @@ pub(super) async fn list(
            CROSS JOIN LATERAL (SELECT may_use_image(m, i.project_id)) u (usable)
            JOIN instance_types t ON t.id = i.instance_type_id
            JOIN operations o ON o.id = i.operation_id
+           LEFT JOIN placement_groups g ON g.id = i.placement_group_id
            LEFT JOIN hosts h ON h.id = i.host_id
            LEFT JOIN instance_types f ON f.id = i.resized_from_type_id
            WHERE i.project_id = $1 AND i.id > $2 AND ($3::text IS NULL OR i.name = $3)

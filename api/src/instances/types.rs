@@ -96,6 +96,12 @@ pub struct CreateInstance {
     #[serde(default)]
     #[schema(max_items = 15)]
     pub volumes: Vec<WantedVolume>,
+    /// Name or id of a placement group of the project: it goes beside the others in it, or away from them. Needs
+    /// `compute:GetPlacementGroup`, too.
+    pub placement_group: Option<String>,
+    /// What to do when no host takes it now.
+    #[serde(default)]
+    pub when_no_room: WhenNoRoom,
     #[serde(default)]
     pub labels: Labels,
 }
@@ -106,6 +112,17 @@ pub struct CreateInstance {
 pub struct CloneSource {
     /// Name or id of an instance of the project.
     pub instance: String,
+}
+
+/// What to do with an instance that no host takes now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenNoRoom {
+    /// It waits, and is placed when there is room.
+    #[default]
+    Wait,
+    /// The call is refused with `insufficient_capacity` and says why; nothing is left of it.
+    Fail,
 }
 
 /// The volume that an instance boots from.
@@ -186,6 +203,9 @@ pub struct Instance {
     /// What it was before it was resized, until that is confirmed or reverted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<Resize>,
+    /// What it goes beside or away from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement_group: Option<Reference>,
     /// Its network cards in their order.
     pub nics: Vec<InstanceNic>,
     /// Its disks in their order.
@@ -260,7 +280,7 @@ pub struct DetachPort {
 }
 
 /// Another resource.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Reference {
     pub id: Uuid,
     pub name: String,
@@ -338,6 +358,10 @@ impl CreateInstance {
         }
         for (index, card) in cards.iter().enumerate() {
             card.validate(&format!("/networks/{index}"), &mut errors);
+        }
+        if self.source.is_some() && self.when_no_room == WhenNoRoom::Fail {
+            let message = "a clone waits for what it is made from; ask with `dry_run` whether there is room";
+            errors.push(FieldError::new("/when_no_room", "invalid", message));
         }
         self.validate_disks(&mut errors);
         validate_labels(&self.labels, &mut errors);

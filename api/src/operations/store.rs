@@ -284,6 +284,20 @@ pub(super) async fn list<A: Action<On: InProject>>(
     Ok(rows.into_iter().map(Operation::from).collect())
 }
 
+/// Why no host takes the instance that the operation is about, if that is what it waits for.
+pub(super) async fn why_unplaced(
+    conn: &mut PgConnection,
+    id: OperationId,
+) -> Result<Option<String>, sqlx::Error> {
+    let why = sqlx::query_scalar!(
+        "SELECT placement_explanation ->> 'summary' FROM instances WHERE operation_id = $1 AND host_id IS NULL",
+        id.as_uuid()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(why.flatten())
+}
+
 /// Running operations past their deadline.
 pub(super) async fn overdue(
     conn: &mut PgConnection,

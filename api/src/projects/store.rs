@@ -204,6 +204,7 @@ pub(super) async fn delete(conn: &mut PgConnection, id: Uuid) -> Result<(), ApiE
         return Err(ApiError::because(ErrorCode::InUse, detail));
     }
     sqlx::query!("SELECT delete_project_networks($1)", id).execute(&mut *conn).await?;
+    sqlx::query!("DELETE FROM placement_groups WHERE project_id = $1", id).execute(&mut *conn).await?;
     sqlx::query!("DELETE FROM operations WHERE project_id = $1", id).execute(&mut *conn).await?;
     sqlx::query!("DELETE FROM projects WHERE id = $1", id).execute(conn).await?;
     Ok(())

@@ -31,6 +31,8 @@ pub enum Resource {
     SnapshotSchedules,
     /// SSH keys.
     KeyPairs,
+    /// Placement groups.
+    PlacementGroups,
     /// Images, with or without content.
     Images,
     /// Principals that are programs.
@@ -62,6 +64,7 @@ impl Resource {
         Self::Snapshots,
         Self::SnapshotSchedules,
         Self::KeyPairs,
+        Self::PlacementGroups,
         Self::Images,
         Self::ServiceAccounts,
         Self::Policies,
@@ -84,6 +87,7 @@ impl Resource {
             Self::Snapshots => "snapshots",
             Self::SnapshotSchedules => "snapshot_schedules",
             Self::KeyPairs => "key_pairs",
+            Self::PlacementGroups => "placement_groups",
             Self::Images => "images",
             Self::ServiceAccounts => "service_accounts",
             Self::Policies => "policies",

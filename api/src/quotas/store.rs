@@ -116,6 +116,21 @@ pub(super) async fn update_defaults(
     Ok(())
 }
 
+/// What would become of the project's quotas if it used so much more.
+pub(crate) async fn forecast<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    more: &[(Resource, i64)],
+) -> Result<Vec<QuotaEffect>, ApiError> {
+    let (quotas, _) = list(conn, allowed).await?;
+    let effects = quotas.into_iter().filter_map(|quota| {
+        let (_, amount) = more.iter().find(|(resource, _)| *resource == quota.resource)?;
+        let Quota { resource, limit, used, .. } = quota;
+        Some(QuotaEffect { resource, limit, used, after: used + amount })
+    });
+    Ok(effects.collect())
+}
+
 /// What this transaction, which has charged the project so much, does to its quotas.
 pub(crate) async fn effect<A: Action<On: InProject>>(
     conn: &mut PgConnection,

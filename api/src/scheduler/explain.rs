@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Candidate, Rejection, Request, Size, reject};
+use super::filters::{Rejection, reject};
+use super::fleet::{Fleet, Size};
+use super::groups::{Group, Occupied, Policy};
+use super::remedies::{self, Remedy};
+use super::request::Request;
 
 /// Why no host takes the instance, and what would help.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -19,6 +23,9 @@ pub struct Explanation {
     /// What is missing on the host that comes closest, if only size is in the way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest_miss: Option<NearestMiss>,
+    /// The smallest changes with which a host would take it now, each of them enough.
+    #[serde(default)]
+    pub remedies: Vec<Remedy>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -34,24 +41,27 @@ pub struct NearestMiss {
     pub would_fit: Size,
 }
 
-pub(super) fn explain(candidates: &[Candidate], request: &Request) -> Explanation {
+pub(super) fn explain(fleet: &Fleet, request: &Request) -> Explanation {
+    let occupied = Occupied::of(fleet, request);
     let mut counts = BTreeMap::<Rejection, usize>::new();
-    for rejection in candidates.iter().filter_map(|candidate| reject(candidate, request)) {
+    for rejection in fleet.hosts().iter().filter_map(|candidate| reject(candidate, request, &occupied)) {
         *counts.entry(rejection).or_default() += 1;
     }
     let rejections: Vec<_> =
         counts.into_iter().map(|(reason, hosts)| RejectionCount { reason, hosts }).collect();
-    let nearest_miss = nearest_miss(candidates, request);
+    let nearest_miss = nearest_miss(fleet, request, &occupied);
+    let remedies = remedies::find(fleet, request, nearest_miss.as_ref());
     Explanation {
-        summary: summary(&rejections, candidates.len(), nearest_miss.as_ref()),
-        hosts: candidates.len(),
+        summary: summary(&rejections, fleet.hosts().len(), request, &remedies),
+        hosts: fleet.hosts().len(),
         rejections,
         nearest_miss,
+        remedies,
     }
 }
 
 /// The host that lacks the smallest share of what was asked for, among those that lack nothing but size.
-fn nearest_miss(candidates: &[Candidate], request: &Request) -> Option<NearestMiss> {
+fn nearest_miss(fleet: &Fleet, request: &Request, occupied: &Occupied<'_>) -> Option<NearestMiss> {
     let missing = |free: i32, asked: i32| f64::from((asked - free).max(0)) / f64::from(asked.max(1));
     let asked = request.size;
     let lack = |free: Size| {
@@ -59,11 +69,10 @@ fn nearest_miss(candidates: &[Candidate], request: &Request) -> Option<NearestMi
             + missing(free.memory_mib, asked.memory_mib)
             + missing(free.disk_gib, asked.disk_gib)
     };
-    candidates
+    fleet
+        .hosts()
         .iter()
-        .filter(|candidate| {
-            matches!(reject(candidate, request), Some(Rejection::Vcpus | Rejection::Memory | Rejection::Disk))
-        })
+        .filter(|candidate| reject(candidate, request, occupied).is_some_and(Rejection::is_of_size))
         .min_by(|a, b| lack(a.free).total_cmp(&lack(b.free)))
         .map(|candidate| NearestMiss {
             asked,
@@ -75,33 +84,52 @@ fn nearest_miss(candidates: &[Candidate], request: &Request) -> Option<NearestMi
         })
 }
 
-fn summary(rejections: &[RejectionCount], hosts: usize, nearest: Option<&NearestMiss>) -> String {
+fn summary(rejections: &[RejectionCount], hosts: usize, request: &Request, remedies: &[Remedy]) -> String {
     if hosts == 0 {
         return "no host has joined this cloud yet".to_owned();
     }
     let reasons: Vec<_> = rejections
         .iter()
-        .map(|count| {
-            let reason = match count.reason {
-                Rejection::VolumesElsewhere => "without the data of its volumes",
-                Rejection::PoolMissing => "without the pool of its volumes",
-                Rejection::Leaving => "which it has left and which has not confirmed that",
-                Rejection::NotReady => "not ready",
-                Rejection::Architecture => "cannot run this architecture",
-                Rejection::PoolLow => "whose disks are almost full",
-                Rejection::Vcpus => "too few free vCPUs",
-                Rejection::Memory => "too little free memory",
-                Rejection::Disk => "too little free disk",
-            };
-            format!("{} {reason}", count.hosts)
-        })
+        .map(|count| format!("{} {}", count.hosts, in_words(count.reason, request.group.as_ref())))
         .collect();
-    let mut text = format!("none of {hosts} hosts takes it: {}", reasons.join(", "));
-    if let Some(NearestMiss { would_fit, .. }) = nearest {
-        text.push_str(&format!(
-            "; {} vCPUs, {} MiB of memory and {} GiB of disk would fit",
-            would_fit.vcpus, would_fit.memory_mib, would_fit.disk_gib
-        ));
+    let advice = if remedies.is_empty() {
+        "no change of it would help now, an operator can look into it".to_owned()
+    } else {
+        let texts: Vec<_> = remedies.iter().map(|remedy| remedy.text.as_str()).collect();
+        format!("it would fit {}", texts.join(", or "))
+    };
+    format!("none of {hosts} hosts takes it: {}; {advice}", reasons.join(", "))
+}
+
+/// What hosts that are rejected for this have in common.
+fn in_words(reason: Rejection, group: Option<&Group>) -> String {
+    let text = match reason {
+        Rejection::VolumesElsewhere => "without the data of its volumes",
+        Rejection::PoolMissing => "without the pool of its volumes",
+        Rejection::Leaving => "which it has left and which has not confirmed that",
+        Rejection::NotReady => "not ready",
+        Rejection::Cordoned => "in maintenance",
+        Rejection::Architecture => "cannot run this architecture",
+        Rejection::Features => "cannot give its guest what its type asks for",
+        Rejection::HostLabels => "not meant for its type",
+        Rejection::Tainted => "kept for other types",
+        Rejection::PoolLow => "whose disks are almost full",
+        Rejection::Vcpus => "too few free vCPUs",
+        Rejection::Memory => "too little free memory",
+        Rejection::Disk => "too little free disk",
+        Rejection::Unlocated => {
+            let scope = group.map_or("rack or zone", |group| group.rule.scope.as_str());
+            return format!("whose {scope} is not known");
+        }
+        Rejection::PlacementGroup => return group.map(of_group).unwrap_or_default(),
+    };
+    text.to_owned()
+}
+
+fn of_group(group: &Group) -> String {
+    let (name, scope) = (&group.name, group.rule.scope.as_str());
+    match group.rule.policy {
+        Policy::Affinity => format!("not the {scope} that group {name} is in"),
+        Policy::AntiAffinity => format!("in a {scope} that group {name} has an instance in"),
     }
-    text
 }

@@ -5,11 +5,13 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::SnapshotScheduleId;
 use serde_json::json;
+use sqlx::PgConnection;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::store::{self, New};
-use super::types::{CreateSnapshotSchedule, SnapshotSchedule, UpdateSnapshotSchedule, validate_keep};
+use super::types::{CreateSnapshotSchedule, KEEP, SnapshotSchedule, UpdateSnapshotSchedule, validate_keep};
 use crate::app::App;
 use crate::auth::{New as NewResource, actions};
 use crate::http::{
@@ -63,10 +65,25 @@ async fn create_snapshot_schedule(
         now,
     };
     store::insert(conn, allowed, &schedule).await?;
+    check_room(conn, id.as_uuid()).await?;
     let row =
         store::find(conn, allowed, &Selector::Id(id.as_uuid())).await?.ok_or_else(ApiError::not_found)?;
     let version = row.version();
     change.commit(StatusCode::CREATED, Some(version), &row.into_wire()).await
+}
+
+/// Refuses a schedule with which all those of a volume together would keep more than its chain takes: none of them would
+/// ever take another snapshot.
+async fn check_room(conn: &mut PgConnection, schedule: Uuid) -> Result<(), ApiError> {
+    let kept = store::kept_with(conn, schedule).await?;
+    if kept <= (*KEEP.end()).into() {
+        return Ok(());
+    }
+    let message = format!(
+        "all schedules of a volume together would keep {kept} snapshots of it; they may keep {}",
+        KEEP.end()
+    );
+    Err(ApiError::invalid(vec![FieldError::new("/keep", "out_of_range", message)]))
 }
 
 /// What the body names, locked.
@@ -74,7 +91,7 @@ async fn source(
     change: Mutation<actions::CreateSnapshotSchedule>,
     project: &str,
     new: &CreateSnapshotSchedule,
-    instance: Option<uuid::Uuid>,
+    instance: Option<Uuid>,
 ) -> Result<(Mutation<actions::CreateSnapshotSchedule>, Source), ApiError> {
     let invalid =
         |pointer, message: &str| ApiError::invalid(vec![FieldError::new(pointer, "not_found", message)]);
@@ -160,6 +177,9 @@ async fn update_snapshot_schedule(
     let mut change = change.check_renamed(row.id, &row.name, &row.labels).await?;
     let (conn, allowed) = change.parts();
     store::update(conn, allowed, &row).await?;
+    if patch.keep.is_some() {
+        check_room(conn, row.id).await?;
+    }
     let row = store::find(conn, allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
     let version = row.version();
     change.commit(StatusCode::OK, Some(version), &row.into_wire()).await

@@ -103,6 +103,22 @@ fn rhythm(every_hours: Option<i16>, at_minute: Option<i16>, weekday: Option<i16>
     }
 }
 
+/// The most snapshots that all schedules together keep of a volume that this one is about.
+pub(super) async fn kept_with(conn: &mut PgConnection, schedule: Uuid) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT max(kept) AS "kept!" FROM (
+               SELECT sum(other.keep) AS kept
+               FROM snapshot_schedules s JOIN volumes v ON v.id = s.volume_id OR v.instance_id = s.instance_id
+               JOIN snapshot_schedules other ON other.volume_id = v.id OR other.instance_id = v.instance_id
+               WHERE s.id = $1 GROUP BY v.id
+               UNION ALL
+               SELECT keep FROM snapshot_schedules WHERE id = $1) of_volumes"#,
+        schedule
+    )
+    .fetch_one(conn)
+    .await
+}
+
 pub(super) async fn insert(
     conn: &mut PgConnection,
     allowed: &Allowed<actions::CreateSnapshotSchedule>,

@@ -30,6 +30,33 @@ async fn snapshots(cloud: &TestCloud) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn all_schedules_of_a_volume_together_keep_what_its_chain_takes() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let body = json!({"name": "web", "image": "image", "instance_type": "tiny",
+        "volumes": [{"size_gib": 1, "name": "data"}]});
+    cloud.post("/v1/projects/demo/instances", body).await.expect(202);
+    let schedule = |name: &str, of: &str, what: &str, keep: i32| {
+        let mut body = json!({"name": name, "at": "03:00", "keep": keep});
+        body[of] = json!(what);
+        cloud.post(SCHEDULES, body)
+    };
+    schedule("nightly", "instance", "web", 10).await.expect(201);
+    let refused = schedule("often", "volume", "data", 9).await.expect_problem(422, "validation_failed");
+    assert_eq!(refused["errors"][0]["pointer"], "/keep");
+    assert!(refused["errors"][0]["message"].as_str().unwrap().contains("keep 19 snapshots"), "{refused}");
+    schedule("often", "volume", "data", 8).await.expect(201);
+    cloud.call(Method::PATCH, NIGHTLY, Some(json!({"paused": true}))).await.expect(200);
+    cloud
+        .call(Method::PATCH, NIGHTLY, Some(json!({"keep": 11})))
+        .await
+        .expect_problem(422, "validation_failed");
+    // Another volume has a chain of its own.
+    cloud.post("/v1/projects/demo/volumes", json!({"name": "other", "size_gib": 1})).await.expect(201);
+    schedule("other", "volume", "other", 18).await.expect(201);
+}
+
+#[tokio::test]
 async fn a_schedule_is_made_changed_and_deleted() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;

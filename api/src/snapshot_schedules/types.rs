@@ -11,7 +11,9 @@ use crate::instances::Reference;
 use crate::snapshots::model::{Consistency, SnapshotState};
 
 const EVERY_HOURS: std::ops::RangeInclusive<i16> = 1..=168;
-const KEEP: std::ops::RangeInclusive<i16> = 1..=100;
+/// Together all schedules of a volume keep no more: [`MAX_CHAIN`](crate::snapshots::model::MAX_CHAIN) without the one that is
+/// taken before the oldest goes, and one that somebody takes by hand.
+pub(super) const KEEP: std::ops::RangeInclusive<i16> = 1..=18;
 
 /// Of a volume or of an instance; every so many hours, or at a time of day.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -38,7 +40,7 @@ pub struct CreateSnapshotSchedule {
     /// With `at`: on this day of the week only.
     pub weekday: Option<Weekday>,
     /// So many of its snapshots are kept; older ones that it made are deleted.
-    #[schema(minimum = 1, maximum = 100)]
+    #[schema(minimum = 1, maximum = 18)]
     pub keep: i16,
     #[serde(default)]
     pub labels: Labels,
@@ -55,7 +57,7 @@ pub struct UpdateSnapshotSchedule {
     #[schema(max_length = 1000, nullable = false)]
     pub description: Option<String>,
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(minimum = 1, maximum = 100, nullable = false)]
+    #[schema(minimum = 1, maximum = 18, nullable = false)]
     pub keep: Option<i16>,
     /// `true` takes no snapshots until it is `false` again.
     #[serde(default, deserialize_with = "not_null")]
@@ -157,6 +159,10 @@ impl CreateSnapshotSchedule {
 
 pub(super) fn validate_keep(keep: i16, errors: &mut Vec<FieldError>) {
     if !KEEP.contains(&keep) {
-        errors.push(FieldError::new("/keep", "out_of_range", "from 1 to 100"));
+        errors.push(FieldError::new(
+            "/keep",
+            "out_of_range",
+            "from 1 to 18: a volume takes 20 snapshots, and some room has to be left",
+        ));
     }
 }

@@ -1,14 +1,15 @@
-//! Consoles that somebody waits for: opened here, brought to the control plane, and carried until one side ends.
+//! Consoles and pictures of displays that somebody waits for. A console is opened here, brought to the control plane, and carried until one side ends.
 //!
 //! Nothing of a console is remembered. An agent that ends takes its consoles with it; guests do not notice.
 
 mod carry;
+pub(crate) mod picture;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::agent::{ConsoleKind, Epoch, HostRequest, Refusal, RefusalReason};
+use protocol::agent::{ConsoleKind, Epoch, HostRequest, MAX_SCREENSHOT_BYTES, Refusal, RefusalReason};
 use protocol::{ConsoleId, InstanceId, TransferId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,6 +21,8 @@ use crate::hypervisor::{Hypervisor, HypervisorError};
 
 /// Open at once on this host.
 const MAX_OPEN: usize = 64;
+/// Each takes some memory while it is made.
+const PICTURES_AT_ONCE: usize = 1;
 /// Ids of requests that are remembered, so that one that comes twice is carried out once.
 const REMEMBERED: usize = 1024;
 
@@ -37,6 +40,7 @@ pub struct Consoles {
     hypervisor: Arc<dyn Hypervisor>,
     stop: CancellationToken,
     room: Arc<Semaphore>,
+    pictures: Semaphore,
     seen: Mutex<HashSet<ConsoleId>>,
     /// Instances whose serial console somebody has.
     serial: Arc<Mutex<HashSet<InstanceId>>>,
@@ -60,41 +64,79 @@ impl Consoles {
         stop: CancellationToken,
     ) -> Self {
         let room = Arc::new(Semaphore::new(MAX_OPEN));
-        Self { control_plane, hypervisor, stop, room, seen: Mutex::default(), serial: Arc::default() }
+        let pictures = Semaphore::new(PICTURES_AT_ONCE);
+        let (seen, serial) = (Mutex::default(), Arc::default());
+        Self { control_plane, hypervisor, stop, room, pictures, seen, serial }
     }
 
-    /// Carries the request out in the background, if it is for a console and new.
+    /// Carries the request out in the background, if it is new.
     pub fn begin(self: &Arc<Self>, epoch: Epoch, request: &HostRequest) {
-        let HostRequest::OpenConsole { id, instance_id, console, dial, max_seconds } = request else {
-            return;
-        };
-        {
-            let mut seen = lock(&self.seen);
-            if seen.len() >= REMEMBERED {
-                // Whatever waited for these has long gone.
-                seen.clear();
-            }
-            if !seen.insert(*id) {
-                return;
-            }
-        }
-        let wanted = Wanted {
-            id: *id,
-            instance: *instance_id,
-            kind: *console,
-            dial: dial.clone(),
-            longest: Duration::from_secs((*max_seconds).into()),
-            epoch,
-        };
         let consoles = Arc::clone(self);
-        tokio::spawn(async move { consoles.serve(wanted).await });
+        match request {
+            HostRequest::OpenConsole { id, instance_id, console, dial, max_seconds } => {
+                let wanted = Wanted {
+                    id: *id,
+                    instance: *instance_id,
+                    kind: *console,
+                    dial: dial.clone(),
+                    longest: Duration::from_secs((*max_seconds).into()),
+                    epoch,
+                };
+                if self.is_new(wanted.request()) {
+                    tokio::spawn(async move { consoles.serve(wanted).await });
+                }
+            }
+            &HostRequest::Screenshot { id, instance_id, max_bytes } => {
+                if self.is_new(id) {
+                    tokio::spawn(
+                        async move { consoles.send_picture(id, instance_id, max_bytes, epoch).await },
+                    );
+                }
+            }
+            HostRequest::Unknown => {}
+        }
+    }
+
+    fn is_new(&self, id: TransferId) -> bool {
+        let mut seen = lock(&self.seen);
+        if seen.len() >= REMEMBERED {
+            // Whatever waited for these has long gone.
+            seen.clear();
+        }
+        seen.insert(id)
+    }
+
+    async fn send_picture(&self, id: TransferId, instance: InstanceId, max_bytes: u32, epoch: Epoch) {
+        // Never closed.
+        let _turn = self.pictures.acquire().await.ok();
+        let max_bytes =
+            usize::try_from(max_bytes).map_or(MAX_SCREENSHOT_BYTES, |max| max.min(MAX_SCREENSHOT_BYTES));
+        let picture = match self.hypervisor.screenshot(instance).await {
+            Ok(picture) => picture,
+            Err(error) => return self.refuse(id, epoch, reason_of(instance, &error)).await,
+        };
+        let made = tokio::task::spawn_blocking(move || picture::fitting(&picture, max_bytes)).await;
+        let sent = match made {
+            Ok(Ok(png)) => self.control_plane.transfer(id, epoch, png).await,
+            Ok(Err(error)) => {
+                tracing::warn!(%instance, error = %crate::chain(&error), "no picture of the display");
+                return self.refuse(id, epoch, RefusalReason::Failed).await;
+            }
+            Err(_panicked) => return self.refuse(id, epoch, RefusalReason::Failed).await,
+        };
+        match sent {
+            Ok(()) => {}
+            // Whoever asked has gone.
+            Err(error) if error.is_gone() => {}
+            Err(error) => tracing::warn!(%instance, error = %crate::chain(&error), "a picture was not sent"),
+        }
     }
 
     async fn serve(&self, wanted: Wanted) {
         let Wanted { id, instance, kind, .. } = wanted;
         let (console, _held) = match self.open(&wanted).await {
             Ok(opened) => opened,
-            Err(reason) => return self.refuse(&wanted, reason).await,
+            Err(reason) => return self.refuse(wanted.request(), wanted.epoch, reason).await,
         };
         let line = match self.control_plane.bring_console(id, wanted.epoch, wanted.dial.as_deref()).await {
             Ok(line) => line,
@@ -104,7 +146,7 @@ impl Consoles {
             }
             Err(error) => {
                 tracing::warn!(%id, %instance, error = %crate::chain(&error), "the console could not be brought");
-                return self.refuse(&wanted, RefusalReason::Failed).await;
+                return self.refuse(wanted.request(), wanted.epoch, RefusalReason::Failed).await;
             }
         };
         tracing::info!(%id, %instance, kind = kind.as_str(), "console open");
@@ -119,15 +161,7 @@ impl Consoles {
     async fn open(&self, wanted: &Wanted) -> Result<(Stream, Held), RefusalReason> {
         let held = self.hold(wanted).ok_or(RefusalReason::Busy)?;
         let opened = self.hypervisor.open_console(wanted.instance, wanted.kind).await;
-        let console = opened.map_err(|error| match error {
-            HypervisorError::NotFound(_) => RefusalReason::NotRunning,
-            HypervisorError::NoDisplay => RefusalReason::NoDisplay,
-            error => {
-                tracing::warn!(instance = %wanted.instance, error = %crate::chain(&error), "console not opened");
-                RefusalReason::Failed
-            }
-        })?;
-        Ok((console, held))
+        opened.map(|console| (console, held)).map_err(|error| reason_of(wanted.instance, &error))
     }
 
     /// Two readers of one serial port would each get half of what it says.
@@ -143,14 +177,30 @@ impl Consoles {
         Some(Held { serial, _room: room })
     }
 
-    async fn refuse(&self, wanted: &Wanted, reason: RefusalReason) {
-        let request = TransferId::from_uuid(wanted.id.as_uuid());
-        match self.control_plane.refuse(request, wanted.epoch, &Refusal { reason }).await {
+    async fn refuse(&self, request: TransferId, epoch: Epoch, reason: RefusalReason) {
+        match self.control_plane.refuse(request, epoch, &Refusal { reason }).await {
             Ok(()) => {}
             Err(error) if error.is_gone() => {}
             Err(error) => {
-                tracing::warn!(id = %wanted.id, error = %crate::chain(&error), "a refusal was not sent")
+                tracing::warn!(id = %request, error = %crate::chain(&error), "a refusal was not sent");
             }
+        }
+    }
+}
+
+impl Wanted {
+    fn request(&self) -> TransferId {
+        TransferId::from_uuid(self.id.as_uuid())
+    }
+}
+
+fn reason_of(instance: InstanceId, error: &HypervisorError) -> RefusalReason {
+    match error {
+        HypervisorError::NotFound(_) => RefusalReason::NotRunning,
+        HypervisorError::NoDisplay => RefusalReason::NoDisplay,
+        error => {
+            tracing::warn!(%instance, error = %crate::chain(error), "not shown");
+            RefusalReason::Failed
         }
     }
 }

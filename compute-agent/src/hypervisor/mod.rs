@@ -97,6 +97,9 @@ pub trait Hypervisor: Send + Sync + 'static {
         kind: ConsoleKind,
     ) -> Result<consoles::Stream, HypervisorError>;
 
+    /// What the display of a running guest shows, a PNG or a PPM. [`HypervisorError::NoDisplay`] when it has none.
+    async fn screenshot(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError>;
+
     /// What happens from now on. A receiver that lags must look at [`Hypervisor::domains`] again.
     fn events(&self) -> broadcast::Receiver<Event>;
 }

@@ -1,8 +1,10 @@
-//! What a host is asked for while somebody waits: a console.
+//! What a host is asked for while somebody waits: a console, or what is on its display.
 //!
 //! ```text
 //! DesiredPage.requests: OpenConsole   the agent opens the console of the guest, and dials
 //! GET  /agent/v1/consoles/{id}?epoch  with `Upgrade: cumulo-console` -> 101, then the console's bytes, both ways
+//! DesiredPage.requests: Screenshot
+//! POST /agent/v1/transfers/{id}?epoch bytes -> 204
 //! POST /agent/v1/requests/{id}/refusal?epoch   Refusal -> 204   (or says why it does not)
 //! ```
 //!
@@ -11,10 +13,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Epoch;
-use crate::{ConsoleId, InstanceId};
+use crate::{ConsoleId, InstanceId, TransferId};
 
 /// What the connection of a console's bytes is upgraded to.
 pub const CONSOLE_PROTOCOL: &str = "cumulo-console";
+
+/// The longest screenshot that an agent sends.
+pub const MAX_SCREENSHOT_BYTES: usize = 1 << 20;
+/// The widest and the highest display of which one is taken, in pixels.
+pub const MAX_SCREEN_PIXELS: u32 = 4096;
 
 /// Which console of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -57,6 +64,9 @@ pub enum HostRequest {
         /// The agent ends it after this time by itself.
         max_seconds: u32,
     },
+    /// Post what the display shows to `/agent/v1/transfers/{id}`: a PNG of at most so many bytes, made smaller when
+    /// it has more.
+    Screenshot { id: TransferId, instance_id: InstanceId, max_bytes: u32 },
     /// Of a later release.
     #[serde(other)]
     Unknown,

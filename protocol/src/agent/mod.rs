@@ -28,7 +28,10 @@ mod observed;
 mod session;
 mod volume;
 
-pub use console::{CONSOLE_PROTOCOL, ConsoleKind, HostRequest, Refusal, RefusalReason, RequestQuery};
+pub use console::{
+    CONSOLE_PROTOCOL, ConsoleKind, HostRequest, MAX_SCREEN_PIXELS, MAX_SCREENSHOT_BYTES, Refusal,
+    RefusalReason, RequestQuery,
+};
 pub use desired::{
     DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Firmware, ImageSource, InstanceSpec,
     MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, Power, Seed, StopMode,

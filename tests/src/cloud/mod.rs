@@ -56,6 +56,12 @@ impl Cloud {
         self.send(Method::GET, path, &HeaderMap::new(), None).await
     }
 
+    /// The bytes of an answer that is no JSON.
+    pub async fn get_bytes(&self, path: &str) -> Result<Vec<u8>> {
+        let answer = self.request(Method::GET, path).await.send().await?.error_for_status()?;
+        Ok(answer.bytes().await?.to_vec())
+    }
+
     pub async fn post(&self, path: &str, body: Value) -> Result<Answer> {
         self.send(Method::POST, path, &HeaderMap::new(), Some(body)).await
     }

@@ -1,6 +1,7 @@
 //! A cloud of several hosts: `make lab HOSTS=3`.
 
 mod cards;
+mod consoles;
 mod crashes;
 mod damage;
 mod dual_stack;

@@ -4,21 +4,24 @@ use axum::extract::State;
 use axum::response::Response;
 use protocol::{InstanceId, ProjectId};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::super::fit::misfits;
+use super::super::reconcile::place_at_once;
 use super::super::store::{self, New, System, leases, placement};
-use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan, Times};
+use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan, Times, WhenNoRoom};
 use super::accept;
 use super::clone::{Inherited, of_instance};
 use super::create_from::of_snapshot;
 use crate::app::App;
 use crate::auth::{self, Fact, actions, keys};
-use crate::http::{ApiError, Call, FieldError, MutationQuery, Path, Selector};
+use crate::http::{ApiError, Call, FieldError, Mutation, MutationQuery, Path, Selector};
 use crate::images::{self, ImageRow};
 use crate::instance_types::{self, InstanceTypeRow};
 use crate::key_pairs;
 use crate::nudge::{self, Topic};
 use crate::operations;
+use crate::placement_groups;
 use crate::ports::cards;
 use crate::quotas::{self, Resource};
 use crate::scheduler::{Placement, place};
@@ -76,7 +79,7 @@ pub(super) async fn create_instance(
     let named = new.networks.as_deref().unwrap_or_default();
     let pointer = |index| format!("/networks/{index}");
     let change = cards::check_ports(change, &project, named, pointer).await?;
-    let (mut change, key_pairs) = key_pairs::look_up(change, &project, &new.key_pairs, "/key_pairs").await?;
+    let (change, key_pairs) = key_pairs::look_up(change, &project, &new.key_pairs, "/key_pairs").await?;
     let keys = key_pairs.iter().map(|key_pair| key_pair.public_key.clone());
     let mut keys: Vec<_> = new.ssh_authorized_keys.iter().cloned().chain(keys).collect();
     let mut key_pairs: Vec<_> = key_pairs.iter().map(|key_pair| key_pair.name.clone()).collect();
@@ -85,6 +88,7 @@ pub(super) async fn create_instance(
         key_pairs = inherited.key_pairs;
     }
     let user_data = new.user_data_bytes().or(inherited.user_data);
+    let (mut change, group) = group_of(change, &project, &new).await?;
     let (conn, allowed) = change.parts();
     let begin = operations::store::Begin {
         id: app.clock.new_id(),
@@ -103,6 +107,7 @@ pub(super) async fn create_instance(
         delete_protection: new.delete_protection,
         system: &system,
         instance_type: &instance_type,
+        placement_group: group,
         user_data: user_data.as_deref(),
         ssh_authorized_keys: &keys,
         key_pairs: &key_pairs,
@@ -111,6 +116,7 @@ pub(super) async fn create_instance(
         request_id: begin.request_id,
         now,
     };
+    let operation_id = begin.id;
     let wanted_cards = match &new.networks {
         None => cards::prepare_default(conn, allowed).await?,
         Some(wanted) => cards::prepare(conn, allowed, wanted, pointer).await?,
@@ -133,8 +139,26 @@ pub(super) async fn create_instance(
         made.retain(|(_, amount)| *amount > 0);
         return answer_plan(change, id, &made).await;
     }
-    nudge::send(change.conn(), Topic::Placement).await?;
+    match new.when_no_room {
+        WhenNoRoom::Wait => nudge::send(change.conn(), Topic::Placement).await?,
+        WhenNoRoom::Fail => place_at_once(change.conn(), id, operation_id, now).await?,
+    }
     accept(&app, change, id.as_uuid()).await
+}
+
+/// The placement group that the body names.
+async fn group_of(
+    change: Mutation<actions::CreateInstance>,
+    project: &str,
+    new: &CreateInstance,
+) -> Result<(Mutation<actions::CreateInstance>, Option<Uuid>), ApiError> {
+    let Some(group) = &new.placement_group else { return Ok((change, None)) };
+    let missing = || ApiError::invalid(vec![store::no_placement_group()]);
+    let mut change = change.also::<actions::GetPlacementGroup>((project, group), missing).await?;
+    let selector = Selector::parse(group).ok_or_else(missing)?;
+    let (conn, allowed) = change.parts();
+    let row = placement_groups::store::find(conn, allowed, &selector).await?.ok_or_else(missing)?;
+    Ok((change, Some(row.id)))
 }
 
 /// How policies call an image: by its name, and one of another project by that project's name, too.
@@ -238,15 +262,15 @@ async fn check_parts(
 
 /// The answer to a dry run: the instance as it would be, whether it would find a host, and what it would use.
 async fn answer_plan(
-    mut change: crate::http::Mutation<actions::CreateInstance>,
+    mut change: Mutation<actions::CreateInstance>,
     id: InstanceId,
     made: &[(Resource, i64)],
 ) -> Result<Response, ApiError> {
     let now = change.now;
     let (conn, allowed) = change.parts();
     let request = placement::request(conn, id).await?.ok_or_else(ApiError::not_found)?;
-    let candidates = placement::candidates(conn, now).await?;
-    let placement = match place(&candidates, &request) {
+    let fleet = placement::fleet(conn, now).await?;
+    let placement = match place(&fleet, &request) {
         Placement::Host(_) => None,
         Placement::Nowhere(explanation) => Some(explanation),
     };

@@ -255,8 +255,8 @@ async fn nowhere(
     now: OffsetDateTime,
 ) -> Result<Option<Explanation>, ApiError> {
     let request = placement::request(conn, id.into()).await?.ok_or_else(ApiError::not_found)?;
-    let candidates = placement::candidates(conn, now).await?;
-    Ok(match place(&candidates, &request) {
+    let fleet = placement::fleet(conn, now).await?;
+    Ok(match place(&fleet, &request) {
         Placement::Host(_) => None,
         Placement::Nowhere(explanation) => Some(explanation),
     })

@@ -8,10 +8,12 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::hosts::HostState;
+use crate::http::Labels;
 use crate::nudge::{self, Topic};
 use crate::ports::cards;
-use crate::scheduler::{Candidate, Explanation, Request, Size};
+use crate::scheduler::{Candidate, Explanation, Fleet, Needs, Request, Size};
 use crate::volumes::store::{attachments, hosts as volumes};
+use crate::{instance_types, placement_groups, placement_settings};
 
 /// The number is arbitrary but ours.
 const PLACEMENT_LOCK: i64 = 0x706c_6163_656d;
@@ -60,51 +62,108 @@ pub(crate) async fn take_pending(
 /// What an instance needs that is on no host yet, as its rows say.
 pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<Option<Request>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"SELECT architecture, vcpus_held AS "vcpus!", memory_mib_held AS "memory_mib!", gib_to_place(id) AS "disk_gib!",
+        r#"SELECT i.architecture, i.vcpus_held AS "vcpus!", i.memory_mib_held AS "memory_mib!",
+                   gib_to_place(i.id) AS "disk_gib!", i.placement_group_id,
+                  t.name AS type_name, t.host_labels AS "host_labels: Json<Labels>", t.tolerations, m.min_memory_mib,
+                  m.id AS image_id, root.size_gib AS "root_disk_gib?", root.least_gib AS "least_root_gib?",
                   (SELECT v.host_id FROM volumes v
                    WHERE v.instance_id = i.id AND v.host_id IS NOT NULL LIMIT 1) AS volumes_on,
                   ARRAY(SELECT DISTINCT v.pool_id FROM volumes v
                         WHERE v.instance_id = i.id AND v.pool_id IS NOT NULL) AS "pools!: Vec<Uuid>",
                   ARRAY(SELECT d.host_id FROM departures d WHERE d.instance_id = i.id) AS "leaving!: Vec<Uuid>",
-                  left_host_id
-           FROM instances i WHERE id = $1"#,
+                  i.left_host_id
+           FROM instances i
+           JOIN instance_types t ON t.id = i.instance_type_id
+           JOIN images m ON m.id = i.image_id
+           LEFT JOIN LATERAL (
+               SELECT v.size_gib,
+                      GREATEST(vm.min_disk_gib, ceil(b.virtual_size_bytes / 1073741824.0)::integer) AS least_gib
+               FROM volumes v JOIN layers l ON l.id = v.layer_id JOIN images vm ON vm.id = v.image_id
+               JOIN blobs b ON b.id = vm.blob_id
+               WHERE v.instance_id = i.id AND v.position = 0 AND v.host_id IS NULL AND v.pool_id IS NULL
+                 AND l.parent_id IS NULL) root ON true
+           WHERE i.id = $1"#,
         id.as_uuid()
     )
-    .fetch_one(conn)
+    .fetch_one(&mut *conn)
     .await?;
-    let size = Size { vcpus: row.vcpus, memory_mib: row.memory_mib, disk_gib: row.disk_gib };
-    let volumes_on = row.volumes_on.map(HostId::from);
-    let architecture = Architecture::from_name(&row.architecture);
-    Ok(architecture.map(|architecture| Request {
+    let Some(architecture) = Architecture::from_name(&row.architecture) else { return Ok(None) };
+    let group = match row.placement_group_id {
+        Some(group) => placement_groups::store::of_placement(conn, group, Some(id.as_uuid())).await?,
+        None => None,
+    };
+    let root_disk_gib = row.root_disk_gib.unwrap_or_default();
+    let least_root = row.least_root_gib.unwrap_or(root_disk_gib).min(root_disk_gib);
+    let image_on = match row.root_disk_gib {
+        Some(_) => hosts_with_image(conn, row.image_id).await?,
+        None => Vec::new(),
+    };
+    Ok(Some(Request {
         architecture,
-        size,
-        volumes_on,
+        size: Size { vcpus: row.vcpus, memory_mib: row.memory_mib, disk_gib: row.disk_gib },
+        least: Size {
+            vcpus: 1,
+            memory_mib: row.min_memory_mib.min(row.memory_mib),
+            disk_gib: row.disk_gib - root_disk_gib + least_root,
+        },
+        root_disk_gib,
+        type_name: row.type_name,
+        needs: Needs { features: Vec::new(), host_labels: row.host_labels.0, tolerations: row.tolerations },
+        group,
+        volumes_on: row.volumes_on.map(HostId::from),
         pools: row.pools.into_iter().map(PoolId::from).collect(),
         leaving: row.leaving.into_iter().map(HostId::from).collect(),
         left: row.left_host_id.map(HostId::from),
+        image_on,
     }))
 }
 
-/// A snapshot of all hosts.
-pub(crate) async fn candidates(
+/// Hosts that have volumes which stand on this image, or on one of equal content: it is in their cache.
+pub(crate) async fn hosts_with_image(
     conn: &mut PgConnection,
-    now: OffsetDateTime,
-) -> Result<Vec<Candidate>, sqlx::Error> {
+    image: Uuid,
+) -> Result<Vec<HostId>, sqlx::Error> {
+    let hosts = sqlx::query_scalar!(
+        r#"SELECT DISTINCT v.host_id AS "host!" FROM volumes v
+           WHERE v.host_id IS NOT NULL AND v.image_id IN (
+               SELECT same.id FROM images same JOIN images m ON m.blob_id = same.blob_id WHERE m.id = $1)
+           ORDER BY 1"#,
+        image
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(hosts.into_iter().map(HostId::from).collect())
+}
+
+/// A snapshot of all hosts, and what else decisions depend on.
+pub(crate) async fn fleet(conn: &mut PgConnection, now: OffsetDateTime) -> Result<Fleet, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT id, inventory AS "inventory: Json<Inventory>", hypervisor_degraded, last_seen_at,
                   vcpus_capacity, vcpus_reserved, memory_mib_capacity, memory_mib_reserved,
-                  disk_gib_capacity, disk_gib_reserved, pool_low,
+                  disk_gib_capacity, disk_gib_reserved, pool_low, cordoned, labels AS "labels: Json<Labels>", taints,
+                  placement_domain(h, 'rack') AS rack, zone, coalesce(s.starting, 0) AS "starting!",
                   ARRAY(SELECT p.pool_id FROM pool_hosts p WHERE p.host_id = h.id) AS "pools!: Vec<Uuid>"
-           FROM hosts h ORDER BY id"#
+           FROM hosts h
+           LEFT JOIN (SELECT host_id, count(*)::integer AS starting FROM instances
+                      WHERE host_id IS NOT NULL AND (observed_state IS NULL OR observed_state = 'preparing')
+                      GROUP BY host_id) s ON s.host_id = h.id
+           ORDER BY id"#
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
     let candidates = rows.into_iter().map(|row| Candidate {
         id: row.id.into(),
         ready: HostState::of(row.last_seen_at, row.hypervisor_degraded.is_some(), now) == HostState::Ready,
+        cordoned: row.cordoned,
         pool_low: row.pool_low,
         architectures: row.inventory.map(|inventory| inventory.0.architectures).unwrap_or_default(),
+        features: Vec::new(),
         pools: row.pools.into_iter().map(PoolId::from).collect(),
+        labels: row.labels.0,
+        taints: row.taints,
+        rack: row.rack,
+        zone: row.zone,
+        starting: row.starting,
         free: Size {
             vcpus: row.vcpus_capacity - row.vcpus_reserved,
             memory_mib: row.memory_mib_capacity - row.memory_mib_reserved,
@@ -116,7 +175,9 @@ pub(crate) async fn candidates(
             disk_gib: row.disk_gib_capacity,
         },
     });
-    Ok(candidates.collect())
+    let candidates = candidates.collect();
+    let weights = placement_settings::store::weights(conn).await?;
+    Ok(Fleet::new(candidates, weights, instance_types::options(conn).await?))
 }
 
 /// Gives the instance with its volumes and cards to the host. Triggers take the capacity; a CHECK fails when somebody

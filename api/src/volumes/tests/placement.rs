@@ -44,8 +44,8 @@ async fn an_instance_goes_only_to_the_host_with_its_volumes() {
     body["name"] = json!("late");
     let plan = cloud.post(&format!("{INSTANCES}?dry_run=true"), body.clone()).await.expect(200);
     assert_eq!(plan["plan"]["placeable"], false);
-    let expected = "none of 2 hosts takes it: 1 without the data of its volumes, 1 too few free vCPUs; 0 vCPUs, \
-                    256 MiB of memory and 1 GiB of disk would fit";
+    let expected = "none of 2 hosts takes it: 1 without the data of its volumes, 1 too few free vCPUs; no \
+                    change of it would help now, an operator can look into it";
     assert_eq!(plan["plan"]["placement"]["summary"], expected);
     cloud.post(INSTANCES, body).await.expect(202);
     place_pending(&cloud.app).await.unwrap();

@@ -94,3 +94,20 @@ async fn what_cannot_be_opened_is_refused_and_what_nobody_takes_is_closed() {
     agent.stop().await;
     assert_eq!(last.read(&mut [0; 1]).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn a_picture_of_the_display_is_sent_once() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = cloud.running_instance().await;
+    let [here, nowhere] = [spec.id, instance_id()].map(|instance_id| {
+        let id = TransferId::from_uuid(Uuid::now_v7());
+        cloud.control_plane.ask_for_console(HostRequest::Screenshot { id, instance_id, max_bytes: 1000 });
+        id
+    });
+    cloud.control_plane.wait_for("the picture", |it| it.transfer(here).is_some()).await;
+    assert!(cloud.control_plane.transfer(here).unwrap().starts_with(b"\x89PNG"));
+    cloud.control_plane.wait_for("a refusal", |it| it.refusal(nowhere).is_some()).await;
+    assert_eq!(cloud.control_plane.refusal(nowhere), Some(RefusalReason::NotRunning));
+    agent.stop().await;
+}

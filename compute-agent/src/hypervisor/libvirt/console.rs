@@ -9,11 +9,15 @@ use std::task::{Context, Poll, ready};
 use nix::fcntl::OFlag;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use virt::connect::Connect;
 use virt::domain::Domain as Handle;
+use virt::stream::Stream;
 
 use super::{refused, sys, xml};
+use crate::consoles::picture::MAX_RAW_BYTES;
 use crate::hypervisor::HypervisorError;
 
+const PIECE_BYTES: usize = 64 << 10;
 const OPEN_DISPLAY: &str = "open the display";
 const OPEN_SERIAL: &str = "open the serial console";
 
@@ -28,6 +32,33 @@ pub(super) fn display(domain: &Handle) -> Result<std::os::unix::net::UnixStream,
     let stream = sys::open_display(domain).map_err(failed)?;
     stream.set_nonblocking(true).map_err(|error| refused(OPEN_DISPLAY, error))?;
     Ok(stream)
+}
+
+/// What the display shows.
+pub(super) fn screenshot(connect: &Connect, domain: &Handle) -> Result<Vec<u8>, HypervisorError> {
+    let attempted = "take a picture of the display";
+    let failed = |error| refused(attempted, error);
+    let found = xml::consoles(&domain.get_xml_desc(0).map_err(failed)?).map_err(|e| refused(attempted, e))?;
+    if !found.has_display {
+        return Err(HypervisorError::NoDisplay);
+    }
+    let stream = Stream::new(connect, 0).map_err(failed)?;
+    domain.screenshot(&stream, 0, 0).map_err(failed)?;
+    let (mut picture, mut piece) = (Vec::new(), vec![0; PIECE_BYTES]);
+    loop {
+        let count = stream.recv(&mut piece).map_err(failed)?;
+        if count == 0 {
+            break;
+        }
+        picture.extend_from_slice(piece.get(..count).unwrap_or_default());
+        if picture.len() > MAX_RAW_BYTES {
+            // What is left does not matter.
+            let _ = stream.abort();
+            return Err(refused(attempted, io::Error::other("the picture is too large")));
+        }
+    }
+    stream.finish().map_err(failed)?;
+    Ok(picture)
 }
 
 /// The terminal of the serial port. QEMU goes on to write its log beside.

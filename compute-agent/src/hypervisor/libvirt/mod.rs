@@ -347,6 +347,14 @@ impl Hypervisor for Libvirt {
         }
     }
 
+    async fn screenshot(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError> {
+        let attempted = "take a picture of the display";
+        let take = move |connect: &Connect| {
+            with_domain(connect, id, attempted, |domain| console::screenshot(connect, domain))
+        };
+        self.link.call(ASK_LIMIT, take).await
+    }
+
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }

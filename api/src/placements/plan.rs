@@ -1,0 +1,135 @@
+//! Whether many instances would find room together.
+
+use axum::extract::State;
+use protocol::agent::Architecture;
+
+use super::types::{PlacementPlan, PlanPlacements, PlannedInstances, PlannedOutcome};
+use crate::app::App;
+use crate::auth::{Allowed, actions};
+use crate::http::{ApiError, Call, FieldError, Path, Selector};
+use crate::images;
+use crate::instance_types::{self, InstanceTypeRow};
+use crate::instances::misfits;
+use crate::instances::store::placement;
+use crate::placement_groups;
+use crate::quotas::{self, Resource};
+use crate::scheduler::{Placement, Request, Size, plan};
+use crate::volumes::gib_for;
+
+/// Say whether instances would find room, all of them together, without making any. Nothing is kept for them: what
+/// fits now may be taken a moment later.
+#[utoipa::path(post, path = "/v1/projects/{project}/placements/plan", tag = "placement",
+    request_body = PlanPlacements, responses(
+        (status = 200, body = PlacementPlan),
+))]
+pub(super) async fn plan_placements(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    call: Call,
+) -> Result<axum::Json<PlacementPlan>, ApiError> {
+    let asked: PlanPlacements = call.json()?;
+    ApiError::reject(asked.validate())?;
+    let mut reading = call.reading::<actions::PlanPlacements>(&app, &project).await?;
+    let (conn, allowed) = reading.parts();
+    let (mut requests, mut errors) = (Vec::new(), Vec::new());
+    for (index, entry) in asked.instances.iter().enumerate() {
+        match request(conn, allowed, entry).await? {
+            Ok(request) => requests.push(request),
+            Err(faults) => errors.extend(faults.into_iter().map(|fault| FieldError {
+                pointer: format!("/instances/{index}{}", fault.pointer),
+                ..fault
+            })),
+        }
+    }
+    ApiError::reject(errors)?;
+    let made = made(&asked, &requests);
+    let quota = quotas::store::forecast(conn, allowed, &made).await?;
+    let mut fleet = placement::fleet(conn, app.clock.now()).await?;
+    drop(reading);
+    let counted = asked.instances.iter().zip(&requests);
+    let each =
+        counted.flat_map(|(entry, request)| std::iter::repeat_n(request.clone(), entry.count as usize));
+    let mut placements = plan(&mut fleet, each.collect()).into_iter();
+    let outcome = |entry: &PlannedInstances| {
+        let of_entry: Vec<_> = placements.by_ref().take(entry.count as usize).collect();
+        let placeable = of_entry.iter().filter(|one| matches!(one, Placement::Host(_))).count();
+        let mut reasons = of_entry.into_iter().filter_map(|one| match one {
+            Placement::Host(_) => None,
+            Placement::Nowhere(explanation) => Some(explanation),
+        });
+        PlannedOutcome {
+            instance_type: entry.instance_type.clone(),
+            count: entry.count,
+            placeable: u32::try_from(placeable).unwrap_or(u32::MAX),
+            placement: reasons.next(),
+        }
+    };
+    let instances: Vec<_> = asked.instances.iter().map(outcome).collect();
+    let placeable = instances.iter().all(|one| one.placeable == one.count);
+    Ok(axum::Json(PlacementPlan { placeable, instances, quota }))
+}
+
+/// What one instance of this entry needs, or what is wrong with the entry.
+async fn request(
+    conn: &mut sqlx::PgConnection,
+    allowed: &Allowed<actions::PlanPlacements>,
+    entry: &PlannedInstances,
+) -> Result<Result<Request, Vec<FieldError>>, ApiError> {
+    let not_found = |pointer, message| Ok(Err(vec![FieldError::new(pointer, "not_found", message)]));
+    let size = match Selector::parse(&entry.instance_type) {
+        Some(selector) => instance_types::find(conn, &selector).await?,
+        None => None,
+    };
+    let Some(size) = size else { return not_found("/instance_type", "there is no such instance type") };
+    let mut least = Size { vcpus: 1, memory_mib: 0, disk_gib: 1 };
+    let mut image_on = Vec::new();
+    if let Some(image) = &entry.image {
+        let Some(image) = images::hold(conn, allowed.project(), image).await? else {
+            return not_found("/image", "this project has no such image");
+        };
+        let faults = misfits(conn, &image, &size, entry.root_disk_gib).await?;
+        if !faults.is_empty() {
+            return Ok(Err(faults));
+        }
+        least.memory_mib = image.min_memory_mib;
+        least.disk_gib = gib_for(image.virtual_size_bytes.unwrap_or_default()).max(image.min_disk_gib);
+        image_on = placement::hosts_with_image(conn, image.id).await?;
+    }
+    let group = match &entry.placement_group {
+        None => None,
+        Some(group) => {
+            let found = match Selector::parse(group) {
+                Some(selector) => placement_groups::store::find(conn, allowed, &selector).await?,
+                None => None,
+            };
+            let Some(row) = found else {
+                return not_found("/placement_group", "this project has no such placement group");
+            };
+            placement_groups::store::of_placement(conn, row.id, None).await?
+        }
+    };
+    let Some(architecture) = Architecture::from_name(&size.architecture) else {
+        return not_found("/instance_type", "the type is of no architecture that is known");
+    };
+    let further = entry.further_disk_gib.cast_signed();
+    let root = entry.root_disk_gib.unwrap_or(size.root_disk_gib);
+    let InstanceTypeRow { vcpus, memory_mib, .. } = size;
+    let whole = Size { vcpus, memory_mib, disk_gib: root + further };
+    let of_type = Request::of_type(architecture, &size.name, whole, size.needs());
+    let least = Size { disk_gib: least.disk_gib.min(root) + further, ..least };
+    Ok(Ok(Request { least, root_disk_gib: root, group, image_on, ..of_type }))
+}
+
+/// What all of them would use of the project's quotas.
+fn made(asked: &PlanPlacements, requests: &[Request]) -> Vec<(Resource, i64)> {
+    let sum = |of: fn(&Request) -> i32| {
+        let counted = asked.instances.iter().zip(requests);
+        counted.map(|(entry, request)| i64::from(entry.count) * i64::from(of(request))).sum::<i64>()
+    };
+    vec![
+        (Resource::Instances, sum(|_| 1)),
+        (Resource::Vcpus, sum(|request| request.size.vcpus)),
+        (Resource::MemoryMib, sum(|request| request.size.memory_mib)),
+        (Resource::DiskGib, sum(|request| request.size.disk_gib)),
+    ]
+}
