@@ -9,8 +9,10 @@
 mod action;
 pub(crate) mod backoff;
 pub(crate) mod bootstrap;
+pub(crate) mod browser;
 mod cache;
 mod caller;
+pub(crate) mod cookies;
 mod credential;
 mod deciding;
 mod decision;

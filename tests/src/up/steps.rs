@@ -132,7 +132,8 @@ fn print_welcome(settings: &Settings, credentials: &Credentials, took: Duration)
         r#"
 The cloud is up after {took:.1?}.
 
-  API        {url}       (its reference: {url}/docs)
+  console    {url}
+  API        {url}/v1    (its reference: {url}/docs)
   username   {username}
   password   {password}
 
