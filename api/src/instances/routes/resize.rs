@@ -198,13 +198,16 @@ async fn change_size(
     let dry_run = change.query.dry_run;
     let (conn, allowed) = change.parts();
     let mut savepoint = conn.begin().await?;
-    let why = match resizing::set(&mut savepoint, row, wanted, confirm_at).await {
-        Ok(()) if takes_type(&mut savepoint, row, next.now).await? => {
-            savepoint.commit().await?;
-            change_intent(conn, allowed, row, KIND, next).await?;
-            return Ok(before);
+    let made = resizing::set(&mut savepoint, row, wanted, confirm_at).await;
+    let why = match made {
+        Ok(()) => {
+            if takes_type(&mut savepoint, row, next.now).await? {
+                savepoint.commit().await?;
+                change_intent(conn, allowed, row, KIND, next).await?;
+                return Ok(before);
+            }
+            "its host takes no instances of that type"
         }
-        Ok(()) => "its host takes no instances of that type",
         Err(error) if violated_constraint(&error).is_some_and(|name| name.starts_with("hosts_")) => {
             "its host has no room for that"
         }
