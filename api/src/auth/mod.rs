@@ -47,6 +47,7 @@ mod visit;
 mod vocabulary;
 
 pub use action::{Action, ActionInfo, Fact, InProject, New, OfResource, Place, ProjectResource, actions};
+pub use backoff::Turns;
 pub use cache::{PolicyCache, PolicyVersion};
 pub use caller::{Caller, ProjectRef};
 pub use credential::Credential;

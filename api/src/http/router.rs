@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::openapi::openapi_document;
-use super::problem::{ApiError, Problem};
+use super::problem::{ApiError, ErrorCode, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
@@ -125,5 +125,7 @@ pub(crate) fn layered(router: Router<App>, app: App) -> Router {
 }
 
 async fn not_found() -> Response {
-    ApiError::not_found().into_response()
+    let detail =
+        "there is no such path; /docs shows those that there are, and /openapi.json lists them for programs";
+    ApiError::because(ErrorCode::NotFound, detail).into_response()
 }

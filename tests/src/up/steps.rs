@@ -128,7 +128,7 @@ pub(crate) fn read_credentials(path: &Utf8Path) -> Result<Credentials> {
 
 fn print_welcome(settings: &Settings, credentials: &Credentials, took: Duration) {
     let (url, Credentials { username, password }) = (settings.url(), credentials);
-    println!(
+    say!(
         r#"
 The cloud is up after {took:.1?}.
 
