@@ -26,6 +26,28 @@ fn the_openapi_document_is_the_one_that_is_checked_in() {
 }
 
 #[test]
+fn whatever_the_document_refers_to_is_in_it() {
+    fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|field| references(field, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let document = serde_json::to_value(super::openapi_document()).unwrap();
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.len() > 100);
+    for reference in found {
+        let there = reference.strip_prefix('#').and_then(|pointer| document.pointer(pointer));
+        assert!(there.is_some(), "nothing is at {reference}");
+    }
+}
+
+#[test]
 fn operations_have_names_of_their_own_and_say_how_they_fail() {
     let mut names = BTreeSet::new();
     let document = serde_json::to_value(super::openapi_document()).unwrap();

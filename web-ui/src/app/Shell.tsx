@@ -53,7 +53,7 @@ export function Shell({ project, children }: { project: string | undefined; chil
         </Group>
       </AppShell.Header>
       <AppShell.Navbar>
-        <ScrollArea p="sm" type="auto">
+        <ScrollArea p="sm" type="hover" scrollbarSize={8}>
           <nav aria-label={t.menu}>
             {remembered && projectSections.map(({ title, places }) => (
               <Places key={title} title={title} places={places} link={(name) => <Link to="/projects/$project/$resource" params={{ project: remembered, resource: name }} />} base={`/projects/${remembered}/`} pathname={decodeURI(pathname)} />
