@@ -8,6 +8,7 @@ use protocol::LayerId;
 
 use crate::PoolError;
 use crate::durable::exists;
+use crate::made::MadeLayers;
 
 /// The longest name of a backing file that qcow2 has room for.
 const MAX_NAME_BYTES: usize = 1023;
@@ -21,6 +22,8 @@ pub(crate) struct Wanted {
     pub(crate) layers: Vec<(LayerId, Utf8PathBuf)>,
     /// Those that may be missing between two others.
     pub(crate) merges: Vec<LayerId>,
+    /// What says whether a layer that is missing was ever there.
+    pub(crate) made: MadeLayers,
 }
 
 /// A chain as it is.
@@ -47,15 +50,21 @@ impl Chain {
 impl Wanted {
     /// Follows the chain from the topmost file that is there.
     pub(crate) fn look(&self) -> io::Result<Result<Chain, PoolError>> {
+        // Before the files: a layer that somebody makes meanwhile is not lost.
+        let made = self.made.those_of(self.layers.iter().map(|(layer, _)| *layer))?;
         let mut top = None;
         for (index, (_, path)) in self.layers.iter().enumerate() {
             if exists(path)? {
                 top = Some(index);
             }
         }
-        // What is merged before it was ever made is not made.
         let above = self.layers.iter().skip(top.map_or(0, |top| top + 1)).map(|(layer, _)| *layer);
-        let to_make = above.filter(|layer| !self.merges.contains(layer)).collect();
+        let mut to_make: Vec<_> = above.collect();
+        if let Some(lost) = to_make.iter().find(|layer| made.contains(layer)) {
+            return Ok(Err(PoolError::LostLayer(*lost)));
+        }
+        // What is merged before it was ever made is not made.
+        to_make.retain(|layer| !self.merges.contains(layer));
         let mut chain = Chain { to_make, ..Chain::default() };
         let mut next = top;
         while let Some(at) = next {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::chain::Header;
 use crate::durable::{Unfinished, blocking, exists};
+use crate::made::MadeLayers;
 use crate::sandbox::largest_output;
 use crate::{Pool, PoolError, qemu_img};
 
@@ -41,6 +42,8 @@ impl Export {
     }
 }
 
+type Layer = (LayerId, Utf8PathBuf);
+
 /// What a disk is made of.
 struct Chain {
     /// From the bottom to the top.
@@ -53,16 +56,16 @@ struct Chain {
 
 impl Pool {
     /// Copies the disk that the volume's chain makes. Others may read its layers meanwhile; while somebody writes to
-    /// one, QEMU's locks refuse it. Layers at the top that are not there are empty. Dropping the future leaves nothing
+    /// one, QEMU's locks refuse it. Layers at the top that were never made are empty. Dropping the future leaves nothing
     /// behind.
     ///
     /// # Errors
-    /// [`PoolError::NoData`] when no layer is there, [`PoolError::Full`] when there might be too little room.
+    /// [`PoolError::NoData`] when no layer was ever made, [`PoolError::LostLayer`] when one that was is not there, [`PoolError::Full`] when there might be too little room.
     pub async fn export(&self, volume: &VolumeSpec) -> Result<Export, PoolError> {
         let layout = &self.inner().layout;
-        let layers: Vec<_> = volume.layers.iter().map(|layer| layout.layer(*layer)).collect();
-        let folders = [layout.layers(), layout.images()];
-        let found = blocking("follow a volume's chain", move || follow(&layers, &folders)).await?;
+        let layers: Vec<_> = volume.layers.iter().map(|layer| (*layer, layout.layer(*layer))).collect();
+        let (folders, made) = ([layout.layers(), layout.images()], layout.made().clone());
+        let found = blocking("follow a volume's chain", move || follow(&layers, &folders, &made)).await?;
         let chain = match found {
             Followed::Chain(chain) => chain,
             Followed::Nothing => return Err(PoolError::NoData(volume.id)),
@@ -86,18 +89,22 @@ impl Pool {
 enum Followed {
     Chain(Chain),
     Nothing,
-    /// Others stand on it, and it is not there.
+    /// Others stand on it, or it was made before, and it is not there.
     Lost(LayerId),
 }
 
 /// From the uppermost layer that is there down to the bottom. What a layer stands on says its header, since layers may
 /// have been merged; whatever it says, only files of the pool are opened.
-fn follow(layers: &[Utf8PathBuf], folders: &[Utf8PathBuf]) -> io::Result<Followed> {
+fn follow(layers: &[Layer], folders: &[Utf8PathBuf], made: &MadeLayers) -> io::Result<Followed> {
     let mut next = None;
-    for layer in layers.iter().rev() {
-        if exists(layer)? {
-            next = Some(layer.clone());
+    for (layer, path) in layers.iter().rev() {
+        let was_made = made.has(*layer)?;
+        if exists(path)? {
+            next = Some(path.clone());
             break;
+        }
+        if was_made {
+            return Ok(Followed::Lost(*layer));
         }
     }
     let mut chain = Chain { files: Vec::new(), size_bytes: 0, data_bytes: 0 };

@@ -8,6 +8,7 @@ mod export;
 mod formats;
 mod images;
 mod instances;
+mod made;
 mod memory;
 mod seed;
 mod shared;
@@ -45,7 +46,7 @@ impl Fixture {
     }
 
     fn with(sandbox: Sandbox) -> Self {
-        Self::with_options(Options { sandbox, image_cache_bytes: None })
+        Self::with_options(Options { sandbox, image_cache_bytes: None, record: None })
     }
 
     fn with_options(options: Options) -> Self {
