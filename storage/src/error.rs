@@ -56,6 +56,8 @@ pub enum PoolError {
     LostLayer(LayerId),
     #[error("layer {0} of a volume does not stand on the one that it shall stand on")]
     BrokenChain(LayerId),
+    #[error("layer {0} of a volume, or what it stands on, must not be opened")]
+    UnsafeLayer(LayerId, #[source] io::Error),
     #[error("layer {0} of a volume is in use")]
     LayerInUse(LayerId),
     #[error("nothing was ever written to volume {0} here")]
@@ -97,7 +99,7 @@ impl PoolError {
             Self::Convert(_, why) if why.blames_image() => Blame::Image,
             Self::Full { .. } => Blame::Space,
             Self::Unusable { .. } => Blame::Reach,
-            Self::LostLayer(_) | Self::BrokenChain(_) => Blame::Chain,
+            Self::LostLayer(_) | Self::BrokenChain(_) | Self::UnsafeLayer(..) => Blame::Chain,
             Self::Io { source, .. } | Self::QemuImg { source, .. } if is_full(source) => Blame::Space,
             Self::Shared(error) => error.blame(),
             _ => Blame::Host,

@@ -25,6 +25,7 @@ mod durable;
 mod error;
 mod export;
 mod flight;
+mod header;
 mod inventory;
 mod layout;
 mod made;

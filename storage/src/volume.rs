@@ -11,8 +11,9 @@ use nix::libc;
 use protocol::LayerId;
 use protocol::agent::VolumeSpec;
 
-use crate::chain::{Chain, Header, Wanted};
+use crate::chain::{Chain, Wanted};
 use crate::durable::{PRIVATE_FILE, Unfinished, blocking, exists, sync_dir};
+use crate::header::Header;
 use crate::{Made, Pool, PoolError, qemu_img};
 
 /// First writes to clusters of 128 KiB with subclusters are many times faster than to plain ones: a 4 KiB
@@ -55,7 +56,10 @@ impl Pool {
         let cached = blocking("look for an image", move || image.as_deref().map_or(Ok(true), exists));
         let base = cached.await?;
         let chain = match self.look_at_chain(volume).await {
-            Err(PoolError::BrokenChain(_) | PoolError::LostLayer(_)) => {
+            Err(
+                error @ (PoolError::BrokenChain(_) | PoolError::LostLayer(_) | PoolError::UnsafeLayer(..)),
+            ) => {
+                tracing::debug!(volume = %volume.id, ?error, "a volume is broken");
                 return Ok(VolumeFound { base, made: false, broken: true, merged: Vec::new() });
             }
             chain => chain?,

@@ -6,6 +6,7 @@ mod cache;
 mod corpus;
 mod export;
 mod formats;
+mod headers;
 mod images;
 mod instances;
 mod made;
