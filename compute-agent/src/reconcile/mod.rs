@@ -232,6 +232,11 @@ impl Reconciler {
             Outcome::Blind
         })?;
         let domain = listing.get(&id).cloned();
+        if domain.as_ref().is_some_and(|domain| domain.state == DomainState::Unreadable) {
+            // As blind as without a connection, but about this one alone.
+            tracing::warn!(instance = %id, "its domain cannot be read: nothing is changed or reported");
+            return Err(Outcome::Failed(Arc::clone(wanted)));
+        }
         let record = self.parts.boots.get(id);
         let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);
         let (idle, in_use) = disks::idle(wanted, domain.as_ref().filter(|_| is_live));

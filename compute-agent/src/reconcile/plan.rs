@@ -299,7 +299,7 @@ fn plan_running(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDa
         return Plan::Do(if stands_still { Step::Resume } else { Step::RecordResumed });
     }
     match domain.state {
-        DomainState::ShuttingDown | DomainState::Off => Plan::Settled,
+        DomainState::ShuttingDown | DomainState::Off | DomainState::Unreadable => Plan::Settled,
         state if spec.power == Power::Paused => plan_pause(state, seen),
         DomainState::Running if seen.is_paused_on_request() => Plan::Do(Step::RecordPaused { paused: false }),
         DomainState::Running => plan_devices(spec, domain, seen, now),
