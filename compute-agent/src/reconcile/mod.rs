@@ -167,7 +167,9 @@ impl Reconciler {
         let now = self.parts.clock.now();
         let plan = plan(wanted, &seen, now);
         self.note(wanted, &[Told::AgentReceived]).await;
-        if matches!(plan, Plan::Settled | Plan::Do(Step::MergeAtRest { .. })) {
+        // Layers are merged before a start, too.
+        let is_stopped = || observe::observe(wanted, &seen).is_some_and(|seen| seen.is_stopped());
+        if plan == Plan::Settled || (matches!(plan, Plan::Do(Step::MergeAtRest { .. })) && is_stopped()) {
             // Before the report: when a final state has been acknowledged, its step has been, too.
             self.note(wanted, observe::told_when_settled(wanted, &seen)).await;
         }

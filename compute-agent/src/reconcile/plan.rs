@@ -389,6 +389,9 @@ fn plan_launch(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime, last: Step
         Plan::Do(Step::DestroyDomain)
     } else if let Some(step) = plan_files(spec.disks.iter().map(|disk| disk.volume.id).collect(), seen) {
         Plan::Do(step)
+    } else if !seen.files.to_merge.is_empty() {
+        // A chain may have grown too long for any guest to start with.
+        Plan::Do(Step::MergeAtRest { volumes: seen.files.to_merge.clone() })
     } else if let Some(unready) = plan_network(spec, seen, now) {
         unready
     } else if !seed_is_fresh {
