@@ -77,7 +77,14 @@ async fn every_refusal_is_a_problem_document() {
         ("DELETE", "/v1/projects/demo", json, "", 409, "in_use"),
     ];
     for (method, path, content_type, body, status, code) in cases {
-        send(method, path, content_type, body).await.expect_problem(status, code);
+        let problem = send(method, path, content_type, body).await.expect_problem(status, code);
+        match path {
+            "/nowhere" => assert!(problem["detail"].as_str().unwrap().contains("/docs"), "{problem}"),
+            "/v1/projects" if status == 405 => {
+                assert_eq!(problem["detail"], "this path takes GET, HEAD, POST")
+            }
+            _ => {}
+        }
     }
     let wrong_method = send("PUT", "/v1/projects", json, "").await;
     assert!(wrong_method.headers["allow"].to_str().unwrap().contains("POST"));
@@ -372,4 +379,19 @@ async fn pages_and_filters_see_everything_once() {
     assert_eq!(count("label_selector=!parity").await, 0);
     assert_eq!(count("name=p3").await, 1);
     assert_eq!(count("name=NOPE").await, 0);
+}
+
+#[tokio::test]
+async fn all_fields_that_a_body_lacks_are_named_at_once() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let lacking = async |body: Value| {
+        let answer = cloud.post("/v1/projects/demo/ports", body).await;
+        let problem = answer.expect_problem(422, "validation_failed");
+        let errors = problem["errors"].as_array().unwrap();
+        errors.iter().map(|error| format!("{} {}", error["pointer"], error["message"])).collect::<Vec<_>>()
+    };
+    let network = r#""/network" "`network` is missing""#;
+    assert_eq!(lacking(json!({})).await, [r#""/name" "`name` is missing""#, network]);
+    assert_eq!(lacking(json!({"name": "x"})).await, [network]);
 }

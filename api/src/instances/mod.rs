@@ -18,8 +18,8 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use leases::{confirm_resizes, end_leases};
 pub(crate) use fit::misfits;
+pub(crate) use leases::{confirm_resizes, end_leases};
 pub(crate) use model::{OF_VOLUMES, Observed, Outcome, outcome};
 pub(crate) use reconcile::place_pending;
 pub(crate) use routes::{OfVolume, Resume, change_volumes, resume_instance, router};

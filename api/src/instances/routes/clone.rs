@@ -40,9 +40,8 @@ pub(super) async fn of_instance(
     source: &str,
     given: Option<InstanceTypeRow>,
 ) -> Result<(Change, Clone), ApiError> {
-    let wrong = |pointer: &str, code, message: &str| {
-        ApiError::invalid(vec![FieldError::new(pointer, code, message)])
-    };
+    let wrong =
+        |pointer: &str, code, message: &str| ApiError::invalid(vec![FieldError::new(pointer, code, message)]);
     let missing = || wrong("/source/instance", "not_found", "this project has no such instance");
     let selector = Selector::parse(source).ok_or_else(missing)?;
     let mut change = change.also::<actions::CloneInstance>((project, source), missing).await?;

@@ -64,8 +64,7 @@ pub(super) async fn create_instance(
         (Some(snapshot), _) => of_snapshot(change, &project, &new, snapshot, instance_type).await?,
         (None, Some(source)) => {
             let source = &source.instance;
-            let (change, clone) =
-                of_instance(&app, change, &project, &new, source, instance_type).await?;
+            let (change, clone) = of_instance(&app, change, &project, &new, source, instance_type).await?;
             inherited = clone.inherited;
             (change, clone.disks, clone.system, clone.instance_type)
         }
