@@ -83,8 +83,8 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         })
     }));
     tokio::join!(
-        placement, networks, lost_cards, lost_hosts, heartbeats, deadlines, sweep, notary, sequencer, merges, removals,
-        snapshots, schedules, leases, imports
+        placement, networks, lost_cards, lost_hosts, heartbeats, deadlines, sweep, notary, sequencer, merges,
+        removals, snapshots, schedules, leases, imports
     );
 }
 

@@ -19,7 +19,8 @@ async fn dies(cloud: &TestCloud, home: &TestHost<'_>, away: &TestHost<'_>) {
 
 /// An instance with its system on its host, and the volume `data` of 2 GiB in the pool.
 fn with_data(delete_with_instance: bool) -> Value {
-    let data = json!({"size_gib": 2, "name": "data", "pool": "fast", "delete_with_instance": delete_with_instance});
+    let data =
+        json!({"size_gib": 2, "name": "data", "pool": "fast", "delete_with_instance": delete_with_instance});
     json!({"name": "web", "image": "image", "instance_type": "tiny", "networks": [], "volumes": [data]})
 }
 
@@ -134,9 +135,8 @@ async fn a_detachment_that_was_asked_of_a_host_before_it_died_ends() {
     let hosts = two_with_the_pool(&cloud).await;
     let (web, home, away) = made(&cloud, &hosts, with_data(false)).await;
     home.report(&web["id"], 1, 1, json!({"state": "running"})).await;
-    let detach = async || {
-        cloud.post(&format!("{WEB}/detach_volume"), json!({"volume": "data"})).await.expect(202)
-    };
+    let detach =
+        async || cloud.post(&format!("{WEB}/detach_volume"), json!({"volume": "data"})).await.expect(202);
     detach().await;
     dies(&cloud, home, away).await;
     assert_eq!(cloud.get(DATA).await.expect(200)["state"], "detaching", "silence is no word");

@@ -51,7 +51,8 @@ async fn a_denied_pool_is_denied_by_its_id_and_by_what_is_in_it() {
         json!({"Sid": "NotFast", "Effect": "Deny", "Action": action, "Resource": "*", "Condition": condition})
     };
     let all = json!({"Effect": "Allow", "Action": "*", "Resource": "*"});
-    let rules = json!([all, deny("volume:CreateVolume", "volume:Pool"), deny("compute:*", "compute:RootPool")]);
+    let rules =
+        json!([all, deny("volume:CreateVolume", "volume:Pool"), deny("compute:*", "compute:RootPool")]);
     let dev = somebody(&cloud, "dev", rules).await;
     let denied = async |path: &str, body: Value| {
         let problem = post(&cloud, &dev, path, body).await.expect_problem(403, "forbidden");
@@ -95,7 +96,8 @@ async fn the_pool_of_a_source_gives_rights_and_tells_nothing() {
     let _hosts = with_volumes(&cloud).await;
     let id = cloud.get(FAST).await.expect(200)["id"].clone();
     let only_fast = json!({"StringEquals": {"volume:Pool": "fast"}});
-    let create = json!({"Effect": "Allow", "Action": "volume:CreateVolume", "Resource": "*", "Condition": only_fast});
+    let create =
+        json!({"Effect": "Allow", "Action": "volume:CreateVolume", "Resource": "*", "Condition": only_fast});
     let sources = ["volume:RestoreSnapshot", "volume:SnapshotVolume", "volume:Get*"];
     let sources = json!({"Effect": "Allow", "Action": sources, "Resource": "*"});
     let dev = somebody(&cloud, "dev", json!([create, sources])).await;
