@@ -41,7 +41,7 @@ pub struct Consoles {
     stop: CancellationToken,
     room: Arc<Semaphore>,
     pictures: Semaphore,
-    seen: Mutex<HashSet<ConsoleId>>,
+    seen: Mutex<HashSet<TransferId>>,
     /// Instances whose serial console somebody has.
     serial: Arc<Mutex<HashSet<InstanceId>>>,
 }
