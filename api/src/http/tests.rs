@@ -103,7 +103,8 @@ async fn every_refusal_is_a_problem_document() {
         match path {
             "/nowhere" => assert!(problem["detail"].as_str().unwrap().contains("/docs"), "{problem}"),
             "/v1/projects" if status == 405 => {
-                assert_eq!(problem["detail"], "this path takes GET, HEAD, POST")
+                let detail = problem["detail"].as_str().unwrap();
+                assert!(detail.starts_with("this path takes ") && detail.contains("POST"), "{problem}");
             }
             _ => {}
         }

@@ -46,7 +46,7 @@ async fn a_group_is_made_read_changed_and_deleted() {
     cloud.post(GROUPS, wrong).await.expect_problem(422, "validation_failed");
     let wrong = json!({"name": "new", "policy": "apart"});
     cloud.post(GROUPS, wrong).await.expect_problem(422, "validation_failed");
-    let listed = cloud.get(&format!("{GROUPS}?labels=tier%3Dweb")).await.expect(200);
+    let listed = cloud.get(&format!("{GROUPS}?label_selector=tier%3Dweb")).await.expect(200);
     assert_eq!(listed["items"][0]["name"], "web");
     let stale = [("if-match", "\"9.0\"")];
     let rename = json!({"name": "shop", "description": "Front ends"});

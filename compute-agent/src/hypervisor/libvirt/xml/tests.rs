@@ -7,6 +7,7 @@ use protocol::{LayerId, MacAddress, MemoryMib, NetworkId, PortId, SizeGib, Vni, 
 use quick_xml::XmlVersion;
 use quick_xml::events::Event;
 
+use super::disks::Found;
 use super::render::RenderError;
 use super::*;
 use crate::hypervisor::{Card, DomainDisk, DomainSpec, SeenVolume};
