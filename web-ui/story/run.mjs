@@ -10,7 +10,7 @@ const chrome = process.env.CHROMIUM ?? '/usr/bin/chromium'
 const traces = process.env.CUMULO_TRACES ?? '/tmp/cumulo-console'
 const mark = `s${Date.now().toString(36)}`
 const project = `story-${mark}`
-const PATIENCE = 90_000
+const PATIENCE = 180_000
 
 const axe = readFileSync(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8')
 const cloud = await Cloud.signIn(url, username, password)
