@@ -74,6 +74,25 @@ impl<'a> Entry<'a> {
         &mut self.tx
     }
 
+    /// Whether the caller may do something further that the body asks for. For looking up what the decision depends on
+    /// beside what the body says: of what the caller may not use they learn nothing. Locks and records nothing; the right
+    /// is asked for again with [`Mutation::also`].
+    ///
+    /// # Errors
+    /// Only those of the database.
+    pub(crate) async fn foresee<B: Action>(
+        &mut self,
+        path: <B::On as Place>::Path<'_>,
+    ) -> Result<Option<Allowed<B>>, ApiError> {
+        match self.caller.decide::<B>(&mut self.tx, path, false).await {
+            Ok(allowed) => Ok(Some(allowed)),
+            Err(Refusal { error, .. }) => match error.code() {
+                Some(ErrorCode::NotFound | ErrorCode::Forbidden) => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
     /// Decides, and takes the Idempotency-Key. A refusal is recorded.
     pub(crate) async fn decide<A: Action>(
         mut self,

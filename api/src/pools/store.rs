@@ -173,6 +173,16 @@ pub(crate) async fn named(conn: &mut PgConnection, name: &str, pointer: &str) ->
     found.ok_or_else(missing)
 }
 
+/// What policies call the pool that a body names: its name, also where the body has its id; as it stands in the body when
+/// there is no such pool.
+pub(crate) async fn called(conn: &mut PgConnection, pool: &str) -> Result<String, sqlx::Error> {
+    let found = match Selector::parse(pool) {
+        Some(selector) => read(conn, &selector).await?,
+        None => None,
+    };
+    Ok(found.map_or_else(|| pool.to_owned(), |row| row.name))
+}
+
 /// Locks pools of which something is to be reserved or given back, in one order for everybody.
 pub(crate) async fn lock(conn: &mut PgConnection, pools: &[Uuid]) -> Result<(), sqlx::Error> {
     sqlx::query!("SELECT FROM pools WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", pools)

@@ -2,6 +2,7 @@
 
 mod lost;
 mod moving;
+mod policies;
 mod removal;
 
 use axum::http::Method;

@@ -211,7 +211,8 @@ pub(crate) async fn prepare<A: Action<On: InProject>>(
                 };
                 if new.ask {
                     let named = auth::New::named(new.name.as_ref().map_or("volume", Name::as_str));
-                    let facts: Vec<_> = new.pool.iter().map(|pool| (keys::POOL, Fact::Text(pool))).collect();
+                    let facts: Vec<_> =
+                        pool.iter().map(|pool| (keys::POOL, Fact::Text(&pool.name))).collect();
                     let place = auth::New { facts: &facts, ..named };
                     change =
                         change.also::<actions::CreateVolume>((project, place), ApiError::not_found).await?;

@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+mod pool;
 
 use axum::extract::State;
 use axum::response::Response;

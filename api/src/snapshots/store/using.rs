@@ -69,6 +69,22 @@ pub(crate) async fn sealed(
     })
 }
 
+/// The name of the shared pool in which the snapshot has what it holds of a volume.
+pub(crate) async fn pool(
+    conn: &mut PgConnection,
+    snapshot: Uuid,
+    position: i32,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "SELECT p.name FROM snapshot_volumes s JOIN layers l ON l.id = s.layer_id JOIN pools p ON p.id = l.pool_id
+         WHERE s.snapshot_id = $1 AND s.position = $2",
+        snapshot,
+        position
+    )
+    .fetch_optional(conn)
+    .await
+}
+
 /// Locks the volumes that a snapshot shows, with the instances that have them. Called before anything is decided, so it
 /// tells nothing but which.
 pub(crate) async fn lock_shown(

@@ -6,6 +6,7 @@ use axum::response::Response;
 use protocol::{LayerId, VolumeId};
 use uuid::Uuid;
 
+use super::pool;
 use crate::app::App;
 use crate::auth::{Fact, New, actions, keys};
 use crate::http::{ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Path, Selector};
@@ -38,7 +39,8 @@ pub(super) async fn create_volume(
         (None, Some(volume)) => store::lock_instance_of(entry.conn(), &project, volume).await?,
         _ => None,
     };
-    let facts: Vec<_> = new.pool.iter().map(|pool| (keys::POOL, Fact::Text(pool))).collect();
+    let foreseen = pool::foresee(&mut entry, &project, new.pool.as_deref(), &source).await?;
+    let facts: Vec<_> = foreseen.iter().map(|pool| (keys::POOL, Fact::Text(pool))).collect();
     let place =
         (project.as_str(), New { labels: &new.labels, facts: &facts, ..New::named(new.name.as_str()) });
     let change = entry.decide::<actions::CreateVolume>(place).await?;
@@ -55,6 +57,10 @@ pub(super) async fn create_volume(
     if origin.below.is_some_and(|below| below.pool != pool) {
         let message = "it is where the data is that it begins with";
         return Err(ApiError::invalid(vec![FieldError::new("/pool", "invalid", message)]));
+    }
+    if pool::name(change.conn(), pool).await? != foreseen {
+        // What it begins with has become another one a moment ago.
+        return Err(ApiError::new(ErrorCode::Busy).retry_after(1));
     }
     let (id, layer): (VolumeId, LayerId) = (app.clock.new_id(), app.clock.new_id());
     let now = change.now;
