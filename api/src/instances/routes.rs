@@ -4,6 +4,7 @@ mod as_new;
 mod clone;
 mod create;
 mod create_from;
+mod inherit;
 mod many;
 mod moving;
 mod ports;

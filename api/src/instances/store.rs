@@ -3,6 +3,7 @@
 pub(crate) mod cloning;
 pub(crate) mod departures;
 pub(crate) mod guests;
+pub(super) mod heritage;
 pub(crate) mod hosts;
 pub(crate) mod leases;
 pub(crate) mod placement;

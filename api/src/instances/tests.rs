@@ -2,6 +2,7 @@
 
 mod clone;
 mod guide;
+mod inherited;
 mod leases;
 mod life;
 mod many;

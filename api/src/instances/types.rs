@@ -376,6 +376,7 @@ impl CreateInstance {
             ("/source", self.snapshot.is_some() && self.source.is_some()),
             ("/image", self.image.is_some()),
             ("/root_volume/volume", self.root_volume.volume.is_some()),
+            ("/root_volume/pool", self.root_volume.pool.is_some()),
             ("/root_disk_gib", self.root_disk_gib.is_some()),
             ("/volumes", !self.volumes.is_empty()),
         ] {

@@ -13,6 +13,7 @@ use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance
 use super::accept;
 use super::clone::{Inherited, of_instance};
 use super::create_from::of_snapshot;
+use super::inherit;
 use crate::app::App;
 use crate::auth::{self, Fact, actions, keys};
 use crate::http::{ApiError, Call, FieldError, Mutation, MutationQuery, Path, Selector};
@@ -22,6 +23,7 @@ use crate::key_pairs;
 use crate::nudge::{self, Topic};
 use crate::operations;
 use crate::placement_groups;
+use crate::pools;
 use crate::ports::cards;
 use crate::quotas::{self, Resource};
 use crate::scheduler::{Placement, place};
@@ -54,18 +56,29 @@ pub(super) async fn create_instance(
         _ => None,
     };
     let named = image.as_ref().map(|image| named(image, entry.project()));
-    let facts = facts(&new, image.as_ref(), named.as_deref(), instance_type.as_ref());
+    let root_pool = match &new.root_volume.pool {
+        Some(pool) => Some(pools::store::called(entry.conn(), pool).await?),
+        None => None,
+    };
+    let heritage = inherit::foresee(&mut entry, &project, &new).await?;
+    let inherited_type = match heritage.instance_type_id.filter(|_| new.instance_type.is_none()) {
+        Some(id) => instance_types::find(entry.conn(), &Selector::Id(id)).await?,
+        None => None,
+    };
+    let asked_type = instance_type.as_ref().or(inherited_type.as_ref());
+    let mut facts = facts(&new, image.as_ref(), named.as_deref(), asked_type);
+    facts.extend(heritage.facts());
+    facts.extend(root_pool.iter().map(|pool| (keys::ROOT_POOL, Fact::Text(pool))));
     let place = auth::New { name: new.name.as_str(), labels: &new.labels, facts: &facts };
     let mut change = entry.decide::<actions::CreateInstance>((&project, place)).await?;
     let now = change.now;
     let id: InstanceId = app.clock.new_id();
     let mut inherited = Inherited::default();
-    let (change, disks, system, instance_type) = match (&new.snapshot, &new.source) {
+    let (mut change, disks, system, instance_type) = match (&new.snapshot, &new.source) {
         (Some(snapshot), _) => of_snapshot(change, &project, &new, snapshot, instance_type).await?,
         (None, Some(source)) => {
             let source = &source.instance;
-            let (change, clone) =
-                of_instance(&app, change, &project, &new, source, instance_type).await?;
+            let (change, clone) = of_instance(&app, change, &project, &new, source, instance_type).await?;
             inherited = clone.inherited;
             (change, clone.disks, clone.system, clone.instance_type)
         }
@@ -77,6 +90,7 @@ pub(super) async fn create_instance(
             (change, disks, system, instance_type)
         }
     };
+    inherit::check(&mut change, &new, &heritage).await?;
     let named = new.networks.as_deref().unwrap_or_default();
     let pointer = |index| format!("/networks/{index}");
     let change = cards::check_ports(change, &project, named, pointer).await?;
@@ -189,7 +203,6 @@ fn facts<'a>(
     {
         facts.push((keys::ROOT_DISK_GIB, Fact::Number(size.into())));
     }
-    facts.extend(new.root_volume.pool.iter().map(|pool| (keys::ROOT_POOL, Fact::Text(pool))));
     if let Some(size) = instance_type {
         facts.extend([
             (keys::INSTANCE_TYPE, Fact::Text(&size.name)),

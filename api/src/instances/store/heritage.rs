@@ -1,0 +1,87 @@
+//! SQL of what an instance has from the snapshot or the instance that it is made from, as far as policies ask for it.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::auth::{Action, Allowed, Fact, InProject, keys};
+use crate::http::Selector;
+
+/// Empty for an instance that is made from neither.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::instances) struct Heritage {
+    pub instance_type_id: Option<Uuid>,
+    image_id: Option<Uuid>,
+    /// What policies call the image: with the name of its project if that is another one.
+    image: Option<String>,
+    image_project: Option<String>,
+    root_disk_gib: Option<i32>,
+    /// The shared pool that the volume is in that it boots from.
+    root_pool: Option<String>,
+}
+
+impl Heritage {
+    /// All but those of its type.
+    pub(in crate::instances) fn facts(&self) -> Vec<(&'static str, Fact<'_>)> {
+        let texts = [
+            (keys::IMAGE, &self.image),
+            (keys::IMAGE_PROJECT, &self.image_project),
+            (keys::ROOT_POOL, &self.root_pool),
+        ];
+        let texts = texts.into_iter().filter_map(|(key, text)| Some((key, Fact::Text(text.as_deref()?))));
+        let image = self.image_id.map(|id| (keys::IMAGE_ID, Fact::Id(id)));
+        let size = self.root_disk_gib.map(|size| (keys::ROOT_DISK_GIB, Fact::Number(size.into())));
+        texts.chain(image).chain(size).collect()
+    }
+}
+
+pub(in crate::instances) async fn of_snapshot<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    snapshot: &Selector,
+) -> Result<Heritage, sqlx::Error> {
+    let found = sqlx::query_as!(
+        Heritage,
+        r#"SELECT s.instance_type_id, s.image_id, r.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
+                  CASE WHEN m.project_id = s.project_id THEN m.name ELSE o.name || '/' || m.name END AS image,
+                  o.name AS "image_project?"
+           FROM snapshots s
+           LEFT JOIN snapshot_volumes r ON r.snapshot_id = s.id AND r.position = 0
+           LEFT JOIN layers l ON l.id = r.layer_id
+           LEFT JOIN pools p ON p.id = l.pool_id
+           LEFT JOIN images m ON m.id = s.image_id
+           LEFT JOIN projects o ON o.id = m.project_id
+           WHERE s.project_id = $1 AND (s.id = $2 OR s.name = $3)"#,
+        allowed.project().as_uuid(),
+        snapshot.id(),
+        snapshot.name()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.unwrap_or_default())
+}
+
+pub(in crate::instances) async fn of_instance<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    instance: &Selector,
+) -> Result<Heritage, sqlx::Error> {
+    let found = sqlx::query_as!(
+        Heritage,
+        r#"SELECT i.instance_type_id AS "instance_type_id?", i.image_id AS "image_id?",
+                  v.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
+                  CASE WHEN m.project_id = i.project_id THEN m.name ELSE o.name || '/' || m.name END AS image,
+                  o.name AS "image_project?"
+           FROM instances i
+           LEFT JOIN volumes v ON v.instance_id = i.id AND v.position = 0
+           LEFT JOIN pools p ON p.id = v.pool_id
+           LEFT JOIN images m ON m.id = i.image_id
+           LEFT JOIN projects o ON o.id = m.project_id
+           WHERE i.project_id = $1 AND (i.id = $2 OR i.name = $3)"#,
+        allowed.project().as_uuid(),
+        instance.id(),
+        instance.name()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.unwrap_or_default())
+}
