@@ -52,6 +52,10 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         repeat(&app, &shutdown, "lost cards", Duration::from_secs(5), Some(Topic::Networks), |app| {
             Box::pin(async move { ports::release_of_lost_hosts(&app).await })
         });
+    let lost_hosts =
+        repeat(&app, &shutdown, "lost hosts", Duration::from_secs(5), Some(Topic::Networks), |app| {
+            Box::pin(async move { instances::end_on_lost_hosts(&app).await })
+        });
     let merges = repeat(&app, &shutdown, "merges", Duration::from_secs(10), Some(Topic::Merges), |app| {
         Box::pin(async move { volumes::merge(&app).await })
     });
@@ -79,8 +83,8 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         })
     }));
     tokio::join!(
-        placement, networks, lost_cards, heartbeats, deadlines, sweep, notary, sequencer, merges, removals,
-        snapshots, schedules, leases, imports
+        placement, networks, lost_cards, lost_hosts, heartbeats, deadlines, sweep, notary, sequencer, merges,
+        removals, snapshots, schedules, leases, imports
     );
 }
 

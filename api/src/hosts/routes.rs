@@ -99,8 +99,8 @@ async fn get_host(
 }
 
 /// State that nothing runs on a host any more that is not heard of. From then on its instances may be moved if all their
-/// volumes are in shared pools, and their volumes in shared pools be detached; ports that were being detached there are
-/// free. It holds until the host is heard again.
+/// volumes are in shared pools, and their volumes in shared pools be detached; ports and volumes in shared pools that were
+/// being detached there are free, and instances that were being deleted are gone if nothing else of them is there. It holds until the host is heard again.
 #[utoipa::path(post, path = "/v1/hosts/{host}/declare_dead", tag = "hosts", params(MutationQuery),
     request_body = DeclareHostDead, responses(
         (status = 200, body = Host),
@@ -130,7 +130,7 @@ async fn declare_host_dead(
     }
     let (conn, allowed) = change.parts();
     store::declare_dead(conn, allowed, id, now).await?;
-    // Cards that were to leave its guests have left.
+    // Cards and shared volumes that were to leave its guests have left.
     nudge::send(conn, Topic::Networks).await?;
     let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     let version = row.version();

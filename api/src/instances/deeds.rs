@@ -85,6 +85,11 @@ pub(super) async fn delete(
         if !is_lost {
             ending::request(conn, row.id, next.now).await?;
             intend(conn, behalf, row, KIND, next).await?;
+            if hosts::store::is_declared_dead(conn, host).await? {
+                // What else it has waits for that host; nobody there has these any more.
+                ending::release_of_lost(conn, row.id, next.now).await?;
+                departures::forget_volumes(conn, row.id).await?;
+            }
             return Ok(Deleted::Requested);
         }
         // Nothing of it needs that host.

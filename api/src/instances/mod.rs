@@ -7,6 +7,7 @@
 mod deeds;
 mod fit;
 mod leases;
+mod lost;
 mod model;
 mod reconcile;
 mod routes;
@@ -18,8 +19,9 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use leases::{confirm_resizes, end_leases};
 pub(crate) use fit::misfits;
+pub(crate) use leases::{confirm_resizes, end_leases};
+pub(crate) use lost::end_on_lost_hosts;
 pub(crate) use model::{OF_VOLUMES, Observed, Outcome, outcome};
 pub(crate) use reconcile::place_pending;
 pub(crate) use routes::{OfVolume, Resume, change_volumes, resume_instance, router};

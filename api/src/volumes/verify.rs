@@ -50,7 +50,12 @@ async fn astray(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
            UNION ALL
            SELECT 'volume_kept_by_another', v.id, 'an instance that it is not attached to has it, as its host says'
            FROM volumes v JOIN instances i ON i.observed_volumes @> jsonb_build_array(jsonb_build_object('id', v.id))
-           WHERE i.id IS DISTINCT FROM v.instance_id"#
+           WHERE i.id IS DISTINCT FROM v.instance_id
+           UNION ALL
+           SELECT 'volume_detaching_on_dead_host', v.id,
+                  'it is in a shared pool and to leave an instance of a host that is declared dead; that takes seconds'
+           FROM volumes v JOIN instances i ON i.id = v.instance_id JOIN hosts h ON h.id = i.host_id
+           WHERE v.pool_id IS NOT NULL AND v.attachment_state = 'detaching' AND h.declared_dead_at IS NOT NULL"#
     )
     .fetch_all(conn)
     .await

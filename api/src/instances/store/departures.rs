@@ -1,7 +1,7 @@
 //! SQL of instances that leave their host for another.
 
 use protocol::agent::{DesiredBody, DesiredObject, InstanceReport, ObservedState};
-use protocol::{Generation, HostId, InstanceId, Revision};
+use protocol::{Generation, HostId, InstanceId, OperationId, Revision};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -73,6 +73,51 @@ pub(crate) async fn leave(
 pub(crate) async fn forget_volumes(conn: &mut PgConnection, id: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query!("UPDATE instances SET observed_volumes = '[]' WHERE id = $1", id).execute(conn).await?;
     Ok(())
+}
+
+/// Instances of hosts that are declared dead, with shared volumes that were to leave or to go with them, or that were to
+/// be deleted and have nothing else there.
+pub(in crate::instances) async fn waiting_for_lost_hosts(
+    conn: &mut PgConnection,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "SELECT i.id FROM instances i JOIN hosts h ON h.id = i.host_id
+         WHERE h.declared_dead_at IS NOT NULL
+           AND (EXISTS (SELECT FROM volumes v WHERE v.instance_id = i.id AND v.pool_id IS NOT NULL
+                          AND (v.attachment_state = 'detaching' OR v.removal_id IS NOT NULL))
+                OR i.deletion_requested_at IS NOT NULL
+                   AND NOT EXISTS (SELECT FROM volumes v WHERE v.instance_id = i.id AND v.pool_id IS NULL))
+         ORDER BY i.id"
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// An instance on a host.
+pub(in crate::instances) struct Placed {
+    pub host: HostId,
+    pub deleting: bool,
+    /// The newest operation on it.
+    pub operation: OperationId,
+}
+
+/// Locks an instance, if it is on a host.
+pub(in crate::instances) async fn lock_placed(
+    conn: &mut PgConnection,
+    id: Uuid,
+) -> Result<Option<Placed>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT host_id AS "host!", deletion_requested_at IS NOT NULL AS "deleting!", operation_id
+           FROM instances WHERE id = $1 AND host_id IS NOT NULL FOR UPDATE"#,
+        id
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| Placed {
+        host: row.host.into(),
+        deleting: row.deleting,
+        operation: row.operation_id.into(),
+    }))
 }
 
 /// What this host still has to let go of, newer than the revision. Nothing of the disks is removed.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::attachments::release;
 use super::layers::{self, Told};
 use crate::http::{ApiError, ErrorCode};
+use crate::operations::store::{End, finish};
 
 /// A volume of an instance that goes, locked.
 struct Going {
@@ -87,6 +88,31 @@ pub(crate) async fn lock(conn: &mut PgConnection, instances: &[Uuid]) -> Result<
         .execute(conn)
         .await?;
     Ok(())
+}
+
+/// The host of the instance, which is locked, is dead: no guest has the shared volumes any more that were to leave it or to
+/// go with it. Files that are to go are removed by another host of their pool. Gives whether the instance has no volume
+/// any more.
+pub(crate) async fn release_of_lost(
+    conn: &mut PgConnection,
+    instance: Uuid,
+    now: OffsetDateTime,
+) -> Result<bool, sqlx::Error> {
+    let volumes = sqlx::query!(
+        r#"SELECT id, CASE WHEN removal_id IS NULL THEN operation_id END AS operation,
+                  pool_id IS NOT NULL AND (removal_id IS NOT NULL OR attachment_state = 'detaching') AS "leaves!"
+           FROM volumes WHERE instance_id = $1 ORDER BY id FOR UPDATE"#,
+        instance
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let (leaving, staying): (Vec<_>, Vec<_>) = volumes.into_iter().partition(|volume| volume.leaves);
+    let ids: Vec<_> = leaving.iter().map(|volume| volume.id).collect();
+    release(conn, &ids, now).await?;
+    for operation in leaving.into_iter().filter_map(|volume| volume.operation) {
+        finish(conn, operation.into(), &End::Succeeded, now).await?;
+    }
+    Ok(staying.is_empty())
 }
 
 /// Of these instances nothing is left on their host: the volumes that were to go with them are gone, the others are
