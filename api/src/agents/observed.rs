@@ -19,6 +19,7 @@ use crate::instances::store::{departures, hosts as instances, placement};
 use crate::instances::{OF_VOLUMES, Observed, Outcome, outcome};
 use crate::operations::store::{self as operations, End};
 use crate::ports::cards;
+use crate::quotas;
 use crate::snapshots::store::hosts as snapshots;
 use crate::volumes::store::hosts as volumes;
 use crate::volumes::store::layers::{self, Merged};
@@ -81,7 +82,12 @@ pub(super) async fn report(
     }
     let removed = volumes::lock_removed(&mut tx, host.0, &batch.removed).await?;
     layers::note_merged(&mut tx, host.0, &merged).await?;
-    // Last, because these take the host's row: everybody locks instances and volumes first and their host after.
+    if !gone.is_empty() || !let_go.is_empty() || !removed.is_empty() {
+        let ends: Vec<_> = gone.iter().map(|id| id.as_uuid()).collect();
+        quotas::store::lock_before_going(&mut tx, &ends, &let_go, &removed).await?;
+    }
+    // Last, because these take the host's row: everybody locks instances and volumes first, then quotas, and their host
+    // after.
     if !gone.is_empty() || !let_go.is_empty() {
         instances::delete(&mut tx, host.0, &gone, &let_go, now).await?;
     }

@@ -10,6 +10,7 @@ use crate::http::ApiError;
 use crate::nudge::{self, Topic};
 use crate::operations;
 use crate::ports::cards;
+use crate::quotas;
 use crate::volumes::store::{attachments, ending};
 
 /// On whose behalf it is done, and in which project.
@@ -80,8 +81,11 @@ pub(super) async fn delete(
 ) -> Result<Deleted, ApiError> {
     const KIND: &str = "delete_instance";
     if let Some(host) = row.host_id.map(HostId::from) {
-        let is_lost = attachments::lock_all_shared(conn, row.id).await?.is_none()
-            && hosts::store::is_declared_dead(conn, host).await?;
+        let all_shared = attachments::lock_all_shared(conn, row.id).await?.is_none();
+        if all_shared {
+            quotas::store::lock_before_going(conn, &[row.id], &[], &[]).await?;
+        }
+        let is_lost = all_shared && hosts::store::is_declared_dead(conn, host).await?;
         if !is_lost {
             ending::request(conn, row.id, next.now).await?;
             intend(conn, behalf, row, KIND, next).await?;

@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::hosts;
 use crate::http::ApiError;
 use crate::operations::store::{End, finish};
+use crate::quotas;
 use crate::volumes::store::ending;
 
 /// Lets go of the shared volumes that were to leave instances of dead hosts, and ends the deletion of instances of which
@@ -36,6 +37,7 @@ async fn end(conn: &mut PgConnection, instance: Uuid, now: OffsetDateTime) -> Re
     let is_empty = ending::release_of_lost(conn, instance, now).await?;
     departures::forget_volumes(conn, instance).await?;
     if placed.deleting && is_empty {
+        quotas::store::lock_before_going(conn, &[instance], &[], &[]).await?;
         departures::leave(conn, instance, placed.host, now).await?;
         store::delete_unplaced(conn, instance, now).await?;
         finish(conn, placed.operation, &End::Succeeded, now).await?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::ProjectId;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::model::Resource;
 use super::types::{Limit, Quota, QuotaDefault, QuotaEffect, QuotaSource};
@@ -174,4 +175,16 @@ pub async fn drift(conn: &mut PgConnection) -> Result<Vec<Drift>, sqlx::Error> {
         counted: row.counted,
     });
     Ok(drifts.collect())
+}
+
+/// Before instances go, before ports of which guests have let go are free, and before the volumes of these removals are
+/// forgotten: locks the cards and what the projects have used, in the order of everybody. Hosts are locked after that.
+pub(crate) async fn lock_before_going(
+    conn: &mut PgConnection,
+    instances: &[Uuid],
+    let_go: &[Uuid],
+    removals: &[Uuid],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT lock_before_going($1, $2, $3)", instances, let_go, removals).execute(conn).await?;
+    Ok(())
 }

@@ -65,9 +65,10 @@ pub(super) async fn of_instance(
         return Err(wrong("/instance_type", "architecture", &message));
     }
     let now = change.now;
+    let project_id = change.allowed.project();
     let conn = change.conn();
     let seed = cloning::seed(conn, row.id).await?;
-    let (copied, runs) = seal(conn, row.id, &app.clock, now).await?;
+    let (copied, runs) = seal(conn, project_id, row.id, &app.clock, now).await?;
     let waits_for = copied.iter().filter(|_| runs).map(|one| (one.volume, one.spec_generation)).collect();
     let wanted = copied.into_iter().map(|one| {
         let is_root = one.position == 0;

@@ -4,6 +4,7 @@ use futures_util::future::{join, join_all, try_join_all};
 use serde_json::json;
 
 use super::{INSTANCES, QUOTAS, assert_exact, execute, instance, patch, quota};
+use crate::instances::place_pending;
 use crate::testing::TestCloud;
 
 #[tokio::test]
@@ -100,5 +101,76 @@ async fn no_order_of_projects_and_tables_locks_anybody_out() {
     }))
     .await
     .unwrap();
+    assert_exact(&cloud).await;
+}
+
+/// Does something while another transaction has charged and then reserves, as growing a volume does: it has to wait for
+/// that before it locks a host.
+async fn while_somebody_grows<T>(cloud: &TestCloud, deed: impl Future<Output = T>) -> T {
+    let mut growing = cloud.app.pool.begin().await.unwrap();
+    let charge = "SELECT FROM project_quotas ORDER BY project_id, resource FOR NO KEY UPDATE";
+    sqlx::query(charge).execute(&mut *growing).await.unwrap();
+    let reserve = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        for _ in 0..1000 {
+            let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&cloud.app.pool).await.unwrap();
+            if waiting > 0 {
+                let reserved = sqlx::query("SELECT FROM hosts FOR NO KEY UPDATE NOWAIT");
+                reserved.execute(&mut *growing).await.expect("who waits for a charge holds a host");
+                return growing.commit().await.unwrap();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("nothing was charged");
+    };
+    join(deed, reserve).await.0
+}
+
+#[tokio::test]
+async fn nobody_holds_a_host_and_waits_for_a_quota() {
+    const VOLUMES: &str = "/v1/projects/demo/volumes";
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let host = cloud.join_host("host-1").await;
+    let mut body = instance("web");
+    body["volumes"] = json!([{"size_gib": 1, "name": "data"}]);
+    let web = cloud.post(INSTANCES, body).await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    host.report(&web["id"], 1, 1, json!({"state": "running"})).await;
+
+    let clone = json!({"name": "twin", "source": {"instance": "web"}});
+    while_somebody_grows(&cloud, cloud.post(INSTANCES, clone)).await.expect(202);
+    cloud.delete(&format!("{INSTANCES}/twin")).await.expect(202);
+    cloud.post(&format!("{INSTANCES}/web/stop"), json!({})).await.expect(202);
+    let (generation, _) = host.disks(&web["id"]).await.unwrap();
+    host.report(&web["id"], generation, 1, json!({"state": "stopped", "reason": "requested"})).await;
+    cloud.post("/v1/projects/demo/snapshots", json!({"name": "snap", "volume": "data"})).await.expect(201);
+    for (name, of) in [
+        ("copy", json!({"volume": "data"})),
+        ("copy-2", json!({"volume": "copy"})),
+        ("copy-3", json!({"snapshot": "snap"})),
+    ] {
+        let (generation, _) = host.disks(&web["id"]).await.unwrap();
+        host.report(&web["id"], generation, 1, json!({"state": "stopped", "reason": "requested"})).await;
+        let clone = json!({"name": name, "source": of});
+        while_somebody_grows(&cloud, cloud.post(VOLUMES, clone)).await.expect(201);
+    }
+
+    cloud.delete(&format!("{VOLUMES}/copy-2")).await.expect(202);
+    let page = host.desired(0).await;
+    let orders = page["objects"].as_array().unwrap().iter().filter(|one| one["kind"] == "remove_layers");
+    let orders: Vec<_> = orders.map(|one| one["removal_id"].clone()).collect();
+    assert!(!orders.is_empty());
+    while_somebody_grows(&cloud, host.report_removed(json!(orders))).await;
+    let deleting = cloud.delete(&format!("{INSTANCES}/web")).await.expect(202);
+    assert_eq!(deleting["state"], "deleting");
+    let (page, web) = (host.desired(0).await, &web["id"]);
+    let generation =
+        page["objects"].as_array().unwrap().iter().find(|one| one["id"] == *web).unwrap()["generation"]
+            .clone();
+    let absent = host.report(web, generation.as_i64().unwrap(), 1, json!({"state": "absent"}));
+    while_somebody_grows(&cloud, absent).await;
+    cloud.get(&format!("{INSTANCES}/web")).await.expect_problem(404, "not_found");
     assert_exact(&cloud).await;
 }

@@ -1,6 +1,6 @@
 //! SQL of clones of a whole instance: what its volumes hold now, for new ones.
 
-use protocol::HostId;
+use protocol::{HostId, ProjectId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -9,6 +9,7 @@ use super::taking::{Sealed, Source, Taken, refuse_taking, volumes};
 use crate::clock::Clock;
 use crate::http::{ApiError, ErrorCode};
 use crate::instances::store::guests::{self, Activity};
+use crate::quotas;
 use crate::volumes::store::layers;
 
 /// What a volume of an instance holds now.
@@ -24,6 +25,7 @@ pub(crate) struct Copied {
 /// first: the flag says whether there is something to wait for.
 pub(crate) async fn seal(
     conn: &mut PgConnection,
+    project: ProjectId,
     instance: Uuid,
     clock: &Clock,
     now: OffsetDateTime,
@@ -39,6 +41,8 @@ pub(crate) async fn seal(
     }
     let taken = volumes(conn, Source::Instance(instance)).await?;
     taken.iter().try_for_each(Taken::check)?;
+    // Before its host is told.
+    quotas::store::lock(conn, project).await?;
     let mut copied = Vec::new();
     for volume in taken {
         let layer = layers::cover(conn, volume.id, clock.new_id(), now).await?;

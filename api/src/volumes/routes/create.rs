@@ -12,6 +12,7 @@ use crate::auth::{Fact, New, actions, keys};
 use crate::http::{ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Path, Selector};
 use crate::images;
 use crate::pools;
+use crate::quotas;
 use crate::snapshots;
 use crate::snapshots::store::taking::{self, Sealed};
 use crate::snapshots::store::using;
@@ -165,6 +166,8 @@ async fn of_volume(
         // Attached or detached a moment ago.
         return Err(ApiError::new(ErrorCode::Busy).retry_after(1));
     }
+    // Before the host of its instance is told.
+    quotas::store::lock(conn, allowed.project()).await?;
     let sealed = taking::seal(conn, found.id, &app.clock, now).await?;
     Ok((change, sealed.into()))
 }
