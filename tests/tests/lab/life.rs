@@ -1,6 +1,6 @@
 //! The whole life of one guest: each verb once, with the agent killed before or after it is asked for.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::{Guest, Instance, Lab, LabOptions, Project, Shell, Volume, eventually, in_lab};
@@ -187,7 +187,8 @@ async fn is_made_anew(life: &mut Life<'_>, shell: &mut Shell, root: &Volume) -> 
 
 /// One goes by its lease, the other with a verb for all that have its label.
 async fn ends(life: &mut Life<'_>, project: &Project, twin: &Instance) -> Result<()> {
-    let soon = |after: Duration| (OffsetDateTime::from(SystemTime::now()) + after).format(&Rfc3339);
+    #[expect(clippy::disallowed_methods, reason = "the cloud goes by the time of this machine")]
+    let soon = |after: Duration| (OffsetDateTime::now_utc() + after).format(&Rfc3339);
     let lease = json!({"lease": {"stop_at": soon(LEASE)?}});
     project.cloud.patch(&life.instance.path(""), lease).await?.success()?;
     life.lab.hosts[0].crash_agent().await?;
