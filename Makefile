@@ -31,6 +31,7 @@ status: ## Say what of `make up` runs
 
 programs: cargo
 	@deploy/packages host build guests
+	@deploy/console
 	@[ -e $(RELEASE)/cumulo-api ] || echo 'Building Cumulo, which takes about 10 minutes the first time.'
 	@cargo build --quiet --release --package api --package compute-agent --package cli --package tests --bins
 
@@ -44,7 +45,7 @@ nextest: cargo
 	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
 
 test: nextest ## Run everything that must be true of a change (what CI runs)
-	@deploy/packages host build guests
+	@deploy/packages host build guests console
 	@deploy/check
 
 lab: nextest ## Run the tests that need several hosts: make lab HOSTS=3

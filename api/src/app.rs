@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{KeyUses, Passwords, PolicyCache, Tokens};
+use crate::auth::{KeyUses, Passwords, PolicyCache, Tokens, Turns};
 use crate::clock::Clock;
 use crate::consoles::Consoles;
 use crate::events::EventStreams;
@@ -29,6 +29,7 @@ pub struct Parts {
     pub tokens: Tokens,
     pub policies: PolicyCache,
     pub key_uses: KeyUses,
+    pub sign_ins: Turns,
     pub ca: Arc<Ca>,
     pub images: ImageStore,
     pub imports: Importer,

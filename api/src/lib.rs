@@ -55,3 +55,4 @@ mod testing;
 pub mod users;
 pub mod verify;
 pub mod volumes;
+mod web_ui;

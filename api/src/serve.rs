@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::agent_router;
 use crate::app::{App, Parts};
-use crate::auth::{self, KeyUses, Passwords, PolicyCache};
+use crate::auth::{self, KeyUses, Passwords, PolicyCache, Turns};
 use crate::clock::Clock;
 use crate::consoles::{ConsoleOptions, Consoles};
 use crate::controllers;
@@ -98,6 +98,7 @@ async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken
         tokens,
         policies: PolicyCache::default(),
         key_uses: KeyUses::default(),
+        sign_ins: Turns::default(),
         images: options.image_store.open(&options.data_dir)?,
         imports: Importer::new(options.imports.clone())?,
         nudges: Nudges::default(),

@@ -29,7 +29,7 @@ use tower::ServiceExt;
 pub(crate) use self::line::{Line, Lost};
 use crate::agents::agent_router;
 use crate::app::{App, Parts};
-use crate::auth::{self, KeyUses, Passwords, PolicyCache};
+use crate::auth::{self, KeyUses, Passwords, PolicyCache, Turns};
 use crate::clock::Clock;
 use crate::consoles::{ConsoleOptions, Consoles};
 use crate::database::testing::TestDatabase;
@@ -167,6 +167,7 @@ impl TestCloud {
             pool,
             clock,
             passwords,
+            sign_ins: Turns::default(),
             tokens,
             policies: PolicyCache::default(),
             key_uses: KeyUses::default(),

@@ -256,7 +256,10 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     let (hypervisor, storage): (Arc<dyn Hypervisor>, Arc<dyn HostStorage>) = match args.hypervisor {
         HypervisorKind::Libvirt => {
             let image_cache_bytes = args.image_cache_gib.map(|gib| u64::from(gib) * GIB);
-            let local = LocalPool::open(&pool, image_cache_bytes).context("the pool could not be opened")?;
+            let record = state_dir.path().join("pool-record");
+            let local = LocalPool::open(&pool, &record, image_cache_bytes).with_context(|| {
+                format!("the pool at {pool} with the record {record} could not be opened")
+            })?;
             let storage = Pools::new(local, identity.membership.host_id, settings(args).shared_pools);
             let options = libvirt::Options { uri: args.libvirt_uri.clone(), pool };
             (Arc::new(Libvirt::start(options)), Arc::new(storage))

@@ -15,8 +15,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use protocol::Sha256;
 use protocol::agent::ImageSource;
 
-use crate::chain::Header;
 use crate::durable::{blocking, exists};
+use crate::header::backing_of;
 use crate::layout::{Layout, image_of};
 use crate::pool::measure;
 use crate::volume::is_in_use;
@@ -173,8 +173,13 @@ fn cached(layout: &Layout) -> io::Result<Vec<Cached>> {
 fn stood_on(layout: &Layout) -> io::Result<HashSet<Sha256>> {
     let mut images = HashSet::new();
     for entry in layout.layers().read_dir_utf8()? {
-        match Header::read(entry?.path()) {
-            Ok(header) => images.extend(header.backing.as_deref().and_then(image_of)),
+        let path = entry?.into_path();
+        // The others are memory of guests.
+        if path.extension() != Some("qcow2") {
+            continue;
+        }
+        match backing_of(&path) {
+            Ok(backing) => images.extend(backing.as_deref().and_then(image_of)),
             // Removed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -1,16 +1,14 @@
 //! How the files of a volume stand on each other: read from their headers, compared with what shall be.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::LayerId;
 
 use crate::PoolError;
 use crate::durable::exists;
-
-/// The longest name of a backing file that qcow2 has room for.
-const MAX_NAME_BYTES: usize = 1023;
+use crate::header::Header;
+use crate::made::MadeLayers;
 
 /// A chain as it shall be.
 #[derive(Debug)]
@@ -21,6 +19,8 @@ pub(crate) struct Wanted {
     pub(crate) layers: Vec<(LayerId, Utf8PathBuf)>,
     /// Those that may be missing between two others.
     pub(crate) merges: Vec<LayerId>,
+    /// What says whether a layer that is missing was ever there.
+    pub(crate) made: MadeLayers,
 }
 
 /// A chain as it is.
@@ -47,15 +47,21 @@ impl Chain {
 impl Wanted {
     /// Follows the chain from the topmost file that is there.
     pub(crate) fn look(&self) -> io::Result<Result<Chain, PoolError>> {
+        // Before the files: a layer that somebody makes meanwhile is not lost.
+        let made = self.made.those_of(self.layers.iter().map(|(layer, _)| *layer))?;
         let mut top = None;
         for (index, (_, path)) in self.layers.iter().enumerate() {
             if exists(path)? {
                 top = Some(index);
             }
         }
-        // What is merged before it was ever made is not made.
         let above = self.layers.iter().skip(top.map_or(0, |top| top + 1)).map(|(layer, _)| *layer);
-        let to_make = above.filter(|layer| !self.merges.contains(layer)).collect();
+        let mut to_make: Vec<_> = above.collect();
+        if let Some(lost) = to_make.iter().find(|layer| made.contains(layer)) {
+            return Ok(Err(PoolError::LostLayer(*lost)));
+        }
+        // What is merged before it was ever made is not made.
+        to_make.retain(|layer| !self.merges.contains(layer));
         let mut chain = Chain { to_make, ..Chain::default() };
         let mut next = top;
         while let Some(at) = next {
@@ -63,7 +69,10 @@ impl Wanted {
             if !exists(path)? {
                 return Ok(Err(PoolError::LostLayer(*layer)));
             }
-            let header = Header::read(path)?;
+            let header = match read(*layer, path)? {
+                Ok(header) => header,
+                Err(refused) => return Ok(Err(refused)),
+            };
             if chain.standing.is_empty() {
                 chain.size_bytes = header.size_bytes;
             }
@@ -75,7 +84,14 @@ impl Wanted {
             let between = &self.layers[next.map_or(0, |below| below + 1)..at];
             chain.merged.splice(0..0, between.iter().map(|(layer, _)| *layer));
         }
-        Ok(Ok(chain))
+        match (&self.base, chain.standing.first()) {
+            (Some(base), Some(lowest)) if exists(base)? => Ok(match read(*lowest, base)? {
+                Ok(Header { backing: None, .. }) => Ok(chain),
+                Ok(_) => Err(PoolError::BrokenChain(*lowest)),
+                Err(refused) => Err(refused),
+            }),
+            _ => Ok(Ok(chain)),
+        }
     }
 
     /// On which layer the one at this place stands: `Some(None)` when it rightly is the lowest, `None` when it
@@ -94,23 +110,10 @@ impl Wanted {
     }
 }
 
-/// What the header of a qcow2 file of our own says (<https://www.qemu.org/docs/master/interop/qcow2.html>).
-pub(crate) struct Header {
-    pub(crate) backing: Option<Utf8PathBuf>,
-    pub(crate) size_bytes: u64,
-}
-
-impl Header {
-    pub(crate) fn read(path: &Utf8Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let mut fields = [0; 32];
-        file.read_exact(&mut fields)?;
-        let number = |at: usize| fields[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        let (name_at, name_length) = (number(8), number(16) >> 32);
-        let mut name = vec![0; usize::try_from(name_length).unwrap_or(0).min(MAX_NAME_BYTES)];
-        file.seek(SeekFrom::Start(name_at))?;
-        file.read_exact(&mut name)?;
-        let name = String::from_utf8(name).map_err(io::Error::other)?;
-        Ok(Self { backing: (!name.is_empty()).then(|| name.into()), size_bytes: number(24) })
+/// The header of a file that is this layer, or that it stands on.
+pub(crate) fn read(layer: LayerId, path: &Utf8Path) -> io::Result<Result<Header, PoolError>> {
+    match Header::read(path) {
+        Err(why) if why.kind() == io::ErrorKind::InvalidData => Ok(Err(PoolError::UnsafeLayer(layer, why))),
+        read => read.map(Ok),
     }
 }

@@ -21,6 +21,11 @@ pub enum PoolError {
     },
     #[error("the pool is in use by another process")]
     InUse,
+    #[error(
+        "the folder is not the pool that this host had: is its file system mounted? Should that pool be lost for good, \
+         remove identity.json of the record beside it, and this folder becomes the host's pool"
+    )]
+    OtherPool,
     #[error("the shared pool {pool} cannot be used")]
     Unusable {
         pool: Name,
@@ -47,10 +52,12 @@ pub enum PoolError {
     DiskTooSmall { size: SizeGib, virtual_size_bytes: u64 },
     #[error("image {0} is not in the cache")]
     NoBase(Sha256),
-    #[error("layer {0} of a volume is lost: others stand on it")]
+    #[error("layer {0} of a volume is lost: it was made, and its file is not there")]
     LostLayer(LayerId),
     #[error("layer {0} of a volume does not stand on the one that it shall stand on")]
     BrokenChain(LayerId),
+    #[error("layer {0} of a volume, or what it stands on, must not be opened")]
+    UnsafeLayer(LayerId, #[source] io::Error),
     #[error("layer {0} of a volume is in use")]
     LayerInUse(LayerId),
     #[error("nothing was ever written to volume {0} here")]
@@ -92,7 +99,7 @@ impl PoolError {
             Self::Convert(_, why) if why.blames_image() => Blame::Image,
             Self::Full { .. } => Blame::Space,
             Self::Unusable { .. } => Blame::Reach,
-            Self::LostLayer(_) | Self::BrokenChain(_) => Blame::Chain,
+            Self::LostLayer(_) | Self::BrokenChain(_) | Self::UnsafeLayer(..) => Blame::Chain,
             Self::Io { source, .. } | Self::QemuImg { source, .. } if is_full(source) => Blame::Space,
             Self::Shared(error) => error.blame(),
             _ => Blame::Host,

@@ -7,13 +7,14 @@ use std::fs::{self, File};
 use std::io;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{MAX_LAYERS, VolumeSpec};
+use protocol::agent::VolumeSpec;
 use protocol::image::{Format, ImageInfo};
 use protocol::{GIB, LayerId};
 use serde_json::{Value, json};
 
-use crate::chain::Header;
+use crate::chain;
 use crate::durable::{Unfinished, blocking, exists};
+use crate::made::MadeLayers;
 use crate::sandbox::largest_output;
 use crate::{Pool, PoolError, qemu_img};
 
@@ -41,6 +42,8 @@ impl Export {
     }
 }
 
+type Layer = (LayerId, Utf8PathBuf);
+
 /// What a disk is made of.
 struct Chain {
     /// From the bottom to the top.
@@ -51,23 +54,41 @@ struct Chain {
     data_bytes: u64,
 }
 
+impl Chain {
+    /// Adds a file of this layer under the others, and says what it stands on.
+    fn add(&mut self, layer: LayerId, path: &Utf8Path) -> io::Result<Result<Option<Utf8PathBuf>, PoolError>> {
+        if !exists(path)? {
+            return Ok(Err(PoolError::LostLayer(layer)));
+        }
+        let header = match chain::read(layer, path)? {
+            Ok(header) => header,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        if self.files.is_empty() {
+            self.size_bytes = header.size_bytes;
+        }
+        self.data_bytes += fs::metadata(path)?.len();
+        self.files.push(path.to_owned());
+        Ok(Ok(header.backing))
+    }
+}
+
 impl Pool {
     /// Copies the disk that the volume's chain makes. Others may read its layers meanwhile; while somebody writes to
-    /// one, QEMU's locks refuse it. Layers at the top that are not there are empty. Dropping the future leaves nothing
+    /// one, QEMU's locks refuse it. Layers at the top that were never made are empty. Dropping the future leaves nothing
     /// behind.
     ///
     /// # Errors
-    /// [`PoolError::NoData`] when no layer is there, [`PoolError::Full`] when there might be too little room.
+    /// [`PoolError::NoData`] when no layer was ever made, [`PoolError::LostLayer`] when one that was is not there,
+    /// [`PoolError::Full`] when there might be too little room.
     pub async fn export(&self, volume: &VolumeSpec) -> Result<Export, PoolError> {
         let layout = &self.inner().layout;
-        let layers: Vec<_> = volume.layers.iter().map(|layer| layout.layer(*layer)).collect();
-        let folders = [layout.layers(), layout.images()];
-        let found = blocking("follow a volume's chain", move || follow(&layers, &folders)).await?;
-        let chain = match found {
-            Followed::Chain(chain) => chain,
-            Followed::Nothing => return Err(PoolError::NoData(volume.id)),
-            Followed::Lost(layer) => return Err(PoolError::LostLayer(layer)),
-        };
+        let layers: Vec<_> = volume.layers.iter().map(|layer| (*layer, layout.layer(*layer))).collect();
+        let base = volume.image.as_ref().map(|image| layout.image(image.sha256));
+        let made = layout.made().clone();
+        let follow = move || follow(&layers, base.as_deref(), &made);
+        let found = blocking("follow a volume's chain", follow).await??;
+        let chain = found.ok_or(PoolError::NoData(volume.id))?;
         // It may have grown since a guest had it.
         let size_bytes = chain.size_bytes.max(volume.size_gib.bytes());
         let data_bytes = chain.data_bytes.min(size_bytes);
@@ -83,46 +104,49 @@ impl Pool {
     }
 }
 
-enum Followed {
-    Chain(Chain),
-    Nothing,
-    /// Others stand on it, and it is not there.
-    Lost(LayerId),
-}
-
-/// From the uppermost layer that is there down to the bottom. What a layer stands on says its header, since layers may
-/// have been merged; whatever it says, only files of the pool are opened.
-fn follow(layers: &[Utf8PathBuf], folders: &[Utf8PathBuf]) -> io::Result<Followed> {
-    let mut next = None;
-    for layer in layers.iter().rev() {
-        if exists(layer)? {
-            next = Some(layer.clone());
+/// From the uppermost layer that is there down to the bottom; nothing when none was ever made. What a layer stands on
+/// says its header, since layers may have been merged; whatever it says, only lower layers of the volume and its image
+/// are opened.
+fn follow(
+    layers: &[Layer],
+    base: Option<&Utf8Path>,
+    made: &MadeLayers,
+) -> io::Result<Result<Option<Chain>, PoolError>> {
+    let mut top = None;
+    for (place, (layer, path)) in layers.iter().enumerate().rev() {
+        let was_made = made.has(*layer)?;
+        if exists(path)? {
+            top = Some(place);
             break;
         }
+        if was_made {
+            return Ok(Err(PoolError::LostLayer(*layer)));
+        }
     }
+    let Some(mut at) = top else { return Ok(Ok(None)) };
     let mut chain = Chain { files: Vec::new(), size_bytes: 0, data_bytes: 0 };
-    while let Some(path) = next {
-        let is_ours = path.parent().is_some_and(|parent| folders.iter().any(|folder| folder == parent));
-        if !is_ours || chain.files.len() > MAX_LAYERS {
-            return Err(io::Error::other("a layer stands on something that is not ours"));
+    loop {
+        let (layer, path) = &layers[at];
+        let backing = match chain.add(*layer, path)? {
+            Ok(Some(backing)) => backing,
+            Ok(None) => break,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        if let Some(lower) = layers[..at].iter().position(|(_, lower)| *lower == backing) {
+            at = lower;
+            continue;
         }
-        if !exists(&path)? {
-            let lost = path.file_stem().and_then(|id| id.parse().ok());
-            return lost.map(Followed::Lost).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        if Some(backing.as_path()) != base {
+            return Ok(Err(PoolError::BrokenChain(*layer)));
         }
-        let header = Header::read(&path)?;
-        if chain.files.is_empty() {
-            chain.size_bytes = header.size_bytes;
+        match chain.add(*layer, &backing)? {
+            Ok(None) => break,
+            Ok(Some(_)) => return Ok(Err(PoolError::BrokenChain(*layer))),
+            Err(refused) => return Ok(Err(refused)),
         }
-        chain.data_bytes += fs::metadata(&path)?.len();
-        chain.files.push(path);
-        next = header.backing;
-    }
-    if chain.files.is_empty() {
-        return Ok(Followed::Nothing);
     }
     chain.files.reverse();
-    Ok(Followed::Chain(chain))
+    Ok(Ok(Some(chain)))
 }
 
 /// The chain as QEMU's block layer shall open it: these files in this format, for reading, nothing probed.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::{HostId, InstanceId, LayerId, Sha256};
 
+use crate::made::MadeLayers;
+
 /// The files of one instance, there or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstancePaths {
@@ -16,6 +18,7 @@ pub struct InstancePaths {
 #[derive(Debug)]
 pub(crate) struct Layout {
     root: Utf8PathBuf,
+    made: MadeLayers,
     /// Whose unfinished work is meant where several hosts have theirs.
     host: Option<HostId>,
     works: AtomicU64,
@@ -24,7 +27,12 @@ pub(crate) struct Layout {
 impl Layout {
     /// `root` is absolute.
     pub(crate) fn new(root: Utf8PathBuf) -> Self {
-        Self { root, host: None, works: AtomicU64::new(0) }
+        Self { made: MadeLayers::new(root.join("made")), root, host: None, works: AtomicU64::new(0) }
+    }
+
+    /// One whose layers are written down elsewhere.
+    pub(crate) fn with_record(self, made: MadeLayers) -> Self {
+        Self { made, ..self }
     }
 
     /// Of a pool that several hosts share, as this one works in it.
@@ -34,6 +42,10 @@ impl Layout {
 
     pub(crate) fn root(&self) -> &Utf8Path {
         &self.root
+    }
+
+    pub(crate) fn made(&self) -> &MadeLayers {
+        &self.made
     }
 
     pub(crate) fn lock(&self) -> Utf8PathBuf {

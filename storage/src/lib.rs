@@ -8,6 +8,8 @@
 //!                        /serial.log(.0…)  written and rotated by virtlogd
 //!                        /uefi_variables.fd  written by libvirt and the guest, with UEFI
 //!        incoming/                         unfinished work of this process, emptied when the pool opens
+//!        made/                             which layers there are, unless that is kept elsewhere: see [`Options::record`]
+//!        cumulo-local-pool.json            the identity of a pool that a host has alone
 //! ```
 //!
 //! Mechanism only: it knows qcow2 and directories, nothing of HTTP, tenants or libvirt. Two rules carry it.
@@ -23,8 +25,10 @@ mod durable;
 mod error;
 mod export;
 mod flight;
+mod header;
 mod inventory;
 mod layout;
+mod made;
 mod memory;
 mod pool;
 mod qemu_img;

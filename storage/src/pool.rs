@@ -14,6 +14,7 @@ use tokio::sync::{RwLock, Semaphore};
 use crate::durable::{PRIVATE_DIR, REACHABLE_DIR, blocking, exists, make_dir, sync_dir};
 use crate::flight::Flights;
 use crate::layout::{Layout, instance_of};
+use crate::made::MadeLayers;
 use crate::sandbox::Sandbox;
 use crate::shared::Shared;
 use crate::{InstancePaths, PoolError};
@@ -49,6 +50,9 @@ pub struct Options {
     /// What the cached images may take. Those that are needed count, and are never evicted. A fifth of the file
     /// system unless given.
     pub image_cache_bytes: Option<u64>,
+    /// A folder in which is written down what the pool has, so that what is lost is not taken for what was never made.
+    /// It tells a pool that is not mounted only when it is on another file system. In the pool itself unless given.
+    pub record: Option<Utf8PathBuf>,
 }
 
 impl Options {
@@ -58,7 +62,7 @@ impl Options {
     /// When the sandbox cannot be prepared.
     pub fn new() -> Result<Self, PoolError> {
         let sandbox = Sandbox::new().map_err(PoolError::io("prepare the sandbox"))?;
-        Ok(Self { sandbox, image_cache_bytes: None })
+        Ok(Self { sandbox, image_cache_bytes: None, record: None })
     }
 }
 
@@ -80,11 +84,19 @@ pub struct Space {
 impl Pool {
     /// Opens the pool at `root`, which is made if it is not there, for this process alone, and clears away what an
     /// earlier one did not finish.
+    ///
+    /// # Errors
+    /// [`PoolError::OtherPool`] when the record tells of another pool. Nothing was made then.
     pub fn open(root: &Utf8Path, options: Options) -> Result<Self, PoolError> {
-        let (layout, lock) = prepare(root).map_err(PoolError::io("open the pool"))?;
+        const OPEN: &str = "open the pool";
+        let Options { sandbox, image_cache_bytes, record } = options;
+        let made = MadeLayers::new(record.unwrap_or_else(|| root.join("made")));
+        made.knows(root).map_err(PoolError::io(OPEN))??;
+        let (layout, lock) = prepare(root, made).map_err(PoolError::io(OPEN))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| PoolError::InUse)?;
         empty(&layout.incoming()).map_err(PoolError::io("clear away unfinished work"))?;
-        let Options { sandbox, image_cache_bytes } = options;
+        layout.made().open(&layout.layers()).map_err(PoolError::io("write down what the pool has"))?;
+        layout.made().keep(layout.root()).map_err(PoolError::io("mark the pool"))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 layout,
@@ -177,10 +189,10 @@ pub(crate) fn measure(root: &Utf8Path) -> io::Result<Space> {
 }
 
 /// Makes the directories; gives them and the file to lock.
-fn prepare(root: &Utf8Path) -> io::Result<(Layout, File)> {
+fn prepare(root: &Utf8Path, made: MadeLayers) -> io::Result<(Layout, File)> {
     fs::create_dir_all(root)?;
     // Absolute, so that no name can look like an option or a protocol to qemu-img.
-    let layout = Layout::new(root.canonicalize_utf8()?);
+    let layout = Layout::new(root.canonicalize_utf8()?).with_record(made);
     make_dir(layout.root(), REACHABLE_DIR)?;
     make_dir(&layout.images(), REACHABLE_DIR)?;
     make_dir(&layout.instances(), REACHABLE_DIR)?;

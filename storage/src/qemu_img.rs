@@ -1,4 +1,8 @@
-//! `qemu-img` for files of our own: nothing that it reads here came from a user.
+//! `qemu-img`, as root, for files that guests and other hosts may have written.
+//!
+//! What it opens is named by us and opened as qcow2; what a file's header could lead it to was refused just before (see
+//! [`crate::header`]), and on what a layer stands was compared with what it shall stand on. One gap is left: who may
+//! write to a file at this very moment, and ignores QEMU's locks, can change its header after that look.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,6 +12,8 @@ use camino::Utf8Path;
 use tokio::process::Command;
 
 use crate::PoolError;
+use crate::durable::blocking;
+use crate::header::Header;
 
 /// The only places where programs are looked for.
 pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -32,24 +38,28 @@ pub(crate) async fn create(
 /// Grows the disk in the qcow2 file at the absolute path `target`, which nobody uses.
 pub(crate) async fn resize(target: &Utf8Path, size_bytes: u64) -> Result<(), PoolError> {
     let size = size_bytes.to_string();
+    inspect([target]).await?;
     let arguments = ["resize", "-q", "-f", "qcow2", target.as_str(), &size];
     run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "grow a disk", source })
 }
 
 /// Writes what `top` and the layers under it hold beyond `base` into `base`, and leaves them as they are.
 pub(crate) async fn commit(top: &Utf8Path, base: &Utf8Path) -> Result<(), PoolError> {
+    inspect([top, base]).await?;
     let arguments = ["commit", "-q", "-d", "-f", "qcow2", "-b", base.as_str(), top.as_str()];
     run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "merge layers", source })
 }
 
 /// Gives back the room in `target` that a process took for data and, being killed, did not come to use.
 pub(crate) async fn reclaim(target: &Utf8Path) -> Result<(), PoolError> {
+    inspect([target]).await?;
     let arguments = ["check", "-q", "-r", "leaks", "-f", "qcow2", target.as_str()];
     run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "check a layer", source })
 }
 
 /// Says in `target` that it stands on `backing`, which holds the same as what it stood on.
 pub(crate) async fn rebase(target: &Utf8Path, backing: &Utf8Path) -> Result<(), PoolError> {
+    inspect([target, backing]).await?;
     let arguments =
         ["rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", backing.as_str(), target.as_str()];
     run(arguments).await.map_err(|source| PoolError::QemuImg { attempted: "rebase a layer", source })
@@ -71,6 +81,13 @@ pub(crate) async fn convert(
         .chain([source.as_str(), target.as_str()]);
     let done = run_program("nice", arguments).await;
     done.map_err(|source| PoolError::QemuImg { attempted: "copy a disk", source })
+}
+
+/// Refuses files whose headers lead out of them.
+async fn inspect(files: impl IntoIterator<Item = &Utf8Path>) -> Result<(), PoolError> {
+    let files: Vec<_> = files.into_iter().map(Utf8Path::to_owned).collect();
+    let look = move || files.iter().try_for_each(|file| Header::read(file).map(drop));
+    blocking("look at a layer's header", look).await
 }
 
 async fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Result<()> {

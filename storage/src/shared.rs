@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/cumulo-pool.json                  the pool's name, its identity and this path
-//!        images/, layers/                  as in a local pool
+//!        images/, layers/, made/           as in a local pool
 //!        hosts/<uuid>/incoming/            unfinished work of one host, emptied when its agent opens the pool
 //!                    /lock                 held by that agent
 //! ```
@@ -103,7 +103,7 @@ impl Pool {
         if root.canonicalize_utf8()? != root {
             return Err(io::Error::other(Unusable::Link));
         }
-        for name in ["images", "layers", "hosts"] {
+        for name in ["images", "layers", "made", "hosts"] {
             if exists(&root.join(name))? {
                 return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, format!("it has a `{name}`")));
             }
@@ -170,6 +170,7 @@ impl Shared {
     fn open(&self, layout: &Layout) -> io::Result<Option<Flock<File>>> {
         make_dir(&layout.images(), REACHABLE_DIR)?;
         make_dir(&layout.layers(), REACHABLE_DIR)?;
+        layout.made().open(&layout.layers())?;
         make_dir(&layout.hosts(), PRIVATE_DIR)?;
         make_dir(&layout.own(self.host), PRIVATE_DIR)?;
         make_dir(&layout.incoming(), PRIVATE_DIR)?;

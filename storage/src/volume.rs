@@ -11,8 +11,9 @@ use nix::libc;
 use protocol::LayerId;
 use protocol::agent::VolumeSpec;
 
-use crate::chain::{Chain, Header, Wanted};
+use crate::chain::{Chain, Wanted};
 use crate::durable::{PRIVATE_FILE, Unfinished, blocking, exists, sync_dir};
+use crate::header::Header;
 use crate::{Made, Pool, PoolError, qemu_img};
 
 /// First writes to clusters of 128 KiB with subclusters are many times faster than to plain ones: a 4 KiB
@@ -55,7 +56,10 @@ impl Pool {
         let cached = blocking("look for an image", move || image.as_deref().map_or(Ok(true), exists));
         let base = cached.await?;
         let chain = match self.look_at_chain(volume).await {
-            Err(PoolError::BrokenChain(_) | PoolError::LostLayer(_)) => {
+            Err(
+                error @ (PoolError::BrokenChain(_) | PoolError::LostLayer(_) | PoolError::UnsafeLayer(..)),
+            ) => {
+                tracing::debug!(volume = %volume.id, ?error, "a volume is broken");
                 return Ok(VolumeFound { base, made: false, broken: true, merged: Vec::new() });
             }
             chain => chain?,
@@ -72,13 +76,14 @@ impl Pool {
             base: volume.image.as_ref().map(|image| self.base(image)),
             layers: volume.layers.iter().map(|layer| (*layer, self.layer(*layer))).collect(),
             merges: volume.merges.clone(),
+            made: self.inner().layout.made().clone(),
         };
         blocking("look at a volume's files", move || wanted.look()).await?
     }
 
     /// Makes what is missing at the top of a volume over its cached image, and grows the volume to its size. What is
-    /// there keeps its content. A layer that others stand on is not made anew, since it would be an empty one: a
-    /// chain that lacks one, or that stands in another way than it shall, is refused and left alone.
+    /// there keeps its content. A layer that others stand on, or that was made before, is not made anew, since it would
+    /// be an empty one: a chain that lacks one, or that stands in another way than it shall, is refused and left alone.
     ///
     /// The volume must not be in use.
     pub async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<Made, PoolError> {
@@ -121,11 +126,12 @@ impl Pool {
         let backing = below.or_else(|| image.map(|image| self.base(image)));
         let unfinished = Unfinished::new(self.inner().layout.fresh());
         qemu_img::create(unfinished.path(), OPTIONS, backing.as_deref(), volume.size_gib.bytes()).await?;
-        let target = self.layer(layer);
+        let (target, record) = (self.layer(layer), self.inner().layout.made().clone());
         let (made, header) = blocking("put a layer in place", move || {
             let _bases_stay = bases_stay;
             fs::set_permissions(unfinished.path(), Permissions::from_mode(PRIVATE_FILE))?;
             let made = unfinished.publish_new(&target)?;
+            record.add(layer)?;
             Ok((made, Header::read(&target)?))
         })
         .await?;
@@ -165,9 +171,10 @@ impl Pool {
     /// INVARIANT: none is removed that a process has open as a disk, whatever the hypervisor and the control plane
     /// believe.
     pub async fn remove_layers(&self, layers: &[LayerId]) -> Result<bool, PoolError> {
-        let dir = self.inner().layout.layers();
+        let (dir, record) = (self.inner().layout.layers(), self.inner().layout.made().clone());
         let paths: Vec<_> = layers.iter().map(|layer| self.layer(*layer)).collect();
-        let (looked_at, memory, layers) = (paths.clone(), layers, layers.to_vec());
+        let (looked_at, memory, doomed) = (paths.clone(), layers, layers.to_vec());
+        let layers = doomed.clone();
         let in_use = blocking("look whether layers are in use", move || {
             let mut in_use = None;
             for (path, layer) in looked_at.iter().zip(layers) {
@@ -182,7 +189,7 @@ impl Pool {
         }
         let memory: Vec<_> = memory.iter().map(|id| self.memory(*id)).collect();
         blocking("remove layers", move || {
-            let mut removed = false;
+            let mut removed = record.cross_out(&doomed)?;
             for path in paths.into_iter().chain(memory) {
                 match fs::remove_file(path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -197,10 +204,14 @@ impl Pool {
         .await
     }
 
-    /// Whether any of these layers is there.
+    /// Whether any of these layers is there, or was and is lost.
     pub async fn has_any_layer(&self, layers: &[LayerId]) -> Result<bool, PoolError> {
         let paths: Vec<_> = layers.iter().map(|layer| self.layer(*layer)).collect();
+        let (record, layers) = (self.inner().layout.made().clone(), layers.to_vec());
         blocking("look for layers", move || {
+            if !record.those_of(layers)?.is_empty() {
+                return Ok(true);
+            }
             paths.iter().try_fold(false, |found, path| Ok(found || exists(path)?))
         })
         .await

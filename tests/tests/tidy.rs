@@ -22,7 +22,7 @@ const DEPENDENCY_LAW: &[(&str, &[&str])] = &[
     ("client", &[]),
     ("cli", &["client"]),
     ("tests", &["protocol"]),
-    ("benches", &["protocol", "policy", "storage", "networking", "compute-agent", "tests"]),
+    ("benches", &["protocol", "policy", "api", "storage", "networking", "compute-agent", "tests"]),
 ];
 
 /// Crates that may never be used, and why.

@@ -1,14 +1,15 @@
-//! What a request shows to prove who sent it: an access token of a session, or an API key.
+//! What a request shows to prove who sent it: an access token of a session, in a header or a cookie, or an API key.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::Rng;
 use sha2::{Digest, Sha256};
 
+use super::cookies;
 use super::tokens::Claims;
 use crate::app::App;
 use crate::http::{ApiError, ErrorCode};
@@ -32,8 +33,8 @@ pub(crate) struct Shown(Arc<Mutex<Option<Result<Credential, ApiError>>>>);
 
 impl Shown {
     /// Reads the credential of a request, before anything else of it is read.
-    pub(crate) async fn read(headers: &HeaderMap, app: &App) -> Self {
-        Self(Arc::new(Mutex::new(Some(read(headers, app).await))))
+    pub(crate) async fn read(method: &Method, headers: &HeaderMap, app: &App) -> Self {
+        Self(Arc::new(Mutex::new(Some(read(method, headers, app).await))))
     }
 
     /// The credential, if it is a good one.
@@ -49,16 +50,23 @@ impl Shown {
 /// The credential of a request.
 ///
 /// # Errors
-/// `unauthenticated` without one; `invalid_token` or `expired_token` with a bad one.
+/// `unauthenticated` without one; `invalid_token` or `expired_token` with a bad one; `cross_site_request` with a
+/// session in cookies that somebody else's page makes use of.
 pub(crate) async fn credential(parts: &Parts, app: &App) -> Result<Credential, ApiError> {
     let found = parts.extensions.get::<Shown>().and_then(|shown| shown.lock().take());
     match found {
         Some(found) => found,
-        None => read(&parts.headers, app).await,
+        None => read(&parts.method, &parts.headers, app).await,
     }
 }
 
-async fn read(headers: &HeaderMap, app: &App) -> Result<Credential, ApiError> {
+async fn read(method: &Method, headers: &HeaderMap, app: &App) -> Result<Credential, ApiError> {
+    if !headers.contains_key(header::AUTHORIZATION)
+        && let Some(token) = cookies::access_token(headers)
+    {
+        cookies::check_same_origin(method, headers)?;
+        return app.tokens.verify(token, &app.pool, app.clock.now()).await.map(Credential::Session);
+    }
     let text = bearer(headers)?;
     if let Some(key) = text.strip_prefix(API_KEY_PREFIX) {
         // A typing error costs no look-up.

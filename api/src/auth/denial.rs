@@ -77,16 +77,19 @@ impl Caller {
             );
         }
         match decided.deciding.first() {
-            Some(first) => format!("{}, denies {deed}", first.name()),
+            Some(first) => format!("{}, denies {deed}; ask whoever may change that", first.name()),
             None if decided.denied_by_key => format!(
                 "the policy of this API key does not allow {deed}, although the policies of its owner do; use a \
                  key whose policy allows it"
             ),
             None if is_decided_in_cloud(decided.action) => format!(
                 "no policy that is attached to you for the whole cloud allows {deed}; what is attached in the \
-                 project does not count for it"
+                 project does not count for it; ask an administrator of the cloud"
             ),
-            None => format!("no policy that is attached to you allows {deed}"),
+            None => format!(
+                "no policy that is attached to you allows {deed}; ask whoever may attach policies there, and \
+                 `policies:simulate` shows them what would allow it"
+            ),
         }
     }
 }

@@ -9,8 +9,10 @@
 mod action;
 pub(crate) mod backoff;
 pub(crate) mod bootstrap;
+pub(crate) mod browser;
 mod cache;
 mod caller;
+pub(crate) mod cookies;
 mod credential;
 mod deciding;
 mod decision;
@@ -45,6 +47,7 @@ mod visit;
 mod vocabulary;
 
 pub use action::{Action, ActionInfo, Fact, InProject, New, OfResource, Place, ProjectResource, actions};
+pub use backoff::Turns;
 pub use cache::{PolicyCache, PolicyVersion};
 pub use caller::{Caller, ProjectRef};
 pub use credential::Credential;

@@ -120,7 +120,7 @@ fn hash_now(password: &str, memory: &mut Memory) -> Result<String, ApiError> {
         params: ParamsString::try_from(&params).map_err(defect)?,
         salt: Some(salt),
         hash: Some(derive(
-            Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+            &Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
             password,
             &salt,
             memory,
@@ -139,10 +139,10 @@ fn matches(password: &str, stored: &str, memory: &mut Memory) -> Result<bool, Ap
     let version = Version::try_from(version).map_err(defect)?;
     let params = Params::try_from(&stored).map_err(defect)?;
     // Compared in constant time.
-    Ok(derive(Argon2::new(algorithm, version, params), password, &salt, memory)? == hash)
+    Ok(derive(&Argon2::new(algorithm, version, params), password, &salt, memory)? == hash)
 }
 
-fn derive(argon2: Argon2<'_>, password: &str, salt: &Salt, memory: &mut Memory) -> Result<Output, ApiError> {
+fn derive(argon2: &Argon2<'_>, password: &str, salt: &Salt, memory: &mut Memory) -> Result<Output, ApiError> {
     memory.resize(argon2.params().block_count(), Block::default());
     let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
     argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, memory).map_err(defect)?;

@@ -39,12 +39,21 @@ async fn login(
     visit: Visit,
     JsonBody(request): JsonBody<LoginRequest>,
 ) -> Result<Json<TokenResponse>, ApiError> {
-    let trial = Trial::begin(&app, &visit, SIGN_IN, &request.username).await?;
+    sign_in(&app, &visit, request).await.map(Json)
+}
+
+/// The tokens of a new session, for whoever proves to be this user.
+pub(super) async fn sign_in(
+    app: &App,
+    visit: &Visit,
+    request: LoginRequest,
+) -> Result<TokenResponse, ApiError> {
+    let trial = Trial::begin(app, visit, SIGN_IN, &request.username).await?;
     let proof = trial.by_password(request.password).await?;
     let (mut proof, second_factor_at) = proof.with_second_factor(request.otp.as_deref()).await?;
-    let tokens = sessions::begin(&app, &visit, &mut proof, second_factor_at).await?;
+    let tokens = sessions::begin(app, visit, &mut proof, second_factor_at).await?;
     proof.accept().await?;
-    Ok(Json(tokens))
+    Ok(tokens)
 }
 
 /// Sets a password with a one-time code: that of an invitation, or of a reset by an administrator. A second

@@ -11,7 +11,7 @@ use protocol::{Name, PrincipalId};
 use sqlx::{PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
 
-use super::backoff::{self, Admission, Attempt};
+use super::backoff::{self, Admission, Attempt, Turn};
 use super::second_factor::{self, Verdict};
 use super::store;
 use super::visit::{Claim, Visit};
@@ -25,6 +25,8 @@ pub(super) struct Trial<'a> {
     visit: &'a Visit,
     claim: Claim<'a>,
     attempt: Attempt,
+    /// The next attempt begins when this one has ended.
+    turn: Turn<'a>,
 }
 
 /// A visitor who is this user for as long as the transaction lasts.
@@ -49,12 +51,13 @@ impl<'a> Trial<'a> {
         // A text that PostgreSQL would refuse names nobody.
         let name = username.parse::<Name>().map_or("", |_| username);
         let claim = Claim { action, user: None, name };
+        let turn = app.sign_ins.take(username, visit.client.address).await;
         let now = app.clock.now();
         let mut tx = app.pool.begin().await?;
         match backoff::admit(&mut tx, username, visit.client.address, now).await? {
             Admission::Open(attempt) => {
                 tx.commit().await?;
-                Ok(Self { app, visit, claim, attempt })
+                Ok(Self { app, visit, claim, attempt, turn })
             }
             Admission::Delayed(delay) if delay.first => {
                 Err(visit.fail(tx, app, claim, delay.refusal(now)).await)
@@ -136,7 +139,7 @@ impl Proof<'_> {
             ),
             _ => ApiError::because(ErrorCode::InvalidSecondFactor, second_factor::WRONG),
         };
-        let Trial { app, visit, claim, attempt } = trial;
+        let Trial { app, visit, claim, attempt, turn: _turn } = trial;
         if verdict == Verdict::Missing {
             // Nothing was guessed.
             attempt.take_back(&mut tx, now).await?;
@@ -151,7 +154,7 @@ impl Proof<'_> {
 
     /// Ends the visit: it was the right user.
     pub(super) async fn accept(mut self) -> Result<(), ApiError> {
-        let Trial { app, visit, claim, attempt } = self.trial;
+        let Trial { app, visit, claim, attempt, turn: _turn } = self.trial;
         attempt.succeeded(&mut self.tx, self.now).await?;
         visit.record(&mut self.tx, app, Outcome::Allowed, claim).await?;
         Ok(self.tx.commit().await?)

@@ -1,5 +1,6 @@
 //! Signing in, and every way of pretending to have done so.
 
+mod browser;
 mod passwords;
 mod races;
 mod recovery;

@@ -33,6 +33,13 @@ pub struct RefreshRequest {
     pub refresh_token: String,
 }
 
+/// What a sign-in in a browser gives, besides the cookies.
+#[derive(Serialize, ToSchema)]
+pub struct BrowserSession {
+    /// Seconds until the session has to be prolonged.
+    pub expires_in: i64,
+}
+
 /// What a sign-in gives.
 #[derive(Serialize, ToSchema)]
 pub struct TokenResponse {

@@ -180,7 +180,7 @@ async fn watch(app: &App, console: &Console, client: Client) -> End {
                 Some(ErrorCode::HostUnreachable) => verified = Instant::now(),
                 _ if verified.elapsed() > UNVERIFIED => return End::Unverified,
                 _ => {
-                    tracing::info!(%error, console = %console.id, "whether its owner still may is not known")
+                    tracing::info!(%error, console = %console.id, "whether its owner still may is not known");
                 }
             },
         }

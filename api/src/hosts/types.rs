@@ -111,6 +111,7 @@ pub struct DiskCapacity {
 
 /// The file system of a host's pool, as its agent last measured it.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = HostDisk)]
 pub struct Pool {
     pub total_bytes: i64,
     /// As an unprivileged process finds it.

@@ -8,6 +8,8 @@ use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use utoipa::PartialSchema;
+use utoipa::openapi::{RefOr, Schema};
 
 use super::problem::{ApiError, ErrorCode, FieldError};
 use super::unique_keys::UniqueKeys;
@@ -19,7 +21,7 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The body of a call that takes no fields.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NoFields {}
 
@@ -43,7 +45,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let body = read_bounded(body).await?;
-        parse_json(&parts.headers, &body).map(Self)
+        parse_json(&parts.headers, &body, Vec::new).map(Self)
     }
 }
 
@@ -67,10 +69,23 @@ pub(super) async fn read_bounded(body: Body) -> Result<Bytes, ApiError> {
 /// # Errors
 /// `unsupported_media_type` when it is not sent as JSON, which also keeps foreign web pages from sending it;
 /// `invalid_json` when it is not JSON at all, `validation_failed` with a pointer when it is JSON of another
-/// shape: a wrong type, an unknown or missing field, a value that its type refuses.
-pub(super) fn parse_json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, ApiError> {
+/// shape: a wrong type, an unknown or missing field, a value that its type refuses. When a field of the body itself is
+/// missing, all of `required` that are not there are named.
+pub(super) fn parse_json<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: &[u8],
+    required: impl FnOnce() -> Vec<String>,
+) -> Result<T, ApiError> {
     check_media_type(headers, body)?;
-    parse(body)
+    parse(body, required)
+}
+
+/// The fields that a body of this type has at least, as its schema says.
+pub(super) fn required_fields<T: PartialSchema>() -> Vec<String> {
+    match T::schema() {
+        RefOr::T(Schema::Object(object)) => object.required,
+        _ => Vec::new(),
+    }
 }
 
 fn check_media_type(headers: &HeaderMap, body: &[u8]) -> Result<(), ApiError> {
@@ -84,7 +99,7 @@ fn check_media_type(headers: &HeaderMap, body: &[u8]) -> Result<(), ApiError> {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+fn parse<T: DeserializeOwned>(body: &[u8], required: impl FnOnce() -> Vec<String>) -> Result<T, ApiError> {
     let body = if body.is_empty() { b"{}" } else { body };
     // serde takes an array for a struct, field by field; this API does not.
     if body.trim_ascii_start().starts_with(b"[") {
@@ -93,7 +108,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let parsed = match serde_path_to_error::deserialize(&mut deserializer) {
         Ok(parsed) => parsed,
-        Err(error) => return with_whole_numbers(body).ok_or_else(|| refusal(&error)),
+        Err(error) => return with_whole_numbers(body).ok_or_else(|| refusal(&error, body, required)),
     };
     deserializer
         .end()
@@ -101,18 +116,35 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     Ok(parsed)
 }
 
-fn refusal(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+fn refusal(
+    error: &serde_path_to_error::Error<serde_json::Error>,
+    body: &[u8],
+    required: impl FnOnce() -> Vec<String>,
+) -> ApiError {
     let inner = error.inner();
     if inner.is_data() {
         let message = without_position(inner);
-        let mut pointer = pointer(error.path());
-        if let Some(field) = words::missing_field(&message) {
-            pointer.push_str(&below(field));
-        }
-        ApiError::invalid(vec![FieldError::new(pointer, "invalid", words::plain(&message))])
+        let pointer = pointer(error.path());
+        let Some(field) = words::missing_field(&message) else {
+            return ApiError::invalid(vec![FieldError::new(pointer, "invalid", words::plain(&message))]);
+        };
+        // serde stops at the first.
+        let others = if pointer.is_empty() { absent(body, required()) } else { Vec::new() };
+        let others = others.iter().map(String::as_str).filter(|other| *other != field);
+        let missing = |field: &str| {
+            let message = format!("missing field `{field}`");
+            FieldError::new(format!("{pointer}{}", below(field)), "invalid", words::plain(&message))
+        };
+        ApiError::invalid(std::iter::once(field).chain(others).map(missing).collect())
     } else {
         ApiError::because(ErrorCode::InvalidJson, words::plain_syntax(inner))
     }
+}
+
+/// Which of the fields an object does not have.
+fn absent(body: &[u8], fields: Vec<String>) -> Vec<String> {
+    let given: serde_json::Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    fields.into_iter().filter(|field| !given.contains_key(field)).collect()
 }
 
 /// JSON has one kind of number, and JSON Schema counts 5.0 among the integers; serde does not. So a body that is
@@ -189,7 +221,7 @@ mod tests {
 
     #[test]
     fn errors_point_at_the_field() {
-        let error = parse::<Body>(br#"{"list":[1,"x"]}"#).unwrap_err();
+        let error = parse::<Body>(br#"{"list":[1,"x"]}"#, Vec::new).unwrap_err();
         assert!(format!("{error:?}").contains("/list/1"), "{error:?}");
         for (text, code) in [
             ("{", ErrorCode::InvalidJson),
@@ -197,25 +229,25 @@ mod tests {
             ("[]", ErrorCode::ValidationFailed),
             (r#"{"unknown":1}"#, ErrorCode::ValidationFailed),
         ] {
-            assert_eq!(parse::<Body>(text.as_bytes()).unwrap_err().code(), Some(code), "{text}");
+            assert_eq!(parse::<Body>(text.as_bytes(), Vec::new).unwrap_err().code(), Some(code), "{text}");
         }
-        assert!(parse::<Body>(b"").unwrap().list.is_empty());
+        assert!(parse::<Body>(b"", Vec::new).unwrap().list.is_empty());
     }
 
     #[test]
     fn a_missing_field_is_pointed_at() {
         for (body, pointer) in [("{}", "/inner"), (r#"{"inner":{}}"#, "/inner/name")] {
-            let error = format!("{:?}", parse::<Outer>(body.as_bytes()).unwrap_err());
+            let error = format!("{:?}", parse::<Outer>(body.as_bytes(), Vec::new).unwrap_err());
             assert!(error.contains(&format!("pointer: \"{pointer}\"")), "{error}");
         }
     }
 
     #[test]
     fn five_point_nothing_is_five() {
-        assert_eq!(parse::<Body>(br#"{"list":[1,2.0,3e0]}"#).unwrap().list, [1, 2, 3]);
+        assert_eq!(parse::<Body>(br#"{"list":[1,2.0,3e0]}"#, Vec::new).unwrap().list, [1, 2, 3]);
         for wrong in [r#"{"list":[1.5]}"#, r#"{"list":[256.0]}"#, r#"{"list":[-1.0]}"#, r#"{"list":[1e300]}"#]
         {
-            let error = parse::<Body>(wrong.as_bytes()).unwrap_err();
+            let error = parse::<Body>(wrong.as_bytes(), Vec::new).unwrap_err();
             assert!(format!("{error:?}").contains("/list/0"), "{error:?}");
         }
     }
@@ -227,15 +259,15 @@ mod tests {
             document: serde_json::Value,
         }
         let nested = |levels| format!(r#"{{"document":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
-        assert!(parse::<Free>(nested(126).as_bytes()).unwrap().document.is_array());
+        assert!(parse::<Free>(nested(126).as_bytes(), Vec::new).unwrap().document.is_array());
         for levels in [127, 100_000] {
             assert_eq!(
-                parse::<Free>(nested(levels).as_bytes()).unwrap_err().code(),
+                parse::<Free>(nested(levels).as_bytes(), Vec::new).unwrap_err().code(),
                 Some(ErrorCode::InvalidJson)
             );
             // What is only skipped is not recursed into without bound either.
             let unknown = nested(levels).replace("document", "other");
-            assert!(parse::<Body>(unknown.as_bytes()).is_err());
+            assert!(parse::<Body>(unknown.as_bytes(), Vec::new).is_err());
         }
     }
 }

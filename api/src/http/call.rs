@@ -12,9 +12,9 @@ use serde_json::Value;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres};
 use time::OffsetDateTime;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, PartialSchema};
 
-use super::body::{parse_json, read_bounded};
+use super::body::{parse_json, read_bounded, required_fields};
 use super::client::Client;
 use super::etag::{ETag, Version};
 use super::mutation::{Entry, Mutation};
@@ -92,15 +92,18 @@ impl Call {
     }
 
     /// The body as JSON; see [`parse_json`].
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        parse_json(&self.headers, &self.body)
+    pub fn json<T: DeserializeOwned + PartialSchema>(&self) -> Result<T, ApiError> {
+        parse_json(&self.headers, &self.body, required_fields::<T>)
     }
 
     /// The same for a body that holds secrets. Of an `Idempotency-Key`'s request a hash is stored, and a fast hash
     /// of a password must not be: they go into it under a key of ours.
-    pub(crate) fn json_with_secrets<T: DeserializeOwned>(&mut self, secrets: &[&str]) -> Result<T, ApiError> {
+    pub(crate) fn json_with_secrets<T: DeserializeOwned + PartialSchema>(
+        &mut self,
+        secrets: &[&str],
+    ) -> Result<T, ApiError> {
         let parsed = self.json()?;
-        let fields: serde_json::Map<String, Value> = self.json()?;
+        let fields: serde_json::Map<String, Value> = parse_json(&self.headers, &self.body, Vec::new)?;
         let (struck, rest) = fields.into_iter().partition(|(name, _)| secrets.contains(&name.as_str()));
         let rest: serde_json::Map<String, Value> = rest;
         self.body = serde_json::to_vec(&rest).map_err(ApiError::internal)?.into();

@@ -88,6 +88,9 @@ fn complete(schema: &mut RefOr<Schema>, labels: &str) {
             for (name, property) in &mut object.properties {
                 match (name.as_str(), &mut *property) {
                     ("labels", property) => *property = Ref::from_schema_name(labels).into(),
+                    ("host_labels", RefOr::Ref(reference)) => {
+                        reference.ref_location = Ref::from_schema_name("Labels").ref_location;
+                    }
                     ("description", RefOr::T(Schema::Object(text))) if text.max_length.is_some() => {
                         text.pattern = Some("^[^\\u0000]*$".to_owned());
                     }

@@ -72,7 +72,7 @@ fn finish(mut response: Response, id: RequestId) -> Response {
     let failure = match response.extensions_mut().remove::<Arc<Failure>>() {
         Some(failure) => failure,
         None if response.headers().get(header::CONTENT_TYPE) == Some(&PROBLEM_JSON) => return response,
-        None => Arc::new(Failure::new(code_for(status))),
+        None => Arc::new(rejected(&response)),
     };
     log_failure(&failure);
     let problem = Problem {
@@ -116,6 +116,16 @@ fn log_failure(failure: &Failure) {
         ErrorCode::Internal => tracing::error!(code = failure.code.as_str(), cause = %chain, "call failed"),
         _ => tracing::info!(code = failure.code.as_str(), cause = %chain, "call refused"),
     }
+}
+
+/// What the framework has refused.
+fn rejected(response: &Response) -> Failure {
+    let mut failure = Failure::new(code_for(response.status()));
+    let allow = response.headers().get(header::ALLOW).and_then(|methods| methods.to_str().ok());
+    if let (ErrorCode::MethodNotAllowed, Some(methods)) = (failure.code, allow) {
+        failure.detail = Some(format!("this path takes {}", methods.replace(',', ", ")).into());
+    }
+    failure
 }
 
 /// What the framework's own rejections mean.

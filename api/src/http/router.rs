@@ -2,19 +2,21 @@
 
 use axum::Router;
 use axum::middleware;
-use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::openapi::openapi_document;
-use super::problem::{ApiError, Problem};
+use super::problem::{ApiError, ErrorCode, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
-    address_pools, api_keys, audit, auth, consoles, events, floating_ips, groups, hosts, images, instance_types, instances, key_pairs, networks, operations, placement_groups, placement_settings, placements, policies, pools, ports, projects, quotas, routers, security_groups, service_accounts, snapshot_schedules, snapshots, subnets, users, volumes,
+    address_pools, api_keys, audit, auth, consoles, events, floating_ips, groups, hosts, images,
+    instance_types, instances, key_pairs, networks, operations, placement_groups, placement_settings,
+    placements, policies, pools, ports, projects, quotas, routers, security_groups, service_accounts,
+    snapshot_schedules, snapshots, subnets, users, volumes, web_ui,
 };
 
 #[derive(OpenApi)]
@@ -65,6 +67,7 @@ struct Root;
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Root::openapi())
         .merge(auth::routes::router())
+        .merge(auth::browser::router())
         .merge(auth::me::router())
         .merge(auth::signing_keys::router())
         .merge(users::router())
@@ -106,7 +109,7 @@ pub fn public_router(app: App) -> Router {
     let reference = SwaggerUi::new("/docs").url("/openapi.json", openapi_document());
     let router = router
         .merge(reference)
-        .route("/", get(|| async { Redirect::temporary("/docs/") }))
+        .merge(web_ui::router())
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(app.clone(), limits::counted));
     layered(router, app)
@@ -122,5 +125,7 @@ pub(crate) fn layered(router: Router<App>, app: App) -> Router {
 }
 
 async fn not_found() -> Response {
-    ApiError::not_found().into_response()
+    let detail =
+        "there is no such path; /docs shows those that there are, and /openapi.json lists them for programs";
+    ApiError::because(ErrorCode::NotFound, detail).into_response()
 }

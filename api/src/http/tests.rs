@@ -26,6 +26,28 @@ fn the_openapi_document_is_the_one_that_is_checked_in() {
 }
 
 #[test]
+fn whatever_the_document_refers_to_is_in_it() {
+    fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|field| references(field, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let document = serde_json::to_value(super::openapi_document()).unwrap();
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.len() > 100);
+    for reference in found {
+        let there = reference.strip_prefix('#').and_then(|pointer| document.pointer(pointer));
+        assert!(there.is_some(), "nothing is at {reference}");
+    }
+}
+
+#[test]
 fn operations_have_names_of_their_own_and_say_how_they_fail() {
     let mut names = BTreeSet::new();
     let document = serde_json::to_value(super::openapi_document()).unwrap();
@@ -77,7 +99,15 @@ async fn every_refusal_is_a_problem_document() {
         ("DELETE", "/v1/projects/demo", json, "", 409, "in_use"),
     ];
     for (method, path, content_type, body, status, code) in cases {
-        send(method, path, content_type, body).await.expect_problem(status, code);
+        let problem = send(method, path, content_type, body).await.expect_problem(status, code);
+        match path {
+            "/nowhere" => assert!(problem["detail"].as_str().unwrap().contains("/docs"), "{problem}"),
+            "/v1/projects" if status == 405 => {
+                let detail = problem["detail"].as_str().unwrap();
+                assert!(detail.starts_with("this path takes ") && detail.contains("POST"), "{problem}");
+            }
+            _ => {}
+        }
     }
     let wrong_method = send("PUT", "/v1/projects", json, "").await;
     assert!(wrong_method.headers["allow"].to_str().unwrap().contains("POST"));
@@ -372,4 +402,19 @@ async fn pages_and_filters_see_everything_once() {
     assert_eq!(count("label_selector=!parity").await, 0);
     assert_eq!(count("name=p3").await, 1);
     assert_eq!(count("name=NOPE").await, 0);
+}
+
+#[tokio::test]
+async fn all_fields_that_a_body_lacks_are_named_at_once() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let lacking = async |body: Value| {
+        let answer = cloud.post("/v1/projects/demo/ports", body).await;
+        let problem = answer.expect_problem(422, "validation_failed");
+        let errors = problem["errors"].as_array().unwrap();
+        errors.iter().map(|error| format!("{} {}", error["pointer"], error["message"])).collect::<Vec<_>>()
+    };
+    let network = r#""/network" "`network` is missing""#;
+    assert_eq!(lacking(json!({})).await, [r#""/name" "`name` is missing""#, network]);
+    assert_eq!(lacking(json!({"name": "x"})).await, [network]);
 }

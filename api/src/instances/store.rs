@@ -556,6 +556,7 @@ pub(super) async fn update_metadata(
 }
 
 /// A change of what the host shall do.
+#[derive(Clone, Copy)]
 pub(super) struct NewIntent {
     pub power: Power,
     pub boot: i64,

@@ -359,6 +359,10 @@ impl CreateInstance {
         for (index, card) in cards.iter().enumerate() {
             card.validate(&format!("/networks/{index}"), &mut errors);
         }
+        if self.source.is_some() && self.when_no_room == WhenNoRoom::Fail {
+            let message = "a clone waits for what it is made from; ask with `dry_run` whether there is room";
+            errors.push(FieldError::new("/when_no_room", "invalid", message));
+        }
         self.validate_disks(&mut errors);
         validate_labels(&self.labels, &mut errors);
         errors
@@ -381,8 +385,7 @@ impl CreateInstance {
             ("/volumes", !self.volumes.is_empty()),
         ] {
             if given {
-                let message =
-                    "the disks are those of the snapshot or the instance; attach others, or grow these, when it is there";
+                let message = "the disks are those of the snapshot or the instance; attach others, or grow these, when it is there";
                 errors.push(FieldError::new(pointer, "invalid", message));
             }
         }

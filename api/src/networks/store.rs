@@ -19,6 +19,8 @@ use crate::quotas;
 
 /// VNIs that are tried before a call gives up; of sixteen million, few are taken.
 const VNI_TRIES: usize = 32;
+/// So many of what is in the way are named.
+const NAMED: i64 = 3;
 
 /// A network's row.
 #[derive(Clone)]
@@ -252,21 +254,7 @@ pub(super) async fn delete(
     sqlx::query!("SELECT FROM subnets WHERE network_id = $1 ORDER BY id FOR UPDATE", id)
         .execute(&mut *conn)
         .await?;
-    let used = sqlx::query!(
-        r#"SELECT (SELECT count(*) FROM ports WHERE network_id = $1) AS "ports!",
-                  (SELECT count(*) FROM router_interfaces i JOIN subnets s ON s.id = i.subnet_id
-                   WHERE s.network_id = $1) AS "routers!""#,
-        id
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    if let Some(there) = counted(&[(used.ports, "port"), (used.routers, "router")]) {
-        let detail = format!(
-            "still in it: {there}; delete the ports, of which those of instances go with these or by `detach_port`, and \
-             remove the routers' interfaces first"
-        );
-        return Err(ApiError::because(ErrorCode::InUse, detail));
-    }
+    refuse_used(conn, id).await?;
     sqlx::query!(
         "DELETE FROM subnet_addresses a USING subnets s WHERE s.id = a.subnet_id AND s.network_id = $1",
         id
@@ -278,6 +266,42 @@ pub(super) async fn delete(
         .execute(conn)
         .await?;
     Ok(())
+}
+
+/// Says what is still in the network, the first of each by name.
+async fn refuse_used(conn: &mut PgConnection, id: Uuid) -> Result<(), ApiError> {
+    let used = sqlx::query!(
+        r#"SELECT (SELECT count(*) FROM ports WHERE network_id = $1) AS "ports!",
+                  ARRAY(SELECT p.name || coalesce(' of the instance ' || i.name, '')
+                        FROM ports p LEFT JOIN instances i ON i.id = p.instance_id
+                        WHERE p.network_id = $1 ORDER BY p.name LIMIT $2) AS "port_names!",
+                  (SELECT count(DISTINCT r.router_id) FROM router_interfaces r JOIN subnets s ON s.id = r.subnet_id
+                   WHERE s.network_id = $1) AS "routers!",
+                  ARRAY(SELECT DISTINCT o.name FROM router_interfaces r
+                        JOIN subnets s ON s.id = r.subnet_id JOIN routers o ON o.id = r.router_id
+                        WHERE s.network_id = $1 ORDER BY o.name LIMIT $2) AS "router_names!""#,
+        id,
+        NAMED
+    )
+    .fetch_one(conn)
+    .await?;
+    let kinds =
+        [("port", used.ports, &used.port_names), ("router", used.routers, &used.router_names)].into_iter();
+    let there: Vec<_> = kinds
+        .filter_map(|(kind, count, names)| {
+            let more = if i64::try_from(names.len()).is_ok_and(|named| named < count) { ", …" } else { "" };
+            Some(format!("{} ({}{more})", counted(&[(count, kind)])?, names.join(", ")))
+        })
+        .collect();
+    if there.is_empty() {
+        return Ok(());
+    }
+    let detail = format!(
+        "still in it: {}; delete the ports, of which those of instances go with these or by `detach_port`, and remove \
+         the routers' interfaces first",
+        there.join(" and ")
+    );
+    Err(ApiError::because(ErrorCode::InUse, detail))
 }
 
 fn name_taken(error: sqlx::Error) -> ApiError {

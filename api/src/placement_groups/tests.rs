@@ -34,7 +34,7 @@ async fn a_group_is_made_read_changed_and_deleted() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;
     let body = json!({"name": "web", "policy": "anti_affinity", "labels": {"tier": "web"}});
-    cloud.post(&format!("{GROUPS}?dry_run=true"), body.clone()).await.expect(201);
+    cloud.post(&format!("{GROUPS}?dry_run=true"), body.clone()).await.expect(200);
     cloud.get(WEB).await.expect_problem(404, "not_found");
     let made = cloud.post(GROUPS, body.clone()).await.expect(201);
     assert_eq!(
@@ -46,9 +46,9 @@ async fn a_group_is_made_read_changed_and_deleted() {
     cloud.post(GROUPS, wrong).await.expect_problem(422, "validation_failed");
     let wrong = json!({"name": "new", "policy": "apart"});
     cloud.post(GROUPS, wrong).await.expect_problem(422, "validation_failed");
-    let listed = cloud.get(&format!("{GROUPS}?labels=tier%3Dweb")).await.expect(200);
+    let listed = cloud.get(&format!("{GROUPS}?label_selector=tier%3Dweb")).await.expect(200);
     assert_eq!(listed["items"][0]["name"], "web");
-    let stale = [("if-match", "\"9-0\"")];
+    let stale = [("if-match", "\"9.0\"")];
     let rename = json!({"name": "shop", "description": "Front ends"});
     cloud
         .call_with(Method::PATCH, WEB, &stale, Some(rename.clone()))

@@ -25,7 +25,7 @@ async fn settings_are_read_and_changed() {
         assert_eq!(refused.expect_problem(422, "validation_failed")["errors"][0]["pointer"], pointer);
     }
     let pack = json!({"strategy": "pack"});
-    let stale = [("if-match", "\"9-0\"")];
+    let stale = [("if-match", "\"9.0\"")];
     cloud
         .call_with(Method::PATCH, SETTINGS, &stale, Some(pack.clone()))
         .await

@@ -22,8 +22,8 @@ pub(super) async fn get_capacity(
     State(app): State<App>,
     call: Call,
 ) -> Result<axum::Json<CapacityForecast>, ApiError> {
-    let query: CapacityQuery = call.query()?;
     let mut reading = call.reading::<actions::GetCapacity>(&app, ()).await?;
+    let query: CapacityQuery = call.query()?;
     let (conn, allowed) = reading.parts();
     let no_type = || ApiError::because(ErrorCode::InvalidQuery, "type: there is no such instance type");
     let selector = Selector::parse(&query.instance_type).ok_or_else(no_type)?;

@@ -59,7 +59,8 @@ pub(super) async fn placed(
     _allowed: &Allowed<actions::GetCapacity>,
 ) -> Result<Vec<OnHost>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT i.host_id AS "host_id!", i.architecture, i.vcpus, i.memory_mib, t.name AS type_name,
+        r#"SELECT i.host_id AS "host_id!", i.architecture, i.vcpus_held AS "vcpus!",
+                  i.memory_mib_held AS "memory_mib!", t.name AS type_name,
                   t.host_labels AS "host_labels: Json<Labels>", t.tolerations,
                   (SELECT coalesce(sum(v.size_gib), 0)::integer FROM volumes v
                    WHERE v.instance_id = i.id AND v.pool_id IS NULL) AS "disk_gib!",

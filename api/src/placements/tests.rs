@@ -93,6 +93,9 @@ async fn whoever_cannot_wait_is_refused_or_placed_at_once() {
     let placed = cloud.post(INSTANCES, body).await.expect(202);
     assert_eq!(placed["state"], "provisioning");
     assert_eq!(host.desired(0).await["objects"][0]["id"], placed["id"]);
+    let clone = json!({"name": "copy", "source": {"instance": "web"}, "when_no_room": "fail"});
+    let refused = cloud.post(INSTANCES, clone).await.expect_problem(422, "validation_failed");
+    assert_eq!(refused["errors"][0]["pointer"], "/when_no_room");
 }
 
 #[tokio::test]

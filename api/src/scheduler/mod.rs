@@ -48,11 +48,14 @@ pub fn choose(fleet: &Fleet, request: &Request) -> Option<HostId> {
     let occupied = Occupied::of(fleet, request);
     let mut best: Option<(weights::Rank, HostId)> = None;
     for candidate in fleet.hosts() {
-        if !filters::fits(candidate, request, &occupied) {
+        // What is cheap comes first, and all filters are asked only of a host that would be the best so far.
+        if !candidate.ready || !candidate.free.holds(request.size) {
             continue;
         }
         let rank = weights::rank(candidate, request, &occupied, &fleet.weights);
-        if best.as_ref().is_none_or(|(highest, _)| rank.beats(highest)) {
+        if best.as_ref().is_none_or(|(highest, _)| rank.beats(highest))
+            && reject(candidate, request, &occupied).is_none()
+        {
             best = Some((rank, candidate.id));
         }
     }

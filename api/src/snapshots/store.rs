@@ -1,8 +1,8 @@
 //! SQL of snapshots, for their owners. What takes them, and what hosts say of them, is in the files below.
 
+pub(crate) mod cloning;
 pub(crate) mod hosts;
 mod row;
-pub(crate) mod cloning;
 pub(crate) mod taking;
 pub(crate) mod using;
 

@@ -217,7 +217,8 @@ async fn ten_instances_of_one_image_make_one_download_and_one_base() {
     };
     cloud.control_plane.store_blob(image.sha256, bytes);
     let root = Utf8PathBuf::from_path_buf(cloud.dir.path().canonicalize().unwrap().join("pool")).unwrap();
-    let agent = cloud.start_agent_on(Arc::new(LocalPool::open(&root, None).unwrap()));
+    let agent =
+        cloud.start_agent_on(Arc::new(LocalPool::open(&root, &root.with_extension("record"), None).unwrap()));
     let specs: Vec<_> = (0..10)
         .map(|_| {
             let mut spec = running(instance_id());

@@ -69,31 +69,67 @@ impl Consoles {
         Self { control_plane, hypervisor, stop, room, pictures, seen, serial }
     }
 
-    /// Carries the request out in the background, if it is for a console and new.
+    /// Carries the request out in the background, if it is new.
     pub fn begin(self: &Arc<Self>, epoch: Epoch, request: &HostRequest) {
-        let HostRequest::OpenConsole { id, instance_id, console, dial, max_seconds } = request else {
-            return;
-        };
-        {
-            let mut seen = lock(&self.seen);
-            if seen.len() >= REMEMBERED {
-                // Whatever waited for these has long gone.
-                seen.clear();
-            }
-            if !seen.insert(*id) {
-                return;
-            }
-        }
-        let wanted = Wanted {
-            id: *id,
-            instance: *instance_id,
-            kind: *console,
-            dial: dial.clone(),
-            longest: Duration::from_secs((*max_seconds).into()),
-            epoch,
-        };
         let consoles = Arc::clone(self);
-        tokio::spawn(async move { consoles.serve(wanted).await });
+        match request {
+            HostRequest::OpenConsole { id, instance_id, console, dial, max_seconds } => {
+                let wanted = Wanted {
+                    id: *id,
+                    instance: *instance_id,
+                    kind: *console,
+                    dial: dial.clone(),
+                    longest: Duration::from_secs((*max_seconds).into()),
+                    epoch,
+                };
+                if self.is_new(wanted.request()) {
+                    tokio::spawn(async move { consoles.serve(wanted).await });
+                }
+            }
+            &HostRequest::Screenshot { id, instance_id, max_bytes } => {
+                if self.is_new(id) {
+                    tokio::spawn(
+                        async move { consoles.send_picture(id, instance_id, max_bytes, epoch).await },
+                    );
+                }
+            }
+            HostRequest::Unknown => {}
+        }
+    }
+
+    fn is_new(&self, id: TransferId) -> bool {
+        let mut seen = lock(&self.seen);
+        if seen.len() >= REMEMBERED {
+            // Whatever waited for these has long gone.
+            seen.clear();
+        }
+        seen.insert(id)
+    }
+
+    async fn send_picture(&self, id: TransferId, instance: InstanceId, max_bytes: u32, epoch: Epoch) {
+        // Never closed.
+        let _turn = self.pictures.acquire().await.ok();
+        let max_bytes =
+            usize::try_from(max_bytes).map_or(MAX_SCREENSHOT_BYTES, |max| max.min(MAX_SCREENSHOT_BYTES));
+        let picture = match self.hypervisor.screenshot(instance).await {
+            Ok(picture) => picture,
+            Err(error) => return self.refuse(id, epoch, reason_of(instance, &error)).await,
+        };
+        let made = tokio::task::spawn_blocking(move || picture::fitting(&picture, max_bytes)).await;
+        let sent = match made {
+            Ok(Ok(png)) => self.control_plane.transfer(id, epoch, png).await,
+            Ok(Err(error)) => {
+                tracing::warn!(%instance, error = %crate::chain(&error), "no picture of the display");
+                return self.refuse(id, epoch, RefusalReason::Failed).await;
+            }
+            Err(_panicked) => return self.refuse(id, epoch, RefusalReason::Failed).await,
+        };
+        match sent {
+            Ok(()) => {}
+            // Whoever asked has gone.
+            Err(error) if error.is_gone() => {}
+            Err(error) => tracing::warn!(%instance, error = %crate::chain(&error), "a picture was not sent"),
+        }
     }
 
     async fn serve(&self, wanted: Wanted) {
@@ -146,7 +182,7 @@ impl Consoles {
             Ok(()) => {}
             Err(error) if error.is_gone() => {}
             Err(error) => {
-                tracing::warn!(id = %request, error = %crate::chain(&error), "a refusal was not sent")
+                tracing::warn!(id = %request, error = %crate::chain(&error), "a refusal was not sent");
             }
         }
     }

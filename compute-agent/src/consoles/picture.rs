@@ -1,6 +1,6 @@
 //! Pictures of displays: from what a hypervisor gives to a PNG that is small enough.
 
-use std::io::{self, Cursor};
+use std::io::Cursor;
 
 use protocol::agent::MAX_SCREEN_PIXELS;
 use thiserror::Error;
@@ -111,12 +111,6 @@ fn halved(pixels: &Pixels) -> Pixels {
         }
     }
     Pixels { width, height, bytes }
-}
-
-impl From<PictureError> for io::Error {
-    fn from(error: PictureError) -> Self {
-        Self::other(error)
-    }
 }
 
 #[cfg(test)]

@@ -24,9 +24,19 @@ pub struct LocalPool {
 
 impl LocalPool {
     /// Opens the pool, which is made when it is missing, and clears away what an earlier agent left
-    /// unfinished. Cached images may take so much; a share of the file system unless given.
-    pub fn open(root: &Utf8Path, image_cache_bytes: Option<u64>) -> Result<Self, PoolError> {
-        Ok(Self { pool: Pool::open(root, Options { image_cache_bytes, ..Options::new()? })? })
+    /// unfinished. The folder `record` is to be on the file system of the host's own state: it tells a pool that is not
+    /// mounted from a new one. Cached images may take so much; a share of the file system unless given.
+    pub fn open(
+        root: &Utf8Path,
+        record: &Utf8Path,
+        image_cache_bytes: Option<u64>,
+    ) -> Result<Self, PoolError> {
+        Ok(Self {
+            pool: Pool::open(
+                root,
+                Options { image_cache_bytes, record: Some(record.to_owned()), ..Options::new()? },
+            )?,
+        })
     }
 
     /// A shared pool beside this one.

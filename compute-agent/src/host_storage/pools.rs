@@ -222,7 +222,7 @@ mod tests {
         fs::create_dir(&root).unwrap();
         let name: Name = "fast".parse().unwrap();
         Pool::make_shared(&name, &root).unwrap();
-        let local = LocalPool::open(&work.join("own"), None).unwrap();
+        let local = LocalPool::open(&work.join("own"), &work.join("record"), None).unwrap();
         let pools = Pools::new(local, HostId::from_uuid(Uuid::from_u128(1)), [(name.clone(), root.clone())]);
         let mut volume = samples::disk(Uuid::from_u128(5)).volume;
         volume.image = None;

@@ -137,6 +137,12 @@ pub struct Card {
 
 impl Domain {
     /// What the domain has of a volume.
+    /// One of which nothing is known but that it is there.
+    pub fn unreadable(id: InstanceId) -> Self {
+        let (cards, volumes) = (Vec::new(), Vec::new());
+        Self { id, generation: Generation(0), boot: 0, state: DomainState::Unreadable, cards, volumes }
+    }
+
     pub fn volume(&self, id: VolumeId) -> Option<&SeenVolume> {
         self.volumes.iter().find(|volume| volume.id == id)
     }
@@ -158,6 +164,8 @@ pub enum DomainState {
     Paused(PauseReason),
     /// Guest code has ended but the domain is still there for a moment.
     Off,
+    /// The domain is there, and what it says of itself cannot be read: nothing else of it is known.
+    Unreadable,
 }
 
 /// Everything needed to render and start a domain.

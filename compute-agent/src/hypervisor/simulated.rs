@@ -191,6 +191,16 @@ impl Simulated {
         self.emit(if reachable { Event::Connected } else { Event::Disconnected });
     }
 
+    /// What the instance's domain says of itself cannot be read from now on; gives what it said.
+    pub fn make_unreadable(&self, id: InstanceId) -> Option<Domain> {
+        self.lock().domains.insert(id, Domain::unreadable(id))
+    }
+
+    /// The domain says this of itself.
+    pub fn make_readable(&self, domain: Domain) {
+        self.lock().domains.insert(domain.id, domain);
+    }
+
     /// Whether guests obey the power button from now on.
     pub fn set_guests_obey_power_button(&self, obey: bool) {
         self.lock().machine.guests_obey_power_button = obey;

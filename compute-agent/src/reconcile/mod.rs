@@ -167,7 +167,9 @@ impl Reconciler {
         let now = self.parts.clock.now();
         let plan = plan(wanted, &seen, now);
         self.note(wanted, &[Told::AgentReceived]).await;
-        if matches!(plan, Plan::Settled | Plan::Do(Step::MergeAtRest { .. })) {
+        // Layers are merged before a start, too.
+        let is_stopped = || observe::observe(wanted, &seen).is_some_and(|seen| seen.is_stopped());
+        if plan == Plan::Settled || (matches!(plan, Plan::Do(Step::MergeAtRest { .. })) && is_stopped()) {
             // Before the report: when a final state has been acknowledged, its step has been, too.
             self.note(wanted, observe::told_when_settled(wanted, &seen)).await;
         }
@@ -232,6 +234,11 @@ impl Reconciler {
             Outcome::Blind
         })?;
         let domain = listing.get(&id).cloned();
+        if domain.as_ref().is_some_and(|domain| domain.state == DomainState::Unreadable) {
+            // As blind as without a connection, but about this one alone.
+            tracing::warn!(instance = %id, "its domain cannot be read: nothing is changed or reported");
+            return Err(Outcome::Failed(Arc::clone(wanted)));
+        }
         let record = self.parts.boots.get(id);
         let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);
         let (idle, in_use) = disks::idle(wanted, domain.as_ref().filter(|_| is_live));

@@ -22,6 +22,12 @@ pub(super) struct Observation {
     pub detail: Option<String>,
 }
 
+impl Observation {
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(self.state, ObservedState::Stopped { .. })
+    }
+}
+
 /// `None` while the truth is being found out: the last word stands.
 pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
     let failure = seen.memory.failure;

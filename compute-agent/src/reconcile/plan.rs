@@ -299,7 +299,7 @@ fn plan_running(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDa
         return Plan::Do(if stands_still { Step::Resume } else { Step::RecordResumed });
     }
     match domain.state {
-        DomainState::ShuttingDown | DomainState::Off => Plan::Settled,
+        DomainState::ShuttingDown | DomainState::Off | DomainState::Unreadable => Plan::Settled,
         state if spec.power == Power::Paused => plan_pause(state, seen),
         DomainState::Running if seen.is_paused_on_request() => Plan::Do(Step::RecordPaused { paused: false }),
         DomainState::Running => plan_devices(spec, domain, seen, now),
@@ -389,6 +389,9 @@ fn plan_launch(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime, last: Step
         Plan::Do(Step::DestroyDomain)
     } else if let Some(step) = plan_files(spec.disks.iter().map(|disk| disk.volume.id).collect(), seen) {
         Plan::Do(step)
+    } else if !seen.files.to_merge.is_empty() {
+        // A chain may have grown too long for any guest to start with.
+        Plan::Do(Step::MergeAtRest { volumes: seen.files.to_merge.clone() })
     } else if let Some(unready) = plan_network(spec, seen, now) {
         unready
     } else if !seed_is_fresh {

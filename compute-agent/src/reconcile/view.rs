@@ -11,7 +11,7 @@ use protocol::InstanceId;
 use protocol::agent::HypervisorHealth;
 use tokio::sync::watch;
 
-use crate::hypervisor::{Domain, Hypervisor, HypervisorError};
+use crate::hypervisor::{Domain, DomainState, Hypervisor, HypervisorError};
 
 type Listing = Arc<HashMap<InstanceId, Domain>>;
 
@@ -61,7 +61,12 @@ impl DomainView {
                 let listing: Listing =
                     Arc::new(domains.into_iter().map(|domain| (domain.id, domain)).collect());
                 *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&listing);
-                self.set_health(HypervisorHealth::Ok);
+                let unreadable = listing.values().find(|domain| domain.state == DomainState::Unreadable);
+                self.set_health(unreadable.map_or(HypervisorHealth::Ok, |domain| {
+                    let reason =
+                        format!("the domain of instance {} cannot be read: it is left alone", domain.id);
+                    HypervisorHealth::Degraded { reason }
+                }));
                 Ok(listing)
             }
             Err(error) => {

@@ -54,6 +54,12 @@ pub(super) fn differences(
             // Sizes and limits of disks are known to the hypervisor alone.
             memory: Memory { tuned: wanted.disks().iter().map(tuning).collect(), ..Memory::default() },
         };
+        if seen.domain.as_ref().is_some_and(|domain| domain.state == DomainState::Unreadable) {
+            let detail =
+                "look at its domain with virsh dumpxml: the agent cannot read it, and leaves it alone";
+            found.push(Difference::new("instances", about_instance(id), detail.to_owned()));
+            continue;
+        }
         let paused = seen.live().and_then(|domain| paused(domain.state));
         let due = paused.or_else(|| next(&plan(&wanted, &seen, now)));
         let details = due.into_iter().chain(missing(&wanted, &seen, &devices));

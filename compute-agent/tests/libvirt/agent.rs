@@ -62,7 +62,8 @@ pub struct Agent {
 impl Site {
     pub fn start() -> Self {
         let host = Host::start();
-        let pool = Arc::new(LocalPool::open(&host.root().join("pool"), None).unwrap());
+        let pool =
+            Arc::new(LocalPool::open(&host.root().join("pool"), &host.root().join("record"), None).unwrap());
         Self { host, pool, images: HashMap::new(), machine_boot: Uuid::now_v7() }
     }
 

@@ -103,11 +103,11 @@ async fn guest(script: &str) -> (Site, Agent, InstanceSpec) {
     (site, agent, spec)
 }
 
-fn serial(site: &Site, spec: &InstanceSpec) -> String {
+pub fn serial(site: &Site, spec: &InstanceSpec) -> String {
     fs::read_to_string(site.pool.places(spec.id).serial_log).unwrap_or_default()
 }
 
-fn says(site: &Site, spec: &InstanceSpec, line: &str) {
+pub fn says(site: &Site, spec: &InstanceSpec, line: &str) {
     let began = Instant::now();
     while !serial(site, spec).contains(line) {
         assert!(began.elapsed() < BOOT, "in vain: {line}; it says {}", serial(site, spec));
@@ -115,7 +115,7 @@ fn says(site: &Site, spec: &InstanceSpec, line: &str) {
     }
 }
 
-fn number(path: &Utf8Path) -> u64 {
+pub fn number(path: &Utf8Path) -> u64 {
     let raw = path.with_extension("raw");
     run(
         "qemu-img",

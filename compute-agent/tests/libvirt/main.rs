@@ -8,6 +8,7 @@ mod debian;
 mod guest;
 mod host;
 mod instants;
+mod memory;
 mod pauses;
 mod reaper;
 mod writer;

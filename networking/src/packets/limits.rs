@@ -17,8 +17,9 @@ const CONNECTIONS: u32 = 8192;
 const BEGUN: (u32, u32) = (2000, 4000);
 /// New connections of a guest from subnet to subnet. Each may ask for a neighbour, which is remembered for seconds.
 const ROUTED: (u32, u32) = (500, 1000);
-/// New pings of a card to a router, which asks for a neighbour before it answers.
-const PINGED: (u32, u32) = (40, 200);
+/// New pings of a card to a router, which asks for a neighbour before it answers. Until then it keeps the answer, in a room
+/// for some 150 of them that all routers of the host share.
+const PINGED: (u32, u32) = (10, 50);
 /// What a port says of addresses that it has by its allowed pairs, in ARP and neighbour discovery, which connection tracking
 /// knows nothing of. Whoever is asked remembers each asker for a minute.
 const SPOKEN_FOR: (u32, u32) = (40, 200);

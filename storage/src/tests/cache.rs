@@ -72,6 +72,8 @@ async fn ten_instances_of_one_image_make_one_download_and_one_base() {
 #[tokio::test]
 async fn above_the_limit_the_images_that_were_used_longest_ago_go() {
     let fixture = Fixture::with_cache(2 * ONE);
+    // The memory of a guest stands on no image.
+    fs::write(fixture.pool.memory(layer(9)), "LibvirtQemudSave").unwrap();
     let second = fixture.cached(2, 1, 2 * LONG).await;
     let first = fixture.cached(1, 1, 3 * LONG).await;
     assert!(fixture.is_cached(&first) && fixture.is_cached(&second), "as much as fits");

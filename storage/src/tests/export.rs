@@ -109,7 +109,14 @@ async fn only_files_of_the_pool_are_opened() {
     let path = top(&fixture, &volume);
     tool("qemu-img", &["rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", secret.as_str(), path.as_str()]);
     let refused = fixture.pool.export(&volume).await.unwrap_err();
-    assert!(matches!(refused, PoolError::Io { .. }), "{refused}");
+    assert!(matches!(refused, PoolError::BrokenChain(id) if id == layer(1)), "{refused}");
+    // Those of the pool that are another volume's are not.
+    let other = super::volume(2, None, 1);
+    fixture.pool.ensure_volume(&other).await.unwrap();
+    let stolen = top(&fixture, &other);
+    tool("qemu-img", &["rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", stolen.as_str(), path.as_str()]);
+    let refused = fixture.pool.export(&volume).await.unwrap_err();
+    assert!(matches!(refused, PoolError::BrokenChain(id) if id == layer(1)), "{refused}");
     // A chain that leads back to itself ends, too.
     tool("qemu-img", &["rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", path.as_str(), path.as_str()]);
     assert!(fixture.pool.export(&volume).await.is_err());

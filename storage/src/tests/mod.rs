@@ -6,8 +6,10 @@ mod cache;
 mod corpus;
 mod export;
 mod formats;
+mod headers;
 mod images;
 mod instances;
+mod made;
 mod memory;
 mod seed;
 mod shared;
@@ -45,7 +47,7 @@ impl Fixture {
     }
 
     fn with(sandbox: Sandbox) -> Self {
-        Self::with_options(Options { sandbox, image_cache_bytes: None })
+        Self::with_options(Options { sandbox, image_cache_bytes: None, record: None })
     }
 
     fn with_options(options: Options) -> Self {

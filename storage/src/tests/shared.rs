@@ -94,6 +94,12 @@ async fn what_one_host_made_the_other_one_uses_and_grows() {
     for local in &two.locals {
         assert!(!local.has_any_layer(&[layer(7)]).await.unwrap());
     }
+    // Each knows what the other one made.
+    let away = two.work.join("away");
+    fs::rename(&path, &away).unwrap();
+    let lost = two.pools[1].ensure_volume(&disk).await.unwrap_err();
+    assert!(matches!(lost, PoolError::LostLayer(id) if id == layer(7)), "{lost}");
+    fs::rename(&away, &path).unwrap();
     assert!(two.pools[1].remove_layers(&[layer(7)]).await.unwrap());
     assert!(!two.pools[0].remove_layers(&[layer(7)]).await.unwrap());
 }

@@ -23,7 +23,7 @@ const GRACE_SECONDS: u32 = 30;
 pub async fn down() -> Result<()> {
     let settings = Settings::from_env()?;
     if !settings.state.exists() {
-        println!("there is no cloud in {}", settings.state);
+        say!("there is no cloud in {}", settings.state);
         return Ok(());
     }
     let mut record = Record::open(&settings.state)?;
@@ -52,7 +52,7 @@ pub async fn down() -> Result<()> {
             step.done("stopped");
         }
     }
-    println!("\nThe data stays in {}; `make up` goes on with it.", settings.state);
+    say!("\nThe data stays in {}; `make up` goes on with it.", settings.state);
     Ok(())
 }
 

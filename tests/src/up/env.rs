@@ -19,7 +19,7 @@ pub fn env() -> Result<()> {
         ("CUMULO_PROJECT", demo::PROJECT),
     ];
     for (name, value) in lines {
-        println!("export {name}={}", quoted(value));
+        say!("export {name}={}", quoted(value));
     }
     Ok(())
 }

@@ -7,6 +7,14 @@
 //! Instances are the cloud's, not ours: [`down`] stops the running ones through the API and remembers them,
 //! and the next [`up`] starts them again.
 
+/// Prints a line. Nobody may read it any more, as behind `| head`: the work goes on all the same.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod demo;
 mod down;
 mod env;

@@ -21,8 +21,7 @@ impl Progress {
     /// On a terminal the line shows at once; elsewhere only when the step is done.
     pub(crate) fn step(&self, name: &'static str) -> Step {
         if stdout().is_terminal() {
-            print!("  {name:<12} …");
-            let _ = stdout().flush();
+            let _ = write!(stdout(), "  {name:<12} …").and_then(|()| stdout().flush());
         }
         Step { name, started: Instant::now() }
     }
@@ -36,6 +35,6 @@ impl Step {
     pub(crate) fn done(self, outcome: impl std::fmt::Display) {
         let back = if stdout().is_terminal() { "\r" } else { "" };
         let outcome = outcome.to_string();
-        println!("{back}  {:<12} {outcome:<56} {:>6.1} s", self.name, self.started.elapsed().as_secs_f32());
+        say!("{back}  {:<12} {outcome:<56} {:>6.1} s", self.name, self.started.elapsed().as_secs_f32());
     }
 }

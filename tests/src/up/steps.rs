@@ -128,11 +128,12 @@ pub(crate) fn read_credentials(path: &Utf8Path) -> Result<Credentials> {
 
 fn print_welcome(settings: &Settings, credentials: &Credentials, took: Duration) {
     let (url, Credentials { username, password }) = (settings.url(), credentials);
-    println!(
+    say!(
         r#"
 The cloud is up after {took:.1?}.
 
-  API        {url}       (its reference: {url}/docs)
+  console    {url}
+  API        {url}/v1    (its reference: {url}/docs)
   username   {username}
   password   {password}
 

@@ -74,6 +74,13 @@ async fn a_card_is_plugged_into_a_running_guest_and_out_of_it() -> Result<()> {
             Ok(())
         })
         .await?;
+        eventually("the port to go, now that the guest has let go of it", LIMIT, async || {
+            let ports = lab.cloud.get(&project.path("/ports")).await?.success()?;
+            let left = ports["items"].as_array().map_or(0, Vec::len);
+            ensure!(left == 1, "{ports}");
+            Ok(())
+        })
+        .await?;
         instance.delete().await?.success()?;
         instance.wait_gone(LIMIT).await?;
         lab.wait_empty(Duration::from_secs(30)).await

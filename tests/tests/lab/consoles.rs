@@ -152,9 +152,9 @@ fn size_of_png(picture: &[u8]) -> Result<(u32, u32)> {
 
 /// Those who look at the display, as QEMU counts them.
 fn viewers(host: &Host, instance: &Instance) -> Result<usize> {
-    let (domain, ask) = (format!("cumulo-{}", instance.id), r#"{"execute":"query-vnc"}"#);
+    let (domain, ask) = (format!("cumulo-{}", instance.id), r#"{"execute":"query-vnc-servers"}"#);
     let answer: Value = serde_json::from_str(&host.virsh.run(&["qemu-monitor-command", &domain, ask])?)?;
-    Ok(answer["return"]["clients"].as_array().map_or(0, Vec::len))
+    Ok(answer["return"][0]["clients"].as_array().map_or(0, Vec::len))
 }
 
 async fn until_viewers(host: &Host, instance: &Instance, count: usize) -> Result<()> {

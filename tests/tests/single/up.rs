@@ -143,3 +143,15 @@ fn up_names_the_owner_of_a_port_that_is_taken() -> Result<()> {
     ensure!(refused.contains("CUMULO_LISTEN="), "{refused}");
     machines.finish()
 }
+
+#[test]
+fn what_nobody_reads_any_more_stops_nothing() -> Result<()> {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let mut status = std::process::Command::new(env!("CARGO_BIN_EXE_lab"));
+    status.arg("status").env("CUMULO_STATE_DIR", "/nowhere").stdout(writer).stderr(Stdio::piped());
+    let output = status.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {said}", output.status);
+    Ok(())
+}

@@ -17,13 +17,15 @@
 //!
 //! An attempt is counted as a failure before the password is looked at, on locked rows, and taken back when it
 //! succeeds. Guesses at the same time are therefore counted one after the other, and a process that dies in
-//! between has counted one failure too many. What is tried is known by its hash alone, so a name that does not
+//! between has counted one failure too many. Sign-ins at the same time take turns ([`Turns`]), so that right ones do not
+//! wait for each other's failures. What is tried is known by its hash alone, so a name that does not
 //! exist is counted and refused like any other.
 
 mod rule;
 mod store;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::net::IpAddr;
 
@@ -34,6 +36,8 @@ use time::{Duration, OffsetDateTime};
 
 use self::rule::Rule;
 pub(crate) use self::store::forget_old;
+pub(crate) use self::turns::Turn;
+pub use self::turns::Turns;
 use crate::http::{ApiError, ErrorCode};
 use crate::net::neighbourhood;
 
@@ -79,8 +83,7 @@ pub(crate) async fn admit(
     address: IpAddr,
     now: OffsetDateTime,
 ) -> Result<Admission, sqlx::Error> {
-    let network = neighbourhood(address).to_string();
-    let (here, anywhere) = (key(&["network", &network, name]), key(&["name", name]));
+    let (here, anywhere) = (here(name, address), key(&["name", name]));
     // Always in this order, or two attempts would wait for each other.
     let record = store::lock(conn, &here, now).await?;
     let near = match NAME_AND_NETWORK.attempt(record.tries, now) {
@@ -158,6 +161,11 @@ impl Attempt {
         }
         Ok(())
     }
+}
+
+/// Of a name and the network of an address.
+fn here(name: &str, address: IpAddr) -> Key {
+    key(&["network", &neighbourhood(address).to_string(), name])
 }
 
 /// A hash that no other list of parts has.

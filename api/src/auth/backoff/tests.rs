@@ -218,3 +218,17 @@ async fn what_makes_no_difference_is_removed() {
     cloud.pass(30 * 24 * 3600);
     assert_eq!(rows().await, 0);
 }
+
+#[tokio::test]
+async fn right_sign_ins_at_once_wait_for_each_other_and_for_no_delay_but_guesses_do() {
+    let cloud = TestCloud::start().await;
+    let together = |count| futures_util::future::join_all((0..count).map(|_| owner_signs_in(&cloud, OFFICE)));
+    assert!(together(12).await.iter().all(|answer| answer.status == 200));
+    let guesses = (0..12).map(|_| sign_in(&cloud, OFFICE, "admin", "guess"));
+    let statuses: Vec<_> =
+        futures_util::future::join_all(guesses).await.iter().map(|answer| answer.status.as_u16()).collect();
+    let count = |wanted| statuses.iter().filter(|status| **status == wanted).count();
+    assert_eq!((count(401), count(429)), (4, 8), "{statuses:?}");
+    // The right password is no way around.
+    assert!(together(3).await.iter().all(|answer| answer.status == 429));
+}

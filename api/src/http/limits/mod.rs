@@ -26,7 +26,7 @@ pub(super) use self::request::{HANDLER_PATIENCE, bounded};
 use super::client::Client;
 use super::problem::{ApiError, ErrorCode};
 use crate::app::App;
-use crate::auth::{Credential, Shown};
+use crate::auth::{Credential, Shown, cookies};
 use crate::net::neighbourhood;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -176,8 +176,9 @@ pub(super) async fn counted(State(app): State<App>, mut request: Request, next: 
     }
     let signs_in = path.starts_with("/v1/auth/");
     let mut good = None;
-    if !signs_in && request.headers().contains_key(header::AUTHORIZATION) {
-        let shown = Shown::read(request.headers(), &app).await;
+    let headers = request.headers();
+    if !signs_in && (headers.contains_key(header::AUTHORIZATION) || cookies::has_session(headers)) {
+        let shown = Shown::read(request.method(), headers, &app).await;
         good = shown.good();
         request.extensions_mut().insert(shown);
     }

@@ -119,7 +119,7 @@ pub(super) async fn delete_instance(
     let present = next_intent(&app, &call, &change, &row);
     let next = Verb::Delete.next(&row, &StopInstance::default(), present)?;
     let (conn, allowed) = change.parts();
-    let behalf = (&*allowed).into();
+    let behalf = allowed.into();
     match delete(conn, behalf, &row, &next).await? {
         Deleted::Requested => accept(&app, change, row.id).await,
         Deleted::Gone(last) => {

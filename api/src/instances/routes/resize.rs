@@ -23,7 +23,7 @@ use crate::http::{
 };
 use crate::instance_types::{self, InstanceTypeRow};
 use crate::quotas::{self, Resource};
-use crate::scheduler::{Explanation, Placement, place};
+use crate::scheduler::{Explanation, Occupied, Placement, Rejection, place, rejections};
 use crate::volumes::store::attachments;
 
 type Change = Mutation<actions::ResizeInstance>;
@@ -198,18 +198,23 @@ async fn change_size(
     let dry_run = change.query.dry_run;
     let (conn, allowed) = change.parts();
     let mut savepoint = conn.begin().await?;
-    match resizing::set(&mut savepoint, row, wanted, confirm_at).await {
+    let made = resizing::set(&mut savepoint, row, wanted, confirm_at).await;
+    let why = match made {
         Ok(()) => {
-            savepoint.commit().await?;
-            change_intent(conn, allowed, row, KIND, next).await?;
-            return Ok(before);
+            if takes_type(&mut savepoint, row, next.now).await? {
+                savepoint.commit().await?;
+                change_intent(conn, allowed, row, KIND, next).await?;
+                return Ok(before);
+            }
+            "its host takes no instances of that type"
         }
         Err(error) if violated_constraint(&error).is_some_and(|name| name.starts_with("hosts_")) => {
-            savepoint.rollback().await?;
+            "its host has no room for that"
         }
         Err(error) => return Err(error.into()),
-    }
-    let host = movable(conn, row).await?;
+    };
+    savepoint.rollback().await?;
+    let host = movable(conn, row, why).await?;
     departures::leave(conn, row.id, host, next.now).await?;
     resizing::set(conn, row, wanted, confirm_at).await?;
     change_intent(conn, allowed, &Row { host_id: None, ..row.clone() }, KIND, next).await?;
@@ -218,7 +223,7 @@ async fn change_size(
         // It would be on no host.
         Some(explanation) if !dry_run => {
             let detail = format!(
-                "its host has no room for that, and {}; choose a smaller type, or ask an operator for room",
+                "{why}, and {}; choose another type, or ask an operator for room",
                 explanation.summary
             );
             Err(ApiError::because(ErrorCode::InsufficientCapacity, detail))
@@ -227,10 +232,21 @@ async fn change_size(
     }
 }
 
-/// The host that it can leave for another one.
-async fn movable(conn: &mut PgConnection, row: &Row) -> Result<HostId, ApiError> {
+/// Whether what the operator has tied to its new type is true of its host, if it has one.
+async fn takes_type(conn: &mut PgConnection, row: &Row, now: OffsetDateTime) -> Result<bool, ApiError> {
+    let Some(host) = row.host_id.map(HostId::from) else { return Ok(true) };
+    let request = placement::request(conn, row.id.into()).await?.ok_or_else(ApiError::not_found)?;
+    let fleet = placement::fleet(conn, now).await?;
+    let Some(home) = fleet.hosts().iter().find(|candidate| candidate.id == host) else { return Ok(true) };
+    let occupied = Occupied::of(&fleet, &request);
+    let of_the_type = [Rejection::Features, Rejection::HostLabels, Rejection::Tainted];
+    Ok(!rejections(home, &request, &occupied).any(|rejection| of_the_type.contains(&rejection)))
+}
+
+/// The host that it can leave for another one. `why` says what keeps it from staying.
+async fn movable(conn: &mut PgConnection, row: &Row, why: &str) -> Result<HostId, ApiError> {
     let refused = |what: String| {
-        let detail = format!("its host has no room for that, and {what}");
+        let detail = format!("{why}, and {what}");
         Err(ApiError::because(ErrorCode::InsufficientCapacity, detail))
     };
     let Some(host) = row.host_id.map(HostId::from) else {

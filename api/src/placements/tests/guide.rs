@@ -27,15 +27,18 @@ async fn the_commands_of_the_guide_work() {
         }
         assert!(answer.status.is_success(), "{command:?}: {answer:?}");
         last = if answer.body.is_empty() { Value::Null } else { answer.json() };
-        if last["name"] == "big" {
-            big = last["id"].as_str().unwrap().to_owned();
-            place_pending(&cloud.app).await.unwrap();
+        place_pending(&cloud.app).await.unwrap();
+        match last["name"].as_str() {
+            Some("big") => big = last["id"].as_str().unwrap().to_owned(),
+            Some("web-2") => {
+                let waiting = cloud.get("/v1/projects/demo/instances/web-2").await.expect(200);
+                let words = waiting["placement"]["summary"].as_str().unwrap();
+                assert!(GUIDE.replace('\n', " ").contains(words), "{words}");
+            }
+            _ => {}
         }
     }
-    assert!(last["room"].as_u64().unwrap() > 0, "{last}");
-    let second = cloud.get("/v1/projects/demo/instances/web-2").await.expect(200);
-    let words = second["placement"]["summary"].as_str().unwrap();
-    assert!(GUIDE.replace('\n', " ").contains(words), "{words}");
+    assert!(last["room"].is_u64(), "{last}");
 }
 
 #[test]

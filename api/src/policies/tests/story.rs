@@ -65,7 +65,7 @@ async fn the_developer_may_do_everything_but_delete_the_database_and_only_from_t
         assert_eq!(
             detail,
             "policy developer, statement KeepTheDatabase, denies compute:DeleteInstance on \
-             crn:cumulo:compute:demo:instance/db"
+             crn:cumulo:compute:demo:instance/db; ask whoever may change that"
         );
         assert_eq!(denial["statements"][0]["policy_id"], made["id"]);
         assert_eq!(denial["statements"][0]["sid"], "KeepTheDatabase");

@@ -129,18 +129,24 @@ pub(in super::super) async fn release_of_lost(
     host: HostId,
     now: OffsetDateTime,
 ) -> Result<Vec<OperationId>, sqlx::Error> {
-    let rows = sqlx::query!(
-        "SELECT i.operation_id, o.kind, ARRAY(SELECT p.id FROM ports p WHERE p.instance_id = i.id AND p.detaching)
-             AS \"ports!\"
-         FROM instances i JOIN operations o ON o.id = i.operation_id
-         WHERE i.host_id = $1 AND EXISTS (SELECT FROM ports p WHERE p.instance_id = i.id AND p.detaching)
-         ORDER BY i.id FOR UPDATE OF i",
+    let instances = sqlx::query_scalar!(
+        "SELECT id FROM instances WHERE host_id = $1
+           AND id IN (SELECT instance_id FROM ports WHERE detaching) ORDER BY id FOR UPDATE",
         host.as_uuid()
     )
     .fetch_all(&mut *conn)
     .await?;
-    let ports: Vec<_> = rows.iter().flat_map(|row| row.ports.iter().copied()).collect();
+    let ports =
+        sqlx::query_scalar!("SELECT id FROM ports WHERE instance_id = ANY($1) AND detaching", &instances)
+            .fetch_all(&mut *conn)
+            .await?;
     release(conn, &[], &ports, now).await?;
-    let of_detaching = rows.iter().filter(|row| row.kind == "detach_port");
-    Ok(of_detaching.map(|row| row.operation_id.into()).collect())
+    let operations = sqlx::query_scalar!(
+        "SELECT o.id FROM instances i JOIN operations o ON o.id = i.operation_id
+         WHERE i.id = ANY($1) AND o.kind = 'detach_port'",
+        &instances
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(operations.into_iter().map(OperationId::from).collect())
 }

@@ -11,7 +11,7 @@ const INSTANCES: &str = "/v1/projects/demo/instances";
 const WEB: &str = "/v1/projects/demo/instances/web";
 const DETACH: &str = "/v1/projects/demo/instances/web/detach_port";
 
-fn instance(name: &str, networks: Value) -> Value {
+fn instance(name: &str, networks: &Value) -> Value {
     json!({"name": name, "image": "image", "instance_type": "tiny", "networks": networks})
 }
 
@@ -21,7 +21,7 @@ async fn running(cloud: &TestCloud) -> (TestHost<'_>, Value) {
     let host = cloud.join_host("host-1").await;
     cloud.post(PORTS, port("mine")).await.expect(201);
     let networks = json!([{"network": "default"}, {"port": "mine"}]);
-    let made = cloud.post(INSTANCES, instance("web", networks)).await.expect(202);
+    let made = cloud.post(INSTANCES, instance("web", &networks)).await.expect(202);
     place_pending(&cloud.app).await.unwrap();
     host.report(&made["id"], 1, 1, json!({"state": "running"})).await;
     (host, made)
@@ -42,7 +42,7 @@ async fn next_address(cloud: &TestCloud) -> Value {
 async fn a_port_is_free_when_its_host_has_reported_without_the_card_and_no_sooner() {
     let cloud = TestCloud::start().await;
     let (host, web) = running(&cloud).await;
-    let other = cloud.post(INSTANCES, instance("other", json!([]))).await.expect(202);
+    let other = cloud.post(INSTANCES, instance("other", &json!([]))).await.expect(202);
     place_pending(&cloud.app).await.unwrap();
     host.report(&other["id"], 1, 1, json!({"state": "running"})).await;
     let mac = mine(&cloud).await["mac"].clone();
@@ -148,7 +148,7 @@ async fn an_agent_that_does_not_tell_of_cards_is_believed_to_have_done_as_it_was
 async fn two_guests_that_let_go_at_once_are_heard_in_one_report() {
     let cloud = TestCloud::start().await;
     let (host, web) = running(&cloud).await;
-    let db = cloud.post(INSTANCES, instance("db", json!([{"network": "default"}]))).await.expect(202);
+    let db = cloud.post(INSTANCES, instance("db", &json!([{"network": "default"}]))).await.expect(202);
     place_pending(&cloud.app).await.unwrap();
     host.report(&db["id"], 1, 1, json!({"state": "running"})).await;
     cloud.post(DETACH, json!({"port": "mine"})).await.expect(202);

@@ -23,9 +23,8 @@ async fn told(host: &TestHost<'_>, instance: &Value) -> Value {
     objects.into_iter().find(|object| object["id"] == instance["id"]).unwrap()
 }
 
-async fn disk_used(cloud: &TestCloud) -> Value {
-    let quotas = cloud.get("/v1/projects/demo/quotas").await.expect(200);
-    quotas["disk_gib"]["used"].clone()
+async fn disk_used(cloud: &TestCloud) -> i64 {
+    count(cloud, "SELECT used FROM project_quotas WHERE resource = 'disk_gib'").await
 }
 
 /// Takes one, as the host says.
@@ -51,7 +50,7 @@ async fn it_is_there_with_its_memory_or_not_at_all() {
         let refused = snapshot(&cloud, "one", body).await.expect_problem(422, "validation_failed");
         assert_eq!(refused["errors"][0]["pointer"], pointer, "{refused}");
     }
-    let (before, used) = (count(&cloud, RESERVED).await, disk_used(&cloud).await.as_i64().unwrap());
+    let (before, used) = (count(&cloud, RESERVED).await, disk_used(&cloud).await);
     let body = json!({"name": "one", "instance": "web", "memory": true});
     let dry = cloud.post(&format!("{SNAPSHOTS}?dry_run=true"), body).await.expect(200);
     assert_eq!(dry["memory"], true);
@@ -89,7 +88,7 @@ async fn it_is_there_with_its_memory_or_not_at_all() {
         assert!(failed["failure"].as_str().unwrap().contains(why), "{failed}");
         assert_eq!(operation(&cloud, &taking).await["status"], "failed");
         assert_eq!(told(&host, &instance).await.get("save_memory"), None);
-        assert_eq!((count(&cloud, MEMORIES).await, disk_used(&cloud).await), (1, json!(used + 1)), "{name}");
+        assert_eq!((count(&cloud, MEMORIES).await, disk_used(&cloud).await), (1, used + 1), "{name}");
     }
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
     // Of one that does not run there is none.
@@ -98,12 +97,9 @@ async fn it_is_there_with_its_memory_or_not_at_all() {
     assert_eq!(count(&cloud, RESERVED).await, before + 5);
     cloud.delete(&format!("{SNAPSHOTS}/one")).await.expect(204);
     assert_eq!(disk_used(&cloud).await, used);
-    let page = host.desired(0).await;
-    let removals =
-        page["objects"].as_array().unwrap().iter().filter(|object| object["kind"] == "remove_layers");
-    let removed: Vec<_> = removals.map(|object| object["removal_id"].clone()).collect();
-    let body = json!({"epoch": host.epoch, "reports": [], "removed": removed});
-    host.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200);
+    let removals = host.removals().await;
+    let removed: Vec<_> = removals.into_iter().map(|order| order["removal_id"].clone()).collect();
+    host.report_removed(json!(removed)).await;
     assert_eq!(count(&cloud, RESERVED).await, before);
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
@@ -118,7 +114,7 @@ async fn one_that_takes_too_long_or_too_much_comes_to_nothing() {
     cloud.pass(200);
     expire(&cloud.app).await.unwrap();
     assert_eq!(get(&cloud, "slow").await["state"], "creating");
-    cloud.pass(3600);
+    cloud.pass(300);
     expire(&cloud.app).await.unwrap();
     let failed = get(&cloud, "slow").await;
     assert!(failed["failure"].as_str().unwrap().contains("in time"), "{failed}");
@@ -141,7 +137,6 @@ async fn one_that_takes_too_long_or_too_much_comes_to_nothing() {
         .await
         .unwrap();
     snapshot(&cloud, "more", with_memory()).await.expect_problem(409, "insufficient_capacity");
-    assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
 
 #[tokio::test]

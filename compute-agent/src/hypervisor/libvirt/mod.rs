@@ -40,7 +40,7 @@ use self::sys::DiskError;
 use super::probe::{self, Verdict};
 use super::{
     Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Merge,
-    NewLayer,
+    NewLayer, SeenVolume,
 };
 use crate::consoles;
 
@@ -243,7 +243,7 @@ impl Hypervisor for Libvirt {
         let attempted = "plug the disk in";
         let disk = disk.clone();
         let attach = move |domain: &Handle| {
-            let running = found_disks(id, &domain.get_xml_desc(0)?);
+            let running = xml::found(&domain.get_xml_desc(0)?)?;
             domain.attach_device_flags(&xml::disk_for(&running, &disk)?, raw::VIR_DOMAIN_AFFECT_LIVE)?;
             Ok::<_, BoxError>(())
         };
@@ -252,7 +252,7 @@ impl Hypervisor for Libvirt {
 
     async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
         let detach = move |domain: &Handle| {
-            let Some(target) = place_of(domain, id, volume)? else { return Ok(()) };
+            let Some(target) = place_of(domain, volume)? else { return Ok(()) };
             // A merge can be begun again wherever the volume goes.
             if sys::has_block_job(domain, &target)? {
                 sys::cancel_block_job(domain, &target)?;
@@ -271,9 +271,10 @@ impl Hypervisor for Libvirt {
         limits: IoLimits,
     ) -> Result<(), HypervisorError> {
         let tune = move |domain: &Handle| {
-            let Some(target) = place_of(domain, id, volume)? else { return Ok(()) };
+            let Some(target) = place_of(domain, volume)? else { return Ok(()) };
             domain.block_resize(&target, size.bytes(), raw::VIR_DOMAIN_BLOCK_RESIZE_BYTES)?;
-            sys::set_io_limits(domain, &target, limits)
+            sys::set_io_limits(domain, &target, limits)?;
+            Ok::<_, BoxError>(())
         };
         self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "change the disk", tune)).await
     }
@@ -309,19 +310,18 @@ impl Hypervisor for Libvirt {
 
     async fn thaw(&self, id: InstanceId) -> Result<(), HypervisorError> {
         let _turn = self.thaws.acquire().await.ok();
-        let thaw = move |domain: &Handle| snapshot::thaw(domain, id);
+        let thaw = |domain: &Handle| snapshot::thaw(domain);
         self.link.call(SNAPSHOT_LIMIT, move |connect| on_domain(connect, id, "thaw the guest", thaw)).await
     }
 
     async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError> {
         let merge = merge.clone();
         let merge = move |domain: &Handle| {
-            let Some(target) = place_of(domain, id, merge.volume)? else { return Ok(()) };
-            if sys::has_block_job(domain, &target)? {
-                Ok(())
-            } else {
-                sys::block_commit(domain, &target, &merge)
+            let Some(target) = place_of(domain, merge.volume)? else { return Ok(()) };
+            if !sys::has_block_job(domain, &target)? {
+                sys::block_commit(domain, &target, &merge)?;
             }
+            Ok::<_, BoxError>(())
         };
         self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "merge layers", merge)).await
     }
@@ -417,7 +417,7 @@ fn seen(handle: &Handle) -> Result<Option<Domain>, Error> {
         Ok(text) => xml::Metadata::parse(&text),
         Err(error) if error.code() == ErrorNumber::NoDomainMetadata => {
             tracing::warn!(%id, "a domain has the name of an instance but not our metadata: left alone");
-            return Ok(None);
+            return Ok(Some(Domain::unreadable(id)));
         }
         Err(error) => return Err(error),
     };
@@ -425,38 +425,35 @@ fn seen(handle: &Handle) -> Result<Option<Domain>, Error> {
         Ok(metadata) => metadata,
         Err(error) => {
             tracing::warn!(%id, ?error, "the metadata of a domain cannot be read: left alone");
-            return Ok(None);
+            return Ok(Some(Domain::unreadable(id)));
         }
     };
     let (state, reason) = handle.get_state()?;
     let state = domain_state(handle, state, reason);
     let (mut cards, mut volumes) = (Vec::new(), Vec::new());
     if state != DomainState::Off {
-        let xml = handle.get_xml_desc(0)?;
-        cards = found_cards(id, &xml);
-        volumes = found_disks(id, &xml).into_iter().filter_map(|disk| disk.volume).collect();
+        (cards, volumes) = match devices(&handle.get_xml_desc(0)?) {
+            Ok(devices) => devices,
+            Err(error) => {
+                tracing::warn!(%id, %error, "the devices of a domain cannot be read: left alone");
+                return Ok(Some(Domain::unreadable(id)));
+            }
+        };
     }
     let (generation, boot) = (metadata.generation, metadata.boot);
     Ok(Some(Domain { id, generation, boot, state, cards, volumes }))
 }
 
-fn found_cards(id: InstanceId, domain: &str) -> Vec<Card> {
-    xml::cards(domain).unwrap_or_else(|error| {
-        tracing::warn!(%id, %error, "the network cards of a domain cannot be read: taken for none");
-        Vec::new()
-    })
-}
-
-fn found_disks(id: InstanceId, domain: &str) -> Vec<xml::Found> {
-    xml::found(domain).unwrap_or_else(|error| {
-        tracing::warn!(%id, %error, "the disks of a domain cannot be read: taken for none");
-        Vec::new()
-    })
+/// The cards and volumes of a running domain. Never taken for none: who believes that a guest has let go of a volume
+/// gives it to another.
+fn devices(domain: &str) -> Result<(Vec<Card>, Vec<SeenVolume>), BoxError> {
+    let volumes = xml::found(domain)?.into_iter().filter_map(|disk| disk.volume).collect();
+    Ok((xml::cards(domain)?, volumes))
 }
 
 /// Where the domain has the volume.
-fn place_of(domain: &Handle, id: InstanceId, volume: VolumeId) -> Result<Option<String>, Error> {
-    let disks = found_disks(id, &domain.get_xml_desc(0)?);
+fn place_of(domain: &Handle, volume: VolumeId) -> Result<Option<String>, BoxError> {
+    let disks = xml::found(&domain.get_xml_desc(0)?)?;
     Ok(disks.into_iter().find(|disk| disk.volume_id() == Some(volume)).map(|disk| disk.target))
 }
 
@@ -529,4 +526,17 @@ fn with_domain<T>(
 
 fn refused(attempted: &'static str, source: impl Into<BoxError>) -> HypervisorError {
     HypervisorError::Refused { attempted, source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_that_cannot_be_read_is_not_one_without_devices() {
+        assert_eq!(devices("<domain><devices/></domain>").unwrap(), (Vec::new(), Vec::new()));
+        for torn in ["<domain><devices><disk type='file'", "<domain><devices></disk></domain>", "<domain><"] {
+            devices(torn).unwrap_err();
+        }
+    }
 }

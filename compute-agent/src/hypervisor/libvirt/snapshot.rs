@@ -11,7 +11,7 @@ use protocol::InstanceId;
 use virt::domain::Domain as Handle;
 use virt::error::Error;
 
-use super::{found_disks, refused, sys, xml};
+use super::{BoxError, refused, sys, xml};
 use crate::hypervisor::{Beside, HypervisorError, NewLayer};
 
 /// How long a guest may take to write down what it has in memory. Without it, libvirt would wait for ever.
@@ -74,10 +74,10 @@ fn take_at_rest(domain: &Handle, xml: &str, until: Instant) -> Result<(), Hyperv
 
 /// Thaws once nothing else changes the domain: a snapshot that an earlier agent asked for is only worth something
 /// when the guest was at rest until its end.
-pub(super) fn thaw(domain: &Handle, id: InstanceId) -> Result<(), Error> {
-    if let Some(disk) = found_disks(id, &domain.get_xml_desc(0)?).first() {
+pub(super) fn thaw(domain: &Handle) -> Result<(), BoxError> {
+    if let Some(disk) = xml::found(&domain.get_xml_desc(0)?)?.first() {
         sys::has_block_job(domain, &disk.target)?;
     }
     sys::set_agent_patience(domain, AGENT_PATIENCE_SECONDS)?;
-    sys::thaw(domain)
+    Ok(sys::thaw(domain)?)
 }

@@ -172,6 +172,38 @@ async fn snapshots_are_one_instant_of_all_disks_and_layers_between_are_merged() 
     assert_eq!(layers().await, expected);
 }
 
+/// A chain may have grown too long for any guest to start with.
+#[tokio::test]
+async fn layers_are_merged_before_a_start() {
+    let host = Host::new();
+    let (mut life, spec) = running_with_two(&host).await;
+    let mut disks = spec.disks.clone();
+    disks[0].volume.layers.extend([layer(), layer(), layer()]);
+    let taken = with(&spec, disks);
+    life.want(wish(&taken));
+    life.settle(spec.id).await;
+    let off = stopped(&taken, spec.stop);
+    life.want(wish(&off));
+    life.settle(spec.id).await;
+    // A start that fails, and then is told to merge.
+    host.hypervisor.fail_next(Call::Create, 1);
+    let again = booted_again(&off);
+    life.want(wish(&again));
+    life.reconciler.pass(spec.id).await;
+    let mut disks = again.disks.clone();
+    disks[0].volume.merges = disks[0].volume.layers[1..3].to_vec();
+    let merges = disks[0].volume.merges.clone();
+    host.hypervisor.fail_next(Call::Merge, u32::MAX);
+    life.want(wish(&with(&again, disks.clone())));
+    life.settle(spec.id).await;
+    assert_eq!((life.state(spec.id), life.merged(spec.id)), (ObservedState::Running, merges));
+    let steps = life.steps(spec.id);
+    assert!(!steps.contains(&Told::LayersMerging) && !steps.contains(&Told::Stopped), "{steps:?}");
+    assert_eq!(host.hypervisor.starts(spec.id, again.boot), 1);
+    let domain = host.hypervisor.domains().await.unwrap().remove(0);
+    assert_eq!(domain.volumes[0].layers, disks[0].volume.kept().collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn a_stopped_instance_merges_without_being_started() {
     let host = Host::new();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use protocol::agent::{EndReason, InstanceSpec, ObservedState, Power, StopMode};
+use protocol::agent::{EndReason, HypervisorHealth, InstanceSpec, ObservedState, Power, StopMode};
 
 use super::{Host, Life, NEVER, Outcome};
 use crate::clock::Clock;
@@ -120,6 +120,39 @@ async fn an_unreachable_hypervisor_proves_nothing() {
     host.hypervisor.set_reachable(true);
     life.settle(spec.id).await;
     assert_eq!(life.state(spec.id), ObservedState::Stopped { reason: EndReason::Requested });
+}
+
+/// What cannot be read is neither gone nor without disks.
+#[tokio::test]
+async fn a_domain_that_cannot_be_read_is_left_alone() {
+    let host = Host::new();
+    let mut life = host.start_agent(NEVER);
+    let (spec, other) = (running_instance(&mut life).await, running(instance_id()));
+    let said = host.hypervisor.make_unreadable(spec.id).unwrap();
+    let (layers, told) = (host.storage.layers(), life.outbox.latest(spec.id).unwrap().0);
+    let without_disks = InstanceSpec { disks: Vec::new(), ..next(&spec) };
+    let off = stopped(&without_disks, StopMode::Force);
+    for wish in [wish(&without_disks), wish(&off), deleted(&off)] {
+        life.want(wish);
+        for _ in 0..3 {
+            assert!(matches!(life.reconciler.pass(spec.id).await, Outcome::Failed(_)));
+        }
+        assert_eq!(life.outbox.latest(spec.id).unwrap().0, told, "the last word stands");
+    }
+    assert_eq!((host.storage.layers(), host.hypervisor.domains().await.unwrap().len()), (layers, 1));
+    let HypervisorHealth::Degraded { reason } = life.reconciler.view.health() else {
+        panic!("it is not said")
+    };
+    assert!(reason.contains(&spec.id.to_string()), "{reason}");
+    // The others go on.
+    life.want(wish(&other));
+    life.settle(other.id).await;
+    assert_eq!(life.state(other.id), ObservedState::Running);
+
+    host.hypervisor.make_readable(said);
+    life.settle(spec.id).await;
+    assert_eq!(life.state(spec.id), ObservedState::Absent);
+    assert_eq!(life.reconciler.view.health(), HypervisorHealth::Ok);
 }
 
 #[tokio::test]

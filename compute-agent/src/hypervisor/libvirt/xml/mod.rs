@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub(super) use cards::{card, card_at, cards};
 pub(super) use consoles::consoles;
-pub(super) use disks::{Found, disk_at, disk_for, found, snapshot};
+pub(super) use disks::{disk_at, disk_for, found, snapshot};
 pub(super) use render::domain;
 pub(super) use saved::resumed;
 

@@ -7,6 +7,7 @@ use protocol::{LayerId, MacAddress, MemoryMib, NetworkId, PortId, SizeGib, Vni, 
 use quick_xml::XmlVersion;
 use quick_xml::events::Event;
 
+use super::disks::Found;
 use super::render::RenderError;
 use super::*;
 use crate::hypervisor::{Card, DomainDisk, DomainSpec, SeenVolume};
@@ -280,7 +281,7 @@ proptest! {
 fn what_was_saved_gets_its_present_files_and_nothing_else() {
     let before = DomainSpec { disks: vec![disk(1), DomainDisk { base: None, ..disk(2) }], ..spec() };
     let saved = domain(&before, Acceleration::Tcg).unwrap();
-    let mut after = DomainSpec { generation: Generation(9), boot: 4, request_id: None, ..before.clone() };
+    let mut after = DomainSpec { generation: Generation(9), boot: 4, request_id: None, ..before };
     after.disks[0].layers = vec![layer(1), layer(11)];
     after.disks[1].layers = vec![layer(2), layer(12), layer(22)];
     // As we write it, and as libvirt does.

@@ -1,0 +1,141 @@
+//! What a pool has had: which layers, and in a local one which pool it is.
+//!
+//! ```text
+//! <folder>/layers/<uuid>     an empty file for each layer that was made and not removed
+//!         /identity.json     of the pool that this host had, beside a local pool
+//! ```
+//!
+//! A volume whose top is missing looks like one of which nothing was made yet, and a file system that is not mounted
+//! looks like an empty pool. Who made a layer anew then would roll the guest's disk back. INVARIANT: a layer is written
+//! down here before its maker hears that it is there, and crossed out before its file is removed.
+
+use std::fs::{self, File};
+use std::io;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use protocol::LayerId;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::PoolError;
+use crate::durable::{PRIVATE_DIR, Unfinished, exists, make_dir, sync_dir};
+
+/// Beside what a local pool has.
+const MARKER: &str = "cumulo-local-pool.json";
+const IDENTITY: &str = "identity.json";
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct MadeLayers {
+    folder: Utf8PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Identity {
+    identity: Uuid,
+}
+
+impl MadeLayers {
+    pub(crate) fn new(folder: Utf8PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Makes the folder, and writes down the layers that are in `layers`: of a pool that is older than this record.
+    pub(crate) fn open(&self, layers: &Utf8Path) -> io::Result<()> {
+        make_dir(&self.folder, PRIVATE_DIR)?;
+        make_dir(&self.layers(), PRIVATE_DIR)?;
+        for entry in layers.read_dir_utf8()? {
+            let layer = entry?.file_name().strip_suffix(".qcow2").and_then(|id| id.parse().ok());
+            if let Some(layer) = layer {
+                self.write_down(layer)?;
+            }
+        }
+        sync_dir(&self.layers())
+    }
+
+    pub(crate) fn has(&self, layer: LayerId) -> io::Result<bool> {
+        exists(&self.entry(layer))
+    }
+
+    /// Those that were made.
+    pub(crate) fn those_of(&self, layers: impl IntoIterator<Item = LayerId>) -> io::Result<Vec<LayerId>> {
+        let mut made = Vec::new();
+        for layer in layers {
+            if self.has(layer)? {
+                made.push(layer);
+            }
+        }
+        Ok(made)
+    }
+
+    /// On disk when this returns.
+    pub(crate) fn add(&self, layer: LayerId) -> io::Result<()> {
+        self.write_down(layer)?;
+        sync_dir(&self.layers())
+    }
+
+    /// False when none of them was written down.
+    pub(crate) fn cross_out(&self, layers: &[LayerId]) -> io::Result<bool> {
+        let mut any = false;
+        for layer in layers {
+            match fs::remove_file(self.entry(*layer)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                gone => any |= gone.is_ok(),
+            }
+        }
+        if any {
+            sync_dir(&self.layers())?;
+        }
+        Ok(any)
+    }
+
+    /// Whether the folder at `root` may be used as the local pool: it is the one that this host had, or it had none.
+    pub(crate) fn knows(&self, root: &Utf8Path) -> io::Result<Result<(), PoolError>> {
+        let (ours, found) = (read(&self.folder.join(IDENTITY))?, read(&root.join(MARKER))?);
+        Ok(if ours.is_none() || ours == found { Ok(()) } else { Err(PoolError::OtherPool) })
+    }
+
+    /// Marks the pool at `root`, unless it is, and remembers it. The record is there.
+    pub(crate) fn keep(&self, root: &Utf8Path) -> io::Result<()> {
+        let identity = match read(&root.join(MARKER))? {
+            Some(identity) => identity,
+            None => write(&root.join(MARKER), Uuid::new_v4())?,
+        };
+        // The pool is marked first: whoever dies in between finds a pool that is new to this host.
+        write(&self.folder.join(IDENTITY), identity).map(drop)
+    }
+
+    fn write_down(&self, layer: LayerId) -> io::Result<()> {
+        File::options().create(true).append(true).open(self.entry(layer)).map(drop)
+    }
+
+    fn layers(&self) -> Utf8PathBuf {
+        self.folder.join("layers")
+    }
+
+    fn entry(&self, layer: LayerId) -> Utf8PathBuf {
+        self.layers().join(layer.to_string())
+    }
+}
+
+fn read(path: &Utf8Path) -> io::Result<Option<Uuid>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice::<Identity>(&bytes)?.identity)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Nothing when something has this name.
+fn write(path: &Utf8Path, identity: Uuid) -> io::Result<Uuid> {
+    let unfinished = Unfinished::new(path.with_extension("new"));
+    match fs::remove_file(unfinished.path()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    serde_json::to_writer(unfinished.create()?, &Identity { identity })?;
+    unfinished.publish_new(path)?;
+    Ok(identity)
+}

@@ -1,0 +1,114 @@
+//! What was made and is lost is not made anew.
+
+use super::volumes::{four_layers, holds_all_marks, paths, top};
+use super::*;
+use crate::Blame;
+
+/// A pool whose record is beside it.
+struct Host {
+    _dir: TempDir,
+    root: Utf8PathBuf,
+    record: Utf8PathBuf,
+}
+
+impl Host {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let work = Utf8PathBuf::try_from(dir.path().canonicalize().unwrap()).unwrap();
+        Self { root: work.join("pool"), record: work.join("record"), _dir: dir }
+    }
+
+    fn open(&self) -> Result<Pool, PoolError> {
+        Pool::open(&self.root, Options { record: Some(self.record.clone()), ..Options::new().unwrap() })
+    }
+}
+
+fn assert_lost<T: std::fmt::Debug>(outcome: Result<T, PoolError>, number: u128) {
+    let lost = outcome.unwrap_err();
+    assert!(matches!(lost, PoolError::LostLayer(id) if id == layer(number)), "{lost}");
+    assert_eq!(lost.blame(), Blame::Chain);
+}
+
+#[tokio::test]
+async fn a_lost_top_is_neither_made_anew_nor_left_out_of_a_copy() {
+    let fixture = Fixture::new();
+    let whole = four_layers(&fixture).await;
+    let (all, away) = (paths(&fixture, &whole), fixture.path("away"));
+    fs::rename(&all[3], &away).unwrap();
+    // Merging it away changes nothing about that.
+    let merging = VolumeSpec {
+        layers: [&whole.layers[..], &[layer(5)]].concat(),
+        merges: vec![layer(4)],
+        ..whole.clone()
+    };
+    for volume in [&whole, &merging] {
+        assert_lost(fixture.pool.ensure_volume(volume).await, 4);
+        assert_lost(fixture.pool.merge_layers(volume).await, 4);
+        assert_lost(fixture.pool.layers(volume).await, 4);
+        assert_lost(fixture.pool.export(volume).await.map(drop), 4);
+        let found = fixture.pool.look_at_volume(volume).await.unwrap();
+        assert!(found.broken && !found.made);
+    }
+    assert!(!all[3].exists());
+    // Nor when nothing at all is left.
+    all[..3].iter().for_each(|path| fs::rename(path, path.with_extension("away")).unwrap());
+    assert_lost(fixture.pool.ensure_volume(&whole).await, 1);
+    assert_lost(fixture.pool.export(&whole).await.map(drop), 4);
+    all[..3].iter().for_each(|path| fs::rename(path.with_extension("away"), path).unwrap());
+    fs::rename(&away, &all[3]).unwrap();
+    assert_eq!(fixture.pool.ensure_volume(&whole).await.unwrap(), Made::Before);
+    assert!(holds_all_marks(&top(&fixture, &whole)));
+    // One that was removed by order is forgotten.
+    fs::remove_file(&all[3]).unwrap();
+    assert!(fixture.pool.has_any_layer(&[layer(4)]).await.unwrap());
+    assert!(fixture.pool.remove_layers(&[layer(4)]).await.unwrap());
+    assert!(!fixture.pool.has_any_layer(&[layer(4)]).await.unwrap());
+    assert_eq!(fixture.pool.ensure_volume(&whole).await.unwrap(), Made::Now);
+}
+
+#[tokio::test]
+async fn a_pool_that_is_not_mounted_is_refused_and_nothing_is_made_in_its_place() {
+    let host = Host::new();
+    let pool = host.open().unwrap();
+    pool.ensure_volume(&volume(1, None, 1)).await.unwrap();
+    drop(pool);
+    let away = host.root.with_extension("away");
+    fs::rename(&host.root, &away).unwrap();
+    assert!(matches!(host.open(), Err(PoolError::OtherPool)));
+    assert!(!host.root.exists());
+    fs::create_dir(&host.root).unwrap();
+    assert!(matches!(host.open(), Err(PoolError::OtherPool)));
+    assert_eq!(host.root.read_dir_utf8().unwrap().count(), 0);
+    // Another host's.
+    let other = Host::new();
+    drop(other.open().unwrap());
+    let marker = "cumulo-local-pool.json";
+    fs::copy(other.root.join(marker), host.root.join(marker)).unwrap();
+    assert!(matches!(host.open(), Err(PoolError::OtherPool)));
+    // Its operator takes the loss: an empty pool is the host's, and the volume is still known to be lost.
+    fs::remove_file(host.record.join("identity.json")).unwrap();
+    let empty = host.open().unwrap();
+    assert_lost(empty.ensure_volume(&volume(1, None, 1)).await, 1);
+    empty.ensure_volume(&volume(2, None, 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_of_before_is_taken_over_with_its_layers() {
+    let host = Host::new();
+    let pool = host.open().unwrap();
+    pool.ensure_volume(&volume(1, None, 1)).await.unwrap();
+    drop(pool);
+    // As an earlier release leaves it.
+    fs::remove_file(host.root.join("cumulo-local-pool.json")).unwrap();
+    fs::remove_dir_all(&host.record).unwrap();
+    drop(host.open().unwrap());
+    // A host that has lost its record takes a marked pool over, too.
+    fs::remove_dir_all(&host.record).unwrap();
+    for _ in 0..2 {
+        let pool = host.open().unwrap();
+        assert_eq!(pool.ensure_volume(&volume(1, None, 1)).await.unwrap(), Made::Before);
+    }
+    let pool = host.open().unwrap();
+    fs::remove_file(pool.layer(layer(1))).unwrap();
+    assert_lost(pool.ensure_volume(&volume(1, None, 1)).await, 1);
+}

@@ -1,0 +1,56 @@
+// The session lives in cookies that this script cannot read. All it knows is whether the server takes them.
+import { problemOf } from './problem'
+
+/** Pages that share the cookies take turns, since of two uses of a refresh token the second ends the session. */
+const LOCK = 'cumulo-session'
+const PROLONGED = 'cumulo.prolonged'
+const SESSION = '/v1/auth/browser_session'
+
+type Listener = () => void
+const listeners = new Set<Listener>()
+
+/** Calls back when the session is over, whoever ended it. */
+export function onSessionEnd(listener: Listener): () => void {
+  listeners.add(listener)
+  return () => listeners.delete(listener)
+}
+
+export function announceSessionEnd(): void {
+  for (const listener of listeners) listener()
+}
+
+/** Asks for new cookies, unless another page has got some since `since` (milliseconds since 1970). */
+async function prolong(since: number): Promise<boolean> {
+  return navigator.locks.request(LOCK, async () => {
+    if (Number(localStorage.getItem(PROLONGED) ?? 0) > since) return true
+    const response = await fetch(`${SESSION}/prolong`, { method: 'POST' })
+    if (response.ok) localStorage.setItem(PROLONGED, String(Date.now()))
+    return response.ok
+  })
+}
+
+/** `fetch`, which prolongs the session when its access token is over, and says when that is in vain. */
+export async function sessionFetch(input: Request | string, init?: RequestInit): Promise<Response> {
+  const request = new Request(input, init)
+  const again = request.clone()
+  const started = Date.now()
+  const response = await fetch(request)
+  if (response.status !== 401) return response
+  if (await prolong(started)) return fetch(again)
+  announceSessionEnd()
+  return response
+}
+
+export async function signIn(username: string, password: string, otp?: string): Promise<void> {
+  const response = await fetch(SESSION, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ username, password, ...(otp ? { otp } : {}) }),
+  })
+  if (!response.ok) throw await problemOf(response)
+  localStorage.setItem(PROLONGED, String(Date.now()))
+}
+
+export async function signOut(): Promise<void> {
+  await fetch(SESSION, { method: 'DELETE' })
+}

@@ -1,0 +1,74 @@
+import { Center, Loader } from '@mantine/core'
+import { useQuery, useQueryClient } from '@tanstack/react-query'
+import { createContext, useCallback, useContext, useEffect, useState, type ReactNode } from 'react'
+import { api, data, type Schemas } from '../api/client'
+import { asProblem } from '../api/problem'
+import { announceSessionEnd, onSessionEnd, signOut } from '../api/session'
+import { ProblemAlert } from '../parts/ProblemAlert'
+import { t } from '../strings'
+import { useIdle } from './idle'
+import { SignIn } from './SignIn'
+
+export type Me = Schemas['Me']
+
+const MeContext = createContext<Me | undefined>(undefined)
+
+export function useMe(): Me {
+  const me = useContext(MeContext)
+  if (!me) throw new Error('only below SessionGate')
+  return me
+}
+
+/**
+ * Shows its children to whoever has signed in. When the session ends they stay where they are, out of sight: the
+ * same user goes on in the middle of a form; another one begins anew.
+ */
+export function SessionGate({ children }: { children: ReactNode }) {
+  const client = useQueryClient()
+  const [ended, setEnded] = useState<string | undefined>()
+  const [known, setKnown] = useState<Me | undefined>()
+  const me = useQuery({ queryKey: ['me'], queryFn: () => data(api.GET('/v1/me')), retry: (failures, error) => asProblem(error).status === 0 && failures < 5 })
+  const unknown = me.error !== null && asProblem(me.error).status === 401
+
+  useEffect(() => onSessionEnd(() => setEnded((before) => before ?? t.signIn.ended)), [])
+  useEffect(() => {
+    if (me.data) setKnown(me.data)
+  }, [me.data])
+  useIdle(known !== undefined && ended === undefined, useCallback(() => {
+    setEnded(t.signIn.idle)
+    void signOut()
+  }, []))
+
+  const signedIn = async () => {
+    const next = await client.fetchQuery({ queryKey: ['me'], queryFn: () => data(api.GET('/v1/me')), staleTime: 0 })
+    if (known && next.id !== known.id) {
+      location.assign('/')
+      return
+    }
+    setKnown(next)
+    setEnded(undefined)
+    void client.invalidateQueries()
+  }
+
+  const away = ended !== undefined || (unknown && !known)
+  return (
+    <>
+      {away && <SignIn notice={known ? ended : undefined} username={known?.name} onDone={signedIn} />}
+      {!known && !away && (
+        <Center h="100dvh">{me.error ? <ProblemAlert error={me.error} retry={() => void me.refetch()} /> : <Loader />}</Center>
+      )}
+      {known && (
+        <MeContext value={known}>
+          <div hidden={away} inert={away}>{children}</div>
+        </MeContext>
+      )}
+    </>
+  )
+}
+
+/** Signs out on purpose: nothing is kept. */
+export async function leave(): Promise<void> {
+  await signOut()
+  announceSessionEnd()
+  location.assign('/')
+}

@@ -1,0 +1,23 @@
+import { Alert, Card, SimpleGrid, Stack, Text } from '@mantine/core'
+import type { Schemas } from '../../api/client'
+import { Overview } from '../../app/Overview'
+import { bytes } from '../../parts/format'
+import { UsageBar } from '../../parts/UsageBar'
+import { t } from '../../strings'
+
+export function HostOverview({ host }: { host: Schemas['Host'] }) {
+  const { pool } = host
+  return (
+    <Stack>
+      {host.state_reason && <Alert variant="light" color="orange" title={t.why}>{t.state(host.state_reason)}</Alert>}
+      {host.inventory?.acceleration_detail && <Alert variant="light" color="gray">{host.inventory.acceleration_detail}</Alert>}
+      <SimpleGrid cols={{ base: 1, sm: 3 }}>
+        {(['vcpus', 'memory_mib', 'disk_gib'] as const).map((key) => (
+          <Card withBorder key={key}><UsageBar resource={key} used={host[key].reserved} limit={host[key].total} /></Card>
+        ))}
+      </SimpleGrid>
+      {pool && <Text size="sm" c="dimmed">{t.host.pool}: {bytes(pool.total_bytes - pool.free_bytes)} / {bytes(pool.total_bytes)}</Text>}
+      <Overview row={host} />
+    </Stack>
+  )
+}

@@ -1,0 +1,77 @@
+import { Card, Group, SimpleGrid, Stack, Text, Title } from '@mantine/core'
+import { useQuery } from '@tanstack/react-query'
+import type { ReactNode } from 'react'
+import type { Schemas } from '../../api/client'
+import { useRows } from '../../api/rows'
+import { Copyable } from '../../parts/Copy'
+import { gibibytes, mebibytes } from '../../parts/format'
+import { RowLink } from '../../parts/RowLink'
+import { StateBadge } from '../../parts/StateBadge'
+import { Time } from '../../parts/Time'
+import { Trail } from '../../parts/Trail'
+import { t } from '../../strings'
+import { floatingIps } from '../floating_ips'
+import { operationQuery } from '../operations'
+import type { Instance } from '.'
+
+export function Overview({ instance, project }: { instance: Instance; project: string }) {
+  const operation = useQuery(operationQuery(project, instance.operation.id))
+  const floating = useRows<Schemas['FloatingIp']>(floatingIps, project)
+  const publicOf = (portId: string) => floating.data?.filter((ip) => ip.port_id === portId) ?? []
+  return (
+    <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
+      <Stack>
+        <Section title={t.tab('overview')}>
+          <Fact name={t.field('instance_type')}>{instance.instance_type.name}: {instance.vcpus} vCPU, {mebibytes(instance.memory_mib)}</Fact>
+          <Fact name={t.field('image')}>{instance.image.gone ? `${instance.image.name} (${t.instance.gone})` : <RowLink resource="images" project={project} id={instance.image.id}>{instance.image.name}</RowLink>}</Fact>
+          <Fact name={t.field('hostname')}>{instance.hostname}</Fact>
+          <Fact name={t.field('architecture')}>{instance.architecture}, {instance.firmware}</Fact>
+          {Object.keys(instance.labels).length > 0 && <Fact name={t.field('labels')}>{Object.entries(instance.labels).map(([key, value]) => `${key}=${value}`).join(', ')}</Fact>}
+          <Fact name={t.field('created_at')}><Time at={instance.created_at} /></Fact>
+        </Section>
+        <Section title={t.instance.cards}>
+          {instance.nics.length === 0 && <Text size="sm" c="dimmed">{t.instance.noNetwork}</Text>}
+          {instance.nics.map((nic) => (
+            <Stack key={nic.port.id} gap={6}>
+              <Group gap="xs">
+                <Text size="sm" fw={500}><RowLink resource="networks" project={project} id={nic.network.id}>{nic.network.name}</RowLink></Text>
+                {nic.addresses.map((address) => <Copyable key={address} text={address} what={t.field('address')} />)}
+              </Group>
+              {publicOf(nic.port.id).map((ip) => (
+                <Group key={ip.id} gap="xs"><Text size="sm" c="dimmed">{t.instance.floating}</Text><Copyable text={ip.address} what={t.instance.floating} /></Group>
+              ))}
+              <Text size="xs" c="dimmed">{nic.mac} · <RowLink resource="ports" project={project} id={nic.port.id}>{nic.port.name}</RowLink></Text>
+            </Stack>
+          ))}
+        </Section>
+        <Section title={t.instance.disks}>
+          {instance.volumes.map((disk) => (
+            <Group key={disk.volume.id} justify="space-between" gap="xs">
+              <Text size="sm"><RowLink resource="volumes" project={project} id={disk.volume.id}>{disk.volume.name}</RowLink></Text>
+              <Group gap="xs"><Text size="sm" c="dimmed">{gibibytes(disk.size_gib)}</Text><StateBadge state={disk.state} /></Group>
+            </Group>
+          ))}
+        </Section>
+      </Stack>
+      <Section title={t.instance.newest}>{operation.data && <Trail operation={operation.data} />}</Section>
+    </SimpleGrid>
+  )
+}
+
+function Section({ title, children }: { title: string; children: ReactNode }) {
+  return (
+    <Card withBorder padding="md">
+      <Title order={2} size="h5" mb="sm">{title}</Title>
+      <Stack gap="sm">{children}</Stack>
+    </Card>
+  )
+}
+
+function Fact({ name, children }: { name: string; children: ReactNode }) {
+  return (
+    <Group gap="md" wrap="nowrap" align="baseline">
+      <Text size="sm" c="dimmed" w={110} style={{ flexShrink: 0 }}>{name}</Text>
+      <Text size="sm" component="div" style={{ overflowWrap: 'anywhere' }}>{children}</Text>
+    </Group>
+  )
+}

@@ -1,0 +1,43 @@
+import type { Schemas } from '../../api/client'
+import { t } from '../../strings'
+import { labels, nameOf, size, state, text, time } from '../columns'
+import type { Resource } from '../resource'
+import { Activity } from './Activity'
+import { Overview } from './Overview'
+import { Serial } from './Serial'
+import { Why } from './Why'
+
+export type Instance = Schemas['Instance']
+
+const addresses = (row: Instance) => row.nics.flatMap((nic) => nic.addresses).join(', ')
+
+export const instances: Resource<Instance> = {
+  name: 'instances',
+  kind: 'instance',
+  scope: 'project',
+  path: '/v1/projects/{project}/instances',
+  sort: 'name',
+  columns: [
+    nameOf('instances'), state((row) => row.state), text('addresses', addresses), text('image', (row) => row.image.name),
+    text('instance_type', (row) => row.instance_type.name), size('memory_mib', (row) => row.memory_mib), labels(),
+    time('created_at', (row) => row.created_at),
+  ],
+  create: 'page',
+  update: { schema: 'UpdateInstance', fields: ['name', 'labels'] },
+  deletable: true,
+  actions: [
+    { name: 'start', hindrance: (row) => (row.state === 'running' ? t.state('running') : undefined) },
+    { name: 'stop', hindrance: (row) => (row.state === 'stopped' ? t.state('stopped') : undefined) },
+    { name: 'reboot', hindrance: (row) => (row.state === 'running' ? undefined : t.state(row.state)) },
+    { name: 'attach_volume', form: { schema: 'AttachVolume', fields: ['volume', 'delete_with_instance', 'root'], references: { volume: 'volumes' } } },
+    { name: 'detach_volume', form: { schema: 'DetachVolume', fields: ['volume'], references: { volume: 'volumes' } } },
+    { name: 'attach_port', form: { schema: 'WantedCard', fields: ['network', 'port', 'address', 'security_groups'], references: { network: 'networks', port: 'ports' } } },
+    { name: 'detach_port', form: { schema: 'DetachPort', fields: ['port'], references: { port: 'ports' } } },
+  ],
+  summary: (row) => <Why instance={row} />,
+  tabs: [
+    { name: 'overview', render: (row, project) => <Overview instance={row} project={project} /> },
+    { name: 'activity', render: (row, project) => <Activity instance={row} project={project} /> },
+    { name: 'serial', render: (row, project) => <Serial instance={row} project={project} /> },
+  ],
+}

@@ -1,0 +1,28 @@
+import type { Schemas } from '../../api/client'
+import { nameOf, state, text, time } from '../columns'
+import type { Resource } from '../resource'
+import { Simulator } from './Simulator'
+
+type Policy = Schemas['Policy']
+
+const document = JSON.stringify({ Version: '2012-10-17', Statement: [{ Sid: 'ReadInstances', Effect: 'Allow', Action: ['compute:ListInstances', 'compute:GetInstance'], Resource: ['*'] }] }, null, 2)
+
+export const policies: Resource<Policy> = {
+  name: 'policies',
+  kind: 'policy',
+  scope: 'project',
+  path: '/v1/projects/{project}/policies',
+  sort: 'name',
+  columns: [nameOf('policies'), text('description', (row) => row.description), state((row) => row.scope, 'scope'), text('default_version', (row) => row.default_version), time('updated_at', (row) => row.updated_at)],
+  create: { schema: 'CreatePolicy', fields: ['name', 'description', 'document'], initial: { document } },
+  update: { schema: 'UpdatePolicy', fields: ['name', 'description', 'document'] },
+  tabs: [{ name: 'simulate', render: (row, project) => <Simulator policy={row} project={project} /> }],
+  deletable: true,
+}
+
+export const cloudPolicies: Resource<Policy> = {
+  ...policies,
+  scope: 'cloud',
+  path: '/v1/policies',
+  tabs: [{ name: 'simulate', render: (row) => <Simulator policy={row} project={undefined} /> }],
+}

@@ -1,0 +1,19 @@
+import type { Schemas } from '../../api/client'
+import { flag, nameOf, text, time } from '../columns'
+import type { Resource } from '../resource'
+
+type ServiceAccount = Schemas['ServiceAccount']
+
+export const serviceAccounts: Resource<ServiceAccount> = {
+  name: 'service_accounts',
+  kind: 'service_account',
+  scope: 'project',
+  path: '/v1/projects/{project}/service_accounts',
+  sort: 'name',
+  columns: [
+    nameOf('service_accounts'), text('description', (row) => row.description), flag('disabled', (row) => row.disabled), time('created_at', (row) => row.created_at),
+  ],
+  create: { schema: 'CreateServiceAccount', fields: ['name', 'description'] },
+  update: { schema: 'UpdateServiceAccount', fields: ['name', 'description', 'disabled'] },
+  deletable: true,
+}

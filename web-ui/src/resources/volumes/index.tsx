@@ -1,0 +1,22 @@
+import type { Schemas } from '../../api/client'
+import { RowLink } from '../../parts/RowLink'
+import { labels, nameOf, size, state, text, time } from '../columns'
+import type { Resource } from '../resource'
+
+type Volume = Schemas['Volume']
+
+export const volumes: Resource<Volume> = {
+  name: 'volumes',
+  kind: 'volume',
+  scope: 'project',
+  path: '/v1/projects/{project}/volumes',
+  sort: 'name',
+  columns: [
+    nameOf('volumes'), state((row) => row.state), size('size_gib', (row) => row.size_gib),
+    { key: 'instance', value: (row) => row.attachment?.instance.name ?? '', render: (row, project) => <RowLink resource="instances" project={project} id={row.attachment?.instance.id}>{row.attachment?.instance.name}</RowLink> },
+    text('image', (row) => row.image?.name), text('pool', (row) => row.pool?.name), labels(), time('created_at', (row) => row.created_at),
+  ],
+  create: { schema: 'CreateVolume', fields: ['name', 'size_gib', 'description', 'source', 'pool', 'delete_protection', 'iops_limit', 'bytes_per_second_limit', 'labels'], references: { pool: 'pools' } },
+  update: { schema: 'UpdateVolume', fields: ['name', 'size_gib', 'description', 'delete_protection', 'delete_with_instance', 'iops_limit', 'bytes_per_second_limit', 'labels'] },
+  deletable: true,
+}

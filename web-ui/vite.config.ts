@@ -1,0 +1,49 @@
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import react from '@vitejs/plugin-react'
+import { defineConfig, type Plugin } from 'vite'
+
+const BUILT = 'built'
+/** What a browser loads before it shows anything, compressed. */
+const FIRST_LOAD_LIMIT_BYTES = 300_000
+
+/** Empties the folder but for what Git keeps there, compresses what is built, and measures it. */
+function embedded(): Plugin {
+  return {
+    name: 'embedded',
+    apply: 'build',
+    buildStart() {
+      for (const name of readdirSync(BUILT)) {
+        if (name !== '.gitignore') rmSync(join(BUILT, name), { recursive: true })
+      }
+    },
+    writeBundle(_, bundle) {
+      let first = 0
+      for (const item of Object.values(bundle)) {
+        const file = join(BUILT, item.fileName)
+        const compressed = gzipSync(readFileSync(file), { level: 9 })
+        if (item.fileName.startsWith('assets/')) writeFileSync(`${file}.gz`, compressed)
+        if (item.type === 'chunk' && !item.isDynamicEntry) first += compressed.length
+      }
+      console.log(`first load: ${Math.round(first / 1000)} kB of compressed script`)
+      if (first > FIRST_LOAD_LIMIT_BYTES) {
+        throw new Error(`first load: ${first} bytes of script, more than ${FIRST_LOAD_LIMIT_BYTES}`)
+      }
+    },
+  }
+}
+
+const cloud = process.env.CUMULO_URL ?? 'http://127.0.0.1:8080'
+
+export default defineConfig({
+  plugins: [react(), embedded()],
+  build: {
+    outDir: BUILT,
+    emptyOutDir: false,
+    // The Content-Security-Policy allows no script in the page and no data: address but for pictures.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+  },
+  server: { host: '127.0.0.1', port: 5173, proxy: { '/v1': cloud, '/docs': cloud, '/openapi.json': cloud } },
+})
