@@ -121,9 +121,9 @@ fn log_failure(failure: &Failure) {
 /// What the framework has refused.
 fn rejected(response: &Response) -> Failure {
     let mut failure = Failure::new(code_for(response.status()));
-    let allow = response.headers().get(header::ALLOW).and_then(|methods| methods.to_str().ok());
-    if let (ErrorCode::MethodNotAllowed, Some(methods)) = (failure.code, allow) {
-        failure.detail = Some(format!("this path takes {}", methods.replace(',', ", ")).into());
+    // The framework adds the header when this is over.
+    if failure.code == ErrorCode::MethodNotAllowed {
+        failure.detail = Some("the header `Allow` names the methods that this path takes".into());
     }
     failure
 }
