@@ -19,10 +19,10 @@ export function announceSessionEnd(): void {
   for (const listener of listeners) listener()
 }
 
-/** Asks for new cookies, unless another page has got some since `since` (milliseconds since 1970). */
-async function prolong(since: number): Promise<boolean> {
+/** Asks for new cookies, unless a page has got some since they were `prolonged`. */
+async function prolong(prolonged: string | null): Promise<boolean> {
   return navigator.locks.request(LOCK, async () => {
-    if (Number(localStorage.getItem(PROLONGED) ?? 0) > since) return true
+    if (localStorage.getItem(PROLONGED) !== prolonged) return true
     const response = await fetch(`${SESSION}/prolong`, { method: 'POST' })
     if (response.ok) localStorage.setItem(PROLONGED, String(Date.now()))
     return response.ok
@@ -33,10 +33,10 @@ async function prolong(since: number): Promise<boolean> {
 export async function sessionFetch(input: Request | string, init?: RequestInit): Promise<Response> {
   const request = new Request(input, init)
   const again = request.clone()
-  const started = Date.now()
+  const prolonged = localStorage.getItem(PROLONGED)
   const response = await fetch(request)
   if (response.status !== 401) return response
-  if (await prolong(started)) return fetch(again)
+  if (await prolong(prolonged)) return fetch(again)
   announceSessionEnd()
   return response
 }
