@@ -10,8 +10,8 @@ use crate::document::Operation;
 use crate::fields::{Field, Kind};
 use crate::{complete, handmade};
 
-/// Operations that have a command of their own making, or that the program does by itself.
-pub const HANDMADE: [&str; 14] = [
+/// Operations that have a command of their own making, that the program does by itself, or that only browsers have a use for.
+pub const HANDMADE: [&str; 18] = [
     "login",
     "logout",
     "refresh",
@@ -26,6 +26,10 @@ pub const HANDMADE: [&str; 14] = [
     "stream_cloud_events",
     "list_events",
     "list_cloud_events",
+    "begin_browser_session",
+    "prolong_browser_session",
+    "end_browser_session",
+    "open_console",
 ];
 
 const EXIT_CODES: &str = "\
