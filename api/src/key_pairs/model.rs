@@ -92,9 +92,10 @@ pub(super) fn generate(comment: &str) -> Result<(Public, Zeroizing<String>), Api
         public: Ed25519PublicKey(public_half),
         private: Ed25519PrivateKey::from_bytes(private),
     });
-    let key = PrivateKey::new(data, comment).map_err(ApiError::internal)?;
-    let text = key.to_openssh(LineEnding::LF).map_err(ApiError::internal)?;
-    Ok((public(key.public_key()).map_err(ApiError::internal)?, text))
+    let defect = |error: ssh_key::Error| ApiError::internal(error.to_string());
+    let key = PrivateKey::new(data, comment).map_err(defect)?;
+    let text = key.to_openssh(LineEnding::LF).map_err(defect)?;
+    Ok((public(key.public_key()).map_err(defect)?, text))
 }
 
 #[cfg(test)]
