@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use api::scheduler::{
-    Candidate, Fleet, Group, Needs, Policy, Request, Rule, Scope, Size, Strength, Weights, choose,
+    Candidate, Fleet, Group, GroupPolicy, Needs, Request, Rule, Scope, Size, Strength, Weights, choose,
 };
 use protocol::HostId;
 use protocol::agent::Architecture;
@@ -107,7 +107,7 @@ impl Cloud {
     /// The members of a group come far apart, as instances of many projects do.
     fn place(&mut self, index: usize) -> Option<HostId> {
         let group = index % (BLOCKS * BLOCK / GROUP);
-        let rule = Rule { policy: Policy::AntiAffinity, strength: Strength::Hard, scope: Scope::Host };
+        let rule = Rule { policy: GroupPolicy::AntiAffinity, strength: Strength::Hard, scope: Scope::Host };
         let members = self.groups.entry(group).or_default();
         let id = Uuid::from_u128(group as u128);
         let size = size(index);

@@ -10,7 +10,7 @@ use super::types::{CreatePlacementGroup, PlacementGroup};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::instances::Reference;
-use crate::scheduler::{Group, Policy, Rule, Scope, Strength};
+use crate::scheduler::{Group, GroupPolicy, Rule, Scope, Strength};
 
 /// A group's row.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub(crate) struct Row {
 /// A rule as its columns say it.
 pub(crate) fn rule(policy: &str, strength: &str, scope: &str) -> Rule {
     Rule {
-        policy: Policy::from_name(policy).unwrap_or(Policy::AntiAffinity),
+        policy: GroupPolicy::from_name(policy).unwrap_or(GroupPolicy::AntiAffinity),
         strength: Strength::from_name(strength).unwrap_or(Strength::Hard),
         scope: Scope::from_name(scope).unwrap_or(Scope::Host),
     }

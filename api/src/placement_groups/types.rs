@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::http::{FieldError, Labels, LabelsPatch, not_null, validate_description, validate_labels};
 use crate::instances::Reference;
-use crate::scheduler::{Policy, Scope, Strength};
+use crate::scheduler::{GroupPolicy, Scope, Strength};
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -16,7 +16,7 @@ pub struct CreatePlacementGroup {
     #[serde(default)]
     #[schema(max_length = 1000)]
     pub description: String,
-    pub policy: Policy,
+    pub policy: GroupPolicy,
     /// `hard` unless given.
     #[serde(default = "hard")]
     pub strength: Strength,
@@ -57,7 +57,7 @@ pub struct PlacementGroup {
     pub name: String,
     pub description: String,
     pub labels: Labels,
-    pub policy: Policy,
+    pub policy: GroupPolicy,
     pub strength: Strength,
     pub scope: Scope,
     /// Those that named it when they were made, oldest first.

@@ -2,7 +2,7 @@
 
 use super::filters::Rejection;
 use super::fleet::Candidate;
-use super::groups::{Occupied, Policy};
+use super::groups::{GroupPolicy, Occupied};
 use super::request::Request;
 
 /// A filter that the host fails, with the figures.
@@ -50,8 +50,8 @@ pub fn detail(
             Some((name, rule)) => {
                 let (scope, beside) = (rule.scope.as_str(), occupied.beside(candidate, rule.scope));
                 match rule.policy {
-                    Policy::AntiAffinity => format!("{beside} of group {name} in the same {scope}"),
-                    Policy::Affinity => format!("group {name} is in another {scope}"),
+                    GroupPolicy::AntiAffinity => format!("{beside} of group {name} in the same {scope}"),
+                    GroupPolicy::Affinity => format!("group {name} is in another {scope}"),
                 }
             }
         },

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::filters::{Rejection, reject};
 use super::fleet::{Fleet, Size};
-use super::groups::{Group, Occupied, Policy};
+use super::groups::{Group, GroupPolicy, Occupied};
 use super::remedies::{self, Remedy};
 use super::request::Request;
 
@@ -129,7 +129,7 @@ fn in_words(reason: Rejection, group: Option<&Group>) -> String {
 fn of_group(group: &Group) -> String {
     let (name, scope) = (&group.name, group.rule.scope.as_str());
     match group.rule.policy {
-        Policy::Affinity => format!("not the {scope} that group {name} is in"),
-        Policy::AntiAffinity => format!("in a {scope} that group {name} has an instance in"),
+        GroupPolicy::Affinity => format!("not the {scope} that group {name} is in"),
+        GroupPolicy::AntiAffinity => format!("in a {scope} that group {name} has an instance in"),
     }
 }

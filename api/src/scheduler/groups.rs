@@ -13,7 +13,7 @@ use super::request::Request;
 /// Whether the instances of a group seek each other's company.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Policy {
+pub enum GroupPolicy {
     /// They go together.
     Affinity,
     /// They stay apart.
@@ -53,7 +53,7 @@ impl Scope {
     }
 }
 
-impl Policy {
+impl GroupPolicy {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Affinity => "affinity",
@@ -82,7 +82,7 @@ impl Strength {
 /// What holds for the instances of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    pub policy: Policy,
+    pub policy: GroupPolicy,
     pub strength: Strength,
     pub scope: Scope,
 }
@@ -144,8 +144,8 @@ impl<'a> Occupied<'a> {
             return true;
         }
         match policy {
-            Policy::AntiAffinity => self.beside(candidate, scope) == 0,
-            Policy::Affinity => self.0.is_empty() || self.beside(candidate, scope) > 0,
+            GroupPolicy::AntiAffinity => self.beside(candidate, scope) == 0,
+            GroupPolicy::Affinity => self.0.is_empty() || self.beside(candidate, scope) > 0,
         }
     }
 }

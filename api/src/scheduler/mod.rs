@@ -21,7 +21,7 @@ pub use detail::detail;
 pub use explain::{Explanation, NearestMiss, RejectionCount};
 pub use filters::{Rejection, reject, rejections};
 pub use fleet::{Candidate, Fleet, Size, TypeOption};
-pub use groups::{Group, Occupied, Policy, Rule, Scope, Strength};
+pub use groups::{Group, GroupPolicy, Occupied, Rule, Scope, Strength};
 pub use remedies::{Remedy, RemedyKind};
 pub use request::{Needs, Request};
 pub use weights::{Strategy, Weights, score};

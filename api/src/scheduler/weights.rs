@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::fleet::{Candidate, Size};
-use super::groups::{Occupied, Policy, Strength};
+use super::groups::{GroupPolicy, Occupied, Strength};
 use super::request::Request;
 
 /// How full hosts may become while others are empty.
@@ -81,8 +81,8 @@ fn company(candidate: &Candidate, request: &Request, occupied: &Occupied<'_>) ->
     };
     let beside = occupied.beside(candidate, group.rule.scope).cast_signed();
     match group.rule.policy {
-        Policy::Affinity => beside,
-        Policy::AntiAffinity => -beside,
+        GroupPolicy::Affinity => beside,
+        GroupPolicy::AntiAffinity => -beside,
     }
 }
 

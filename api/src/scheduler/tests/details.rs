@@ -17,7 +17,7 @@ fn each_filter_says_its_figures() {
             host_labels: labels.into(),
             tolerations: vec!["db".to_owned()],
         },
-        group: group(Policy::AntiAffinity, Strength::Hard, Scope::Rack, &[&host, &host]),
+        group: group(GroupPolicy::AntiAffinity, Strength::Hard, Scope::Rack, &[&host, &host]),
         architecture: Architecture::Riscv64,
         ..request(4, 1024, 10)
     };
@@ -44,7 +44,7 @@ fn each_filter_says_its_figures() {
         assert_eq!(says(rejection), words);
     }
     let together =
-        Request { group: group(Policy::Affinity, Strength::Hard, Scope::Zone, &[]), ..asked.clone() };
+        Request { group: group(GroupPolicy::Affinity, Strength::Hard, Scope::Zone, &[]), ..asked.clone() };
     let words = detail(Rejection::PlacementGroup, &host, &together, &Occupied::of(&fleet, &together));
     assert_eq!(words, "group web is in another zone");
     let nothing = Candidate { architectures: Vec::new(), ..host.clone() };

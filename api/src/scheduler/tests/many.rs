@@ -7,7 +7,7 @@ use super::*;
 fn a_plan_counts_what_it_has_placed_before() {
     let hosts = [candidate(1, true, (2, 4096, 100)), candidate(2, true, (2, 4096, 100))];
     let apart = || Request {
-        group: group(Policy::AntiAffinity, Strength::Hard, Scope::Host, &[]),
+        group: group(GroupPolicy::AntiAffinity, Strength::Hard, Scope::Host, &[]),
         ..request(1, 1024, 10)
     };
     let placements = plan(&mut fleet(&hosts), vec![apart(), apart(), apart(), request(1, 1024, 10)]);
@@ -57,7 +57,7 @@ fn hosts_may_be_lost_as_long_as_the_others_have_room() {
     let apart = |host: &Candidate| Placed {
         host: host.id,
         request: Request {
-            group: group(Policy::AntiAffinity, Strength::Hard, Scope::Host, &[&hosts[0]]),
+            group: group(GroupPolicy::AntiAffinity, Strength::Hard, Scope::Host, &[&hosts[0]]),
             ..request(1, 1024, 0)
         },
     };

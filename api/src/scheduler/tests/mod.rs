@@ -53,7 +53,7 @@ fn request(vcpus: i32, memory_mib: i32, disk_gib: i32) -> Request {
     }
 }
 
-fn group(policy: Policy, strength: Strength, scope: Scope, members: &[&Candidate]) -> Option<Group> {
+fn group(policy: GroupPolicy, strength: Strength, scope: Scope, members: &[&Candidate]) -> Option<Group> {
     let members = members.iter().map(|host| host.id).collect();
     let rule = Rule { policy, strength, scope };
     Some(Group { id: Uuid::from_u128(99), name: "web".to_owned(), rule, members })
@@ -147,7 +147,7 @@ fn soft_groups_prefer_and_hard_ones_insist() {
         group: group(policy, strength, scope, members),
         ..request(1, 256, 1)
     };
-    use Policy::{Affinity, AntiAffinity};
+    use GroupPolicy::{Affinity, AntiAffinity};
     use Scope::{Host, Rack, Zone};
     use Strength::{Hard, Soft};
     goes_to(&hosts, &with(AntiAffinity, Hard, Host, &[&hosts[0]]), &hosts[1]);

@@ -8,7 +8,7 @@ use super::super::filters::fits;
 use super::super::remedies::changed;
 use super::super::weights::Strategy as Preference;
 use super::{
-    Candidate, Fleet, Group, HostId, Needs, Occupied, Placement, Policy, Request, Rule, Scope, Size,
+    Candidate, Fleet, Group, GroupPolicy, HostId, Needs, Occupied, Placement, Request, Rule, Scope, Size,
     Strength, TypeOption, Uuid, Weights, candidate, option, place, plan, reject, rejections, request,
     standing,
 };
@@ -41,7 +41,7 @@ fn types() -> impl Strategy<Value = Vec<TypeOption>> {
 
 fn rules() -> impl Strategy<Value = Option<Rule>> {
     let scope = prop::sample::select(vec![Scope::Host, Scope::Rack, Scope::Zone]);
-    let policy = prop::sample::select(vec![Policy::Affinity, Policy::AntiAffinity]);
+    let policy = prop::sample::select(vec![GroupPolicy::Affinity, GroupPolicy::AntiAffinity]);
     let strength = prop::sample::select(vec![Strength::Hard, Strength::Soft]);
     let rule = (policy, strength, scope);
     prop::option::of(rule.prop_map(|(policy, strength, scope)| Rule { policy, strength, scope }))
@@ -120,8 +120,8 @@ proptest! {
             let all = domains(&fleet, &placed, rule.scope);
             let distinct: BTreeSet<_> = all.iter().collect();
             match rule.policy {
-                Policy::Affinity => prop_assert!(distinct.len() <= 1),
-                Policy::AntiAffinity => prop_assert_eq!(distinct.len(), all.len()),
+                GroupPolicy::Affinity => prop_assert!(distinct.len() <= 1),
+                GroupPolicy::AntiAffinity => prop_assert_eq!(distinct.len(), all.len()),
             }
         }
     }

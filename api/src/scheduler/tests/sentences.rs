@@ -136,10 +136,10 @@ fn groups_say_what_is_in_the_way_and_that_it_would_fit_without() {
     let hosts = [standing("north", "1", candidate(1, true, FREE)), candidate(2, false, FREE)];
     let without = "it would fit without group web";
     for (scope, policy, members, words) in [
-        (Scope::Host, Policy::AntiAffinity, &hosts[0], "in a host that group web has an instance in"),
-        (Scope::Rack, Policy::AntiAffinity, &hosts[0], "in a rack that group web has an instance in"),
-        (Scope::Zone, Policy::AntiAffinity, &hosts[0], "in a zone that group web has an instance in"),
-        (Scope::Host, Policy::Affinity, &hosts[1], "not the host that group web is in"),
+        (Scope::Host, GroupPolicy::AntiAffinity, &hosts[0], "in a host that group web has an instance in"),
+        (Scope::Rack, GroupPolicy::AntiAffinity, &hosts[0], "in a rack that group web has an instance in"),
+        (Scope::Zone, GroupPolicy::AntiAffinity, &hosts[0], "in a zone that group web has an instance in"),
+        (Scope::Host, GroupPolicy::Affinity, &hosts[1], "not the host that group web is in"),
     ] {
         let group = group(policy, Strength::Hard, scope, &[members]);
         assert_eq!(
@@ -150,7 +150,7 @@ fn groups_say_what_is_in_the_way_and_that_it_would_fit_without() {
     let nowhere = [candidate(1, true, FREE)];
     for (scope, words) in [(Scope::Rack, "whose rack is not known"), (Scope::Zone, "whose zone is not known")]
     {
-        let group = group(Policy::Affinity, Strength::Hard, scope, &[]);
+        let group = group(GroupPolicy::Affinity, Strength::Hard, scope, &[]);
         assert_eq!(
             summary(&nowhere, &Request { group, ..request(1, 256, 1) }),
             format!("none of 1 hosts takes it: 1 {words}; {without}")
@@ -162,7 +162,7 @@ fn groups_say_what_is_in_the_way_and_that_it_would_fit_without() {
         (Scope::Rack, "not the rack that group web is in"),
         (Scope::Zone, "not the zone that group web is in"),
     ] {
-        let group = group(Policy::Affinity, Strength::Hard, scope, &[&far[1]]);
+        let group = group(GroupPolicy::Affinity, Strength::Hard, scope, &[&far[1]]);
         assert_eq!(
             summary(&far, &Request { group, ..request(1, 256, 1) }),
             format!("none of 2 hosts takes it: 1 not ready, 1 {words}; {without}")
