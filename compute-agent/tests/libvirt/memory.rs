@@ -81,9 +81,17 @@ async fn a_guest_goes_on_from_its_memory_with_the_disks_that_it_had() {
     pass.abort();
     drop(agent);
     let mut agent = site.agent(NEVER).await;
-    agent.settle(id).await;
-    let report = agent.report(id);
-    assert!(report.volumes.iter().all(|volume| volume.state == VolumeState::Ready));
+    // What the other had begun goes on without it for a while.
+    let ready = async {
+        loop {
+            agent.settle(id).await;
+            let report = agent.report(id);
+            if report.volumes.iter().all(|volume| volume.state == VolumeState::Ready) {
+                return report;
+            }
+        }
+    };
+    let report = tokio::time::timeout(PATIENCE, ready).await.expect("the disks are ready");
     println!("an agent that was killed left {:?}", report.saved_memory);
     assert_eq!(report.saved_memory.is_some(), site.pool.memory(&lost).await.unwrap().is_some());
     counted(&site, &cut_off, 0, late);

@@ -269,9 +269,11 @@ fn a_guest_that_pings_its_gateway_in_many_names_is_slowed_down_alone() {
     }
     std::thread::sleep(crate::world::SHORT);
     let allowed = 50 + 10 * (1 + start.elapsed().as_millis() as u64 / 1000);
+    // The ping before has taken one of the 50.
+    let most = 1000 - 49;
     let dropped = world.dropped(DropKind::TooMuch);
     assert!(
-        (1000_u64.saturating_sub(allowed)..=950).contains(&dropped),
+        (1000_u64.saturating_sub(allowed)..=most).contains(&dropped),
         "{dropped} of 1000: {:?}",
         world.drops()
     );
