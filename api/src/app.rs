@@ -4,12 +4,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{KeyUses, Passwords, PolicyCache, Tokens, Turns};
 use crate::clock::Clock;
 use crate::consoles::Consoles;
+use crate::database;
 use crate::events::EventStreams;
 use crate::hosts::Heartbeats;
 use crate::http::Edge;
@@ -47,6 +48,16 @@ pub struct Parts {
 impl App {
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Every transaction begins here or in the next: see [`database::begin`].
+    pub(crate) async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        database::begin(&self.pool).await
+    }
+
+    /// All it reads is of one moment.
+    pub(crate) async fn begin_reading(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        database::begin_reading(&self.pool).await
     }
 }
 

@@ -529,7 +529,7 @@ pub(crate) async fn queued(
     first: impl Future<Output = Answer>,
     second: impl Future<Output = Answer>,
 ) -> [Answer; 2] {
-    let mut holder = cloud.app.pool.begin().await.unwrap();
+    let mut holder = cloud.app.begin().await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *holder).await.unwrap();
     let second = async {
         until_waiting(&cloud.app.pool, 1).await;
@@ -545,7 +545,7 @@ pub(crate) async fn queued(
 
 /// Makes the call while `sql` has happened but is not committed yet.
 pub(crate) async fn during(cloud: &TestCloud, sql: &str, path: &str, body: serde_json::Value) -> Answer {
-    let mut other = cloud.app.pool.begin().await.unwrap();
+    let mut other = cloud.app.begin().await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *other).await.unwrap();
     let commit = async {
         until_waiting(&cloud.app.pool, 1).await;

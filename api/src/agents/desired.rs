@@ -29,7 +29,7 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
     let mut waiter = app.nudges.subscribe(Topic::Host(host.0));
     loop {
         // One snapshot: the revision and the objects belong together.
-        let mut tx = app.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        let mut tx = app.begin_reading().await?;
         let session = host.session(&mut tx, query.epoch).await?;
         let (mut objects, mut requests) = (Vec::new(), Vec::new());
         if session.desired_revision > query.after {

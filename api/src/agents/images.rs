@@ -22,7 +22,7 @@ pub(super) async fn take(
     let order = parse(&order)?;
     let length =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     host.session(&mut tx, query.epoch).await?;
     let delivery = delivery::begin(&mut tx, &app, host.0, order).await?;
     tx.commit().await?;
@@ -38,7 +38,7 @@ pub(super) async fn note(
     JsonBody(said): JsonBody<ImageStatus>,
 ) -> Result<StatusCode, ApiError> {
     let order = parse(&order)?;
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     host.session(&mut tx, said.epoch).await?;
     delivery::note(&mut tx, &app, host.0, order, &said.status).await?;
     tx.commit().await?;

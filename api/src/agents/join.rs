@@ -26,7 +26,7 @@ pub(super) async fn join(
     let token: JoinToken = request.token.parse().map_err(|_| refused())?;
     let now = app.clock.now();
     let host_id: HostId = app.clock.new_id();
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     if !hosts::store::spend_join_token(&mut tx, hosts::hash_secret(&token), now).await? {
         return Err(refused());
     }

@@ -66,7 +66,7 @@ pub(super) async fn report(
     // any.
     batch.reports.sort_by_key(|report| report.id);
     let now = app.clock.now();
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     host.session(&mut tx, batch.epoch).await?;
     let ids: Vec<_> = batch.reports.iter().map(|report| report.id).collect();
     instances::lock_all(&mut tx, host.0, &ids).await?;

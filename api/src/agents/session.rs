@@ -22,7 +22,7 @@ pub(super) async fn open(
 ) -> Result<Json<SessionOpened>, ApiError> {
     check_version(request.protocol_version)?;
     ApiError::reject(validate(&request))?;
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     let epoch = hosts::store::open_session(
         &mut tx,
         host.0,

@@ -179,7 +179,7 @@ pub(super) async fn fill(
 ) -> Result<StatusCode, ApiError> {
     let query: FillQuery = parse_query(&uri)?;
     let id: TransferId = id.parse().map_err(|_| ApiError::not_found())?;
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     host.session(&mut tx, query.epoch).await?;
     let filled = sqlx::query!(
         "UPDATE transfers SET body = $3 WHERE id = $1 AND host_id = $2 AND body IS NULL AND length($3::bytea) <= max_bytes",
@@ -207,7 +207,7 @@ pub(super) async fn refuse(
 ) -> Result<StatusCode, ApiError> {
     let query: RequestQuery = parse_query(&uri)?;
     let id: TransferId = id.parse().map_err(|_| ApiError::not_found())?;
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     host.session(&mut tx, query.epoch).await?;
     let noted = sqlx::query!(
         "UPDATE transfers SET refusal = $3 WHERE id = $1 AND host_id = $2 AND body IS NULL AND refusal IS NULL",

@@ -23,7 +23,7 @@ pub(crate) async fn attest(app: &App) -> Result<(), sqlx::Error> {
 }
 
 async fn attest_batch(app: &App) -> Result<i64, sqlx::Error> {
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     if !store::become_notary(&mut tx).await? {
         return Ok(0);
     }

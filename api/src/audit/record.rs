@@ -146,7 +146,7 @@ async fn try_write_refusal(
     request_id: RequestId,
     decided: &Decided,
 ) -> Result<(), sqlx::Error> {
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     write(&mut tx, app, &Actor::of(caller), request_id, Outcome::Denied, Deed::of(decided)).await?;
     tx.commit().await
 }

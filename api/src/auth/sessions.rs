@@ -48,7 +48,7 @@ pub(super) async fn refresh(
     refresh_token: &str,
 ) -> Result<TokenResponse, ApiError> {
     let now = app.clock.now();
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     let found = store::lock_refresh_token(&mut tx, refresh_token, now).await?;
     let Some(token) = found.filter(|token| token.alive) else {
         return Err(ApiError::because(ErrorCode::InvalidToken, "the session has ended; sign in again"));
@@ -72,7 +72,7 @@ pub(super) async fn refresh(
 /// Ends the session of a refresh token, if it has one.
 pub(super) async fn end(app: &App, visit: &Visit, refresh_token: &str) -> Result<(), ApiError> {
     let now = app.clock.now();
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     if let Some(token) = store::lock_refresh_token(&mut tx, refresh_token, now).await?
         && token.alive
     {

@@ -53,7 +53,7 @@ impl<'a> Trial<'a> {
         let claim = Claim { action, user: None, name };
         let turn = app.sign_ins.take(username, visit.client.address).await;
         let now = app.clock.now();
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         match backoff::admit(&mut tx, username, visit.client.address, now).await? {
             Admission::Open(attempt) => {
                 tx.commit().await?;
@@ -76,7 +76,7 @@ impl<'a> Trial<'a> {
         // No transaction waits for the hash, so the password is looked at again afterwards.
         let hash = user.as_ref().map(|user| user.password_hash.clone());
         let genuine = self.app.passwords.verify(password, hash).await?;
-        let mut tx = self.app.pool.begin().await?;
+        let mut tx = self.app.begin().await?;
         if let Some(user) = user.filter(|_| genuine)
             && store::passwords::still_holds(&mut tx, &user).await?
         {
@@ -90,7 +90,7 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// `invalid_password_code`, whatever is wrong: the name, the code, or its age.
     pub(super) async fn by_code(mut self, code: &str) -> Result<Proof<'a>, ApiError> {
-        let mut tx = self.app.pool.begin().await?;
+        let mut tx = self.app.begin().await?;
         let now = self.app.clock.now();
         if let Some(user) = store::passwords::spend_code(&mut tx, self.claim.name, code, now).await? {
             self.claim.user = Some(user);

@@ -97,7 +97,7 @@ async fn use_ticket(
 ) -> Result<Console, ApiError> {
     // A serial console whose replica has just died shall not be in the way.
     super::sweep(app).await?;
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     let (address, now) = (visitor.client.address.to_canonical().to_string(), app.clock.now());
     let Some(console) = store::open(&mut tx, id, ticket.hash(), &address, now).await? else {
         metrics::counter!("cumulo_console_tickets_refused_total").increment(1);
@@ -174,7 +174,7 @@ async fn live(
 
 /// Asks the host for its half, and waits for it.
 async fn meet(app: &App, console: &Console, client: Client) -> Result<Upgraded, ApiError> {
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     let Standing { host } = session::standing(app, &mut tx, console, client).await?;
     let mut place = app.consoles.expect(console.id, host);
     let request = TransferId::from(console.id.as_uuid());
@@ -229,7 +229,7 @@ pub(super) fn refused(reason: RefusalReason) -> ApiError {
 }
 
 async fn begin(app: &App, console: &mut Console) -> Result<(), ApiError> {
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     let now = app.clock.now();
     if !store::begin(&mut tx, console.id, now).await? {
         return Err(ApiError::because(ErrorCode::Timeout, "it took too long; ask for another console"));
@@ -240,7 +240,7 @@ async fn begin(app: &App, console: &mut Console) -> Result<(), ApiError> {
 }
 
 async fn note_end(app: &App, console: &Console, end: End, passed: Passed) -> Result<(), sqlx::Error> {
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     if store::remove(&mut tx, console.id).await? {
         records::end(&mut tx, app, console, end, Some(passed)).await?;
     }

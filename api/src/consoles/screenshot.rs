@@ -55,7 +55,7 @@ pub(super) async fn get_instance_screenshot(
 async fn ask(app: &App, host: HostId, instance: InstanceId) -> Result<Vec<u8>, ApiError> {
     let id: TransferId = app.clock.new_id();
     let mut waiter = app.nudges.subscribe(Topic::Transfer(id));
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     let revision = hosts::store::bump_revision(&mut tx, host).await?;
     let wanted = Wanted { id, host, instance, ask: Ask::Screenshot, revision, now: app.clock.now() };
     transfers::ask(&mut tx, &wanted).await?;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, Transaction};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,33 @@ const SESSION: &str = "SET statement_timeout = '15s'; \
     SET idle_in_transaction_session_timeout = '10s'";
 
 /// Why the database cannot be used.
+/// Begins a transaction that leaves nothing behind when its future is dropped half-way, as that of a request is when its
+/// client goes: sqlx knows of a transaction once PostgreSQL has answered, and would put the connection back into the pool
+/// inside of one that nobody ends.
+///
+/// # Errors
+/// As [`PgPool::begin`].
+pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let pool = pool.clone();
+    to_its_end(async move { pool.begin().await }).await
+}
+
+/// The same for a transaction that reads all it reads of one moment.
+///
+/// # Errors
+/// As [`PgPool::begin`].
+pub async fn begin_reading(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let pool = pool.clone();
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+    to_its_end(async move { pool.begin_with(begin).await }).await
+}
+
+async fn to_its_end<T: Send + 'static>(
+    begin: impl Future<Output = sqlx::Result<T>> + Send + 'static,
+) -> sqlx::Result<T> {
+    tokio::spawn(begin).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+}
+
 #[derive(Debug, Error)]
 pub enum OpenError {
     #[error("the address of the database does not begin with postgres:// or postgresql://")]

@@ -75,3 +75,24 @@ async fn an_address_that_makes_no_sense_is_an_error_that_does_not_repeat_it() {
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn whoever_goes_while_a_transaction_begins_leaves_no_connection_inside_of_it() {
+    let database = TestDatabase::create().await;
+    // Each in a place of its own: before BEGIN is sent, while it is answered, after that.
+    for microseconds in 0..400 {
+        let patience = Duration::from_micros(microseconds * 2);
+        let _gone = tokio::time::timeout(patience, begin(&database.pool)).await;
+        let _gone = tokio::time::timeout(patience, begin_reading(&database.pool)).await;
+    }
+    // From outside of the pool, which would show its own connection as active.
+    let mut outside = database.options().connect().await.unwrap();
+    let left = "SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+    let none = async {
+        while sqlx::query_scalar::<_, i64>(left).fetch_one(&mut outside).await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), none).await.expect("no transaction is left open");
+}

@@ -21,7 +21,7 @@ pub(crate) async fn sequence(app: &App) -> Result<(), sqlx::Error> {
 }
 
 async fn sequence_batch(app: &App) -> Result<i64, sqlx::Error> {
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     // Somebody else is at it, who was nudged as we were and looks again when done.
     if !store::become_sequencer(&mut tx).await? {
         return Ok(0);

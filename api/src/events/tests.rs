@@ -175,10 +175,10 @@ async fn a_late_commit_gets_a_late_position_and_a_rollback_none() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;
     let start = all(&cloud, EVENTS).await.len();
-    let mut early = cloud.app.pool.begin().await.unwrap();
+    let mut early = cloud.app.begin().await.unwrap();
     let rename = "UPDATE images SET name = 'early'";
     sqlx::query(rename).execute(&mut *early).await.unwrap();
-    let mut undone = cloud.app.pool.begin().await.unwrap();
+    let mut undone = cloud.app.begin().await.unwrap();
     sqlx::query("UPDATE projects SET description = 'undone'").execute(&mut *undone).await.unwrap();
     undone.rollback().await.unwrap();
     execute(&cloud, "UPDATE projects SET description = 'late'").await;

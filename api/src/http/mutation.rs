@@ -59,7 +59,7 @@ impl<'a> Entry<'a> {
         if query.wait > MAX_WAIT_SECONDS {
             return Err(ApiError::because(ErrorCode::InvalidQuery, "wait: at most 300 seconds"));
         }
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         let caller = Caller::enter(&mut tx, app, &call.credential, call.client, project).await?;
         Ok(Self { call, app: app.clone(), tx, caller, query })
     }

@@ -7,13 +7,13 @@ use crate::app::App;
 /// Removes what was discarded or left half-way. Idempotent; any replica may run it.
 pub(crate) async fn sweep(app: &App) -> Result<(), sqlx::Error> {
     loop {
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         let Some(image) = store::unused::take(&mut tx).await? else { break };
         store::unused::remove(&mut tx, image).await?;
         tx.commit().await?;
     }
     let now = app.clock.now();
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     store::uploads::end_abandoned(&mut tx, now).await?;
     tx.commit().await?;
     let mut conn = app.pool.acquire().await?;

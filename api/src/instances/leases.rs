@@ -28,7 +28,7 @@ pub(crate) async fn end_leases(app: &App) -> Result<(), sqlx::Error> {
     let due = leases::due(&mut conn, now).await?;
     drop(conn);
     for one in due {
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         if !leases::take_turn(&mut tx, one.id, now).await? {
             continue;
         }
@@ -124,7 +124,7 @@ async fn record(
 pub(crate) async fn confirm_resizes(app: &App) -> Result<(), sqlx::Error> {
     let now = app.clock.now();
     loop {
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         let Some(id) = resizing::take_due(&mut tx, now).await? else { return tx.rollback().await };
         resizing::release(&mut tx, id).await?;
         placement::retry_now(&mut tx, now).await?;

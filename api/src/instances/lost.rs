@@ -20,7 +20,7 @@ pub(crate) async fn end_on_lost_hosts(app: &App) -> Result<(), sqlx::Error> {
     let waiting = departures::waiting_for_lost_hosts(&mut conn).await?;
     drop(conn);
     for instance in waiting {
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         match end(&mut tx, instance, app.clock.now()).await {
             Ok(true) => tx.commit().await?,
             Ok(false) => tx.rollback().await?,

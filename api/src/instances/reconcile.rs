@@ -24,7 +24,7 @@ const RETRY: Duration = Duration::seconds(10);
 pub(crate) async fn place_pending(app: &App) -> Result<(), sqlx::Error> {
     loop {
         let now = app.clock.now();
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         placement::take_turn(&mut tx).await?;
         let mut pending = placement::take_pending(&mut tx, now, BATCH).await?;
         if pending.is_empty() {

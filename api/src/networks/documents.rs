@@ -74,7 +74,7 @@ impl Documents {
 }
 
 async fn read(pool: &PgPool, hosts: &[HostId]) -> Result<Rows, ApiError> {
-    let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+    let mut tx = crate::database::begin_reading(pool).await?;
     let rows = Rows::read(&mut tx, hosts).await?;
     tx.commit().await?;
     Ok(rows)

@@ -16,7 +16,7 @@ const HOSTS: i64 = 256;
 /// replicas may run it at once. Some hosts may hear of a change before others do.
 pub(crate) async fn spread(app: &App) -> Result<(), sqlx::Error> {
     loop {
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         let more = pending::expand(&mut tx, CHANGES).await?;
         tx.commit().await?;
         if !more {
@@ -24,7 +24,7 @@ pub(crate) async fn spread(app: &App) -> Result<(), sqlx::Error> {
         }
     }
     loop {
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         // The only other transaction that holds several hosts is one of placement.
         placement_turn(&mut tx).await?;
         let hosts = pending::take_hosts(&mut tx, HOSTS).await?;

@@ -9,7 +9,7 @@ const BATCH: i64 = 100;
 /// Fails what is overdue. Idempotent; any replica may run it.
 pub(crate) async fn expire(app: &App) -> Result<(), sqlx::Error> {
     let now = app.clock.now();
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     for id in store::overdue(&mut tx, now, BATCH).await? {
         let detail = match store::why_unplaced(&mut tx, id).await? {
             Some(why) => format!("it did not end in time: {why}; the instance still waits for a host"),

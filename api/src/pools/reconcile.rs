@@ -9,7 +9,7 @@ use crate::pools::store::orders;
 /// removed, and ids are never used again, so that it may carry the order out as well.
 pub(crate) async fn assign_removals(app: &App) -> Result<(), sqlx::Error> {
     let now = app.clock.now();
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     for (removal, host) in orders::idle(&mut tx, now - UNREACHABLE_AFTER).await? {
         let revision = store::bump_revision(&mut tx, host).await?;
         orders::assign(&mut tx, removal, host, revision).await?;

@@ -11,7 +11,7 @@ pub(crate) async fn release_of_lost_hosts(app: &App) -> Result<(), sqlx::Error> 
     let lost = leaving::lost_hosts(&mut *app.pool.acquire().await?).await?;
     for host in lost {
         let now = app.clock.now();
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         let operations = leaving::release_of_lost(&mut tx, host, now).await?;
         for operation in operations {
             operations::finish(&mut tx, operation, &End::Succeeded, now).await?;

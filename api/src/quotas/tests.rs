@@ -247,7 +247,7 @@ async fn whatever_statement_changes_a_row_is_charged() {
     execute(&cloud, "UPDATE instances SET vcpus = 2, memory_mib = 1024").await.unwrap();
     assert_eq!((quota(&cloud, "vcpus").await.1, quota(&cloud, "memory_mib").await.1), (4, 2048));
     // Changes that do not count cost nobody a lock.
-    let mut other = cloud.app.pool.begin().await.unwrap();
+    let mut other = cloud.app.begin().await.unwrap();
     sqlx::query("SELECT FROM project_quotas FOR UPDATE").execute(&mut *other).await.unwrap();
     execute(&cloud, "UPDATE instances SET observed_at = created_at, vcpus = vcpus").await.unwrap();
     other.rollback().await.unwrap();

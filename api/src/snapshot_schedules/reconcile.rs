@@ -28,7 +28,7 @@ pub(crate) async fn run(app: &App) -> Result<(), sqlx::Error> {
     let surplus = running::surplus(&mut conn).await?;
     drop(conn);
     for snapshot in surplus {
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         running::delete_surplus(&mut tx, snapshot, now).await?;
         tx.commit().await?;
     }
@@ -37,7 +37,7 @@ pub(crate) async fn run(app: &App) -> Result<(), sqlx::Error> {
 
 /// Runs one slot: the snapshot and the next slot come with one transaction. Slots that were missed are run once together.
 async fn run_slot(app: &App, due: &Due, now: OffsetDateTime) -> Result<(), sqlx::Error> {
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     if let Some(instance) = due.instance_id {
         guests::lock(&mut tx, &[instance]).await?;
     }

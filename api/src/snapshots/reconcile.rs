@@ -11,7 +11,7 @@ pub(crate) async fn expire(app: &App) -> Result<(), sqlx::Error> {
     let due = hosts::due(&mut conn, now).await?;
     drop(conn);
     for one in due {
-        let mut tx = app.pool.begin().await?;
+        let mut tx = app.begin().await?;
         guests::lock(&mut tx, &[one.instance]).await?;
         if hosts::fail_due(&mut tx, &one, now).await? {
             guests::renew(&mut tx, one.instance, now).await?;

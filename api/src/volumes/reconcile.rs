@@ -30,7 +30,7 @@ pub(crate) async fn merge(app: &App) -> Result<(), sqlx::Error> {
 }
 
 async fn finish(app: &App, layer: Uuid, now: OffsetDateTime) -> Result<(), sqlx::Error> {
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     let (instances, volumes) = layers::above(&mut tx, layer).await?;
     guests::lock(&mut tx, &instances).await?;
     layers::lock_volumes(&mut tx, &volumes).await?;
@@ -50,7 +50,7 @@ async fn finish(app: &App, layer: Uuid, now: OffsetDateTime) -> Result<(), sqlx:
 }
 
 async fn ask(app: &App, what: &ToMerge, now: OffsetDateTime) -> Result<(), sqlx::Error> {
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     guests::lock(&mut tx, &[what.instance]).await?;
     layers::lock_volumes(&mut tx, &[what.volume]).await?;
     if !layers::plan_merge(&mut tx, what, app.clock.new_id(), now).await? {

@@ -153,7 +153,7 @@ async fn an_attempt_that_never_ends_counts_as_failed() {
     let cloud = TestCloud::start().await;
     for _ in 0..4 {
         let address = OFFICE.parse().unwrap();
-        let mut tx = cloud.app.pool.begin().await.unwrap();
+        let mut tx = cloud.app.begin().await.unwrap();
         let admission = super::admit(&mut tx, "admin", address, cloud.app.clock.now()).await.unwrap();
         assert!(matches!(admission, super::Admission::Open(_)));
         tx.commit().await.unwrap();

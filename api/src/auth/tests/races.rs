@@ -21,7 +21,7 @@ async fn a_login_that_was_overtaken_by_a_reset_gives_no_session() {
 async fn a_login_in_progress_holds_a_reset_up() {
     let cloud = TestCloud::start().await;
     cloud.user("ada", false).await;
-    let mut tx = cloud.app.pool.begin().await.unwrap();
+    let mut tx = cloud.app.begin().await.unwrap();
     let user = passwords::find(&mut tx, "ada").await.unwrap().unwrap();
     assert!(passwords::still_holds(&mut tx, &user).await.unwrap());
     let taken = sqlx::query("SELECT FROM principals WHERE name = 'ada' FOR UPDATE NOWAIT")

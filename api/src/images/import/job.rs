@@ -98,7 +98,7 @@ impl Job {
 
     async fn write_down(&self, outcome: Outcome) -> Result<Ended, sqlx::Error> {
         let (claimed, now) = (&self.claimed, self.app.clock.now());
-        let mut tx = self.app.pool.begin().await?;
+        let mut tx = self.app.begin().await?;
         let ended = match outcome {
             Outcome::Done(Ok(content)) => {
                 if !imports::end(&mut tx, claimed, Ending::Filled(&content), now).await? {
@@ -155,7 +155,7 @@ impl Job {
     async fn renew(&self, progress: Progress) -> Result<bool, sqlx::Error> {
         let (app, claimed) = (self.app.clone(), self.claimed.clone());
         let renewed = tokio::spawn(async move {
-            let mut tx = app.pool.begin().await?;
+            let mut tx = app.begin().await?;
             let mine = imports::renew(&mut tx, &claimed, progress, app.clock.now() + LEASE).await?;
             tx.commit().await?;
             Ok(mine)

@@ -112,7 +112,7 @@ pub(crate) async fn run_imports(app: &App) -> Result<(), sqlx::Error> {
 
 async fn claim(app: &App) -> Result<Option<Job>, sqlx::Error> {
     let now = app.clock.now();
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     let claimed = imports::claim(&mut tx, app.clock.new_id(), now, now + job::LEASE).await?;
     tx.commit().await?;
     Ok(claimed.map(|claimed| Job { app: app.clone(), claimed }))

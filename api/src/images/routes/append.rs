@@ -179,7 +179,7 @@ impl Appending<'_> {
     }
 
     async fn keep(&self, part: &Part) -> Result<UploadRow, ApiError> {
-        let mut tx = self.app.pool.begin().await?;
+        let mut tx = self.app.begin().await?;
         let allowed = self.allowed(&mut tx).await?;
         let (image, upload) = self.find(&mut tx, &allowed, part.start_bytes, true).await?;
         let expires_at = self.app.clock.now() + LIFETIME;

@@ -112,7 +112,7 @@ impl Upload<'_> {
 
     async fn announce(&self) -> Result<ImageRow, ApiError> {
         let now = self.app.clock.now();
-        let mut tx = self.app.pool.begin().await?;
+        let mut tx = self.app.begin().await?;
         let (_, allowed) = self.allowed(&mut tx, false).await?;
         let image =
             store::find(&mut tx, &allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
@@ -146,7 +146,7 @@ impl Upload<'_> {
     }
 
     async fn keep(&self, content: &Content) -> Result<ImageRow, ApiError> {
-        let mut tx = self.app.pool.begin().await?;
+        let mut tx = self.app.begin().await?;
         let (caller, allowed) = self.allowed(&mut tx, true).await?;
         let image =
             store::lock(&mut tx, &allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;

@@ -376,7 +376,7 @@ async fn fail_image(
 
 /// Ends imports whose operations have ended, by their deadline, and operations whose images have gone.
 pub(in crate::images) async fn settle(pool: &PgPool, now: OffsetDateTime) -> Result<(), sqlx::Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = crate::database::begin(pool).await?;
     let overdue = sqlx::query!(
         "SELECT m.operation_id, m.image_id, m.layer_id FROM image_imports m
          JOIN operations o ON o.id = m.operation_id JOIN images i ON i.id = m.image_id
@@ -395,7 +395,7 @@ pub(in crate::images) async fn settle(pool: &PgPool, now: OffsetDateTime) -> Res
     }
     tx.commit().await?;
     // Another transaction: images are never locked before operations.
-    let mut tx = pool.begin().await?;
+    let mut tx = crate::database::begin(pool).await?;
     let orphans = sqlx::query_scalar!(
         "SELECT id FROM operations o WHERE status = 'running' AND kind IN ('import_image', 'finish_image_upload', 'create_image')
          AND NOT EXISTS (SELECT FROM image_imports m WHERE m.operation_id = o.id)

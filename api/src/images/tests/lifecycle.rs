@@ -223,7 +223,7 @@ async fn what_must_never_be_is_found() {
         ),
         ("UPDATE image_shares SET project_id = (SELECT project_id FROM images)", &["image_share_astray"]),
     ] {
-        let mut tx = cloud.app.pool.begin().await.unwrap();
+        let mut tx = cloud.app.begin().await.unwrap();
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await.unwrap();
         let broken = crate::images::verify_rows(&mut tx, swept_by(&cloud)).await.unwrap();
         let codes: Vec<_> = broken.into_iter().map(|broken| broken.code).collect();

@@ -46,7 +46,7 @@ pub(super) async fn get_instance_serial(
 
     let id: TransferId = app.clock.new_id();
     let mut waiter = app.nudges.subscribe(Topic::Transfer(id));
-    let mut tx = app.pool.begin().await?;
+    let mut tx = app.begin().await?;
     let revision = hosts::store::bump_revision(&mut tx, host).await?;
     let wanted = transfers::Wanted {
         id,

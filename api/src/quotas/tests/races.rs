@@ -107,7 +107,7 @@ async fn no_order_of_projects_and_tables_locks_anybody_out() {
 /// Does something while another transaction has charged and then reserves, as growing a volume does: it has to wait for
 /// that before it locks a host.
 async fn while_somebody_grows<T>(cloud: &TestCloud, deed: impl Future<Output = T>) -> T {
-    let mut growing = cloud.app.pool.begin().await.unwrap();
+    let mut growing = cloud.app.begin().await.unwrap();
     let charge = "SELECT FROM project_quotas ORDER BY project_id, resource FOR NO KEY UPDATE";
     sqlx::query(charge).execute(&mut *growing).await.unwrap();
     let reserve = async {
