@@ -12,7 +12,7 @@ use crate::pki::Ca;
 pub(crate) async fn load_or_make(pool: &PgPool, clock: &Clock) -> anyhow::Result<Arc<Ca>> {
     let now = clock.now();
     let made = Ca::generate(now)?;
-    let mut tx = pool.begin().await?;
+    let mut tx = crate::database::begin(pool).await?;
     // Of two replicas at once, one inserts and the other reads what the first one made.
     sqlx::query!(
         "INSERT INTO certificate_authority (certificate_pem, key_pem, created_at) VALUES ($1, $2, $3)

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::contexts::Place;
 use crate::document;
-use crate::names::kebab;
+use crate::names::singular;
 
 /// Nobody waits longer for a name.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -30,7 +30,7 @@ pub fn names(noun: &str, word: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 async fn list(noun: &str) -> Option<Vec<String>> {
-    let noun = kebab(noun.strip_suffix('s').unwrap_or(noun));
+    let noun = singular(noun);
     let operations = document::operations();
     let mut lists = operations
         .iter()

@@ -45,8 +45,7 @@ fn code(error: &anyhow::Error) -> u8 {
 fn refusal(problem: &Problem) -> String {
     let mut text = format!("error: {problem}\n");
     for field in &problem.errors {
-        let flag = field.pointer.trim_start_matches('/').replace('_', "-");
-        text += &format!("  --{flag}: {}\n", field.message);
+        text += &format!("  {}: {}\n", place(&field.pointer), field.message);
     }
     for limit in &problem.quota {
         let resource = limit.resource.replace('_', " ");
@@ -68,4 +67,43 @@ fn refusal(problem: &Problem) -> String {
         }
     }
     text + &format!("  {} ({}), request {}\n", problem.code, problem.status, problem.request_id)
+}
+
+/// `/networks/0/port` is `--networks, 0/port`: what people have written, and where in it.
+fn place(pointer: &str) -> String {
+    let pointer = pointer.trim_start_matches('/');
+    let (field, within) =
+        pointer.split_once('/').map_or((pointer, None), |(field, rest)| (field, Some(rest)));
+    let flag = format!("--{}", crate::names::kebab(field));
+    within.map_or_else(|| flag.clone(), |within| format!("{flag}, {within}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_where_why_and_whom_to_ask_with_what() {
+        let problem = json!({"type": "about:blank", "status": 403, "code": "forbidden", "title": "Not allowed",
+            "detail": "a policy denies it", "request_id": "01a2",
+            "errors": [{"pointer": "/networks/0/port", "code": "not_found", "message": "there is no such port"},
+                       {"pointer": "/root_disk_gib", "code": "out_of_range", "message": "at least 1"}],
+            "quota": [{"resource": "memory_mib", "limit": 8, "used": 7, "asked": 2}],
+            "denial": {"action": "compute:DeleteInstance", "resource": "crn:cumulo:compute:shop:instance/db",
+                       "denied_by_api_key_policy": false,
+                       "statements": [{"policy": "keep", "version": 2, "statement": 0, "sid": "Keep"}]}});
+        let problem = serde_json::from_value(problem).unwrap();
+        insta::assert_snapshot!(refusal(&problem), @r"
+        error: a policy denies it
+          --networks, 0/port: there is no such port
+          --root-disk-gib: at least 1
+          memory mib: 7 of 8 used, 2 more asked for
+          denied: compute:DeleteInstance on crn:cumulo:compute:shop:instance/db
+          by keep, version 2, statement 0 (Keep)
+          forbidden (403), request 01a2
+        ");
+        assert_eq!(code(&client::Error::Refused(Box::new(problem)).into()), 4);
+    }
 }

@@ -139,7 +139,7 @@ impl Kind {
 }
 
 /// The word, or with `@` the content of the file that it names; `@-` is the standard input. `@@` begins with one `@`.
-fn text(word: &str) -> Result<String, String> {
+pub fn text(word: &str) -> Result<String, String> {
     match word.strip_prefix('@') {
         None => Ok(word.to_owned()),
         Some(rest) if rest.starts_with('@') => Ok(rest.to_owned()),

@@ -83,7 +83,7 @@ fn is_parameter(segment: &str) -> bool {
     segment.starts_with('{')
 }
 
-fn singular(plural: &str) -> String {
+pub fn singular(plural: &str) -> String {
     let plural = kebab(plural);
     match plural.strip_suffix("ies") {
         Some(stem) => format!("{stem}y"),

@@ -79,6 +79,7 @@ export function words(name: string): string {
 const count = (number: number, one: string, many = `${one}s`) => `${number.toLocaleString('en')} ${number === 1 ? one : many}`
 
 export const t = {
+  close: 'Close',
   resource: (name: string) => resources[name] ?? { title: words(name), one: words(name), teach: '' },
   field: (name: string) => fields[name] ?? words(name),
   action: (name: string) => actions[name] ?? words(name),

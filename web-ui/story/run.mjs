@@ -146,7 +146,7 @@ async function deniedUser() {
     // Nobody learns of a project that they may not get.
     await page.getByText(/Not found|You may not do this/).first().waitFor()
     await cloud.post(`/v1/projects/${project}/policies`, { name: 'look', document: { Version: '2012-10-17', Statement: [
-      { Sid: 'Look', Effect: 'Allow', Action: ['iam:GetProject', 'compute:ListInstances', 'compute:GetInstance'], Resource: ['*'] },
+      { Sid: 'Look', Effect: 'Allow', Action: ['project:GetProject', 'compute:ListInstances', 'compute:GetInstance'], Resource: ['*'] },
       { Sid: 'KeepIt', Effect: 'Deny', Action: ['compute:DeleteInstance'], Resource: ['*'] },
     ] } })
     await cloud.post(`/v1/projects/${project}/policy_attachments`, { policy: 'look', user: name })
@@ -155,7 +155,7 @@ async function deniedUser() {
     await page.getByLabel('Type web to confirm').fill('web')
     await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click()
     await page.getByText('You may not do this').waitFor()
-    await page.getByText('compute:DeleteInstance').waitFor()
+    await page.getByText('compute:DeleteInstance', { exact: true }).waitFor()
     await page.getByText('Denied by KeepIt (look)').waitFor()
     say('a denied user sees which statement denies')
   } finally {

@@ -25,7 +25,7 @@ pub(crate) async fn run(
     passwords: &Passwords,
     credentials_file: Option<&Utf8Path>,
 ) -> Result<Tokens, ApiError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = crate::database::begin(pool).await?;
     sqlx::query!("SELECT pg_advisory_xact_lock($1)", FIRST_RUN_LOCK).execute(&mut *tx).await?;
     if signing_keys::store::all(&mut tx).await?.is_empty() {
         let key = signing_keys::generate(clock)?;

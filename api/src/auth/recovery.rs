@@ -63,7 +63,7 @@ pub(super) async fn recover_in(
     detach: &[Name],
 ) -> Result<Recovered, ApiError> {
     let now = clock.now();
-    let mut tx = pool.begin().await?;
+    let mut tx = crate::database::begin(pool).await?;
     policies::managed::install(&mut tx, now).await?;
     let found = store::recovery::enable_user(&mut tx, name.as_str(), now).await?;
     let user = match found {

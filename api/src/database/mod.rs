@@ -45,6 +45,7 @@ const SESSION: &str = "SET statement_timeout = '15s'; \
 ///
 /// # Errors
 /// As [`PgPool::begin`].
+#[expect(clippy::disallowed_methods, reason = "it is this that goes to its end")]
 pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
     let pool = pool.clone();
     to_its_end(async move { pool.begin().await }).await
@@ -54,6 +55,7 @@ pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>
 ///
 /// # Errors
 /// As [`PgPool::begin`].
+#[expect(clippy::disallowed_methods, reason = "it is this that goes to its end")]
 pub async fn begin_reading(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
     let pool = pool.clone();
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";

@@ -45,11 +45,7 @@ pub async fn run(matches: &ArgMatches) -> Result<()> {
     }
     let mut request = Request::new(method, &path);
     if let Some(body) = matches.get_one::<String>("body") {
-        let text = match body.strip_prefix('@') {
-            Some("-") => std::io::read_to_string(std::io::stdin())?,
-            Some(file) => std::fs::read_to_string(file).with_context(|| file.to_owned())?,
-            None => body.clone(),
-        };
+        let text = crate::fields::text(body).map_err(anyhow::Error::msg)?;
         request = request.json(serde_json::from_str(&text).context("the body is not JSON")?);
     }
     match place.client.send(&request).await?.body {

@@ -9,7 +9,6 @@ use lab::{Guest, LabOptions, cached, in_lab};
 const CHROMIUM: &str = "/usr/bin/chromium";
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a built console and Chromium: cargo nextest run -p tests --run-ignored only first_time_in_a_browser"]
 async fn the_first_time_in_a_browser() -> Result<()> {
     let console = Path::new(env!("CARGO_MANIFEST_DIR")).join("../web-ui");
     ensure!(Path::new(CHROMIUM).exists(), "{CHROMIUM} is missing: deploy/packages console");

@@ -1,4 +1,5 @@
 import { createTheme, type CSSVariablesResolver, type MantineColorsTuple } from '@mantine/core'
+import { t } from '../strings'
 
 const sky: MantineColorsTuple = [
   '#eaf4ff', '#d5e6fb', '#a7caf3', '#77adec', '#5095e6', '#3885e3', '#2a7de2', '#1c6bc9', '#105fb5', '#0052a0',
@@ -14,6 +15,11 @@ export const theme = createTheme({
   fontFamilyMonospace: 'ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono", monospace',
   headings: { fontWeight: '600' },
   cursorType: 'pointer',
+  components: {
+    // Told from the text around it by more than its colour.
+    Anchor: { defaultProps: { underline: 'always' } },
+    Notification: { defaultProps: { closeButtonProps: { 'aria-label': t.close } } },
+  },
 })
 
 /** Quiet text still has the contrast that WCAG asks for (4.5 to 1). */

@@ -31,7 +31,7 @@ async fn write(pool: &PgPool, writer: usize) -> Vec<String> {
              SELECT gen_random_uuid(), id, '{name}', '', '{{}}', 'x86_64', 'raw', 1, created_at, created_at
              FROM projects"
         );
-        let mut tx = pool.begin().await.unwrap();
+        let mut tx = crate::database::begin(pool).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
         for _ in 0..(writer * round) % 7 {
             tokio::task::yield_now().await;
