@@ -18,7 +18,7 @@ async fn with_web() -> TestCloud {
     cloud.post(INSTANCES, web).await.expect(202);
     let snap = json!({"name": "snap", "instance": "web"});
     cloud.post("/v1/projects/demo/snapshots", snap).await.expect(201);
-    let disk = json!({"name": "disk", "image": "image", "size_gib": 3});
+    let disk = json!({"name": "disk", "source": {"image": "image"}, "size_gib": 3});
     cloud.post("/v1/projects/demo/volumes", disk).await.expect(201);
     cloud
 }
