@@ -61,7 +61,7 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     });
     let removals =
         repeat(&app, &shutdown, "removals", Duration::from_secs(10), Some(Topic::Placement), |app| {
-            Box::pin(async move { pools::assign_removals(&app).await })
+            Box::pin(async move { pools::assign_orders(&app).await })
         });
     let snapshots =
         repeat(&app, &shutdown, "snapshots", Duration::from_secs(5), Some(Topic::Snapshots), |app| {
