@@ -240,6 +240,13 @@ pub(crate) mod stored {
         }
     }
 
+    pub(crate) fn parse_stop_mode(text: &str) -> &'static str {
+        match text {
+            "force" => "force",
+            _ => "graceful",
+        }
+    }
+
     pub(crate) const fn end_reason(state: ObservedState) -> Option<&'static str> {
         match state {
             ObservedState::Stopped { reason } => Some(reason.as_str()),
