@@ -1,4 +1,6 @@
-// Every text that the console says by itself, in one place. What the API says, it says itself.
+// Every text that the console says by itself, in one place; those of larger parts are in `strings/`. What the API
+// says, it says itself.
+import { consoles } from './strings/consoles'
 
 /** Of resources: in a menu, for one of them, and what it is good for where there is none yet. */
 const resources: Record<string, { title: string; one: string; teach: string }> = {
@@ -53,7 +55,7 @@ const actions: Record<string, string> = {
 }
 
 const tabs: Record<string, string> = {
-  overview: 'Overview', activity: 'Activity', serial: 'Serial log', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
+  overview: 'Overview', activity: 'Activity', serial: 'Serial log', console: 'Console', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
   content: 'Content', inside: 'Subnets and ports', document: 'Document', members: 'Members', keys: 'API keys',
 }
 
@@ -246,4 +248,5 @@ export const t = {
     document: 'Document', through: 'by',
   },
   code: 'One-time code for the user. It is not shown again.',
+  consoles,
 } as const

@@ -3,6 +3,7 @@ import { t } from '../../strings'
 import { labels, nameOf, size, state, text, time } from '../columns'
 import type { Resource } from '../resource'
 import { Activity } from './Activity'
+import { Consoles } from './console'
 import { Overview } from './Overview'
 import { Serial } from './Serial'
 import { Why } from './Why'
@@ -38,6 +39,7 @@ export const instances: Resource<Instance> = {
   tabs: [
     { name: 'overview', render: (row, project) => <Overview instance={row} project={project} /> },
     { name: 'activity', render: (row, project) => <Activity instance={row} project={project} /> },
+    { name: 'console', render: (row, project) => <Consoles key={row.id} instance={row} project={project} /> },
     { name: 'serial', render: (row, project) => <Serial instance={row} project={project} /> },
   ],
 }
