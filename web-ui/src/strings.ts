@@ -2,6 +2,7 @@
 // says, it says itself.
 import { access } from './strings/access'
 import { consoles } from './strings/consoles'
+import { pictures } from './strings/pictures'
 import { verbs } from './strings/verbs'
 
 /** Of resources: in a menu, for one of them, and what it is good for where there is none yet. */
@@ -22,6 +23,8 @@ const resources: Record<string, { title: string; one: string; teach: string }> =
   operations: { title: 'Operations', one: 'operation', teach: 'Whatever is changed in this project leaves an operation here, with every step of the way.' },
   events: { title: 'Events', one: 'event', teach: 'What became of everything in this project.' },
   audit_records: { title: 'Audit log', one: 'audit record', teach: 'Who did what, when, from where, and which statement allowed or denied it.' },
+  topology: { title: 'Topology', one: 'topology', teach: '' },
+  capacity: { title: 'Capacity', one: 'capacity', teach: '' },
   quotas: { title: 'Quotas', one: 'quota', teach: '' },
   policies: { title: 'Policies', one: 'policy', teach: 'A policy says what may be done. It has no effect until it is attached to somebody.' },
   service_accounts: { title: 'Service accounts', one: 'service account', teach: 'A service account is a program that acts in this project, with API keys instead of a password.' },
@@ -61,7 +64,7 @@ const actions: Record<string, string> = {
 }
 
 const tabs: Record<string, string> = {
-  overview: 'Overview', activity: 'Activity', serial: 'Serial log', console: 'Console', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
+  overview: 'Overview', activity: 'Activity', serial: 'Serial log', console: 'Console', placement: 'Placement', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
   content: 'Content', inside: 'Subnets and ports', document: 'Document', attached: 'Attachments', members: 'Members', keys: 'API keys',
 }
 
@@ -257,5 +260,6 @@ export const t = {
   schedule: (hours?: number | null, weekday?: string | null, at?: string | null) => (hours ? `every ${count(hours, 'hour')}` : `${weekday ? words(weekday) : 'Daily'}, ${at ?? '00:00'} UTC`),
   consoles,
   ...access,
+  ...pictures,
   verbs,
 } as const

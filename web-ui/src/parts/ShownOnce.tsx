@@ -6,7 +6,7 @@ import type { Secret } from './secret'
 /** A secret that is not shown again, until somebody says that it is kept. */
 export function ShownOnce({ secret, close }: { secret: Secret | undefined; close: () => void }) {
   return (
-    <Modal opened={secret !== undefined} onClose={close} title={secret && t.secrets.title(secret.field)} size="lg" closeOnClickOutside={false} closeOnEscape={false} withCloseButton={false}>
+    <Modal opened={secret !== undefined} onClose={close} title={t.secrets.title(secret?.field ?? 'key')} size="lg" closeOnClickOutside={false} closeOnEscape={false} withCloseButton={false}>
       {secret && (
         <Stack>
           <Alert color="orange" variant="light">{t.secrets.hint(secret.field)}</Alert>

@@ -4,6 +4,7 @@ import type { Resource } from '../resource'
 import { actions } from './actions'
 import { Activity } from './Activity'
 import { Consoles } from './console'
+import { PlacementOf } from './Placement'
 import { Overview } from './Overview'
 import { Serial } from './Serial'
 import { Why } from './Why'
@@ -32,6 +33,7 @@ export const instances: Resource<Instance> = {
   tabs: [
     { name: 'overview', render: (row, project) => <Overview instance={row} project={project} /> },
     { name: 'activity', render: (row, project) => <Activity instance={row} project={project} /> },
+    { name: 'placement', render: (row) => <PlacementOf instance={row} /> },
     { name: 'console', render: (row, project) => <Consoles key={row.id} instance={row} project={project} /> },
     { name: 'serial', render: (row, project) => <Serial instance={row} project={project} /> },
   ],
