@@ -1,5 +1,7 @@
-import type { Schemas } from '../../api/client'
+import { fill, type Schemas } from '../../api/client'
+import { ApiKeys } from '../../parts/ApiKeys'
 import { flag, nameOf, text, time } from '../columns'
+import { Attached } from '../policy_attachments/Attached'
 import type { Resource } from '../resource'
 
 type ServiceAccount = Schemas['ServiceAccount']
@@ -15,5 +17,9 @@ export const serviceAccounts: Resource<ServiceAccount> = {
   ],
   create: { schema: 'CreateServiceAccount', fields: ['name', 'description'] },
   update: { schema: 'UpdateServiceAccount', fields: ['name', 'description', 'disabled'] },
+  tabs: [
+    { name: 'keys', render: (row, project) => <ApiKeys path={fill('/v1/projects/{project}/service_accounts/{id}/api_keys', { project, id: row.id })} project={project} /> },
+    { name: 'attached', render: (row, project) => <Attached project={project} of={{ service_account: row.id }} /> },
+  ],
   deletable: true,
 }

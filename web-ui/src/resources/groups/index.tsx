@@ -1,6 +1,8 @@
 import type { Schemas } from '../../api/client'
 import { nameOf, text, time } from '../columns'
+import { Attached } from '../policy_attachments/Attached'
 import type { Resource } from '../resource'
+import { Members } from './Members'
 
 type Group = Schemas['Group']
 
@@ -15,5 +17,9 @@ export const groups: Resource<Group> = {
   ],
   create: { schema: 'CreateGroup', fields: ['name', 'description'] },
   update: { schema: 'UpdateGroup', fields: ['name', 'description'] },
+  tabs: [
+    { name: 'members', render: (row) => <Members group={row} /> },
+    { name: 'attached', render: (row) => <Attached project={undefined} of={{ group: row.id }} /> },
+  ],
   deletable: true,
 }

@@ -1,5 +1,8 @@
-import type { Schemas } from '../../api/client'
+import { fill, type Schemas } from '../../api/client'
+import { ApiKeys } from '../../parts/ApiKeys'
+import { t } from '../../strings'
 import { flag, nameOf, text, time } from '../columns'
+import { Attached } from '../policy_attachments/Attached'
 import type { Resource } from '../resource'
 
 type User = Schemas['User']
@@ -15,5 +18,10 @@ export const users: Resource<User> = {
   ],
   create: { schema: 'CreateUser', fields: ['name', 'description', 'password'] },
   update: { schema: 'UpdateUser', fields: ['name', 'description', 'disabled'] },
+  actions: [{ name: 'reset_password', confirm: (row) => t.resetPassword(row.name) }],
+  tabs: [
+    { name: 'attached', render: (row) => <Attached project={undefined} of={{ user: row.id }} /> },
+    { name: 'keys', render: (row) => <ApiKeys path={fill('/v1/users/{user}/api_keys', { user: row.id })} project={undefined} /> },
+  ],
   deletable: true,
 }
