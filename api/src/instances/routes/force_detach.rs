@@ -45,7 +45,8 @@ pub(super) async fn force_detach_volume(
     let mut change =
         change.also::<actions::ReturnVolume>((&project, &body.volume), ApiError::not_found).await?;
     refuse_taking(change.conn(), row.id).await?;
-    let (name, standing) = standing(change.conn(), host, change.now).await?;
+    let now = change.now;
+    let (name, standing) = standing(change.conn(), host, now).await?;
     let is_lost = check(&name, standing, volume.shared, body.stop_instance)?;
     if !is_lost && volume.position == 0 {
         refuse_running(&row)?;
