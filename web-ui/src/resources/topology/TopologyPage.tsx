@@ -82,13 +82,13 @@ function Thing({ node, project, beside, onAt }: { node: Node; project: string; b
   const navigate = useNavigate()
   const exposed = node.open.length > 0 && node.public.length > 0
   const open = node.open.length > 0 ? `${t.topology.open}: ${node.open.join(', ')}${exposed ? '' : ` (${t.topology.behind})`}` : ''
-  const words = [node.kind === 'outside' ? '' : t.resource(node.kind).one, nameOf(node), node.state && t.state(node.state), ...node.lines, ...node.public, open, beside.length > 0 && t.topology.goes(beside.join(', '))].filter(Boolean).join(', ')
   const most = Math.floor(node.width / 7.6)
   const lines = [...node.public.map((address) => ({ text: address, open: false })), ...node.lines.slice(0, 3).map((text) => ({ text, open: false }))]
   const seen = node.kind === 'instances' ? [{ text: lines.map(({ text }) => text).join(' · '), open: false }, { text: node.open.length > 0 ? `⚠ ${node.open.join(', ')}` : '', open: true }] : lines
+  const kind = node.kind === 'outside' ? '' : t.resource(node.kind).one
+  const words = [[nameOf(node), ...seen.map(({ text }) => text)].filter(Boolean).join(' '), kind, node.state && t.state(node.state), open, beside.length > 0 && t.topology.goes(beside.join(', '))].filter(Boolean).join(', ')
   const inside = (
     <>
-      <title>{words}</title>
       <rect className={style.box} x={node.x} y={node.y} width={node.width} height={node.height} rx={10} />
       {node.state && <circle cx={node.x + node.width - 16} cy={node.y + 18} r={5} className={style[node.state === 'running' || node.state === 'error' ? node.state : 'other']} />}
       <text className={style.name} x={node.x + 14} y={node.y + (node.kind === 'outside' ? 37 : 24)}>{short(nameOf(node), Math.floor(node.width / 9.5))}</text>
