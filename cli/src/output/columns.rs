@@ -3,8 +3,24 @@
 use serde_json::Value;
 
 /// What people look for first. A column is a path: `image.name`, `nics.addresses.address`.
-const CHOSEN: [(&str, &[&str]); 22] = [
+const CHOSEN: [(&str, &[&str]); 24] = [
     ("instance", &["name", "state", "instance_type.name", "image.name", "nics.addresses", "created_at"]),
+    (
+        "instance metrics",
+        &[
+            "at",
+            "cpu_percent",
+            "memory_used_bytes",
+            "read_bytes_per_second",
+            "written_bytes_per_second",
+            "received_bytes_per_second",
+            "sent_bytes_per_second",
+        ],
+    ),
+    (
+        "scrape-target",
+        &["targets", "labels.instance_name", "labels.__meta_cumulo_network", "labels.instance_id"],
+    ),
     ("volume", &["name", "state", "size_gib", "attachment.instance.name", "pool.name", "created_at"]),
     ("snapshot", &["name", "state", "consistency", "instance.name", "volumes.name", "taken_at"]),
     ("snapshot-schedule", &["name", "instance.name", "volume.name", "keep", "paused", "next_at"]),
@@ -32,6 +48,11 @@ const CHOSEN: [(&str, &[&str]); 22] = [
 const MOST: usize = 6;
 /// Rarely what somebody looks for.
 const LAST: [&str; 4] = ["id", "generation", "updated_at", "description"];
+
+/// Whether somebody has thought about what a table of these shows.
+pub fn are_chosen(noun: &str) -> bool {
+    CHOSEN.iter().any(|(name, _)| *name == noun)
+}
 
 /// The chosen columns of this noun that the rows have, or the first simple properties of a row.
 pub fn of(noun: &str, row: &Value) -> Vec<String> {
