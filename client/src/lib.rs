@@ -9,6 +9,7 @@ mod operations;
 mod pages;
 mod requests;
 mod sessions;
+mod websocket;
 
 pub use error::{Denial, Error, ExceededLimit, FieldError, Problem, Result, Statement};
 pub use events::{Event, EventStream};
@@ -17,3 +18,5 @@ pub use pages::Pages;
 pub use requests::{Answer, Body, Client, Request};
 pub use reqwest::Method;
 pub use sessions::{Credential, Session, SessionFile, Tokens};
+pub use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
+pub use websocket::WebSocket;
