@@ -20,10 +20,7 @@ const CHOSEN: [(&str, &[&str]); 25] = [
             "sent_bytes_per_second",
         ],
     ),
-    (
-        "scrape-target",
-        &["targets", "labels.instance_name", "labels.__meta_cumulo_network", "labels.instance_id"],
-    ),
+    ("scrape-target", &["targets", "labels"]),
     ("instance-action", &["instance.name", "operation.status", "error.code", "error.detail"]),
     ("volume", &["name", "state", "size_gib", "attachment.instance.name", "pool.name", "created_at"]),
     ("snapshot", &["name", "state", "consistency", "instance.name", "volumes.name", "taken_at"]),
@@ -108,8 +105,10 @@ mod tests {
         let operations = crate::document::operations();
         for (noun, columns) in CHOSEN {
             let lists = |one: &&crate::document::Operation| {
-                one.named.nouns.last().is_some_and(|last| last == noun)
-                    && matches!(one.named.verb.as_str(), "list" | "get" | "act-on")
+                let (last, verb) = (one.named.nouns.last(), one.named.verb.as_str());
+                let lists =
+                    last.is_some_and(|last| last == noun) && matches!(verb, "list" | "get" | "act-on");
+                lists || last.is_some_and(|last| format!("{last} {verb}") == noun)
             };
             let list = operations.iter().find(lists).unwrap_or_else(|| panic!("no list of {noun}"));
             let (method, status) =
