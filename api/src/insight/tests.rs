@@ -25,7 +25,7 @@ fn sample(instance: &Value, run: u32, cpu_ns: u64, bytes: u64) -> Value {
     let port = &instance["nics"][0]["port"]["id"];
     let volume = &instance["volumes"][0]["volume"]["id"];
     let card = json!({"received_bytes": bytes, "received_packets": 1, "received_drops": 0,
-        "sent_bytes": 2 * bytes, "sent_packets": 2, "sent_drops": 0});
+        "sent_bytes": bytes.saturating_mul(2), "sent_packets": 2, "sent_drops": 0});
     let ports: Vec<_> = Some(port)
         .filter(|id| id.is_string())
         .map(|id| json!({"id": id, "counters": card}))
@@ -208,7 +208,7 @@ async fn prometheus_scrapes_with_the_key_of_a_service_account() {
     let scrape =
         async |path: &str| cloud.call_with(Method::GET, path, &[("authorization", &bearer)], None).await;
     let (metrics, targets) = ("/v1/projects/demo/instance_metrics", "/v1/projects/demo/scrape_targets");
-    scrape(metrics).await.expect_problem(403, "forbidden");
+    scrape(metrics).await.expect_problem(404, "not_found");
     let policy = json!({"name": "scraping", "document": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow",
         "Action": ["compute:ListInstanceMetrics", "compute:ListScrapeTargets"], "Resource": "*"}]}});
     cloud.post("/v1/projects/demo/policies", policy).await.expect(201);
@@ -280,6 +280,7 @@ async fn the_history_of_three_hours_stays_and_no_more() {
     let age = (now - oldest).whole_minutes();
     assert!((180..=240).contains(&age), "{age}");
     assert_eq!(slot(now), slot(now + time::Duration::hours(4)));
+    cloud.sign_in_again().await;
     let shown = cloud.get(&format!("{METRICS}?from=2026-06-01T14:00:00Z&step_seconds=900")).await.expect(200);
     assert!(shown["items"].as_array().unwrap().len() >= 11, "{shown}");
 
@@ -288,6 +289,7 @@ async fn the_history_of_three_hours_stays_and_no_more() {
     sqlx::query("SELECT FROM instance_samples LIMIT 1").execute(&mut *reader).await.unwrap();
     cloud.pass(1800);
     empty_next_slot(&cloud.app).await.unwrap();
+    cloud.sign_in_again().await;
     let held = kept(&cloud).await;
     cloud.get(METRICS).await.expect(200);
     reader.rollback().await.unwrap();
