@@ -26,6 +26,7 @@ pub mod groups;
 pub mod hosts;
 pub mod http;
 pub mod images;
+pub mod insight;
 pub mod instance_types;
 pub mod instances;
 pub mod key_pairs;

@@ -228,6 +228,8 @@ actions! {
         ActOnInstances(Instance) = "compute:ActOnInstances",
         ListKeyPairs(KeyPair) = "compute:ListKeyPairs",
         ListPlacementGroups(PlacementGroup) = "compute:ListPlacementGroups",
+        ListInstanceMetrics(Instance) = "compute:ListInstanceMetrics",
+        ListScrapeTargets(Instance) = "compute:ListScrapeTargets",
         PlanPlacements(Instance) = "compute:PlanPlacements",
         ListOperations(Operation) = "operation:ListOperations",
         ListServiceAccounts(ServiceAccount) = "iam:ListServiceAccounts",
@@ -293,6 +295,8 @@ actions! {
         DeleteInstance(Instance) = "compute:DeleteInstance",
         MoveInstance(Instance) = "compute:MoveInstance",
         GetInstanceSerial(Instance) = "compute:GetInstanceSerial",
+        GetInstanceMetrics(Instance) = "compute:GetInstanceMetrics",
+        GetInstanceGuest(Instance) = "compute:GetInstanceGuest",
         GetInstanceScreenshot(Instance) = "compute:GetInstanceScreenshot",
         /// Asked for again while the console is open.
         OpenConsole(Instance) = "compute:OpenConsole",

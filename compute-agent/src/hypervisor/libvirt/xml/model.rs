@@ -148,7 +148,7 @@ pub(super) struct Devices<'a> {
     pub(super) channel: Channel,
     pub(super) graphics: Graphics,
     pub(super) video: Video,
-    pub(super) memballoon: Model,
+    pub(super) memballoon: Balloon,
     pub(super) rng: Rng,
 }
 
@@ -209,9 +209,17 @@ pub(super) struct ChannelTarget {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Model {
+pub(super) struct Balloon {
     #[serde(rename = "@model")]
     pub(super) model: &'static str,
+    pub(super) stats: BalloonStats,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct BalloonStats {
+    /// In seconds.
+    #[serde(rename = "@period")]
+    pub(super) period: u32,
 }
 
 #[derive(Debug, Serialize)]

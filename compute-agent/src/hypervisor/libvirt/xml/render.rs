@@ -8,8 +8,8 @@ use thiserror::Error;
 use super::cards::interface;
 use super::disks::disks;
 use super::model::{
-    Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Domain, Enabled, Features,
-    FirmwareFeature, FirmwareWanted, Graphics, Instance, Listen, Log, Memory, Metadata, Model, Os, OsType,
+    Balloon, BalloonStats, Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Domain, Enabled,
+    Features, FirmwareFeature, FirmwareWanted, Graphics, Instance, Listen, Log, Memory, Metadata, Os, OsType,
     PowerManagement, Rng, RngBackend, Serial, SerialTarget, Timer, Video, VideoModel,
 };
 use super::{NAMESPACE, domain_name};
@@ -17,6 +17,9 @@ use crate::hypervisor::DomainSpec;
 
 /// Five for the devices that every domain has, the rest for cards and disks.
 const ROOT_PORTS: usize = 28;
+
+/// How often QEMU asks a guest's balloon driver about its memory.
+const BALLOON_SECONDS: u32 = 10;
 
 /// The channel that the agent in a guest listens to, by its usual name.
 pub(super) const GUEST_AGENT: &str = "org.qemu.guest_agent.0";
@@ -126,7 +129,7 @@ fn devices(spec: &DomainSpec) -> Result<Devices<'_>, RenderError> {
         graphics: Graphics { kind: "vnc", listen: Listen { kind: "none" } },
         // What every boot loader and every kernel can draw on.
         video: Video { model: VideoModel { kind: "vga" } },
-        memballoon: Model { model: "virtio" },
+        memballoon: Balloon { model: "virtio", stats: BalloonStats { period: BALLOON_SECONDS } },
         rng: Rng { model: "virtio", backend: RngBackend { model: "random", device: "/dev/urandom" } },
     })
 }
