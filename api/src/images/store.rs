@@ -7,6 +7,7 @@ pub(super) mod unused;
 pub(super) mod uploads;
 pub(super) mod usable;
 
+use protocol::agent::Firmware;
 use protocol::image::Format;
 use protocol::{BlobId, HostId, ImageId, OperationId, Sha256};
 use sqlx::PgConnection;
@@ -102,6 +103,8 @@ pub(super) async fn insert(
     defaults: &Defaults,
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
+    let without_bios = new.architecture.filter(|architecture| !architecture.has_bios());
+    let firmware = new.firmware.or(without_bios.map(|_| Firmware::Uefi));
     let inserted = sqlx::query!(
         "INSERT INTO images (id, project_id, name, description, labels, architecture, firmware, min_disk_gib,
                              min_memory_mib, default_user, format, expected_sha256, generation, created_at,
@@ -113,7 +116,7 @@ pub(super) async fn insert(
         new.description,
         Json(&new.labels) as _,
         new.architecture.map_or(defaults.architecture.as_str(), |architecture| architecture.as_str()),
-        new.firmware.map_or(defaults.firmware.as_str(), |firmware| firmware.as_str()),
+        firmware.map_or(defaults.firmware.as_str(), |firmware| firmware.as_str()),
         new.min_disk_gib.map_or(defaults.min_disk_gib, |size| size.0.cast_signed()),
         new.min_memory_mib.map_or(defaults.min_memory_mib, |size| size.0.cast_signed()),
         new.default_user.as_ref().or(defaults.default_user.as_ref()),

@@ -178,6 +178,7 @@ impl Hypervisor for Libvirt {
     async fn inventory(&self) -> Result<Inventory, HypervisorError> {
         let verdict = self.verdict().await?.clone();
         let node = self.link.call(ASK_LIMIT, node).await?;
+        let emulated = self.link.call(ASK_LIMIT, |connect| Ok(emulated(connect))).await?;
         let unread = |error| refused("describe the host", error);
         Ok(Inventory {
             cpus: node.cpus,
@@ -187,7 +188,7 @@ impl Hypervisor for Libvirt {
             hypervisor: node.hypervisor,
             acceleration: verdict.acceleration,
             acceleration_detail: verdict.detail,
-            architectures: vec![Architecture::X86_64],
+            architectures: [vec![Architecture::X86_64], emulated].concat(),
             boot_id: probe::boot_id().map_err(unread)?,
             underlay_address: None,
         })
@@ -411,6 +412,22 @@ fn offered(connect: &Connect) -> Result<(Utf8PathBuf, Option<String>), Hyperviso
         xml::emulator(&emulated.map_err(|e| refused(attempted, e))?).map_err(|e| refused(attempted, e))?;
     let on_hardware = connect.get_domain_capabilities(None, arch, Some("q35"), Some("kvm"), 0);
     Ok((emulator, on_hardware.err().map(|error| error.message().to_owned())))
+}
+
+/// The architectures other than the host's for which there are an emulator and a UEFI.
+fn emulated(connect: &Connect) -> Vec<Architecture> {
+    let mut emulated = Vec::new();
+    for architecture in [Architecture::Aarch64, Architecture::Riscv64] {
+        let name = architecture.as_str();
+        match connect.get_domain_capabilities(None, Some(name), Some("virt"), Some("qemu"), 0) {
+            Ok(capabilities) if xml::boots_with_uefi(&capabilities).unwrap_or(false) => {
+                emulated.push(architecture);
+            }
+            Ok(_) => tracing::info!(architecture = name, "not offered: no UEFI for its guests is installed"),
+            Err(error) => tracing::info!(architecture = name, why = error.message(), "not offered"),
+        }
+    }
+    emulated
 }
 
 struct Node {
