@@ -4,10 +4,12 @@
 //! host in the certificate. A message is a stranger's until it has been validated and bounded, and counts
 //! only on the host's newest session.
 
+pub(crate) mod asking;
 mod consoles;
 mod desired;
 mod heartbeat;
 mod images;
+mod insight;
 mod join;
 mod observed;
 mod peer;

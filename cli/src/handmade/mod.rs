@@ -37,7 +37,7 @@ pub async fn run(path: &[&str], matches: &ArgMatches, root: &Command) -> Option<
     Some(match path {
         ["login"] => login::run_login(matches).await,
         ["logout"] => login::run_logout(matches).await,
-        ["context", verb] => context::run(verb, matches),
+        ["context", verb] => context::run(verb, matches).await,
         ["explain", kind] => explain::run(kind, matches).await,
         ["events"] => events::run(matches).await,
         ["reset-password"] => password::run(matches).await,

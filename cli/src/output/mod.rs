@@ -29,7 +29,10 @@ pub struct Output {
 
 impl Output {
     pub fn of(matches: &ArgMatches, operation: &Operation) -> Self {
-        Self::new(matches, operation.named.nouns.last().map(String::as_str).unwrap_or_default())
+        let noun = operation.named.nouns.last().map(String::as_str).unwrap_or_default();
+        // What a verb answers may be a table of its own.
+        let whole = format!("{noun} {}", operation.named.verb);
+        Self::new(matches, if columns::are_chosen(&whole) { &whole } else { noun })
     }
 
     pub fn new(matches: &ArgMatches, noun: &str) -> Self {
@@ -52,6 +55,7 @@ impl Output {
                 let columns = if self.columns.is_empty() {
                     columns::of(&self.noun, &rows[0])
                 } else {
+                    columns::check(&self.columns, rows)?;
                     self.columns.clone()
                 };
                 print(&table::render(&columns, rows))
@@ -69,13 +73,21 @@ impl Output {
                 eprintln!("Done.");
                 Ok(())
             }
-            Format::Table => match answer["items"].as_array() {
+            Format::Table => match answer.as_array().or(answer["items"].as_array()) {
                 Some(rows) => self.list(rows),
                 None if !self.columns.is_empty() => {
                     print(&table::render(&self.columns, std::slice::from_ref(answer)))
                 }
                 None => print(&record::render(answer)?),
             },
+        }
+    }
+
+    /// A resource that was made or changed: its line of the list. `get` shows all of it.
+    pub fn changed(&self, answer: &Value) -> Result<()> {
+        match self.format {
+            Format::Table if !answer.is_null() => self.list(std::slice::from_ref(answer)),
+            _ => self.record(answer),
         }
     }
 

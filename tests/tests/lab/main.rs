@@ -1,5 +1,6 @@
 //! A cloud of several hosts: `make lab HOSTS=3`.
 
+mod architectures;
 mod cards;
 mod consoles;
 mod crashes;
@@ -8,6 +9,7 @@ mod dual_stack;
 mod frames;
 mod groups;
 mod hostile;
+mod insight;
 mod life;
 mod network;
 mod quota;
