@@ -2,9 +2,10 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgMatches, Command};
+use client::Contexts;
 use serde_json::json;
 
-use crate::contexts::{Contexts, session_file};
+use crate::contexts::named;
 use crate::output::Output;
 
 pub fn command() -> Command {
@@ -26,12 +27,12 @@ pub fn run(verb: &str, matches: &ArgMatches) -> Result<()> {
     match verb {
         "use" if contexts.contexts.contains_key(&given) => contexts.current = Some(given),
         "project" => {
-            let name = contexts.name(matches);
+            let name = contexts.name(named(matches));
             let context = contexts.contexts.get_mut(&name).context("sign in first: cumulo login")?;
             context.project = Some(given);
         }
         "remove" if contexts.contexts.remove(&given).is_some() => {
-            session_file(&given)?.remove()?;
+            Contexts::session(&given)?.remove()?;
             if contexts.current.as_ref() == Some(&given) {
                 contexts.current = contexts.contexts.keys().next().cloned();
             }
@@ -49,5 +50,5 @@ pub fn run(verb: &str, matches: &ArgMatches) -> Result<()> {
         }
         _ => bail!("there is no context '{given}': see `cumulo context list`"),
     }
-    contexts.save()
+    Ok(contexts.save()?)
 }
