@@ -206,10 +206,15 @@ pub fn settle(resource: &Resource, planned: &Object, shown: &Json, made: &Json) 
 
 /// What is kept beside the state: names and ids of what it refers to.
 pub fn private(resource: &Resource, shown: &Json) -> Private {
-    let name = |one: &Attribute| {
+    let name = |shown: &Json| Some([shown["id"].as_str()?.to_owned(), shown["name"].as_str()?.to_owned()]);
+    let names = |one: &Attribute| {
         let shown = &shown[one.shown_as.as_ref()?];
-        let (id, name) = (shown["id"].as_str()?, shown["name"].as_str()?);
-        (one.ty == Type::Text).then(|| (one.name.clone(), [id.to_owned(), name.to_owned()]))
+        let names: Vec<_> = match &one.ty {
+            Type::Text => name(shown).into_iter().collect(),
+            Type::Set(_) => shown.as_array().into_iter().flatten().filter_map(name).collect(),
+            _ => Vec::new(),
+        };
+        (!names.is_empty()).then(|| (one.name.clone(), names))
     };
-    Private { is_made: true, names: resource.attributes.iter().filter_map(name).collect::<BTreeMap<_, _>>() }
+    Private { is_made: true, names: resource.attributes.iter().filter_map(names).collect::<BTreeMap<_, _>>() }
 }

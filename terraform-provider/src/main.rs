@@ -10,6 +10,8 @@ mod configuration;
 mod convert;
 mod data;
 mod diagnose;
+#[cfg(test)]
+mod docs;
 mod import;
 mod openapi;
 mod pinned;

@@ -15,9 +15,9 @@ pub struct Private {
     /// Whether there is one already, although a plan is without a state: it is being replaced.
     #[serde(default)]
     pub is_made: bool,
-    /// Id and name of what attributes refer to.
+    /// Ids and names of what attributes refer to.
     #[serde(default)]
-    pub names: BTreeMap<String, [String; 2]>,
+    pub names: BTreeMap<String, Vec<[String; 2]>>,
 }
 
 impl Private {
@@ -29,11 +29,22 @@ impl Private {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
+    /// Whether both are the same resource, or the same resources in any order.
     fn knows_both(&self, attribute: &str, one: &Value, other: &Value) -> bool {
-        let is_name = |value: &Value, names: &[String; 2]| {
-            value.as_text().is_some_and(|text| names.iter().any(|name| name == text))
+        let Some(known) = self.names.get(attribute) else { return false };
+        let is_one = |one: &Value, other: &Value| {
+            let of = |value: &Value, names: &[String; 2]| {
+                value.as_text().is_some_and(|text| names.iter().any(|name| name == text))
+            };
+            one == other || known.iter().any(|names| of(one, names) && of(other, names))
         };
-        self.names.get(attribute).is_some_and(|names| is_name(one, names) && is_name(other, names))
+        match (one, other) {
+            (Value::List(some), Value::List(others)) => {
+                some.len() == others.len()
+                    && some.iter().all(|one| others.iter().any(|other| is_one(one, other)))
+            }
+            _ => is_one(one, other),
+        }
     }
 }
 

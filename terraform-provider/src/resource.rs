@@ -122,10 +122,13 @@ impl Resource {
         let answer = self.answer();
         let mut attributes = Vec::new();
         if let Some(id) = self.entry.own.and(answer.get("id")) {
+            let attribute = Attribute::new("id", Type::Text, id.schema);
+            let shown_as = Some("id".to_owned());
             attributes.push(Attribute {
                 stable: true,
-                shown_as: Some("id".to_owned()),
-                ..Attribute::new("id", Type::Text, id.schema)
+                shown_as,
+                help: "It never changes.".to_owned(),
+                ..attribute
             });
         }
         for place in self.places().into_iter().filter(|place| !self.create.body.contains_key(place)) {

@@ -7,6 +7,7 @@ mod explain;
 mod login;
 mod manual;
 mod password;
+mod terraform;
 mod upload;
 
 use anyhow::Result;
@@ -24,6 +25,7 @@ pub fn add(root: Command) -> Command {
         .subcommand(events::command())
         .subcommand(password::command())
         .subcommand(api::command())
+        .subcommand(terraform::command())
         .subcommand(manual::completions())
         .subcommand(manual::manual());
     insert(root, &["image", "upload"], &|_| upload::command())
@@ -39,6 +41,7 @@ pub async fn run(path: &[&str], matches: &ArgMatches, root: &Command) -> Option<
         ["events"] => events::run(matches).await,
         ["reset-password"] => password::run(matches).await,
         ["api"] => api::run(matches).await,
+        ["terraform", "install"] => terraform::run(matches),
         ["completions"] => manual::run_completions(matches),
         ["manual"] => manual::run_manual(matches, root),
         ["image", "upload"] => upload::run(matches).await,
