@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::cloud::{self, Cloud};
 use crate::diagnose;
+use crate::plan::Private;
 use crate::protocol::tfplugin6::Diagnostic;
 use crate::resource::Resource;
 use crate::schema::Attribute;
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// What an apply has come to. A state with errors is one of something that is there and is not as it should be.
 pub struct Outcome {
     pub state: Option<Object>,
-    pub private: Vec<u8>,
+    pub private: Option<Private>,
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -37,7 +38,7 @@ impl Cloud {
         match (self.find(resource, &state).await, rest) {
             (Ok(Some(shown)), rest) => {
                 state = cloud::settle(resource, planned, &shown, &made);
-                let private = cloud::private(resource, &shown).write();
+                let private = Some(cloud::private(resource, &shown));
                 let diagnostics =
                     rest.err().map(|error| said(resource, "create", &error)).unwrap_or_default();
                 Outcome { state: Some(known(state)), private, diagnostics }
@@ -107,7 +108,7 @@ impl Cloud {
         let diagnostics = done.err().map(|error| said(resource, "update", &error)).unwrap_or_default();
         match self.find(resource, prior).await {
             Ok(Some(shown)) => {
-                let private = cloud::private(resource, &shown).write();
+                let private = Some(cloud::private(resource, &shown));
                 let state = if diagnostics.is_empty() {
                     cloud::settle(resource, planned, &shown, &Json::Null)
                 } else {
@@ -123,7 +124,7 @@ impl Cloud {
                 &anyhow::anyhow!("it has gone; plan again to make a new one"),
             ),
             Err(error) if diagnostics.is_empty() => failed(resource, Some(prior.clone()), "update", &error),
-            Err(_) => Outcome { state: Some(prior.clone()), private: Vec::new(), diagnostics },
+            Err(_) => Outcome { state: Some(prior.clone()), private: None, diagnostics },
         }
     }
 
@@ -211,7 +212,7 @@ fn said(resource: &Resource, verb: &str, error: &anyhow::Error) -> Vec<Diagnosti
 }
 
 fn failed(resource: &Resource, state: Option<Object>, verb: &str, error: &anyhow::Error) -> Outcome {
-    Outcome { state, private: Vec::new(), diagnostics: said(resource, verb, error) }
+    Outcome { state, private: None, diagnostics: said(resource, verb, error) }
 }
 
 fn patience(values: &Object, of: &str) -> Result<Duration> {

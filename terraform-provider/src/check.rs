@@ -23,12 +23,13 @@ impl Cloud {
         private: &Private,
     ) -> Vec<Diagnostic> {
         let is_open = config.values().any(|value| !value.is_known());
-        if !self.checks_plans || is_open {
+        // Of a replacement Terraform asks again, as of something new.
+        if !self.checks_plans || is_open || !plan.replaces.is_empty() {
             return Vec::new();
         }
         let values = with_secrets(resource, &plan.planned, config);
-        let is_replaced = private.is_made && prior.is_none() || !plan.replaces.is_empty();
-        let steps = match prior.filter(|_| !is_replaced) {
+        let is_replaced = private.is_made && prior.is_none();
+        let steps = match prior {
             Some(prior) => self.steps(resource, prior, &plan.planned),
             None => self.path(&resource.create, None, &values).map(|path| {
                 vec![(path, &resource.create, body(resource, &resource.create, &values, |_| true))]

@@ -182,6 +182,10 @@ pub fn refresh(resource: &Resource, state: &Object, shown: &Json) -> Object {
     let value = |one: &Attribute| {
         let before = state.get(&one.name).cloned().unwrap_or(Value::Null);
         let Some(shown_as) = &one.shown_as else { return before };
+        if one.name == "id" {
+            // An import may have begun with a name.
+            return from_api(&one.ty, &shown[shown_as]);
+        }
         match shown.get(shown_as) {
             None if places.contains(&one.name.as_str()) => before,
             None => Value::Null,
@@ -202,6 +206,12 @@ pub fn settle(resource: &Resource, planned: &Object, shown: &Json, made: &Json) 
         },
     };
     resource.attributes.iter().map(|one| (one.name.clone(), value(one))).collect()
+}
+
+/// Id and name of a project, where one may see it.
+pub async fn project_names(cloud: &Cloud, project: &str) -> Option<[String; 2]> {
+    let shown = cloud.client.get(&format!("/v1/projects/{}", client::segment(project))).await.ok()?;
+    Some([shown["id"].as_str()?.to_owned(), shown["name"].as_str()?.to_owned()])
 }
 
 /// What is kept beside the state: names and ids of what it refers to.

@@ -29,6 +29,15 @@ impl Private {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
+    /// With what was known before and is not shown each time.
+    #[must_use]
+    pub fn after(mut self, before: &[u8]) -> Self {
+        for (attribute, names) in Self::read(before).names {
+            self.names.entry(attribute).or_insert(names);
+        }
+        self
+    }
+
     /// Whether both are the same resource, or the same resources in any order.
     fn knows_both(&self, attribute: &str, one: &Value, other: &Value) -> bool {
         let Some(known) = self.names.get(attribute) else { return false };

@@ -63,7 +63,10 @@ impl Cumulo {
             return Ok(read_resource::Response::default());
         };
         let found = self.cloud()?.find(resource, &state).await?;
-        let private = found.as_ref().map(|shown| cloud::private(resource, shown).write()).unwrap_or_default();
+        let private = found
+            .as_ref()
+            .map(|shown| cloud::private(resource, shown).after(&request.private).write())
+            .unwrap_or_default();
         let state = found.map(|shown| cloud::refresh(resource, &state, &shown));
         Ok(read_resource::Response { new_state: Some(encode(state)), private, ..Default::default() })
     }
@@ -123,7 +126,9 @@ impl Cumulo {
             }
             (None, None) => anyhow::bail!("there is nothing to do"),
         };
-        let private = if outcome.private.is_empty() { request.planned_private } else { outcome.private };
+        let private = outcome.private.map_or(request.planned_private.clone(), |private| {
+            private.after(&request.planned_private).write()
+        });
         Ok(apply_resource_change::Response {
             new_state: Some(encode(outcome.state)),
             private,
@@ -278,12 +283,19 @@ impl Provider for Cumulo {
         let project = self.cloud.get().and_then(|cloud| cloud.project.as_deref());
         let imported =
             find(&request.type_name).and_then(|resource| import::state(resource, &request.id, project));
+        let mut private = Private { is_made: true, ..Private::default() };
+        let project = imported.as_ref().ok().and_then(|state| state.get("project")?.as_text());
+        if let (Some(cloud), Some(project)) = (self.cloud.get(), project)
+            && let Some(names) = cloud::project_names(cloud, project).await
+        {
+            private.names.insert("project".to_owned(), vec![names]);
+        }
         Ok(Response::new(match imported {
             Ok(state) => import_resource_state::Response {
                 imported_resources: vec![import_resource_state::ImportedResource {
                     type_name: request.type_name,
                     state: Some(encode(Some(state))),
-                    private: Private { is_made: true, ..Private::default() }.write(),
+                    private: private.write(),
                 }],
                 diagnostics: Vec::new(),
             },

@@ -126,14 +126,16 @@ async fn a_shop_by_terraform() -> Result<()> {
             ("CUMULO_CONFIG_DIR", home),
             ("TF_CLI_CONFIG_FILE", "/dev/null"),
             ("CHECKPOINT_DISABLE", "1"),
-            ("TF_IN_AUTOMATION", "1"),
+            ("TF_CLI_ARGS", "-no-color"),
             ("CUMULO_URL", &url),
             ("CUMULO_USERNAME", &credentials.username),
             ("CUMULO_PASSWORD", &credentials.password),
             ("FILE", image.as_str()),
         ];
         let said = run_guide("terraform.md", &environment)?;
-        for expected in ["203.0.113.1", "running", "No changes. Your infrastructure matches", "Destroy complete!"] {
+        for expected in
+            ["203.0.113.1", "running", "No changes. Your infrastructure matches", "Destroy complete!"]
+        {
             ensure!(said.contains(expected), "the guide does not say {expected}:\n{said}");
         }
         let left = lab.cloud.get("/v1/projects?name=shop").await?.success()?;
