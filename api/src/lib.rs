@@ -20,6 +20,7 @@ pub mod consoles;
 pub mod controllers;
 pub mod database;
 pub mod events;
+pub mod fleet_metrics;
 pub mod floating_ips;
 pub mod groups;
 pub mod hosts;

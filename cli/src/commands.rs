@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::builder::StyledStr;
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use clap_complete::ArgValueCompleter;
 
@@ -82,9 +83,14 @@ pub fn insert(parent: Command, path: &[&str], make: &dyn Fn(&str) -> Command) ->
             if parent.find_subcommand(&noun).is_some() {
                 return parent.mut_subcommand(noun, |command| insert(command, rest, make));
             }
-            let words = noun.replace('-', " ");
+            let about = match noun.as_str() {
+                "me" => "Commands about yourself".to_owned(),
+                "capacity" => "What there is room for".to_owned(),
+                "service" => "The service itself: its version and health".to_owned(),
+                noun => format!("Commands about each {}", noun.replace('-', " ")),
+            };
             let command = Command::new(noun)
-                .about(format!("Commands about each {words}"))
+                .about(about)
                 .subcommand_required(true)
                 .arg_required_else_help(true)
                 .disable_help_subcommand(true);
@@ -125,11 +131,16 @@ pub fn global() -> [Arg; 4] {
 fn verb_command(verb: &str, operations: &[&Operation]) -> Command {
     // That of a project says more about itself.
     let operation = operations.iter().find(|one| one.is_in_project()).unwrap_or(&operations[0]);
-    let mut command = Command::new(verb.to_owned()).about(operation.summary.clone());
+    let (first, rest) = operation.summary.split_once(". ").unwrap_or((&operation.summary, ""));
+    let mut command = Command::new(verb.to_owned()).about(first.trim_end_matches('.').to_owned());
+    if !rest.is_empty() {
+        command = command.after_help(rest.to_owned());
+    }
     for parameter in &operation.parameters {
         let noun = parameter.clone();
         let complete = move |word: &std::ffi::OsStr| complete::names(&noun, word);
         let arg = Arg::new(format!("at:{parameter}")).value_name(parameter.to_uppercase()).required(true);
+        let arg = arg.help(if parameter.ends_with("id") { "Id" } else { "Name or id" });
         command = command.arg(arg.add(ArgValueCompleter::new(complete)));
     }
     for field in operation.body.iter().flatten() {
@@ -206,7 +217,11 @@ fn flag(field: &Field, id: String) -> Arg {
 
 fn help(field: &Field) -> StyledStr {
     let must = if field.required { "  [required]" } else { "" };
-    format!("{}{must}", field.help).into()
+    let keys = match field.keys().as_slice() {
+        [] => String::new(),
+        keys => format!("  [keys: {}]", keys.join(", ")),
+    };
+    format!("{}{must}{keys}", field.help).trim_start().to_owned().into()
 }
 
 fn body_args(operation: &Operation) -> Vec<Arg> {
@@ -218,6 +233,28 @@ fn body_args(operation: &Operation) -> Vec<Arg> {
         args.push(unset.help("Take a value away, like --unset description"));
     }
     args
+}
+
+/// What was given. A command that needs another word shows its help.
+pub fn parse(root: &Command) -> ArgMatches {
+    root.clone().try_get_matches().unwrap_or_else(|error| {
+        if error.kind() == ErrorKind::MissingSubcommand {
+            let words = std::env::args_os().chain(["--help".into()]);
+            return root.clone().get_matches_from(words);
+        }
+        error.exit()
+    })
+}
+
+/// The command that lists what another one is about.
+pub fn list_of(tree: &Tree<'_>, path: &[&str]) -> Option<String> {
+    let nouns = match path {
+        ["explain", noun] => &[*noun][..],
+        [nouns @ .., _] => nouns,
+        [] => return None,
+    };
+    let list = [nouns, &["list"]].concat();
+    tree.contains_key(&list).then(|| format!("cumulo {}", list.join(" ")))
 }
 
 /// The words of the command that was given, and what belongs to the last of them.
@@ -251,6 +288,21 @@ mod tests {
         }
         for id in HANDMADE {
             assert!(operations.iter().any(|operation| operation.id == id), "{id} is no operation any more");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_once_is_shown_whole() {
+        let operations = operations();
+        let answers_resource =
+            |id: &str| operations.iter().find(|one| one.id == id).unwrap().answers_resource;
+        for id in ["create_instance", "stop_instance", "update_volume", "restore_snapshot"] {
+            assert!(answers_resource(id), "{id} fills the screen");
+        }
+        for id in
+            ["create_key_pair", "create_api_key", "create_host_join_token", "create_console", "get_volume"]
+        {
+            assert!(!answers_resource(id), "{id} hides what is never shown again");
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Each becomes a command, so what the API can do the command line can do, in the same words.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::fields::{Field, Kind};
@@ -25,6 +27,8 @@ pub struct Operation {
     pub body: Option<Vec<Field>>,
     /// Whether it answers a list, page by page.
     pub is_list: bool,
+    /// Whether it makes or changes what a list of such resources shows.
+    pub answers_resource: bool,
 }
 
 impl Operation {
@@ -49,13 +53,19 @@ pub fn operations() -> Vec<Operation> {
     let empty = serde_json::Map::new();
     let paths = document["paths"].as_object().unwrap_or(&empty);
     let collections = names::collections(paths);
+    // A list of instances is a `Page_Instance`.
+    let pages = paths.values().filter_map(|methods| answer(&methods["get"])?.strip_prefix("Page_"));
+    let listed: BTreeSet<_> = pages.collect();
     let mut all = Vec::new();
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().unwrap_or(&empty) {
             let Ok(method) = client::Method::from_bytes(method.to_uppercase().as_bytes()) else { continue };
             if let Some(id) = operation["operationId"].as_str() {
                 let named = names::name(path, &method, id, &collections);
-                all.push(reader.operation(path, method, id, named, operation));
+                let changes = method != client::Method::GET;
+                let mut one = reader.operation(path, method, id, named, operation);
+                one.answers_resource = changes && answer(operation).is_some_and(|name| listed.contains(name));
+                all.push(one);
             }
         }
     }
@@ -97,6 +107,7 @@ impl Reader<'_> {
             named,
             parameters,
             query: query.collect(),
+            answers_resource: false,
             body: schema.is_object().then(|| self.fields(schema)),
         }
     }
@@ -160,6 +171,14 @@ impl Reader<'_> {
             None => schema,
         }
     }
+}
+
+/// The name of the schema that an operation answers with.
+fn answer(operation: &Value) -> Option<&str> {
+    let answers = ["200", "201", "202"].map(|status| {
+        operation["responses"][status]["content"]["application/json"]["schema"]["$ref"].as_str()
+    });
+    answers.into_iter().flatten().next()?.rsplit('/').next()
 }
 
 /// The one way that a value can be, if it is not null.

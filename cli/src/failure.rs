@@ -3,24 +3,25 @@
 use client::{Error, Problem};
 
 use crate::output::harmless;
-use crate::wait::Failed;
+use crate::wait::{Failed, SomeFailed};
 
-/// Says why, and what to do next. The exit code is documented in the program's help.
-pub fn report(error: &anyhow::Error, path: &[&str]) -> u8 {
+/// Says why, and what to do next: `list` is the command that shows what there is. The exit code is documented in the
+/// program's help.
+pub fn report(error: &anyhow::Error, list: Option<&str>) -> u8 {
     let mut text = match error.downcast_ref::<Error>() {
         Some(Error::Refused(problem)) => refusal(problem),
         _ => format!("error: {error:#}\n"),
     };
     let code = code(error);
-    if let (3, [nouns @ .., _]) = (code, path) {
-        text += &format!("  what there is: cumulo {} list\n", nouns.join(" "));
+    if let (3, Some(list)) = (code, list) {
+        text += &format!("  what there is: {list}\n");
     }
     eprint!("{}", harmless(&text));
     code
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<Failed>() {
+    if error.is::<Failed>() || error.is::<SomeFailed>() {
         return 7;
     }
     if error.is::<crate::fields::Invalid>() {

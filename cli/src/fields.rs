@@ -67,6 +67,17 @@ impl Field {
         self.kind.placeholder()
     }
 
+    /// What a value is made of, if it is an object.
+    pub fn keys(&self) -> Vec<&str> {
+        let mut kind = &self.kind;
+        while let Kind::List(item) = kind {
+            kind = item;
+        }
+        let Kind::Object(fields) = kind else { return Vec::new() };
+        let (required, others): (Vec<_>, Vec<_>) = fields.iter().partition(|field| field.required);
+        required.into_iter().chain(others).map(|field| field.name.as_str()).collect()
+    }
+
     /// The value of all the words that were given.
     pub fn value(&self, words: &[String]) -> Result<Value, Invalid> {
         let invalid = |reason| Invalid { flag: self.flag(), reason };
@@ -85,10 +96,8 @@ impl Kind {
             Self::Text(choices) => choices.join("|"),
             Self::List(item) => item.placeholder(),
             Self::Map => "KEY=VALUE".to_owned(),
-            Self::Object(fields) => {
-                let names: Vec<_> = fields.iter().take(3).map(|field| format!("{}=…", field.name)).collect();
-                if names.is_empty() { "JSON".to_owned() } else { names.join(",") }
-            }
+            Self::Object(fields) if fields.is_empty() => "JSON".to_owned(),
+            Self::Object(_) => "KEY=VALUE,…".to_owned(),
             Self::Json => "JSON".to_owned(),
         }
     }
@@ -110,6 +119,8 @@ impl Kind {
             Self::Flag => {
                 word.parse().map(Value::Bool).map_err(|_| format!("'{word}' is neither true nor false"))
             }
+            // As the API's own descriptions say it.
+            Self::Integer | Self::Object(_) if word == "null" => Ok(Value::Null),
             Self::Integer => {
                 word.parse::<i64>().map(Value::from).map_err(|_| format!("'{word}' is not a whole number"))
             }

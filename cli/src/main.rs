@@ -26,11 +26,11 @@ fn main() -> ExitCode {
     let operations = document::operations();
     let tree = commands::tree(&operations);
     let root = commands::command(&tree);
-    let matches = root.clone().get_matches();
+    let matches = commands::parse(&root);
     let (path, matches) = commands::chosen(&matches);
     match dispatch(&tree, &root, &path, matches) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ExitCode::from(failure::report(&error, &path)),
+        Err(error) => ExitCode::from(failure::report(&error, commands::list_of(&tree, &path).as_deref())),
     }
 }
 

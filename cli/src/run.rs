@@ -44,14 +44,31 @@ pub async fn run(place: &Place, operations: &[&Operation], matches: &ArgMatches)
     }
     let answer = place.client.send(&request).await?;
     if is_set(matches, "dry_run") {
-        return output.plan(&answer.body);
+        output.plan(&answer.body)?;
+        return all_well(&answer.body);
     }
-    let answer = if is_set(matches, "wait") {
-        wait::until_done(place, &path, answer.body).await?
-    } else {
-        answer.body
+    let is_for_many = answer.body["items"].is_array();
+    let answer = match is_set(matches, "wait") {
+        true if is_for_many => wait::until_all_done(place, answer.body).await?,
+        true => wait::until_done(place, &path, answer.body).await?,
+        false => answer.body,
     };
-    output.record(&answer)
+    if operation.answers_resource {
+        return output.changed(&answer);
+    }
+    output.record(&answer)?;
+    all_well(&answer)
+}
+
+/// # Errors
+/// When one of those that a call was for has an error.
+fn all_well(answer: &Value) -> Result<()> {
+    let all = answer["items"].as_array().map_or(&[][..], Vec::as_slice);
+    let failed = all.iter().filter(|item| !item["error"].is_null()).count();
+    if failed > 0 {
+        bail!(wait::SomeFailed { failed, all: all.len() });
+    }
+    Ok(())
 }
 
 /// An answer that is not JSON goes to the standard output or into a file as it is.

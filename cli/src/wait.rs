@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use client::{Error, Operation};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::contexts::Place;
+use crate::output::{harmless, plain};
 
 /// An operation that was accepted and has not succeeded.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,14 @@ pub struct Failed {
     id: String,
 }
 
+/// Of several, some were refused or have failed; which is in the table.
+#[derive(Debug, thiserror::Error)]
+#[error("{failed} of {all} did not succeed")]
+pub struct SomeFailed {
+    pub failed: usize,
+    pub all: usize,
+}
+
 /// The resource when its work has ended, as it is then; the answer itself where there is nothing to wait for.
 pub async fn until_done(place: &Place, path: &str, answer: Value) -> Result<Value> {
     let Some(id) = operation_of(&answer) else { return Ok(answer) };
@@ -26,8 +35,9 @@ pub async fn until_done(place: &Place, path: &str, answer: Value) -> Result<Valu
     let mut shown = 0;
     let seen = |operation: &Operation| {
         for step in operation.trail.iter().skip(shown) {
-            let line =
-                format!("  {}  {}", step.at.get(11..19).unwrap_or(&step.at), step.step.replace('_', " "));
+            let detail = step.detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default();
+            let at = step.at.get(11..19).unwrap_or(&step.at);
+            let line = harmless(&format!("  {at}  {}{detail}", step.step.replace('_', " "))).into_owned();
             // A hidden bar swallows what it is told.
             if bar.is_hidden() {
                 eprintln!("{line}");
@@ -59,8 +69,25 @@ pub async fn until_done(place: &Place, path: &str, answer: Value) -> Result<Valu
     }
 }
 
+/// Of a call for several instances: waits for the work on each, and puts how it ended into the answer.
+pub async fn until_all_done(place: &Place, mut answer: Value) -> Result<Value> {
+    let bar = spinner();
+    for item in answer["items"].as_array_mut().into_iter().flatten() {
+        let Some(id) = operation_of(item) else { continue };
+        bar.set_message(plain(&item["instance"]));
+        let operation = place.client.wait(place.project()?, &id, |_| ()).await?;
+        item["operation"]["status"] = operation.status.into();
+        if let Some(error) = operation.error {
+            item["error"] = json!({"code": error.code, "detail": error.detail});
+        }
+    }
+    bar.finish_and_clear();
+    Ok(answer)
+}
+
 fn operation_of(answer: &Value) -> Option<String> {
-    let id = answer["operation"]["id"].as_str().or_else(|| answer.get("trail").and(answer["id"].as_str()));
+    let named = answer["operation"]["id"].as_str().or(answer["operation_id"].as_str());
+    let id = named.or_else(|| answer.get("trail").and(answer["id"].as_str()));
     id.map(str::to_owned)
 }
 

@@ -11,6 +11,7 @@ mod pages;
 mod paths;
 mod requests;
 mod sessions;
+mod websocket;
 
 pub use contexts::{Context, Contexts, Given, Place};
 pub use error::{Denial, Error, ExceededLimit, FieldError, Problem, Result, Statement};
@@ -21,3 +22,5 @@ pub use paths::segment;
 pub use requests::{Answer, Body, Client, Request};
 pub use reqwest::Method;
 pub use sessions::{Credential, Session, SessionFile, Tokens};
+pub use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
+pub use websocket::WebSocket;

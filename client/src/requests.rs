@@ -56,6 +56,13 @@ impl<'a> Request<'a> {
     }
 }
 
+/// How this program speaks HTTP, whatever it asks for.
+pub(crate) fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("cumulo/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+}
+
 /// What the API has answered; its status is a success.
 pub struct Answer {
     pub status: StatusCode,
@@ -69,9 +76,7 @@ impl Client {
     /// When TLS cannot be set up.
     pub fn new(url: &str, credential: Option<Credential>) -> Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("cumulo/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
+        let http = builder()
             .build()
             .map_err(|error| Error::Unreachable { url: url.clone(), cause: error.to_string() })?;
         Ok(Self { http, url, credential })
@@ -164,7 +169,7 @@ impl Client {
         Ok(builder.query(&request.query).send().await)
     }
 
-    async fn refused(&self, response: Response) -> Error {
+    pub(crate) async fn refused(&self, response: Response) -> Error {
         let (url, status) = (self.url.clone(), response.status().as_u16());
         match response.json::<Problem>().await {
             Ok(problem) => Error::Refused(Box::new(problem)),

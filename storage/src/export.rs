@@ -97,7 +97,8 @@ impl Pool {
         self.require_space(largest + HEADROOM_BYTES).await?;
         let file = Unfinished::new(self.inner().layout.fresh());
         qemu_img::create(file.path(), OPTIONS, None, size_bytes).await?;
-        qemu_img::convert(&node(&chain.files), file.path(), largest).await?;
+        let files: Vec<_> = chain.files.iter().map(Utf8PathBuf::as_path).collect();
+        qemu_img::convert(&node(&chain.files), &files, file.path(), largest).await?;
         let path = file.path().to_owned();
         let size_bytes = blocking("measure a copied disk", move || Ok(fs::metadata(path)?.len())).await?;
         Ok(Export { file, size_bytes })

@@ -37,6 +37,7 @@ mod seed;
 mod serial;
 mod shared;
 mod volume;
+mod walls;
 
 pub use cache::{Needed, Usage};
 pub use error::{Blame, PoolError};

@@ -2,13 +2,13 @@
 //!
 //! `qemu-img convert` rewrites an image that [`protocol::image`] has accepted into a file of our own. Should
 //! its parser have a hole nevertheless, there is nothing to gain behind it: the process has no privileges, no
-//! network, no path to anything of ours (its input and output are inherited descriptors, of files in a directory
-//! that it cannot enter; what everybody may read on the host, it may), and it ends when its processor time, its memory, its output or the clock run out.
+//! network, no path to anything but programs and their libraries (its input and output are inherited descriptors), and it
+//! ends when its processor time, its memory, its output or the clock run out.
 //!
-//! The walls are built by util-linux, from the outside in, so that no code runs between fork and exec here:
+//! It is confined by other programs, from the outside in:
 //!
 //! ```text
-//! unshare    its own network, IPC, UTS and PID namespace; all in it dies with it
+//! walls      no files of the host, no network, no other processes; all in it dies with it (see `walls.rs`)
 //! timeout    the clock, should we be killed and not be there to watch it; says which signal ended its child
 //! prlimit    processor time, address space, file size, open files, no core dumps
 //! setpriv    an unprivileged user, no groups, no capabilities, no new privileges
@@ -32,7 +32,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
-use crate::qemu_img::PATH;
+use crate::walls::{PATH, Rights, Walls};
 
 /// How much of the converter's complaints is kept for the log.
 const MAX_STDERR_BYTES: u64 = 8 * 1024;
@@ -130,8 +130,9 @@ impl Sandbox {
         output: File,
     ) -> Result<(), SandboxError> {
         let budget = Budget::of(&self.limits, info);
-        let mut child = Command::new("unshare")
-            .args(self.arguments(info.format, &budget))
+        let command = self.command(info.format, &budget);
+        let mut child = Command::new(&command[0])
+            .args(&command[1..])
             .env_clear()
             .env("PATH", PATH)
             // Each thread's own heap would count against the address space.
@@ -153,13 +154,9 @@ impl Sandbox {
         judge(status.map_err(SandboxError::Run)?, &stderr)
     }
 
-    fn arguments(&self, format: Format, budget: &Budget) -> Vec<String> {
-        let mut arguments: Vec<String> = Vec::new();
-        let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
-        if self.user.is_none() {
-            add(&["--user", "--map-root-user"]);
-        }
-        add(&["--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child=SIGKILL", "--"]);
+    fn command(&self, format: Format, budget: &Budget) -> Vec<String> {
+        let mut command = Walls::default().command(Rights::ToGiveUp);
+        let mut add = |words: &[&str]| command.extend(words.iter().map(|word| (*word).to_owned()));
         let wall = budget.wall.saturating_add(OURS_FIRST);
         add(&["timeout", "--signal=KILL", &wall.as_secs().to_string()]);
         add(&["prlimit", "--core=0", &format!("--cpu={}", budget.cpu.as_secs().max(1))]);
@@ -170,11 +167,10 @@ impl Sandbox {
         if let Some((uid, gid)) = self.user {
             add(&[&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups"]);
         }
-        // A change of user clears what --kill-child has set.
-        add(&["--pdeathsig=SIGKILL", "--"]);
+        add(&["--"]);
         add(&["qemu-img", "convert", "-n", "--target-is-zero", "-O", "qcow2"]);
         add(&[&input_node(format), "/proc/self/fd/1"]);
-        arguments
+        command
     }
 }
 
@@ -238,8 +234,7 @@ fn judge(status: ExitStatus, stderr: &[u8]) -> Result<(), SandboxError> {
     // Escaped by Debug: it may quote the image.
     let stderr = String::from_utf8_lossy(stderr);
     tracing::warn!(%status, ?stderr, "an image could not be converted");
-    // `timeout` is the init process of its namespace, which no signal of its own ends: it exits with the
-    // signal's number and 128, as a shell does.
+    // Of a signal that ended what is behind the walls, `bwrap` tells as a shell does: its number and 128.
     let signal = status.signal().or(status.code().filter(|code| *code > 128).map(|code| code - 128));
     Err(signal.map_or(SandboxError::Failed(status), SandboxError::Killed))
 }

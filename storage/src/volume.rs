@@ -145,8 +145,10 @@ impl Pool {
         while let Some([below, layer, above]) = self.look_at_chain(volume).await?.next_merge(&volume.merges) {
             tracing::info!(volume = %volume.id, %layer, into = %below, "merging a layer");
             let [below, layer, above] = [below, layer, above].map(|one| self.layer(one));
-            qemu_img::commit(&layer, &below).await?;
-            qemu_img::reclaim(&below).await?;
+            let files = self.files(volume);
+            let chain: Vec<_> = files.iter().map(Utf8PathBuf::as_path).collect();
+            qemu_img::commit(&layer, &below, &chain).await?;
+            qemu_img::reclaim(&below, &chain).await?;
             qemu_img::rebase(&above, &below).await?;
         }
         Ok(())
@@ -163,7 +165,18 @@ impl Pool {
         let size_bytes = volume.size_gib.bytes();
         let measured = top.clone();
         let size = blocking("measure a volume", move || Ok(Header::read(&measured)?.size_bytes)).await?;
-        if size < size_bytes { qemu_img::resize(&top, size_bytes).await } else { Ok(()) }
+        if size >= size_bytes {
+            return Ok(());
+        }
+        let files = self.files(volume);
+        let chain: Vec<_> = files.iter().map(Utf8PathBuf::as_path).collect();
+        qemu_img::resize(&top, &chain, size_bytes).await
+    }
+
+    /// The files that the volume's chain may lead to, there or not.
+    fn files(&self, volume: &VolumeSpec) -> Vec<Utf8PathBuf> {
+        let layers = volume.layers.iter().map(|layer| self.layer(*layer));
+        layers.chain(volume.image.as_ref().map(|image| self.base(image))).collect()
     }
 
     /// Removes layers, and memory of guests, that nobody needs any more; false when none of them was there.

@@ -4,6 +4,7 @@
 //! host in the certificate. A message is a stranger's until it has been validated and bounded, and counts
 //! only on the host's newest session.
 
+pub(crate) mod asking;
 mod consoles;
 mod desired;
 mod heartbeat;

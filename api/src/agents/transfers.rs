@@ -5,7 +5,7 @@ use axum::http::{StatusCode, Uri};
 use protocol::agent::{
     ConsoleKind, Epoch, HostRequest, MAX_SCREENSHOT_BYTES, Refusal, RefusalReason, RequestQuery,
 };
-use protocol::{ConsoleId, HostId, InstanceId, Revision, TransferId};
+use protocol::{ConsoleId, HostId, InstanceId, PrincipalId, Revision, TransferId};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
@@ -18,11 +18,18 @@ use crate::nudge::{self, Topic};
 /// After this, nobody waits any more.
 const LIFETIME: Duration = Duration::minutes(1);
 
+/// Wishes of one kind that are open at once, for one instance.
+const MAX_OF_INSTANCE: i64 = 4;
+/// The same for one principal.
+const MAX_OF_PRINCIPAL: i64 = 16;
+
 /// A wish.
 pub(crate) struct Wanted<'a> {
     pub id: TransferId,
     pub host: HostId,
     pub instance: InstanceId,
+    /// On whose behalf.
+    pub principal: PrincipalId,
     pub ask: Ask<'a>,
     pub revision: Revision,
     pub now: OffsetDateTime,
@@ -70,8 +77,8 @@ pub(crate) async fn ask(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<
     };
     sqlx::query!(
         "INSERT INTO transfers (id, host_id, instance_id, max_bytes, desired_revision, created_at, expires_at, kind,
-                                dial)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                                dial, principal_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         wanted.id.as_uuid(),
         wanted.host.as_uuid(),
         wanted.instance.as_uuid(),
@@ -80,11 +87,41 @@ pub(crate) async fn ask(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<
         wanted.now,
         wanted.now + LIFETIME,
         wanted.ask.kind(),
-        dial
+        dial,
+        wanted.principal.as_uuid()
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Whether as many of this kind are waited for as may be. The caller holds the host's row, so that the number for one
+/// instance is exact.
+///
+/// # Errors
+/// `too_many_requests`.
+pub(crate) async fn check_limits(conn: &mut PgConnection, wanted: &Wanted<'_>) -> Result<(), ApiError> {
+    let open = sqlx::query!(
+        r#"SELECT count(*) FILTER (WHERE instance_id = $1) AS "of_instance!",
+                  count(*) FILTER (WHERE principal_id = $2) AS "of_principal!"
+           FROM transfers
+           WHERE kind = $3 AND body IS NULL AND refusal IS NULL AND expires_at > $4
+             AND (instance_id = $1 OR principal_id = $2)"#,
+        wanted.instance.as_uuid(),
+        wanted.principal.as_uuid(),
+        wanted.ask.kind(),
+        wanted.now
+    )
+    .fetch_one(conn)
+    .await?;
+    let detail = if open.of_instance >= MAX_OF_INSTANCE {
+        format!("the host of this instance is asked {MAX_OF_INSTANCE} times already; wait for those answers")
+    } else if open.of_principal >= MAX_OF_PRINCIPAL {
+        format!("hosts are asked {MAX_OF_PRINCIPAL} times for you already; wait for those answers")
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::because(ErrorCode::TooManyRequests, detail).retry_after(5))
 }
 
 /// Takes what has arrived.

@@ -364,6 +364,7 @@ actions! {
         DetachPort(Instance) = "compute:DetachPort",
         AttachVolume(Instance) = "compute:AttachVolume",
         DetachVolume(Instance) = "compute:DetachVolume",
+        ForceDetachVolume(Instance) = "compute:ForceDetachVolume",
         AddRouterInterface(Router) = "network:AddRouterInterface",
         RemoveRouterInterface(Router) = "network:RemoveRouterInterface",
         AddSecurityGroupRule(SecurityGroup) = "network:AddSecurityGroupRule",

@@ -95,14 +95,15 @@ async fn use_ticket(
     ticket: &Ticket,
     visitor: &Visitor,
 ) -> Result<Console, ApiError> {
+    if !store::is_ticket(&mut *app.pool.acquire().await?, id, ticket.hash()).await? {
+        return Err(invalid_ticket());
+    }
     // A serial console whose replica has just died shall not be in the way.
     super::sweep(app).await?;
     let mut tx = app.begin().await?;
     let (address, now) = (visitor.client.address.to_canonical().to_string(), app.clock.now());
     let Some(console) = store::open(&mut tx, id, ticket.hash(), &address, now).await? else {
-        metrics::counter!("cumulo_console_tickets_refused_total").increment(1);
-        let detail = "this ticket is unknown, has been used, or is older than a minute; ask for another one";
-        return Err(ApiError::because(ErrorCode::InvalidTicket, detail));
+        return Err(invalid_ticket());
     };
     let checked = match check_owner(app, &mut tx, &console, visitor).await {
         Ok(()) => store::check_limits(&mut tx, &console).await,
@@ -113,6 +114,12 @@ async fn use_ticket(
     }
     tx.commit().await?;
     checked.map(|()| console)
+}
+
+fn invalid_ticket() -> ApiError {
+    metrics::counter!("cumulo_console_tickets_refused_total").increment(1);
+    let detail = "this ticket is unknown, has been used, or is older than a minute; ask for another one";
+    ApiError::because(ErrorCode::InvalidTicket, detail)
 }
 
 /// A ticket suffices. Who shows more than that has to be its owner.
@@ -184,6 +191,7 @@ async fn meet(app: &App, console: &Console, client: Client) -> Result<Upgraded, 
         id: request,
         host,
         instance: console.instance,
+        principal: console.principal,
         ask: Ask::Console { kind: console.kind, dial },
         revision: hosts::store::bump_revision(&mut tx, host).await?,
         now: app.clock.now(),

@@ -4,26 +4,20 @@
 //! a picture and nothing else.
 
 use std::io::Cursor;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use protocol::agent::MAX_SCREEN_PIXELS;
-use protocol::{HostId, InstanceId, TransferId};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
 use super::store;
-use crate::agents::transfers::{self, Ask, Wanted};
+use crate::agents::asking::{Answer, ask_for_bytes};
+use crate::agents::transfers::Ask;
 use crate::app::App;
 use crate::auth::actions;
-use crate::hosts;
 use crate::http::{ApiError, Call, ErrorCode, Path};
-use crate::nudge::{self, Topic};
 
-/// How long a host has to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Pictures that are worked on at once by this process, each in up to twice [`MAX_DECODED_BYTES`] of memory.
 static TURNS: Semaphore = Semaphore::const_new(2);
 /// Three bytes for each pixel of the largest display.
@@ -43,42 +37,22 @@ pub(super) async fn get_instance_screenshot(
     let (conn, allowed) = reading.parts();
     let found = store::instance(conn, allowed, allowed.selector(), app.clock.now()).await?;
     let found = found.ok_or_else(ApiError::not_found)?;
+    let principal = allowed.principal();
     drop(reading);
-    let bytes = ask(&app, found.host()?, found.id.into()).await?;
+    let bytes = match ask_for_bytes(&app, found.host()?, found.id.into(), principal, Ask::Screenshot).await? {
+        Answer::Bytes(bytes) => bytes,
+        Answer::Refused(reason) => return Err(super::connect::refused(reason)),
+        Answer::Silence => {
+            let detail = "its host does not send the picture; the instance may well be running. An agent of an \
+                          earlier release cannot";
+            return Err(ApiError::because(ErrorCode::HostUnreachable, detail).retry_after(5));
+        }
+    };
     // Never closed.
     let _turn = TURNS.acquire().await.ok();
     let picture = tokio::task::spawn_blocking(move || clean(&bytes)).await.map_err(ApiError::internal)?;
     let picture = picture.map_err(|error| ApiError::caused(ErrorCode::HostFailed, error))?;
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], picture).into_response())
-}
-
-async fn ask(app: &App, host: HostId, instance: InstanceId) -> Result<Vec<u8>, ApiError> {
-    let id: TransferId = app.clock.new_id();
-    let mut waiter = app.nudges.subscribe(Topic::Transfer(id));
-    let mut tx = app.begin().await?;
-    let revision = hosts::store::bump_revision(&mut tx, host).await?;
-    let wanted = Wanted { id, host, instance, ask: Ask::Screenshot, revision, now: app.clock.now() };
-    transfers::ask(&mut tx, &wanted).await?;
-    nudge::send(&mut tx, Topic::Host(host)).await?;
-    tx.commit().await?;
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let mut conn = app.pool.acquire().await?;
-        if let Some(bytes) = transfers::take(&mut conn, id).await? {
-            return Ok(bytes);
-        }
-        if let Some(reason) = transfers::take_refusal(&mut conn, id).await? {
-            return Err(super::connect::refused(reason));
-        }
-        drop(conn);
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let detail = "its host does not send the picture; the instance may well be running. An agent of an \
-                          earlier release cannot";
-            return Err(ApiError::because(ErrorCode::HostUnreachable, detail).retry_after(5));
-        }
-        waiter.nudged(left.min(Duration::from_secs(1))).await;
-    }
 }
 
 /// The same picture, encoded by us.

@@ -176,6 +176,20 @@ impl From<Row> for Console {
     }
 }
 
+/// Whether it is a ticket of this console, used or not.
+pub(super) async fn is_ticket(
+    conn: &mut PgConnection,
+    id: ConsoleId,
+    ticket_hash: [u8; 32],
+) -> Result<bool, sqlx::Error> {
+    let found = sqlx::query_scalar!(
+        "SELECT id FROM consoles WHERE id = $1 AND ticket_hash = $2",
+        id.as_uuid(),
+        &ticket_hash[..]
+    );
+    Ok(found.fetch_optional(conn).await?.is_some())
+}
+
 /// Uses a ticket up. `None` when it is not this console's, was used, or has expired.
 ///
 /// # Errors

@@ -61,7 +61,7 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     });
     let removals =
         repeat(&app, &shutdown, "removals", Duration::from_secs(10), Some(Topic::Placement), |app| {
-            Box::pin(async move { pools::assign_removals(&app).await })
+            Box::pin(async move { pools::assign_orders(&app).await })
         });
     let snapshots =
         repeat(&app, &shutdown, "snapshots", Duration::from_secs(5), Some(Topic::Snapshots), |app| {
@@ -71,10 +71,10 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         Box::pin(async move { snapshot_schedules::run(&app).await })
     });
     let leases = repeat(&app, &shutdown, "leases", Duration::from_secs(5), None, |app| {
-        Box::pin(async move {
-            instances::end_leases(&app).await?;
-            instances::confirm_resizes(&app).await
-        })
+        Box::pin(async move { instances::end_leases(&app).await })
+    });
+    let resizes = repeat(&app, &shutdown, "resizes", Duration::from_secs(5), None, |app| {
+        Box::pin(async move { instances::confirm_resizes(&app).await })
     });
     // Each does one import at a time.
     let imports = futures_util::future::join_all((0..app.imports.at_once()).map(|_| {
@@ -84,7 +84,7 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     }));
     tokio::join!(
         placement, networks, lost_cards, lost_hosts, heartbeats, deadlines, sweep, notary, sequencer, merges,
-        removals, snapshots, schedules, leases, imports
+        removals, snapshots, schedules, leases, resizes, imports
     );
 }
 

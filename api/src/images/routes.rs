@@ -32,7 +32,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get_image, update_image, delete_image))
         .routes(routes!(upload::upload_image, export::export_image))
         .routes(routes!(import::import_image))
-        .routes(routes!(uploads::create_image_upload))
+        .routes(routes!(uploads::create_image_upload, uploads::list_image_uploads))
         .routes(routes!(
             uploads::get_image_upload,
             append::append_to_image_upload,

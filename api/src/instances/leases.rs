@@ -10,6 +10,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::deeds::{self, Behalf, intend};
 use super::routes::present_intent;
+use super::store::leases::Due;
 use super::store::{self, Row, leases, placement, resizing};
 use super::types::StopInstance;
 use super::verbs::Verb;
@@ -18,8 +19,10 @@ use crate::audit::{self, Actor, Deed, Outcome};
 use crate::auth::{Action, actions};
 use crate::http::{ApiError, Selector};
 
-/// When to look again at an instance that is protected. What takes the protection away looks sooner.
+/// When to look again at an instance that could not be ended. What takes a protection away looks sooner.
 const RETRY: Duration = Duration::minutes(5);
+/// What its owner reads when it is not their doing.
+const FAILED: &str = "its time has come, but the control plane could not end it; it tries again";
 
 /// Does what is due. Any number of replicas may run it at once.
 pub(crate) async fn end_leases(app: &App) -> Result<(), sqlx::Error> {
@@ -28,19 +31,25 @@ pub(crate) async fn end_leases(app: &App) -> Result<(), sqlx::Error> {
     let due = leases::due(&mut conn, now).await?;
     drop(conn);
     for one in due {
-        let mut tx = app.begin().await?;
-        if !leases::take_turn(&mut tx, one.id, now).await? {
-            continue;
-        }
-        let project = ProjectId::from(one.project_id);
-        let Some(row) = store::find_in(&mut tx, project, &Selector::Id(one.id)).await? else { continue };
-        match end(app, &mut tx, project, &row, now).await {
-            Ok(()) => tx.commit().await?,
+        if let Err(error) = end_one(app, &one, now).await {
             // One that cannot be ended now does not keep the others waiting.
-            Err(error) => tracing::info!(instance = %one.id, %error, "trying again"),
+            tracing::warn!(instance = %one.id, %error, "a lease could not be ended; trying again");
+            let mut conn = app.pool.acquire().await?;
+            leases::postpone(&mut conn, one.id, FAILED, now + RETRY).await?;
         }
     }
     Ok(())
+}
+
+async fn end_one(app: &App, one: &Due, now: OffsetDateTime) -> Result<(), ApiError> {
+    let mut tx = app.begin().await?;
+    if !leases::take_turn(&mut tx, one.id, now).await? {
+        return Ok(());
+    }
+    let project = ProjectId::from(one.project_id);
+    let Some(row) = store::find_in(&mut tx, project, &Selector::Id(one.id)).await? else { return Ok(()) };
+    end(app, &mut tx, project, &row, now).await?;
+    Ok(tx.commit().await?)
 }
 
 async fn end(

@@ -12,7 +12,7 @@ use crate::hosts;
 use crate::http::{ApiError, violated_constraint};
 use crate::nudge::{self, Topic};
 use crate::operations;
-use crate::scheduler::{Fleet, Placement, joined, place};
+use crate::scheduler::{Explanation, Fleet, Placement, joined, place};
 use crate::volumes::store::hosts as volumes;
 
 /// Decisions per transaction.
@@ -35,7 +35,19 @@ pub(crate) async fn place_pending(app: &App) -> Result<(), sqlx::Error> {
         for index in 0..pending.len() {
             let (_, rest) = pending.split_at_mut(index);
             let Some((instance, later)) = rest.split_first_mut() else { break };
-            match settle(&mut tx, instance, &mut fleet, now).await? {
+            let mut savepoint = tx.begin().await?;
+            let settled = match settle(&mut savepoint, instance, &mut fleet, now).await {
+                Ok(settled) => {
+                    savepoint.commit().await?;
+                    settled
+                }
+                Err(error) => {
+                    savepoint.rollback().await?;
+                    tracing::error!(instance = %instance.id, %error, "it could not be placed; trying again");
+                    Placement::Nowhere(Explanation::of_failure())
+                }
+            };
+            match settled {
                 Placement::Host(host) => {
                     joined(&instance.request, host, later.iter_mut().map(|other| &mut other.request));
                     chosen.insert(host);

@@ -226,3 +226,18 @@ async fn racing_schedulers_never_oversell_a_host() {
     let host = &cloud.get("/v1/hosts").await.expect(200)["items"][0];
     assert_eq!(host["vcpus"], json!({"total": 16, "reserved": 16}));
 }
+
+#[tokio::test]
+async fn one_that_cannot_be_placed_keeps_no_other_waiting() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let _host = cloud.join_host("host-1").await;
+    create(&cloud).await;
+    let body = json!({"name": "other", "image": "image", "instance_type": "tiny"});
+    cloud.post(INSTANCES, body).await.expect(202);
+    leases::break_web(&cloud, "NEW.host_id IS NOT NULL").await;
+    place_pending(&cloud.app).await.unwrap();
+    assert_eq!(cloud.get(&format!("{INSTANCES}/other")).await.expect(200)["state"], "provisioning");
+    let web = cloud.get(WEB).await.expect(200);
+    assert!(web["placement"]["summary"].as_str().unwrap().contains("tries again"), "{web}");
+}

@@ -28,6 +28,20 @@ pub struct Explanation {
     pub remedies: Vec<Remedy>,
 }
 
+impl Explanation {
+    /// Of an instance about which nothing could be decided.
+    pub fn of_failure() -> Self {
+        Self {
+            summary: "the control plane could not decide about it, and tries again; the operator finds the reason in its log"
+                .to_owned(),
+            hosts: 0,
+            rejections: Vec::new(),
+            nearest_miss: None,
+            remedies: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RejectionCount {
     pub reason: Rejection,

@@ -198,6 +198,9 @@ pub(crate) async fn prepare<A: Action<On: InProject>>(
             WantedDisk::Existing(name) => {
                 let missing = || attachments::no_volume(&pointer);
                 change = change.also::<actions::LendVolume>((project, name), missing).await?;
+                if delete_with_instance {
+                    change = change.also::<actions::DeleteVolume>((project, name), missing).await?;
+                }
                 Source::Existing(taken.next().ok_or_else(|| attachments::no_volume(&pointer))?)
             }
             WantedDisk::New(new) => {

@@ -2,11 +2,11 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgMatches, Command};
-use client::Contexts;
+use client::{Contexts, segment};
 use serde_json::json;
 
-use crate::contexts::named;
-use crate::output::Output;
+use crate::contexts::{Place, named};
+use crate::output::{Output, harmless, plain};
 
 pub fn command() -> Command {
     let name = || Arg::new("name").value_name("NAME").required(true);
@@ -21,7 +21,8 @@ pub fn command() -> Command {
         .subcommand(Command::new("remove").about("Forget a context; sign out of it before").arg(name()))
 }
 
-pub fn run(verb: &str, matches: &ArgMatches) -> Result<()> {
+pub async fn run(verb: &str, matches: &ArgMatches) -> Result<()> {
+    let overriding = std::env::var("CUMULO_PROJECT").ok().filter(|project| !project.is_empty());
     let mut contexts = Contexts::load()?;
     let given = matches.try_get_one::<String>("name").ok().flatten().cloned().unwrap_or_default();
     match verb {
@@ -29,7 +30,10 @@ pub fn run(verb: &str, matches: &ArgMatches) -> Result<()> {
         "project" => {
             let name = contexts.name(named(matches));
             let context = contexts.contexts.get_mut(&name).context("sign in first: cumulo login")?;
-            context.project = Some(given);
+            let path = format!("/v1/projects/{}", segment(&given));
+            let project = Place::find(matches)?.client.get(&path).await?;
+            eprintln!("The context {name} works in project {} now.", plain(&project));
+            context.project = Some(plain(&project));
         }
         "remove" if contexts.contexts.remove(&given).is_some() => {
             Contexts::session(&given)?.remove()?;
@@ -46,9 +50,15 @@ pub fn run(verb: &str, matches: &ArgMatches) -> Result<()> {
                                  "project": context.project}),
                 );
             }
-            return Output::new(matches, "context").list(&rows);
+            Output::new(matches, "context").list(&rows)?;
         }
         _ => bail!("there is no context '{given}': see `cumulo context list`"),
+    }
+    if let (Some(project), "project" | "use" | "list") = (overriding, verb) {
+        eprintln!(
+            "CUMULO_PROJECT is set: until you `unset CUMULO_PROJECT`, commands work in project {}.",
+            harmless(&project)
+        );
     }
     Ok(contexts.save()?)
 }

@@ -64,10 +64,15 @@ async fn resource(place: &Place, noun: &str, name: &str) -> Result<String> {
         text += &format!(": {}", reason.replace('_', " "));
     }
     text.push('\n');
-    for detail in [&found["state_detail"], &found["placement"]["summary"]] {
-        if let Some(detail) = detail.as_str() {
-            text += &format!("  {detail}\n");
-        }
+    let details = [&found["state_detail"], &found["placement"]["summary"], &found["lease"]["detail"]];
+    for detail in details.into_iter().filter_map(Value::as_str) {
+        text += &format!("  {detail}\n");
+    }
+    if let Some(at) = found["resize"]["confirm_at"].as_str() {
+        let from = plain(&found["resize"]["from"]);
+        text += &format!(
+            "  it was of type {from} before; `cumulo {noun} confirm-resize` or revert-resize, or it is confirmed at {at}\n"
+        );
     }
     for rejection in found["placement"]["rejections"].as_array().into_iter().flatten() {
         text += &format!("  {:>5} hosts: {}\n", plain(&rejection["hosts"]), words(&rejection["reason"]));
@@ -115,7 +120,10 @@ async fn request(place: &Place, id: &str) -> Result<String> {
         text.push('\n');
     }
     if text.is_empty() {
-        text = format!("The audit log that you may read has no record of request {id}.\n");
+        text = format!(
+            "The audit log that you may read has no record of request {id}. It has what was decided about rights, and \
+             every change; not what was refused for another reason.\n"
+        );
     }
     Ok(text)
 }

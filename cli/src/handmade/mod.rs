@@ -1,6 +1,7 @@
 //! Commands that are more than one call.
 
 mod api;
+mod console;
 mod context;
 mod events;
 mod explain;
@@ -28,6 +29,8 @@ pub fn add(root: Command) -> Command {
         .subcommand(terraform::command())
         .subcommand(manual::completions())
         .subcommand(manual::manual());
+    let root = insert(root, &["instance", "console", "open"], &|_| console::open());
+    let root = insert(root, &["instance", "console", "vnc"], &|_| console::vnc());
     insert(root, &["image", "upload"], &|_| upload::command())
 }
 
@@ -36,7 +39,7 @@ pub async fn run(path: &[&str], matches: &ArgMatches, root: &Command) -> Option<
     Some(match path {
         ["login"] => login::run_login(matches).await,
         ["logout"] => login::run_logout(matches).await,
-        ["context", verb] => context::run(verb, matches),
+        ["context", verb] => context::run(verb, matches).await,
         ["explain", kind] => explain::run(kind, matches).await,
         ["events"] => events::run(matches).await,
         ["reset-password"] => password::run(matches).await,
@@ -44,6 +47,8 @@ pub async fn run(path: &[&str], matches: &ArgMatches, root: &Command) -> Option<
         ["terraform", "install"] => terraform::run(matches),
         ["completions"] => manual::run_completions(matches),
         ["manual"] => manual::run_manual(matches, root),
+        ["instance", "console", "open"] => console::run_open(matches).await,
+        ["instance", "console", "vnc"] => console::run_vnc(matches).await,
         ["image", "upload"] => upload::run(matches).await,
         _ => return None,
     })

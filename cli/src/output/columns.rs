@@ -1,10 +1,14 @@
 //! Which columns a table has.
 
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail};
 use serde_json::Value;
 
 /// What people look for first. A column is a path: `image.name`, `nics.addresses.address`.
-const CHOSEN: [(&str, &[&str]); 22] = [
+const CHOSEN: [(&str, &[&str]); 23] = [
     ("instance", &["name", "state", "instance_type.name", "image.name", "nics.addresses", "created_at"]),
+    ("instance-action", &["instance.name", "operation.status", "error.code", "error.detail"]),
     ("volume", &["name", "state", "size_gib", "attachment.instance.name", "pool.name", "created_at"]),
     ("snapshot", &["name", "state", "consistency", "instance.name", "volumes.name", "taken_at"]),
     ("snapshot-schedule", &["name", "instance.name", "volume.name", "keep", "paused", "next_at"]),
@@ -51,6 +55,17 @@ pub fn of(noun: &str, row: &Value) -> Vec<String> {
     first.into_iter().chain(last).take(MOST).collect()
 }
 
+/// # Errors
+/// When a column begins with what no row has.
+pub fn check(columns: &[String], rows: &[Value]) -> Result<()> {
+    let first = |column: &str| column.split('.').next().unwrap_or_default().to_owned();
+    let unknown = columns.iter().find(|column| rows.iter().all(|row| row.get(first(column)).is_none()));
+    let Some(unknown) = unknown else { return Ok(()) };
+    let keys = rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys());
+    let there: BTreeSet<_> = keys.map(String::as_str).collect();
+    bail!("--columns: there is no '{unknown}'; there are {}", Vec::from_iter(there).join(", "));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,10 +88,12 @@ mod tests {
         for (noun, columns) in CHOSEN {
             let lists = |one: &&crate::document::Operation| {
                 one.named.nouns.last().is_some_and(|last| last == noun)
-                    && matches!(one.named.verb.as_str(), "list" | "get")
+                    && matches!(one.named.verb.as_str(), "list" | "get" | "act-on")
             };
             let list = operations.iter().find(lists).unwrap_or_else(|| panic!("no list of {noun}"));
-            let answer = &document["paths"][&list.path]["get"]["responses"]["200"]["content"]["application/json"]
+            let (method, status) =
+                if list.method == client::Method::GET { ("get", "200") } else { ("post", "202") };
+            let answer = &document["paths"][&list.path][method]["responses"][status]["content"]["application/json"]
                 ["schema"];
             let item = property(&document, answer, "items").unwrap_or(answer);
             for column in columns {

@@ -52,6 +52,7 @@ impl Output {
                 let columns = if self.columns.is_empty() {
                     columns::of(&self.noun, &rows[0])
                 } else {
+                    columns::check(&self.columns, rows)?;
                     self.columns.clone()
                 };
                 print(&table::render(&columns, rows))
@@ -76,6 +77,14 @@ impl Output {
                 }
                 None => print(&record::render(answer)?),
             },
+        }
+    }
+
+    /// A resource that was made or changed: its line of the list. `get` shows all of it.
+    pub fn changed(&self, answer: &Value) -> Result<()> {
+        match self.format {
+            Format::Table if !answer.is_null() => self.list(std::slice::from_ref(answer)),
+            _ => self.record(answer),
         }
     }
 

@@ -34,7 +34,7 @@ pub fn render(columns: &[String], rows: &[Value]) -> String {
 fn title(column: &str) -> String {
     let words: Vec<_> = column.split('.').collect();
     let shown = match words.as_slice() {
-        [.., before, "name"] => *before,
+        [.., before, "name" | "code"] => *before,
         [.., last] => last,
         [] => column,
     };

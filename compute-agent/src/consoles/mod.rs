@@ -13,6 +13,7 @@ use protocol::agent::{ConsoleKind, Epoch, HostRequest, MAX_SCREENSHOT_BYTES, Ref
 use protocol::{ConsoleId, InstanceId, TransferId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::carry::Patience;
@@ -23,6 +24,10 @@ use crate::hypervisor::{Hypervisor, HypervisorError};
 const MAX_OPEN: usize = 64;
 /// Each takes some memory while it is made.
 const PICTURES_AT_ONCE: usize = 1;
+/// Pictures that are made or wait for their turn; whoever asks for more hears that this host is busy.
+const MAX_PICTURES: usize = 8;
+/// As long as the control plane waits for one.
+const PICTURE_PATIENCE: Duration = Duration::from_secs(15);
 /// Ids of requests that are remembered, so that one that comes twice is carried out once.
 const REMEMBERED: usize = 1024;
 
@@ -41,6 +46,7 @@ pub struct Consoles {
     stop: CancellationToken,
     room: Arc<Semaphore>,
     pictures: Semaphore,
+    picture_room: Arc<Semaphore>,
     seen: Mutex<HashSet<TransferId>>,
     /// Instances whose serial console somebody has.
     serial: Arc<Mutex<HashSet<InstanceId>>>,
@@ -65,8 +71,9 @@ impl Consoles {
     ) -> Self {
         let room = Arc::new(Semaphore::new(MAX_OPEN));
         let pictures = Semaphore::new(PICTURES_AT_ONCE);
+        let picture_room = Arc::new(Semaphore::new(MAX_PICTURES));
         let (seen, serial) = (Mutex::default(), Arc::default());
-        Self { control_plane, hypervisor, stop, room, pictures, seen, serial }
+        Self { control_plane, hypervisor, stop, room, pictures, picture_room, seen, serial }
     }
 
     /// Carries the request out in the background, if it is new.
@@ -88,9 +95,18 @@ impl Consoles {
             }
             &HostRequest::Screenshot { id, instance_id, max_bytes } => {
                 if self.is_new(id) {
-                    tokio::spawn(
-                        async move { consoles.send_picture(id, instance_id, max_bytes, epoch).await },
-                    );
+                    let (room, asked_at) =
+                        (Arc::clone(&self.picture_room).try_acquire_owned(), Instant::now());
+                    tokio::spawn(async move {
+                        let Ok(_room) = room else {
+                            return consoles.refuse(id, epoch, RefusalReason::Busy).await;
+                        };
+                        // Never closed.
+                        let _turn = consoles.pictures.acquire().await.ok();
+                        if asked_at.elapsed() < PICTURE_PATIENCE {
+                            consoles.send_picture(id, instance_id, max_bytes, epoch).await;
+                        }
+                    });
                 }
             }
             HostRequest::Unknown => {}
@@ -107,8 +123,6 @@ impl Consoles {
     }
 
     async fn send_picture(&self, id: TransferId, instance: InstanceId, max_bytes: u32, epoch: Epoch) {
-        // Never closed.
-        let _turn = self.pictures.acquire().await.ok();
         let max_bytes =
             usize::try_from(max_bytes).map_or(MAX_SCREENSHOT_BYTES, |max| max.min(MAX_SCREENSHOT_BYTES));
         let picture = match self.hypervisor.screenshot(instance).await {

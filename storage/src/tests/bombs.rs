@@ -117,7 +117,7 @@ async fn the_converter_runs_confined() {
         outcome = &mut caching => panic!("it ended by itself: {outcome:?}"),
         () = running => {}
     }
-    let (status, limits, network) = seen.unwrap();
+    let Confined { status, limits, network, files } = seen.unwrap();
     let line = |text: &str, key: &str| {
         let found = text.lines().find(|line| line.starts_with(key)).unwrap();
         found[key.len()..].split_whitespace().map(str::to_owned).collect::<Vec<_>>()
@@ -133,10 +133,19 @@ async fn the_converter_runs_confined() {
     assert_eq!(line(&limits, "Max core file size")[0], "0");
     assert_eq!(line(&limits, "Max address space")[0], (2 * GIB).to_string());
     assert_ne!(network, fs::read_link("/proc/self/ns/net").unwrap());
+    assert!(files.iter().all(|name| name != "tmp" && name != "var" && name != "home"), "{files:?}");
 }
 
-/// `status`, `limits` and the network namespace of a running qemu-img that uses the pool.
-fn confined_status(root: &Utf8Path) -> Option<(String, String, std::path::PathBuf)> {
+/// How a running qemu-img that uses the pool is confined.
+struct Confined {
+    status: String,
+    limits: String,
+    network: std::path::PathBuf,
+    /// In its root directory.
+    files: Vec<std::ffi::OsString>,
+}
+
+fn confined_status(root: &Utf8Path) -> Option<Confined> {
     fs::read_dir("/proc").unwrap().filter_map(Result::ok).map(|entry| entry.path()).find_map(|process| {
         let program = fs::read_link(process.join("exe")).ok()?;
         let output = fs::read_link(process.join("fd/1")).ok()?;
@@ -145,6 +154,9 @@ fn confined_status(root: &Utf8Path) -> Option<(String, String, std::path::PathBu
         }
         let status = fs::read_to_string(process.join("status")).ok()?;
         let limits = fs::read_to_string(process.join("limits")).ok()?;
-        Some((status, limits, fs::read_link(process.join("ns/net")).ok()?))
+        let network = fs::read_link(process.join("ns/net")).ok()?;
+        let files =
+            fs::read_dir(process.join("root")).ok()?.filter_map(|entry| Some(entry.ok()?.file_name()));
+        Some(Confined { status, limits, network, files: files.collect() })
     })
 }

@@ -19,8 +19,12 @@ const ONE: u64 = MIB + 5 * 65536;
 const LONG: Duration = Duration::from_secs(3600);
 
 impl Fixture {
+    /// In memory: images also go when the file system is almost full, as that of this machine may be.
     fn with_cache(bytes: u64) -> Self {
-        Self::with_options(Options { image_cache_bytes: Some(bytes), ..Options::new().unwrap() })
+        Self::within(
+            Path::new("/dev/shm"),
+            Options { image_cache_bytes: Some(bytes), ..Options::new().unwrap() },
+        )
     }
 
     /// An image full of this byte.

@@ -17,6 +17,7 @@ mod volumes;
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -51,7 +52,11 @@ impl Fixture {
     }
 
     fn with_options(options: Options) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::within(&std::env::temp_dir(), options)
+    }
+
+    fn within(folder: &Path, options: Options) -> Self {
+        let dir = tempfile::tempdir_in(folder).unwrap();
         let work = Utf8PathBuf::try_from(dir.path().canonicalize().unwrap()).unwrap();
         let root = work.join("pool");
         let pool = Pool::open(&root, options).unwrap();

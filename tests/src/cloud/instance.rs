@@ -50,7 +50,8 @@ impl Instance {
                 failed = Some(instance);
                 return Ok(Value::Null);
             }
-            ensure!(instance["state"] == state, "it is {}: {}", instance["state"], instance["state_reason"]);
+            let [now, reason, detail] = ["state", "state_reason", "state_detail"].map(|key| &instance[key]);
+            ensure!(now == state, "it is {now}: {reason}, {detail}");
             Ok(instance)
         })
         .await?;

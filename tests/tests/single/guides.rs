@@ -90,9 +90,13 @@ async fn the_command_line() -> Result<()> {
             ("FILE", image.as_str()),
         ];
         let said = run_guide("cli.md", &environment)?;
-        for expected in
-            ["A host would take it now.", "web-1  running", "instance web-1 is running", "web-1\trunning"]
-        {
+        for expected in [
+            "A host would take it now.",
+            "Linux web-1",
+            "web-1  running",
+            "instance web-1 is running",
+            "web-1\trunning",
+        ] {
             ensure!(said.contains(expected), "the guide does not say {expected}:\n{said}");
         }
         let left = lab.cloud.get("/v1/projects?name=shop").await?.success()?;

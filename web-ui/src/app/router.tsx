@@ -1,5 +1,6 @@
-import { Anchor, Stack, Text } from '@mantine/core'
+import { Anchor, Center, Loader, Stack, Text } from '@mantine/core'
 import { createRootRoute, createRoute, createRouter, Link, Navigate, Outlet } from '@tanstack/react-router'
+import { lazy, Suspense, type ReactNode } from 'react'
 import { EventsPage } from '../resources/events/EventsPage'
 import { CreatePage } from '../resources/instances/CreatePage'
 import { QuotasPage } from '../resources/quotas/QuotasPage'
@@ -10,6 +11,12 @@ import { DetailPage } from './DetailPage'
 import { ListPage } from './ListPage'
 import { SessionGate } from './SessionGate'
 import { lastProject, Shell } from './Shell'
+
+// Few look at these, and nobody first.
+const TopologyPage = lazy(() => import('../resources/topology/TopologyPage'))
+const CapacityPage = lazy(() => import('../resources/capacity/CapacityPage'))
+
+const Later = ({ children }: { children: ReactNode }) => <Suspense fallback={<Center p="xl"><Loader aria-label={t.table.loading} /></Center>}>{children}</Suspense>
 
 /** What of a page's state is in its address. */
 interface Search {
@@ -52,6 +59,7 @@ const projectList = createRoute({
     const { project, resource: name } = projectList.useParams()
     if (name === 'quotas') return <QuotasPage project={project} key={project} />
     if (name === 'events') return <EventsPage project={project} key={project} />
+    if (name === 'topology') return <Later><TopologyPage project={project} key={project} /></Later>
     const resource = find('project', name)
     return resource ? <ListPage key={`${project}/${name}`} resource={resource} project={project} /> : <NotFound />
   },
@@ -72,6 +80,7 @@ const cloudList = createRoute({
   component: () => {
     const { resource: name } = cloudList.useParams()
     if (name === 'events') return <EventsPage project={undefined} />
+    if (name === 'capacity') return <Later><CapacityPage /></Later>
     const resource = find('cloud', name)
     return resource ? <ListPage key={name} resource={resource} project={undefined} /> : <NotFound />
   },

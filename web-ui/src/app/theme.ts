@@ -18,6 +18,7 @@ export const theme = createTheme({
   components: {
     // Told from the text around it by more than its colour.
     Anchor: { defaultProps: { underline: 'always' } },
+    Modal: { defaultProps: { closeButtonProps: { 'aria-label': t.close } } },
     Notification: { defaultProps: { closeButtonProps: { 'aria-label': t.close } } },
   },
 })

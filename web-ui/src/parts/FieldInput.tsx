@@ -38,7 +38,7 @@ export function FieldInput(props: Props) {
 
 /** A name of another resource, completed from those that there are. */
 function Reference({ reference, project, value, onChange, shared }: Props & { shared: object }) {
-  const resource = registry.find((one) => one.name === reference)
+  const resource = registry.find((one) => one.name === reference && (project !== undefined || one.scope === 'cloud'))
   if (!resource) throw new Error(`no resource ${reference}`)
   const rows = useRows(resource, project)
   const names = [...new Set((rows.data ?? []).map((row) => row.name ?? row.id))]

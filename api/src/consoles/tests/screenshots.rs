@@ -42,3 +42,44 @@ async fn a_picture_is_what_the_host_sends_if_that_is_one() {
     host.report(&web["id"], 1, 1, json!({"state": "stopped", "reason": "guest_shutdown"})).await;
     cloud.get(SCREENSHOT).await.expect_problem(409, "wrong_state");
 }
+
+#[tokio::test]
+async fn pictures_that_nobody_waits_for_are_not_asked_for() {
+    let cloud = start().await;
+    let host = cloud.join_host("host-1").await;
+    running(&cloud, &host).await;
+    let until = async |count: i64| {
+        let reached = async {
+            while left(&cloud).await != count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), reached).await.expect("so many are asked for");
+    };
+    {
+        let waiting = futures_util::future::join_all((0..4).map(|_| cloud.get(SCREENSHOT)));
+        tokio::select! {
+            _ = waiting => panic!("nobody has answered"),
+            () = until(4) => {}
+        }
+    }
+    // They have gone, and so have their wishes.
+    until(0).await;
+    let five = futures_util::future::join_all((0..5).map(|_| cloud.get(SCREENSHOT)));
+    let refused = async {
+        let answers = five.await;
+        answers.iter().filter(|answer| answer.status == 429).count()
+    };
+    let answers = async {
+        until(4).await;
+        let requests = host.feed(0).await["requests"].as_array().unwrap().clone();
+        assert_eq!(requests.len(), 4);
+        for request in requests {
+            let id = request["id"].as_str().unwrap();
+            let path = format!("/agent/v1/requests/{id}/refusal?epoch={}", host.epoch);
+            host.call(Method::POST, &path, Some(json!({"reason": "busy"}))).await.expect(204);
+        }
+    };
+    let (refused, ()) = tokio::join!(refused, answers);
+    assert_eq!(refused, 1, "four are waited for at once");
+}

@@ -119,3 +119,17 @@ async fn asking_is_a_call_like_any_other() {
     super::super::sweep(&cloud.app).await.unwrap();
     assert_eq!(left(&cloud).await, 0);
 }
+
+#[tokio::test]
+async fn a_wrong_ticket_makes_no_work() {
+    let cloud = start().await;
+    let at = cloud.listen().await;
+    let host = cloud.join_host("host-1").await;
+    running(&cloud, &host).await;
+    ask(&cloud, "vnc").await;
+    let mut console = ask(&cloud, "vnc").await;
+    console["subprotocols"][1] = json!(format!("cumulo.ticket.{}", "a".repeat(43)));
+    cloud.pass(3600);
+    refused(at, &console, 401, "invalid_ticket").await;
+    assert_eq!(left(&cloud).await, 2, "old tickets are swept by and by, not by strangers");
+}

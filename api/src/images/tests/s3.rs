@@ -1,6 +1,7 @@
 //! The image store on a real S3 server.
 //!
-//! Start one with an empty bucket, and say where: `CUMULO_TEST_S3=http://127.0.0.1:9000/bucket`, with its credentials in
+//! `deploy/checks/s3-store` runs these on one. By hand: start one with an empty bucket, and say where:
+//! `CUMULO_TEST_S3=http://127.0.0.1:9000/bucket`, with its credentials in
 //! `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
 
 use axum::body::Bytes;

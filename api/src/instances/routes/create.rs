@@ -14,6 +14,7 @@ use super::accept;
 use super::clone::{Inherited, of_instance};
 use super::create_from::of_snapshot;
 use super::inherit;
+use super::update::ask_for_lease;
 use crate::app::App;
 use crate::auth::{self, Fact, actions, keys};
 use crate::http::{ApiError, Call, FieldError, Mutation, MutationQuery, Path, Selector};
@@ -30,7 +31,9 @@ use crate::scheduler::{Placement, place};
 use crate::snapshots::store::cloning::wait_for;
 use crate::volumes::disks::{self, NewDisk, Prepared, Wanted, WantedDisk};
 
-/// Make an instance and start it. A port that becomes its card needs `network:UpdatePort`, too.
+/// Make an instance and start it. A port that becomes its card needs `network:UpdatePort`, too, a lease
+/// `compute:StopInstance` and `compute:DeleteInstance` for its times, and a volume that is there and shall go with it
+/// `volume:DeleteVolume`.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances", tag = "instances",
     params(MutationQuery),
     request_body = CreateInstance, responses(
@@ -138,6 +141,8 @@ pub(super) async fn create_instance(
     };
     operations::store::begin(conn, allowed, begin).await?;
     store::insert(conn, allowed, row).await?;
+    let mut change = ask_for_lease(change, &project, id.as_uuid(), lease).await?;
+    let (conn, allowed) = change.parts();
     leases::set(conn, id.as_uuid(), lease, allowed.principal()).await?;
     wait_for(conn, id.as_uuid(), &inherited.waits_for).await?;
     disks::attach(conn, allowed, &disks, id, &app.clock, now).await?;

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::auth::actions;
 use crate::hosts;
 use crate::http::{ApiError, Call, ErrorCode, MutationQuery, NoFields, Path};
+use crate::quotas;
 use crate::volumes::store::attachments;
 
 /// Move a stopped instance, all of whose volumes are in shared pools, to another host that has them. It stays stopped;
@@ -39,6 +40,7 @@ pub(super) async fn move_instance(
         let detail = format!("the data of its volume {name} is on the disk of its host, and does not move");
         return Err(ApiError::because(ErrorCode::WrongState, detail));
     }
+    quotas::store::lock_before_going(change.conn(), &[row.id], &[], &[]).await?;
     if !has_stopped(&row) && !hosts::store::is_declared_dead(change.conn(), host).await? {
         return Err(ApiError::because(ErrorCode::WrongState, why_not(&row)));
     }

@@ -7,8 +7,9 @@ use protocol::{OperationId, RequestId};
 use time::OffsetDateTime;
 
 use super::super::deeds::{Deleted, delete};
+use super::super::model::stored;
 use super::super::store::{NewIntent, Row};
-use super::super::types::{DEFAULT_STOP_TIMEOUT_SECONDS, Instance, StopInstance};
+use super::super::types::{Instance, StopInstance};
 use super::super::verbs::Verb;
 use super::{accept, change_intent, lock};
 use crate::app::App;
@@ -146,8 +147,8 @@ pub(in crate::instances) fn present_intent(
     NewIntent {
         power: row.intent().power,
         boot: row.boot,
-        stop_mode: "graceful",
-        stop_timeout_seconds: DEFAULT_STOP_TIMEOUT_SECONDS.cast_signed(),
+        stop_mode: stored::parse_stop_mode(&row.stop_mode),
+        stop_timeout_seconds: row.stop_timeout_seconds,
         deletion_requested: false,
         cards_change: false,
         operation_id,

@@ -152,6 +152,11 @@ fn check(row: &Row) -> Result<(), ApiError> {
     if row.is_rescued() {
         return refused("it is rescued; unrescue it first");
     }
+    if row.volumes.iter().any(|volume| volume.position < 0) {
+        return refused(
+            "its guest has not let go yet of the disk that it was rescued from; try again in a moment",
+        );
+    }
     if !row.boots() {
         return refused("it has no volume to boot from; attach one with `root` set to true instead");
     }

@@ -30,8 +30,9 @@ type Change = Mutation<actions::ResizeInstance>;
 
 /// Give an instance another type, with its next boot. It stays on its host if that has room; if not, a stopped one all of
 /// whose volumes are in shared pools goes to another host. Its disks stay as they are. Until the resize is confirmed, by a
-/// call or by itself, it can be reverted, and quota and host hold the larger of both sizes. Needs
-/// `compute:CreateInstance` for an instance of the new type, too.
+/// call or by itself, it can be reverted, and quota and host hold the larger of both sizes. One that waits for a host looks
+/// for one in its new size at once, and has nothing to revert. Needs `compute:CreateInstance` for an instance of the new
+/// type, too.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/resize", tag = "instances",
     params(MutationQuery), request_body = ResizeInstance, responses(
         (status = 202, body = Instance),
@@ -197,6 +198,12 @@ async fn change_size(
     let mut before = Before { id: row.id, vcpus: row.vcpus, memory_mib: row.memory_mib, nowhere: None };
     let dry_run = change.query.dry_run;
     let (conn, allowed) = change.parts();
+    if row.host_id.is_none() {
+        resizing::set_unplaced(conn, row.id, wanted, next.now).await?;
+        change_intent(conn, allowed, row, KIND, next).await?;
+        before.nowhere = nowhere(conn, row.id, next.now).await?;
+        return Ok(before);
+    }
     let mut savepoint = conn.begin().await?;
     let made = resizing::set(&mut savepoint, row, wanted, confirm_at).await;
     let why = match made {
@@ -215,6 +222,7 @@ async fn change_size(
     };
     savepoint.rollback().await?;
     let host = movable(conn, row, why).await?;
+    quotas::store::lock_before_going(conn, &[row.id], &[], &[]).await?;
     departures::leave(conn, row.id, host, next.now).await?;
     resizing::set(conn, row, wanted, confirm_at).await?;
     change_intent(conn, allowed, &Row { host_id: None, ..row.clone() }, KIND, next).await?;

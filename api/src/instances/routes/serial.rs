@@ -3,25 +3,18 @@
 //! Agents listen on nothing, so the log is asked for through the desired feed and arrives as a transfer: a
 //! row that the host's agent fills and the waiting call empties, on whichever replicas the two happen.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use protocol::TransferId;
 use protocol::agent::MAX_SERIAL_LOG_BYTES;
-use tokio::time::Instant;
 
 use super::super::store;
-use crate::agents::transfers::{self, Ask};
+use crate::agents::asking::{Answer, ask_for_bytes};
+use crate::agents::transfers::Ask;
 use crate::app::App;
 use crate::auth::actions;
-use crate::hosts;
 use crate::http::{ApiError, Call, ErrorCode, Path};
-use crate::nudge::{self, Topic};
 
-/// How long a host has to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
 const CONTENT_SECURITY_POLICY: HeaderName = header::CONTENT_SECURITY_POLICY;
 
 /// Read the newest 256 KiB of the serial console's log, as the guest wrote it.
@@ -38,38 +31,18 @@ pub(super) async fn get_instance_serial(
     let mut reading = call.reading::<actions::GetInstanceSerial>(&app, (&project, &instance)).await?;
     let (conn, allowed) = reading.parts();
     let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    let principal = allowed.principal();
     drop(reading);
     let Some(host) = row.host_id.map(protocol::HostId::from) else { return Ok(text(Vec::new())) };
     if !row.host_reachable(app.clock.now()) {
         return Err(silent_host());
     }
 
-    let id: TransferId = app.clock.new_id();
-    let mut waiter = app.nudges.subscribe(Topic::Transfer(id));
-    let mut tx = app.begin().await?;
-    let revision = hosts::store::bump_revision(&mut tx, host).await?;
-    let wanted = transfers::Wanted {
-        id,
-        host,
-        instance: row.id.into(),
-        ask: Ask::SerialLog { max_bytes: i32::try_from(MAX_SERIAL_LOG_BYTES).map_err(ApiError::internal)? },
-        revision,
-        now: app.clock.now(),
-    };
-    transfers::ask(&mut tx, &wanted).await?;
-    nudge::send(&mut tx, Topic::Host(host)).await?;
-    tx.commit().await?;
-
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(bytes) = transfers::take(&mut *app.pool.acquire().await?, id).await? {
-            return Ok(text(bytes));
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(silent_host());
-        }
-        waiter.nudged(left.min(Duration::from_secs(1))).await;
+    let max_bytes = i32::try_from(MAX_SERIAL_LOG_BYTES).map_err(ApiError::internal)?;
+    let ask = Ask::SerialLog { max_bytes };
+    match ask_for_bytes(&app, host, row.id.into(), principal, ask).await? {
+        Answer::Bytes(bytes) => Ok(text(bytes)),
+        Answer::Refused(_) | Answer::Silence => Err(silent_host()),
     }
 }
 

@@ -4,15 +4,16 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::super::store::{self, Metadata, Row, leases};
 use super::super::types::{Instance, Times, UpdateInstance};
 use super::lock;
 use crate::app::App;
-use crate::auth::actions;
+use crate::auth::{Action, actions};
 use crate::hosts;
 use crate::http::{
-    ApiError, Call, Mutation, MutationQuery, Path, Selector, merge_labels, validate_description,
+    ApiError, Call, ErrorCode, Mutation, MutationQuery, Path, Selector, merge_labels, validate_description,
     validate_labels,
 };
 use crate::nudge::{self, Topic};
@@ -40,8 +41,10 @@ pub(super) async fn update_instance(
     validate_description(description, &mut errors);
     let lease = patch.lease.map(|lease| checked_lease(&row, lease, now, &mut errors));
     ApiError::reject(errors)?;
+    // What stays as it is stays on behalf of whoever said so.
+    let lease = lease.filter(|times| *times != row.times());
     if let Some(times) = lease {
-        change = ask_for_lease(change, &project, &row, times).await?;
+        change = ask_for_lease(change, &project, row.id, times).await?;
     }
     let mut change = change.check_renamed(row.id, name, &labels).await?;
     let (conn, allowed) = change.parts();
@@ -77,19 +80,26 @@ fn checked_lease(
     times
 }
 
-/// Whoever sets a time may do now what is done then.
-async fn ask_for_lease(
-    mut change: Mutation<actions::UpdateInstance>,
+/// Whoever sets a time may do now what is done then. The instance is there, if only in this transaction.
+pub(super) async fn ask_for_lease<A: Action>(
+    mut change: Mutation<A>,
     project: &str,
-    row: &Row,
+    id: Uuid,
     times: Times,
-) -> Result<Mutation<actions::UpdateInstance>, ApiError> {
-    let (id, before) = (row.id.to_string(), row.times());
-    if times.stop_at.is_some() && times.stop_at != before.stop_at {
-        change = change.also::<actions::StopInstance>((project, &id), ApiError::not_found).await?;
+) -> Result<Mutation<A>, ApiError> {
+    let id = id.to_string();
+    if times.stop_at.is_some() {
+        change = change.also::<actions::StopInstance>((project, &id), no_right_to_lease).await?;
     }
-    if times.delete_at.is_some() && times.delete_at != before.delete_at {
-        change = change.also::<actions::DeleteInstance>((project, &id), ApiError::not_found).await?;
+    if times.delete_at.is_some() {
+        change = change.also::<actions::DeleteInstance>((project, &id), no_right_to_lease).await?;
     }
     Ok(change)
+}
+
+/// For whoever may not even see the instance.
+fn no_right_to_lease() -> ApiError {
+    let detail =
+        "you may not do to this instance what its lease would; leave that time out, or ask for the right";
+    ApiError::because(ErrorCode::Forbidden, detail)
 }

@@ -1,12 +1,14 @@
-//! SQL of what an instance has from the snapshot or the instance that it is made from, as far as policies ask for it.
+//! SQL of what an instance has from the snapshot, the instance or the volume that it is made from, as far as policies ask
+//! for it.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::auth::{Action, Allowed, Fact, InProject, keys};
 use crate::http::Selector;
+use crate::images::ImageRow;
 
-/// Empty for an instance that is made from neither.
+/// Empty for an instance that is made from none of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::instances) struct Heritage {
     pub instance_type_id: Option<Uuid>,
@@ -20,6 +22,16 @@ pub(in crate::instances) struct Heritage {
 }
 
 impl Heritage {
+    /// The same from another image, which policies call like that.
+    pub(in crate::instances) fn with_image(self, image: &ImageRow, called: String) -> Self {
+        Self {
+            image_id: Some(image.id),
+            image: Some(called),
+            image_project: Some(image.project_name.clone()),
+            ..self
+        }
+    }
+
     /// All but those of its type.
     pub(in crate::instances) fn facts(&self) -> Vec<(&'static str, Fact<'_>)> {
         let texts = [
@@ -80,6 +92,31 @@ pub(in crate::instances) async fn of_instance<A: Action<On: InProject>>(
         allowed.project().as_uuid(),
         instance.id(),
         instance.name()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Of a volume that an instance boots from.
+pub(in crate::instances) async fn of_volume<A: Action<On: InProject>>(
+    conn: &mut PgConnection,
+    allowed: &Allowed<A>,
+    volume: &Selector,
+) -> Result<Heritage, sqlx::Error> {
+    let found = sqlx::query_as!(
+        Heritage,
+        r#"SELECT NULL::uuid AS instance_type_id, v.image_id, v.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
+                  CASE WHEN m.project_id = v.project_id THEN m.name ELSE o.name || '/' || m.name END AS image,
+                  o.name AS "image_project?"
+           FROM volumes v
+           LEFT JOIN pools p ON p.id = v.pool_id
+           LEFT JOIN images m ON m.id = v.image_id
+           LEFT JOIN projects o ON o.id = m.project_id
+           WHERE v.project_id = $1 AND (v.id = $2 OR v.name = $3)"#,
+        allowed.project().as_uuid(),
+        volume.id(),
+        volume.name()
     )
     .fetch_optional(conn)
     .await?;

@@ -34,6 +34,29 @@ pub(in crate::instances) async fn set(
     Ok(())
 }
 
+/// Gives an instance, which is locked and on no host, another size. Nothing is held for a way back, and it is due to be
+/// placed.
+pub(in crate::instances) async fn set_unplaced(
+    conn: &mut PgConnection,
+    id: Uuid,
+    to: &InstanceTypeRow,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE instances SET instance_type_id = $2, vcpus = $3, memory_mib = $4, placement_due_at = $5,
+                placement_explanation = NULL
+         WHERE id = $1 AND host_id IS NULL",
+        id,
+        to.id,
+        to.vcpus,
+        to.memory_mib,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Gives it the size back that it had. What it gives up is held until its host has made it so.
 pub(in crate::instances) async fn revert(
     conn: &mut PgConnection,

@@ -40,6 +40,8 @@ pub(crate) struct Row {
     pub volumes: Json<Vec<VolumeRow>>,
     pub power: String,
     pub boot: i64,
+    pub stop_mode: String,
+    pub stop_timeout_seconds: i32,
     pub deletion_requested_at: Option<OffsetDateTime>,
     pub operation_id: Uuid,
     pub operation_kind: String,

@@ -18,6 +18,8 @@ async fn with_web() -> TestCloud {
     cloud.post(INSTANCES, web).await.expect(202);
     let snap = json!({"name": "snap", "instance": "web"});
     cloud.post("/v1/projects/demo/snapshots", snap).await.expect(201);
+    let disk = json!({"name": "disk", "image": "image", "size_gib": 3});
+    cloud.post("/v1/projects/demo/volumes", disk).await.expect(201);
     cloud
 }
 
@@ -100,4 +102,60 @@ async fn what_is_inherited_gives_rights_and_tells_nothing() {
         let there = errors(if source == "snapshot" { "snap" } else { "web" }).await;
         assert_eq!(there, errors("none").await);
     }
+}
+
+#[tokio::test]
+async fn a_volume_to_boot_from_is_judged_like_a_disk_that_is_made() {
+    let cloud = with_web().await;
+    let all = json!({"Effect": "Allow", "Action": "*", "Resource": "*"});
+    let boot =
+        json!({"name": "new", "networks": [], "instance_type": "tiny", "root_volume": {"volume": "disk"}});
+    for (number, condition) in [
+        json!({"NumericGreaterThan": {"compute:RootDiskGib": 2}}),
+        json!({"StringEquals": {"compute:Image": "image"}}),
+        json!({"StringEquals": {"compute:ImageProject": "demo"}}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let deny = json!({"Sid": "TooMuch", "Effect": "Deny", "Action": "compute:CreateInstance",
+            "Resource": "*", "Condition": condition});
+        let dev = somebody(&cloud, &format!("boot-{number}"), json!([all, deny])).await;
+        let problem = try_out(&cloud, &dev, boot.clone()).await.expect_problem(403, "forbidden");
+        assert_eq!(problem["denial"]["statements"][0]["sid"], "TooMuch", "{condition}");
+        // Nor does it become one: what it is judged by is what a new one would be judged by.
+        for (verb, body) in [
+            ("resize", json!({"instance_type": "tiny"})),
+            ("rebuild", json!({})),
+            ("rescue", json!({"image": "image"})),
+        ] {
+            let path = format!("{INSTANCES}/web/{verb}?dry_run=true");
+            let answer = cloud.call_with(Method::POST, &path, &[("authorization", &dev)], Some(body)).await;
+            answer.expect_problem(403, "forbidden");
+        }
+    }
+    let free = somebody(&cloud, "free", json!([all])).await;
+    try_out(&cloud, &free, boot).await.expect(200);
+}
+
+#[tokio::test]
+async fn what_goes_with_an_instance_is_the_callers_to_delete() {
+    let cloud = with_web().await;
+    let all = json!({"Effect": "Allow", "Action": "*", "Resource": "*"});
+    let deny = json!({"Effect": "Deny", "Action": "volume:DeleteVolume", "Resource": "*"});
+    let dev = somebody(&cloud, "dev", json!([all, deny])).await;
+    let dev = [("authorization", dev.as_str())];
+    let attach = format!("{INSTANCES}/web/attach_volume");
+    let goes = json!({"volume": "disk", "delete_with_instance": true});
+    cloud.call_with(Method::POST, &attach, &dev, Some(goes.clone())).await.expect_problem(403, "forbidden");
+    let mut boot = json!({"name": "new", "networks": [], "instance_type": "tiny", "root_volume": goes});
+    cloud.call_with(Method::POST, INSTANCES, &dev, Some(boot.clone())).await.expect_problem(403, "forbidden");
+    boot["root_volume"]["delete_with_instance"] = json!(false);
+    cloud.call_with(Method::POST, INSTANCES, &dev, Some(boot)).await.expect(202);
+    let disk = "/v1/projects/demo/volumes/disk";
+    let goes = json!({"delete_with_instance": true});
+    cloud.call_with(Method::PATCH, disk, &dev, Some(goes.clone())).await.expect_problem(403, "forbidden");
+    cloud.call(Method::PATCH, disk, Some(goes.clone())).await.expect(200);
+    // It does already.
+    cloud.call_with(Method::PATCH, disk, &dev, Some(goes)).await.expect(200);
 }

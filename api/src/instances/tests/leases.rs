@@ -128,3 +128,77 @@ async fn who_may_not_delete_sets_no_time_for_it() {
     let stop = json!({"lease": {"stop_at": AT_ONE}});
     cloud.call_with(Method::PATCH, WEB, &ada, Some(stop)).await.expect(200);
 }
+
+#[tokio::test]
+async fn who_may_not_delete_makes_none_that_is_deleted() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let host = cloud.join_host("host-1").await;
+    running(&cloud, &host).await;
+    let ada = all_but(&cloud, "compute:DeleteInstance", "*").await;
+    let ada = [("authorization", ada.as_str())];
+    let of_image = json!({"name": "new", "image": "image", "instance_type": "tiny"});
+    let of_web = json!({"name": "new", "source": {"instance": "web"}});
+    for (mut body, name) in [(of_image, "one"), (of_web, "two")] {
+        body["name"] = json!(name);
+        body["lease"] = json!({"delete_at": AT_ONE});
+        let made = cloud.call_with(Method::POST, INSTANCES, &ada, Some(body.clone())).await;
+        made.expect_problem(403, "forbidden");
+        cloud.get(&format!("{INSTANCES}/{name}")).await.expect_problem(404, "not_found");
+        body["lease"] = json!({"stop_at": AT_ONE});
+        cloud.call_with(Method::POST, INSTANCES, &ada, Some(body)).await.expect(202);
+    }
+}
+
+#[tokio::test]
+async fn a_time_that_stays_is_somebody_elses_or_the_callers_right() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let host = cloud.join_host("host-1").await;
+    running(&cloud, &host).await;
+    let both = json!({"lease": {"stop_at": AT_ONE, "delete_at": AT_TWO}});
+    let set = patch(&cloud, both.clone()).await.expect(200);
+    let ada = all_but(&cloud, "compute:DeleteInstance", "*").await;
+    let ada = [("authorization", ada.as_str())];
+    let again = cloud.call_with(Method::PATCH, WEB, &ada, Some(both)).await.expect(200);
+    assert_eq!(again["lease"]["set_by"], set["lease"]["set_by"]);
+    let other = json!({"lease": {"stop_at": "2026-06-01T13:30:00Z"}});
+    cloud.call_with(Method::PATCH, WEB, &ada, Some(other)).await.expect_problem(403, "forbidden");
+    let all = json!({"lease": null});
+    cloud.call_with(Method::PATCH, WEB, &ada, Some(all)).await.expect(200);
+}
+
+/// An error of the database whenever this is to become of the instance `web`.
+pub(super) async fn break_web(cloud: &TestCloud, when: &str) {
+    let function = "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$
+                    BEGIN RAISE EXCEPTION 'broken'; END $$";
+    let trigger = format!(
+        "CREATE TRIGGER broken BEFORE UPDATE ON instances FOR EACH ROW
+         WHEN (NEW.name = 'web' AND {when}) EXECUTE FUNCTION broken()"
+    );
+    sqlx::query(function).execute(&cloud.app.pool).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(trigger)).execute(&cloud.app.pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_in_trouble_keeps_no_other_waiting() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    for name in ["web", "other"] {
+        let body =
+            json!({"name": name, "image": "image", "instance_type": "tiny", "lease": {"stop_at": AT_ONE}});
+        cloud.post(INSTANCES, body).await.expect(202);
+    }
+    break_web(&cloud, "NEW.power = 'stopped'").await;
+    cloud.pass(HOUR);
+    end_leases(&cloud.app).await.unwrap();
+    cloud.sign_in_again().await;
+    let other = cloud.get(&format!("{INSTANCES}/other")).await.expect(200);
+    assert_eq!((&other["operation"]["kind"], other.get("lease")), (&json!("stop_instance"), None));
+    let web = cloud.get(WEB).await.expect(200);
+    assert!(web["lease"]["detail"].as_str().unwrap().contains("tries again"), "{web}");
+    let sql = "SELECT count(*) FROM instances WHERE lease_due_at <= $1";
+    let now = cloud.app.clock.now();
+    let due: i64 = sqlx::query_scalar(sql).bind(now).fetch_one(&cloud.app.pool).await.unwrap();
+    assert_eq!(due, 0, "those behind it have their turn first");
+}

@@ -136,6 +136,9 @@ async fn a_rescued_instance_boots_from_another_disk_and_goes_back() {
     host.report(&web["id"], 3, 2, json!({"state": "running"})).await;
 
     cloud.post(&format!("{WEB}/unrescue"), json!({})).await.expect(202);
+    let soon = cloud.post(&format!("{WEB}/rescue"), json!({"image": "other"})).await;
+    let soon = soon.expect_problem(409, "wrong_state");
+    assert!(soon["detail"].as_str().unwrap().contains("not let go yet"), "{soon}");
     let back = spec(&host).await;
     assert_eq!((&back["boot"], back["disks"].as_array().unwrap().len()), (&json!(3), 1));
     assert_eq!(back["disks"][0]["volume"]["id"], before["disks"][0]["volume"]["id"]);

@@ -172,3 +172,48 @@ async fn who_may_not_make_such_an_instance_turns_none_into_it() {
         cloud.call_with(post.clone(), &path, &ada, Some(body)).await.expect_problem(403, "forbidden");
     }
 }
+
+#[tokio::test]
+async fn what_is_reverted_on_its_way_down_is_held_until_it_is_down() {
+    let cloud = cloud_with_types().await;
+    let host = cloud.join_host("host-1").await;
+    let web = running(&cloud, &host).await;
+    resize(&cloud, json!({"instance_type": "small", "reboot": true})).await.expect(202);
+    host.report(&web["id"], 2, 2, json!({"state": "running"})).await;
+    cloud.post(&format!("{WEB}/stop"), json!({"timeout_seconds": 600})).await.expect(202);
+    host.report(&web["id"], 3, 2, json!({"state": "stopping"})).await;
+    cloud.post(&format!("{WEB}/revert_resize"), json!({})).await.expect(202);
+    assert_eq!(spec(&host).await["stop"], json!({"mode": "graceful", "timeout_seconds": 600}));
+    host.report(&web["id"], 4, 2, json!({"state": "stopping"})).await;
+    confirm_resizes(&cloud.app).await.unwrap();
+    assert_eq!(held(&cloud).await, (json!(2), json!(2)), "the larger guest is still there");
+    host.report(&web["id"], 4, 2, json!({"state": "stopped", "reason": "requested"})).await;
+    confirm_resizes(&cloud.app).await.unwrap();
+    assert_eq!(held(&cloud).await, (json!(1), json!(1)));
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_waits_for_a_host_finds_one_in_its_new_size() {
+    let cloud = cloud_with_types().await;
+    let _host = cloud.join_host("host-1").await;
+    let body = json!({"name": "web", "image": "image", "instance_type": "vast"});
+    cloud.post(INSTANCES, body).await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    let waiting = cloud.get(WEB).await.expect(200);
+    assert_eq!(waiting["state_reason"], "no_host_fits");
+    let still = json!({"name": "wider", "vcpus": 18, "memory_mib": 512, "root_disk_gib": 1});
+    cloud.post("/v1/instance_types", still).await.expect(201);
+    for (wanted, placeable) in [("wider", false), ("small", true)] {
+        let path = format!("{WEB}/resize?dry_run=true");
+        let dry = cloud.post(&path, json!({"instance_type": wanted})).await.expect(200);
+        assert_eq!(dry["plan"]["placeable"], placeable, "{dry}");
+    }
+    let resized = resize(&cloud, json!({"instance_type": "small"})).await.expect(202);
+    assert_eq!(resized.get("resize"), None, "nothing is held for a way back");
+    // At once, not when it would have been looked at again.
+    place_pending(&cloud.app).await.unwrap();
+    assert_eq!(cloud.get(WEB).await.expect(200)["state"], "provisioning");
+    assert_eq!(held(&cloud).await, (json!(2), json!(2)));
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}

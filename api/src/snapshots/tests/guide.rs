@@ -11,6 +11,8 @@ async fn the_commands_of_the_guide_work() {
     cloud.furnish().await;
     // What `make up` has made is called otherwise here.
     let text = GUIDE.replace("cumulo-test", "image");
+    // No host ends any work here, and a disk that no host has is nobody's to write to.
+    let text = text.replace("?wait=60", "");
     let commands = guide::commands(&text);
     assert!(commands.len() > 15, "{commands:?}");
     for command in commands {

@@ -21,7 +21,8 @@ use crate::volumes::store::layers::{self, Told};
 use crate::volumes::store::{self, Row};
 use crate::volumes::types::{UpdateVolume, Volume};
 
-/// Change a volume. Its size and limits reach a guest that has it while it runs.
+/// Change a volume. Its size and limits reach a guest that has it while it runs. That it goes with its
+/// instance needs `volume:DeleteVolume`, too.
 #[utoipa::path(patch, path = "/v1/projects/{project}/volumes/{volume}", tag = "volumes",
     params(MutationQuery), request_body = UpdateVolume, responses(
         (status = 200, body = Volume),
@@ -46,7 +47,12 @@ pub(super) async fn update_volume(
     }
     change.check_if_match(row.version())?;
     change.note_before(&row.clone().into_wire());
+    let kept = !row.delete_with_instance;
     let host_acts = apply(&mut row, patch)?;
+    let change = match kept && row.delete_with_instance {
+        true => change.also::<actions::DeleteVolume>((&project, &volume), ApiError::not_found).await?,
+        false => change,
+    };
     row.updated_at = now;
     let mut change = change.check_renamed(row.id, &row.name, &row.labels).await?;
     let (conn, allowed) = change.parts();

@@ -111,3 +111,27 @@ async fn a_picture_of_the_display_is_sent_once() {
     assert_eq!(cloud.control_plane.refusal(nowhere), Some(RefusalReason::NotRunning));
     agent.stop().await;
 }
+
+#[tokio::test]
+async fn pictures_do_not_pile_up() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = cloud.running_instance().await;
+    let asked: Vec<_> = (0..20)
+        .map(|_| {
+            let id = TransferId::from_uuid(Uuid::now_v7());
+            let request = HostRequest::Screenshot { id, instance_id: spec.id, max_bytes: 1000 };
+            cloud.control_plane.ask_for_console(request);
+            id
+        })
+        .collect();
+    for id in &asked {
+        let told = |it: &crate::control_plane::fake::FakeControlPlane| {
+            it.transfer(*id).is_some() || it.refusal(*id).is_some()
+        };
+        cloud.control_plane.wait_for("an answer", told).await;
+    }
+    let refused = asked.iter().filter(|id| cloud.control_plane.refusal(**id) == Some(RefusalReason::Busy));
+    assert_eq!(refused.count(), 12, "eight wait for their turn, the others hear that it is busy");
+    agent.stop().await;
+}
