@@ -94,7 +94,7 @@ function Create({ resource, project }: { resource: Resource; project: string | u
     setOpened(false)
     void client.invalidateQueries({ queryKey: rowsKey(resource, project) })
     const made = answer as Record<string, unknown>
-    notifications.show({ message: t.done(label, String(made['name'] ?? '')), color: 'teal' })
+    notifications.show({ message: made['name'] ? t.done(label, String(made['name'])) : label, color: 'teal' })
     setSecret(secretOf(answer))
   }
   return (

@@ -22,7 +22,8 @@ export function FieldInput(props: Props) {
   const { name, field, value, error, required, onChange, onBlur, autoFocus } = props
   const shared = {
     label: t.field(name), description: plain(field.description), error, withAsterisk: required, onBlur, name,
-    ...(autoFocus ? { 'data-autofocus': true } : {}),
+    // One that opens when it is focused would hide what is below it.
+    ...(autoFocus && !props.reference ? { 'data-autofocus': true } : {}),
   }
   const hint = typeof field.example === 'string' || typeof field.example === 'number' ? String(field.example) : undefined
   if (props.reference) return <Reference {...props} shared={shared} />

@@ -89,6 +89,7 @@ function Thing({ node, project, beside, onAt }: { node: Node; project: string; b
   const words = [[nameOf(node), ...seen.map(({ text }) => text)].filter(Boolean).join(' '), kind, node.state && t.state(node.state), open, beside.length > 0 && t.topology.goes(beside.join(', '))].filter(Boolean).join(', ')
   const inside = (
     <>
+      <title>{words}</title>
       <rect className={style.box} x={node.x} y={node.y} width={node.width} height={node.height} rx={10} />
       {node.state && <circle cx={node.x + node.width - 16} cy={node.y + 18} r={5} className={style[node.state === 'running' || node.state === 'error' ? node.state : 'other']} />}
       <text className={style.name} x={node.x + 14} y={node.y + (node.kind === 'outside' ? 37 : 24)}>{short(nameOf(node), Math.floor(node.width / 9.5))}</text>
@@ -96,14 +97,14 @@ function Thing({ node, project, beside, onAt }: { node: Node; project: string; b
     </>
   )
   const seenClass = `${style[node.kind] ?? ''} ${exposed ? style.exposed : ''}`
-  if (node.id === OUTSIDE) return <g className={seenClass} role="img" aria-label={words}>{inside}</g>
+  if (node.id === OUTSIDE) return <g className={seenClass} role="img">{inside}</g>
   const go = (event: MouseEvent) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return
     event.preventDefault()
     void navigate({ to: '/projects/$project/$resource/$id', params: { project, resource: node.kind, id: node.id } })
   }
   return (
-    <a href={`/projects/${encodeURIComponent(project)}/${node.kind}/${node.id}`} className={`${style.node} ${seenClass}`} aria-label={words} onClick={go} onFocus={() => onAt(node.id)} onBlur={() => onAt(undefined)} onMouseEnter={() => onAt(node.id)} onMouseLeave={() => onAt(undefined)}>
+    <a href={`/projects/${encodeURIComponent(project)}/${node.kind}/${node.id}`} className={`${style.node} ${seenClass}`} onClick={go} onFocus={() => onAt(node.id)} onBlur={() => onAt(undefined)} onMouseEnter={() => onAt(node.id)} onMouseLeave={() => onAt(undefined)}>
       {inside}
     </a>
   )
