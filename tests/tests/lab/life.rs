@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::insight::is_seen;
 use crate::scene::{LIMIT, post};
 use crate::volumes::disk::{CHANGE, device};
 
@@ -85,7 +84,6 @@ async fn every_verb_of_a_life_with_a_dying_agent() -> Result<()> {
         let root = root_of(&project, &life.instance).await?;
         on_boot_partition(&mut shell, &root, "echo kept > /mnt/marker")?;
 
-        is_seen(life.lab, &life.instance, &mut shell).await?;
         stands_still(&mut life, &mut shell).await?;
         changes_its_size(&mut life).await?;
         let mut shell = is_repaired(&mut life, &root).await?;

@@ -9,7 +9,6 @@ mod dual_stack;
 mod frames;
 mod groups;
 mod hostile;
-mod insight;
 mod life;
 mod network;
 mod quota;
