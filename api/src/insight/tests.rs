@@ -285,14 +285,15 @@ async fn the_history_of_three_hours_stays_and_no_more() {
     assert!(shown["items"].as_array().unwrap().len() >= 11, "{shown}");
 
     // Whoever reads for long, like a backup, holds up nobody.
-    let mut reader = cloud.app.pool.begin().await.unwrap();
+    let mut reader = cloud.app.pool.acquire().await.unwrap();
+    sqlx::query("BEGIN").execute(&mut *reader).await.unwrap();
     sqlx::query("SELECT FROM instance_samples LIMIT 1").execute(&mut *reader).await.unwrap();
     cloud.pass(1800);
     empty_next_slot(&cloud.app).await.unwrap();
     cloud.sign_in_again().await;
     let held = kept(&cloud).await;
     cloud.get(METRICS).await.expect(200);
-    reader.rollback().await.unwrap();
+    sqlx::query("ROLLBACK").execute(&mut *reader).await.unwrap();
     empty_next_slot(&cloud.app).await.unwrap();
     assert!(kept(&cloud).await < held);
 }
