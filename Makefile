@@ -45,11 +45,11 @@ nextest: cargo
 	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
 
 test: nextest ## Run everything that must be true of a change (what CI runs)
-	@deploy/packages host build guests console
+	@deploy/packages host foreign build guests console
 	@deploy/check
 
 lab: nextest ## Run the tests that need several hosts: make lab HOSTS=3
-	@deploy/packages host build guests
+	@deploy/packages host foreign build guests
 	@CUMULO_LAB_HOSTS=$(or $(HOSTS),3) cargo nextest run --workspace --test lab
 
 bench: $(if $(filter b5,$(NAME)),cargo,programs) ## Measure one thing beside its peer: make bench NAME=b1

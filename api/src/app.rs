@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::consoles::Consoles;
 use crate::database;
 use crate::events::EventStreams;
+use crate::fleet_metrics::FleetMetrics;
 use crate::hosts::Heartbeats;
 use crate::http::Edge;
 use crate::images::{ImageStore, Importer};
@@ -41,6 +42,7 @@ pub struct Parts {
     pub heartbeats: Heartbeats,
     pub edge: Edge,
     pub metrics: PrometheusHandle,
+    pub fleet: FleetMetrics,
     /// Whatever waits for long ends with this.
     pub shutdown: CancellationToken,
 }

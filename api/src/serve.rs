@@ -17,6 +17,7 @@ use crate::consoles::{ConsoleOptions, Consoles};
 use crate::controllers;
 use crate::database::Database;
 use crate::events::EventStreams;
+use crate::fleet_metrics::FleetMetrics;
 use crate::hosts::Heartbeats;
 use crate::http::{Edge, EdgeOptions, Ticks, public_router};
 use crate::images::{ImageStoreOptions, ImportOptions, Importer};
@@ -108,6 +109,7 @@ async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken
         heartbeats: Heartbeats::default(),
         edge: Edge::new(&options.edge, &Ticks::monotonic()),
         metrics: install_metrics()?,
+        fleet: FleetMetrics::default(),
         ca: Arc::clone(&ca),
         shutdown: shutdown.clone(),
     });

@@ -34,6 +34,7 @@ use crate::clock::Clock;
 use crate::consoles::{ConsoleOptions, Consoles};
 use crate::database::testing::TestDatabase;
 use crate::events::EventStreams;
+use crate::fleet_metrics::FleetMetrics;
 use crate::hosts::Heartbeats;
 use crate::http::{Edge, EdgeOptions, Ticks, public_router};
 use crate::images::{ImageStore, ImportOptions, Importer};
@@ -182,6 +183,7 @@ impl TestCloud {
             heartbeats: Heartbeats::default(),
             edge: Edge::new(options, &ticks),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
+            fleet: FleetMetrics::default(),
         });
         let (router, agents) = (public_router(app.clone()), agent_router(app.clone()));
         Self { app, router, agents, _database: database, token: Mutex::default(), credentials, seconds, data }

@@ -38,7 +38,7 @@ async fn list(noun: &str) -> Option<Vec<String>> {
     let list = lists.next_back()?;
     let place = Place::find(&given()).ok()?;
     let path = match list.is_in_project() {
-        true => list.path.replace("{project}", &crate::run::segment(place.project().ok()?)),
+        true => list.path.replace("{project}", &client::segment(place.project().ok()?)),
         false => list.path.clone(),
     };
     let page =

@@ -56,6 +56,10 @@ pub fn name(path: &str, method: &Method, id: &str, collections: &BTreeSet<String
         Some(noun) if verb.strip_prefix("un") == Some(noun) => "remove".to_owned(),
         _ => verb,
     };
+    // "image upload" is a command of its own making, and has none below it.
+    if nouns == ["image", "upload"] {
+        nouns = vec!["image-upload".to_owned()];
+    }
     Named { nouns, verb }
 }
 
@@ -127,6 +131,7 @@ mod tests {
             ("get_me", "me get"),
             ("get_health", "service health"),
             ("export_image", "image export"),
+            ("list_image_uploads", "image-upload list"),
             ("share_image", "image share add"),
             ("unshare_image", "image share remove"),
             ("rotate_signing_key", "signing-key rotate"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ArgMatches;
-use client::{Body, Method, Pages, Request};
+use client::{Body, Method, Pages, Request, segment};
 use serde_json::{Map, Value};
 
 use crate::contexts::Place;
@@ -148,17 +148,6 @@ fn path(place: &Place, operation: &Operation, matches: &ArgMatches) -> Result<St
     Ok(path)
 }
 
-/// One segment of a path, whatever the text.
-pub fn segment(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => char::from(byte).to_string(),
-        // Alone, dots would be another folder.
-        b'.' if text != "." && text != ".." => ".".to_owned(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
-}
-
 fn body(operation: &Operation, matches: &ArgMatches) -> Result<Value> {
     let mut body = match matches.get_one::<String>("from_file").map(String::as_str) {
         None => Map::new(),
@@ -188,18 +177,4 @@ fn words(matches: &ArgMatches, id: &str) -> Option<Vec<String>> {
 
 fn is_set(matches: &ArgMatches, id: &str) -> bool {
     matches.try_get_one::<bool>(id).ok().flatten() == Some(&true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_word_leaves_its_segment() {
-        for (word, path) in
-            [("web-1", "web-1"), ("..", "%2E%2E"), ("a/b?c#d", "a%2Fb%3Fc%23d"), ("ä", "%C3%A4")]
-        {
-            assert_eq!(segment(word), path);
-        }
-    }
 }

@@ -17,6 +17,9 @@ pub enum Error {
     Foreign { url: String, status: u16 },
     #[error("{0}")]
     NotSignedIn(String),
+    /// It is not said which cloud is meant, or not so that it can be found.
+    #[error("{0}")]
+    NoPlace(String),
     #[error("{path}: {cause}")]
     File { path: String, cause: std::io::Error },
 }
@@ -49,6 +52,9 @@ pub struct Problem {
 /// A wrong field of the body; the pointer is a JSON pointer (RFC 6901).
 #[derive(Debug, Clone, Deserialize)]
 pub struct FieldError {
+    /// Like `out_of_range`.
+    #[serde(default)]
+    pub code: String,
     pub pointer: String,
     pub message: String,
 }

@@ -3,18 +3,22 @@
 //!
 //! Bodies are JSON values. What they look like says `openapi/cumulo.json`, which the command line reads, too.
 
+mod contexts;
 mod error;
 mod events;
 mod operations;
 mod pages;
+mod paths;
 mod requests;
 mod sessions;
 mod websocket;
 
+pub use contexts::{Context, Contexts, Given, Place};
 pub use error::{Denial, Error, ExceededLimit, FieldError, Problem, Result, Statement};
 pub use events::{Event, EventStream};
 pub use operations::{Operation, Step};
 pub use pages::Pages;
+pub use paths::segment;
 pub use requests::{Answer, Body, Client, Request};
 pub use reqwest::Method;
 pub use sessions::{Credential, Session, SessionFile, Tokens};

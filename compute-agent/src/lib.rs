@@ -16,6 +16,7 @@ pub mod host_storage;
 pub mod hypervisor;
 pub mod identity;
 mod image_cache;
+mod insight;
 mod inventory;
 pub mod metadata;
 pub mod networks;

@@ -13,6 +13,11 @@ pub enum Guest {
     Fast,
     /// Debian with genuine cloud-init: boots in minutes under emulation.
     Debian,
+    /// As the fast one, started by UEFI.
+    Uefi,
+    /// The same for another processor.
+    Aarch64,
+    Riscv64,
 }
 
 impl Guest {
@@ -21,6 +26,9 @@ impl Guest {
         match self {
             Self::Fast => "fast",
             Self::Debian => "debian",
+            Self::Uefi => "uefi",
+            Self::Aarch64 => "aarch64",
+            Self::Riscv64 => "riscv64",
         }
     }
 
@@ -29,6 +37,7 @@ impl Guest {
         match self {
             Self::Fast => (128, 1),
             Self::Debian => (1024, 4),
+            Self::Uefi | Self::Aarch64 | Self::Riscv64 => (256, 1),
         }
     }
 }

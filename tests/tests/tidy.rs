@@ -21,6 +21,7 @@ const DEPENDENCY_LAW: &[(&str, &[&str])] = &[
     ("api", &["protocol", "policy"]),
     ("client", &[]),
     ("cli", &["client"]),
+    ("terraform-provider", &["client"]),
     ("tests", &["protocol"]),
     ("benches", &["protocol", "policy", "api", "storage", "networking", "compute-agent", "tests"]),
 ];

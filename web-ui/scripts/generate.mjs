@@ -15,20 +15,21 @@ const named = (reference) => reference.split('/').at(-1)
 /** A field as a form needs it: references resolved, `null` left out. */
 function field(schema) {
   const description = schema.description
-  if (schema.$ref && named(schema.$ref) === 'Labels') return { type: 'labels', description }
+  if (schema.$ref && /^Labels(Patch)?$/.test(named(schema.$ref))) return { type: 'labels', description }
   const alternatives = schema.oneOf?.filter((one) => one.type !== 'null')
   if (alternatives?.length === 1) return { ...field(alternatives[0]), ...(description && { description }) }
   if (schema.$ref) return { ...field(schemas[named(schema.$ref)]), ...(description && { description }) }
   const type = [schema.type ?? 'any'].flat().find((one) => one !== 'null')
   const { enum: choices, minimum, maximum, pattern, maxLength, minLength, example } = schema
-  const items = schema.items && (schema.items.type === 'string' ? 'string' : 'object')
+  const of = schema.items?.$ref ? schemas[named(schema.items.$ref)] : schema.items
+  const items = of && (of.type === 'string' ? 'string' : 'object')
   const all = { type, description, choices, minimum, maximum, pattern, maxLength, minLength, example, items }
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
 }
 
 const forms = {}
 for (const [name, schema] of Object.entries(schemas)) {
-  if (!/^(Create|Update|Attach|Associate|Restore|Detach|RouterSubnet|Stop|Import|Wanted)/.test(name)) continue
+  if (!/^(Create|Update|Attach|Associate|Restore|Detach|RouterSubnet|Stop|Import|Wanted|Resize|Rebuild|Rescue|Declare)/.test(name)) continue
   if (schema.type !== 'object') continue
   const properties = Object.entries(schema.properties ?? {}).map(([key, value]) => [key, field(value)])
   forms[name] = { required: schema.required ?? [], properties: Object.fromEntries(properties) }

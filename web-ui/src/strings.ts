@@ -1,9 +1,16 @@
-// Every text that the console says by itself, in one place. What the API says, it says itself.
+// Every text that the console says by itself, in one place; those of larger parts are in `strings/`. What the API
+// says, it says itself.
+import { access } from './strings/access'
+import { consoles } from './strings/consoles'
+import { pictures } from './strings/pictures'
+import { verbs } from './strings/verbs'
 
 /** Of resources: in a menu, for one of them, and what it is good for where there is none yet. */
 const resources: Record<string, { title: string; one: string; teach: string }> = {
   instances: { title: 'Instances', one: 'instance', teach: 'An instance is a virtual machine. It needs an image, which is its operating system, and an instance type, which is its size.' },
   images: { title: 'Images', one: 'image', teach: 'An image is an operating system as a file. Make one, then upload a qcow2, raw, VMDK, VHDX or VDI file, or have it fetched from an address.' },
+  key_pairs: { title: 'Key pairs', one: 'key pair', teach: 'With a key pair one signs in to instances. Paste a public key, or leave it empty and have a pair made: the private half is shown once.' },
+  placement_groups: { title: 'Placement groups', one: 'placement group', teach: 'A placement group keeps instances together on a host, or apart from each other.' },
   volumes: { title: 'Volumes', one: 'volume', teach: 'A volume is a disk that may outlive the instance it is attached to.' },
   snapshots: { title: 'Snapshots', one: 'snapshot', teach: 'A snapshot holds volumes as they were: to go back to, or to make new ones from. The guest goes on running meanwhile.' },
   snapshot_schedules: { title: 'Schedules', one: 'schedule', teach: 'A schedule takes snapshots at regular times and keeps the newest ones.' },
@@ -16,6 +23,8 @@ const resources: Record<string, { title: string; one: string; teach: string }> =
   operations: { title: 'Operations', one: 'operation', teach: 'Whatever is changed in this project leaves an operation here, with every step of the way.' },
   events: { title: 'Events', one: 'event', teach: 'What became of everything in this project.' },
   audit_records: { title: 'Audit log', one: 'audit record', teach: 'Who did what, when, from where, and which statement allowed or denied it.' },
+  topology: { title: 'Topology', one: 'topology', teach: '' },
+  capacity: { title: 'Capacity', one: 'capacity', teach: '' },
   quotas: { title: 'Quotas', one: 'quota', teach: '' },
   policies: { title: 'Policies', one: 'policy', teach: 'A policy says what may be done. It has no effect until it is attached to somebody.' },
   service_accounts: { title: 'Service accounts', one: 'service account', teach: 'A service account is a program that acts in this project, with API keys instead of a password.' },
@@ -45,7 +54,9 @@ const fields: Record<string, string> = {
 }
 
 const actions: Record<string, string> = {
-  start: 'Start', stop: 'Stop', reboot: 'Reboot', restore: 'Go back to it', associate: 'Associate',
+  force_stop: 'Cut off', pause: 'Pause', resume: 'Resume', resize: 'Resize', confirm_resize: 'Confirm the size', revert_resize: 'Revert the size',
+  rebuild: 'Rebuild', rescue: 'Rescue', unrescue: 'End the rescue', lease: 'Lease', clone: 'Clone', give_address: 'Give a public address', snapshot: 'Take a snapshot',
+  reset_password: 'Reset password', declare_dead: 'Declare dead', start: 'Start', stop: 'Stop', reboot: 'Reboot', restore: 'Go back to it', associate: 'Associate',
   disassociate: 'Disassociate', attach_volume: 'Attach a volume', detach_volume: 'Detach a volume',
   attach_port: 'Attach a network card', detach_port: 'Detach a network card', rules: 'Add a rule',
   add_interface: 'Put into a subnet', remove_interface: 'Take out of a subnet', import: 'Fetch from an address',
@@ -53,8 +64,8 @@ const actions: Record<string, string> = {
 }
 
 const tabs: Record<string, string> = {
-  overview: 'Overview', activity: 'Activity', serial: 'Serial log', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
-  content: 'Content', inside: 'Subnets and ports', document: 'Document', members: 'Members', keys: 'API keys',
+  overview: 'Overview', activity: 'Activity', serial: 'Serial log', console: 'Console', placement: 'Placement', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
+  content: 'Content', inside: 'Subnets and ports', document: 'Document', attached: 'Attachments', members: 'Members', keys: 'API keys',
 }
 
 const states: Record<string, string> = {
@@ -166,7 +177,7 @@ export const t = {
   },
   remove: {
     button: 'Delete',
-    title: (what: string) => `Delete ${what}?`,
+    title: (deed: string, what: string) => `${deed} ${what}?`,
     warning: 'This cannot be undone.',
     typeName: (name: string) => `Type ${name} to confirm`,
     typeCount: (number: number) => `Type ${number} to confirm`,
@@ -245,5 +256,10 @@ export const t = {
     allowed: 'Allowed', explicit_deny: 'Denied by a statement', implicit_deny: 'Denied: no policy allows it', attached: 'Attached here', attach: 'Attach a policy', detach: 'Detach',
     document: 'Document', through: 'by',
   },
-  code: 'One-time code for the user. It is not shown again.',
+  resetPassword: (name: string) => `${name} is signed out everywhere, and sets a new password with the code that you get.`,
+  schedule: (hours?: number | null, weekday?: string | null, at?: string | null) => (hours ? `every ${count(hours, 'hour')}` : `${weekday ? words(weekday) : 'Daily'}, ${at ?? '00:00'} UTC`),
+  consoles,
+  ...access,
+  ...pictures,
+  verbs,
 } as const

@@ -40,6 +40,10 @@ export class Cloud {
   async clear(project, type) {
     const steps = [
       () => this.delete(`/v1/projects/${project}/instances/web?wait=60`),
+      async () => {
+        const { items } = await this.get(`/v1/projects/${project}/snapshots`)
+        for (const { id } of items) await this.delete(`/v1/projects/${project}/snapshots/${id}?wait=60`)
+      },
       () => this.delete(`/v1/projects/${project}/images/guest`),
       async () => {
         const { items } = await this.get(`/v1/projects/${project}/policy_attachments`)

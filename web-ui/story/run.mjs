@@ -97,6 +97,73 @@ async function firstInstance(page) {
   say('its serial log is read')
 }
 
+async function consoles(page) {
+  await page.getByRole('tab', { name: 'Console' }).click()
+  await page.getByText('Connected', { exact: true }).waitFor()
+  await page.getByRole('application', { name: 'Display of web' }).waitFor()
+  await accessible(page, 'the display')
+  say('the display is open')
+  await page.getByText('Serial port', { exact: true }).click()
+  const terminal = page.locator('.xterm-rows')
+  await terminal.getByText('live from here').waitFor()
+  await accessible(page, 'the serial port')
+  await page.getByRole('textbox', { name: 'Serial port of web' }).focus()
+  // The first line only wakes the shell, which may still be starting.
+  for (const end = performance.now() + PATIENCE; ; ) {
+    await page.keyboard.type('\necho answer-$((41 + 1))\n')
+    const answered = await terminal.getByText('answer-42').first().waitFor({ timeout: 5000 }).then(() => true, () => false)
+    if (answered) break
+    assert.ok(performance.now() < end, await terminal.innerText())
+  }
+  say('the guest answers what is typed')
+  await page.keyboard.press('Control+Alt+Shift')
+  assert.equal(await page.evaluate(() => document.activeElement?.textContent), 'Type a text', 'the keyboard is caught in the terminal')
+  await page.getByRole('tab', { name: 'Overview' }).click()
+}
+
+async function snapshotAndBack(page) {
+  await page.getByRole('button', { name: 'Menu', exact: true }).click()
+  await page.getByRole('menuitem', { name: 'Take a snapshot' }).click()
+  const dialog = page.getByRole('dialog')
+  await dialog.getByRole('textbox', { name: 'Name' }).fill('before')
+  await dialog.getByRole('button', { name: 'Take a snapshot' }).click()
+  await dialog.waitFor({ state: 'detached' })
+  await visit(page, `/projects/${project}/snapshots/before`, page.getByRole('heading', { name: 'before', exact: true }))
+  await page.getByText('available', { exact: true }).first().waitFor({ timeout: PATIENCE })
+  await cloud.post(`/v1/projects/${project}/instances/web/stop?wait=60`, { force: true })
+  await page.getByRole('button', { name: 'Go back to it' }).click()
+  await dialog.getByRole('button', { name: 'Go back to it' }).click()
+  await dialog.waitFor({ state: 'detached' })
+  await cloud.post(`/v1/projects/${project}/instances/web/start?wait=60`, {})
+  await visit(page, `/projects/${project}/instances/web`, page.getByText('running', { exact: true }).first())
+  say('a snapshot is taken, and gone back to')
+}
+
+async function pictures(page) {
+  await visit(page, `/projects/${project}/topology`, page.getByRole('link', { name: /^web .*instance, running/ }))
+  await accessible(page, 'the topology')
+  await page.getByRole('link', { name: /^web .*instance, running/ }).focus()
+  await page.keyboard.press('Enter')
+  await page.getByRole('heading', { name: 'web', exact: true }).waitFor()
+  await visit(page, '/cloud/capacity', page.getByText(`more of type-${mark} find room now`))
+  await accessible(page, 'the capacity')
+  say('the drawing leads to the instance by keyboard; the map says what fits')
+}
+
+async function keys(page) {
+  await visit(page, `/projects/${project}/key_pairs`, page.getByText('No key pairs yet'))
+  await page.getByRole('button', { name: 'Create key pair' }).first().click()
+  await page.getByRole('textbox', { name: 'Name' }).fill('laptop')
+  await page.getByRole('dialog').getByRole('button', { name: 'Create key pair' }).click()
+  await page.getByText('BEGIN OPENSSH PRIVATE KEY').waitFor()
+  const download = page.waitForEvent('download')
+  await page.getByRole('button', { name: 'Download laptop.pem' }).click()
+  assert.equal((await download).suggestedFilename(), 'laptop.pem')
+  await page.getByRole('button', { name: 'I have kept it' }).click()
+  await page.getByRole('link', { name: 'laptop' }).waitFor()
+  say('a key pair is made, and its private half kept')
+}
+
 async function hostileText(page) {
   const hostile = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
   await cloud.post(`/v1/projects/${project}/networks`, { name: 'hostile', description: hostile })
@@ -126,7 +193,7 @@ async function expiredSession(page) {
 
 async function phone(page) {
   await page.setViewportSize({ width: 390, height: 800 })
-  for (const name of ['instances', 'networks', 'quotas']) {
+  for (const name of ['instances', 'instances/web', 'networks', 'quotas', 'topology', 'key_pairs', 'policy_attachments']) {
     await visit(page, `/projects/${project}/${name}`, page.getByRole('heading', { level: 1 }))
     const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
     assert.ok(over <= 0, `${name} is ${over} px wider than a phone`)
@@ -135,7 +202,20 @@ async function phone(page) {
   say('fits a phone')
 }
 
-async function deniedUser() {
+async function simulated(page, user) {
+  await visit(page, `/projects/${project}/policies/look?tab=simulate`, page.getByRole('button', { name: 'Ask' }))
+  await page.getByRole('combobox', { name: 'User' }).fill(user)
+  await page.keyboard.press('Escape')
+  await page.getByRole('textbox', { name: 'Action' }).fill('compute:GetInstance compute:DeleteInstance')
+  await page.getByRole('textbox', { name: 'Resource' }).fill('instance/web')
+  await page.getByRole('button', { name: 'Ask' }).click()
+  await page.getByText('KeepIt in look').first().waitFor()
+  await page.getByText('Look in look').first().waitFor()
+  await accessible(page, 'the simulator')
+  say('the simulator tells both decisions')
+}
+
+async function deniedUser(admin) {
   const name = `eve-${mark}`
   const secret = `horse-battery-${mark}`
   await cloud.post('/v1/users', { name, password: secret })
@@ -158,6 +238,7 @@ async function deniedUser() {
     await page.getByText('compute:DeleteInstance', { exact: true }).waitFor()
     await page.getByText('Denied by KeepIt (look)').waitFor()
     say('a denied user sees which statement denies')
+    await simulated(admin, name)
   } finally {
     await keepTrace(page, 'denied')
     await cloud.delete(`/v1/users/${name}`)
@@ -174,10 +255,14 @@ const page = await open()
 try {
   await cloud.furnish(project, `type-${mark}`, process.env.CUMULO_IMAGE)
   await firstInstance(page)
+  await consoles(page)
+  await snapshotAndBack(page)
+  await keys(page)
+  await pictures(page)
   await hostileText(page)
   await expiredSession(page)
   await phone(page)
-  await deniedUser()
+  await deniedUser(page)
   assert.deepEqual(violations, [], 'violations of the page\'s policy, errors or foreign requests')
   failed = false
   say('done')

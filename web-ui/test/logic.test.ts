@@ -3,8 +3,9 @@ import { isIdle, IDLE_MS } from '../src/app/idle'
 import { fieldErrors, problemOf } from '../src/api/problem'
 import { replaced } from '../src/api/rows'
 import { SseParser } from '../src/api/sse'
-import { bodyOf, localErrors } from '../src/parts/fields'
+import { bodyOf, changed, localErrors } from '../src/parts/fields'
 import { ago, amount, bytes, consoleText, duration, shellQuote } from '../src/parts/format'
+import { secretOf } from '../src/parts/secret'
 import { filtered, nextSort, sorted } from '../src/parts/rows'
 import { curlOf, isAskable, nothing, requestOf } from '../src/resources/instances/request'
 import type { Column } from '../src/resources/resource'
@@ -127,5 +128,23 @@ describe('words', () => {
   test('nobody is away before the time', () => {
     expect(isIdle(0, IDLE_MS - 1)).toBe(false)
     expect(isIdle(0, IDLE_MS)).toBe(true)
+  })
+})
+
+describe('a change', () => {
+  test('says what differs, what was emptied, and which labels are gone', () => {
+    const schema = 'UpdateInstance'
+    const before = { name: 'web', description: 'old', labels: { a: '1', b: '2' }, delete_protection: true }
+    for (const [now, expected] of [
+      [before, {}], [{ ...before, name: 'db' }, { name: 'db' }], [{ ...before, delete_protection: false }, { delete_protection: false }],
+      [{ name: 'web', labels: { a: '1' }, delete_protection: true }, { description: '', labels: { a: '1', b: null } }],
+      [{ name: 'web', description: 'old', delete_protection: true }, { labels: { a: null, b: null } }],
+    ] as const) expect(changed(schema, now, before), JSON.stringify(now)).toEqual(expected)
+  })
+
+  test('shows once what is shown once', () => {
+    expect(secretOf({ name: 'laptop', public_key: 'x', private_key: 'PEM' })).toEqual({ field: 'private_key', text: 'PEM', file: 'laptop.pem' })
+    expect(secretOf({ key: 'cumulo_key_x' })).toMatchObject({ field: 'key', file: undefined })
+    for (const none of [{ name: 'laptop', private_key: null }, undefined, 'text', null]) expect(secretOf(none)).toBeUndefined()
   })
 })

@@ -9,6 +9,7 @@ mod consoles;
 mod desired;
 mod heartbeat;
 mod images;
+mod insight;
 mod join;
 mod observed;
 mod peer;

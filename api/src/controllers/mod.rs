@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::nudge::Topic;
 use crate::{
-    agents, api_keys, audit, auth, consoles, events, http, images, instances, networks, operations, pools,
-    ports, snapshot_schedules, snapshots, volumes,
+    agents, api_keys, audit, auth, consoles, events, http, images, insight, instances, networks, operations,
+    pools, ports, snapshot_schedules, snapshots, volumes,
 };
 
 /// Keys that ended are kept this long, for whoever asks what happened.
@@ -61,7 +61,7 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     });
     let removals =
         repeat(&app, &shutdown, "removals", Duration::from_secs(10), Some(Topic::Placement), |app| {
-            Box::pin(async move { pools::assign_removals(&app).await })
+            Box::pin(async move { pools::assign_orders(&app).await })
         });
     let snapshots =
         repeat(&app, &shutdown, "snapshots", Duration::from_secs(5), Some(Topic::Snapshots), |app| {
@@ -94,6 +94,7 @@ async fn sweep(app: &App) -> Result<(), sqlx::Error> {
     app.edge.limits.forget_idle();
     images::sweep(app).await?;
     consoles::sweep(app).await?;
+    insight::empty_next_slot(app).await?;
     let now = app.clock.now();
     let mut conn = app.pool.acquire().await?;
     agents::transfers::forget_old(&mut conn, now).await?;

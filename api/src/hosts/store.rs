@@ -370,6 +370,37 @@ pub(crate) async fn is_declared_dead(conn: &mut PgConnection, host: HostId) -> R
     .await
 }
 
+/// What is known of whether a host can do harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Heard,
+    /// Nothing was heard for a while; its guests may well run.
+    Silent,
+    /// The operator has declared it dead, and it was not heard since.
+    Dead,
+}
+
+/// The host's name, and how it stands. Holds its row, so that it is not heard of anew before the transaction ends.
+pub(crate) async fn standing(
+    conn: &mut PgConnection,
+    host: HostId,
+    now: OffsetDateTime,
+) -> Result<(String, Standing), sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT name, last_seen_at, declared_dead_at IS NOT NULL AS "dead!" FROM hosts WHERE id = $1
+           FOR NO KEY UPDATE"#,
+        host.as_uuid()
+    )
+    .fetch_one(conn)
+    .await?;
+    let standing = match HostState::of(row.last_seen_at, false, now) {
+        _ if row.dead => Standing::Dead,
+        HostState::Ready | HostState::Degraded => Standing::Heard,
+        HostState::Joining | HostState::Unreachable => Standing::Silent,
+    };
+    Ok((row.name, standing))
+}
+
 /// Notes that nothing runs on the host any more. Its session ends: an agent that is alive has to hear anew what is
 /// wanted before it does anything.
 pub(super) async fn declare_dead(

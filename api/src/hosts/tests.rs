@@ -119,6 +119,17 @@ async fn a_pool_that_is_almost_full_takes_no_new_volumes() {
     assert_eq!(findings(&cloud).await, ["host_pool_low"]);
     let next = create(&cloud, "next", 1).await;
     assert_eq!(next["placement"]["rejections"], json!([{"reason": "pool_low", "hosts": 1}]));
+    // What would be made of what is there needs room as well.
+    let memory = json!({"name": "deep", "instance": "web", "memory": true});
+    let refused = cloud.post("/v1/projects/demo/snapshots", memory).await;
+    let refused = refused.expect_problem(409, "insufficient_capacity");
+    assert!(refused["detail"].as_str().unwrap().contains("leave `memory` out"), "{refused}");
+    let flat = json!({"name": "flat", "instance": "web"});
+    cloud.post("/v1/projects/demo/snapshots", flat).await.expect(202);
+    host.report(&web["id"], 2, 1, json!({"state": "running"})).await;
+    let copy = json!({"name": "copy", "source": {"snapshot": "flat"}});
+    let refused = cloud.post(VOLUMES, copy).await.expect_problem(409, "insufficient_capacity");
+    assert!(refused["detail"].as_str().unwrap().contains("almost full"), "{refused}");
     let attach = json!({"volume": "data"});
     let refused = cloud.post(&format!("{INSTANCES}/web/attach_volume"), attach.clone()).await;
     let refused = refused.expect_problem(409, "insufficient_capacity");

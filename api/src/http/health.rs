@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::problem::{ApiError, ErrorCode};
 use crate::app::App;
+use crate::fleet_metrics;
 
 #[derive(Serialize, ToSchema)]
 pub struct Health {
@@ -52,10 +53,11 @@ async fn get_readiness(State(app): State<App>) -> Result<axum::Json<Ready>, ApiE
     }
 }
 
-/// Metrics in Prometheus' text format.
+/// Metrics in Prometheus' text format: of this replica's requests, and what hosts and shared pools have and have given away.
 #[utoipa::path(get, path = "/metrics", tag = "service", security(()), responses(
     (status = 200, body = String, content_type = "text/plain"),
 ))]
 async fn get_metrics(State(app): State<App>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render()).into_response()
+    let text = app.metrics.render() + &fleet_metrics::render(&app).await;
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

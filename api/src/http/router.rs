@@ -13,7 +13,7 @@ use super::problem::{ApiError, ErrorCode, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
-    address_pools, api_keys, audit, auth, consoles, events, floating_ips, groups, hosts, images,
+    address_pools, api_keys, audit, auth, consoles, events, floating_ips, groups, hosts, images, insight,
     instance_types, instances, key_pairs, networks, operations, placement_groups, placement_settings,
     placements, policies, pools, ports, projects, quotas, routers, security_groups, service_accounts,
     snapshot_schedules, snapshots, subnets, users, volumes, web_ui,
@@ -77,6 +77,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(projects::router())
         .merge(policies::router())
         .merge(instances::router())
+        .merge(insight::router())
         .merge(key_pairs::router())
         .merge(consoles::router())
         .merge(images::router())

@@ -34,4 +34,5 @@ pub(crate) use store::imports::cancel_import;
 pub(crate) use store::usable::hold;
 pub(crate) use store::{ImageRow, blob_for_host};
 pub use store_options::ImageStoreOptions;
+pub(crate) use types::no_bios;
 pub(crate) use verify::{Broken, verify_files, verify_rows};

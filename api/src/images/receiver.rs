@@ -32,6 +32,49 @@ pub(super) fn impatient(body: Body) -> impl Stream<Item = Result<Bytes, axum::Er
     })
 }
 
+/// Why a body that is charged for ended.
+#[derive(Debug)]
+pub(super) enum BrokenOff<E> {
+    Sender(E),
+    /// The project was not charged for more: a limit, or the database.
+    NotHeld(sqlx::Error),
+}
+
+/// Bytes in GiB, a part of one as a whole one: as the database counts them.
+pub(super) fn whole_gib(bytes: u64) -> i32 {
+    i32::try_from(bytes.div_ceil(1 << 30)).unwrap_or(i32::MAX)
+}
+
+/// The bytes of a blob, each GiB charged to its project before it is stored; all that is announced before the first.
+pub(super) fn metered<S, E>(
+    app: &App,
+    blob: BlobId,
+    announced: Option<u64>,
+    bytes: S,
+) -> impl Stream<Item = Result<Bytes, BrokenOff<E>>> + use<S, E>
+where
+    S: Stream<Item = Result<Bytes, E>>,
+{
+    let app = app.clone();
+    let state = (Box::pin(bytes), 0_u64, 0);
+    futures_util::stream::try_unfold(state, move |(mut bytes, mut come, mut held)| {
+        let app = app.clone();
+        async move {
+            let Some(chunk) = bytes.next().await.transpose().map_err(BrokenOff::Sender)? else {
+                return Ok(None);
+            };
+            come += chunk.len() as u64;
+            let needed = whole_gib(come.max(announced.unwrap_or(0)));
+            if needed > held {
+                let hold = async { store::hold(&mut *app.pool.acquire().await?, blob, needed).await };
+                hold.await.map_err(BrokenOff::NotHeld)?;
+                held = needed;
+            }
+            Ok(Some((chunk, (bytes, come, held))))
+        }
+    })
+}
+
 /// Renews the lease for ever; returns only when that is impossible.
 pub(super) async fn keep_lease(app: &App, blob: BlobId) -> ApiError {
     loop {

@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 
 use super::store;
 use super::store::{Filter, ImageRow, usable};
-use super::types::{Checked, Image, ImageQuery, UpdateImage};
+use super::types::{Checked, Image, ImageQuery, UpdateImage, no_bios};
 use crate::app::App;
 use crate::auth::{Action, InProject, OfResource, actions};
 use crate::http::{
@@ -32,7 +32,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get_image, update_image, delete_image))
         .routes(routes!(upload::upload_image, export::export_image))
         .routes(routes!(import::import_image))
-        .routes(routes!(uploads::create_image_upload))
+        .routes(routes!(uploads::create_image_upload, uploads::list_image_uploads))
         .routes(routes!(
             uploads::get_image_upload,
             append::append_to_image_upload,
@@ -162,7 +162,7 @@ fn merge(row: &mut ImageRow, patch: UpdateImage) -> Vec<FieldError> {
         min_memory_mib: row.min_memory_mib.unsigned_abs(),
         default_user: row.default_user.as_deref(),
     };
-    checked.validate()
+    checked.validate().into_iter().chain(no_bios(&row.architecture, &row.firmware)).collect()
 }
 
 /// Delete an image. From now on nobody finds it or makes instances from it; those that exist keep what they need.

@@ -7,6 +7,7 @@ pub(super) mod unused;
 pub(super) mod uploads;
 pub(super) mod usable;
 
+use protocol::agent::Firmware;
 use protocol::image::Format;
 use protocol::{BlobId, HostId, ImageId, OperationId, Sha256};
 use sqlx::PgConnection;
@@ -21,6 +22,7 @@ use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::nudge::{self, Topic};
 use crate::operations::OperationError;
+use crate::quotas;
 
 /// An image's row as a project sees it, with what is known of its bytes.
 #[derive(Debug, Clone)]
@@ -101,6 +103,8 @@ pub(super) async fn insert(
     defaults: &Defaults,
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
+    let without_bios = new.architecture.filter(|architecture| !architecture.has_bios());
+    let firmware = new.firmware.or(without_bios.map(|_| Firmware::Uefi));
     let inserted = sqlx::query!(
         "INSERT INTO images (id, project_id, name, description, labels, architecture, firmware, min_disk_gib,
                              min_memory_mib, default_user, format, expected_sha256, generation, created_at,
@@ -112,7 +116,7 @@ pub(super) async fn insert(
         new.description,
         Json(&new.labels) as _,
         new.architecture.map_or(defaults.architecture.as_str(), |architecture| architecture.as_str()),
-        new.firmware.map_or(defaults.firmware.as_str(), |firmware| firmware.as_str()),
+        firmware.map_or(defaults.firmware.as_str(), |firmware| firmware.as_str()),
         new.min_disk_gib.map_or(defaults.min_disk_gib, |size| size.0.cast_signed()),
         new.min_memory_mib.map_or(defaults.min_memory_mib, |size| size.0.cast_signed()),
         new.default_user.as_ref().or(defaults.default_user.as_ref()),
@@ -335,18 +339,33 @@ pub(super) async fn delete(
     nudge::send_all(conn, &[Topic::Imports, Topic::Sweep]).await
 }
 
-/// Announces a blob before its first byte, so that no file is without a row.
+/// Announces a blob before its first byte, so that no file is without a row. What comes is charged to the project, if one
+/// is named: see [`hold`].
 pub(super) async fn announce_blob(
     conn: &mut PgConnection,
     id: BlobId,
+    project: Option<Uuid>,
     now: OffsetDateTime,
     lease_until: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO blobs (id, state, created_at, lease_until) VALUES ($1, 'receiving', $2, $3)",
+        "INSERT INTO blobs (id, state, project_id, created_at, lease_until) VALUES ($1, 'receiving', $2, $3, $4)",
         id.as_uuid(),
+        project,
         now,
         lease_until
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Charges the project of a blob on its way for so many GiB, until the blob is kept or given up. Beyond a limit that fails.
+pub(super) async fn hold(conn: &mut PgConnection, id: BlobId, gib: i32) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE blobs SET held_gib = $2 WHERE id = $1 AND state = 'receiving' AND held_gib < $2",
+        id.as_uuid(),
+        gib
     )
     .execute(conn)
     .await?;
@@ -427,12 +446,14 @@ pub(super) async fn is_announced(conn: &mut PgConnection, id: BlobId) -> Result<
         .await
 }
 
+/// Gives an image its content, for which its project has been charged while that came.
 pub(super) async fn set_blob(
     conn: &mut PgConnection,
     image: Uuid,
     blob: Uuid,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
+    quotas::store::charge_anyway(conn, true).await?;
     sqlx::query!(
         "UPDATE images SET blob_id = $2, generation = generation + 1, updated_at = $3, import_state = NULL,
                 failure_code = NULL, failure_detail = NULL WHERE id = $1",
@@ -440,9 +461,9 @@ pub(super) async fn set_blob(
         blob,
         now
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
+    quotas::store::charge_anyway(conn, false).await
 }
 
 /// Blobs whose files may go: discarded ones, and uploads whose receiver is dead.
@@ -451,10 +472,13 @@ pub(super) async fn sweepable(
     now: OffsetDateTime,
 ) -> Result<Vec<BlobId>, sqlx::Error> {
     let ids = sqlx::query_scalar!(
-        "UPDATE blobs SET state = 'discarded' WHERE id IN (
-             SELECT id FROM blobs WHERE state = 'discarded' OR (state = 'receiving' AND lease_until < $1)
-             LIMIT 100 FOR UPDATE SKIP LOCKED)
-         RETURNING id",
+        "WITH due AS MATERIALIZED (
+             SELECT id, project_id FROM blobs
+             WHERE state = 'discarded' OR (state = 'receiving' AND lease_until < $1)
+             LIMIT 100 FOR UPDATE SKIP LOCKED),
+         held AS MATERIALIZED (
+             SELECT lock_quotas(array_agg(project_id) FILTER (WHERE project_id IS NOT NULL)) FROM due)
+         UPDATE blobs b SET state = 'discarded' FROM due, held WHERE b.id = due.id RETURNING b.id",
         now
     )
     .fetch_all(conn)

@@ -6,6 +6,7 @@ mod edges;
 mod export;
 mod formats;
 mod guide;
+mod held;
 mod import;
 mod import_ends;
 mod lifecycle;

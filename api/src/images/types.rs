@@ -33,7 +33,7 @@ pub struct CreateImage {
     pub source: Option<ImageFrom>,
     /// `x86_64` unless given.
     pub architecture: Option<Architecture>,
-    /// What starts its boot loader; `bios` unless given.
+    /// What starts its boot loader. Unless given `bios`, and `uefi` for `aarch64` and `riscv64`, which have nothing else.
     pub firmware: Option<Firmware>,
     /// The smallest root disk for it, in GiB; `0`, the default, asks for nothing.
     #[schema(value_type = Option<u32>, maximum = 16384)]
@@ -93,6 +93,9 @@ impl CreateImage {
             default_user: self.default_user.as_deref(),
         };
         let mut errors = checked.validate();
+        if let Some((architecture, firmware)) = self.architecture.zip(self.firmware) {
+            errors.extend(no_bios(architecture.as_str(), firmware.as_str()));
+        }
         match &self.source {
             None if self.format.is_none() => {
                 errors.push(FieldError::new("/format", "required", "the format of the file, or a `source`"));
@@ -346,6 +349,14 @@ impl Checked<'_> {
         }
         errors
     }
+}
+
+/// The error of an image that cannot boot.
+pub(crate) fn no_bios(architecture: &str, firmware: &str) -> Option<FieldError> {
+    let has_bios = Architecture::from_name(architecture).is_none_or(Architecture::has_bios);
+    let message = || format!("guests for {architecture} boot with uefi only");
+    (firmware == Firmware::Bios.as_str() && !has_bios)
+        .then(|| FieldError::new("/firmware", "no_bios", message()))
 }
 
 /// As useradd(8) recommends names.

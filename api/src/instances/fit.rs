@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use crate::http::FieldError;
-use crate::images::ImageRow;
+use crate::images::{ImageRow, no_bios};
 use crate::instance_types::{self, InstanceTypeRow};
 use crate::volumes::gib_for;
 
@@ -30,6 +30,10 @@ pub(crate) async fn misfits(
             "nothing has been uploaded to this image yet",
         )]);
     };
+    if let Some(fault) = no_bios(&image.architecture, &image.firmware) {
+        let message = format!("{}; its owner can change `firmware`", fault.message);
+        return Ok(vec![FieldError::new("/image", fault.code, message)]);
+    }
     let needs = Needs {
         architecture: &image.architecture,
         root_disk_gib: gib_for(virtual_size_bytes).max(image.min_disk_gib),

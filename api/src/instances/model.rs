@@ -177,7 +177,8 @@ const fn ended(reason: EndReason) -> StateReason {
 }
 
 /// Kinds of operations that end with what becomes of a volume, whatever the instance does meanwhile.
-pub(crate) const OF_VOLUMES: [&str; 3] = ["attach_volume", "detach_volume", "update_volume"];
+pub(crate) const OF_VOLUMES: [&str; 4] =
+    ["attach_volume", "detach_volume", "force_detach_volume", "update_volume"];
 
 /// Whether the open operation is over, as far as this observation tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@ mod as_new;
 mod clone;
 mod create;
 mod create_from;
+mod force_detach;
 mod inherit;
 mod many;
 mod moving;
@@ -60,6 +61,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(ports::detach_port))
         .routes(routes!(volumes::attach_volume))
         .routes(routes!(volumes::detach_volume))
+        .routes(routes!(force_detach::force_detach_volume))
         .routes(routes!(serial::get_instance_serial))
 }
 

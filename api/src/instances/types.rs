@@ -274,6 +274,16 @@ pub struct DetachVolume {
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+pub struct ForceDetachVolume {
+    /// Name or id of a volume of this instance.
+    pub volume: String,
+    /// Cut the guest off, which loses what it has not written. Needed while its host is heard.
+    #[serde(default)]
+    pub stop_instance: bool,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct DetachPort {
     /// Name or id of a port of this instance.
     pub port: String,

@@ -1,6 +1,7 @@
 //! Questions about placement, and what operators say of hosts and types.
 
 mod guide;
+mod hardware;
 
 use axum::http::Method;
 use serde_json::{Value, json};

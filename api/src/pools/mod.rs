@@ -12,6 +12,6 @@ mod tests;
 mod types;
 mod verify;
 
-pub(crate) use reconcile::assign_removals;
+pub(crate) use reconcile::assign_orders;
 pub(crate) use routes::router;
 pub(crate) use verify::verify;

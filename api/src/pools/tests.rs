@@ -1,9 +1,11 @@
 //! Pools through the router, with hosts that the test plays.
 
+mod force;
 mod lost;
 mod moving;
 mod policies;
 mod removal;
+mod sending;
 
 use axum::http::Method;
 use serde_json::{Value, json};

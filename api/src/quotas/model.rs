@@ -27,6 +27,9 @@ pub enum Resource {
     Volumes,
     /// Snapshots of volumes and instances.
     Snapshots,
+    /// What volumes have left in snapshots and copies, in GiB: the size of the volume each time, if it was written to since
+    /// the time before.
+    SnapshotGib,
     /// When snapshots are taken.
     SnapshotSchedules,
     /// SSH keys.
@@ -35,6 +38,8 @@ pub enum Resource {
     PlacementGroups,
     /// Images, with or without content.
     Images,
+    /// The files of images and open uploads, in GiB, each rounded up.
+    ImageGib,
     /// Principals that are programs.
     ServiceAccounts,
     /// Policies of the project itself.
@@ -62,10 +67,12 @@ impl Resource {
         Self::DiskGib,
         Self::Volumes,
         Self::Snapshots,
+        Self::SnapshotGib,
         Self::SnapshotSchedules,
         Self::KeyPairs,
         Self::PlacementGroups,
         Self::Images,
+        Self::ImageGib,
         Self::ServiceAccounts,
         Self::Policies,
         Self::Networks,
@@ -85,10 +92,12 @@ impl Resource {
             Self::DiskGib => "disk_gib",
             Self::Volumes => "volumes",
             Self::Snapshots => "snapshots",
+            Self::SnapshotGib => "snapshot_gib",
             Self::SnapshotSchedules => "snapshot_schedules",
             Self::KeyPairs => "key_pairs",
             Self::PlacementGroups => "placement_groups",
             Self::Images => "images",
+            Self::ImageGib => "image_gib",
             Self::ServiceAccounts => "service_accounts",
             Self::Policies => "policies",
             Self::Networks => "networks",
@@ -97,6 +106,19 @@ impl Resource {
             Self::Routers => "routers",
             Self::FloatingIps => "floating_ips",
             Self::SecurityGroups => "security_groups",
+        }
+    }
+
+    /// What makes room, for somebody who is refused.
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::SnapshotGib => {
+                "delete snapshots that are not needed: the room of a volume comes back when its host has put together what was \
+                 between them, which it does while an instance runs with the volume"
+            }
+            Self::ImageGib => "delete images, or open uploads that nobody goes on with",
+            Self::DiskGib => "delete volumes, or snapshots with memory",
+            _ => "delete something",
         }
     }
 
@@ -124,5 +146,8 @@ pub(crate) fn in_words(exceeded: &[ExceededLimit]) -> Cow<'static, str> {
             format!("{resource}: the limit is {limit}, {used} are used, {asked} more were asked for")
         })
         .collect();
-    format!("{}; ask an operator to raise the limit, or delete something", limits.join("; ")).into()
+    let mut remedies: Vec<_> = exceeded.iter().map(|one| one.resource.remedy()).collect();
+    remedies.sort_unstable();
+    remedies.dedup();
+    format!("{}; ask an operator to raise the limit, or {}", limits.join("; "), remedies.join("; or ")).into()
 }

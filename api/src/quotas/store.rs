@@ -177,6 +177,14 @@ pub async fn drift(conn: &mut PgConnection) -> Result<Vec<Drift>, sqlx::Error> {
     Ok(drifts.collect())
 }
 
+/// From now on, until it is turned off or the transaction ends, charges are made beyond limits: for what only moves from one
+/// row to another, and is charged already.
+pub(crate) async fn charge_anyway(conn: &mut PgConnection, on: bool) -> Result<(), sqlx::Error> {
+    let value = if on { "on" } else { "off" };
+    sqlx::query_scalar!("SELECT set_config('cumulo.charge_anyway', $1, true)", value).fetch_one(conn).await?;
+    Ok(())
+}
+
 /// Before instances go, before ports of which guests have let go are free, and before the volumes of these removals are
 /// forgotten: locks the cards and what the projects have used, in the order of everybody. Hosts are locked after that.
 pub(crate) async fn lock_before_going(

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::store::{self, New};
 use super::types::{CreateSnapshotSchedule, KEEP, SnapshotSchedule, UpdateSnapshotSchedule, validate_keep};
 use crate::app::App;
-use crate::auth::{New as NewResource, actions};
+use crate::auth::{Action, InProject, New as NewResource, actions};
 use crate::http::{
     ApiError, Call, FieldError, LabelledPageQuery, Mutation, MutationQuery, Page, Path, Selector,
     merge_labels, validate_description, validate_labels,
@@ -50,7 +50,8 @@ async fn create_snapshot_schedule(
     let place = NewResource { labels: &new.labels, ..NewResource::named(new.name.as_str()) };
     let change = entry.decide::<actions::CreateSnapshotSchedule>((&project, place)).await?;
     let change = change.also::<actions::CreateSnapshot>((&project, place), ApiError::not_found).await?;
-    let (mut change, source) = source(change, &project, &new, instance).await?;
+    let named = Named { volume: new.volume.as_deref(), instance: new.instance.as_deref() };
+    let (mut change, source) = source(change, &project, named, instance).await?;
     let (id, now): (SnapshotScheduleId, _) = (app.clock.new_id(), change.now);
     let (conn, allowed) = change.parts();
     let schedule = New {
@@ -86,23 +87,30 @@ async fn check_room(conn: &mut PgConnection, schedule: Uuid) -> Result<(), ApiEr
     Err(ApiError::invalid(vec![FieldError::new("/keep", "out_of_range", message)]))
 }
 
+/// What a body names: one of both.
+#[derive(Clone, Copy)]
+struct Named<'a> {
+    volume: Option<&'a str>,
+    instance: Option<&'a str>,
+}
+
 /// What the body names, locked.
-async fn source(
-    change: Mutation<actions::CreateSnapshotSchedule>,
+async fn source<A: Action<On: InProject>>(
+    change: Mutation<A>,
     project: &str,
-    new: &CreateSnapshotSchedule,
+    named: Named<'_>,
     instance: Option<Uuid>,
-) -> Result<(Mutation<actions::CreateSnapshotSchedule>, Source), ApiError> {
+) -> Result<(Mutation<A>, Source), ApiError> {
     let invalid =
         |pointer, message: &str| ApiError::invalid(vec![FieldError::new(pointer, "not_found", message)]);
-    if let Some(volume) = &new.volume {
+    if let Some(volume) = named.volume {
         let missing = || invalid("/volume", "this project has no such volume");
         let mut change = change.also::<actions::SnapshotVolume>((project, volume), missing).await?;
         let (conn, allowed) = change.parts();
         let found = volumes::store::identify(conn, allowed, volume).await?.ok_or_else(missing)?;
         return Ok((change, Source::Volume(found.id)));
     }
-    let name = new.instance.as_deref().unwrap_or_default();
+    let name = named.instance.unwrap_or_default();
     let missing = || invalid("/instance", "this project has no such instance");
     let change = change.also::<actions::SnapshotInstance>((project, name), missing).await?;
     Ok((change, Source::Instance(instance.ok_or_else(missing)?)))
@@ -141,7 +149,8 @@ async fn get_snapshot_schedule(
     call.answer(row.version(), &row.into_wire())
 }
 
-/// Change a schedule, or pause it. What it takes and when is said when it is made.
+/// Change a schedule, or pause it. Another volume or instance needs `volume:CreateSnapshot` and the right to take one of it,
+/// too; what was made before of something else stays.
 #[utoipa::path(patch, path = "/v1/projects/{project}/snapshot_schedules/{schedule}", tag = "snapshots",
     params(MutationQuery), request_body = UpdateSnapshotSchedule, responses(
         (status = 200, body = SnapshotSchedule),
@@ -152,13 +161,30 @@ async fn update_snapshot_schedule(
     call: Call,
 ) -> Result<Response, ApiError> {
     let patch: UpdateSnapshotSchedule = call.json()?;
-    let mut change = call.changing::<actions::UpdateSnapshotSchedule>(&app, (&project, &schedule)).await?;
+    let mut entry = call.entering(&app, Some(&project)).await?;
+    let instance = match &patch.instance {
+        Some(instance) => taking::lock_instance(entry.conn(), &project, instance).await?,
+        None => None,
+    };
+    let mut change = entry.decide::<actions::UpdateSnapshotSchedule>((&project, &schedule)).await?;
+    let named = Named { volume: patch.volume.as_deref(), instance: patch.instance.as_deref() };
+    let mut taken = None;
+    if named.volume.is_some() || named.instance.is_some() {
+        let place = NewResource::named(&schedule);
+        let asked = change.also::<actions::CreateSnapshot>((&project, place), ApiError::not_found).await?;
+        let (asked, source) = source(asked, &project, named, instance).await?;
+        (change, taken) = (asked, Some(source));
+    }
     let now = change.now;
     let (conn, allowed) = change.parts();
-    let mut row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    let mut row = store::lock(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
     change.note_before(&row.clone().into_wire());
-    let mut errors = Vec::new();
+    let mut errors = patch.validate(row.at_minute.is_some());
+    if let Some(source) = taken {
+        row.set_source(source);
+    }
+    let rhythm = patch.rhythm(row.rhythm());
     row.name = patch.name.map_or(row.name, |name| name.as_str().to_owned());
     row.description = patch.description.unwrap_or(row.description);
     row.labels.0 = merge_labels(row.labels.0, patch.labels);
@@ -167,7 +193,10 @@ async fn update_snapshot_schedule(
     validate_labels(&row.labels, &mut errors);
     validate_keep(row.keep, &mut errors);
     ApiError::reject(errors)?;
-    if patch.paused == Some(false) && row.paused {
+    if let Some(rhythm) = rhythm {
+        row.set_rhythm(rhythm);
+    }
+    if rhythm.is_some() || patch.paused == Some(false) && row.paused {
         // What was due meanwhile is not made up for.
         row.next_at = row.rhythm().next(row.created_at, now);
     }
@@ -177,7 +206,7 @@ async fn update_snapshot_schedule(
     let mut change = change.check_renamed(row.id, &row.name, &row.labels).await?;
     let (conn, allowed) = change.parts();
     store::update(conn, allowed, &row).await?;
-    if patch.keep.is_some() {
+    if patch.keep.is_some() || taken.is_some() {
         check_room(conn, row.id).await?;
     }
     let row = store::find(conn, allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;

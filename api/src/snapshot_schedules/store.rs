@@ -66,6 +66,17 @@ impl Row {
         rhythm(self.every_hours, self.at_minute, self.weekday)
     }
 
+    pub(super) fn set_rhythm(&mut self, rhythm: Rhythm) {
+        (self.every_hours, self.at_minute, self.weekday) = columns(rhythm);
+    }
+
+    pub(super) fn set_source(&mut self, source: Source) {
+        (self.volume_id, self.instance_id) = match source {
+            Source::Volume(volume) => (Some(volume), None),
+            Source::Instance(instance) => (None, Some(instance)),
+        };
+    }
+
     pub(super) fn into_wire(self) -> SnapshotSchedule {
         let reference = |id: Option<Uuid>, name| id.zip(name).map(|(id, name)| Reference { id, name });
         let last_run = self.last_due_at.map(|due_at| ScheduleRun {
@@ -103,6 +114,14 @@ fn rhythm(every_hours: Option<i16>, at_minute: Option<i16>, weekday: Option<i16>
     }
 }
 
+/// The columns of it: hours apart, minute of the day, day of the week.
+fn columns(rhythm: Rhythm) -> (Option<i16>, Option<i16>, Option<i16>) {
+    match rhythm {
+        Rhythm::Hours(hours) => (Some(hours), None, None),
+        Rhythm::At { minute, weekday } => (None, Some(minute), weekday.map(Weekday::number)),
+    }
+}
+
 /// The most snapshots that all schedules together keep of a volume that this one is about.
 pub(super) async fn kept_with(conn: &mut PgConnection, schedule: Uuid) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
@@ -128,10 +147,7 @@ pub(super) async fn insert(
         Source::Volume(volume) => (Some(volume), None),
         Source::Instance(instance) => (None, Some(instance)),
     };
-    let (every_hours, at_minute, weekday) = match new.rhythm {
-        Rhythm::Hours(hours) => (Some(hours), None, None),
-        Rhythm::At { minute, weekday } => (None, Some(minute), weekday.map(Weekday::number)),
-    };
+    let (every_hours, at_minute, weekday) = columns(new.rhythm);
     let inserted = sqlx::query!(
         "INSERT INTO snapshot_schedules (id, project_id, name, description, labels, volume_id, instance_id, consistency,
                                          every_hours, at_minute, weekday, keep, next_at, created_at, updated_at)
@@ -154,6 +170,23 @@ pub(super) async fn insert(
     .execute(conn)
     .await;
     inserted.map(drop).map_err(broken)
+}
+
+/// Locks a schedule of the project, of which a slot may be run just now.
+pub(super) async fn lock(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::UpdateSnapshotSchedule>,
+) -> Result<Option<Row>, sqlx::Error> {
+    let selector = allowed.selector();
+    sqlx::query!(
+        "SELECT FROM snapshot_schedules WHERE project_id = $1 AND (id = $2 OR name = $3) FOR UPDATE",
+        allowed.project().as_uuid(),
+        selector.id(),
+        selector.name()
+    )
+    .execute(&mut *conn)
+    .await?;
+    find(conn, allowed, selector).await
 }
 
 /// A schedule of the project.
@@ -225,7 +258,8 @@ pub(super) async fn update(
 ) -> Result<(), ApiError> {
     let updated = sqlx::query!(
         "UPDATE snapshot_schedules SET name = $3, description = $4, labels = $5, generation = $6, keep = $7,
-                                       paused = $8, next_at = $9, updated_at = $10
+                                       paused = $8, next_at = $9, updated_at = $10, every_hours = $11, at_minute = $12,
+                                       weekday = $13, volume_id = $14, instance_id = $15
          WHERE id = $1 AND project_id = $2",
         row.id,
         allowed.project().as_uuid(),
@@ -236,7 +270,12 @@ pub(super) async fn update(
         row.keep,
         row.paused,
         row.next_at,
-        row.updated_at
+        row.updated_at,
+        row.every_hours,
+        row.at_minute,
+        row.weekday,
+        row.volume_id,
+        row.instance_id
     )
     .execute(conn)
     .await;

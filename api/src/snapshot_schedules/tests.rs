@@ -216,3 +216,61 @@ async fn an_instance_is_taken_while_it_runs_and_comes_and_goes() {
     host.report(&web["id"], generation, 1, json!({"state": "absent"})).await;
     cloud.get(&format!("{SCHEDULES}/often")).await.expect_problem(404, "not_found");
 }
+
+#[tokio::test]
+async fn what_a_schedule_takes_and_when_can_be_changed() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    data(&cloud).await;
+    cloud.post(VOLUMES, json!({"name": "other", "size_gib": 1})).await.expect(201);
+    let body = json!({"name": "nightly", "volume": "data", "at": "03:00", "weekday": "sunday", "keep": 1});
+    cloud.post(SCHEDULES, body).await.expect(201);
+    let patch = async |body: Value| cloud.call(Method::PATCH, NIGHTLY, Some(body)).await;
+    let times = |schedule: &Value| {
+        ["every_hours", "at", "weekday", "next_at"]
+            .map(|field| schedule.get(field).cloned().unwrap_or_default())
+    };
+    for (body, pointer) in [
+        (json!({"every_hours": 0}), "/every_hours"),
+        (json!({"at": "24:00"}), "/at"),
+        (json!({"every_hours": 3, "at": "03:00"}), "/every_hours"),
+        (json!({"every_hours": 3, "weekday": "monday"}), "/weekday"),
+        (json!({"volume": "data", "instance": "web"}), "/instance"),
+        (json!({"volume": "none"}), "/volume"),
+        (json!({"instance": "none"}), "/instance"),
+    ] {
+        let refused = patch(body).await.expect_problem(422, "validation_failed");
+        assert_eq!(refused["errors"][0]["pointer"], pointer, "{refused}");
+    }
+    // It is Monday the first, at noon.
+    let daily = patch(json!({"weekday": null})).await.expect(200);
+    assert_eq!(times(&daily), [json!(null), json!("03:00"), json!(null), json!("2026-06-02T03:00:00Z")]);
+    let later = patch(json!({"at": "13:30", "weekday": "monday"})).await.expect(200);
+    assert_eq!(times(&later), [json!(null), json!("13:30"), json!("monday"), json!("2026-06-01T13:30:00Z")]);
+    let often = patch(json!({"every_hours": 5})).await.expect(200);
+    assert_eq!(times(&often), [json!(5), json!(null), json!(null), json!("2026-06-01T17:00:00Z")]);
+    patch(json!({"weekday": "monday"})).await.expect_problem(422, "validation_failed");
+    pass(&cloud, 5 * HOUR).await;
+    run(&cloud.app).await.unwrap();
+
+    let moved = patch(json!({"volume": "other"})).await.expect(200);
+    assert_eq!(moved["volume"]["name"], "other");
+    for _ in 0..2 {
+        pass(&cloud, 5 * HOUR).await;
+        run(&cloud.app).await.unwrap();
+    }
+    // What it made of the volume before stays.
+    assert_eq!(snapshots(&cloud).await, ["nightly-20260601-1700", "nightly-20260602-0300"]);
+    let made = cloud.get(&format!("{SNAPSHOTS}?schedule=nightly")).await.expect(200);
+    assert_eq!(
+        (made["items"].as_array().unwrap().len(), &made["items"][1]["schedule"]["name"]),
+        (2, &json!("nightly"))
+    );
+    let id = moved["id"].as_str().unwrap();
+    let by_id = cloud.get(&format!("{SNAPSHOTS}?schedule={id}&volume=other")).await.expect(200);
+    assert_eq!(by_id["items"].as_array().unwrap().len(), 1);
+    assert_eq!(cloud.get(&format!("{SNAPSHOTS}?schedule=other")).await.expect(200)["items"], json!([]));
+    cloud.delete(NIGHTLY).await.expect(204);
+    let left = cloud.get(&format!("{SNAPSHOTS}/nightly-20260602-0300")).await.expect(200);
+    assert_eq!(left.get("schedule"), None);
+}

@@ -6,7 +6,9 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::slots::{Rhythm, Weekday, parse_minute};
-use crate::http::{FieldError, Labels, LabelsPatch, not_null, validate_description, validate_labels};
+use crate::http::{
+    FieldError, Labels, LabelsPatch, not_null, nullable, validate_description, validate_labels,
+};
 use crate::instances::Reference;
 use crate::snapshots::model::{Consistency, SnapshotState};
 
@@ -56,6 +58,26 @@ pub struct UpdateSnapshotSchedule {
     #[serde(default, deserialize_with = "not_null")]
     #[schema(max_length = 1000, nullable = false)]
     pub description: Option<String>,
+    /// Name or id of a volume of this project, which it takes from now on, in place of what it took. What it made of that
+    /// stays.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    pub volume: Option<String>,
+    /// Name or id of an instance of this project, likewise.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    pub instance: Option<String>,
+    /// Every so many hours since it was made, and at no time of day.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(minimum = 1, maximum = 168, nullable = false)]
+    pub every_hours: Option<i16>,
+    /// At this time of day, in UTC, and no more every so many hours.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(example = "03:00", pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$", nullable = false)]
+    pub at: Option<String>,
+    /// With a time of day: on this day of the week only; `null` is each day.
+    #[serde(default, deserialize_with = "nullable")]
+    pub weekday: Option<Option<Weekday>>,
     #[serde(default, deserialize_with = "not_null")]
     #[schema(minimum = 1, maximum = 18, nullable = false)]
     pub keep: Option<i16>,
@@ -129,21 +151,12 @@ impl CreateSnapshotSchedule {
             }
             _ => {}
         }
-        match (self.every_hours, &self.at) {
-            (None, None) => errors.push(FieldError::new("/at", "missing", "a time of day, or `every_hours`")),
-            (Some(_), Some(_)) => {
-                errors.push(FieldError::new("/every_hours", "invalid", "either hours or a time of day"));
-            }
-            (Some(hours), None) if !EVERY_HOURS.contains(&hours) => {
-                errors.push(FieldError::new("/every_hours", "out_of_range", "from 1 to 168"));
-            }
-            (None, Some(at)) if parse_minute(at).is_none() => {
-                errors.push(FieldError::new("/at", "invalid", "a time of day in UTC, like `03:00`"));
-            }
-            _ => {}
+        if self.every_hours.is_none() && self.at.is_none() {
+            errors.push(FieldError::new("/at", "missing", "a time of day, or `every_hours`"));
         }
+        validate_times(self.every_hours, self.at.as_deref(), &mut errors);
         if self.weekday.is_some() && self.at.is_none() {
-            errors.push(FieldError::new("/weekday", "invalid", "a day of the week needs `at`"));
+            errors.push(no_day());
         }
         errors
     }
@@ -155,6 +168,57 @@ impl CreateSnapshotSchedule {
             (hours, _) => Rhythm::Hours(hours.unwrap_or(1)),
         }
     }
+}
+
+impl UpdateSnapshotSchedule {
+    /// What is wrong with it, whatever the schedule is; and, if that takes no time of day, with a day of the week.
+    pub(super) fn validate(&self, takes_at: bool) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if self.volume.is_some() && self.instance.is_some() {
+            errors.push(FieldError::new("/instance", "invalid", "either a volume or an instance"));
+        }
+        validate_times(self.every_hours, self.at.as_deref(), &mut errors);
+        let takes_at = self.at.is_some() || takes_at && self.every_hours.is_none();
+        if matches!(self.weekday, Some(Some(_))) && !takes_at {
+            errors.push(no_day());
+        }
+        errors
+    }
+
+    /// When the schedule takes snapshots from now on, if the patch says anything of that; of what is valid.
+    pub(super) fn rhythm(&self, before: Rhythm) -> Option<Rhythm> {
+        let at = self.at.as_deref().and_then(parse_minute);
+        match (self.every_hours, at, before) {
+            (Some(hours), ..) => Some(Rhythm::Hours(hours)),
+            (None, Some(minute), Rhythm::Hours(_)) => {
+                Some(Rhythm::At { minute, weekday: self.weekday.flatten() })
+            }
+            (None, at, Rhythm::At { minute, weekday }) if at.is_some() || self.weekday.is_some() => {
+                let (minute, weekday) = (at.unwrap_or(minute), self.weekday.unwrap_or(weekday));
+                Some(Rhythm::At { minute, weekday })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn validate_times(every_hours: Option<i16>, at: Option<&str>, errors: &mut Vec<FieldError>) {
+    match (every_hours, at) {
+        (Some(_), Some(_)) => {
+            errors.push(FieldError::new("/every_hours", "invalid", "either hours or a time of day"));
+        }
+        (Some(hours), None) if !EVERY_HOURS.contains(&hours) => {
+            errors.push(FieldError::new("/every_hours", "out_of_range", "from 1 to 168"));
+        }
+        (None, Some(at)) if parse_minute(at).is_none() => {
+            errors.push(FieldError::new("/at", "invalid", "a time of day in UTC, like `03:00`"));
+        }
+        _ => {}
+    }
+}
+
+fn no_day() -> FieldError {
+    FieldError::new("/weekday", "invalid", "a day of the week needs `at`")
 }
 
 pub(super) fn validate_keep(keep: i16, errors: &mut Vec<FieldError>) {

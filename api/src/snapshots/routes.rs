@@ -35,6 +35,7 @@ async fn list_snapshots(
     // A text that is neither a name nor an id matches nothing.
     let named = |text: String| Selector::parse(&text).map_or_else(String::new, |_| text);
     let (volume, instance) = (query.volume.map(named), query.instance.map(named));
+    let schedule = query.schedule.map(named);
     let (query, labels) =
         LabelledPageQuery::new(query.limit, query.cursor, query.name, query.label_selector).checked()?;
     let after = query.after()?;
@@ -46,6 +47,7 @@ async fn list_snapshots(
         labels: &labels,
         volume: volume.as_deref(),
         instance: instance.as_deref(),
+        schedule: schedule.as_deref(),
         rows: query.rows(),
     };
     let rows = store::list(conn, allowed, &filter).await?;

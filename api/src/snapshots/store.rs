@@ -6,6 +6,7 @@ mod row;
 pub(crate) mod taking;
 pub(crate) mod using;
 
+use protocol::OperationId;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -30,9 +31,10 @@ pub(crate) async fn find<A: Action<On: InProject>>(
                   (SELECT coalesce(jsonb_agg(jsonb_build_object('position', v.position, 'id', v.volume_id,
                               'name', v.volume_name, 'size_gib', v.size_gib) ORDER BY v.position), '[]')
                    FROM snapshot_volumes v WHERE v.snapshot_id = s.id) AS "volumes!: Json<Vec<SnapshotVolume>>",
-                  s.operation_id, o.kind AS "operation_kind?", o.status AS "operation_status?",
-                  s.created_at, s.updated_at
+                  s.schedule_id, c.name AS "schedule_name?", s.operation_id, o.kind AS "operation_kind?", o.status AS "operation_status?",
+                  s.restored_at, s.created_at, s.updated_at
            FROM snapshots s LEFT JOIN operations o ON o.id = s.operation_id
+           LEFT JOIN snapshot_schedules c ON c.id = s.schedule_id
            WHERE s.project_id = $1 AND (s.id = $2 OR s.name = $3)"#,
         allowed.project().as_uuid(),
         selector.id(),
@@ -51,6 +53,8 @@ pub(super) struct Filter<'a> {
     pub volume: Option<&'a str>,
     /// Of the instance with this name or id; `None` is any.
     pub instance: Option<&'a str>,
+    /// Made by the schedule with this name or id; `None` is any.
+    pub schedule: Option<&'a str>,
     pub rows: i64,
 }
 
@@ -67,9 +71,10 @@ pub(super) async fn list(
                   (SELECT coalesce(jsonb_agg(jsonb_build_object('position', v.position, 'id', v.volume_id,
                               'name', v.volume_name, 'size_gib', v.size_gib) ORDER BY v.position), '[]')
                    FROM snapshot_volumes v WHERE v.snapshot_id = s.id) AS "volumes!: Json<Vec<SnapshotVolume>>",
-                  s.operation_id, o.kind AS "operation_kind?", o.status AS "operation_status?",
-                  s.created_at, s.updated_at
+                  s.schedule_id, c.name AS "schedule_name?", s.operation_id, o.kind AS "operation_kind?", o.status AS "operation_status?",
+                  s.restored_at, s.created_at, s.updated_at
            FROM snapshots s LEFT JOIN operations o ON o.id = s.operation_id
+           LEFT JOIN snapshot_schedules c ON c.id = s.schedule_id
            WHERE s.project_id = $1 AND s.id > $2 AND ($3::text IS NULL OR s.name = $3)
              AND ($4::text IS NULL OR s.instance_name = $4 OR s.instance_id::text = $4)
              AND ($5::text IS NULL OR EXISTS (
@@ -77,6 +82,7 @@ pub(super) async fn list(
                  WHERE v.snapshot_id = s.id AND (coalesce(n.name, v.volume_name) = $5 OR v.volume_id::text = $5)))
              AND s.labels @> $6 AND s.labels ?& $7 AND NOT s.labels ?| $8
              AND NOT s.labels @> ANY($9)
+             AND ($11::text IS NULL OR c.name = $11 OR c.id::text = $11)
            ORDER BY s.id LIMIT $10"#,
         allowed.project().as_uuid(),
         filter.after,
@@ -87,7 +93,8 @@ pub(super) async fn list(
         filter.labels.present(),
         filter.labels.absent(),
         &filter.labels.not_equal(),
-        filter.rows
+        filter.rows,
+        filter.schedule
     )
     .fetch_all(conn)
     .await
@@ -112,6 +119,25 @@ pub(super) async fn update(
     .execute(conn)
     .await;
     updated.map(drop).map_err(broken)
+}
+
+/// Notes that the volumes of a snapshot went back to it, and the operation of a guest that goes on from its memory.
+pub(super) async fn set_restored(
+    conn: &mut PgConnection,
+    _allowed: &Allowed<actions::RestoreSnapshot>,
+    id: Uuid,
+    operation: Option<OperationId>,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE snapshots SET restored_at = $2, updated_at = $2, operation_id = coalesce($3, operation_id) WHERE id = $1",
+        id,
+        now,
+        operation.map(OperationId::as_uuid)
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Locks the instance whose host is taking the snapshot: whoever needs both locks the instance first. Called before
@@ -177,6 +203,11 @@ pub(crate) fn broken(error: sqlx::Error) -> ApiError {
         Some("instances_resume_from_a_snapshot") => ApiError::because(
             ErrorCode::WrongState,
             "an instance is about to go on from its memory; wait until it runs, or stop it",
+        ),
+        Some("hosts_pool_low") => ApiError::because(
+            ErrorCode::InsufficientCapacity,
+            "the disks of the host are almost full, so it keeps no memory of guests; leave `memory` out, delete volumes there, or \
+             ask an operator for room",
         ),
         Some("hosts_disk_fits" | "pools_disk_fits") => ApiError::because(
             ErrorCode::InsufficientCapacity,

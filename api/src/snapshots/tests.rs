@@ -2,6 +2,7 @@
 
 mod contents;
 mod guide;
+mod held;
 mod memory;
 mod merging;
 mod restoring;

@@ -79,7 +79,13 @@ pub struct Snapshot {
     pub instance: Option<SnapshotInstance>,
     /// In the order of the instance.
     pub volumes: Vec<SnapshotVolume>,
-    /// The call that made it, if a host had to act.
+    /// The schedule that made it, as long as that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Reference>,
+    /// When volumes went back to it last.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub restored_at: Option<OffsetDateTime>,
+    /// The call that made it, or that last let a guest go on from its memory, if a host had to act.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<OperationSummary>,
     #[serde(with = "time::serde::rfc3339")]
@@ -132,6 +138,8 @@ pub(super) struct SnapshotQuery {
     pub volume: Option<String>,
     /// Only snapshots of the instance with this name or id.
     pub instance: Option<String>,
+    /// Only snapshots that the schedule with this name or id made.
+    pub schedule: Option<String>,
 }
 
 impl CreateSnapshot {

@@ -24,6 +24,10 @@ pub(crate) async fn verify(
            SELECT 'snapshot_written', s.snapshot_id, 'what it holds is written to, or is to be removed'
            FROM snapshot_volumes s JOIN layers l ON l.id = s.layer_id WHERE NOT l.sealed OR NOT l.kept
            UNION ALL
+           SELECT 'layer_uncounted', l.id, 'it is sealed, and no quota counts what it holds'
+           FROM layers l WHERE l.sealed AND l.memory_gib = 0 AND NOT l.untouched AND l.kept
+             AND (l.held_gib = 0 OR l.project_id IS NULL)
+           UNION ALL
            SELECT 'snapshot_memory_astray', s.id, 'its memory is to be removed, or written to as a disk'
            FROM snapshots s JOIN layers l ON l.id = s.memory_id
            WHERE NOT l.kept OR NOT l.sealed OR l.parent_id IS NOT NULL

@@ -277,7 +277,7 @@ pub(super) fn broken(error: sqlx::Error) -> ApiError {
         ),
         Some("hosts_pool_low") => ApiError::because(
             ErrorCode::InsufficientCapacity,
-            "the disks of the instance's host are almost full, so it takes no new volumes; delete volumes there, or ask an \
+            "the disks of the host with the instance or the data are almost full, so it takes no new volumes; delete volumes there, or ask an \
              operator for room",
         ),
         Some("volumes_image_id_fkey") => ApiError::invalid(vec![super::disks::no_image("/source/image")]),

@@ -41,7 +41,7 @@ pub async fn run(matches: &ArgMatches) -> Result<()> {
         bail!("the path begins with /, as in /v1/projects");
     }
     if path.contains("{project}") {
-        path = path.replace("{project}", &crate::run::segment(place.project()?));
+        path = path.replace("{project}", &client::segment(place.project()?));
     }
     let mut request = Request::new(method, &path);
     if let Some(body) = matches.get_one::<String>("body") {

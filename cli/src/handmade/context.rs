@@ -2,11 +2,11 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgMatches, Command};
+use client::{Contexts, segment};
 use serde_json::json;
 
-use crate::contexts::{Contexts, Place, session_file};
+use crate::contexts::{Place, named};
 use crate::output::{Output, harmless, plain};
-use crate::run::segment;
 
 pub fn command() -> Command {
     let name = || Arg::new("name").value_name("NAME").required(true);
@@ -28,7 +28,7 @@ pub async fn run(verb: &str, matches: &ArgMatches) -> Result<()> {
     match verb {
         "use" if contexts.contexts.contains_key(&given) => contexts.current = Some(given),
         "project" => {
-            let name = contexts.name(matches);
+            let name = contexts.name(named(matches));
             let context = contexts.contexts.get_mut(&name).context("sign in first: cumulo login")?;
             let path = format!("/v1/projects/{}", segment(&given));
             let project = Place::find(matches)?.client.get(&path).await?;
@@ -36,7 +36,7 @@ pub async fn run(verb: &str, matches: &ArgMatches) -> Result<()> {
             context.project = Some(plain(&project));
         }
         "remove" if contexts.contexts.remove(&given).is_some() => {
-            session_file(&given)?.remove()?;
+            Contexts::session(&given)?.remove()?;
             if contexts.current.as_ref() == Some(&given) {
                 contexts.current = contexts.contexts.keys().next().cloned();
             }
@@ -60,5 +60,5 @@ pub async fn run(verb: &str, matches: &ArgMatches) -> Result<()> {
             harmless(&project)
         );
     }
-    contexts.save()
+    Ok(contexts.save()?)
 }

@@ -4,12 +4,11 @@ use std::io::Write as _;
 
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use client::{EventStream, Request};
+use client::{EventStream, Request, segment};
 use serde_json::Value;
 
 use crate::contexts::Place;
 use crate::output::{Output, harmless, plain};
-use crate::run::segment;
 
 pub fn command() -> Command {
     let flag =

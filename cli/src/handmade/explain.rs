@@ -2,12 +2,11 @@
 
 use anyhow::{Context as _, Result};
 use clap::{Arg, ArgMatches, Command};
-use client::{Operation, Request};
+use client::{Operation, Request, segment};
 use serde_json::Value;
 
 use crate::contexts::Place;
 use crate::output::{harmless, plain};
-use crate::run::segment;
 
 /// Resources that name their newest operation.
 const RESOURCES: [&str; 3] = ["instance", "volume", "snapshot"];

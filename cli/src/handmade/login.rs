@@ -2,10 +2,10 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgMatches, Command};
-use client::{Client, Credential, Error, Method, Request};
+use client::{Client, Context, Contexts, Credential, Error, Method, Request};
 use serde_json::json;
 
-use crate::contexts::{Context, Contexts, session_file};
+use crate::contexts::named;
 
 pub fn login() -> Command {
     Command::new("login")
@@ -24,7 +24,7 @@ pub fn logout() -> Command {
 
 pub async fn run_login(matches: &ArgMatches) -> Result<()> {
     let mut contexts = Contexts::load()?;
-    let name = contexts.name(matches);
+    let name = contexts.name(named(matches));
     let known = contexts.contexts.get(&name);
     let given = matches.get_one::<String>("url").cloned().or_else(|| Some(known?.url.clone()));
     let url = given.context("which cloud? Give --url http://…")?.trim_end_matches('/').to_owned();
@@ -44,7 +44,7 @@ pub async fn run_login(matches: &ArgMatches) -> Result<()> {
         }
         answered => answered?,
     };
-    let file = session_file(&name)?;
+    let file = Contexts::session(&name)?;
     let project = known.filter(|known| known.url == url).and_then(|known| known.project.clone());
     let context = Context { url: url.clone(), username: Some(username.clone()), project };
     contexts.contexts.insert(name.clone(), context);
@@ -77,13 +77,15 @@ async fn choose_project(client: &Client, matches: &ArgMatches, name: &str) -> Re
             context.project = only["name"].as_str().map(str::to_owned);
         }
     }
-    contexts.save()
+    Ok(contexts.save()?)
 }
 
 pub async fn run_logout(matches: &ArgMatches) -> Result<()> {
     let contexts = Contexts::load()?;
-    let Some((name, context)) = contexts.chosen(matches) else { bail!("there is no context to sign out of") };
-    let file = session_file(&name)?;
+    let Some((name, context)) = contexts.chosen(named(matches)) else {
+        bail!("there is no context to sign out of")
+    };
+    let file = Contexts::session(&name)?;
     let Some(session) = file.read()? else {
         eprintln!("You were not signed in.");
         return Ok(());

@@ -8,6 +8,7 @@ mod explain;
 mod login;
 mod manual;
 mod password;
+mod terraform;
 mod upload;
 
 use anyhow::Result;
@@ -25,6 +26,7 @@ pub fn add(root: Command) -> Command {
         .subcommand(events::command())
         .subcommand(password::command())
         .subcommand(api::command())
+        .subcommand(terraform::command())
         .subcommand(manual::completions())
         .subcommand(manual::manual());
     let root = insert(root, &["instance", "console", "open"], &|_| console::open());
@@ -42,6 +44,7 @@ pub async fn run(path: &[&str], matches: &ArgMatches, root: &Command) -> Option<
         ["events"] => events::run(matches).await,
         ["reset-password"] => password::run(matches).await,
         ["api"] => api::run(matches).await,
+        ["terraform", "install"] => terraform::run(matches),
         ["completions"] => manual::run_completions(matches),
         ["manual"] => manual::run_manual(matches, root),
         ["instance", "console", "open"] => console::run_open(matches).await,

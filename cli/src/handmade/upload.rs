@@ -6,14 +6,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use client::{Body, Error, Method, Request};
+use client::{Body, Error, Method, Request, segment};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::contexts::{self, Place};
+use crate::contexts::Place;
 use crate::output::Output;
-use crate::run::segment;
 use crate::wait;
 
 /// Small enough to be sent again, large enough not to notice.
@@ -144,7 +143,7 @@ struct Memory {
 
 impl Memory {
     fn of(image: &str, digest: &str) -> Result<Self> {
-        let folder = contexts::folder()?;
+        let folder = client::Contexts::folder()?;
         std::fs::create_dir_all(&folder)?;
         Ok(Self { path: folder.join(format!("upload-{}-{}.json", segment(image), &digest[..16])) })
     }

@@ -6,8 +6,21 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 /// What people look for first. A column is a path: `image.name`, `nics.addresses.address`.
-const CHOSEN: [(&str, &[&str]); 23] = [
+const CHOSEN: [(&str, &[&str]); 25] = [
     ("instance", &["name", "state", "instance_type.name", "image.name", "nics.addresses", "created_at"]),
+    (
+        "instance metrics",
+        &[
+            "at",
+            "cpu_percent",
+            "memory_used_bytes",
+            "read_bytes_per_second",
+            "written_bytes_per_second",
+            "received_bytes_per_second",
+            "sent_bytes_per_second",
+        ],
+    ),
+    ("scrape-target", &["targets", "labels"]),
     ("instance-action", &["instance.name", "operation.status", "error.code", "error.detail"]),
     ("volume", &["name", "state", "size_gib", "attachment.instance.name", "pool.name", "created_at"]),
     ("snapshot", &["name", "state", "consistency", "instance.name", "volumes.name", "taken_at"]),
@@ -36,6 +49,11 @@ const CHOSEN: [(&str, &[&str]); 23] = [
 const MOST: usize = 6;
 /// Rarely what somebody looks for.
 const LAST: [&str; 4] = ["id", "generation", "updated_at", "description"];
+
+/// Whether somebody has thought about what a table of these shows.
+pub fn are_chosen(noun: &str) -> bool {
+    CHOSEN.iter().any(|(name, _)| *name == noun)
+}
 
 /// The chosen columns of this noun that the rows have, or the first simple properties of a row.
 pub fn of(noun: &str, row: &Value) -> Vec<String> {
@@ -87,8 +105,10 @@ mod tests {
         let operations = crate::document::operations();
         for (noun, columns) in CHOSEN {
             let lists = |one: &&crate::document::Operation| {
-                one.named.nouns.last().is_some_and(|last| last == noun)
-                    && matches!(one.named.verb.as_str(), "list" | "get" | "act-on")
+                let (last, verb) = (one.named.nouns.last(), one.named.verb.as_str());
+                let lists =
+                    last.is_some_and(|last| last == noun) && matches!(verb, "list" | "get" | "act-on");
+                lists || last.is_some_and(|last| format!("{last} {verb}") == noun)
             };
             let list = operations.iter().find(lists).unwrap_or_else(|| panic!("no list of {noun}"));
             let (method, status) =

@@ -29,7 +29,10 @@ pub struct Output {
 
 impl Output {
     pub fn of(matches: &ArgMatches, operation: &Operation) -> Self {
-        Self::new(matches, operation.named.nouns.last().map(String::as_str).unwrap_or_default())
+        let noun = operation.named.nouns.last().map(String::as_str).unwrap_or_default();
+        // What a verb answers may be a table of its own.
+        let whole = format!("{noun} {}", operation.named.verb);
+        Self::new(matches, if columns::are_chosen(&whole) { &whole } else { noun })
     }
 
     pub fn new(matches: &ArgMatches, noun: &str) -> Self {
@@ -70,7 +73,7 @@ impl Output {
                 eprintln!("Done.");
                 Ok(())
             }
-            Format::Table => match answer["items"].as_array() {
+            Format::Table => match answer.as_array().or(answer["items"].as_array()) {
                 Some(rows) => self.list(rows),
                 None if !self.columns.is_empty() => {
                     print(&table::render(&self.columns, std::slice::from_ref(answer)))

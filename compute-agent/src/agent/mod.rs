@@ -35,6 +35,7 @@ use crate::desired::removals::Removals;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::Hypervisor;
 use crate::image_cache;
+use crate::insight::Insight;
 use crate::inventory::LastInventory;
 use crate::metadata::Metadata;
 use crate::networks::keeper::REPAIR;
@@ -158,6 +159,12 @@ pub async fn run(
         stop.child_token(),
     ));
     let consoles = Consoles::new(Arc::clone(&control_plane), Arc::clone(&hypervisor), stop.child_token());
+    let insight = Insight::new(
+        Arc::clone(&control_plane),
+        Arc::clone(&session),
+        Arc::clone(&hypervisor),
+        Arc::clone(&desired),
+    );
     let feed = Feed {
         control_plane: Arc::clone(&control_plane),
         hypervisor,
@@ -189,6 +196,7 @@ pub async fn run(
     tokio::select! {
         () = feed.run() => {}
         () = sender.run() => {}
+        () = insight.run() => {}
         () = image_cache::keep(storage, desired) => {}
         () = keeper.run(reconciler.acting(), REPAIR) => {}
         () = events::watch(Arc::clone(&reconciler), workers.clone(), Arc::clone(&keeper), hypervisor_events) => {}

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use camino::Utf8PathBuf;
 use protocol::agent::{
-    EndReason, HypervisorHealth, ImageSource, InstanceSpec, NetworkSubject, ObservedState, Power, Step,
+    EndReason, GuestAnswer, HypervisorHealth, ImageSource, InstanceSpec, NetworkSubject, ObservedState,
+    Power, Step,
 };
 use protocol::image::Format;
 use protocol::{InstanceId, Sha256, TransferId};
@@ -411,6 +412,29 @@ async fn networks_are_made_reported_and_awaited_by_the_instances_in_them() {
     cloud.until(spec.id, ObservedState::Running).await;
     cloud.control_plane.wait_for("no fault", |it| is_told(it, 0)).await;
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_measured_and_what_guests_say_is_told_soon_after_the_start_and_again_by_the_next_agent() {
+    let cloud = Cloud::new();
+    for _ in 0..2 {
+        let agent = cloud.start_agent();
+        let spec = cloud.running_instance().await;
+        cloud.control_plane.take_insight();
+        let (mut sample, mut guest) = (None, None);
+        while sample.is_none() || guest.is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            for batch in cloud.control_plane.take_insight() {
+                sample = sample.or(batch.samples.into_iter().find(|sample| sample.id == spec.id));
+                guest = guest.or(batch.guests.into_iter().find(|guest| guest.id == spec.id));
+            }
+        }
+        let sample = sample.unwrap();
+        assert_eq!(sample.volumes[0].id, spec.disks[0].volume.id);
+        assert!(sample.cpu_ns.is_some() && sample.age_ms < 2000, "{sample:?}");
+        assert!(matches!(guest.unwrap().answer, GuestAnswer::Told(_)));
+        agent.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::agent::{
     DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, HostNetwork,
-    HostRequest, ImageStatus, InstanceReport, MAX_REPORTS, NetworkReport, ObservedAccepted, ObservedBatch,
-    ObservedState, OpenSession, Refusal, RefusalReason, Sending, SessionOpened, Step, StepReport, VolumeSpec,
+    HostRequest, ImageStatus, InsightAccepted, InsightBatch, InstanceReport, MAX_REPORTS, NetworkReport,
+    ObservedAccepted, ObservedBatch, ObservedState, OpenSession, Refusal, RefusalReason, Sending,
+    SessionOpened, Step, StepReport, VolumeSpec,
 };
 use protocol::{ConsoleId, HostId, InstanceId, Revision, Sha256, TransferId};
 use tokio::io::DuplexStream;
@@ -44,6 +45,7 @@ struct State {
     reports: BTreeMap<InstanceId, InstanceReport>,
     steps: Vec<StepReport>,
     last_heartbeat: Option<Heartbeat>,
+    insight: Vec<InsightBatch>,
     transfers: HashMap<TransferId, Vec<u8>>,
     images_asked: BTreeMap<TransferId, DesiredObject>,
     images: HashMap<TransferId, Vec<u8>>,
@@ -217,6 +219,11 @@ impl FakeControlPlane {
         self.change(|state| state.last_heartbeat = None);
     }
 
+    /// What was measured since this was asked last.
+    pub fn take_insight(&self) -> Vec<InsightBatch> {
+        std::mem::take(&mut self.lock().insight)
+    }
+
     /// Something of the last heartbeat.
     pub fn heartbeat<T>(&self, read: impl FnOnce(&Heartbeat) -> T) -> Option<T> {
         self.lock().last_heartbeat.as_ref().map(read)
@@ -334,6 +341,14 @@ impl ControlPlane for FakeControlPlane {
             }
         });
         Ok(ObservedAccepted { ignored: Vec::new() })
+    }
+
+    async fn insight(&self, batch: &InsightBatch) -> Result<InsightAccepted, ControlPlaneError> {
+        drop(self.in_session("the measurements", batch.epoch)?);
+        let InsightBatch { epoch, samples, guests } = batch;
+        let batch = InsightBatch { epoch: *epoch, samples: samples.clone(), guests: guests.clone() };
+        self.change(|state| state.insight.push(batch));
+        Ok(InsightAccepted { sample_seconds: 1, guest_seconds: 60 })
     }
 
     async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, ControlPlaneError> {

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt};
 use protocol::agent::{
     CONSOLE_PROTOCOL, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ImageStatus,
-    ObservedAccepted, ObservedBatch, OpenSession, Refusal, RenewRequest, RenewResponse, RequestQuery,
-    SendQuery, SessionOpened,
+    InsightAccepted, InsightBatch, ObservedAccepted, ObservedBatch, OpenSession, Refusal, RenewRequest,
+    RenewResponse, RequestQuery, SendQuery, SessionOpened,
 };
 use protocol::{ConsoleId, Sha256, TransferId};
 use reqwest::{Body, Client, RequestBuilder, Response, StatusCode};
@@ -174,6 +174,10 @@ impl ControlPlane for HttpControlPlane {
 
     async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, ControlPlaneError> {
         self.post("the heartbeat", "/agent/v1/heartbeat", heartbeat).await
+    }
+
+    async fn insight(&self, batch: &InsightBatch) -> Result<InsightAccepted, ControlPlaneError> {
+        self.post("the measurements", "/agent/v1/insight", batch).await
     }
 
     async fn blob(&self, sha256: Sha256) -> Result<ByteStream, ControlPlaneError> {

@@ -6,8 +6,8 @@ pub mod http;
 
 use async_trait::async_trait;
 use protocol::agent::{
-    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ImageStatus, ObservedAccepted,
-    ObservedBatch, OpenSession, Refusal, SessionOpened,
+    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ImageStatus, InsightAccepted, InsightBatch,
+    ObservedAccepted, ObservedBatch, OpenSession, Refusal, SessionOpened,
 };
 use protocol::{ConsoleId, Sha256, TransferId};
 use thiserror::Error;
@@ -26,6 +26,9 @@ pub trait ControlPlane: Send + Sync + 'static {
     async fn observed(&self, batch: &ObservedBatch) -> Result<ObservedAccepted, ControlPlaneError>;
 
     async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, ControlPlaneError>;
+
+    /// What was measured, and what guests say.
+    async fn insight(&self, batch: &InsightBatch) -> Result<InsightAccepted, ControlPlaneError>;
 
     /// The bytes of a stored image.
     async fn blob(&self, sha256: Sha256) -> Result<ByteStream, ControlPlaneError>;

@@ -4,17 +4,20 @@
 //! run, so every start is rendered from the desired state. It never decides anything.
 
 pub mod libvirt;
+mod measured;
 mod probe;
 pub mod simulated;
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
+use protocol::agent::{Architecture, ConsoleKind, GuestInfo, Inventory, IoLimits, Nic, PauseReason};
 use protocol::{Generation, InstanceId, LayerId, MacAddress, MemoryMib, Name, RequestId, SizeGib, VolumeId};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
 use crate::consoles;
+
+pub use measured::{Measured, MeasuredCard, MeasuredDisk};
 
 /// The seam between the reconciler and whatever runs guests.
 #[async_trait]
@@ -99,6 +102,14 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// What the display of a running guest shows, a PNG or a PPM. [`HypervisorError::NoDisplay`] when it has none.
     async fn screenshot(&self, id: InstanceId) -> Result<Vec<u8>, HypervisorError>;
+
+    /// The counters of all domains that run or stand still, in some seconds or not at all. Refused while an earlier
+    /// measurement has not ended.
+    async fn measure(&self) -> Result<Vec<Measured>, HypervisorError>;
+
+    /// What the agent in a guest says, within the bounds of [`GuestInfo::bounded`]; [`HypervisorError::NoGuestAgent`]
+    /// when none listens. One guest at a time, and each for a minute at most.
+    async fn ask_guest(&self, id: InstanceId) -> Result<GuestInfo, HypervisorError>;
 
     /// What happens from now on. A receiver that lags must look at [`Hypervisor::domains`] again.
     fn events(&self) -> broadcast::Receiver<Event>;

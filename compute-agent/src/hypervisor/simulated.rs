@@ -9,18 +9,21 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{Acceleration, Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
+use protocol::agent::{
+    Acceleration, Architecture, CardCounters, ConsoleKind, DiskCounters, GuestInfo, Inventory, IoLimits,
+    MemorySample, Nic, PauseReason,
+};
 use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
     Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError,
-    Merge, NewLayer, SeenVolume,
+    Measured, MeasuredCard, MeasuredDisk, Merge, NewLayer, SeenVolume,
 };
 use crate::consoles;
 
@@ -100,6 +103,7 @@ pub struct Simulated {
     state: Mutex<State>,
     /// Consoles say back whatever they are told.
     open_consoles: Arc<AtomicUsize>,
+    begun: Instant,
     events: broadcast::Sender<Event>,
 }
 
@@ -142,7 +146,8 @@ impl Simulated {
             reachable: true,
         };
         let open_consoles = Arc::default();
-        Self { state: Mutex::new(state), open_consoles, events: broadcast::Sender::new(EVENT_BUFFER) }
+        let events = broadcast::Sender::new(EVENT_BUFFER);
+        Self { state: Mutex::new(state), open_consoles, begun: Instant::now(), events }
     }
 
     /// The guest powers itself off. False when there is no domain.
@@ -617,6 +622,52 @@ impl Hypervisor for Simulated {
             return Err(HypervisorError::NotFound(id));
         }
         Ok(b"P6 2 1 255 \0\0\0\xff\xff\xff".to_vec())
+    }
+
+    /// Guests are half busy, and do a little with each disk and card.
+    async fn measure(&self) -> Result<Vec<Measured>, HypervisorError> {
+        let state = self.reached()?;
+        let elapsed = self.begun.elapsed();
+        let (nanoseconds, milliseconds) = (elapsed.as_nanos() as u64, elapsed.as_millis() as u64);
+        let disk = |volume: &SeenVolume| {
+            let counters = DiskCounters {
+                read_bytes: milliseconds * 4096,
+                read_requests: milliseconds,
+                written_bytes: milliseconds * 2048,
+                write_requests: milliseconds / 2,
+            };
+            Some(MeasuredDisk { layer: *volume.layers.last()?, counters })
+        };
+        let card = |card: &Card| {
+            let counters = CardCounters {
+                received_bytes: milliseconds * 1000,
+                received_packets: milliseconds,
+                sent_bytes: milliseconds * 500,
+                sent_packets: milliseconds,
+                ..CardCounters::default()
+            };
+            Some(MeasuredCard { tap: card.tap.clone()?, counters })
+        };
+        let measured = state.domains.values().map(|domain| Measured {
+            id: domain.id,
+            run: state.starts.get(&(domain.id, domain.boot)).copied().unwrap_or_default(),
+            cpu_ns: Some(nanoseconds / 2),
+            memory: MemorySample { resident_bytes: Some(64 << 20), ..MemorySample::default() },
+            disks: domain.volumes.iter().filter_map(disk).collect(),
+            cards: domain.cards.iter().filter_map(card).collect(),
+        });
+        Ok(measured.collect())
+    }
+
+    async fn ask_guest(&self, id: InstanceId) -> Result<GuestInfo, HypervisorError> {
+        let state = self.reached()?;
+        if !state.domains.contains_key(&id) {
+            return Err(HypervisorError::NotFound(id));
+        }
+        if !state.machine.guests_freeze {
+            return Err(HypervisorError::NoGuestAgent);
+        }
+        Ok(GuestInfo { hostname: Some("simulated".to_owned()), ..GuestInfo::default() })
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

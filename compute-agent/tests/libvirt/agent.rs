@@ -25,8 +25,9 @@ use compute_agent::report::Outbox;
 use futures_util::StreamExt as _;
 use protocol::agent::{
     Architecture, DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Disk, Epoch, Firmware, Heartbeat,
-    HeartbeatReply, ImageSource, ImageStatus, InstanceReport, InstanceSpec, IoLimits, ObservedAccepted,
-    ObservedBatch, OpenSession, Power, Refusal, Seed, SessionOpened, StopMode, VolumeSpec,
+    HeartbeatReply, ImageSource, ImageStatus, InsightAccepted, InsightBatch, InstanceReport, InstanceSpec,
+    IoLimits, ObservedAccepted, ObservedBatch, OpenSession, Power, Refusal, Seed, SessionOpened, StopMode,
+    VolumeSpec,
 };
 use protocol::{
     ConsoleId, GIB, Generation, InstanceId, LayerId, MemoryMib, Revision, Sha256, SizeGib, TransferId,
@@ -289,6 +290,10 @@ impl ControlPlane for Images {
 
     async fn heartbeat(&self, _: &Heartbeat) -> Result<HeartbeatReply, ControlPlaneError> {
         silent("heartbeat")
+    }
+
+    async fn insight(&self, _: &InsightBatch) -> Result<InsightAccepted, ControlPlaneError> {
+        silent("measurements")
     }
 
     async fn blob(&self, sha256: Sha256) -> Result<ByteStream, ControlPlaneError> {

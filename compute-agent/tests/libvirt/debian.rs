@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use camino::Utf8Path;
 use compute_agent::host_storage::HostStorage as _;
+use compute_agent::hypervisor::Hypervisor as _;
 use protocol::agent::{InstanceSpec, VolumeState};
 use protocol::{InstanceId, MemoryMib, SizeGib};
 
@@ -49,6 +50,14 @@ async fn a_debian_is_at_rest_in_its_snapshot_and_writes_on() {
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     println!("its agent answers after {:?}", began.elapsed());
+    let said = agent.libvirt.ask_guest(id).await.unwrap();
+    println!("it says {said:?}");
+    assert_eq!(said.os.unwrap().id.as_deref(), Some("debian"));
+    assert!(said.hostname.is_some() && said.clock_offset_ms.is_some());
+    assert!(
+        said.filesystems.iter().any(|found| found.mount_point == "/" && found.used_bytes > Some(1 << 20))
+    );
+    assert!(said.interfaces.iter().any(|interface| interface.name == "lo"));
     let script = "while true; do date > /root/now; sync; done";
     let writer = format!(
         r#"{{"execute": "guest-exec", "arguments": {{"path": "/bin/sh", "arg": ["-c", "{script}"]}}}}"#

@@ -7,6 +7,7 @@ mod crashes;
 mod debian;
 mod guest;
 mod host;
+mod insight;
 mod instants;
 mod memory;
 mod pauses;

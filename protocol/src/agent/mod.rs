@@ -7,6 +7,7 @@
 //! GET  /agent/v1/desired?epoch&after&wait_seconds         -> DesiredPage        (long poll)
 //! POST /agent/v1/observed                ObservedBatch    -> ObservedAccepted
 //! POST /agent/v1/heartbeat               Heartbeat        -> HeartbeatReply
+//! POST /agent/v1/insight                 InsightBatch     -> InsightAccepted    (best effort)
 //! GET  /agent/v1/blobs/{sha256}                           -> the image's bytes
 //! POST /agent/v1/transfers/{id}?epoch    bytes            -> 204                (answers DesiredBody::SendSerialLog)
 //! POST /agent/v1/images/{id}?epoch       bytes            -> 204                (answers DesiredBody::SendImage)
@@ -22,6 +23,7 @@
 mod console;
 mod desired;
 mod image;
+mod insight;
 mod join;
 mod network;
 mod observed;
@@ -37,6 +39,11 @@ pub use desired::{
     MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, Power, Seed, StopMode,
 };
 pub use image::{ImageStatus, SendQuery, Sending};
+pub use insight::{
+    CardCounters, DiskCounters, GuestAddress, GuestAnswer, GuestFilesystem, GuestInfo, GuestInterface,
+    GuestOs, GuestReport, GuestSilence, InsightAccepted, InsightBatch, MAX_GUEST_CHARS, MAX_GUEST_ITEMS,
+    MAX_GUESTS, MAX_MEASURED, MAX_SAMPLES, MemorySample, PortSample, Sample, VolumeSample, believable,
+};
 pub use join::{JoinRequest, JoinResponse, JoinToken, ParseJoinTokenError, RenewRequest, RenewResponse};
 pub use network::{
     AddressPair, Direction, FloatingIp, HostNetwork, MAX_NETWORK_FAULTS, Metadata, Network, NetworkCheck,

@@ -88,6 +88,11 @@ impl Architecture {
         }
     }
 
+    /// Whether its machines have a BIOS, too. All have UEFI.
+    pub const fn has_bios(self) -> bool {
+        matches!(self, Self::X86_64)
+    }
+
     /// The architecture of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::X86_64, Self::Aarch64, Self::Riscv64]

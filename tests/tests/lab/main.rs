@@ -1,5 +1,6 @@
 //! A cloud of several hosts: `make lab HOSTS=3`.
 
+mod architectures;
 mod cards;
 mod consoles;
 mod crashes;

@@ -106,6 +106,49 @@ async fn the_command_line() -> Result<()> {
     .await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_by_terraform() -> Result<()> {
+    binaries::terraform()?;
+    in_lab(LabOptions { hosts: 1 }, async |lab| {
+        // What `make up` has made.
+        lab.cloud.instance_type("tiny", 1, 256, 1).await?;
+        let pool = json!({"name": "public", "cidr": "203.0.113.0/24"});
+        lab.cloud.post("/v1/address_pools", pool).await?.success()?;
+        let credentials = lab.control.credentials()?;
+        let url = lab.control.url();
+        let image = tokio::task::spawn_blocking(|| cached(Guest::Fast)).await??;
+        let program = binaries::find("cumulo")?;
+        binaries::find("terraform-provider-cumulo")?;
+        let folder = program.parent().context("a folder of programs")?;
+        let path = format!("{folder}:{}", std::env::var("PATH")?);
+        let home = tempfile::tempdir()?;
+        let home = home.path().to_str().context("a path of text")?;
+        let environment = [
+            ("PATH", path.as_str()),
+            ("HOME", home),
+            ("XDG_DATA_HOME", home),
+            ("CUMULO_CONFIG_DIR", home),
+            ("TF_CLI_CONFIG_FILE", "/dev/null"),
+            ("CHECKPOINT_DISABLE", "1"),
+            ("TF_CLI_ARGS", "-no-color"),
+            ("CUMULO_URL", &url),
+            ("CUMULO_USERNAME", &credentials.username),
+            ("CUMULO_PASSWORD", &credentials.password),
+            ("FILE", image.as_str()),
+        ];
+        let said = run_guide("terraform.md", &environment)?;
+        for expected in
+            ["203.0.113.1", "running", "No changes. Your infrastructure matches", "Destroy complete!"]
+        {
+            ensure!(said.contains(expected), "the guide does not say {expected}:\n{said}");
+        }
+        let left = lab.cloud.get("/v1/projects?name=shop").await?.success()?;
+        ensure!(left["items"] == json!([]), "the guide leaves its project: {left}");
+        lab.wait_empty(Duration::from_secs(30)).await
+    })
+    .await
+}
+
 /// Runs every `sh` block of a guide in one shell that ends at the first failure; returns what it wrote.
 fn run_guide(name: &str, environment: &[(&str, &str)]) -> Result<String> {
     let path = format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"));

@@ -7,4 +7,5 @@ mod guides;
 mod life;
 mod machines;
 mod story;
+mod terraform;
 mod up;

@@ -3,6 +3,7 @@ import { useQuery, useQueryClient } from '@tanstack/react-query'
 import { useState, type FormEvent } from 'react'
 import { call, fill, type Schemas } from '../api/client'
 import { fieldErrors, asProblem } from '../api/problem'
+import { ApiKeys } from '../parts/ApiKeys'
 import { Copyable } from '../parts/Copy'
 import { ProblemAlert } from '../parts/ProblemAlert'
 import { Time } from '../parts/Time'
@@ -17,6 +18,7 @@ export function Account() {
       <Title order={1} size="h2">{me.name}</Title>
       <Password base={base} />
       <SecondFactor base={base} />
+      <Card withBorder component="section"><ApiKeys path={`${base}/api_keys`} project={undefined} /></Card>
       <Sessions base={base} />
     </Stack>
   )

@@ -4,13 +4,16 @@ import IconDots from '@tabler/icons-react/dist/esm/icons/IconDots.mjs'
 import { useQueryClient } from '@tanstack/react-query'
 import { useNavigate, useSearch } from '@tanstack/react-router'
 import { useState } from 'react'
-import { call } from '../api/client'
+import { call, fill } from '../api/client'
 import { asProblem } from '../api/problem'
 import { listPath, rowsKey, useRow } from '../api/rows'
+import { Confirm } from '../parts/Confirm'
 import { Copyable } from '../parts/Copy'
 import { ProblemAlert } from '../parts/ProblemAlert'
 import { Remove } from '../parts/Remove'
 import { ResourceForm } from '../parts/ResourceForm'
+import { secretOf, type Secret } from '../parts/secret'
+import { ShownOnce } from '../parts/ShownOnce'
 import { StateBadge } from '../parts/StateBadge'
 import { Crumbs } from './Crumbs'
 import { Overview } from './Overview'
@@ -62,6 +65,8 @@ function Actions({ resource, project, row }: { resource: Resource; project: stri
   const client = useQueryClient()
   const navigate = useNavigate()
   const [open, setOpen] = useState<Action<Row> | undefined>()
+  const [asking, setAsking] = useState<Action<Row> | undefined>()
+  const [secret, setSecret] = useState<Secret | undefined>()
   const [changing, setChanging] = useState(false)
   const [removing, setRemoving] = useState(false)
   const path = `${listPath(resource, project)}/${row.id}`
@@ -69,14 +74,17 @@ function Actions({ resource, project, row }: { resource: Resource; project: stri
   const fresh = () => void client.invalidateQueries({ queryKey: rowsKey(resource, project) })
   const done = (title: string) => {
     setOpen(undefined)
+    setAsking(undefined)
     setChanging(false)
     fresh()
     notifications.show({ message: t.done(title, row.name ?? ''), color: 'teal' })
   }
+  const post = async (action: Action<Row>) => setSecret(secretOf(await call('POST', `${path}/${action.verb ?? action.name}`, { body: action.body ?? {} })))
   const run = async (action: Action<Row>) => {
-    if (action.form) return setOpen(action)
+    if (action.form || action.dialog) return setOpen(action)
+    if (action.confirm) return setAsking(action)
     try {
-      await call('POST', `${path}/${action.name}`, { body: action.body ?? {} })
+      await post(action)
       done(t.action(action.name))
     } catch (error) {
       const problem = asProblem(error)
@@ -89,8 +97,10 @@ function Actions({ resource, project, row }: { resource: Resource; project: stri
     notifications.show({ message: t.remove.done(row.name ?? row.id), color: 'teal' })
     void navigate({ to: project === undefined ? '/cloud/$resource' : '/projects/$project/$resource', params: { project: project ?? '', resource: resource.name } })
   }
-  const direct = (resource.actions ?? []).filter((action) => !action.form || (resource.actions?.length ?? 0) <= 2)
-  const inMenu = (resource.actions ?? []).filter((action) => !direct.includes(action))
+  const offered = (resource.actions ?? []).filter((action) => action.shown?.(row) ?? true)
+  const direct = offered.filter((action) => !action.menu)
+  const inMenu = offered.filter((action) => action.menu)
+  const form = typeof open?.form === 'function' ? open.form(row) : open?.form
   return (
     <Group gap="xs">
       {direct.map((action) => {
@@ -106,15 +116,20 @@ function Actions({ resource, project, row }: { resource: Resource; project: stri
       {inMenu.length > 0 && (
         <Menu position="bottom-end">
           <Menu.Target><ActionIcon variant="default" size={36} aria-label={t.menu}><IconDots size={18} /></ActionIcon></Menu.Target>
-          <Menu.Dropdown>{inMenu.map((action) => <Menu.Item key={action.name} onClick={() => void run(action)}>{t.action(action.name)}</Menu.Item>)}</Menu.Dropdown>
+          <Menu.Dropdown>{inMenu.map((action) => <Menu.Item key={action.name} disabled={Boolean(action.hindrance?.(row))} onClick={() => void run(action)}>{t.action(action.name)}</Menu.Item>)}</Menu.Dropdown>
         </Menu>
       )}
       <Modal opened={open !== undefined} onClose={() => setOpen(undefined)} title={open && `${t.action(open.name)}: ${row.name ?? ''}`} size="lg">
-        {open?.form && <ResourceForm spec={open.form} method="POST" path={`${path}/${open.name}`} project={project} button={t.action(open.name)} onDone={() => done(t.action(open.name))} onCancel={() => setOpen(undefined)} />}
+        {open && form && <ResourceForm spec={form} method="POST" path={open.path ? fill(open.path, { project: project ?? '' }) : `${path}/${open.verb ?? open.name}`} project={project} button={t.action(open.name)} onDone={() => done(t.action(open.name))} onCancel={() => setOpen(undefined)} />}
+        {open?.dialog?.(row, project ?? '', () => done(t.action(open.name)), () => setOpen(undefined))}
       </Modal>
       <Modal opened={changing} onClose={() => setChanging(false)} title={`${t.form.change}: ${row.name ?? ''}`} size="lg">
         {resource.update && <ResourceForm spec={withValues(resource.update, row)} method="PATCH" path={path} project={project} button={t.form.save} onDone={() => done(t.form.change)} onCancel={() => setChanging(false)} />}
       </Modal>
+      <Modal opened={asking !== undefined} onClose={() => setAsking(undefined)} title={asking && `${t.action(asking.name)}: ${row.name ?? ''}`} centered>
+        {asking && <Confirm text={asking.confirm?.(row) ?? ''} button={t.action(asking.name)} run={() => post(asking)} done={() => done(t.action(asking.name))} close={() => setAsking(undefined)} />}
+      </Modal>
+      <ShownOnce secret={secret} close={() => setSecret(undefined)} />
       <Remove names={[row.name ?? row.id]} one={text.one} many={text.title} opened={removing} close={() => setRemoving(false)} remove={remove} />
     </Group>
   )

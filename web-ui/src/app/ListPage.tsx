@@ -6,12 +6,15 @@ import { useQueryClient } from '@tanstack/react-query'
 import { Link, useNavigate, useSearch } from '@tanstack/react-router'
 import { useDeferredValue, useMemo, useState } from 'react'
 import { call } from '../api/client'
+import { many } from '../api/many'
 import { asProblem } from '../api/problem'
 import { listPath, rowsKey, useRows } from '../api/rows'
 import { DataTable } from '../parts/DataTable'
 import { ProblemAlert } from '../parts/ProblemAlert'
 import { Remove } from '../parts/Remove'
 import { ResourceForm } from '../parts/ResourceForm'
+import { secretOf, type Secret } from '../parts/secret'
+import { ShownOnce } from '../parts/ShownOnce'
 import { filtered, sorted } from '../parts/rows'
 import type { Action, Resource, Row } from '../resources/resource'
 import { t } from '../strings'
@@ -27,7 +30,7 @@ export function ListPage({ resource, project }: { resource: Resource; project: s
   const asked = useDeferredValue(filter)
   const rows = useMemo(() => sorted(filtered(query.data ?? [], resource.columns, asked), resource.columns, sort), [query.data, resource, asked, sort])
   const set = (next: { filter?: string; sort?: string }) => void navigate({ to: '.', search: (before: object) => ({ ...before, ...next }), replace: true })
-  const many = Boolean(resource.deletable || resource.actions?.some((action) => !action.form))
+  const selectable = Boolean(resource.deletable || resource.actions?.some(plain))
   const chosen = rows.filter((row) => selected.has(row.id))
   const empty = query.data?.length === 0
 
@@ -66,7 +69,7 @@ export function ListPage({ resource, project }: { resource: Resource; project: s
           ) : (
             <DataTable
               label={text.title} columns={resource.columns} rows={rows} project={project} sort={sort} onSort={(next) => set({ sort: next })}
-              {...(many ? { selected, onSelect: setSelected } : {})}
+              {...(selectable ? { selected, onSelect: setSelected } : {})}
             />
           )}
         </>
@@ -75,11 +78,15 @@ export function ListPage({ resource, project }: { resource: Resource; project: s
   )
 }
 
+/** Needs nothing but the row. */
+const plain = (action: Action<Row>) => !action.form && !action.dialog && !action.confirm && !action.shown
+
 function Create({ resource, project }: { resource: Resource; project: string | undefined }) {
   const [opened, setOpened] = useState(false)
   const client = useQueryClient()
-  const label = t.form.create(t.resource(resource.name).one)
+  const [secret, setSecret] = useState<Secret | undefined>()
   if (!resource.create) return null
+  const label = (resource.create !== 'page' && resource.create.label) || t.form.create(t.resource(resource.name).one)
   if (resource.create === 'page') {
     return <Button leftSection={<IconPlus size={16} />} renderRoot={(props) => <Link {...props} to="/projects/$project/create_instance" params={{ project: project ?? '' }} />}>{label}</Button>
   }
@@ -87,16 +94,16 @@ function Create({ resource, project }: { resource: Resource; project: string | u
     setOpened(false)
     void client.invalidateQueries({ queryKey: rowsKey(resource, project) })
     const made = answer as Record<string, unknown>
-    notifications.show({ message: t.done(label, String(made['name'] ?? '')), color: 'teal' })
-    const secret = made['password_code'] ?? made['token'] ?? made['key']
-    if (typeof secret === 'string') notifications.show({ title: t.code, message: secret, autoClose: false, color: 'orange' })
+    notifications.show({ message: made['name'] ? t.done(label, String(made['name'])) : label, color: 'teal' })
+    setSecret(secretOf(answer))
   }
   return (
     <>
       <Button leftSection={<IconPlus size={16} />} onClick={() => setOpened(true)}>{label}</Button>
       <Modal opened={opened} onClose={() => setOpened(false)} title={label} size="lg">
-        <ResourceForm spec={resource.create} method="POST" path={listPath(resource, project)} project={project} button={label} onDone={done} onCancel={() => setOpened(false)} />
+        <ResourceForm spec={resource.create} method="POST" path={resource.create.path ?? listPath(resource, project)} project={project} button={label} onDone={done} onCancel={() => setOpened(false)} />
       </Modal>
+      <ShownOnce secret={secret} close={() => setSecret(undefined)} />
     </>
   )
 }
@@ -105,13 +112,12 @@ function Many({ resource, project, rows, clear }: { resource: Resource; project:
   const [removing, setRemoving] = useState(false)
   const text = t.resource(resource.name)
   const client = useQueryClient()
-  const each = async (title: string, change: (row: Row) => Promise<unknown>) => {
-    const results = await Promise.allSettled(rows.map(change))
-    const refusals = results.filter((result) => result.status === 'rejected')
+  const each = async (title: string, action: string, change: (row: Row) => Promise<unknown>) => {
+    const refusals = await many(resource, project, rows, action, change)
     void client.invalidateQueries({ queryKey: rowsKey(resource, project) })
     const first = refusals[0]
     if (first) {
-      const problem = asProblem(first.reason)
+      const problem = asProblem(first)
       notifications.show({ color: 'red', title: t.partly(refusals.length, rows.length), message: problem.detail ?? problem.title, autoClose: 10_000 })
     } else notifications.show({ message: t.done(title, rows.length === 1 ? (rows[0]?.name ?? '') : t.table.rows(rows.length, rows.length)), color: 'teal' })
     clear()
@@ -121,13 +127,13 @@ function Many({ resource, project, rows, clear }: { resource: Resource; project:
   return (
     <Group gap="xs">
       <Text size="sm" role="status">{t.table.selected(rows.length)}</Text>
-      {resource.actions?.filter((action) => !action.form).map((action) => (
-        <Button key={action.name} size="compact-sm" variant="default" disabled={!possible(action)} onClick={() => void each(t.action(action.name), (row) => call('POST', `${path(row)}/${action.name}`, { body: action.body ?? {} }))}>
+      {resource.actions?.filter(plain).map((action) => (
+        <Button key={action.name} size="compact-sm" variant="default" disabled={!possible(action)} onClick={() => void each(t.action(action.name), action.name, (row) => call('POST', `${path(row)}/${action.name}`, { body: action.body ?? {} }))}>
           {t.action(action.name)}
         </Button>
       ))}
       {resource.deletable && <Button size="compact-sm" color="red" variant="light" onClick={() => setRemoving(true)}>{t.remove.button}</Button>}
-      <Remove names={rows.map((row) => row.name ?? row.id)} one={text.one} many={text.title} opened={removing} close={() => setRemoving(false)} remove={() => each(t.remove.button, (row) => call('DELETE', path(row)))} />
+      <Remove names={rows.map((row) => resource.label?.(row) ?? row.name ?? row.id)} one={text.one} many={text.title} opened={removing} close={() => setRemoving(false)} plain={resource.label !== undefined} remove={() => each(t.remove.button, 'delete', (row) => call('DELETE', path(row)))} />
     </Group>
   )
 }

@@ -38,7 +38,7 @@ export function Shell({ project, children }: { project: string | undefined; chil
         <Group h="100%" justify="space-between" wrap="nowrap">
           <Group gap="sm" wrap="nowrap">
             <Burger opened={menu} onClick={toggle} hiddenFrom="sm" size="sm" aria-label={t.menu} />
-            <Anchor underline="never" c="inherit" renderRoot={(props) => <Link {...props} to="/" />}>
+            <Anchor underline="never" c="inherit" aria-label={t.product} renderRoot={(props) => <Link {...props} to="/" />}>
               <Group gap="xs" wrap="nowrap"><Image src="/icon.svg" alt="" w={28} h={28} /><Text fw={600} visibleFrom="sm">{t.product}</Text></Group>
             </Anchor>
             <ProjectSwitcher project={project} />

@@ -35,10 +35,11 @@ export function useIdle(active: boolean, onIdle: () => void): void {
         onIdle()
       }
     }, LOOK_MS)
-    for (const name of SIGNS) addEventListener(name, sign, { passive: true })
+    // On the way down: a console keeps what is typed into it to itself.
+    for (const name of SIGNS) addEventListener(name, sign, { passive: true, capture: true })
     return () => {
       clearInterval(timer)
-      for (const name of SIGNS) removeEventListener(name, sign)
+      for (const name of SIGNS) removeEventListener(name, sign, { capture: true })
     }
   }, [active, onIdle])
 }

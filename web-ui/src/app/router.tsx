@@ -1,15 +1,22 @@
-import { Anchor, Stack, Text } from '@mantine/core'
+import { Anchor, Center, Loader, Stack, Text } from '@mantine/core'
 import { createRootRoute, createRoute, createRouter, Link, Navigate, Outlet } from '@tanstack/react-router'
+import { lazy, Suspense, type ReactNode } from 'react'
 import { EventsPage } from '../resources/events/EventsPage'
-import { CreatePage } from '../resources/instances/CreatePage'
 import { QuotasPage } from '../resources/quotas/QuotasPage'
 import { find } from '../resources/registry'
 import { t } from '../strings'
-import { Account } from './Account'
 import { DetailPage } from './DetailPage'
 import { ListPage } from './ListPage'
 import { SessionGate } from './SessionGate'
 import { lastProject, Shell } from './Shell'
+
+// Nobody looks at these first.
+const TopologyPage = lazy(() => import('../resources/topology/TopologyPage'))
+const CreatePage = lazy(() => import('../resources/instances/CreatePage').then(({ CreatePage }) => ({ default: CreatePage })))
+const Account = lazy(() => import('./Account').then(({ Account }) => ({ default: Account })))
+const CapacityPage = lazy(() => import('../resources/capacity/CapacityPage'))
+
+const Later = ({ children }: { children: ReactNode }) => <Suspense fallback={<Center p="xl"><Loader aria-label={t.table.loading} /></Center>}>{children}</Suspense>
 
 /** What of a page's state is in its address. */
 interface Search {
@@ -44,7 +51,7 @@ const projectIndex = createRoute({
 })
 const createInstance = createRoute({
   getParentRoute: () => projectRoute, path: 'create_instance',
-  component: () => <CreatePage project={projectRoute.useParams().project} />,
+  component: () => <Later><CreatePage project={projectRoute.useParams().project} /></Later>,
 })
 const projectList = createRoute({
   getParentRoute: () => projectRoute, path: '$resource',
@@ -52,6 +59,7 @@ const projectList = createRoute({
     const { project, resource: name } = projectList.useParams()
     if (name === 'quotas') return <QuotasPage project={project} key={project} />
     if (name === 'events') return <EventsPage project={project} key={project} />
+    if (name === 'topology') return <Later><TopologyPage project={project} key={project} /></Later>
     const resource = find('project', name)
     return resource ? <ListPage key={`${project}/${name}`} resource={resource} project={project} /> : <NotFound />
   },
@@ -72,6 +80,7 @@ const cloudList = createRoute({
   component: () => {
     const { resource: name } = cloudList.useParams()
     if (name === 'events') return <EventsPage project={undefined} />
+    if (name === 'capacity') return <Later><CapacityPage /></Later>
     const resource = find('cloud', name)
     return resource ? <ListPage key={name} resource={resource} project={undefined} /> : <NotFound />
   },
@@ -85,7 +94,7 @@ const cloudDetail = createRoute({
     return resource ? <DetailPage key={`${name}/${id}`} resource={resource} project={undefined} id={id} /> : <NotFound />
   },
 })
-const account = createRoute({ getParentRoute: () => root, path: '/account', component: () => <Shell project={undefined}><Account /></Shell> })
+const account = createRoute({ getParentRoute: () => root, path: '/account', component: () => <Shell project={undefined}><Later><Account /></Later></Shell> })
 
 /** A project's own page has what can be changed of it, and the way in. */
 function ProjectPlace({ id }: { id: string }) {

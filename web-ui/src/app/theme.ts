@@ -7,7 +7,7 @@ const sky: MantineColorsTuple = [
 
 export const theme = createTheme({
   primaryColor: 'sky',
-  primaryShade: { light: 7, dark: 6 },
+  primaryShade: { light: 7, dark: 7 },
   colors: { sky },
   autoContrast: true,
   defaultRadius: 'md',
@@ -18,6 +18,7 @@ export const theme = createTheme({
   components: {
     // Told from the text around it by more than its colour.
     Anchor: { defaultProps: { underline: 'always' } },
+    Modal: { defaultProps: { closeButtonProps: { 'aria-label': t.close } } },
     Notification: { defaultProps: { closeButtonProps: { 'aria-label': t.close } } },
   },
 })
@@ -30,5 +31,5 @@ export const variables: CSSVariablesResolver = () => ({
     '--mantine-color-teal-light-color': '#075e45', '--mantine-color-orange-light-color': '#a13a00', '--mantine-color-gray-light-color': '#495057',
     '--mantine-color-red-light-color': '#b02121', '--mantine-color-sky-light-color': '#0b5299',
   },
-  dark: { '--mantine-color-dimmed': '#a6adb4', '--mantine-color-placeholder': '#8f969d' },
+  dark: { '--mantine-color-anchor': '#77adec', '--mantine-color-dimmed': '#a6adb4', '--mantine-color-placeholder': '#8f969d' },
 })

@@ -1,6 +1,6 @@
 import { Checkbox } from '@mantine/core'
 import { useVirtualizer } from '@tanstack/react-virtual'
-import { useRef } from 'react'
+import { memo, useCallback, useEffect, useRef } from 'react'
 import type { Column, Row } from '../resources/resource'
 import { t } from '../strings'
 import style from './DataTable.module.css'
@@ -28,11 +28,13 @@ export function DataTable<T extends Row>({ label, columns, rows, project, sort, 
   const below = virtual.getTotalSize() - (items.at(-1)?.end ?? 0)
   const width = columns.length + (onSelect ? 1 : 0)
   const all = rows.length > 0 && rows.every((row) => selected?.has(row.id))
-  const toggle = (id: string) => {
-    const next = new Set(selected)
+  const select = useRef({ selected, onSelect })
+  useEffect(() => { select.current = { selected, onSelect } })
+  const toggle = useCallback((id: string) => {
+    const next = new Set(select.current.selected)
     if (!next.delete(id)) next.add(id)
-    onSelect?.(next)
-  }
+    select.current.onSelect?.(next)
+  }, [])
   return (
     <div className={style.scroll} ref={scroll} tabIndex={0} role="region" aria-label={label}>
       <table className={style.table} aria-rowcount={rows.length + 1}>
@@ -51,20 +53,7 @@ export function DataTable<T extends Row>({ label, columns, rows, project, sort, 
           {items.map(({ index }) => {
             const row = rows[index]
             if (!row) return null
-            return (
-              <tr key={row.id} aria-rowindex={index + 2}>
-                {onSelect && (
-                  <td className={style.check}>
-                    <Checkbox size="xs" aria-label={t.table.select(row.name ?? row.id)} checked={selected?.has(row.id) ?? false} onChange={() => toggle(row.id)} />
-                  </td>
-                )}
-                {columns.map((column) => (
-                  <td key={column.key} className={`${column.wide ? style.wide : ''} ${column.align ? style.right : ''}`}>
-                    {column.render ? column.render(row, project) : column.value(row)}
-                  </td>
-                ))}
-              </tr>
-            )
+            return <Line key={row.id} index={index} row={row} columns={columns} project={project} selectable={onSelect !== undefined} selected={selected?.has(row.id) ?? false} toggle={toggle} />
           })}
           {below > 0 && <tr className={style.spacer} aria-hidden><td colSpan={width} style={{ height: below }} /></tr>}
         </tbody>
@@ -72,6 +61,30 @@ export function DataTable<T extends Row>({ label, columns, rows, project, sort, 
     </div>
   )
 }
+
+interface LineProps {
+  index: number
+  row: Row
+  columns: Column<any>[]
+  project: string | undefined
+  selectable: boolean
+  selected: boolean
+  toggle: (id: string) => void
+}
+
+/** A row, which is drawn anew only when it has changed: not while one scrolls past it. */
+const Line = memo(function Line({ index, row, columns, project, selectable, selected, toggle }: LineProps) {
+  return (
+    <tr aria-rowindex={index + 2}>
+      {selectable && <td className={style.check}><Checkbox size="xs" aria-label={t.table.select(row.name ?? row.id)} checked={selected} onChange={() => toggle(row.id)} /></td>}
+      {columns.map((column) => (
+        <td key={column.key} className={`${column.wide ? style.wide : ''} ${column.align ? style.right : ''}`}>
+          {column.render ? column.render(row, project) : column.value(row)}
+        </td>
+      ))}
+    </tr>
+  )
+})
 
 function Title<T>({ column, sort, onSort }: { column: Column<T>; sort: string | undefined; onSort: (sort: string | undefined) => void }) {
   const title = t.field(column.key)

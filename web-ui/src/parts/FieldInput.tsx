@@ -22,7 +22,8 @@ export function FieldInput(props: Props) {
   const { name, field, value, error, required, onChange, onBlur, autoFocus } = props
   const shared = {
     label: t.field(name), description: plain(field.description), error, withAsterisk: required, onBlur, name,
-    ...(autoFocus ? { 'data-autofocus': true } : {}),
+    // One that opens when it is focused would hide what is below it.
+    ...(autoFocus && !props.reference ? { 'data-autofocus': true } : {}),
   }
   const hint = typeof field.example === 'string' || typeof field.example === 'number' ? String(field.example) : undefined
   if (props.reference) return <Reference {...props} shared={shared} />
@@ -38,7 +39,7 @@ export function FieldInput(props: Props) {
 
 /** A name of another resource, completed from those that there are. */
 function Reference({ reference, project, value, onChange, shared }: Props & { shared: object }) {
-  const resource = registry.find((one) => one.name === reference)
+  const resource = registry.find((one) => one.name === reference && (project !== undefined || one.scope === 'cloud'))
   if (!resource) throw new Error(`no resource ${reference}`)
   const rows = useRows(resource, project)
   const names = [...new Set((rows.data ?? []).map((row) => row.name ?? row.id))]

@@ -11,22 +11,26 @@ interface Props {
   opened: boolean
   close: () => void
   remove: () => Promise<void>
+  /** Nothing that is lost with it: it is asked for, but not typed. */
+  plain?: boolean
+  button?: string
 }
 
 /** Asks for the name, or of many for their number, before something goes for good. */
 export function Remove(props: Props) {
   return (
-    <Modal opened={props.opened} onClose={props.close} title={t.remove.title(props.names.length === 1 ? (props.names[0] ?? '') : `${props.names.length} ${props.many.toLowerCase()}`)} centered>
+    <Modal opened={props.opened} onClose={props.close} title={t.remove.title(props.button ?? t.remove.button, props.names.length <= 1 ? (props.names[0] ?? '') : `${props.names.length} ${props.many.toLowerCase()}`)} centered>
       {props.opened && <Ask {...props} />}
     </Modal>
   )
 }
 
-function Ask({ names, close, remove }: Props) {
+function Ask({ names, close, remove, plain, button }: Props) {
   const [typed, setTyped] = useState('')
   const [busy, setBusy] = useState(false)
   const [error, setError] = useState<unknown>()
   const wanted = names.length === 1 ? (names[0] ?? '') : String(names.length)
+  const sure = plain || typed === wanted
   const submit = async () => {
     setBusy(true)
     setError(undefined)
@@ -39,22 +43,22 @@ function Ask({ names, close, remove }: Props) {
     }
   }
   return (
-    <form onSubmit={(event) => { event.preventDefault(); if (typed === wanted) void submit() }}>
+    <form onSubmit={(event) => { event.preventDefault(); if (sure) void submit() }}>
       <Stack>
-        <Text size="sm">{t.remove.warning}</Text>
+        {!plain && <Text size="sm">{t.remove.warning}</Text>}
         {names.length > 1 && <Text size="sm" c="dimmed" lineClamp={4}>{names.join(', ')}</Text>}
-        <TextInput
+        {!plain && <TextInput
           data-autofocus
           label={names.length === 1 ? t.remove.typeName(wanted) : t.remove.typeCount(names.length)}
           value={typed}
           onChange={(event) => setTyped(event.currentTarget.value)}
           autoComplete="off"
           spellCheck={false}
-        />
+        />}
         <ProblemAlert error={error} />
         <Group justify="flex-end">
           <Button variant="default" onClick={close}>{t.form.cancel}</Button>
-          <Button type="submit" color="red" disabled={typed !== wanted} loading={busy}>{t.remove.button}</Button>
+          <Button type="submit" color="red" disabled={!sure} loading={busy}>{button ?? t.remove.button}</Button>
         </Group>
       </Stack>
     </form>

@@ -6,7 +6,7 @@ import { call } from '../api/client'
 import { ApiProblem, asProblem, fieldErrors } from '../api/problem'
 import type { FormSpec } from '../resources/resource'
 import { t } from '../strings'
-import { bodyOf, formOf, localErrors, type Values } from './fields'
+import { bodyOf, changed, formOf, localErrors, type Values } from './fields'
 import { FieldInput } from './FieldInput'
 import { ProblemAlert } from './ProblemAlert'
 
@@ -32,7 +32,10 @@ export function ResourceForm({ spec, method, path, project, button, onDone, onCa
   const [busy, setBusy] = useState(false)
   const [error, setError] = useState<unknown>()
   const local = localErrors(spec.schema, spec.fields, values)
-  const body = useMemo(() => changed(bodyOf(spec.schema, spec.fields, values), method === 'PATCH' ? bodyOf(spec.schema, spec.fields, spec.initial ?? {}) : undefined), [spec, values, method])
+  const body = useMemo(() => {
+    const whole = bodyOf(spec.schema, spec.fields, values)
+    return method === 'PATCH' ? changed(spec.schema, whole, bodyOf(spec.schema, spec.fields, spec.initial ?? {})) : { ...spec.fixed, ...whole }
+  }, [spec, values, method])
   const complete = Object.keys(local).length === 0 && (method === 'POST' || Object.keys(body).length > 0)
   const [asked] = useDebouncedValue(JSON.stringify(body), 500)
   const check = useQuery({
@@ -73,6 +76,7 @@ export function ResourceForm({ spec, method, path, project, button, onDone, onCa
   return (
     <form onSubmit={(event) => void submit(event)} noValidate>
       <Stack>
+        {spec.hint}
         {first.map((name, index) => {
           const field = form.properties[name]
           if (!field) throw new Error(`${spec.schema} has no field ${name}`)
@@ -99,10 +103,4 @@ export function ResourceForm({ spec, method, path, project, button, onDone, onCa
       </Stack>
     </form>
   )
-}
-
-/** Of a change, only what differs from before. */
-function changed(body: Values, before: Values | undefined): Values {
-  if (!before) return body
-  return Object.fromEntries(Object.entries(body).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name])))
 }

@@ -86,3 +86,21 @@ function labels(pairs: string[]): Record<string, string> {
     return at < 0 ? [pair, ''] : [pair.slice(0, at), pair.slice(at + 1)]
   }))
 }
+
+/** Of a change, only what differs from before: what was emptied is empty, and a label that is gone is `null`. */
+export function changed(schema: string, body: Values, before: Values): Values {
+  const form = formOf(schema)
+  const change: Values = {}
+  for (const name of new Set([...Object.keys(before), ...Object.keys(body)])) {
+    const field = form.properties[name]
+    const [now, then] = [body[name], before[name]]
+    if (JSON.stringify(now) === JSON.stringify(then)) continue
+    if (field?.type === 'labels') {
+      const gone = Object.keys(then ?? {}).filter((key) => !(key in ((now as object | undefined) ?? {})))
+      change[name] = { ...(now as object), ...Object.fromEntries(gone.map((key) => [key, null])) }
+    } else if (now !== undefined) change[name] = now
+    else if (field?.type === 'string') change[name] = ''
+    else if (field?.type === 'array') change[name] = []
+  }
+  return change
+}

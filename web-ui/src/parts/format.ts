@@ -39,6 +39,13 @@ export function exactTime(date: Date): string {
   })
 }
 
+/** A time as `<input type="datetime-local">` has it, in the reader's zone; nothing for none. */
+export function localTime(at: string | null | undefined): string {
+  if (!at) return ''
+  const date = new Date(at)
+  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 16)
+}
+
 /** Between two steps: `120 ms`, `3.4 s`, `2 min 5 s`. */
 export function duration(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)} ms`

@@ -7,9 +7,12 @@ import { hosts } from './hosts'
 import { images } from './images'
 import { instances } from './instances'
 import { instanceTypes } from './instance_types'
+import { keyPairs } from './key_pairs'
 import { networks } from './networks'
 import { operations } from './operations'
+import { placementGroups } from './placement_groups'
 import { cloudPolicies, policies } from './policies'
+import { cloudPolicyAttachments, policyAttachments } from './policy_attachments'
 import { pools } from './pools'
 import { ports } from './ports'
 import { projects } from './projects'
@@ -24,9 +27,9 @@ import { users } from './users'
 import { volumes } from './volumes'
 
 export const registry: Resource[] = [
-  instances, images, volumes, snapshots, snapshotSchedules, networks, subnets, ports, routers, floatingIps, securityGroups,
-  operations, auditRecords, policies, serviceAccounts,
-  hosts, instanceTypes, addressPools, pools, projects, users, groups, cloudPolicies, cloudAuditRecords,
+  instances, images, keyPairs, placementGroups, volumes, snapshots, snapshotSchedules, networks, subnets, ports, routers, floatingIps, securityGroups,
+  operations, auditRecords, policies, policyAttachments, serviceAccounts,
+  hosts, instanceTypes, addressPools, pools, projects, users, groups, cloudPolicies, cloudPolicyAttachments, cloudAuditRecords,
 ]
 
 /** The resource of a place in the address. */

@@ -26,16 +26,33 @@ export interface FormSpec {
   /** Fields that name something: of which resource. */
   references?: Record<string, string>
   initial?: Record<string, unknown>
+  /** Said above the fields. */
+  hint?: ReactNode
+  /** Sent as well. */
+  fixed?: Record<string, unknown>
+  /** Where it is sent, unless where the list is. */
+  path?: Path
+  /** On its button, unless it is the usual. */
+  label?: string
 }
 
 export interface Action<T> {
-  /** As in the path: `POST …/{id}/{name}`. */
+  /** Its name in the strings and, without a `verb`, in the path: `POST …/{id}/{name}`. */
   name: string
-  form?: FormSpec
+  verb?: string
+  form?: FormSpec | ((row: T) => FormSpec)
+  /** Where the form is sent, if not to the verb: another path of the project. */
+  path?: Path
+  /** A dialog of its own. */
+  dialog?: (row: T, project: string, done: () => void, close: () => void) => ReactNode
+  /** In the menu behind the buttons. */
+  menu?: boolean
+  /** Offered only for such rows. */
+  shown?: (row: T) => boolean
   /** Sent without a form. */
   body?: unknown
   /** Said before it is done; without it, it is done at once. */
-  confirm?: string
+  confirm?: (row: T) => string
   /** Why it is not possible now. */
   hindrance?: (row: T) => string | undefined
 }
@@ -62,6 +79,10 @@ export interface Resource<T extends Row = any> {
   /** Above the tabs of one of them. */
   summary?: (row: T, project: string | undefined) => ReactNode
   deletable?: boolean
+  /** What is said of one that has no name. */
+  label?: (row: T) => string
+  /** One call for many of them, and the actions that it knows; `delete` is one. */
+  bulk?: { path: Path; actions: string[] }
   /** Whether one of them can be opened. */
   openable?: boolean
 }

@@ -11,7 +11,7 @@ use protocol::image::Format;
 use time::Duration;
 
 use super::super::blob_store::ReceiveError;
-use super::super::receiver::{Rejected, give_up, inspect};
+use super::super::receiver::{BrokenOff, Rejected, give_up, inspect, metered};
 use super::super::store::imports::{self, Claimed, Ending, Progress, Source};
 use super::super::store::{self, Content};
 use super::download::Download;
@@ -20,6 +20,7 @@ use super::{Importer, source};
 use crate::app::App;
 use crate::nudge::Topic;
 use crate::operations::store as operations;
+use crate::quotas;
 
 /// A replica that is silent for so long has died, and another one takes over.
 pub(super) const LEASE: Duration = Duration::seconds(60);
@@ -182,9 +183,11 @@ impl Job {
             counter.0.0.fetch_add((chunk.len() as u64).cast_signed(), Ordering::Relaxed);
         });
         let images = &self.app.images;
-        let received = images.receive(claimed.blob, Box::pin(counting), length, limit).await;
+        let metered = metered(&self.app, claimed.blob, length, counting);
+        let received = images.receive(claimed.blob, Box::pin(metered), length, limit).await;
         let received = received.map_err(|error| match error {
-            ReceiveError::Sender(error) => error,
+            ReceiveError::Sender(BrokenOff::Sender(error)) => error,
+            ReceiveError::Sender(BrokenOff::NotHeld(error)) => not_held(error),
             ReceiveError::TooLarge { limit } => self.too_large(limit),
             ReceiveError::Store(error) => ours(error),
         })?;
@@ -264,6 +267,17 @@ fn largest_file(size_gib: i32) -> u64 {
     const SMALL: u64 = 16 << 20;
     let disk = u64::from(size_gib.unsigned_abs()) << 30;
     disk + disk / 1000 + SMALL
+}
+
+/// The project has no room for more bytes of images: trying again would not help.
+fn not_held(error: sqlx::Error) -> FetchError {
+    match quotas::exceeded_limits(&error) {
+        Some(limits) => {
+            let detail = quotas::in_words(&limits).into_owned();
+            FetchError { code: "quota_exceeded", detail, again: false }
+        }
+        None => ours(error),
+    }
 }
 
 /// Something went wrong on our side: tried again, and told to the log alone.

@@ -159,7 +159,8 @@ impl Appending<'_> {
         S: futures_util::Stream<Item = Result<axum::body::Bytes, E>> + Unpin,
     {
         let (blob, now): (BlobId, _) = (self.app.clock.new_id(), self.app.clock.now());
-        store::announce_blob(&mut *self.app.pool.acquire().await?, blob, now, now + LEASE).await?;
+        // The upload has been charged for.
+        store::announce_blob(&mut *self.app.pool.acquire().await?, blob, None, now, now + LEASE).await?;
         let piece = Box::pin(pieces.piece(limit));
         let received = tokio::select! {
             received = self.app.images.receive(blob, piece, Some(limit), limit) => received.map_err(ours),

@@ -19,7 +19,8 @@ use utoipa::IntoParams;
 
 use super::super::blob_store::ReceiveError;
 use super::super::receiver::{
-    LEASE, MAX_FILE_BYTES, Rejected, give_up, given_up, impatient, inspect, keep_lease,
+    BrokenOff, LEASE, MAX_FILE_BYTES, Rejected, give_up, given_up, impatient, inspect, keep_lease, metered,
+    whole_gib,
 };
 use super::super::store::{self, Content, ImageRow};
 use super::super::types::Image;
@@ -57,7 +58,7 @@ pub(super) async fn upload_image(
         blob: app.clock.new_id(),
         dry_run: query.dry_run,
     };
-    let image = upload.announce().await?;
+    let image = upload.announce(announced).await?;
     let done = upload.receive(&image, body, announced).await;
     let row = match done {
         Ok(content) => upload.keep(&content).await,
@@ -110,14 +111,15 @@ impl Upload<'_> {
         }
     }
 
-    async fn announce(&self) -> Result<ImageRow, ApiError> {
+    async fn announce(&self, announced: Option<u64>) -> Result<ImageRow, ApiError> {
         let now = self.app.clock.now();
         let mut tx = self.app.begin().await?;
         let (_, allowed) = self.allowed(&mut tx, false).await?;
         let image =
             store::find(&mut tx, &allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
         self.check(&image)?;
-        store::announce_blob(&mut tx, self.blob, now, now + LEASE).await?;
+        store::announce_blob(&mut tx, self.blob, Some(image.project_id), now, now + LEASE).await?;
+        store::hold(&mut tx, self.blob, whole_gib(announced.unwrap_or(1))).await?;
         tx.commit().await?;
         Ok(image)
     }
@@ -131,7 +133,7 @@ impl Upload<'_> {
     ) -> Result<Content, ApiError> {
         let format = Format::from_name(&image.format).ok_or_else(|| ApiError::internal("unknown format"))?;
         let expected = image.expected_sha256.clone().and_then(store::digest);
-        let stream = Box::pin(impatient(body));
+        let stream = Box::pin(metered(self.app, self.blob, announced, impatient(body)));
         let received = tokio::select! {
             received = self.app.images.receive(self.blob, stream, announced, MAX_FILE_BYTES) => {
                 received.map_err(refusal)?
@@ -196,9 +198,10 @@ fn check_digest(expected: Option<Sha256>, received: Sha256) -> Result<(), ApiErr
     }
 }
 
-fn refusal(error: ReceiveError<axum::Error>) -> ApiError {
+fn refusal(error: ReceiveError<BrokenOff<axum::Error>>) -> ApiError {
     match error {
-        ReceiveError::Sender(_) => {
+        ReceiveError::Sender(BrokenOff::NotHeld(error)) => error.into(),
+        ReceiveError::Sender(BrokenOff::Sender(_)) => {
             ApiError::because(ErrorCode::BadRequest, "the upload ended before it was complete; send it again")
         }
         ReceiveError::TooLarge { limit } => too_large(limit),

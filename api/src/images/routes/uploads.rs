@@ -14,7 +14,7 @@ use super::import::{Wanted, accept, agreed_digest};
 use super::upload::{refuse_filled, too_large};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Path};
+use crate::http::{ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Page, PageQuery, Path};
 use crate::operations::Operation;
 
 pub(super) const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
@@ -62,6 +62,29 @@ pub(super) async fn create_image_upload(
     let upload =
         uploads::find(conn, allowed, row.id, new.id, false).await?.ok_or_else(ApiError::not_found)?;
     change.commit(StatusCode::CREATED, None, &upload.into_wire(row.id)).await
+}
+
+/// List the open uploads of an image, oldest first: at most 3.
+#[utoipa::path(get, path = "/v1/projects/{project}/images/{image}/uploads", tag = "images", params(PageQuery), responses(
+    (status = 200, body = Page<ImageUpload>),
+))]
+pub(super) async fn list_image_uploads(
+    State(app): State<App>,
+    Path((project, image)): Path<(String, String)>,
+    call: Call,
+) -> Result<axum::Json<Page<ImageUpload>>, ApiError> {
+    let query = call.query::<PageQuery>()?.checked()?;
+    let after = query.after()?;
+    let mut reading = call.reading::<actions::UploadImage>(&app, (&project, &image)).await?;
+    let (conn, allowed) = reading.parts();
+    let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    // Uploads have no names.
+    let rows = match query.name() {
+        None => uploads::list(conn, allowed, row.id, after, query.rows()).await?,
+        Some(_) => Vec::new(),
+    };
+    let items = rows.into_iter().map(|upload| upload.into_wire(row.id)).collect();
+    Ok(axum::Json(query.page(items, |upload: &ImageUpload| upload.id.as_uuid())))
 }
 
 /// Get an upload: how much of it has arrived.

@@ -179,7 +179,7 @@ pub(in crate::images) async fn take_order(
 ) -> Result<Taken, sqlx::Error> {
     let due = sqlx::query_as!(
         Due,
-        "SELECT m.operation_id, m.image_id, m.url, m.upload_id, m.size_gib, m.expected_sha256, m.attempts, m.blob_id,
+        "SELECT m.operation_id, m.image_id, i.project_id, m.url, m.upload_id, m.size_gib, m.expected_sha256, m.attempts, m.blob_id,
                 m.lease_until, i.format
          FROM image_imports m JOIN images i ON i.id = m.image_id JOIN operations o ON o.id = m.operation_id
          WHERE m.operation_id = $1 AND m.host_id = $2 AND o.status = 'running' FOR UPDATE OF m",

@@ -114,6 +114,7 @@ pub(in crate::images) struct Claimed {
 pub(super) struct Due {
     pub operation_id: Uuid,
     pub image_id: Uuid,
+    pub project_id: Option<Uuid>,
     pub url: Option<String>,
     pub upload_id: Option<Uuid>,
     pub size_gib: Option<i32>,
@@ -133,7 +134,7 @@ pub(in crate::images) async fn claim(
 ) -> Result<Option<Claimed>, sqlx::Error> {
     let due = sqlx::query_as!(
         Due,
-        "SELECT m.operation_id, m.image_id, m.url, m.upload_id, m.size_gib, m.expected_sha256, m.attempts, m.blob_id,
+        "SELECT m.operation_id, m.image_id, i.project_id, m.url, m.upload_id, m.size_gib, m.expected_sha256, m.attempts, m.blob_id,
                 m.lease_until, i.format
          FROM image_imports m JOIN images i ON i.id = m.image_id JOIN operations o ON o.id = m.operation_id
          WHERE m.not_before <= $1 AND (m.lease_until IS NULL OR m.lease_until <= $1) AND o.status = 'running'
@@ -160,7 +161,9 @@ pub(super) async fn take(
     if let Some(dead) = due.blob_id {
         discard_blob(conn, dead.into()).await?;
     }
-    super::announce_blob(conn, blob, now, lease_until).await?;
+    // The parts of an upload are charged for already.
+    let charged = due.project_id.filter(|_| due.upload_id.is_none());
+    super::announce_blob(conn, blob, charged, now, lease_until).await?;
     sqlx::query!(
         "UPDATE image_imports SET blob_id = $2, lease_until = $3, attempts = attempts + 1 WHERE operation_id = $1",
         due.operation_id,
@@ -268,6 +271,14 @@ pub(in crate::images) async fn fail(
     Ok(true)
 }
 
+/// Locks what the projects of these images have used. Letting a disk go locks hosts, which come after that.
+async fn lock_quotas(conn: &mut PgConnection, images: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT lock_quotas(array_agg(DISTINCT project_id)) FROM images WHERE id = ANY($1)", images)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Takes an import away, with operation and image locked, for whoever ends it. False when it is over or, if an attempt
 /// is named, that one has been overtaken.
 async fn give_over(
@@ -281,6 +292,7 @@ async fn give_over(
         return Ok(false);
     }
     sqlx::query!("SELECT FROM images WHERE id = $1 FOR UPDATE", image).execute(&mut *conn).await?;
+    lock_quotas(conn, &[image]).await?;
     forget(conn, operation, of_attempt, now).await
 }
 
@@ -384,6 +396,8 @@ pub(in crate::images) async fn settle(pool: &PgPool, now: OffsetDateTime) -> Res
     )
     .fetch_all(&mut *tx)
     .await?;
+    let images: Vec<_> = overdue.iter().map(|import| import.image_id).collect();
+    lock_quotas(&mut tx, &images).await?;
     for import in overdue {
         if forget(&mut tx, import.operation_id.into(), None, now).await? {
             let detail = match import.layer_id {

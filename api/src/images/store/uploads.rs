@@ -105,6 +105,29 @@ pub(in crate::images) async fn find(
     .await
 }
 
+/// The open uploads of an image, after this one.
+pub(in crate::images) async fn list(
+    conn: &mut PgConnection,
+    allowed: &Allowed<actions::UploadImage>,
+    image: Uuid,
+    after: Uuid,
+    rows: i64,
+) -> Result<Vec<UploadRow>, sqlx::Error> {
+    sqlx::query_as!(
+        UploadRow,
+        r#"SELECT u.id, u.size_bytes, u.offset_bytes, u.expected_sha256, u.created_at, u.expires_at,
+                  (SELECT count(*) FROM blobs b WHERE b.upload_id = u.id AND b.state = 'part') AS "pieces!"
+           FROM image_uploads u JOIN images i ON i.id = u.image_id
+           WHERE u.image_id = $2 AND i.project_id = $1 AND NOT u.ended AND u.id > $3 ORDER BY u.id LIMIT $4"#,
+        allowed.project().as_uuid(),
+        image,
+        after,
+        rows
+    )
+    .fetch_all(conn)
+    .await
+}
+
 /// A received blob that is to become a part.
 pub(in crate::images) struct Part {
     pub blob: BlobId,
@@ -185,6 +208,12 @@ pub(in crate::images) async fn end_abandoned(
         now
     )
     .fetch_all(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "SELECT lock_quotas(array_agg(DISTINCT project_id)) FROM image_uploads WHERE id = ANY($1)",
+        &abandoned
+    )
+    .execute(&mut *conn)
     .await?;
     for upload in abandoned {
         end(conn, upload).await?;

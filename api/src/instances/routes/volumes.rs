@@ -68,7 +68,7 @@ fn refuse_second_root(row: &Row) -> Result<(), ApiError> {
     refuse_running(row)
 }
 
-fn refuse_running(row: &Row) -> Result<(), ApiError> {
+pub(super) fn refuse_running(row: &Row) -> Result<(), ApiError> {
     let (state, _) = shown(&row.intent(), row.observed().as_ref(), true, false);
     let stopped = row.intent().power == Power::Stopped
         && matches!(state, InstanceState::Stopped | InstanceState::Pending);

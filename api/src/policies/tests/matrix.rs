@@ -84,7 +84,7 @@ fn matrix() -> String {
         page,
         "\n## In a project\n\nWhen the policy is attached in that project, or for the whole cloud; {} only when it is \
          attached for the whole cloud.",
-        in_cloud.join(" and ")
+        in_cloud.join(", ")
     )
     .unwrap();
     tables(&mut page, &columns, true);

@@ -31,6 +31,48 @@ pub(crate) async fn idle(
     Ok(rows.into_iter().filter_map(|row| Some((row.id, row.host?.into()))).collect())
 }
 
+/// Orders to send a disk of a shared pool that nobody carries out at this moment, whose host does not have the pool any more or
+/// was not heard of since then, each with a host that will do; in the order of hosts.
+pub(crate) async fn idle_sending(
+    conn: &mut PgConnection,
+    heard_since: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<Vec<(Uuid, HostId)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT m.operation_id, host_for_pool(l.pool_id, $1) AS host
+           FROM image_imports m JOIN layers l ON l.id = m.layer_id
+           WHERE l.pool_id IS NOT NULL AND (m.lease_until IS NULL OR m.lease_until <= $3)
+             AND NOT EXISTS (SELECT FROM pool_hosts p JOIN hosts h ON h.id = p.host_id
+                             WHERE p.pool_id = l.pool_id AND h.id = m.host_id AND h.last_seen_at >= $1
+                               AND h.hypervisor_degraded IS NULL)
+           ORDER BY 2, 1 LIMIT $2 FOR UPDATE OF m SKIP LOCKED"#,
+        heard_since,
+        BATCH,
+        now
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().filter_map(|row| Some((row.operation_id, row.host?.into()))).collect())
+}
+
+/// Gives the order to send a disk to a host, at this revision of it. The host before is not listened to any more.
+pub(crate) async fn assign_sending(
+    conn: &mut PgConnection,
+    operation: Uuid,
+    host: HostId,
+    revision: Revision,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE image_imports SET host_id = $2, desired_revision = $3 WHERE operation_id = $1",
+        operation,
+        host.as_uuid(),
+        revision.0
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// A host that has the pool and was heard of since then.
 pub(crate) async fn host_for(
     conn: &mut PgConnection,

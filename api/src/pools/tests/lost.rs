@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{DATA, INSTANCES, VOLUMES, WEB, directory, fast, findings, instance, made, two_with_the_pool};
 use crate::instances::{end_on_lost_hosts, place_pending};
-use crate::pools::assign_removals;
+use crate::pools::assign_orders;
 use crate::testing::{TestCloud, TestHost};
 
 /// The host has fallen silent, and the operator says that it is dead.
@@ -172,7 +172,7 @@ async fn a_deletion_that_was_asked_of_a_host_before_it_died_ends() {
     assert_eq!(operation["status"], "succeeded");
     assert_eq!(cloud.get(DATA).await.expect(200)["state"], "available");
     // Its own disk is removed by a host that lives.
-    assign_removals(&cloud.app).await.unwrap();
+    assign_orders(&cloud.app).await.unwrap();
     let page = away.desired(0).await;
     assert_eq!(page["objects"][0]["kind"], "remove_layers");
     away.report_removed(json!([page["objects"][0]["removal_id"]])).await;
@@ -201,7 +201,7 @@ async fn what_is_on_the_disk_of_a_dead_host_waits_for_it_and_what_is_shared_does
         let data = cloud.get(DATA).await.expect(200);
         assert_eq!(data["state"], if goes { "deleting" } else { "available" }, "{data}");
         if goes {
-            assign_removals(&cloud.app).await.unwrap();
+            assign_orders(&cloud.app).await.unwrap();
             let page = away.desired(0).await;
             away.report_removed(json!([page["objects"][0]["removal_id"]])).await;
             cloud.get(DATA).await.expect_problem(404, "not_found");

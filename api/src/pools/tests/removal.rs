@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     DATA, FAST, INSTANCES, VOLUMES, WEB, directory, fast, findings, instance, made, two_with_the_pool,
 };
-use crate::pools::assign_removals;
+use crate::pools::assign_orders;
 use crate::testing::{TestCloud, TestHost};
 
 /// The orders of a host to remove layers.
@@ -30,13 +30,13 @@ async fn an_order_of_a_lost_host_goes_to_another_one() {
     let lost = usize::from(told[0].is_empty());
     let order = &told[lost][0];
     assert_eq!((&order["pool"], order["layers"].as_array().unwrap().len()), (&json!("fast"), 1));
-    assign_removals(&cloud.app).await.unwrap();
+    assign_orders(&cloud.app).await.unwrap();
     assert_eq!(orders(&hosts[1 - lost]).await, Vec::<Value>::new(), "its host is not lost");
 
     cloud.pass(30);
     hosts[1 - lost].beat(json!([fast(directory(1), 20)])).await.expect(200);
     cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
-    assign_removals(&cloud.app).await.unwrap();
+    assign_orders(&cloud.app).await.unwrap();
     let again = orders(&hosts[1 - lost]).await;
     assert_eq!(again[0]["removal_id"], order["removal_id"]);
     assert_eq!(orders(&hosts[lost]).await, Vec::<Value>::new());
@@ -62,12 +62,12 @@ async fn an_order_waits_for_a_host_that_has_the_pool() {
         host.beat(json!([])).await.expect(200);
     }
     cloud.delete(DATA).await.expect(202);
-    assign_removals(&cloud.app).await.unwrap();
+    assign_orders(&cloud.app).await.unwrap();
     for host in &hosts {
         assert_eq!(orders(host).await, Vec::<Value>::new());
     }
     hosts[1].beat(json!([fast(directory(1), 20)])).await.expect(200);
-    assign_removals(&cloud.app).await.unwrap();
+    assign_orders(&cloud.app).await.unwrap();
     let order = orders(&hosts[1]).await.pop().expect("it is not told");
     hosts[1].report_removed(json!([order["removal_id"]])).await;
     cloud.get(DATA).await.expect_problem(404, "not_found");
@@ -83,7 +83,7 @@ async fn what_goes_with_an_instance_is_removed_by_its_host() {
     let (web, home, away) = made(&cloud, &hosts, body).await;
     home.report(&web["id"], 1, 1, json!({"state": "running"})).await;
     cloud.delete(WEB).await.expect(202);
-    assign_removals(&cloud.app).await.unwrap();
+    assign_orders(&cloud.app).await.unwrap();
     assert_eq!(orders(away).await, Vec::<Value>::new());
     let told = home.desired(0).await["objects"][0].clone();
     assert_eq!((&told["kind"], &told["pools"]), (&json!("delete_instance"), &json!(["fast"])));

@@ -51,7 +51,7 @@ impl Turn {
     }
 }
 
-/// Locks a due schedule, unless its slot was run already or its volume went elsewhere a moment ago. What it takes is
+/// Locks a due schedule, unless its slot was run already, it is about something else, or its volume went elsewhere a moment ago. What it takes is
 /// locked.
 pub(in super::super) async fn take_turn(
     conn: &mut PgConnection,
@@ -65,10 +65,12 @@ pub(in super::super) async fn take_turn(
         "SELECT s.project_id, s.name, s.instance_id, s.consistency, s.every_hours, s.at_minute, s.weekday, s.created_at
          FROM snapshot_schedules s LEFT JOIN volumes v ON v.id = s.volume_id
          WHERE s.id = $1 AND s.next_at = $2 AND NOT s.paused
-           AND coalesce(s.instance_id, v.instance_id) IS NOT DISTINCT FROM $3",
+           AND coalesce(s.instance_id, v.instance_id) IS NOT DISTINCT FROM $3
+           AND s.volume_id IS NOT DISTINCT FROM $4",
         due.id,
         due.next_at,
-        due.instance_id
+        due.instance_id,
+        due.volume_id
     )
     .fetch_optional(conn)
     .await

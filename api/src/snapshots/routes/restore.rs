@@ -8,7 +8,7 @@ use axum::response::Response;
 
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, ErrorCode, FieldError, MutationQuery, Path, tagged};
+use crate::http::{ApiError, Call, ErrorCode, FieldError, MutationQuery, Path, Selector, tagged};
 use crate::instances::store::guests;
 use crate::instances::{Resume, resume_instance};
 use crate::operations::wait_for_end;
@@ -63,8 +63,11 @@ pub(super) async fn restore_snapshot(
     for instance in instances.into_iter().filter(|instance| Some(*instance) != resumed) {
         guests::renew(conn, instance, now).await?;
     }
-    let version = row.version();
     let Some(instance) = resumed else {
+        let (conn, allowed) = change.parts();
+        store::set_restored(conn, allowed, row.id, None, now).await?;
+        let row = store::find(conn, allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
+        let version = row.version();
         return change.commit(StatusCode::OK, Some(version), &row.into_wire()).await;
     };
     let gone = || ApiError::new(ErrorCode::Busy).retry_after(1);
@@ -74,14 +77,18 @@ pub(super) async fn restore_snapshot(
     let resume = Resume { instance, snapshot: row.id, operation, request, now };
     let (conn, allowed) = change.parts();
     resume_instance(conn, allowed, &resume).await?;
+    store::set_restored(conn, allowed, row.id, Some(operation), now).await?;
+    let row = store::find(conn, allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
     let allowed = change.allowed.clone();
-    let shown = row.into_wire();
-    let answer = change.commit(StatusCode::ACCEPTED, Some(version), &shown).await?;
+    let (id, version) = (row.id, row.version());
+    let answer = change.commit(StatusCode::ACCEPTED, Some(version), &row.into_wire()).await?;
     if wait == 0 {
         return Ok(answer);
     }
     wait_for_end(&app, &allowed, operation, wait).await?;
-    tagged(StatusCode::OK, version, &shown)
+    let mut conn = app.pool.acquire().await?;
+    let row = store::find(&mut conn, &allowed, &Selector::Id(id)).await?.ok_or_else(ApiError::not_found)?;
+    tagged(StatusCode::OK, row.version(), &row.into_wire())
 }
 
 impl RestoreSnapshot {

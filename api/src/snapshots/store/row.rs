@@ -31,9 +31,12 @@ pub(crate) struct Row {
     pub image_id: Option<Uuid>,
     pub firmware: Option<String>,
     pub volumes: Json<Vec<SnapshotVolume>>,
+    pub schedule_id: Option<Uuid>,
+    pub schedule_name: Option<String>,
     pub operation_id: Option<Uuid>,
     pub operation_kind: Option<String>,
     pub operation_status: Option<String>,
+    pub restored_at: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
 }
@@ -78,11 +81,13 @@ impl Row {
                 SnapshotInstance { id, name, instance_type, firmware }
             }),
             volumes: self.volumes.0,
+            schedule: self.schedule_id.zip(self.schedule_name).map(|(id, name)| Reference { id, name }),
             operation: operation.map(|((id, kind), status)| OperationSummary {
                 id: id.into(),
                 kind,
                 status: OperationStatus::from_text(&status),
             }),
+            restored_at: self.restored_at,
             created_at: self.created_at,
             updated_at: self.updated_at,
         }

@@ -7,13 +7,13 @@ use crate::testing::{TestCloud, TestHost};
 use crate::volumes::merge;
 
 /// The specification of the second disk of `web`.
-async fn data(host: &TestHost<'_>, web: &Value) -> (i64, Value) {
+pub(super) async fn data(host: &TestHost<'_>, web: &Value) -> (i64, Value) {
     let (generation, mut disks) = host.disks(&web["id"]).await.unwrap();
     (generation, disks.remove(1)["volume"].take())
 }
 
 /// Reports the newest of `web`, and that these layers of this disk are merged.
-async fn report_merged(host: &TestHost<'_>, web: &Value, disk: usize, merged: Value) {
+pub(super) async fn report_merged(host: &TestHost<'_>, web: &Value, disk: usize, merged: Value) {
     let (generation, disks) = host.disks(&web["id"]).await.unwrap();
     let volumes: Vec<_> = disks
         .iter()
@@ -27,7 +27,7 @@ async fn report_merged(host: &TestHost<'_>, web: &Value, disk: usize, merged: Va
     host.report_with(&web["id"], generation, 1, running(), json!(volumes)).await;
 }
 
-async fn remove_all(host: &TestHost<'_>) {
+pub(super) async fn remove_all(host: &TestHost<'_>) {
     let orders: Vec<_> = host.removals().await.iter().map(|one| one["removal_id"].clone()).collect();
     host.report_removed(json!(orders)).await;
 }

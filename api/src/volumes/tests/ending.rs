@@ -103,8 +103,8 @@ async fn data_of_an_instance_that_was_never_placed_is_removed_where_it_is() {
 
 /// Chains as snapshots and clones will make them: `a` and `b` stand on one layer, which nobody writes to.
 const SHARED: &str = "
-    INSERT INTO layers (id, sealed, created_at)
-    VALUES ('00000000-0000-7000-8000-00000000000c', true, '2026-01-01Z');
+    INSERT INTO layers (id, sealed, project_id, held_gib, created_at)
+    SELECT '00000000-0000-7000-8000-00000000000c', true, id, 1, '2026-01-01Z' FROM projects;
     INSERT INTO layers (id, parent_id, created_at)
     SELECT id, '00000000-0000-7000-8000-00000000000c', '2026-01-01Z'
     FROM unnest('{00000000-0000-7000-8000-00000000000a,00000000-0000-7000-8000-00000000000b}'::uuid[]) id;

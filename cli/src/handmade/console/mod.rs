@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgMatches, Command};
-use client::{Message, Method, Request, WebSocket};
+use client::{Message, Method, Request, WebSocket, segment};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
@@ -16,7 +16,6 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
 use crate::contexts::Place;
-use crate::run::segment;
 
 pub fn open() -> Command {
     Command::new("open")

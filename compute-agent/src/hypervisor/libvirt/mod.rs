@@ -8,27 +8,34 @@
 //! console.rs    displays and serial ports as streams
 //! snapshot.rs   snapshots, of guests at rest if that is wanted
 //! memory.rs     memory that is saved and loaded
+//! stats.rs      counters of all domains
+//! guest.rs      what a guest's agent says
 //! xml/          domain XML and our metadata in it
 //! ```
 //!
 //! Domains are transient: libvirt forgets them when they end, and they outlive both this agent and libvirtd.
 
 mod console;
+mod guest;
 mod lifecycle;
 mod link;
 mod memory;
 mod snapshot;
+mod stats;
 mod sys;
 mod xml;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{Acceleration, Architecture, ConsoleKind, Inventory, IoLimits, Nic, PauseReason};
+use protocol::agent::{
+    Acceleration, Architecture, ConsoleKind, GuestInfo, Inventory, IoLimits, Nic, PauseReason,
+};
 use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::net::UnixStream;
-use tokio::sync::{OnceCell, Semaphore, broadcast};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, broadcast};
 use virt::connect::Connect;
 use virt::domain::Domain as Handle;
 use virt::error::{Error, ErrorNumber};
@@ -39,9 +46,10 @@ use self::memory::{Due, Saving};
 use self::sys::DiskError;
 use super::probe::{self, Verdict};
 use super::{
-    Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Merge,
-    NewLayer, SeenVolume,
+    Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Measured,
+    Merge, NewLayer, SeenVolume,
 };
+use crate::clock::{Clock as _, SystemClock};
 use crate::consoles;
 
 /// Far above what an answer takes, even on a busy host.
@@ -57,6 +65,8 @@ const SAVING_LOOK: Duration = Duration::from_millis(500);
 /// Freezes, and saving and loading memory.
 const SLOW_AT_ONCE: usize = 2;
 const THAWS_AT_ONCE: usize = 1;
+/// A measurement that has not come by then comes too late.
+const MEASURE_LIMIT: Duration = Duration::from_secs(10);
 /// A receiver that falls behind by more has to look at everything again.
 const EVENTS: usize = 1024;
 
@@ -81,6 +91,10 @@ pub struct Libvirt {
     /// Fewer at once than there may be calls: guests that keep silent or are large hold up each other, and nobody else.
     slow: Semaphore,
     thaws: Semaphore,
+    /// One measurement, and one question to a guest, at once. Held until libvirt lets go of the call, so that a
+    /// hanging QEMU or guest takes one of libvirt's turns and never another.
+    measuring: Arc<Semaphore>,
+    asking: Arc<Semaphore>,
 }
 
 impl Libvirt {
@@ -90,7 +104,8 @@ impl Libvirt {
         let (events, _) = broadcast::channel(EVENTS);
         let link = Link::start(options.uri, events.clone());
         let (slow, thaws) = (Semaphore::new(SLOW_AT_ONCE), Semaphore::new(THAWS_AT_ONCE));
-        Self { link, pool: options.pool, events, verdict: OnceCell::new(), slow, thaws }
+        let (measuring, asking) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
+        Self { link, pool: options.pool, events, verdict: OnceCell::new(), slow, thaws, measuring, asking }
     }
 
     /// Waits for a snapshot with memory. A guest that was stopped for it goes on in any case.
@@ -163,6 +178,7 @@ impl Hypervisor for Libvirt {
     async fn inventory(&self) -> Result<Inventory, HypervisorError> {
         let verdict = self.verdict().await?.clone();
         let node = self.link.call(ASK_LIMIT, node).await?;
+        let emulated = self.link.call(ASK_LIMIT, |connect| Ok(emulated(connect))).await?;
         let unread = |error| refused("describe the host", error);
         Ok(Inventory {
             cpus: node.cpus,
@@ -172,7 +188,7 @@ impl Hypervisor for Libvirt {
             hypervisor: node.hypervisor,
             acceleration: verdict.acceleration,
             acceleration_detail: verdict.detail,
-            architectures: vec![Architecture::X86_64],
+            architectures: [vec![Architecture::X86_64], emulated].concat(),
             boot_id: probe::boot_id().map_err(unread)?,
             underlay_address: None,
         })
@@ -355,9 +371,36 @@ impl Hypervisor for Libvirt {
         self.link.call(ASK_LIMIT, take).await
     }
 
+    async fn measure(&self) -> Result<Vec<Measured>, HypervisorError> {
+        let turn = turn(&self.measuring, "measure the domains")?;
+        let measure = move |connect: &Connect| {
+            let _turn = turn;
+            let records = sys::values::measure_all(connect);
+            let records = records.map_err(|error| refused("measure the domains", error))?;
+            Ok(records.iter().filter_map(stats::read).collect())
+        };
+        self.link.call(MEASURE_LIMIT, measure).await
+    }
+
+    async fn ask_guest(&self, id: InstanceId) -> Result<GuestInfo, HypervisorError> {
+        let attempted = "ask the guest";
+        let turn = turn(&self.asking, attempted)?;
+        let ask = move |connect: &Connect| {
+            let _turn = turn;
+            with_domain(connect, id, attempted, |domain| guest::ask(domain, || SystemClock.now()))
+        };
+        self.link.call(guest::LIMIT, ask).await
+    }
+
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
+}
+
+/// The only turn of its kind, unless an earlier call still has it.
+fn turn(turns: &Arc<Semaphore>, attempted: &'static str) -> Result<OwnedSemaphorePermit, HypervisorError> {
+    let busy = |_| HypervisorError::Unreachable(format!("{attempted}: the call before has not ended").into());
+    Arc::clone(turns).try_acquire_owned().map_err(busy)
 }
 
 /// The emulator that libvirt starts, and why it does not offer KVM, if it does not.
@@ -369,6 +412,22 @@ fn offered(connect: &Connect) -> Result<(Utf8PathBuf, Option<String>), Hyperviso
         xml::emulator(&emulated.map_err(|e| refused(attempted, e))?).map_err(|e| refused(attempted, e))?;
     let on_hardware = connect.get_domain_capabilities(None, arch, Some("q35"), Some("kvm"), 0);
     Ok((emulator, on_hardware.err().map(|error| error.message().to_owned())))
+}
+
+/// The architectures other than the host's for which there are an emulator and a UEFI.
+fn emulated(connect: &Connect) -> Vec<Architecture> {
+    let mut emulated = Vec::new();
+    for architecture in [Architecture::Aarch64, Architecture::Riscv64] {
+        let name = architecture.as_str();
+        match connect.get_domain_capabilities(None, Some(name), Some("virt"), Some("qemu"), 0) {
+            Ok(capabilities) if xml::boots_with_uefi(&capabilities).unwrap_or(false) => {
+                emulated.push(architecture);
+            }
+            Ok(_) => tracing::info!(architecture = name, "not offered: no UEFI for its guests is installed"),
+            Err(error) => tracing::info!(architecture = name, why = error.message(), "not offered"),
+        }
+    }
+    emulated
 }
 
 struct Node {

@@ -15,7 +15,7 @@ use super::{BoxError, refused, sys, xml};
 use crate::hypervisor::{Beside, HypervisorError, NewLayer};
 
 /// How long a guest may take to write down what it has in memory. Without it, libvirt would wait for ever.
-const AGENT_PATIENCE_SECONDS: u16 = 30;
+pub(super) const AGENT_PATIENCE_SECONDS: u16 = 30;
 /// What taking a frozen guest's snapshot may last: nothing is begun that may end after the caller has given it up and
 /// thawed the guest.
 const TAKING: Duration = Duration::from_secs(45);

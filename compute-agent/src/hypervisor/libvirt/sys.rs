@@ -1,5 +1,5 @@
 //! The only unsafe code of the agent: what libvirt tells by callback, limits, snapshots and block jobs of
-//! disks, which the `virt` crate does not wrap, and descriptors that libvirt opens for us.
+//! disks, lists of values, which the `virt` crate does not wrap, and descriptors that libvirt opens for us.
 //!
 //! libvirt calls back from the one thread that runs its event loop. Each callback owns a boxed sender, its
 //! *opaque*; libvirt frees the box through [`release`] when the callback is deregistered and no longer
@@ -8,6 +8,8 @@
     unsafe_code,
     reason = "libvirt's callbacks and block jobs are reached through its C interface alone"
 )]
+
+pub(super) mod values;
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::fs::File;

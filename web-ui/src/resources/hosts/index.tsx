@@ -1,6 +1,7 @@
 import { Progress, Text } from '@mantine/core'
 import type { Schemas } from '../../api/client'
 import { amount } from '../../parts/format'
+import { t } from '../../strings'
 import { nameOf, state, text, time } from '../columns'
 import type { Column, Resource } from '../resource'
 import { HostOverview } from './HostOverview'
@@ -26,6 +27,8 @@ export const hosts: Resource<Host> = {
   path: '/v1/hosts',
   sort: 'name',
   columns: [nameOf('hosts'), state((row) => row.state), capacity('vcpus'), capacity('memory_mib'), capacity('disk_gib'), text('hypervisor', (row) => row.inventory?.hypervisor), time('last_seen_at', (row) => row.last_seen_at)],
-  update: { schema: 'UpdateHost', fields: ['disk_overcommit', 'pool_low_percent'] },
+  create: { schema: 'CreateHostJoinToken', fields: ['ttl_seconds'], path: '/v1/host_join_tokens', label: t.host.addTitle },
+  update: { schema: 'UpdateHost', fields: ['cordoned', 'rack', 'zone', 'labels', 'taints', 'vcpu_overcommit', 'memory_overcommit', 'disk_overcommit', 'pool_low_percent'] },
+  actions: [{ name: 'declare_dead', menu: true, form: { schema: 'DeclareHostDead', fields: ['no_guest_runs'] } }],
   tabs: [{ name: 'overview', render: (row) => <HostOverview host={row} /> }],
 }

@@ -1,4 +1,4 @@
-import { Button, Card, Checkbox, Grid, Group, NumberInput, Select, SimpleGrid, Stack, TagsInput, Text, Textarea, TextInput, Title, UnstyledButton } from '@mantine/core'
+import { Button, Card, Checkbox, Grid, Group, MultiSelect, NumberInput, Select, SimpleGrid, Stack, TagsInput, Text, Textarea, TextInput, Title, UnstyledButton } from '@mantine/core'
 import { useDebouncedValue } from '@mantine/hooks'
 import { notifications } from '@mantine/notifications'
 import { useQuery } from '@tanstack/react-query'
@@ -12,7 +12,9 @@ import { gibibytes, mebibytes } from '../../parts/format'
 import { t } from '../../strings'
 import { images } from '../images'
 import { instanceTypes } from '../instance_types'
+import { keyPairs } from '../key_pairs'
 import { networks } from '../networks'
+import { placementGroups } from '../placement_groups'
 import type { Instance } from '.'
 import { Plan } from './Plan'
 import { isAskable, nothing, requestOf, type Wishes } from './request'
@@ -31,6 +33,8 @@ export function CreatePage({ project }: { project: string }) {
   const own = useRows<Schemas['Image']>(images, project, usable.isError)
   const types = useRows<Schemas['InstanceType']>(instanceTypes, undefined)
   const nets = useRows<Schemas['Network']>(networks, project)
+  const keys = useRows<Schemas['KeyPair']>(keyPairs, project)
+  const groups = useRows<Schemas['PlacementGroup']>(placementGroups, project, more)
   const choices = (usable.data?.items ?? own.data ?? []).filter((image) => image.state === 'available')
 
   const request = useMemo(() => requestOf(wishes), [wishes])
@@ -86,10 +90,12 @@ export function CreatePage({ project }: { project: string }) {
                   data={[{ value: DEFAULT_NETWORK, label: t.instance.defaultNetwork }, ...(nets.data ?? []).map(({ name }) => ({ value: name, label: name })), { value: NO_NETWORK, label: t.instance.noNetwork }]}
                   onChange={(value) => set('network', value === NO_NETWORK ? null : value === DEFAULT_NETWORK ? '' : (value ?? ''))}
                 />
+                {(keys.data ?? []).length > 0 && <MultiSelect label={t.resource('key_pairs').title} data={(keys.data ?? []).map(({ name }) => name)} value={wishes.key_pairs} onChange={(value) => set('key_pairs', value)} error={said['key_pairs']} searchable clearable />}
                 <UnstyledButton onClick={() => setMore(!more)} c="dimmed" fz="sm" aria-expanded={more}>{more ? `▾ ${t.form.fewer}` : `▸ ${t.form.more}`}</UnstyledButton>
                 {more && (
                   <>
                     <NumberInput label={t.instance.rootDisk} description={t.instance.rootDiskHint} min={1} allowDecimal={false} value={wishes.root_disk_gib ?? ''} onChange={(value) => set('root_disk_gib', value === '' ? undefined : Number(value))} error={said['root_disk_gib']} />
+                    <Select label={t.field('placement_group')} data={(groups.data ?? []).map(({ name }) => name)} value={wishes.placement_group || null} onChange={(value) => set('placement_group', value ?? '')} error={said['placement_group']} placeholder={t.form.none} clearable />
                     <Textarea label={t.instance.ssh} description={t.instance.sshHint} value={wishes.ssh} onChange={(event) => set('ssh', event.currentTarget.value)} error={said['ssh_authorized_keys']} autosize minRows={2} maxRows={8} spellCheck={false} />
                     <Textarea label={t.instance.userData} description={t.instance.userDataHint} value={wishes.user_data} onChange={(event) => set('user_data', event.currentTarget.value)} error={said['user_data']} autosize minRows={4} maxRows={20} spellCheck={false} styles={{ input: { fontFamily: 'var(--mantine-font-family-monospace)' } }} />
                     <TagsInput label={t.field('labels')} placeholder={t.form.labels} value={wishes.labels} onChange={(value) => set('labels', value)} error={said['labels']} />

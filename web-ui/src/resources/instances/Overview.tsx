@@ -4,7 +4,7 @@ import type { ReactNode } from 'react'
 import type { Schemas } from '../../api/client'
 import { useRows } from '../../api/rows'
 import { Copyable } from '../../parts/Copy'
-import { gibibytes, mebibytes } from '../../parts/format'
+import { exactTime, gibibytes, mebibytes } from '../../parts/format'
 import { RowLink } from '../../parts/RowLink'
 import { StateBadge } from '../../parts/StateBadge'
 import { Time } from '../../parts/Time'
@@ -27,6 +27,10 @@ export function Overview({ instance, project }: { instance: Instance; project: s
           <Fact name={t.field('hostname')}>{instance.hostname}</Fact>
           <Fact name={t.field('architecture')}>{instance.architecture}, {instance.firmware}</Fact>
           {Object.keys(instance.labels).length > 0 && <Fact name={t.field('labels')}>{Object.entries(instance.labels).map(([key, value]) => `${key}=${value}`).join(', ')}</Fact>}
+          {instance.key_pairs.length > 0 && <Fact name={t.resource('key_pairs').title}>{instance.key_pairs.join(', ')}</Fact>}
+          {instance.placement_group && <Fact name={t.resource('placement_groups').title}><RowLink resource="placement_groups" project={project} id={instance.placement_group.id}>{instance.placement_group.name}</RowLink></Fact>}
+          {instance.delete_protection && <Fact name={t.field('delete_protection')}>{t.verbs.protected}</Fact>}
+          {instance.lease && <Fact name={t.verbs.lease.title}>{t.verbs.lease.now(shortTime(instance.lease.stop_at), shortTime(instance.lease.delete_at))}{instance.lease.detail && <Text size="sm" c="dimmed">{instance.lease.detail}</Text>}</Fact>}
           <Fact name={t.field('created_at')}><Time at={instance.created_at} /></Fact>
         </Section>
         <Section title={t.instance.cards}>
@@ -57,6 +61,8 @@ export function Overview({ instance, project }: { instance: Instance; project: s
     </SimpleGrid>
   )
 }
+
+const shortTime = (at: string | null | undefined) => (at ? exactTime(new Date(at)) : '')
 
 function Section({ title, children }: { title: string; children: ReactNode }) {
   return (

@@ -1,8 +1,10 @@
 import type { Schemas } from '../../api/client'
-import { t } from '../../strings'
 import { labels, nameOf, size, state, text, time } from '../columns'
 import type { Resource } from '../resource'
+import { actions } from './actions'
 import { Activity } from './Activity'
+import { Consoles } from './console'
+import { PlacementOf } from './Placement'
 import { Overview } from './Overview'
 import { Serial } from './Serial'
 import { Why } from './Why'
@@ -23,21 +25,16 @@ export const instances: Resource<Instance> = {
     time('created_at', (row) => row.created_at),
   ],
   create: 'page',
-  update: { schema: 'UpdateInstance', fields: ['name', 'labels'] },
+  update: { schema: 'UpdateInstance', fields: ['name', 'description', 'labels', 'delete_protection'] },
   deletable: true,
-  actions: [
-    { name: 'start', hindrance: (row) => (row.state === 'running' ? t.state('running') : undefined) },
-    { name: 'stop', hindrance: (row) => (row.state === 'stopped' ? t.state('stopped') : undefined) },
-    { name: 'reboot', hindrance: (row) => (row.state === 'running' ? undefined : t.state(row.state)) },
-    { name: 'attach_volume', form: { schema: 'AttachVolume', fields: ['volume', 'delete_with_instance', 'root'], references: { volume: 'volumes' } } },
-    { name: 'detach_volume', form: { schema: 'DetachVolume', fields: ['volume'], references: { volume: 'volumes' } } },
-    { name: 'attach_port', form: { schema: 'WantedCard', fields: ['network', 'port', 'address', 'security_groups'], references: { network: 'networks', port: 'ports' } } },
-    { name: 'detach_port', form: { schema: 'DetachPort', fields: ['port'], references: { port: 'ports' } } },
-  ],
+  actions,
+  bulk: { path: '/v1/projects/{project}/instance_actions', actions: ['start', 'stop', 'reboot', 'pause', 'resume', 'delete'] },
   summary: (row) => <Why instance={row} />,
   tabs: [
     { name: 'overview', render: (row, project) => <Overview instance={row} project={project} /> },
     { name: 'activity', render: (row, project) => <Activity instance={row} project={project} /> },
+    { name: 'placement', render: (row) => <PlacementOf instance={row} /> },
+    { name: 'console', render: (row, project) => <Consoles key={row.id} instance={row} project={project} /> },
     { name: 'serial', render: (row, project) => <Serial instance={row} project={project} /> },
   ],
 }

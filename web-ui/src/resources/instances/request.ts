@@ -10,11 +10,13 @@ export interface Wishes {
   network: string | null
   root_disk_gib: number | undefined
   ssh: string
+  key_pairs: string[]
+  placement_group: string
   user_data: string
   labels: string[]
 }
 
-export const nothing: Wishes = { name: '', image: '', instance_type: '', network: '', root_disk_gib: undefined, ssh: '', user_data: '', labels: [] }
+export const nothing: Wishes = { name: '', image: '', instance_type: '', network: '', root_disk_gib: undefined, ssh: '', key_pairs: [], placement_group: '', user_data: '', labels: [] }
 
 /** Whether there is enough to ask for a plan. */
 export const isAskable = (wishes: Wishes) => Boolean(wishes.name && wishes.image && wishes.instance_type)
@@ -29,6 +31,8 @@ export function requestOf(wishes: Wishes): Schemas['CreateInstance'] {
     ...(wishes.network === null ? { networks: [] } : wishes.network ? { networks: [{ network: wishes.network }] } : {}),
     ...(wishes.root_disk_gib === undefined ? {} : { root_disk_gib: wishes.root_disk_gib }),
     ...(keys.length > 0 ? { ssh_authorized_keys: keys } : {}),
+    ...(wishes.key_pairs.length > 0 ? { key_pairs: wishes.key_pairs } : {}),
+    ...(wishes.placement_group ? { placement_group: wishes.placement_group } : {}),
     ...(wishes.user_data ? { user_data: wishes.user_data } : {}),
     ...(wishes.labels.length > 0 ? { labels } : {}),
   }

@@ -1,5 +1,6 @@
 import type { Schemas } from '../../api/client'
 import { nameOf, state, text, time } from '../columns'
+import { Attached } from '../policy_attachments/Attached'
 import type { Resource } from '../resource'
 import { Simulator } from './Simulator'
 
@@ -16,7 +17,10 @@ export const policies: Resource<Policy> = {
   columns: [nameOf('policies'), text('description', (row) => row.description), state((row) => row.scope, 'scope'), text('default_version', (row) => row.default_version), time('updated_at', (row) => row.updated_at)],
   create: { schema: 'CreatePolicy', fields: ['name', 'description', 'document'], initial: { document } },
   update: { schema: 'UpdatePolicy', fields: ['name', 'description', 'document'] },
-  tabs: [{ name: 'simulate', render: (row, project) => <Simulator policy={row} project={project} /> }],
+  tabs: [
+    { name: 'attached', render: (row, project) => <Attached project={project} of={{ policy: row.id }} /> },
+    { name: 'simulate', render: (row, project) => <Simulator policy={row} project={project} /> },
+  ],
   deletable: true,
 }
 
@@ -24,5 +28,8 @@ export const cloudPolicies: Resource<Policy> = {
   ...policies,
   scope: 'cloud',
   path: '/v1/policies',
-  tabs: [{ name: 'simulate', render: (row) => <Simulator policy={row} project={undefined} /> }],
+  tabs: [
+    { name: 'attached', render: (row) => <Attached project={undefined} of={{ policy: row.id }} /> },
+    { name: 'simulate', render: (row) => <Simulator policy={row} project={undefined} /> },
+  ],
 }

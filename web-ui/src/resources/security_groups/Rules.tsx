@@ -4,17 +4,9 @@ import { useState } from 'react'
 import { call, fill, type Schemas } from '../../api/client'
 import { ProblemAlert } from '../../parts/ProblemAlert'
 import { t } from '../../strings'
+import { isOpen, portsOf } from './rule'
 
 type Rule = Schemas['SecurityGroupRule']
-
-/** The ports of a rule in few words. */
-export function portsOf(rule: Pick<Rule, 'port_first' | 'port_last'>): string {
-  if (rule.port_first === undefined || rule.port_first === null) return '—'
-  return rule.port_last === rule.port_first ? String(rule.port_first) : `${rule.port_first}–${rule.port_last}`
-}
-
-/** Whether everybody is at the other end. */
-export const isOpen = (rule: Rule) => rule.direction === 'ingress' && (rule.remote_cidr === '0.0.0.0/0' || rule.remote_cidr === '::/0')
 
 export function Rules({ group, project }: { group: Schemas['SecurityGroup']; project: string }) {
   const client = useQueryClient()

@@ -6,6 +6,8 @@
 mod cards;
 mod consoles;
 mod disks;
+mod emulators;
+mod machines;
 mod model;
 mod render;
 mod saved;
@@ -18,6 +20,7 @@ use uuid::Uuid;
 pub(super) use cards::{card, card_at, cards};
 pub(super) use consoles::consoles;
 pub(super) use disks::{disk_at, disk_for, found, snapshot};
+pub(super) use emulators::{boots_with_uefi, emulator};
 pub(super) use render::domain;
 pub(super) use saved::resumed;
 
@@ -54,15 +57,6 @@ impl Metadata {
         let instance: model::Instance = quick_xml::de::from_str(xml)?;
         Ok(Self { generation: instance.generation, boot: instance.boot, request_id: instance.request_id })
     }
-}
-
-/// The emulator that libvirt starts, from its domain capabilities.
-pub(super) fn emulator(capabilities: &str) -> Result<camino::Utf8PathBuf, quick_xml::DeError> {
-    #[derive(Deserialize)]
-    struct Capabilities {
-        path: camino::Utf8PathBuf,
-    }
-    Ok(quick_xml::de::from_str::<Capabilities>(capabilities)?.path)
 }
 
 /// Whether an agent in the guest of the running domain with this XML listens.

@@ -25,7 +25,8 @@ pub(super) struct Domain<'a> {
     pub(super) on_poweroff: &'static str,
     pub(super) on_reboot: &'static str,
     pub(super) on_crash: &'static str,
-    pub(super) pm: PowerManagement,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pm: Option<PowerManagement>,
     pub(super) devices: Devices<'a>,
 }
 
@@ -94,7 +95,17 @@ pub(super) struct OsType {
 #[derive(Debug, Serialize)]
 pub(super) struct Features {
     pub(super) acpi: (),
-    pub(super) apic: (),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) apic: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gic: Option<Gic>,
+}
+
+/// The interrupt controller of an aarch64 machine.
+#[derive(Debug, Serialize)]
+pub(super) struct Gic {
+    #[serde(rename = "@version")]
+    pub(super) version: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -111,7 +122,7 @@ pub(super) struct Cpu {
 pub(super) struct Clock {
     #[serde(rename = "@offset")]
     pub(super) offset: &'static str,
-    pub(super) timer: [Timer; 3],
+    pub(super) timer: Vec<Timer>,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,9 +157,10 @@ pub(super) struct Devices<'a> {
     pub(super) serial: Serial<'a>,
     pub(super) console: Console,
     pub(super) channel: Channel,
+    pub(super) input: Vec<Input>,
     pub(super) graphics: Graphics,
     pub(super) video: Video,
-    pub(super) memballoon: Model,
+    pub(super) memballoon: Balloon,
     pub(super) rng: Rng,
 }
 
@@ -180,8 +192,8 @@ pub(super) struct Log<'a> {
 
 #[derive(Debug, Serialize)]
 pub(super) struct SerialTarget {
-    #[serde(rename = "@type")]
-    pub(super) kind: &'static str,
+    #[serde(rename = "@type", skip_serializing_if = "Option::is_none")]
+    pub(super) kind: Option<&'static str>,
     #[serde(rename = "@port")]
     pub(super) port: u32,
 }
@@ -209,9 +221,17 @@ pub(super) struct ChannelTarget {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Model {
+pub(super) struct Balloon {
     #[serde(rename = "@model")]
     pub(super) model: &'static str,
+    pub(super) stats: BalloonStats,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct BalloonStats {
+    /// In seconds.
+    #[serde(rename = "@period")]
+    pub(super) period: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -227,6 +247,14 @@ pub(super) struct RngBackend {
     pub(super) model: &'static str,
     #[serde(rename = "$text")]
     pub(super) device: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Input {
+    #[serde(rename = "@type")]
+    pub(super) kind: &'static str,
+    #[serde(rename = "@bus")]
+    pub(super) bus: &'static str,
 }
 
 #[derive(Debug, Serialize)]

@@ -7,16 +7,20 @@ use thiserror::Error;
 
 use super::cards::interface;
 use super::disks::disks;
+use super::machines;
 use super::model::{
-    Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Domain, Enabled, Features,
-    FirmwareFeature, FirmwareWanted, Graphics, Instance, Listen, Log, Memory, Metadata, Model, Os, OsType,
-    PowerManagement, Rng, RngBackend, Serial, SerialTarget, Timer, Video, VideoModel,
+    Balloon, BalloonStats, Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Domain,
+    FirmwareFeature, FirmwareWanted, Graphics, Instance, Listen, Log, Memory, Metadata, Os, OsType, Rng,
+    RngBackend, Serial, SerialTarget, Video, VideoModel,
 };
 use super::{NAMESPACE, domain_name};
 use crate::hypervisor::DomainSpec;
 
-/// Five for the devices that every domain has, the rest for cards and disks.
-const ROOT_PORTS: usize = 28;
+/// Seven for the devices that every domain has, the rest for cards and disks.
+const ROOT_PORTS: usize = 30;
+
+/// How often QEMU asks a guest's balloon driver about its memory.
+const BALLOON_SECONDS: u32 = 10;
 
 /// The channel that the agent in a guest listens to, by its usual name.
 pub(super) const GUEST_AGENT: &str = "org.qemu.guest_agent.0";
@@ -24,8 +28,8 @@ pub(super) const GUEST_AGENT: &str = "org.qemu.guest_agent.0";
 /// Why a specification has no XML.
 #[derive(Debug, Error)]
 pub(in super::super) enum RenderError {
-    #[error("instances of architecture {0:?} do not run on this host")]
-    Architecture(Architecture),
+    #[error("guests for {} boot with UEFI only", .0.as_str())]
+    NoBios(Architecture),
     #[error("the path {0:?} is not absolute or has characters that XML does not carry")]
     Path(String),
     #[error("volume {0} has no layer")]
@@ -44,9 +48,12 @@ pub(in super::super) enum RenderError {
 
 /// The XML of a domain that runs under `acceleration`.
 pub(in super::super) fn domain(spec: &DomainSpec, acceleration: Acceleration) -> Result<String, RenderError> {
-    if spec.architecture != Architecture::X86_64 {
-        return Err(RenderError::Architecture(spec.architecture));
+    let machine = machines::of(spec.architecture);
+    if !spec.architecture.has_bios() && spec.uefi_variables.is_none() {
+        return Err(RenderError::NoBios(spec.architecture));
     }
+    // Other processors than the host's are emulated, whatever it can.
+    let acceleration = if machine.is_hosts { acceleration } else { Acceleration::Tcg };
     let domain = Domain {
         kind: if acceleration == Acceleration::Kvm { "kvm" } else { "qemu" },
         name: domain_name(spec.id),
@@ -55,27 +62,22 @@ pub(in super::super) fn domain(spec: &DomainSpec, acceleration: Acceleration) ->
         metadata: element(spec),
         memory: Memory { unit: "MiB", amount: spec.memory_mib.0 },
         vcpu: spec.vcpus,
-        os: os(spec)?,
-        // The power button is an ACPI device.
-        features: Features { acpi: (), apic: () },
+        os: os(spec, machine.name)?,
+        features: machine.features,
         cpu: cpu(acceleration),
-        clock: clock(),
+        clock: Clock { offset: "utc", timer: machine.timers },
         on_poweroff: "destroy",
         on_reboot: "restart",
         on_crash: "destroy",
-        // A guest that puts itself to sleep would be a state that nobody can wake it from.
-        pm: PowerManagement {
-            suspend_to_mem: Enabled { enabled: "no" },
-            suspend_to_disk: Enabled { enabled: "no" },
-        },
-        devices: devices(spec)?,
+        pm: machine.sleep,
+        devices: devices(spec, machine.devices)?,
     };
     Ok(quick_xml::se::to_string(&domain)?)
 }
 
 /// Images are not signed for any key that we know of, so UEFI starts what it finds.
-fn os(spec: &DomainSpec) -> Result<Os<'_>, RenderError> {
-    let kind = OsType { arch: spec.architecture, machine: "q35", virtualization: "hvm" };
+fn os<'a>(spec: &'a DomainSpec, machine: &'static str) -> Result<Os<'a>, RenderError> {
+    let kind = OsType { arch: spec.architecture, machine, virtualization: "hvm" };
     let nvram = spec.uefi_variables.as_deref().map(path).transpose()?;
     let wanted = FirmwareWanted { feature: FirmwareFeature { enabled: "no", name: "secure-boot" } };
     Ok(Os { firmware: nvram.map(|_| "efi"), kind, wanted: nvram.map(|_| wanted), nvram })
@@ -98,19 +100,7 @@ fn cpu(acceleration: Acceleration) -> Cpu {
     Cpu { mode, check: "none", migratable: "on" }
 }
 
-/// UTC, and the timers as libvirt's own tools set them: lost ticks are made up for, and no HPET, which
-/// costs much and gives nothing beside the TSC.
-fn clock() -> Clock {
-    let timer = |name, tick_policy, present| Timer { name, tick_policy, present };
-    let timers = [
-        timer("rtc", Some("catchup"), None),
-        timer("pit", Some("delay"), None),
-        timer("hpet", None, Some("no")),
-    ];
-    Clock { offset: "utc", timer: timers }
-}
-
-fn devices(spec: &DomainSpec) -> Result<Devices<'_>, RenderError> {
+fn devices(spec: &DomainSpec, machine: machines::OfMachine) -> Result<Devices<'_>, RenderError> {
     Ok(Devices {
         disk: disks(spec)?,
         controller: controllers(),
@@ -118,23 +108,23 @@ fn devices(spec: &DomainSpec) -> Result<Devices<'_>, RenderError> {
         serial: Serial {
             kind: "pty",
             log: Log { file: path(&spec.serial_log)?, append: "on" },
-            target: SerialTarget { kind: "isa-serial", port: 0 },
+            target: SerialTarget { kind: machine.serial, port: 0 },
         },
-        console: Console { kind: "pty", target: SerialTarget { kind: "serial", port: 0 } },
+        console: Console { kind: "pty", target: SerialTarget { kind: Some("serial"), port: 0 } },
         channel: Channel { kind: "unix", target: ChannelTarget { kind: "virtio", name: GUEST_AGENT } },
+        input: machine.input,
         // Listens nowhere: whoever is to see it is handed to QEMU by libvirt.
         graphics: Graphics { kind: "vnc", listen: Listen { kind: "none" } },
-        // What every boot loader and every kernel can draw on.
-        video: Video { model: VideoModel { kind: "vga" } },
-        memballoon: Model { model: "virtio" },
+        video: Video { model: VideoModel { kind: machine.video } },
+        memballoon: Balloon { model: "virtio", stats: BalloonStats { period: BALLOON_SECONDS } },
         rng: Rng { model: "virtio", backend: RngBackend { model: "random", device: "/dev/urandom" } },
     })
 }
 
-/// No USB, and a place for every device: on a q35 nothing is plugged in where no root port was at the start.
+/// USB for the pointer, and a place for every device: nothing is plugged in where no root port was at the start.
 fn controllers() -> Vec<Controller> {
     let controller = |kind, index, model| Controller { kind, index, model };
-    let mut controllers = vec![controller("usb", None, "none"), controller("pci", Some(0), "pcie-root")];
+    let mut controllers = vec![controller("usb", None, "qemu-xhci"), controller("pci", Some(0), "pcie-root")];
     let port = || controller("pci", None, "pcie-root-port");
     controllers.extend(std::iter::repeat_with(port).take(ROOT_PORTS));
     controllers

@@ -200,11 +200,48 @@ fn the_validator_does_refuse() {
     valid(&xml.replace("<acpi/>", "<ac-pi/>")).unwrap_err();
 }
 
+/// A guest of another processor than the host's.
+fn foreign(architecture: Architecture) -> DomainSpec {
+    let uefi_variables = Some("/pool/instances/1/uefi_variables.fd".into());
+    DomainSpec { architecture, uefi_variables, nics: vec![nic(1)], ..spec() }
+}
+
 #[test]
-fn other_architectures_are_refused() {
+fn renders_an_aarch64_domain() {
+    let xml = domain(&foreign(Architecture::Aarch64), Acceleration::Tcg).unwrap();
+    insta::assert_snapshot!(indented(&xml));
+    valid(&xml).unwrap();
+}
+
+#[test]
+fn renders_a_riscv64_domain() {
+    let xml = domain(&foreign(Architecture::Riscv64), Acceleration::Tcg).unwrap();
+    insta::assert_snapshot!(indented(&xml));
+    valid(&xml).unwrap();
+}
+
+#[test]
+fn other_architectures_are_emulated_on_any_host_and_have_no_bios() {
     for architecture in [Architecture::Aarch64, Architecture::Riscv64] {
-        let error = domain(&DomainSpec { architecture, ..spec() }, Acceleration::Tcg).unwrap_err();
-        assert!(matches!(error, RenderError::Architecture(refused) if refused == architecture));
+        let of = foreign(architecture);
+        assert_eq!(domain(&of, Acceleration::Kvm).unwrap(), domain(&of, Acceleration::Tcg).unwrap());
+        let error = domain(&DomainSpec { uefi_variables: None, ..of }, Acceleration::Tcg).unwrap_err();
+        assert!(matches!(error, RenderError::NoBios(refused) if refused == architecture));
+    }
+}
+
+#[test]
+fn an_emulator_says_whether_it_boots_with_uefi() {
+    let capabilities =
+        |os: &str| format!("<domainCapabilities><path>/usr/bin/qemu</path>{os}<cpu/></domainCapabilities>");
+    let installed = capabilities(
+        "<os supported='yes'><enum name='firmware'><value>bios</value><value>efi</value></enum>\
+         <loader supported='yes'><enum name='type'><value>rom</value></enum></loader></os>",
+    );
+    assert_eq!(emulator(&installed).unwrap(), "/usr/bin/qemu");
+    assert!(boots_with_uefi(&installed).unwrap());
+    for without in ["<os supported='yes'><enum name='firmware'/><loader/></os>", "<os supported='no'/>", ""] {
+        assert!(!boots_with_uefi(&capabilities(without)).unwrap(), "{without}");
     }
 }
 

@@ -1,0 +1,177 @@
+//! The Terraform provider under the real Terraform, with every resource that needs no host. Those that need one are in
+//! the guide, which `guides.rs` runs.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use lab::{LabOptions, binaries, in_lab};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+const EVERYTHING: &str = include_str!("terraform/everything.tf");
+const PASSWORD: &str = "correct horse battery";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_made_kept_imported_and_removed() -> Result<()> {
+    binaries::terraform()?;
+    in_lab(LabOptions { hosts: 0 }, async |lab| {
+        let credentials = lab.control.credentials()?;
+        let environment = [
+            ("CUMULO_URL", lab.control.url()),
+            ("CUMULO_USERNAME", credentials.username),
+            ("CUMULO_PASSWORD", credentials.password),
+        ];
+        let home = tempfile::tempdir()?;
+        let made = Folder::new(home.path(), "made", &environment)?;
+        let installed = made.install()?;
+        fs::write(made.path.join("everything.tf"), EVERYTHING)?;
+        fs::File::create(made.path.join("disk.raw"))?.set_len(1 << 20)?;
+        made.says(&["init"], "successfully initialized")?;
+
+        // Interrupted, what was begun is kept, and the rest follows.
+        let mut interrupted = made.start(&["apply", "-auto-approve"])?;
+        let network = "/v1/projects/shop/networks/front";
+        while lab.cloud.get(network).await?.status != 200 && interrupted.try_wait()?.is_none() {}
+        killpg(Pid::from_raw(i32::try_from(interrupted.id())?), Signal::SIGINT).ok();
+        interrupted.wait()?;
+        made.says(&["apply", "-auto-approve"], "Apply complete!")?;
+        made.says(&["plan", "-detailed-exitcode"], "No changes.")?;
+        let state = fs::read_to_string(made.path.join("terraform.tfstate"))?;
+        ensure!(!state.contains(PASSWORD), "the state has a password in it");
+
+        // A change, and a replacement.
+        let changed = ["-var=tier=other", "-var=policy=affinity"];
+        made.says(&[&["apply", "-auto-approve"][..], &changed].concat(), "1 added, 1 changed, 1 destroyed")?;
+        made.says(&[&["plan", "-detailed-exitcode"][..], &changed].concat(), "No changes.")?;
+        made.says(&["apply", "-auto-approve"], "Apply complete!")?;
+
+        // What others have done shows, and is undone.
+        lab.cloud.patch(network, json!({"description": "drifted"})).await?.success()?;
+        let drifted = made.run(&["plan", "-detailed-exitcode"])?;
+        ensure!(drifted.status.code() == Some(2) && text(&drifted).contains("drifted"), "{}", text(&drifted));
+        made.says(&["apply", "-auto-approve"], "1 changed")?;
+
+        // The plan says what the quota would.
+        let refused = made.run(&["plan", "-var=more_networks=2"])?;
+        ensure!(text(&refused).contains("networks: 2 of 2 used"), "{}", text(&refused));
+
+        // Something is there that the state has forgotten.
+        made.says(&["state", "rm", "cumulo_placement_group.apart"], "removed")?;
+        let forgotten = made.run(&["apply", "-auto-approve"])?;
+        ensure!(text(&forgotten).contains("terraform import"), "{}", text(&forgotten));
+        made.says(&["import", "cumulo_placement_group.apart", "shop/apart"], "Import successful!")?;
+        made.says(&["plan", "-detailed-exitcode"], "No changes.")?;
+
+        // All of it, in a configuration that Terraform writes.
+        let imported = Folder::new(home.path(), "imported", &environment)?;
+        fs::write(imported.path.join("versions.tf"), installed)?;
+        let shown: Value = serde_json::from_slice(&made.run(&["show", "-json"])?.stdout)?;
+        fs::write(imported.path.join("imports.tf"), imports(&shown)?)?;
+        imported.says(&["init"], "successfully initialized")?;
+        imported.says(&["plan", "-generate-config-out=made.tf"], "0 to add, 0 to change, 0 to destroy.")?;
+
+        let schemas: Value = serde_json::from_slice(&made.run(&["providers", "schema", "-json"])?.stdout)?;
+        let schema =
+            &schemas["provider_schemas"]["cumulo.dev/cumulo/cumulo"]["resource_schemas"]["cumulo_user"];
+        ensure!(schema["block"]["attributes"]["password"]["write_only"] == true, "{schema}");
+
+        made.says(&["destroy", "-auto-approve"], "Destroy complete!")?;
+        for path in ["/v1/projects", "/v1/groups", "/v1/users?name=ada"] {
+            let left = lab.cloud.get(path).await?.success()?;
+            ensure!(left["items"] == json!([]), "{path} has {left}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A folder of Terraform's, with a home of its own.
+struct Folder<'a> {
+    path: std::path::PathBuf,
+    home: &'a Path,
+    environment: &'a [(&'a str, String)],
+}
+
+impl<'a> Folder<'a> {
+    fn new(home: &'a Path, name: &str, environment: &'a [(&'a str, String)]) -> Result<Self> {
+        let path = home.join(name);
+        fs::create_dir(&path)?;
+        Ok(Self { path, home, environment })
+    }
+
+    /// Signs in and installs the provider; gives the block that names it.
+    fn install(&self) -> Result<String> {
+        let (cumulo, provider) = (binaries::find("cumulo")?, binaries::find("terraform-provider-cumulo")?);
+        let login = self.command(cumulo.as_str()).arg("login").output()?;
+        ensure!(login.status.success(), "{}", text(&login));
+        let install = ["terraform", "install", "--program", provider.as_str()];
+        let installed = self.command(cumulo.as_str()).args(install).output()?;
+        ensure!(installed.status.success(), "{}", text(&installed));
+        let block = String::from_utf8(installed.stdout)?;
+        fs::write(self.path.join("versions.tf"), &block)?;
+        Ok(block)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.path).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        for name in ["HOME", "XDG_DATA_HOME", "CUMULO_CONFIG_DIR"] {
+            command.env(name, self.home);
+        }
+        // As for somebody who has configured nothing.
+        command.env("TF_CLI_CONFIG_FILE", "/dev/null").env("CHECKPOINT_DISABLE", "1");
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Result<Output> {
+        let (verb, rest) = words.split_first().context("a command")?;
+        let colour = (!matches!(*verb, "state" | "show" | "providers")).then_some("-no-color");
+        self.command("terraform").arg(verb).args(colour).args(rest).output().context("run terraform")
+    }
+
+    /// In a process group of its own, as a shell would start it.
+    fn start(&self, words: &[&str]) -> Result<Child> {
+        let mut command = self.command("terraform");
+        let command = command.args(words).process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().context("run terraform")
+    }
+
+    fn says(&self, words: &[&str], expected: &str) -> Result<()> {
+        let output = self.run(words)?;
+        let said = text(&output);
+        ensure!(output.status.success(), "terraform {words:?} ended with {}:\n{said}", output.status);
+        ensure!(said.contains(expected), "terraform {words:?} does not say '{expected}':\n{said}");
+        Ok(())
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// An `import` block for each resource of a state.
+fn imports(shown: &Value) -> Result<String> {
+    let resources = shown["values"]["root_module"]["resources"].as_array().context("a state")?;
+    let mut blocks = String::new();
+    for (number, one) in resources.iter().filter(|one| one["mode"] == "managed").enumerate() {
+        let kind = one["type"].as_str().context("a type")?;
+        let parts: &[&str] = match kind {
+            "cumulo_quota" => &["project"],
+            "cumulo_group_member" => &["group", "user"],
+            "cumulo_image_share" => &["project", "image", "other"],
+            "cumulo_router_interface" => &["project", "router", "subnet"],
+            "cumulo_service_account_key" => &["project", "service_account", "id"],
+            "cumulo_security_group_rule" => &["project", "security_group", "id"],
+            "cumulo_project" | "cumulo_user" | "cumulo_group" => &["id"],
+            _ if kind.starts_with("cumulo_cloud_policy") => &["id"],
+            _ => &["project", "id"],
+        };
+        let id: Vec<_> = parts.iter().filter_map(|part| one["values"][part].as_str()).collect();
+        blocks += &format!("import {{\n  to = {kind}.r{number}\n  id = \"{}\"\n}}\n", id.join("/"));
+    }
+    Ok(blocks)
+}

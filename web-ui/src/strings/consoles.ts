@@ -1,0 +1,38 @@
+/** Of consoles: what their frame says. What the guest shows is the guest's. */
+const ends: Record<number, string> = {
+  1000: 'The guest, or its display, has ended.',
+  1001: 'The server stops.',
+  1006: 'The connection could not be kept up.',
+  1011: 'The guest takes nothing, or the cloud cannot check whether you still may.',
+  4401: 'You were signed out, or your key was revoked.',
+  4403: 'No policy allows it any more.',
+  4408: 'It was open for as long as the operator allows, or this browser took nothing for too long.',
+  4409: 'The instance was stopped.',
+}
+
+export const consoles = {
+  kinds: { vnc: 'Display', serial: 'Serial port' },
+  which: 'Which console',
+  connecting: 'Connecting …',
+  open: 'Connected',
+  closed: 'Closed',
+  end: (code: number) => ends[code] ?? `The connection ended (${code}).`,
+  again: 'Connect',
+  stopped: 'The instance does not run. Start it, and its console opens here.',
+  keys: 'Keys',
+  type: 'Type a text',
+  typeLabel: 'Text for the guest',
+  typeHint: 'Pressed key by key, as on a US keyboard.',
+  pasteHint: 'Sent as it is; with the line’s end it takes effect.',
+  send: 'Send',
+  missing: (characters: string) => `A US keyboard has no key for ${characters}; it was left out.`,
+  full: 'Full screen',
+  leave: 'Leave full screen',
+  fit: 'Fit',
+  release: 'Ctrl Alt Shift leads out with the keyboard.',
+  screen: (name: string) => `Display of ${name}`,
+  terminal: (name: string) => `Serial port of ${name}`,
+  history: 'what was written before',
+  live: 'live from here; press Enter for a prompt',
+  noHistory: 'what was written before cannot be read now',
+}
