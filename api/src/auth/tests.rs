@@ -265,7 +265,7 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         "create_snapshot_schedule" => r#"{"name":"new","volume":"data","every_hours":1,"keep":1}"#,
         "restore_snapshot" => "{}",
         "create_console" => r#"{"kind":"vnc"}"#,
-        "attach_volume" | "detach_volume" => r#"{"volume":"data"}"#,
+        "attach_volume" | "detach_volume" | "force_detach_volume" => r#"{"volume":"data"}"#,
         "create_address_pool" => r#"{"name":"new","cidr":"203.0.113.0/24"}"#,
         "add_security_group_rule" => r#"{"direction":"ingress","remote_cidr":"0.0.0.0/0"}"#,
         "replace_security_group_rules" => r#"{"rules":[]}"#,
