@@ -252,7 +252,8 @@ fn plain_default(ty: &Type, later: &Property) -> Option<Value> {
         return None;
     }
     match ty {
-        Type::Text => Some(Value::text("")),
+        // What has a length of its own is no other resource's name, nor of some format.
+        Type::Text if schema["maxLength"].is_u64() && schema["minLength"].is_null() => Some(Value::text("")),
         Type::Map(_) => Some(Value::Map(Object::new())),
         Type::Bool => Some(Value::Bool(false)),
         Type::List(_) | Type::Set(_) => Some(Value::List(Vec::new())),

@@ -55,6 +55,7 @@ const WITHOUT: &[(&str, &[&str])] = &[
             "cancel_operation",
             "act_on_instances",
             "confirm_resize",
+            "force_detach_volume",
             "create_console",
             "move_instance",
             "pause_instance",

@@ -38,7 +38,7 @@ export function ListPage({ resource, project }: { resource: Resource; project: s
     <Stack>
       <Group justify="space-between">
         <Title order={1} size="h2">{text.title}</Title>
-        {!empty && <Create resource={resource} project={project} />}
+        <Create resource={resource} project={project} />
       </Group>
       <ProblemAlert error={query.error} retry={() => void query.refetch()} />
       {query.isLoading && <Center p="xl"><Loader aria-label={t.table.loading} /></Center>}
@@ -47,7 +47,6 @@ export function ListPage({ resource, project }: { resource: Resource; project: s
           <Stack align="center" gap="sm">
             <Text fw={600}>{t.table.none(text.title)}</Text>
             <Text c="dimmed" maw={520}>{text.teach}</Text>
-            <Create resource={resource} project={project} />
           </Stack>
         </Paper>
       )}

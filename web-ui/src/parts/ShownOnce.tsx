@@ -29,6 +29,9 @@ function download(name: string, text: string): void {
   const link = document.createElement('a')
   link.href = url
   link.download = name
+  document.body.append(link)
   link.click()
-  URL.revokeObjectURL(url)
+  link.remove()
+  // The browser reads it some time after the click.
+  setTimeout(() => URL.revokeObjectURL(url), 60_000)
 }
