@@ -1,6 +1,7 @@
 //! A WebSocket (RFC 6455) to the cloud. Who may open it says a ticket among the subprotocols.
 
 use reqwest::header::{self, HeaderValue};
+use reqwest::redirect::Policy;
 use reqwest::{StatusCode, Upgraded};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -13,15 +14,22 @@ use crate::{Client, Error, Result};
 pub type WebSocket = WebSocketStream<Upgraded>;
 
 impl Client {
-    /// Opens the WebSocket at a `ws://` or `wss://` URL that the cloud has named, once.
+    /// Opens the WebSocket that the cloud has named, once: at the address where the cloud is known to be, as safely as
+    /// everything else is said to it.
     ///
     /// # Errors
     /// What the API says when it refuses.
     pub async fn websocket(&self, url: &str, subprotocols: &[String]) -> Result<WebSocket> {
-        let url = url.strip_prefix("ws").map_or_else(|| url.to_owned(), |rest| format!("http{rest}"));
+        let path =
+            url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+        let url = format!("{}/{path}", self.url());
         let foreign = |status: StatusCode| Error::Foreign { url: url.clone(), status: status.as_u16() };
         // A connection of HTTP/2 cannot become another.
-        let http = builder().http1_only().build().map_err(|error| self.unreachable(&error))?;
+        let http = builder()
+            .http1_only()
+            .redirect(Policy::none())
+            .build()
+            .map_err(|error| self.unreachable(&error))?;
         let key = generate_key();
         let mut request = http
             .get(&url)

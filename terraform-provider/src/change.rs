@@ -43,7 +43,11 @@ impl Cloud {
                     rest.err().map(|error| said(resource, "create", &error)).unwrap_or_default();
                 Outcome { state: Some(known(state)), private, diagnostics }
             }
-            (Ok(None), Ok(())) => failed(resource, None, "create", &anyhow::anyhow!("it has gone again")),
+            // Whatever hides it, what was made is not to be lost.
+            (Ok(None), Ok(())) => {
+                let hidden = anyhow::anyhow!("it was made, and is not found again");
+                failed(resource, Some(known(state)), "create", &hidden)
+            }
             (Ok(None), Err(error)) => failed(resource, None, "create", &error),
             (Err(error), rest) => {
                 failed(resource, Some(known(state)), "create", &rest.err().unwrap_or(error))

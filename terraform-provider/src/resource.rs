@@ -204,6 +204,10 @@ impl Resource {
             match note {
                 Note::Kept => shown_as = None,
                 Note::ShownAs(other) => shown_as = Some(other),
+                Note::Id => {
+                    attribute.is_id = true;
+                    attribute.help = "The id; not the name, which would not be found again.".to_owned();
+                }
                 Note::Secret => attribute.sensitive = true,
                 Note::WriteOnly => (attribute.write_only, attribute.sensitive, shown_as) = (true, true, None),
                 Note::Default(value) => default = Some(value()),

@@ -38,6 +38,8 @@ pub struct Attribute {
     pub help: String,
     /// What the API says about its values.
     pub schema: &'static Json,
+    /// Whether it is the id of another resource, and never its name.
+    pub is_id: bool,
     pub sensitive: bool,
     /// Terraform keeps it nowhere.
     pub write_only: bool,
@@ -59,6 +61,7 @@ impl Attribute {
             mode: Mode::Computed,
             help: openapi::help(schema),
             schema,
+            is_id: false,
             sensitive: false,
             write_only: false,
             replaces: false,

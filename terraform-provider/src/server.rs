@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use client::{Given, Place};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -44,6 +44,13 @@ impl Cumulo {
     }
 
     fn configure(&self, config: &Object) -> Result<()> {
+        // Another cloud or project in place of one that is not known yet would be the wrong one.
+        if let Some((name, _)) = config.iter().find(|(_, value)| **value == Value::Unknown) {
+            bail!(
+                "the provider's `{name}` is known after apply only. Give what is known before, or set `project` in each \
+                 resource"
+            );
+        }
         let text = |name: &str| config.get(name).and_then(Value::as_text).map(str::to_owned);
         let env = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let place = Place::find(Given {

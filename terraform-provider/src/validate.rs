@@ -24,6 +24,10 @@ pub fn validate(attributes: &[Attribute], config: &Object) -> Vec<Diagnostic> {
     faults
 }
 
+fn is_id(text: &str) -> bool {
+    text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
 fn object(attributes: &[Attribute], values: &Object, pointer: &str, faults: &mut Vec<Diagnostic>) {
     for one in attributes {
         if let Some(value) = values.get(&one.name) {
@@ -44,7 +48,9 @@ fn attribute(one: &Attribute, value: &Value, pointer: &str, faults: &mut Vec<Dia
         }
         (Type::Text, Value::Text(text)) => {
             let length = text.chars().count() as u64;
-            if schema["minLength"].as_u64().is_some_and(|least| length < least) {
+            if one.is_id && !is_id(text) {
+                say("It is no id. Give the id, like cumulo_subnet.front.id.".to_owned());
+            } else if schema["minLength"].as_u64().is_some_and(|least| length < least) {
                 say(format!("It has less than {} characters.", schema["minLength"]));
             } else if schema["maxLength"].as_u64().is_some_and(|most| length > most) {
                 say(format!("It has more than {} characters.", schema["maxLength"]));

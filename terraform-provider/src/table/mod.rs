@@ -57,6 +57,8 @@ pub enum Note {
     ShownAs(&'static str),
     /// The property of the answer is called like this in Terraform, since what is asked for has its name.
     Called(&'static str),
+    /// Another resource's id, where the API would take its name, too, and not find it again.
+    Id,
     Secret,
     /// Shown once, when it is made, and secret.
     Once,

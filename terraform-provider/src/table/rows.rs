@@ -1,7 +1,7 @@
 //! The rows.
 
 use super::Note::{
-    By, Called, Chosen, Default, Extra, Hidden, Kept, Once, Secret, ShownAs, Stable, WriteOnly,
+    By, Called, Chosen, Default, Extra, Hidden, Id, Kept, Once, Secret, ShownAs, Stable, WriteOnly,
 };
 use super::looks;
 use super::{Delete, Entry, Note, Read};
@@ -182,7 +182,7 @@ pub const TABLE: &[Entry] = &[
         Read::List("list_image_shares", looks::share),
         "unshare_image",
         None,
-        &[("project_id", Hidden)],
+        &[("project_id", Hidden), ("other", Id)],
     ),
     slow(plain(
         "volume",
@@ -255,7 +255,7 @@ pub const TABLE: &[Entry] = &[
         Read::Within("get_router", looks::interface),
         "remove_router_interface",
         None,
-        &[],
+        &[("subnet", Id)],
     ),
     plain(
         "port",

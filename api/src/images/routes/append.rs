@@ -30,7 +30,7 @@ const MAX_PIECES: i64 = 10_000;
 ///
 /// What arrives before a connection breaks is kept, in pieces of 64 MiB. Ask for the offset, and go on from there.
 #[utoipa::path(patch, path = "/v1/projects/{project}/images/{image}/uploads/{upload}", tag = "images",
-    params(("Upload-Offset" = i64, Header, description = "Where these bytes begin: how many have arrived so far")),
+    params(("Upload-Offset" = i64, Header, minimum = 0, description = "Where these bytes begin: how many have arrived so far")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
         (status = 200, body = ImageUpload),
         (status = 409, description = "`offset_mismatch`: other bytes are expected, or somebody else was faster"),

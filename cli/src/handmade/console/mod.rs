@@ -16,6 +16,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
 use crate::contexts::Place;
+use crate::output::harmless;
 
 pub fn open() -> Command {
     Command::new("open")
@@ -112,7 +113,8 @@ async fn take(
             let Some(frame) = frame.filter(|frame| u16::from(frame.code) != 1000) else {
                 return Ok(ControlFlow::Break(()));
             };
-            bail!("the console has ended: {} ({})", frame.reason.replace('_', " "), u16::from(frame.code));
+            let reason = frame.reason.replace('_', " ");
+            bail!("the console has ended: {} ({})", harmless(&reason), u16::from(frame.code));
         }
         _ => {}
     }

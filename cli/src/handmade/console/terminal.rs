@@ -1,15 +1,19 @@
 //! The serial port in a terminal, whose keys go to the guest as they are.
 
-use std::io::{IsTerminal as _, Read as _, stdin};
+use std::io::{IsTerminal as _, Read as _, Write as _, stdin, stdout};
 use std::time::Duration;
 
 use anyhow::Result;
 use client::WebSocket;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// After the end of what a script has to say, the guest may still answer: until it is silent for so long.
 const SILENCE: Duration = Duration::from_secs(3);
+/// Soft reset; no alternate screen, no reports of the mouse, no bracketed paste; the cursor is seen.
+const MODES_OFF: &[u8] =
+    b"\x1b[!p\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?25h";
 /// So many reads of the keyboard may wait for the cloud.
 const WAITING: usize = 16;
 
@@ -24,7 +28,12 @@ pub(super) async fn attach(socket: WebSocket) -> Result<()> {
     let (sender, typed) = mpsc::channel(WAITING);
     // Not one of the runtime's own, which it would wait for at its end.
     std::thread::spawn(move || read_keys(&sender, is_terminal));
-    let ended = super::relay(socket, typed, tokio::io::stdout(), SILENCE).await;
+    let (mut terminated, mut hung_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    let ended = tokio::select! {
+        ended = super::relay(socket, typed, tokio::io::stdout(), SILENCE) => ended,
+        _ = terminated.recv() => Ok(()),
+        _ = hung_up.recv() => Ok(()),
+    };
     drop(raw);
     if is_terminal {
         eprintln!("\nDisconnected.");
@@ -58,8 +67,10 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // Nothing is left to be done about it.
-        let _ = tcsetattr(stdin(), SetArg::TCSADRAIN, &self.0);
+        // Nothing is left to be done about what fails here. What the guest has asked the terminal is not to be answered
+        // into the user's shell, and its modes end with it.
+        let _ = stdout().write_all(MODES_OFF).and_then(|()| stdout().flush());
+        let _ = tcsetattr(stdin(), SetArg::TCSAFLUSH, &self.0);
     }
 }
 
