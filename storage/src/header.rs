@@ -8,8 +8,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use nix::libc;
 
 /// The longest name of a backing file that qcow2 has room for.
 const MAX_NAME_BYTES: u64 = 1023;
@@ -44,7 +46,7 @@ impl Header {
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] when it must not be.
     pub(crate) fn read(path: &Utf8Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        let mut file = open_itself(path)?;
         let fields = Fields::read(&mut file)?;
         let length = fields.check()?;
         let backing = backing(&mut file, &fields)?;
@@ -52,6 +54,15 @@ impl Header {
         check_extensions(&mut file, length, end)?;
         Ok(Self { backing, size_bytes: fields.long(24) })
     }
+}
+
+/// Whoever shares the pool could lead elsewhere by a link.
+fn open_itself(path: &Utf8Path) -> io::Result<File> {
+    let opened = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => io::Error::new(io::ErrorKind::InvalidData, "it is a link"),
+        _ => error,
+    })
 }
 
 /// The backing file that a header names, whatever else it says: for whoever only wants to know what is needed.

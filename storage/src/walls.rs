@@ -40,8 +40,11 @@ impl Walls<'_> {
         // Without a namespace of its own for processes it would show those of the host.
         add(&["bwrap", "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "--chdir", "/"]);
         PROGRAMS.iter().for_each(|path| add(&["--ro-bind-try", path, path]));
-        // What is not there is not needed.
-        self.read.iter().for_each(|path| add(&["--ro-bind-try", path.as_str(), path.as_str()]));
+        // What is not there is not needed, and a link leads to what is not of the chain.
+        self.read
+            .iter()
+            .filter(|path| !path.is_symlink())
+            .for_each(|path| add(&["--ro-bind-try", path.as_str(), path.as_str()]));
         self.write.iter().for_each(|path| add(&["--bind", path.as_str(), path.as_str()]));
         if rights == Rights::AnyOwner {
             add(&["--cap-drop", "ALL", "--cap-add", "CAP_DAC_OVERRIDE"]);
@@ -68,7 +71,9 @@ mod tests {
         for file in [&read, &write, &other] {
             fs::write(file, "before").unwrap();
         }
-        let walls = Walls { read: &[&read, &write, &folder.join("missing")], write: &[&write] };
+        let link = folder.join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        let walls = Walls { read: &[&read, &write, &link, &folder.join("missing")], write: &[&write] };
         let command = walls.command(Rights::AnyOwner);
         let script = "ls -A $1; cat $1/read; echo after > $1/write; (echo after > $1/read); cat /etc/shadow; \
                       grep -c : /proc/net/dev; ls -d /proc/[0-9]* | wc -l; mount -t tmpfs none /tmp; echo done";

@@ -35,6 +35,25 @@ fn features_of(path: &Utf8Path) -> u8 {
 }
 
 #[tokio::test]
+async fn a_link_is_never_followed() {
+    let fixture = Fixture::new();
+    let volume = volume(1, None, 1);
+    fixture.pool.ensure_volume(&volume).await.unwrap();
+    let (path, elsewhere) = (top(&fixture, &volume), fixture.path("elsewhere"));
+    fs::rename(&path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    let larger = VolumeSpec { size_gib: SizeGib(2), ..volume.clone() };
+    for refused in [
+        fixture.pool.export(&volume).await.map(drop),
+        fixture.pool.layers(&volume).await.map(drop),
+        fixture.pool.ensure_volume(&larger).await.map(drop),
+    ] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(&refused, PoolError::UnsafeLayer(id, _) if *id == layer(1)), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn an_external_data_file_is_never_followed() {
     let fixture = Fixture::new();
     let volume = volume(1, None, 1);

@@ -2,10 +2,14 @@
 //!
 //! QEMU looks for `parentFileNameHint` and the CIDs anywhere in the text, even in a comment, and always in
 //! the 20 sectors after the header; others read it line by line. So that all read the same, the text ends
-//! with the first NUL, nothing follows it, and the words that lead to another file may stand nowhere.
+//! with the first NUL, nothing follows it but [what QEMU leaves there](MOST_LEFT_OVER), and the words that lead to another
+//! file may stand nowhere.
 
 use super::VmdkError;
 
+/// QEMU writes a new CID into the text, and when that has fewer digits than the old one, the last bytes of the old text stay
+/// behind the end of the new one.
+const MOST_LEFT_OVER: usize = 7;
 const NO_PARENT: &str = "ffffffff";
 /// Words that only occur with another file, whatever their case.
 const PARENT_WORDS: [&str; 2] = ["parentfilenamehint", "parenthint"];
@@ -32,7 +36,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Descriptor, VmdkError> {
     let damaged = VmdkError::DescriptorText;
     let end = bytes.iter().position(|byte| *byte == 0).ok_or(damaged("it has no end"))?;
     let (text, padding) = bytes.split_at(end);
-    if padding.iter().any(|byte| *byte != 0) {
+    let written = padding.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
+    let left_over = &padding[1..written.max(1)];
+    if left_over.len() > MOST_LEFT_OVER || !text.ends_with(left_over) {
         return Err(damaged("something follows its end"));
     }
     // Names in old code pages are not UTF-8, and are not used.
@@ -127,4 +133,23 @@ fn extent(line: &str, number: usize) -> Result<u64, VmdkError> {
 /// Enough of a word to recognise it by.
 fn shown(word: &str) -> String {
     word.chars().take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str =
+        "version=1\nCID=12a44a\nparentCID=ffffffff\ncreateType=\"streamOptimized\"\nRW 8 SPARSE \"d.vmdk\"\n";
+
+    #[test]
+    fn only_the_end_of_an_older_text_may_follow() {
+        let with = |behind: &str| parse(format!("{TEXT}\0{behind}\0\0").as_bytes());
+        for behind in ["", "\n", "mdk\"\n"] {
+            assert_eq!(with(behind).unwrap().extent_sectors, 8, "{behind:?}");
+        }
+        for behind in ["x", "CID=1\n", ".vmdk\"\n\0\n", " \"d.vmdk\"\n"] {
+            assert!(matches!(with(behind), Err(VmdkError::DescriptorText(_))), "{behind:?}");
+        }
+    }
 }
