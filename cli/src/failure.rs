@@ -1,9 +1,9 @@
 //! What is said when a command fails, and with which code it ends.
 
-use client::{Error, Problem};
+use client::{Error, Failed, Problem};
 
 use crate::output::harmless;
-use crate::wait::{Failed, SomeFailed};
+use crate::wait::SomeFailed;
 
 /// Says why, and what to do next: `list` is the command that shows what there is. The exit code is documented in the
 /// program's help.

@@ -2,23 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use client::{Error, Operation};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::contexts::Place;
 use crate::output::{harmless, plain};
-
-/// An operation that was accepted and has not succeeded.
-#[derive(Debug, thiserror::Error)]
-#[error("{kind} has {status}: {reason}\n  every step: cumulo explain operation {id}")]
-pub struct Failed {
-    kind: String,
-    status: String,
-    reason: String,
-    id: String,
-}
 
 /// Of several, some were refused or have failed; which is in the table.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +20,7 @@ pub struct SomeFailed {
 
 /// The resource when its work has ended, as it is then; the answer itself where there is nothing to wait for.
 pub async fn until_done(place: &Place, path: &str, answer: Value) -> Result<Value> {
-    let Some(id) = operation_of(&answer) else { return Ok(answer) };
+    let Some(id) = client::operation_of(&answer) else { return Ok(answer) };
     let bar = spinner();
     let mut shown = 0;
     let seen = |operation: &Operation| {
@@ -48,17 +38,9 @@ pub async fn until_done(place: &Place, path: &str, answer: Value) -> Result<Valu
         shown = operation.trail.len();
         bar.set_message(message(operation));
     };
-    let operation = place.client.wait(place.project()?, &id, seen).await?;
+    let operation = place.client.wait(place.project()?, id, seen).await?;
     bar.finish_and_clear();
-    if operation.status != "succeeded" {
-        let reason = operation.error.map(|error| error.detail.unwrap_or(error.code)).unwrap_or_default();
-        bail!(Failed {
-            kind: operation.kind.replace('_', " "),
-            status: operation.status,
-            reason,
-            id: operation.id
-        });
-    }
+    operation.outcome()?;
     // A name may have changed, an id never does.
     let resource = answer["resource_id"].as_str().or(answer["id"].as_str());
     let Some(resource) = resource else { return Ok(answer) };
@@ -73,9 +55,9 @@ pub async fn until_done(place: &Place, path: &str, answer: Value) -> Result<Valu
 pub async fn until_all_done(place: &Place, mut answer: Value) -> Result<Value> {
     let bar = spinner();
     for item in answer["items"].as_array_mut().into_iter().flatten() {
-        let Some(id) = operation_of(item) else { continue };
+        let Some(id) = client::operation_of(item) else { continue };
         bar.set_message(plain(&item["instance"]));
-        let operation = place.client.wait(place.project()?, &id, |_| ()).await?;
+        let operation = place.client.wait(place.project()?, id, |_| ()).await?;
         item["operation"]["status"] = operation.status.into();
         if let Some(error) = operation.error {
             item["error"] = json!({"code": error.code, "detail": error.detail});
@@ -83,12 +65,6 @@ pub async fn until_all_done(place: &Place, mut answer: Value) -> Result<Value> {
     }
     bar.finish_and_clear();
     Ok(answer)
-}
-
-fn operation_of(answer: &Value) -> Option<String> {
-    let named = answer["operation"]["id"].as_str().or(answer["operation_id"].as_str());
-    let id = named.or_else(|| answer.get("trail").and(answer["id"].as_str()));
-    id.map(str::to_owned)
 }
 
 /// Where the resource is, from the path of a call about it: `…/instances`, `…/instances/web`, `…/instances/web/stop`.

@@ -39,10 +39,35 @@ pub struct Failure {
     pub detail: Option<String>,
 }
 
+/// An operation that was accepted and has not succeeded.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind} has {status}: {reason}\n  every step: cumulo explain operation {id}")]
+pub struct Failed {
+    kind: String,
+    status: String,
+    reason: String,
+    id: String,
+}
+
 impl Operation {
     pub fn has_ended(&self) -> bool {
         !matches!(self.status.as_str(), "pending" | "running")
     }
+
+    /// Of one that has ended.
+    pub fn outcome(self) -> std::result::Result<(), Failed> {
+        if self.status == "succeeded" {
+            return Ok(());
+        }
+        let reason = self.error.map(|error| error.detail.unwrap_or(error.code)).unwrap_or_default();
+        Err(Failed { kind: self.kind.replace('_', " "), status: self.status, reason, id: self.id })
+    }
+}
+
+/// The operation that an answer names, or is.
+pub fn operation_of(answer: &Value) -> Option<&str> {
+    let named = answer["operation"]["id"].as_str().or(answer["operation_id"].as_str());
+    named.or_else(|| answer.get("trail").and(answer["id"].as_str()))
 }
 
 impl Client {

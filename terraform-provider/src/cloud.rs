@@ -23,16 +23,6 @@ pub struct Cloud {
     pub checks_plans: bool,
 }
 
-/// Work that was accepted and has not succeeded.
-#[derive(Debug, thiserror::Error)]
-#[error("{kind} has {status}: {reason}\nevery step: cumulo explain operation {id}")]
-pub struct Failed {
-    kind: String,
-    status: String,
-    reason: String,
-    id: String,
-}
-
 impl Cloud {
     /// Where an operation is, with the values of a resource.
     pub fn path(&self, operation: &Operation, own: Option<&str>, values: &Object) -> Result<String> {
@@ -102,8 +92,7 @@ impl Cloud {
 
     /// Waits for the work that an answer names.
     pub async fn wait(&self, answer: &Json, values: &Object, limit: Duration) -> Result<()> {
-        let id = [&answer["operation"]["id"], &answer["operation_id"]].into_iter().find_map(Json::as_str);
-        let Some(id) = id.or(answer.get("trail").and(answer["id"].as_str())) else { return Ok(()) };
+        let Some(id) = client::operation_of(answer) else { return Ok(()) };
         let project = values
             .get("project")
             .and_then(Value::as_text)
@@ -122,16 +111,7 @@ impl Cloud {
             Err(Error::Refused(problem)) if problem.status == 404 => return Ok(()),
             other => other?,
         };
-        if operation.status != "succeeded" {
-            let reason = operation.error.map(|error| error.detail.unwrap_or(error.code)).unwrap_or_default();
-            bail!(Failed {
-                kind: operation.kind.replace('_', " "),
-                status: operation.status,
-                reason,
-                id: operation.id
-            });
-        }
-        Ok(())
+        Ok(operation.outcome()?)
     }
 }
 

@@ -1,22 +1,17 @@
 //! Sends the file of an image in parts, and goes on where an earlier try was cut off.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use client::{Body, Error, Method, Request, segment};
+use client::{Error, Method, Request, segment};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use crate::contexts::Place;
 use crate::output::Output;
 use crate::wait;
-
-/// Small enough to be sent again, large enough not to notice.
-const PART: u64 = 16 << 20;
 
 pub fn command() -> Command {
     let image =
@@ -61,13 +56,10 @@ pub async fn run(matches: &ArgMatches) -> Result<()> {
             place.client.send(&Request::new(Method::DELETE, &format!("{image_path}/uploads/{upload}"))).await;
         memory.forget()?;
     }
-    let (upload, mut offset) = begin(&place, &image_path, &memory, size, &digest).await?;
+    let (upload, offset) = begin(&place, &image_path, &memory, size, &digest).await?;
     let path = format!("{image_path}/uploads/{upload}");
     let bar = wait::bytes_bar(Some(size)).with_position(offset);
-    while offset < size {
-        offset = send_part(&place, &path, &mut file, offset, size).await?;
-        bar.set_position(offset);
-    }
+    place.client.send_file(&path, &mut file, size, offset, |there| bar.set_position(there)).await?;
     bar.finish_and_clear();
     let finish = format!("{path}/finish");
     let answer = place.client.send(&Request::new(Method::POST, &finish)).await?.body;
@@ -98,42 +90,12 @@ async fn begin(
     Ok((upload, made["offset_bytes"].as_u64().unwrap_or_default()))
 }
 
-/// Where the next part begins, which the cloud says; also when the answer to a part was lost.
-async fn send_part(place: &Place, path: &str, file: &mut File, offset: u64, size: u64) -> Result<u64> {
-    file.seek(SeekFrom::Start(offset))?;
-    let mut part = Vec::new();
-    file.take(PART.min(size - offset)).read_to_end(&mut part)?;
-    let mut request = Request::new(Method::PATCH, path);
-    request.headers.push((reqwest::header::HeaderName::from_static("upload-offset"), offset.into()));
-    request.headers.push((
-        reqwest::header::CONTENT_TYPE,
-        reqwest::header::HeaderValue::from_static("application/octet-stream"),
-    ));
-    request.body = Some(Body::Bytes(part.into()));
-    let answered = match place.client.send(&request).await {
-        Ok(answer) => answer.body,
-        // Another part has come in, or the connection broke: the cloud knows how far it is.
-        Err(error @ Error::Refused(_)) if error.code() != Some("conflict") => return Err(error.into()),
-        Err(_) => place.client.get(path).await?,
-    };
-    answered["offset_bytes"].as_u64().context("the answer does not say how much has arrived")
-}
-
 fn digest(file: &mut File, size: u64) -> Result<String> {
     let bar = wait::bytes_bar(Some(size));
     bar.println("Hashing");
-    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            count => {
-                hasher.update(&buffer[..count]);
-                bar.inc(count as u64);
-            }
-        }
-    }
+    let digest = client::digest(file, |count| bar.inc(count))?;
     bar.finish_and_clear();
-    Ok(hex::encode(hasher.finalize()))
+    Ok(digest)
 }
 
 /// A file that remembers an upload by the image and the content.
