@@ -188,7 +188,21 @@ async function expiredSession(page) {
   await page.getByLabel('Password', { exact: true }).fill(password)
   await page.getByRole('button', { name: 'Sign in' }).click()
   await page.getByRole('heading', { name: 'Subnets' }).waitFor()
-  say('an expired session keeps the place')
+  // What was typed into a dialog is nobody else's to see.
+  await page.getByRole('link', { name: 'Networks', exact: true }).click()
+  await page.getByRole('button', { name: 'Create network' }).click()
+  const name = page.getByRole('dialog').getByRole('textbox', { name: 'Name' })
+  await name.fill('unfinished')
+  await cloud.endOtherSessions()
+  await page.getByRole('dialog').getByRole('button', { name: 'Create network' }).click()
+  await page.getByText('Your session has ended').waitFor()
+  assert.equal(await name.isVisible(), false)
+  await page.getByLabel('Password', { exact: true }).fill(password)
+  await page.getByRole('button', { name: 'Sign in' }).click()
+  await name.waitFor()
+  assert.equal(await name.inputValue(), 'unfinished')
+  await page.getByRole('dialog').getByRole('button', { name: 'Cancel' }).click()
+  say('an expired session keeps the place, and hides what was begun')
 }
 
 async function phone(page) {

@@ -25,8 +25,9 @@ pub(super) async fn take(
             return Err(ApiError::invalid(vec![error]));
         }
     }
-    let mut conn = app.pool.acquire().await?;
-    host.session(&mut conn, batch.epoch).await?;
-    insight::take(&mut conn, host.0, &batch.samples, batch.guests, app.clock.now()).await?;
+    let mut tx = app.begin().await?;
+    host.session(&mut tx, batch.epoch).await?;
+    insight::take(&mut tx, host.0, &batch.samples, batch.guests, app.clock.now()).await?;
+    tx.commit().await?;
     Ok(Json(InsightAccepted { sample_seconds: SAMPLE_SECONDS, guest_seconds: GUEST_SECONDS }))
 }

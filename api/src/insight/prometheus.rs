@@ -159,12 +159,14 @@ fn add_all<const N: usize>(
     }
 }
 
-/// An instance's labels under names that Prometheus takes. Of two that become one, the first stays.
+/// An instance's labels under names that Prometheus takes, none of which is one of its own, like `__address__`. Of two that
+/// become one, the first stays.
 pub(super) fn labels_named(prefix: &str, labels: &Labels) -> BTreeMap<String, String> {
     let mut named = BTreeMap::new();
     for (key, value) in labels {
         let letter = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '_' };
-        let name = format!("{prefix}{}", key.chars().map(letter).collect::<String>());
+        let key: String = key.chars().map(letter).collect();
+        let name = format!("{prefix}{}", key.trim_start_matches('_'));
         named.entry(name).or_insert_with(|| value.clone());
     }
     named

@@ -333,7 +333,7 @@ fn a_target_has_the_address_that_was_asked_for() {
         floating_ips: Json(serde_json::from_value(json!({"10.0.0.5": "203.0.113.7"})).unwrap()),
     };
     let web = instance(
-        json!({"prometheus.io/path": "stats", "prometheus.io/scheme": "https", "a.b": "1", "a/b": "2"}),
+        json!({"prometheus.io/path": "stats", "prometheus.io/scheme": "https", "a.b": "1", "a/b": "2", "__address__": "elsewhere"}),
     );
     let private = target(&web, Private).unwrap();
     assert_eq!(private.targets, ["[fd00::5]:9100"]);
@@ -342,6 +342,7 @@ fn a_target_has_the_address_that_was_asked_for() {
         ("/stats", "https")
     );
     assert_eq!(private.labels["__meta_cumulo_label_a_b"], "1");
+    assert_eq!(private.labels["__meta_cumulo_label_address__"], "elsewhere");
     let public = target(&web, Public).unwrap();
     assert_eq!(
         (public.targets[0].as_str(), public.labels["__meta_cumulo_network"].as_str()),

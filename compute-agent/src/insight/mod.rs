@@ -8,7 +8,7 @@ mod samples;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::agent::{Epoch, InsightAccepted, InsightBatch, MAX_GUESTS};
+use protocol::agent::{Epoch, InsightAccepted, InsightBatch};
 use tokio::time::Instant;
 
 use self::guests::Guests;
@@ -23,6 +23,8 @@ const SAMPLE_SECONDS: u32 = 15;
 /// Whatever the control plane asks for, not more often and not more seldom.
 const SAMPLE_RANGE: std::ops::RangeInclusive<u32> = 1..=300;
 const GUEST_RANGE: std::ops::RangeInclusive<u32> = 30..=3600;
+/// However much each of them says, they fit into one body; and they keep no measurement from arriving.
+const GUESTS_AT_ONCE: usize = 2;
 /// A control plane of an earlier release is asked again after that.
 const NOT_WANTED: Duration = Duration::from_secs(600);
 
@@ -114,11 +116,11 @@ impl Insight {
         let mut accepted = None;
         for mut samples in batches {
             samples.iter_mut().for_each(|sample| sample.age_ms = age_ms(measured_at));
-            let batch = InsightBatch { epoch, samples, guests: self.guests.take(MAX_GUESTS) };
+            let batch = InsightBatch { epoch, samples, guests: Vec::new() };
             accepted = Some(self.control_plane.insight(&batch).await?);
         }
         loop {
-            let guests = self.guests.take(MAX_GUESTS);
+            let guests = self.guests.take(GUESTS_AT_ONCE);
             if guests.is_empty() {
                 return Ok(accepted);
             }

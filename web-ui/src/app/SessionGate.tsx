@@ -7,6 +7,7 @@ import { announceSessionEnd, onSessionEnd, signOut } from '../api/session'
 import { ProblemAlert } from '../parts/ProblemAlert'
 import { t } from '../strings'
 import { useIdle } from './idle'
+import './SessionGate.css'
 import { SignIn } from './SignIn'
 
 export type Me = Schemas['Me']
@@ -51,6 +52,7 @@ export function SessionGate({ children }: { children: ReactNode }) {
   }
 
   const away = ended !== undefined || (unknown && !known)
+  useEffect(() => void document.body.toggleAttribute('data-away', away), [away])
   return (
     <>
       {away && <SignIn notice={known ? ended : undefined} username={known?.name} onDone={signedIn} />}

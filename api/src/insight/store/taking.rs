@@ -8,6 +8,8 @@ use time::{Duration, OffsetDateTime};
 use super::super::sample::Kept;
 use crate::app::App;
 
+/// Of advisory locks, those of a host that is being heard.
+const TAKING_LOCK: i32 = 38;
 const SLOTS: i64 = 8;
 const SLOT_SECONDS: i64 = 1800;
 /// What was held back longer is not worth keeping.
@@ -27,7 +29,8 @@ pub(crate) async fn empty_next_slot(app: &App) -> Result<(), sqlx::Error> {
     sqlx::query!("SELECT empty_sample_slot($1)", next).execute(&app.pool).await.map(drop)
 }
 
-/// Keeps what a host says of its own instances. Each has one sample in it, and one answer.
+/// Keeps what a host says of its own instances, in a transaction. Each has one sample in it, and one answer. Of what a host
+/// says twice at once, one is dropped: [`APART_SECONDS`] is a promise about the disk of the database.
 pub(crate) async fn take(
     conn: &mut PgConnection,
     host: HostId,
@@ -35,6 +38,14 @@ pub(crate) async fn take(
     guests: Vec<GuestReport>,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
+    let is_alone = sqlx::query_scalar!(
+        r#"SELECT pg_try_advisory_xact_lock($1, hashtext($2)) AS "alone!""#,
+        TAKING_LOCK,
+        host.to_string()
+    );
+    if !is_alone.fetch_one(&mut *conn).await? {
+        return Ok(());
+    }
     if !samples.is_empty() {
         take_samples(conn, host, samples, now).await?;
     }
@@ -115,7 +126,8 @@ async fn take_guests(
          ON CONFLICT (instance_id) DO UPDATE
          SET asked_at = excluded.asked_at, silence = excluded.silence,
              info = coalesce(excluded.info, instance_guests.info),
-             seen_at = coalesce(excluded.seen_at, instance_guests.seen_at)",
+             seen_at = coalesce(excluded.seen_at, instance_guests.seen_at)
+         WHERE excluded.asked_at >= instance_guests.asked_at",
         &ids,
         &times,
         &silences as _,
