@@ -15,6 +15,7 @@ mod reaper;
 mod writer;
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -233,7 +234,17 @@ async fn the_inventory_is_this_machine() {
     assert_eq!(inventory.cpus as usize, cpus);
     assert!(inventory.memory_mib > MemoryMib(0));
     assert!(inventory.hypervisor.starts_with("QEMU "), "{}", inventory.hypervisor);
-    assert_eq!(inventory.architectures, [Architecture::X86_64]);
+    // The others are those whose emulator and UEFI are installed.
+    let emulated = [
+        (Architecture::Aarch64, "qemu-system-aarch64", "AAVMF"),
+        (Architecture::Riscv64, "qemu-system-riscv64", "qemu-efi-riscv64"),
+    ];
+    let is_there = |emulator: &str, firmware: &str| {
+        Path::new("/usr/bin").join(emulator).exists() && Path::new("/usr/share").join(firmware).exists()
+    };
+    let emulated = emulated.into_iter().filter(|(_, emulator, firmware)| is_there(emulator, firmware));
+    let expected: Vec<_> = [Architecture::X86_64].into_iter().chain(emulated.map(|one| one.0)).collect();
+    assert_eq!(inventory.architectures, expected);
     assert_ne!(inventory.acceleration, Acceleration::Simulated);
 }
 
