@@ -94,7 +94,7 @@ impl Instance {
             Ok(())
         });
         let seen = seen.await;
-        seen.with_context(|| format!("the console says:\n{last}"))?;
+        seen.with_context(|| format!("the console says at its end:\n{}", tail(&last, 30)))?;
         Ok(last)
     }
 
@@ -110,4 +110,9 @@ impl Instance {
         })
         .await
     }
+}
+
+fn tail(text: &str, lines: usize) -> &str {
+    let start = text.rmatch_indices('\n').nth(lines).map_or(0, |(at, _)| at + 1);
+    &text[start..]
 }
