@@ -176,6 +176,18 @@ pub(crate) async fn hold_all(conn: &mut PgConnection) -> Result<(), sqlx::Error>
     Ok(())
 }
 
+/// Holds the hosts of these instances, which are locked, before more than one of them is told something.
+pub(crate) async fn hold_those_of(conn: &mut PgConnection, instances: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "SELECT FROM hosts WHERE id IN (SELECT host_id FROM instances WHERE id = ANY($1))
+         ORDER BY id FOR NO KEY UPDATE",
+        instances
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Offers what hosts have anew, after the cloud's settings have changed.
 pub(crate) async fn offer_anew(conn: &mut PgConnection, now: OffsetDateTime) -> Result<(), sqlx::Error> {
     let cloud = cloud_ratios(conn).await?;

@@ -207,6 +207,25 @@ impl<A: Action> Mutation<A> {
         Err(if error.code() == Some(ErrorCode::NotFound) { missing() } else { error })
     }
 
+    /// Whether the caller may know that there is such a thing, or may even do that to it. Records nothing; the right is
+    /// asked for with [`Mutation::also`].
+    ///
+    /// # Errors
+    /// Only those of the database.
+    pub(crate) async fn knows_of<B: Action>(
+        &mut self,
+        path: <B::On as Place>::Path<'_>,
+    ) -> Result<bool, ApiError> {
+        match self.caller.decide::<B>(&mut self.tx, path, false).await {
+            Ok(_) => Ok(true),
+            Err(Refusal { error, .. }) => match error.code() {
+                Some(ErrorCode::NotFound) => Ok(false),
+                Some(ErrorCode::Forbidden) => Ok(true),
+                _ => Err(error),
+            },
+        }
+    }
+
     /// Writes a record of its own about one of the things that the call changes.
     pub(crate) async fn record<B: Action>(
         &mut self,

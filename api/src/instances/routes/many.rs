@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::OperationId;
 use sqlx::{Acquire, PgConnection};
+use uuid::Uuid;
 
 use super::super::deeds::{Behalf, delete, intend};
 use super::super::store::{self, NewIntent, Row};
@@ -19,8 +20,11 @@ use super::super::verbs::Verb;
 use super::power::next_intent;
 use crate::app::App;
 use crate::auth::{Action, ProjectResource, actions};
+use crate::hosts;
 use crate::http::{ApiError, Call, FieldError, LabelSelector, Mutation, MutationQuery, Path, Selector};
 use crate::operations::{OperationStatus, wait_for_end};
+use crate::quotas;
+use crate::volumes::store::ending;
 
 type Change = Mutation<actions::ActOnInstances>;
 
@@ -38,47 +42,54 @@ pub(super) async fn act_on_instances(
     let body: ActOnInstances = call.json()?;
     ApiError::reject(body.validate())?;
     let labels = LabelSelector::parse(body.label_selector.as_deref().unwrap_or_default())?;
-    let mut change = call.changing::<actions::ActOnInstances>(&app, &project).await?;
-    let ids = match &body.instances {
-        Some(named) => find_named(&mut change, named).await?,
-        None => {
-            let (conn, allowed) = change.parts();
-            store::select(conn, allowed, &labels, MAX_INSTANCES).await?
+    let change = call.changing::<actions::ActOnInstances>(&app, &project).await?;
+    let asked = Asked { app: &app, call: &call, project: &project, body: &body, labels: &labels };
+    match body.action {
+        Verb::Start => asked.carry_out::<actions::StartInstance>(change).await,
+        Verb::Stop => asked.carry_out::<actions::StopInstance>(change).await,
+        Verb::Reboot => asked.carry_out::<actions::RebootInstance>(change).await,
+        Verb::Pause => asked.carry_out::<actions::PauseInstance>(change).await,
+        Verb::Resume => asked.carry_out::<actions::ResumeInstance>(change).await,
+        Verb::Delete => asked.carry_out::<actions::DeleteInstance>(change).await,
+    }
+}
+
+/// What is asked for.
+struct Asked<'a> {
+    app: &'a App,
+    call: &'a Call,
+    project: &'a str,
+    body: &'a ActOnInstances,
+    labels: &'a LabelSelector,
+}
+
+impl Asked<'_> {
+    /// Does it to each, and answers.
+    async fn carry_out<B: Action<On = ProjectResource>>(
+        &self,
+        mut change: Change,
+    ) -> Result<Response, ApiError> {
+        let Self { app, call, project, body, labels } = *self;
+        let ids = match &body.instances {
+            Some(named) => find_named::<B>(&mut change, project, named).await?,
+            None => find_labelled::<B>(&mut change, project, labels).await?,
+        };
+        lock_what_goes_with(change.conn(), body.action, &ids).await?;
+        let (stop, mut items) = (body.stop(), Vec::new());
+        for id in ids {
+            let id = id.to_string();
+            let (next, item) = act::<B>(app, call, change, (project, &id), body.action, &stop).await?;
+            change = next;
+            items.extend(item);
         }
-    };
-    if ids.len() > MAX_INSTANCES {
-        let message = format!("more than {MAX_INSTANCES} instances have these labels; narrow them");
-        return Err(ApiError::invalid(vec![FieldError::new("/label_selector", "too_many", message)]));
+        answer(app, change, InstanceActions { items }).await
     }
-    let mut items = Vec::new();
-    for id in ids {
-        let id = id.to_string();
-        let place = (project.as_str(), id.as_str());
-        let stop = body.stop();
-        let (next, item) = match body.action {
-            Verb::Start => {
-                act::<actions::StartInstance>(&app, &call, change, place, body.action, &stop).await
-            }
-            Verb::Stop => act::<actions::StopInstance>(&app, &call, change, place, body.action, &stop).await,
-            Verb::Reboot => {
-                act::<actions::RebootInstance>(&app, &call, change, place, body.action, &stop).await
-            }
-            Verb::Pause => {
-                act::<actions::PauseInstance>(&app, &call, change, place, body.action, &stop).await
-            }
-            Verb::Resume => {
-                act::<actions::ResumeInstance>(&app, &call, change, place, body.action, &stop).await
-            }
-            Verb::Delete => {
-                act::<actions::DeleteInstance>(&app, &call, change, place, body.action, &stop).await
-            }
-        }?;
-        change = next;
-        items.extend(item);
-    }
+}
+
+/// Commits, and waits for all of them when the caller asked to.
+async fn answer(app: &App, change: Change, mut answer: InstanceActions) -> Result<Response, ApiError> {
     let wait = if change.query.dry_run { 0 } else { change.query.wait };
     let allowed = change.allowed.clone();
-    let mut answer = InstanceActions { items };
     let committed = change.commit(StatusCode::ACCEPTED, None, &answer).await?;
     if wait == 0 {
         return Ok(committed);
@@ -87,19 +98,25 @@ pub(super) async fn act_on_instances(
     for operation in answer.items.iter_mut().filter_map(|item| item.operation.as_mut()) {
         let left = until.saturating_duration_since(Instant::now()).as_secs();
         let left = u16::try_from(left).unwrap_or(wait);
-        operation.status = wait_for_end(&app, &allowed, operation.id, left).await?.status;
+        operation.status = wait_for_end(app, &allowed, operation.id, left).await?.status;
     }
     crate::http::untagged(StatusCode::OK, &answer)
 }
 
-/// The ids of instances by name or id, locked, in their order.
-async fn find_named(change: &mut Change, named: &[String]) -> Result<Vec<uuid::Uuid>, ApiError> {
+/// The ids of instances by name or id, locked, in their order. One that the caller may not know of is one that is not there.
+async fn find_named<B: Action<On = ProjectResource>>(
+    change: &mut Change,
+    project: &str,
+    named: &[String],
+) -> Result<Vec<Uuid>, ApiError> {
     let (mut ids, mut errors) = (BTreeSet::new(), Vec::new());
-    let (conn, allowed) = change.parts();
     for (index, name) in named.iter().enumerate() {
         let found = match Selector::parse(name) {
-            Some(selector) => store::find(conn, allowed, &selector).await?,
-            None => None,
+            Some(selector) if change.knows_of::<B>((project, name)).await? => {
+                let (conn, allowed) = change.parts();
+                store::find(conn, allowed, &selector).await?
+            }
+            _ => None,
         };
         match found {
             Some(row) => drop(ids.insert(row.id)),
@@ -111,8 +128,39 @@ async fn find_named(change: &mut Change, named: &[String]) -> Result<Vec<uuid::U
     }
     ApiError::reject(errors)?;
     let ids: Vec<_> = ids.into_iter().collect();
-    store::guests::lock(conn, &ids).await?;
+    store::guests::lock(change.conn(), &ids).await?;
     Ok(ids)
+}
+
+/// The ids of those with these labels of which the caller may know, locked, in their order.
+async fn find_labelled<B: Action<On = ProjectResource>>(
+    change: &mut Change,
+    project: &str,
+    labels: &LabelSelector,
+) -> Result<Vec<Uuid>, ApiError> {
+    let (conn, allowed) = change.parts();
+    let all = store::select(conn, allowed, labels, MAX_INSTANCES).await?;
+    if all.len() > MAX_INSTANCES {
+        let message = format!("more than {MAX_INSTANCES} instances have these labels; narrow them");
+        return Err(ApiError::invalid(vec![FieldError::new("/label_selector", "too_many", message)]));
+    }
+    let mut ids = Vec::new();
+    for id in all {
+        if change.knows_of::<B>((project, &id.to_string())).await? {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
+
+/// What is changed with the instances, which are locked, in the order of everybody: the hosts of all of them come last, and
+/// in their own order.
+async fn lock_what_goes_with(conn: &mut PgConnection, verb: Verb, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+    if verb == Verb::Delete {
+        ending::lock(conn, ids).await?;
+        quotas::store::lock_before_going(conn, ids, &[], &[]).await?;
+    }
+    hosts::store::hold_those_of(conn, ids).await
 }
 
 /// Does it to one of them; nothing when it is gone since.

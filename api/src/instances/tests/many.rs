@@ -106,3 +106,34 @@ async fn who_may_not_do_it_to_one_does_it_to_none() {
     cloud.call_with(post, ACTIONS, &ada, Some(delete)).await.expect(202);
     assert_eq!(cloud.get(INSTANCES).await.expect(200)["items"].as_array().unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn what_the_caller_may_not_know_of_is_not_there() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    three(&cloud).await;
+    let hidden = "crn:cumulo:compute:demo:instance/web-2";
+    let ada = cloud.user("ada", false).await;
+    let project = "/v1/projects/demo";
+    let document = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "*", "Resource": "*"},
+        {"Effect": "Deny", "Action": ["compute:GetInstance", "compute:StopInstance"], "Resource": hidden}]});
+    let policy = json!({"name": "hides", "document": document});
+    cloud.post(&format!("{project}/policies"), policy).await.expect(201);
+    let attachment = json!({"policy": "hides", "user": "ada"});
+    cloud.post(&format!("{project}/policy_attachments"), attachment).await.expect(201);
+    let ada = [("authorization", ada.as_str())];
+    let post = axum::http::Method::POST;
+    let mut errors = Vec::new();
+    for name in ["web-2", "nobody"] {
+        let stop = json!({"action": "stop", "instances": [name, "none"]});
+        let refused = cloud.call_with(post.clone(), ACTIONS, &ada, Some(stop)).await;
+        errors.push(refused.expect_problem(422, "validation_failed")["errors"].clone());
+    }
+    assert_eq!(errors[0], errors[1]);
+    let stop = json!({"action": "stop", "label_selector": "tier"});
+    let stopped = cloud.call_with(post, ACTIONS, &ada, Some(stop)).await.expect(202);
+    let names: Vec<_> =
+        stopped["items"].as_array().unwrap().iter().map(|item| &item["instance"]["name"]).collect();
+    assert_eq!(names, ["web-1", "db"]);
+}
