@@ -174,7 +174,10 @@ impl fmt::Display for Part {
 fn mismatch(declared: Format, found: Option<Container>) -> String {
     let declared = declared.as_str();
     if let Some((found, format)) = found.and_then(|found| Some((found, found.format()?.as_str()))) {
-        return format!("the image was declared {declared} but is {found}: declare it as {format}");
+        return format!(
+            "the image was declared {declared} but is {found}: delete this image, make it again with format {format}, and \
+             upload the file to that"
+        );
     }
     match found {
         Some(found) if found.is_compression() => {
@@ -184,8 +187,8 @@ fn mismatch(declared: Format, found: Option<Container>) -> String {
             "the image was declared {declared} but is {found}: convert it with `qemu-img convert -O qcow2`"
         ),
         None => format!(
-            "the image was declared {declared} but does not begin like one: declare it as raw if it is a \
-             plain disk, else convert it with `qemu-img convert -O qcow2`"
+            "the image was declared {declared} but does not begin like one: if it is a plain disk, delete this image, make it \
+             again with format raw, and upload the file to that; else convert it with `qemu-img convert -O qcow2`"
         ),
     }
 }

@@ -29,6 +29,15 @@ pub(crate) struct Guest {
     pub memory_mib: MemoryMib,
     pub deleting: bool,
     pub activity: Activity,
+    /// Whether it has been asked to stop, and its host has not said yet that it did.
+    pub stopping: bool,
+}
+
+impl Guest {
+    /// What to do before its disks can be changed, while it is not off.
+    pub(crate) const fn until_off(&self) -> &'static str {
+        if self.stopping { "it is stopping; try again when it is stopped" } else { "stop it first" }
+    }
 }
 
 /// Locks instances, in their order.
@@ -62,13 +71,17 @@ pub(crate) async fn find(conn: &mut PgConnection, instance: Uuid) -> Result<Gues
     let observed = row.observed_generation.zip(row.observed_boot).zip(state);
     let paused = row.observed_paused.as_deref().and_then(PauseReason::from_name);
     let observed = observed.map(|((generation, boot), state)| Observed { generation, boot, state, paused });
+    let activity = activity(&intent, observed.as_ref(), row.off_generation);
+    let state = shown(&intent, observed.as_ref(), true, false).0;
+    let goes_off = matches!(state, InstanceState::Stopping | InstanceState::Stopped);
     Ok(Guest {
         id: instance,
         name: row.name,
         boot: row.boot,
         memory_mib: MemoryMib(row.memory_mib.unsigned_abs()),
         deleting: row.deleting,
-        activity: activity(&intent, observed.as_ref(), row.off_generation),
+        activity,
+        stopping: intent.power == Power::Stopped && goes_off && activity != Activity::Off,
     })
 }
 

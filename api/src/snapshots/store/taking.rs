@@ -314,8 +314,9 @@ pub(crate) async fn seal(
         let guest = guests::find(conn, instance).await?;
         if guest.activity != Activity::Off {
             let detail = format!(
-                "the instance {} may be writing to it; take a snapshot of it and use that, or stop the instance first",
-                guest.name
+                "the instance {} may be writing to it; {}, or take a snapshot of the volume and use that",
+                guest.name,
+                guest.until_off()
             );
             return Err(ApiError::because(ErrorCode::WrongState, detail));
         }

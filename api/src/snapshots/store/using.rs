@@ -169,8 +169,8 @@ pub(crate) async fn put_back(
         super::taking::refuse_taking(conn, instance).await?;
         let guest = guests::find(conn, instance).await?;
         if guest.activity != Activity::Off {
-            let detail =
-                format!("the instance {} may be writing to {}; stop it first", guest.name, volume.name);
+            let (name, advice) = (&guest.name, guest.until_off());
+            let detail = format!("the instance {name} may be writing to {}; {advice}", volume.name);
             return Err(ApiError::because(ErrorCode::WrongState, detail));
         }
     }
