@@ -21,6 +21,10 @@ use crate::snapshots::store::taking::Sealed;
 /// The most disks of an instance, the one it boots from included.
 pub(crate) const MAX_DISKS: usize = 16;
 
+const MAX_NAME_CHARS: usize = 63;
+/// Of an id, in the name of a volume that was given none.
+const DIGITS: usize = 12;
+
 /// A further disk: a volume that is there, or a new one.
 #[derive(Debug, Default, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +82,8 @@ pub(crate) enum WantedDisk<'a> {
 pub(crate) struct NewDisk {
     /// Made from the id unless given.
     pub name: Option<Name>,
+    /// The instance whose name is part of the one that is made.
+    pub of: Option<Name>,
     pub size_gib: i32,
     pub image: Option<Uuid>,
     /// What it begins with, if that is the data of another one.
@@ -96,6 +102,7 @@ impl<'a> Wanted<'a> {
                 Some(volume) => WantedDisk::Existing(volume),
                 None => WantedDisk::New(NewDisk {
                     name: one.name.clone(),
+                    of: None,
                     size_gib: one.size_gib.unwrap_or_default(),
                     image: None,
                     below: None,
@@ -213,7 +220,8 @@ pub(crate) async fn prepare<A: Action<On: InProject>>(
                     None => None,
                 };
                 if new.ask {
-                    let named = auth::New::named(new.name.as_ref().map_or("volume", Name::as_str));
+                    let called = new.called(position.unwrap_or(1));
+                    let named = auth::New::named(&called);
                     let facts: Vec<_> =
                         pool.iter().map(|pool| (keys::POOL, Fact::Text(&pool.name))).collect();
                     let place = auth::New { facts: &facts, ..named };
@@ -290,7 +298,7 @@ async fn make<A: Action<On: InProject>>(
     let (id, layer): (VolumeId, LayerId) = (clock.new_id(), clock.new_id());
     let name = match &new.name {
         Some(name) => name.as_str().to_owned(),
-        None => own_name(id, at.position),
+        None => new.own_name(id, at.position),
     };
     let volume = NewVolume {
         id,
@@ -312,15 +320,31 @@ async fn make<A: Action<On: InProject>>(
     Ok(id.as_uuid())
 }
 
-/// The name of a volume that was made with its instance: what it is, and the random part of its id.
-fn own_name(id: VolumeId, position: i32) -> String {
-    let digits = id.as_uuid().simple().to_string();
-    let what = match position {
-        ..0 => "rescue",
-        0 => "root",
-        _ => "volume",
-    };
-    format!("{what}-{}", &digits[digits.len() - 12..])
+impl NewDisk {
+    /// How it is called, but for the digits of one that was given no name.
+    fn called(&self, position: i32) -> String {
+        if let Some(name) = &self.name {
+            return name.as_str().to_owned();
+        }
+        let Some(of) = &self.of else {
+            let what = match position {
+                ..0 => "rescue",
+                0 => "root",
+                _ => "volume",
+            };
+            return what.to_owned();
+        };
+        let what = if position == 0 { "root".to_owned() } else { format!("disk-{position}") };
+        let room = MAX_NAME_CHARS - what.len() - DIGITS - 2;
+        let of = of.as_str();
+        format!("{}-{what}", of.get(..room).unwrap_or(of).trim_end_matches('-'))
+    }
+
+    /// The name of a volume that was made with its instance: what it is, and the random part of its id.
+    fn own_name(&self, id: VolumeId, position: i32) -> String {
+        let digits = id.as_uuid().simple().to_string();
+        format!("{}-{}", self.called(position), &digits[digits.len() - DIGITS..])
+    }
 }
 
 /// The host that has the instance needs the pools of what it is given.

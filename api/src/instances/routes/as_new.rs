@@ -2,7 +2,7 @@
 
 use super::super::store::Row;
 use super::super::store::heritage::of_instance;
-use super::create::named;
+use super::deciding::named;
 use crate::auth::{self, Action, Fact, InProject, actions, keys};
 use crate::http::{ApiError, Mutation, Selector};
 use crate::images::ImageRow;

@@ -24,7 +24,7 @@ pub(super) struct Inherited {
 }
 
 /// What an instance is made of.
-pub(super) struct Clone {
+pub(super) struct Parts {
     pub disks: Prepared,
     pub system: System,
     pub instance_type: InstanceTypeRow,
@@ -39,7 +39,7 @@ pub(super) async fn of_instance(
     new: &CreateInstance,
     source: &str,
     given: Option<InstanceTypeRow>,
-) -> Result<(Change, Clone), ApiError> {
+) -> Result<(Change, Parts), ApiError> {
     let wrong =
         |pointer: &str, code, message: &str| ApiError::invalid(vec![FieldError::new(pointer, code, message)]);
     let missing = || wrong("/source/instance", "not_found", "this project has no such instance");
@@ -75,6 +75,7 @@ pub(super) async fn of_instance(
         Wanted {
             what: WantedDisk::New(NewDisk {
                 name: None,
+                of: Some(new.name.clone()),
                 size_gib: one.sealed.size_gib,
                 image: one.sealed.image,
                 below: Some(one.sealed),
@@ -94,5 +95,5 @@ pub(super) async fn of_instance(
         key_pairs: row.key_pairs,
         waits_for,
     };
-    Ok((change, Clone { disks, system, instance_type, inherited }))
+    Ok((change, Parts { disks, system, instance_type, inherited }))
 }

@@ -1,15 +1,14 @@
 //! Making an instance from a snapshot of one.
 
-use protocol::Name;
-
 use super::super::store::{self, System};
 use super::super::types::CreateInstance;
+use super::clone::{Inherited, Parts};
 use crate::auth::actions;
 use crate::http::{ApiError, ErrorCode, FieldError, Mutation, Selector};
 use crate::instance_types::{self, InstanceTypeRow};
 use crate::snapshots;
 use crate::snapshots::store::using;
-use crate::volumes::disks::{self, NewDisk, Prepared, Wanted, WantedDisk};
+use crate::volumes::disks::{self, NewDisk, Wanted, WantedDisk};
 
 type Change = Mutation<actions::CreateInstance>;
 
@@ -21,7 +20,7 @@ pub(super) async fn of_snapshot(
     new: &CreateInstance,
     snapshot: &str,
     given: Option<InstanceTypeRow>,
-) -> Result<(Change, Prepared, System, InstanceTypeRow), ApiError> {
+) -> Result<(Change, Parts), ApiError> {
     let (mut change, row) =
         snapshots::hold::<actions::RestoreSnapshot, _>(change, project, snapshot, "/snapshot").await?;
     let (Some(image), Some(firmware), Some(type_id)) =
@@ -60,7 +59,8 @@ pub(super) async fn of_snapshot(
         let is_root = volume.position == 0;
         wanted.push(Wanted {
             what: WantedDisk::New(NewDisk {
-                name: None::<Name>,
+                name: None,
+                of: Some(new.name.clone()),
                 size_gib: sealed.size_gib,
                 image: sealed.image,
                 pool: None,
@@ -73,5 +73,6 @@ pub(super) async fn of_snapshot(
         });
     }
     let (change, prepared) = disks::prepare(change, project, wanted).await?;
-    Ok((change, prepared, System { firmware, ..system }, instance_type))
+    let system = System { firmware, ..system };
+    Ok((change, Parts { disks: prepared, system, instance_type, inherited: Inherited::default() }))
 }

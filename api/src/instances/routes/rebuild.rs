@@ -100,7 +100,15 @@ pub(super) async fn rescue_instance(
         let message = format!("the image boots with {}, the instance with {}", image.firmware, row.firmware);
         return Err(ApiError::invalid(vec![FieldError::new("/image", "firmware", message)]));
     }
-    let disk = NewDisk { name: None, size_gib, image: Some(image.id), below: None, pool: None, ask: false };
+    let disk = NewDisk {
+        name: None,
+        of: None,
+        size_gib,
+        image: Some(image.id),
+        below: None,
+        pool: None,
+        ask: false,
+    };
     let wanted = Wanted {
         what: WantedDisk::New(disk),
         position: Some(-1),

@@ -103,7 +103,7 @@ async fn reservations_are_the_recount_whatever_happens() {
     let hosts = [cloud.join_host("host-1").await, cloud.join_host("host-2").await];
     let recount =
         "SELECT count(*) FROM hosts h WHERE (vcpus_reserved, memory_mib_reserved, disk_gib_reserved)
-        <> ALL (SELECT coalesce(sum(vcpus), 0), coalesce(sum(memory_mib), 0),
+        <> ALL (SELECT coalesce(sum(vcpus_held), 0), coalesce(sum(memory_mib_held), 0),
                        (SELECT coalesce(sum(size_gib), 0) FROM volumes WHERE host_id = h.id)
                           FROM instances WHERE host_id = h.id)";
     let mut seed = 7;

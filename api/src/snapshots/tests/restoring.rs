@@ -32,7 +32,11 @@ async fn a_stopped_instance_goes_back_with_all_its_volumes() {
 
     // Asked to stop is not stopped.
     cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
-    restore(&cloud, "one", json!({})).await.expect_problem(409, "wrong_state");
+    let refused = restore(&cloud, "one", json!({})).await.expect_problem(409, "wrong_state");
+    assert!(
+        refused["detail"].as_str().unwrap().ends_with("it is stopping; try again when it is stopped"),
+        "{refused}"
+    );
     follow(&host, &instance, stopped()).await;
     let dry = cloud.post(&format!("{SNAPSHOTS}/one/restore?dry_run=true"), json!({})).await;
     dry.expect(200);
@@ -220,6 +224,8 @@ async fn an_instance_is_made_again_from_its_snapshot() {
     let kept: Vec<_> =
         again["volumes"].as_array().unwrap().iter().map(|one| &one["delete_with_instance"]).collect();
     assert_eq!(kept, [&json!(true), &json!(false)]);
+    let called = |disk: usize| again["volumes"][disk]["volume"]["name"].as_str().unwrap();
+    assert!(called(0).starts_with("again-root-") && called(1).starts_with("again-disk-1-"), "{again}");
     place_pending(&cloud.app).await.unwrap();
     let (_, disks) = host.disks(&again["id"]).await.expect("it is where the data is");
     let sizes: Vec<_> = disks.iter().map(|disk| disk["volume"]["layers"].as_array().unwrap().len()).collect();
