@@ -195,7 +195,7 @@ mod tests {
             volumes: read_bytes.map(disk).into_iter().collect(),
             ports: Vec::new(),
         };
-        At { at: START + Duration::seconds(seconds), kept: Kept::of(&sample) }
+        At { at: START + Duration::seconds(seconds), kept: Kept::of(&sample, |_| true) }
     }
 
     fn window(step: i64) -> Window {

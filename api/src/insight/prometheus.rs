@@ -50,10 +50,13 @@ impl Exposition {
     }
 }
 
-/// What Prometheus scrapes.
+/// Of so many instances a scrape tells at most.
+pub(super) const MAX_INSTANCES: usize = 1000;
+
+/// What Prometheus scrapes. A comment says when there are more.
 pub(super) fn text(instances: &[Newest]) -> String {
     let mut all = Exposition::default();
-    for instance in instances {
+    for instance in instances.iter().take(MAX_INSTANCES) {
         let own = vec![
             ("instance_id".to_owned(), instance.id.to_string()),
             ("instance_name".to_owned(), instance.name.clone()),
@@ -91,7 +94,13 @@ pub(super) fn text(instances: &[Newest]) -> String {
             }
         }
     }
-    all.text()
+    let text = all.text();
+    if instances.len() <= MAX_INSTANCES {
+        return text;
+    }
+    format!(
+        "# Only the first {MAX_INSTANCES} instances are here. Scrape this in parts, each with another ?label_selector=.\n{text}"
+    )
 }
 
 fn measurements(all: &mut Exposition, own: &Pairs, sample: &Kept) {
@@ -174,4 +183,34 @@ pub(super) fn labels_named(prefix: &str, labels: &Labels) -> BTreeMap<String, St
 
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::types::Json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn instances(count: usize) -> Vec<Newest> {
+        let one = |number: usize| Newest {
+            id: Uuid::from_u128(number as u128),
+            name: format!("web-{number}"),
+            instance_type: "tiny".to_owned(),
+            labels: Json(Labels::new()),
+            vcpus: 1,
+            sample: None,
+            info: None,
+        };
+        (0..count).map(one).collect()
+    }
+
+    #[test]
+    fn a_scrape_is_bounded_and_says_so() {
+        let shown = |text: &str| text.lines().filter(|line| line.starts_with("cumulo_instance_up{")).count();
+        let whole = text(&instances(MAX_INSTANCES));
+        assert_eq!((shown(&whole), whole.contains("Only the first")), (MAX_INSTANCES, false));
+        let part = text(&instances(MAX_INSTANCES + 1));
+        assert_eq!((shown(&part), part.starts_with("# Only the first 1000 ")), (MAX_INSTANCES, true));
+    }
 }

@@ -9,12 +9,12 @@ use utoipa_axum::routes;
 
 use super::store::{self, Guest};
 use super::types::{
-    GuestAgentState, InstanceGuest, InstanceMetrics, MetricsQuery, ScrapeQuery, ScrapeTarget,
+    ExposedQuery, GuestAgentState, InstanceGuest, InstanceMetrics, MetricsQuery, ScrapeQuery, ScrapeTarget,
 };
 use super::{discovery, history, prometheus};
 use crate::app::App;
 use crate::auth::actions;
-use crate::http::{ApiError, Call, Path};
+use crate::http::{ApiError, Call, LabelSelector, Path};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -108,8 +108,9 @@ fn agent_state(guest: Option<&Guest>, runs: bool) -> (GuestAgentState, Option<&'
     }
 }
 
-/// The newest measurements of all instances of a project, in Prometheus' text format.
-#[utoipa::path(get, path = "/v1/projects/{project}/instance_metrics", tag = "instances", responses(
+/// The newest measurements of a project's instances, in Prometheus' text format: of the first 1000, with a comment that says
+/// so when there are more.
+#[utoipa::path(get, path = "/v1/projects/{project}/instance_metrics", tag = "instances", params(ExposedQuery), responses(
     (status = 200, body = String, content_type = "text/plain"),
 ))]
 async fn list_instance_metrics(
@@ -117,9 +118,12 @@ async fn list_instance_metrics(
     Path(project): Path<String>,
     call: Call,
 ) -> Result<Response, ApiError> {
+    let query: ExposedQuery = call.query()?;
+    let labels = LabelSelector::parse(query.label_selector.as_deref().unwrap_or_default())?;
     let mut reading = call.reading::<actions::ListInstanceMetrics>(&app, &project).await?;
     let (conn, allowed) = reading.parts();
-    let newest = store::newest(conn, allowed, app.clock.now()).await?;
+    let most = prometheus::MAX_INSTANCES + 1;
+    let newest = store::newest(conn, allowed, &labels, app.clock.now(), most).await?;
     drop(reading);
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((headers, prometheus::text(&newest)).into_response())

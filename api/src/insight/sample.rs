@@ -1,11 +1,14 @@
 //! A sample as it is kept: short, since there are many.
 
+use std::collections::BTreeSet;
+
 use protocol::agent::{
     CardCounters, DiskCounters, MAX_MEASURED, MemorySample, PortSample, Sample, VolumeSample, believable,
 };
 use protocol::{PortId, VolumeId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// The counters of an instance at one instant, all since the start of its domain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,8 +36,10 @@ pub(super) struct At {
 }
 
 impl Kept {
-    /// What a host says, within bounds.
-    pub(super) fn of(sample: &Sample) -> Self {
+    /// What a host says, within bounds: of each disk and card that is one of the instance's, the first that it says.
+    pub(super) fn of(sample: &Sample, is_own: impl Fn(Uuid) -> bool) -> Self {
+        let mut seen = BTreeSet::new();
+        let mut counts = |id: Uuid| is_own(id) && seen.insert(id);
         let MemorySample { size_bytes, total_bytes, available_bytes, resident_bytes } = sample.memory;
         let disk = |VolumeSample { id, counters }: &VolumeSample| {
             let DiskCounters { read_bytes, read_requests, written_bytes, write_requests } = *counters;
@@ -58,8 +63,20 @@ impl Kept {
             vcpus: sample.vcpus.clamp(1, 4096),
             cpu_ns: sample.cpu_ns.map(believable),
             memory: [size_bytes, total_bytes, available_bytes, resident_bytes].map(|one| one.map(believable)),
-            disks: sample.volumes.iter().take(MAX_MEASURED).map(disk).collect(),
-            cards: sample.ports.iter().take(MAX_MEASURED).map(card).collect(),
+            disks: sample
+                .volumes
+                .iter()
+                .filter(|one| counts(one.id.as_uuid()))
+                .take(MAX_MEASURED)
+                .map(disk)
+                .collect(),
+            cards: sample
+                .ports
+                .iter()
+                .filter(|one| counts(one.id.as_uuid()))
+                .take(MAX_MEASURED)
+                .map(card)
+                .collect(),
         }
     }
 

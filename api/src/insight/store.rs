@@ -16,7 +16,7 @@ use self::taking::slot;
 use super::history::Window;
 use super::sample::{At, Kept};
 use crate::auth::{Action, Allowed, InProject, actions};
-use crate::http::{Labels, Selector};
+use crate::http::{LabelSelector, Labels, Selector};
 
 /// What is older says nothing of now.
 const FRESH: Duration = Duration::seconds(60);
@@ -99,11 +99,13 @@ pub(super) struct Newest {
     pub info: Option<Json<GuestInfo>>,
 }
 
-/// The newest of all instances of a project, as far as it is fresh.
+/// The newest of the first instances of a project that have these labels, as far as it is fresh.
 pub(super) async fn newest(
     conn: &mut PgConnection,
     allowed: &Allowed<actions::ListInstanceMetrics>,
+    labels: &LabelSelector,
     now: OffsetDateTime,
+    most: usize,
 ) -> Result<Vec<Newest>, sqlx::Error> {
     sqlx::query_as!(
         Newest,
@@ -114,11 +116,18 @@ pub(super) async fn newest(
                SELECT sample FROM instance_samples
                WHERE slot = ANY($2) AND instance_id = i.id AND at > $3 ORDER BY at DESC LIMIT 1) s ON true
            LEFT JOIN instance_guests g ON g.instance_id = i.id AND g.seen_at > $4
-           WHERE i.project_id = $1 ORDER BY i.id"#,
+           WHERE i.project_id = $1 AND i.labels @> $5 AND i.labels ?& $6 AND NOT i.labels ?| $7
+             AND NOT i.labels @> ANY($8)
+           ORDER BY i.id LIMIT $9"#,
         allowed.project().as_uuid(),
         &[slot(now), slot(now - FRESH)][..],
         now - FRESH,
-        now - FRESH_GUEST
+        now - FRESH_GUEST,
+        labels.equal(),
+        labels.present(),
+        labels.absent(),
+        &labels.not_equal(),
+        i64::try_from(most).unwrap_or(i64::MAX)
     )
     .fetch_all(conn)
     .await

@@ -144,6 +144,49 @@ async fn what_a_hostile_agent_brings_is_bounded_and_concerns_its_own_instances_a
 }
 
 #[tokio::test]
+async fn hosts_invent_neither_disks_nor_cards_and_no_answer_comes_too_often() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let host = cloud.join_host("host-1").await;
+    let web = create(&cloud, json!({"tier": "web"})).await;
+    let mut invented = sample(&web, 1, 1, 1);
+    for part in ["volumes", "ports"] {
+        let real = invented[part][0].clone();
+        let mut stranger = real.clone();
+        stranger["id"] = web["id"].clone();
+        invented[part] = json!([stranger, real, real]);
+    }
+    bring(&host, json!([invented]), json!([])).await.expect(200);
+    let text = String::from_utf8(cloud.get("/v1/projects/demo/instance_metrics").await.body).unwrap();
+    for (metric, id) in [
+        ("cumulo_instance_volume_reads_total{", &web["volumes"][0]["volume"]["id"]),
+        ("cumulo_instance_port_sent_bytes_total{", &web["nics"][0]["port"]["id"]),
+    ] {
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with(metric)).collect();
+        assert!(lines.len() == 1 && lines[0].contains(id.as_str().unwrap()), "{lines:?}");
+    }
+
+    let say = async |hostname: &str| {
+        let guests = json!([{"id": web["id"], "age_ms": 0, "answer": {"told": {"hostname": hostname}}}]);
+        bring(&host, json!([]), guests).await.expect(200);
+        cloud.get(GUEST).await.expect(200)["hostname"].clone()
+    };
+    host.report(&web["id"], 1, 1, json!({"state": "running"})).await;
+    assert_eq!(say("one").await, "one");
+    cloud.pass(3);
+    assert_eq!(say("two").await, "one", "four seconds apart");
+    cloud.pass(1);
+    assert_eq!(say("three").await, "three");
+
+    let scrape = async |labels: &str| {
+        let path = format!("/v1/projects/demo/instance_metrics?label_selector={labels}");
+        String::from_utf8(cloud.get(&path).await.body).unwrap()
+    };
+    assert!(scrape("tier=web").await.contains("instance_name=\"web\""));
+    assert_eq!(scrape("tier=db").await, "");
+}
+
+#[tokio::test]
 async fn a_guest_is_shown_as_it_says_and_why_it_says_nothing() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;

@@ -19,6 +19,18 @@ const USUAL_POINTS: i64 = 240;
 const SHORTEST_STEP: i64 = 15;
 const LONGEST_STEP: i64 = 3600;
 
+/// The query of what Prometheus scrapes.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ExposedQuery {
+    /// Only instances with these labels: `tier=web,stage!=test,owner`.
+    #[param(
+        pattern = "^((!?[A-Za-z0-9._/-]{1,63}|[A-Za-z0-9._/-]{1,63}!?=[A-Za-z0-9._/-]{0,63})(,(!?[A-Za-z0-9._/-]{1,63}|[A-Za-z0-9._/-]{1,63}!?=[A-Za-z0-9._/-]{0,63}))*)?$"
+    )]
+    pub label_selector: Option<String>,
+}
+
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

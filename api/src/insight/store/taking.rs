@@ -1,9 +1,12 @@
 //! SQL of what hosts bring. All of it is scoped to the host that says it.
 
+use std::collections::BTreeSet;
+
 use protocol::HostId;
 use protocol::agent::{GuestAnswer, GuestReport, Sample};
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 
 use super::super::sample::Kept;
 use crate::app::App;
@@ -14,7 +17,7 @@ const SLOTS: i64 = 8;
 const SLOT_SECONDS: i64 = 1800;
 /// What was held back longer is not worth keeping.
 const OLDEST: Duration = Duration::seconds(60);
-/// Closer to another of its instance, a sample is not kept, whatever a host sends.
+/// Closer to another of its instance, neither a sample nor an answer is kept, whatever a host sends.
 const APART_SECONDS: f64 = 4.0;
 
 /// The slot of that time.
@@ -66,12 +69,14 @@ async fn take_samples(
     samples: &[Sample],
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
-    let fresh = samples.iter().filter(|sample| taken_at(sample.age_ms, now) > now - OLDEST);
+    let fresh: Vec<_> = samples.iter().filter(|sample| taken_at(sample.age_ms, now) > now - OLDEST).collect();
+    let parts = parts_of(conn, fresh.iter().map(|sample| sample.id.as_uuid()).collect()).await?;
     let (mut ids, mut times, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for sample in fresh {
         ids.push(sample.id.as_uuid());
         times.push(taken_at(sample.age_ms, now));
-        kept.push(serde_json::to_value(Kept::of(sample)).map_err(|error| sqlx::Error::Encode(error.into()))?);
+        let own = Kept::of(sample, |part| parts.contains(&(sample.id.as_uuid(), part)));
+        kept.push(serde_json::to_value(own).map_err(|error| sqlx::Error::Encode(error.into()))?);
     }
     sqlx::query!(
         "INSERT INTO instance_samples (slot, instance_id, at, sample)
@@ -93,6 +98,21 @@ async fn take_samples(
     .execute(conn)
     .await
     .map(drop)
+}
+
+/// The volumes and ports of instances, each with whose it is: hosts may invent others.
+async fn parts_of(
+    conn: &mut PgConnection,
+    instances: Vec<Uuid>,
+) -> Result<BTreeSet<(Uuid, Uuid)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT instance_id AS "instance!", id AS "part!" FROM volumes WHERE instance_id = ANY($1)
+           UNION ALL SELECT instance_id, id FROM ports WHERE instance_id = ANY($1)"#,
+        &instances
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.instance, row.part)).collect())
 }
 
 async fn take_guests(
@@ -127,12 +147,13 @@ async fn take_guests(
          SET asked_at = excluded.asked_at, silence = excluded.silence,
              info = coalesce(excluded.info, instance_guests.info),
              seen_at = coalesce(excluded.seen_at, instance_guests.seen_at)
-         WHERE excluded.asked_at >= instance_guests.asked_at",
+         WHERE excluded.asked_at >= instance_guests.asked_at + make_interval(secs => $6)",
         &ids,
         &times,
         &silences as _,
         &infos as _,
-        host.as_uuid()
+        host.as_uuid(),
+        APART_SECONDS
     )
     .execute(conn)
     .await

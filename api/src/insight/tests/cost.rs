@@ -61,6 +61,10 @@ async fn what_a_thousand_instances_cost() {
     // Instances of which nothing is known but where they are.
     for sql in [
         "CREATE TEMP TABLE instances (id uuid PRIMARY KEY, host_id uuid NOT NULL)",
+        "CREATE TEMP TABLE volumes (id uuid, instance_id uuid)",
+        "CREATE INDEX ON pg_temp.volumes (instance_id)",
+        "CREATE TEMP TABLE ports (id uuid, instance_id uuid)",
+        "CREATE INDEX ON pg_temp.ports (instance_id)",
         "SET search_path = pg_temp, public",
     ] {
         sqlx::query(sql).execute(&mut *conn).await.unwrap();
@@ -76,6 +80,10 @@ async fn what_a_thousand_instances_cost() {
                 .execute(&mut *conn)
                 .await
                 .unwrap();
+            let parts =
+                "WITH v AS (INSERT INTO volumes VALUES ($1, $4), ($2, $4)) INSERT INTO ports VALUES ($3, $4)";
+            let parts = [1, 2, 3].iter().fold(sqlx::query(parts), |query, n| query.bind(Uuid::from_u128(*n)));
+            parts.bind(id.as_uuid()).execute(&mut *conn).await.unwrap();
         }
         hosts.push((host, instances));
     }
