@@ -21,7 +21,7 @@ use super::mutation::{Entry, Mutation};
 use super::problem::{ApiError, ErrorCode};
 use super::words;
 use crate::app::App;
-use crate::auth::{Action, Allowed, Caller, Credential, Place, credential};
+use crate::auth::{Action, Allowed, Caller, Credential, Place, Refusal, credential};
 
 /// A request whose credential has the right form and whose body is read. What the caller may do is not decided
 /// yet: that happens in [`Call::reading`] and [`Call::changing`].
@@ -62,6 +62,28 @@ impl<A: Action> Reading<A> {
     /// The connection and the proof at once, for a store function.
     pub fn parts(&mut self) -> (&mut PgConnection, &Allowed<A>) {
         (&mut self.conn, &self.allowed)
+    }
+
+    /// The right to something further that the body names; `None` when there is no such thing or the caller may not.
+    ///
+    /// # Errors
+    /// Only those of the database.
+    pub(crate) async fn foresee<B: Action>(
+        &mut self,
+        path: <B::On as Place>::Path<'_>,
+    ) -> Result<Option<Allowed<B>>, ApiError> {
+        match self.caller.decide::<B>(&mut self.conn, path, false).await {
+            Ok(allowed) => Ok(Some(allowed)),
+            Err(Refusal { error, .. }) => match error.code() {
+                Some(ErrorCode::NotFound | ErrorCode::Forbidden) => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Gives the connection back.
+    pub(crate) fn finish(self) -> Caller {
+        self.caller
     }
 }
 

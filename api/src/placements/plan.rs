@@ -3,7 +3,7 @@
 use axum::extract::State;
 use protocol::agent::Architecture;
 
-use super::types::{PlacementPlan, PlanPlacements, PlannedInstances, PlannedOutcome};
+use super::types::{PlacementPlan, PlanPlacements, PlannedInstances, PlannedOutcome, QuotaRefusal};
 use crate::app::App;
 use crate::auth::{Allowed, actions};
 use crate::http::{ApiError, Call, FieldError, Path, Selector};
@@ -13,11 +13,11 @@ use crate::instances::misfits;
 use crate::instances::store::placement;
 use crate::placement_groups;
 use crate::quotas::{self, Resource};
-use crate::scheduler::{Placement, Request, Size, plan};
+use crate::scheduler::{Planned, Request, Size, plan};
 use crate::volumes::gib_for;
 
 /// Say whether instances would find room, all of them together, without making any. Nothing is kept for them: what
-/// fits now may be taken a moment later.
+/// fits now may be taken a moment later. A placement group needs `compute:GetPlacementGroup`, too.
 #[utoipa::path(post, path = "/v1/projects/{project}/placements/plan", tag = "placement",
     request_body = PlanPlacements, responses(
         (status = 200, body = PlacementPlan),
@@ -30,10 +30,14 @@ pub(super) async fn plan_placements(
     let asked: PlanPlacements = call.json()?;
     ApiError::reject(asked.validate())?;
     let mut reading = call.reading::<actions::PlanPlacements>(&app, &project).await?;
-    let (conn, allowed) = reading.parts();
     let (mut requests, mut errors) = (Vec::new(), Vec::new());
     for (index, entry) in asked.instances.iter().enumerate() {
-        match request(conn, allowed, entry).await? {
+        let group = match &entry.placement_group {
+            Some(group) => reading.foresee::<actions::GetPlacementGroup>((&project, group)).await?,
+            None => None,
+        };
+        let (conn, allowed) = reading.parts();
+        match request(conn, allowed, entry, group.as_ref()).await? {
             Ok(request) => requests.push(request),
             Err(faults) => errors.extend(faults.into_iter().map(|fault| FieldError {
                 pointer: format!("/instances/{index}{}", fault.pointer),
@@ -43,30 +47,26 @@ pub(super) async fn plan_placements(
     }
     ApiError::reject(errors)?;
     let made = made(&asked, &requests);
+    let (conn, allowed) = reading.parts();
     let quota = quotas::store::forecast(conn, allowed, &made).await?;
     let mut fleet = placement::fleet(conn, app.clock.now()).await?;
     drop(reading);
-    let counted = asked.instances.iter().zip(&requests);
-    let each =
-        counted.flat_map(|(entry, request)| std::iter::repeat_n(request.clone(), entry.count as usize));
-    let mut placements = plan(&mut fleet, each.collect()).into_iter();
-    let outcome = |entry: &PlannedInstances| {
-        let of_entry: Vec<_> = placements.by_ref().take(entry.count as usize).collect();
-        let placeable = of_entry.iter().filter(|one| matches!(one, Placement::Host(_))).count();
-        let mut reasons = of_entry.into_iter().filter_map(|one| match one {
-            Placement::Host(_) => None,
-            Placement::Nowhere(explanation) => Some(explanation),
-        });
-        PlannedOutcome {
-            instance_type: entry.instance_type.clone(),
-            count: entry.count,
-            placeable: u32::try_from(placeable).unwrap_or(u32::MAX),
-            placement: reasons.next(),
-        }
+    let counts = asked.instances.iter().map(|entry| entry.count as usize);
+    let kinds = requests.into_iter().zip(counts).collect();
+    // Some seconds of computing in a large cloud.
+    let planned = tokio::task::spawn_blocking(move || plan(&mut fleet, kinds));
+    let planned = planned.await.map_err(ApiError::internal)?;
+    let outcome = |(entry, planned): (&PlannedInstances, Planned)| PlannedOutcome {
+        instance_type: entry.instance_type.clone(),
+        count: entry.count,
+        placeable: u32::try_from(planned.hosts.len()).unwrap_or(u32::MAX),
+        placement: planned.why_not,
     };
-    let instances: Vec<_> = asked.instances.iter().map(outcome).collect();
+    let instances: Vec<_> = asked.instances.iter().zip(planned).map(outcome).collect();
     let placeable = instances.iter().all(|one| one.placeable == one.count);
-    Ok(axum::Json(PlacementPlan { placeable, instances, quota }))
+    let quota_refusal = QuotaRefusal::of(&quota);
+    let possible = placeable && quota_refusal.is_none();
+    Ok(axum::Json(PlacementPlan { possible, placeable, instances, quota, quota_refusal }))
 }
 
 /// What one instance of this entry needs, or what is wrong with the entry.
@@ -74,6 +74,7 @@ async fn request(
     conn: &mut sqlx::PgConnection,
     allowed: &Allowed<actions::PlanPlacements>,
     entry: &PlannedInstances,
+    may_get_group: Option<&Allowed<actions::GetPlacementGroup>>,
 ) -> Result<Result<Request, Vec<FieldError>>, ApiError> {
     let not_found = |pointer, message| Ok(Err(vec![FieldError::new(pointer, "not_found", message)]));
     let size = match Selector::parse(&entry.instance_type) {
@@ -97,9 +98,9 @@ async fn request(
     }
     let group = match &entry.placement_group {
         None => None,
-        Some(group) => {
-            let found = match Selector::parse(group) {
-                Some(selector) => placement_groups::store::find(conn, allowed, &selector).await?,
+        Some(_) => {
+            let found = match may_get_group {
+                Some(allowed) => placement_groups::store::find(conn, allowed, allowed.selector()).await?,
                 None => None,
             };
             let Some(row) = found else {
@@ -120,16 +121,19 @@ async fn request(
     Ok(Ok(Request { least, root_disk_gib: root, group, image_on, ..of_type }))
 }
 
-/// What all of them would use of the project's quotas.
+/// What all of them would use of the project's quotas; further disks count as one volume each.
 fn made(asked: &PlanPlacements, requests: &[Request]) -> Vec<(Resource, i64)> {
     let sum = |of: fn(&Request) -> i32| {
         let counted = asked.instances.iter().zip(requests);
         counted.map(|(entry, request)| i64::from(entry.count) * i64::from(of(request))).sum::<i64>()
     };
+    let of_each = |entry: &PlannedInstances| 1 + i64::from(entry.further_disk_gib > 0);
+    let volumes = asked.instances.iter().map(|entry| i64::from(entry.count) * of_each(entry)).sum();
     vec![
         (Resource::Instances, sum(|_| 1)),
         (Resource::Vcpus, sum(|request| request.size.vcpus)),
         (Resource::MemoryMib, sum(|request| request.size.memory_mib)),
         (Resource::DiskGib, sum(|request| request.size.disk_gib)),
+        (Resource::Volumes, volumes),
     ]
 }

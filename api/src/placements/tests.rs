@@ -165,6 +165,47 @@ async fn a_plan_is_for_all_or_for_none() {
 }
 
 #[tokio::test]
+async fn a_plan_says_what_quotas_refuse_and_names_no_group_to_those_who_may_not_know_it() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let _hosts = [cloud.join_host("host-1").await, cloud.join_host("host-2").await];
+    let limit = json!({"instances": 2, "vcpus": 100});
+    cloud.call(Method::PATCH, "/v1/projects/demo/quotas", Some(limit)).await.expect(200);
+    let ask = |count: u32| json!({"instances": [{"instance_type": "tiny", "count": count}]});
+    let plan = cloud.post(PLAN, ask(2)).await.expect(200);
+    assert_eq!((&plan["possible"], &plan["quota_refusal"]), (&json!(true), &Value::Null));
+    let plan = cloud.post(PLAN, ask(3)).await.expect(200);
+    assert_eq!((&plan["placeable"], &plan["possible"]), (&json!(true), &json!(false)));
+    let limits = json!([{"resource": "instances", "limit": 2, "used": 0, "asked": 3}]);
+    assert_eq!(plan["quota_refusal"]["limits"], limits);
+    assert!(plan["quota_refusal"]["detail"].as_str().unwrap().starts_with("instances: the limit is 2"));
+    let volumes = plan["quota"].as_array().unwrap().iter().find(|one| one["resource"] == "volumes").unwrap();
+    assert_eq!((&volumes["used"], &volumes["after"]), (&json!(0), &json!(3)));
+
+    let group = json!({"name": "secret", "policy": "anti_affinity"});
+    let id = cloud.post("/v1/projects/demo/placement_groups", group).await.expect(201)["id"].clone();
+    let ada = cloud.user("ada", false).await;
+    let document = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "compute:*", "Resource": "*"},
+        {"Effect": "Deny", "Action": "compute:GetPlacementGroup", "Resource": "*"}]});
+    let policy = json!({"name": "plans", "document": document});
+    cloud.post("/v1/projects/demo/policies", policy).await.expect(201);
+    let attachment = json!({"policy": "plans", "user": "ada"});
+    cloud.post("/v1/projects/demo/policy_attachments", attachment).await.expect(201);
+    let apart = json!({"instances": [{"instance_type": "tiny", "count": 3, "placement_group": id}]});
+    let post = Method::POST;
+    let refused = cloud.call_with(post, PLAN, &[("authorization", &ada)], Some(apart.clone())).await;
+    let refused = refused.expect_problem(422, "validation_failed");
+    assert_eq!(refused["errors"][0]["pointer"], "/instances/0/placement_group");
+    assert!(!refused.to_string().contains("secret"), "{refused}");
+    let plan = cloud.post(PLAN, apart).await.expect(200);
+    assert!(
+        plan["instances"][0]["placement"]["summary"].as_str().unwrap().contains("group secret"),
+        "{plan}"
+    );
+}
+
+#[tokio::test]
 async fn the_operator_sees_each_host_and_the_tenant_none() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;

@@ -5,7 +5,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::FieldError;
 use crate::instances::Reference;
-use crate::quotas::QuotaEffect;
+use crate::quotas::{ExceededLimit, QuotaEffect, in_words};
 use crate::scheduler::{Explanation, Rejection};
 use crate::volumes::disks::validate_size;
 
@@ -40,7 +40,7 @@ pub struct PlannedInstances {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 262144)]
     pub further_disk_gib: u32,
-    /// Name or id of a placement group.
+    /// Name or id of a placement group. Needs `compute:GetPlacementGroup`, too.
     pub placement_group: Option<String>,
 }
 
@@ -51,12 +51,39 @@ const fn one() -> u32 {
 /// What would become of them. Nothing is kept for them.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PlacementPlan {
-    /// Whether every one of them would find a host now.
+    /// Whether all of them could be made now: every one would find a host, and no quota is in the way.
+    pub possible: bool,
+    /// Whether every one of them would find a host now, whatever quotas say.
     pub placeable: bool,
     /// For each entry of the question.
     pub instances: Vec<PlannedOutcome>,
     /// What all of them would add to what the project uses.
     pub quota: Vec<QuotaEffect>,
+    /// Why they could not be made all the same: what `quota_exceeded` would say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_refusal: Option<QuotaRefusal>,
+}
+
+/// Quotas in the way of what is planned.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct QuotaRefusal {
+    /// In words, with what would help.
+    pub detail: String,
+    pub limits: Vec<ExceededLimit>,
+}
+
+impl QuotaRefusal {
+    /// Of what would be above its limit.
+    pub(super) fn of(effects: &[QuotaEffect]) -> Option<Self> {
+        let exceeded = effects.iter().filter_map(|effect| {
+            let QuotaEffect { resource, limit, used, after } = *effect;
+            let limit = limit.0.filter(|limit| after > *limit && after > used)?;
+            Some(ExceededLimit { resource, limit, used, asked: after - used })
+        });
+        let limits: Vec<_> = exceeded.collect();
+        let detail = in_words(&limits).into_owned();
+        (!limits.is_empty()).then_some(Self { detail, limits })
+    }
 }
 
 /// What would become of the instances of one entry.

@@ -62,20 +62,37 @@ pub fn choose(fleet: &Fleet, request: &Request) -> Option<HostId> {
     best.map(|(_, host)| host)
 }
 
-/// Places one after the other, each beside those before it. All of them find a host, or the list says which do not.
-pub fn plan(fleet: &mut Fleet, mut requests: Vec<Request>) -> Vec<Placement> {
-    let mut placements = Vec::with_capacity(requests.len());
-    for index in 0..requests.len() {
-        let (_, rest) = requests.split_at_mut(index);
-        let Some((request, later)) = rest.split_first_mut() else { break };
-        let placement = place(fleet, request);
-        if let Placement::Host(host) = placement {
+/// What became of some instances that are alike.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Planned {
+    /// Where those go that find a host.
+    pub hosts: Vec<HostId>,
+    /// Why the others find none.
+    pub why_not: Option<Explanation>,
+}
+
+/// Places so many of each kind one after the other, each beside those before it. Where one finds no host, no other of its
+/// kind does, so each kind is explained once at most.
+pub fn plan(fleet: &mut Fleet, mut kinds: Vec<(Request, usize)>) -> Vec<Planned> {
+    let mut planned = Vec::with_capacity(kinds.len());
+    for index in 0..kinds.len() {
+        let (_, rest) = kinds.split_at_mut(index);
+        let Some((kind, later)) = rest.split_first_mut() else { break };
+        let (request, count) = kind;
+        let mut outcome = Planned::default();
+        while outcome.hosts.len() < *count {
+            let Some(host) = choose(fleet, request) else {
+                outcome.why_not = Some(explain::explain(fleet, request));
+                break;
+            };
             fleet.take(host, request.size);
-            joined(request, host, later.iter_mut());
+            let placed = request.clone();
+            joined(&placed, host, std::iter::once(&mut *request).chain(later.iter_mut().map(|(one, _)| one)));
+            outcome.hosts.push(host);
         }
-        placements.push(placement);
+        planned.push(outcome);
     }
-    placements
+    planned
 }
 
 /// Tells the others of its group where an instance has gone.

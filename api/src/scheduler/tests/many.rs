@@ -10,17 +10,17 @@ fn a_plan_counts_what_it_has_placed_before() {
         group: group(GroupPolicy::AntiAffinity, Strength::Hard, Scope::Host, &[]),
         ..request(1, 1024, 10)
     };
-    let placements = plan(&mut fleet(&hosts), vec![apart(), apart(), apart(), request(1, 1024, 10)]);
-    assert_eq!(placements[0], Placement::Host(hosts[0].id));
-    assert_eq!(placements[1], Placement::Host(hosts[1].id));
-    let Placement::Nowhere(explanation) = &placements[2] else { panic!("three on two hosts") };
+    let planned = plan(&mut fleet(&hosts), vec![(apart(), 1), (apart(), 4), (request(1, 1024, 10), 1)]);
+    assert_eq!(planned[0], Planned { hosts: vec![hosts[0].id], why_not: None });
+    assert_eq!(planned[1].hosts, [hosts[1].id]);
     assert_eq!(
-        explanation.summary,
+        planned[1].why_not.as_ref().expect("five on two hosts").summary,
         "none of 2 hosts takes it: 2 in a host that group web has an instance in; it would fit without group web"
     );
-    assert_eq!(placements[3], Placement::Host(hosts[0].id));
-    let placements = plan(&mut fleet(&hosts), vec![request(1, 1024, 10); 5]);
-    assert_eq!(placements.iter().filter(|one| matches!(one, Placement::Host(_))).count(), 4);
+    assert_eq!(planned[2].hosts, [hosts[0].id]);
+    let planned = plan(&mut fleet(&hosts), vec![(request(1, 1024, 10), 5)]);
+    assert_eq!(planned[0].hosts.len(), 4);
+    assert!(planned[0].why_not.is_some());
 }
 
 #[test]

@@ -8,8 +8,8 @@ use super::super::filters::fits;
 use super::super::remedies::changed;
 use super::super::weights::Strategy as Preference;
 use super::{
-    Candidate, Fleet, Group, GroupPolicy, HostId, Needs, Occupied, Placement, Request, Rule, Scope, Size,
-    Strength, TypeOption, Uuid, Weights, candidate, option, place, plan, reject, rejections, request,
+    Candidate, Fleet, Group, GroupPolicy, HostId, Needs, Occupied, Placement, Planned, Request, Rule, Scope,
+    Size, Strength, TypeOption, Uuid, Weights, candidate, option, place, plan, reject, rejections, request,
     standing,
 };
 
@@ -92,26 +92,26 @@ proptest! {
         let weights = Weights { strategy, image: 0.05, load: 0.01 };
         let before = Fleet::new(hosts, weights, types);
         let mut fleet = before.clone();
-        let placements = plan(&mut fleet, requests.clone());
-        prop_assert_eq!(&placements, &plan(&mut before.clone(), requests.clone()));
-        let mut placed = Vec::new();
-        for placement in &placements {
-            match placement {
-                Placement::Host(host) => placed.push(*host),
-                Placement::Nowhere(explanation) => {
-                    let counted: usize = explanation.rejections.iter().map(|count| count.hosts).sum();
-                    prop_assert_eq!(counted, before.hosts().len());
-                    prop_assert!(explanation.rejections.iter().all(|count| count.hosts > 0));
-                    // No host is named.
-                    let text = serde_json::to_string(explanation).unwrap();
-                    prop_assert!(before.hosts().iter().all(|host| !text.contains(&host.id.to_string())));
-                }
+        let kinds: Vec<_> = requests.iter().map(|request| (request.clone(), 2)).collect();
+        let planned = plan(&mut fleet, kinds.clone());
+        prop_assert_eq!(&planned, &plan(&mut before.clone(), kinds));
+        let placed: Vec<_> = planned.iter().flat_map(|kind| kind.hosts.iter().copied()).collect();
+        for kind in &planned {
+            prop_assert_eq!(kind.hosts.len() < 2, kind.why_not.is_some());
+            if let Some(explanation) = &kind.why_not {
+                let counted: usize = explanation.rejections.iter().map(|count| count.hosts).sum();
+                prop_assert_eq!(counted, before.hosts().len());
+                prop_assert!(explanation.rejections.iter().all(|count| count.hosts > 0));
+                // No host is named.
+                let text = serde_json::to_string(explanation).unwrap();
+                prop_assert!(before.hosts().iter().all(|host| !text.contains(&host.id.to_string())));
             }
         }
         for host in fleet.hosts() {
             let had = before.host(host.id).unwrap().free;
-            let took = placements.iter().zip(&requests).filter(|(one, _)| **one == Placement::Host(host.id));
-            let sum = |of: fn(Size) -> i32| took.clone().map(|(_, request)| of(request.size)).sum::<i32>();
+            let here = |kind: &Planned| i32::try_from(kind.hosts.iter().filter(|one| **one == host.id).count()).unwrap();
+            let took = planned.iter().zip(&requests).map(|(kind, request)| (here(kind), request.size));
+            let sum = |of: fn(Size) -> i32| took.clone().map(|(count, size)| count * of(size)).sum::<i32>();
             prop_assert!(sum(|size| size.vcpus) <= had.vcpus);
             prop_assert!(sum(|size| size.memory_mib) <= had.memory_mib);
             prop_assert!(sum(|size| size.disk_gib) <= had.disk_gib);
