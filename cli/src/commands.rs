@@ -149,11 +149,7 @@ fn verb_command(verb: &str, operations: &[&Operation]) -> Command {
     if operation.body.is_some() {
         command = command.args(body_args(operation));
     }
-    for field in operation
-        .query
-        .iter()
-        .filter(|field| !matches!(field.name.as_str(), "wait" | "dry_run" | "limit" | "cursor"))
-    {
+    for field in asked(operations) {
         command = command.arg(flag(field, format!("query:{}", field.name)));
     }
     if operation.is_list {
@@ -177,6 +173,18 @@ fn verb_command(verb: &str, operations: &[&Operation]) -> Command {
         command = command.arg(file.help("Write the answer into this file"));
     }
     command
+}
+
+/// What may be asked of one of these operations, each once. A project has a flag everywhere.
+fn asked<'a>(operations: &[&'a Operation]) -> Vec<&'a Field> {
+    let mut fields: Vec<&Field> = Vec::new();
+    for field in operations.iter().flat_map(|operation| &operation.query) {
+        let has_its_own = matches!(field.name.as_str(), "wait" | "dry_run" | "limit" | "cursor" | "project");
+        if !has_its_own && fields.iter().all(|known| known.name != field.name) {
+            fields.push(field);
+        }
+    }
+    fields
 }
 
 /// The name of what is made stands behind the verb; everything else is a flag.

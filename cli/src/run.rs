@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ArgMatches;
+use clap::parser::ValueSource;
 use client::{Body, Method, Pages, Request, segment};
 use serde_json::{Map, Value};
 
@@ -27,6 +28,12 @@ pub async fn run(place: &Place, operations: &[&Operation], matches: &ArgMatches)
         if let Some(words) = words(matches, &format!("query:{}", field.name)) {
             query.push((field.name.clone(), output::plain(&field.value(&words)?)));
         }
+    }
+    refuse_flags_of_others(operations, operation, matches)?;
+    let project = matches.get_one::<String>("project");
+    let is_given = matches.value_source("project") == Some(ValueSource::CommandLine);
+    if let Some(project) = project.filter(|_| is_given && operation.takes("project")) {
+        query.push(("project".to_owned(), project.clone()));
     }
     if operation.is_list {
         return output.list(&rows(place, &path, query, matches).await?);
@@ -58,6 +65,19 @@ pub async fn run(place: &Place, operations: &[&Operation], matches: &ArgMatches)
     }
     output.record(&answer)?;
     all_well(&answer)
+}
+
+/// # Errors
+/// When something was asked for that only the list of the cloud takes, or only that of a project.
+fn refuse_flags_of_others(operations: &[&Operation], chosen: &Operation, matches: &ArgMatches) -> Result<()> {
+    let others = operations.iter().flat_map(|one| &one.query).filter(|field| !chosen.takes(&field.name));
+    for field in others {
+        if words(matches, &format!("query:{}", field.name)).is_some() {
+            let needed = if chosen.is_in_project() { "needs" } else { "does not go with" };
+            bail!("--{} {needed} --cloud", field.flag());
+        }
+    }
+    Ok(())
 }
 
 /// # Errors

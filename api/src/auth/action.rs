@@ -164,6 +164,7 @@ actions! {
         RotateSigningKey(SigningKey) = "iam:RotateSigningKey",
         GetQuotaDefaults(Quota) = "quota:GetQuotaDefaults",
         UpdateQuotaDefaults(Quota) = "quota:UpdateQuotaDefaults",
+        ListCloudInstances(Instance) = "compute:ListInstances",
         ListCloudEvents(Event) = "event:ListEvents",
         ListCloudAuditRecords(AuditRecord) = "audit:ListRecords",
         ListAddressPools(AddressPool) = "network:ListAddressPools",

@@ -109,6 +109,14 @@ impl Caller {
         }
     }
 
+    /// Whether the caller may list the hosts of the cloud, and so be told on which of them something is. What is attached
+    /// in a project is of no account.
+    pub(crate) fn knows_hosts(&self) -> bool {
+        let hosts = Subject { kind: Kind::Host, project: None, what: What::Collection, identity: None };
+        let action = <actions::ListHosts as Action>::NAME;
+        self.judgement(&self.rights.in_cloud(), action, &hosts).allowed()
+    }
+
     /// Whether the caller may know that the subject exists.
     fn sees(&self, subject: &Subject<'_>) -> bool {
         match (subject.what, subject.project) {

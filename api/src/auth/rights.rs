@@ -44,6 +44,12 @@ pub(super) struct Loosened {
 }
 
 impl Rights {
+    /// Only what is attached for the whole cloud, within the boundary.
+    pub(super) fn in_cloud(&self) -> Self {
+        let cloud_wide = self.policies.get(..self.cloud_wide).unwrap_or_default();
+        Self { policies: cloud_wide.into(), cloud_wide: cloud_wide.len(), boundary: self.boundary.clone() }
+    }
+
     pub(crate) fn judge(&self, request: &Request<'_>) -> Judgement {
         let decision = policy::evaluate(self.counting(request.action), request);
         let boundary = self.boundary.as_ref().filter(|_| decision.allowed);

@@ -1,7 +1,7 @@
 //! What is known of a host, and what it offers.
 
 use protocol::agent::Inventory;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
@@ -13,7 +13,7 @@ const HOST_MEMORY_MIB: u32 = 512;
 /// Part of the pool that is kept free, in per cent.
 const DISK_RESERVE_PERCENT: u32 = 5;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HostState {
     /// It has joined, but its agent has not reported yet.
@@ -26,6 +26,15 @@ pub enum HostState {
 }
 
 impl HostState {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Unreachable => "unreachable",
+        }
+    }
+
     pub(crate) fn of(last_seen: Option<OffsetDateTime>, degraded: bool, now: OffsetDateTime) -> Self {
         match last_seen {
             None => Self::Joining,

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::model::HostState;
 use super::store;
-use super::types::{CreateHostJoinToken, DeclareHostDead, Host, HostJoinToken, UpdateHost};
+use super::types::{CreateHostJoinToken, DeclareHostDead, Host, HostJoinToken, HostQuery, UpdateHost};
 use crate::app::App;
 use crate::auth::actions;
 use crate::http::{
@@ -69,16 +69,17 @@ pub(crate) fn hash_secret(token: &JoinToken) -> Sha256 {
 }
 
 /// List hosts.
-#[utoipa::path(get, path = "/v1/hosts", tag = "hosts", params(PageQuery), responses(
+#[utoipa::path(get, path = "/v1/hosts", tag = "hosts", params(HostQuery), responses(
     (status = 200, body = Page<Host>),
 ))]
 async fn list_hosts(State(app): State<App>, call: Call) -> Result<axum::Json<Page<Host>>, ApiError> {
-    let query = call.query::<PageQuery>()?.checked()?;
-    let after = query.after()?;
+    let HostQuery { limit, cursor, name, state } = call.query()?;
+    let query = PageQuery::new(limit, cursor).named(name).checked()?;
+    let (after, now) = (query.after()?, app.clock.now());
     let mut reading = call.reading::<actions::ListHosts>(&app, ()).await?;
     let (conn, allowed) = reading.parts();
-    let rows = store::list(conn, allowed, after, query.name(), query.rows()).await?;
-    let now = app.clock.now();
+    let filter = store::Filter { after, name: query.name(), state, now, rows: query.rows() };
+    let rows = store::list(conn, allowed, &filter).await?;
     let items = rows.into_iter().map(|row| row.into_wire(now)).collect();
     Ok(axum::Json(query.page(items, |host: &Host| host.id.as_uuid())))
 }

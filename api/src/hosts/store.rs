@@ -7,7 +7,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::{HostState, Offered, Overcommit, offered_capacity};
+use super::model::{HostState, Offered, Overcommit, UNREACHABLE_AFTER, offered_capacity};
 use super::types::{Capacity, DiskCapacity, Host, HostPool, NewHost, Pool};
 use crate::auth::{Action, Allowed, OfResource, actions};
 use crate::http::{ApiError, ErrorCode, Labels, Version, violated_constraint};
@@ -98,12 +98,19 @@ impl Row {
     }
 }
 
+/// What a list asks for.
+pub(super) struct Filter<'a> {
+    pub after: Uuid,
+    pub name: Option<&'a str>,
+    pub state: Option<HostState>,
+    pub now: OffsetDateTime,
+    pub rows: i64,
+}
+
 pub(super) async fn list(
     conn: &mut PgConnection,
     _allowed: &Allowed<actions::ListHosts>,
-    after: Uuid,
-    name: Option<&str>,
-    rows: i64,
+    filter: &Filter<'_>,
 ) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
@@ -115,10 +122,19 @@ pub(super) async fn list(
                   pool_image_cache_bytes, pool_low, pool_low_percent,
                   rack, zone, labels AS "labels: Json<Labels>", taints, cordoned, vcpu_overcommit, memory_overcommit,
                   shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>", declared_dead_at, created_at
-           FROM hosts WHERE id > $1 AND ($2::text IS NULL OR name = $2) ORDER BY id LIMIT $3"#,
-        after,
-        name,
-        rows
+           FROM hosts
+           WHERE id > $1 AND ($2::text IS NULL OR name = $2)
+             AND ($3::text IS NULL OR $3 = CASE
+                 WHEN last_seen_at IS NULL THEN 'joining'
+                 WHEN last_seen_at < $4 THEN 'unreachable'
+                 WHEN hypervisor_degraded IS NOT NULL THEN 'degraded'
+                 ELSE 'ready' END)
+           ORDER BY id LIMIT $5"#,
+        filter.after,
+        filter.name,
+        filter.state.map(HostState::as_str),
+        filter.now - UNREACHABLE_AFTER,
+        filter.rows
     )
     .fetch_all(conn)
     .await

@@ -4,10 +4,28 @@ use protocol::agent::{Inventory, NetworkFault};
 use protocol::{HostId, Name};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::model::HostState;
 use crate::http::{FieldError, Labels, LabelsPatch, not_null, nullable};
+
+/// The query of a list of hosts.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct HostQuery {
+    /// Items per page; 50 unless given.
+    #[param(minimum = 1, maximum = 500)]
+    pub limit: Option<u16>,
+    /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{21}[AQgw]$")]
+    pub cursor: Option<String>,
+    /// Only the resource of this name.
+    pub name: Option<String>,
+    /// Only hosts in this state.
+    #[param(inline)]
+    pub state: Option<HostState>,
+}
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Host {

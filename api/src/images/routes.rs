@@ -73,12 +73,13 @@ async fn list_images(
     call: Call,
 ) -> Result<axum::Json<Page<Image>>, ApiError> {
     let query: ImageQuery = call.query()?;
-    let (scope, deprecated) = (query.visibility, query.deprecated);
+    let (scope, deprecated, state) = (query.visibility, query.deprecated, query.state);
     let (query, labels) = query.page().checked()?;
     let after = query.after()?;
     let mut reading = call.reading::<actions::ListImages>(&app, &project).await?;
     let (conn, allowed) = reading.parts();
-    let filter = Filter { after, name: query.name(), labels: &labels, scope, deprecated, rows: query.rows() };
+    let (name, rows) = (query.name(), query.rows());
+    let filter = Filter { after, name, labels: &labels, scope, deprecated, state, rows };
     let rows = store::list(conn, allowed, &filter).await?;
     let items = rows.into_iter().map(ImageRow::into_wire).collect();
     Ok(axum::Json(query.page(items, |image: &Image| image.id.as_uuid())))

@@ -183,6 +183,7 @@ pub(super) struct Filter<'a> {
     pub labels: &'a LabelSelector,
     pub scope: Scope,
     pub deprecated: Deprecated,
+    pub state: Option<ImageState>,
     pub rows: i64,
 }
 
@@ -225,6 +226,9 @@ pub(super) async fn list(
              AND NOT l.labels @> ANY($7)
              AND ($10::text IS NULL OR image_visibility(i) = $10)
              AND ($11::boolean IS NULL OR (i.deprecated_at IS NOT NULL) = $11)
+             AND ($12::text IS NULL OR $12 = CASE
+                 WHEN i.blob_id IS NOT NULL THEN 'available'
+                 ELSE coalesce(i.import_state, 'awaiting_upload') END)
            ORDER BY i.id LIMIT $8"#,
         allowed.project().as_uuid(),
         filter.after,
@@ -236,7 +240,8 @@ pub(super) async fn list(
         filter.rows,
         others,
         visibility,
-        deprecated
+        deprecated,
+        filter.state.map(ImageState::as_str)
     )
     .fetch_all(conn)
     .await

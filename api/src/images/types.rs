@@ -164,7 +164,7 @@ pub struct DeprecateImage {
     pub replacement: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageState {
     /// Send the file to `…/content`.
@@ -177,6 +177,15 @@ pub enum ImageState {
 }
 
 impl ImageState {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::AwaitingUpload => "awaiting_upload",
+            Self::Importing => "importing",
+            Self::Available => "available",
+            Self::Failed => "failed",
+        }
+    }
+
     pub(super) fn of(filled: bool, import_state: Option<&str>) -> Self {
         match import_state {
             _ if filled => Self::Available,
@@ -312,6 +321,9 @@ pub struct ImageQuery {
     #[serde(default)]
     #[param(inline)]
     pub deprecated: Deprecated,
+    /// Only images in this state.
+    #[param(inline)]
+    pub state: Option<ImageState>,
 }
 
 impl ImageQuery {

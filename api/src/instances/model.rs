@@ -1,7 +1,7 @@
 //! The rules of an instance's life. No I/O.
 
 use protocol::agent::{EndReason, ObservedState, PauseReason, Power};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// What the owner wants.
@@ -26,7 +26,7 @@ pub(crate) struct Observed {
 }
 
 /// What the user sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {
     /// Waiting for a host.
@@ -42,6 +42,21 @@ pub enum InstanceState {
     /// Its host cannot go on, and keeps trying.
     Error,
     Deleting,
+}
+
+impl InstanceState {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Provisioning => "provisioning",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Error => "error",
+            Self::Deleting => "deleting",
+        }
+    }
 }
 
 /// Why it is in that state.
@@ -94,7 +109,8 @@ pub enum StateReason {
     HostUnreachable,
 }
 
-/// The visible state, a pure function of intent, observation and whether the host is heard of.
+/// The visible state, a pure function of intent, observation and whether the host is heard of. `instance_state()` of the
+/// database says the same, for lists that ask for a state.
 pub(crate) fn shown(
     intent: &Intent,
     observed: Option<&Observed>,

@@ -4,8 +4,10 @@ mod as_new;
 mod clone;
 mod create;
 mod create_from;
+mod deciding;
 mod force_detach;
 mod inherit;
+mod lists;
 mod many;
 mod moving;
 mod ports;
@@ -35,14 +37,15 @@ use super::types::Instance;
 use super::verbs::refuse_deleting;
 use crate::app::App;
 use crate::auth::{Action, Allowed, InProject, OfResource, actions};
-use crate::http::{ApiError, Call, LabelledPageQuery, Mutation, Page, Path, Selector};
+use crate::http::{ApiError, Call, Mutation, Path, Selector};
 use crate::operations::{check_wait, wait_for_end};
 
 pub(in crate::instances) use power::present_intent;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(create::create_instance, list_instances))
+        .routes(routes!(create::create_instance, lists::list_instances))
+        .routes(routes!(lists::list_cloud_instances))
         .routes(routes!(get_instance, update::update_instance, power::delete_instance))
         .routes(routes!(power::start_instance))
         .routes(routes!(power::stop_instance))
@@ -75,25 +78,6 @@ struct WaitQuery {
     wait: u16,
 }
 
-/// List the instances of a project, oldest first.
-#[utoipa::path(get, path = "/v1/projects/{project}/instances", tag = "instances", params(LabelledPageQuery), responses(
-    (status = 200, body = Page<Instance>),
-))]
-async fn list_instances(
-    State(app): State<App>,
-    Path(project): Path<String>,
-    call: Call,
-) -> Result<axum::Json<Page<Instance>>, ApiError> {
-    let (query, labels) = call.query::<LabelledPageQuery>()?.checked()?;
-    let after = query.after()?;
-    let mut reading = call.reading::<actions::ListInstances>(&app, &project).await?;
-    let (conn, allowed) = reading.parts();
-    let rows = store::list(conn, allowed, after, query.name(), &labels, query.rows()).await?;
-    let now = app.clock.now();
-    let items = rows.into_iter().map(|row| row.into_wire(now)).collect();
-    Ok(axum::Json(query.page(items, |instance: &Instance| instance.id.as_uuid())))
-}
-
 /// Get an instance.
 #[utoipa::path(get, path = "/v1/projects/{project}/instances/{instance}", tag = "instances", params(WaitQuery), responses(
     (status = 200, body = Instance),
@@ -108,15 +92,15 @@ async fn get_instance(
     let mut reading = call.reading::<actions::GetInstance>(&app, (&project, &instance)).await?;
     let (conn, allowed) = reading.parts();
     let mut row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
+    let allowed = allowed.clone();
+    let caller = reading.finish();
     if query.wait > 0 {
-        let allowed = allowed.clone();
-        drop(reading);
         wait_for_end(&app, &allowed, row.operation_id.into(), query.wait).await?;
         let mut conn = app.pool.acquire().await?;
         row =
             store::find(&mut conn, &allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
     }
-    call.answer(row.version(), &row.into_wire(app.clock.now()))
+    call.answer(row.version(), &row.into_wire_for(&caller, app.clock.now()))
 }
 
 /// Locks the instance of the path, checks `If-Match`, and keeps it as it was for the audit log.

@@ -7,6 +7,7 @@ pub(crate) mod guests;
 pub(super) mod heritage;
 pub(crate) mod hosts;
 pub(crate) mod leases;
+mod lists;
 pub(crate) mod placement;
 pub(crate) mod rebuilding;
 pub(crate) mod resizing;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 pub(super) use self::creating::{
     New, System, insert, no_image, no_instance_type, no_placement_group, system_of, system_with_architecture,
 };
+pub(super) use self::lists::{CloudFilter, Filter, list, list_of_cloud, rows_of};
 pub(crate) use self::row::Row;
 use self::row::{NicRow, VolumeRow};
 use super::model::stored;
@@ -58,7 +60,7 @@ pub(super) async fn find_in(
                   instance_volumes(i.id) AS "volumes!: Json<Vec<VolumeRow>>", i.power, i.boot,
                   i.stop_mode, i.stop_timeout_seconds,
                   i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
-                  i.host_id, h.last_seen_at AS "host_last_seen_at?",
+                  i.host_id, h.name AS "host_name?", h.last_seen_at AS "host_last_seen_at?",
                   i.placement_explanation AS "placement_explanation: Json<Explanation>",
                   i.observed_generation, i.observed_boot, i.observed_state, i.observed_end_reason,
                   i.observed_paused, i.observed_detail, i.created_at, i.updated_at, i.description,
@@ -97,57 +99,6 @@ pub(super) async fn lock<A: Action<On: InProject>>(
     .execute(&mut *conn)
     .await?;
     find(conn, allowed, selector).await
-}
-
-pub(super) async fn list(
-    conn: &mut PgConnection,
-    allowed: &Allowed<actions::ListInstances>,
-    after: Uuid,
-    name: Option<&str>,
-    labels: &LabelSelector,
-    rows: i64,
-) -> Result<Vec<Row>, sqlx::Error> {
-    sqlx::query_as!(
-        Row,
-        r#"SELECT i.id, i.name, i.labels AS "labels: Json<Labels>", i.generation,
-                  i.image_id, CASE WHEN u.usable THEN m.name ELSE i.image_name END AS "image_name!",
-                  NOT u.usable AS "image_gone!", i.instance_type_id, t.name AS instance_type_name,
-                  i.placement_group_id, g.name AS "placement_group_name?",
-                  i.architecture, i.firmware, i.vcpus, i.memory_mib, i.hostname,
-                  instance_nics(i.id) AS "nics!: Json<Vec<NicRow>>",
-                  instance_volumes(i.id) AS "volumes!: Json<Vec<VolumeRow>>", i.power, i.boot,
-                  i.stop_mode, i.stop_timeout_seconds,
-                  i.deletion_requested_at, i.operation_id, o.kind AS operation_kind, o.status AS operation_status,
-                  i.host_id, h.last_seen_at AS "host_last_seen_at?",
-                  i.placement_explanation AS "placement_explanation: Json<Explanation>",
-                  i.observed_generation, i.observed_boot, i.observed_state, i.observed_end_reason,
-                  i.observed_paused, i.observed_detail, i.created_at, i.updated_at, i.description,
-                  i.delete_protection, i.key_pairs, i.stop_at, i.delete_at, i.lease_principal_id, i.lease_failure,
-                  i.resized_from_type_id, f.name AS "resized_from_type_name?", i.resized_from_vcpus,
-                  i.resized_from_memory_mib, i.resize_confirm_at
-           FROM instances i
-           JOIN images m ON m.id = i.image_id
-           CROSS JOIN LATERAL (SELECT may_use_image(m, i.project_id)) u (usable)
-           JOIN instance_types t ON t.id = i.instance_type_id
-           JOIN operations o ON o.id = i.operation_id
-           LEFT JOIN placement_groups g ON g.id = i.placement_group_id
-           LEFT JOIN hosts h ON h.id = i.host_id
-           LEFT JOIN instance_types f ON f.id = i.resized_from_type_id
-           WHERE i.project_id = $1 AND i.id > $2 AND ($3::text IS NULL OR i.name = $3)
-             AND i.labels @> $4 AND i.labels ?& $5 AND NOT i.labels ?| $6
-             AND NOT i.labels @> ANY($7)
-           ORDER BY i.id LIMIT $8"#,
-        allowed.project().as_uuid(),
-        after,
-        name,
-        labels.equal(),
-        labels.present(),
-        labels.absent(),
-        &labels.not_equal(),
-        rows
-    )
-    .fetch_all(conn)
-    .await
 }
 
 /// The ids of instances with these labels, locked, in their order; one more than `most` when there are more.

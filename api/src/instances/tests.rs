@@ -5,6 +5,7 @@ mod guide;
 mod inherited;
 mod leases;
 mod life;
+mod lists;
 mod many;
 mod races;
 mod rebuild;

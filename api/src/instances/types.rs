@@ -1,6 +1,7 @@
 //! The wire of instances.
 
 mod leases;
+mod listing;
 mod many;
 mod rebuilding;
 mod resizing;
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 pub use leases::{Lease, PatchedLease, Times, WantedLease};
+pub use listing::{CloudInstance, CloudInstanceQuery, InstanceQuery};
 pub(super) use many::MAX_INSTANCES;
 pub use many::{ActOnInstances, InstanceAction, InstanceActionError, InstanceActions};
 pub use rebuilding::{RebuildInstance, RescueInstance};
@@ -215,6 +217,9 @@ pub struct Instance {
     /// Why no host takes it, while none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Explanation>,
+    /// The host that it is on. Only what is read says it, and only to those who may list the hosts of the cloud.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<Reference>,
     /// Only on a dry run: what would happen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
@@ -361,7 +366,7 @@ impl CreateInstance {
                 errors.push(FieldError::new(pointer, "invalid", message));
             }
         }
-        let cards = self.networks.as_deref().unwrap_or_default();
+        let cards = self.cards();
         if cards.len() > MAX_CARDS {
             let message = format!("at most {MAX_CARDS} network cards");
             errors.push(FieldError::new("/networks", "too_many", message));
@@ -376,6 +381,11 @@ impl CreateInstance {
         self.validate_disks(&mut errors);
         validate_labels(&self.labels, &mut errors);
         errors
+    }
+
+    /// The cards that it asks for.
+    pub(super) fn cards(&self) -> &[WantedCard] {
+        self.networks.as_deref().unwrap_or_default()
     }
 
     /// What the guest gets, byte by byte; checked before.

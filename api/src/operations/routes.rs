@@ -54,9 +54,12 @@ struct ListQuery {
     cursor: Option<String>,
     /// Only operations on the resource with this id.
     resource_id: Option<Uuid>,
+    /// Only operations that fare so.
+    #[param(inline)]
+    status: Option<OperationStatus>,
 }
 
-/// List the operations of a project, oldest first.
+/// List the operations of a project, newest first.
 #[utoipa::path(get, path = "/v1/projects/{project}/operations", tag = "operations", params(ListQuery), responses(
     (status = 200, body = Page<Operation>),
 ))]
@@ -67,10 +70,12 @@ async fn list_operations(
 ) -> Result<axum::Json<Page<Operation>>, ApiError> {
     let query: ListQuery = call.query()?;
     let page = PageQuery::new(query.limit, query.cursor).checked()?;
-    let after = page.after()?;
+    let before = Some(page.after()?).filter(|id| !id.is_nil());
     let mut reading = call.reading::<actions::ListOperations>(&app, &project).await?;
     let (conn, allowed) = reading.parts();
-    let items = store::list(conn, allowed, query.resource_id, after, page.rows()).await?;
+    let filter =
+        store::Filter { before, resource: query.resource_id, status: query.status, rows: page.rows() };
+    let items = store::list(conn, allowed, &filter).await?;
     Ok(axum::Json(page.page(items, |operation| operation.id.as_uuid())))
 }
 

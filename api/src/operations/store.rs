@@ -255,13 +255,20 @@ pub(crate) async fn find<A: Action<On: InProject>>(
     Ok(row.map(Operation::from))
 }
 
-/// Newest last, of one resource or of all.
+/// What a list asks for.
+pub(super) struct Filter {
+    /// Older than this one; `None` begins with the newest.
+    pub before: Option<Uuid>,
+    pub resource: Option<Uuid>,
+    pub status: Option<OperationStatus>,
+    pub rows: i64,
+}
+
+/// Newest first.
 pub(super) async fn list<A: Action<On: InProject>>(
     conn: &mut PgConnection,
     allowed: &Allowed<A>,
-    resource: Option<Uuid>,
-    after: Uuid,
-    rows: i64,
+    filter: &Filter,
 ) -> Result<Vec<Operation>, sqlx::Error> {
     let rows = sqlx::query_as!(
         Row,
@@ -272,12 +279,14 @@ pub(super) async fn list<A: Action<On: InProject>>(
                                              ORDER BY s.position), '[]')
                    FROM operation_steps s WHERE s.operation_id = o.id) AS "trail!: Json<Vec<Step>>"
            FROM operations o
-           WHERE project_id = $1 AND ($2::uuid IS NULL OR resource_id = $2) AND id > $3
-           ORDER BY id LIMIT $4"#,
+           WHERE project_id = $1 AND ($2::uuid IS NULL OR resource_id = $2) AND ($3::uuid IS NULL OR id < $3)
+             AND ($4::text IS NULL OR status = $4)
+           ORDER BY id DESC LIMIT $5"#,
         allowed.project().as_uuid(),
-        resource,
-        after,
-        rows
+        filter.resource,
+        filter.before,
+        filter.status.map(OperationStatus::as_str),
+        filter.rows
     )
     .fetch_all(conn)
     .await?;

@@ -44,7 +44,7 @@ pub(super) fn changed_hardware(then: &Value, now: &Value) -> Vec<&'static str> {
 pub(crate) const MAX_CHAIN: usize = 20;
 
 /// How a snapshot fares, as it is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SnapshotState {
     /// A host is taking it.
@@ -55,6 +55,14 @@ pub enum SnapshotState {
 }
 
 impl SnapshotState {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Available => "available",
+            Self::Failed => "failed",
+        }
+    }
+
     pub(crate) fn parse(text: &str) -> Self {
         match text {
             "available" => Self::Available,

@@ -35,7 +35,7 @@ async fn list_snapshots(
     // A text that is neither a name nor an id matches nothing.
     let named = |text: String| Selector::parse(&text).map_or_else(String::new, |_| text);
     let (volume, instance) = (query.volume.map(named), query.instance.map(named));
-    let schedule = query.schedule.map(named);
+    let (schedule, state) = (query.schedule.map(named), query.state);
     let (query, labels) =
         LabelledPageQuery::new(query.limit, query.cursor, query.name, query.label_selector).checked()?;
     let after = query.after()?;
@@ -48,6 +48,7 @@ async fn list_snapshots(
         volume: volume.as_deref(),
         instance: instance.as_deref(),
         schedule: schedule.as_deref(),
+        state,
         rows: query.rows(),
     };
     let rows = store::list(conn, allowed, &filter).await?;

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub(crate) use self::row::Row;
+use super::model::SnapshotState;
 use super::types::SnapshotVolume;
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, violated_constraint};
@@ -55,6 +56,7 @@ pub(super) struct Filter<'a> {
     pub instance: Option<&'a str>,
     /// Made by the schedule with this name or id; `None` is any.
     pub schedule: Option<&'a str>,
+    pub state: Option<SnapshotState>,
     pub rows: i64,
 }
 
@@ -83,6 +85,7 @@ pub(super) async fn list(
              AND s.labels @> $6 AND s.labels ?& $7 AND NOT s.labels ?| $8
              AND NOT s.labels @> ANY($9)
              AND ($11::text IS NULL OR c.name = $11 OR c.id::text = $11)
+             AND ($12::text IS NULL OR s.state = $12)
            ORDER BY s.id LIMIT $10"#,
         allowed.project().as_uuid(),
         filter.after,
@@ -94,7 +97,8 @@ pub(super) async fn list(
         filter.labels.absent(),
         &filter.labels.not_equal(),
         filter.rows,
-        filter.schedule
+        filter.schedule,
+        filter.state.map(SnapshotState::as_str)
     )
     .fetch_all(conn)
     .await

@@ -140,6 +140,9 @@ pub(super) struct SnapshotQuery {
     pub instance: Option<String>,
     /// Only snapshots that the schedule with this name or id made.
     pub schedule: Option<String>,
+    /// Only snapshots in this state.
+    #[param(inline)]
+    pub state: Option<SnapshotState>,
 }
 
 impl CreateSnapshot {

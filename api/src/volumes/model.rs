@@ -28,7 +28,7 @@ impl AttachmentState {
 }
 
 /// How a volume fares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VolumeState {
     /// Attached to nothing.
@@ -44,6 +44,19 @@ pub enum VolumeState {
     Deleting,
 }
 
+impl VolumeState {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Attaching => "attaching",
+            Self::Attached => "attached",
+            Self::Updating => "updating",
+            Self::Detaching => "detaching",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
 /// What is known of a volume.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
@@ -55,6 +68,7 @@ pub(super) struct Seen {
     pub ready_generation: Option<i64>,
 }
 
+/// What they see. `volume_state()` of the database says the same, for lists that ask for a state.
 pub(super) fn shown(seen: &Seen) -> VolumeState {
     if seen.deletion_requested {
         return VolumeState::Deleting;

@@ -35,13 +35,14 @@ async fn list_volumes(
     let query: VolumeQuery = call.query()?;
     // A text that is neither a name nor an id matches nothing.
     let instance = query.instance.map(|text| Selector::parse(&text).map_or_else(String::new, |_| text));
+    let state = query.state;
     let (query, labels) =
         LabelledPageQuery::new(query.limit, query.cursor, query.name, query.label_selector).checked()?;
     let after = query.after()?;
     let mut reading = call.reading::<actions::ListVolumes>(&app, &project).await?;
     let (conn, allowed) = reading.parts();
     let (instance, rows) = (instance.as_deref(), query.rows());
-    let filter = Filter { after, name: query.name(), labels: &labels, instance, rows };
+    let filter = Filter { after, name: query.name(), labels: &labels, instance, state, rows };
     let rows = store::list(conn, allowed, &filter).await?;
     let items = rows.into_iter().map(store::Row::into_wire).collect();
     Ok(axum::Json(query.page(items, |volume: &Volume| volume.id.as_uuid())))

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub(super) use self::row::Row;
+use super::model::VolumeState;
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, violated_constraint};
 use crate::snapshots::store::taking::Sealed;
@@ -129,6 +130,7 @@ pub(super) struct Filter<'a> {
     pub labels: &'a LabelSelector,
     /// Of the instance with this name or id; `None` is any.
     pub instance: Option<&'a str>,
+    pub state: Option<VolumeState>,
     pub rows: i64,
 }
 
@@ -157,6 +159,7 @@ pub(super) async fn list(
              AND ($4::text IS NULL OR i.name = $4 OR i.id::text = $4)
              AND v.labels @> $5 AND v.labels ?& $6 AND NOT v.labels ?| $7
              AND NOT v.labels @> ANY($8)
+             AND ($10::text IS NULL OR volume_state(v) = $10)
            ORDER BY v.id LIMIT $9"#,
         allowed.project().as_uuid(),
         filter.after,
@@ -166,7 +169,8 @@ pub(super) async fn list(
         filter.labels.present(),
         filter.labels.absent(),
         &filter.labels.not_equal(),
-        filter.rows
+        filter.rows,
+        filter.state.map(VolumeState::as_str)
     )
     .fetch_all(conn)
     .await

@@ -157,6 +157,9 @@ pub(super) struct VolumeQuery {
     pub label_selector: Option<String>,
     /// Only volumes of the instance with this name or id.
     pub instance: Option<String>,
+    /// Only volumes in this state.
+    #[param(inline)]
+    pub state: Option<VolumeState>,
 }
 
 impl CreateVolume {

@@ -7,7 +7,19 @@ use serde_json::Value;
 
 /// What people look for first. A column is a path: `image.name`, `nics.addresses.address`.
 const CHOSEN: [(&str, &[&str]); 25] = [
-    ("instance", &["name", "state", "instance_type.name", "image.name", "nics.addresses", "created_at"]),
+    (
+        "instance",
+        &[
+            "project.name",
+            "name",
+            "state",
+            "instance_type.name",
+            "image.name",
+            "nics.addresses",
+            "host.name",
+            "created_at",
+        ],
+    ),
     (
         "instance metrics",
         &[
@@ -45,6 +57,8 @@ const CHOSEN: [(&str, &[&str]); 25] = [
     ("quota", &["resource", "used", "limit", "source"]),
 ];
 
+/// Columns that only some are shown, and only of some lists: they are there when a row says something in them.
+const WHEN_SAID: [&str; 2] = ["project.name", "host.name"];
 /// A table of more is hard to read.
 const MOST: usize = 6;
 /// Rarely what somebody looks for.
@@ -56,12 +70,15 @@ pub fn are_chosen(noun: &str) -> bool {
 }
 
 /// The chosen columns of this noun that the rows have, or the first simple properties of a row.
-pub fn of(noun: &str, row: &Value) -> Vec<String> {
+pub fn of(noun: &str, rows: &[Value]) -> Vec<String> {
+    let first = |column: &str| column.split('.').next().unwrap_or_default().to_owned();
+    let is_said = |column: &&&str| rows.iter().any(|row| !row[first(column)].is_null());
     let chosen = CHOSEN.iter().find(|(name, _)| *name == noun).map_or(&[][..], |(_, columns)| columns);
     if !chosen.is_empty() {
-        return chosen.iter().map(|column| (*column).to_owned()).collect();
+        let shown = chosen.iter().filter(|column| !WHEN_SAID.contains(column) || is_said(column));
+        return shown.map(|column| (*column).to_owned()).collect();
     }
-    let Some(row) = row.as_object() else { return Vec::new() };
+    let Some(row) = rows.first().and_then(Value::as_object) else { return Vec::new() };
     let simple =
         row.iter().filter(|(_, value)| !value.is_object() && !value.is_array()).map(|(name, _)| name.clone());
     let (last, mut first): (Vec<_>, Vec<_>) = simple.partition(|name| LAST.contains(&name.as_str()));
@@ -97,6 +114,16 @@ mod tests {
         let ways = ["oneOf", "allOf", "anyOf"].into_iter().flat_map(|kind| schema[kind].as_array()).flatten();
         let inner = ways.chain(referred).chain(schema.get("items"));
         inner.into_iter().find_map(|inner| property(document, inner, name))
+    }
+
+    #[test]
+    fn hosts_and_projects_are_a_column_when_a_row_names_one() {
+        let tenant = serde_json::json!({"name": "web", "state": "running"});
+        let operator = serde_json::json!({"name": "web", "host": {"id": "1", "name": "host-1"}, "project": {"name": "demo"}});
+        let shown = |rows: &[Value]| of("instance", rows).join(" ");
+        let usual = "name state instance_type.name image.name nics.addresses";
+        assert_eq!(shown(std::slice::from_ref(&tenant)), format!("{usual} created_at"));
+        assert_eq!(shown(&[tenant, operator]), format!("project.name {usual} host.name created_at"));
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Output {
             }
             Format::Table => {
                 let columns = if self.columns.is_empty() {
-                    columns::of(&self.noun, &rows[0])
+                    columns::of(&self.noun, rows)
                 } else {
                     columns::check(&self.columns, rows)?;
                     self.columns.clone()

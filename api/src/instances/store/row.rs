@@ -11,6 +11,7 @@ use super::super::model::{Intent, Observed, StateReason, shown, stored};
 use super::super::types::{
     ImageReference, Instance, InstanceNic, InstanceVolume, Lease, OperationSummary, Reference, Resize, Times,
 };
+use crate::auth::Caller;
 use crate::hosts::UNREACHABLE_AFTER;
 use crate::http::{Labels, Version};
 use crate::operations::OperationStatus;
@@ -47,6 +48,7 @@ pub(crate) struct Row {
     pub operation_kind: String,
     pub operation_status: String,
     pub host_id: Option<Uuid>,
+    pub host_name: Option<String>,
     pub host_last_seen_at: Option<OffsetDateTime>,
     pub placement_explanation: Option<Json<Explanation>>,
     pub observed_generation: Option<i64>,
@@ -204,6 +206,13 @@ impl Row {
         self.host_last_seen_at.is_some_and(|seen| now - seen <= UNREACHABLE_AFTER)
     }
 
+    /// As callers see it who may know of hosts, or may not. What many read, like the audit log, names none.
+    pub(in crate::instances) fn into_wire_for(self, caller: &Caller, now: OffsetDateTime) -> Instance {
+        let host = self.host_id.zip(self.host_name.clone()).filter(|_| caller.knows_hosts());
+        let host = host.map(|(id, name)| Reference { id, name });
+        Instance { host, ..self.into_wire(now) }
+    }
+
     pub(in crate::instances) fn into_wire(self, now: OffsetDateTime) -> Instance {
         let reachable = self.host_reachable(now);
         let unplaceable = self.placement_explanation.is_some();
@@ -247,6 +256,7 @@ impl Row {
                 status: OperationStatus::from_text(&self.operation_status),
             },
             placement: self.placement_explanation.filter(|_| self.host_id.is_none()).map(|json| json.0),
+            host: None,
             plan: None,
             created_at: self.created_at,
             updated_at: self.updated_at,

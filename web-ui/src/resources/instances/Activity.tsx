@@ -12,7 +12,7 @@ import type { Instance } from '.'
 /** Every operation on an instance with its steps, and what else became of it. */
 export function Activity({ instance, project }: { instance: Instance; project: string }) {
   const rows = useRows<Schemas['Operation']>(operations, project)
-  const own = (rows.data ?? []).filter((operation) => operation.resource_id === instance.id).toReversed()
+  const own = (rows.data ?? []).filter((operation) => operation.resource_id === instance.id)
   const events = useEvents(project)
   const seen = (events.data ?? []).filter((event) => event.resource_id === instance.id).slice(0, 100)
   return (

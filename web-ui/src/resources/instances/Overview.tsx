@@ -29,6 +29,7 @@ export function Overview({ instance, project }: { instance: Instance; project: s
           {Object.keys(instance.labels).length > 0 && <Fact name={t.field('labels')}>{Object.entries(instance.labels).map(([key, value]) => `${key}=${value}`).join(', ')}</Fact>}
           {instance.key_pairs.length > 0 && <Fact name={t.resource('key_pairs').title}>{instance.key_pairs.join(', ')}</Fact>}
           {instance.placement_group && <Fact name={t.resource('placement_groups').title}><RowLink resource="placement_groups" project={project} id={instance.placement_group.id}>{instance.placement_group.name}</RowLink></Fact>}
+          {instance.host && <Fact name={t.verdict.host}><RowLink resource="hosts" project={undefined} id={instance.host.id}>{instance.host.name}</RowLink></Fact>}
           {instance.delete_protection && <Fact name={t.field('delete_protection')}>{t.verbs.protected}</Fact>}
           {instance.lease && <Fact name={t.verbs.lease.title}>{t.verbs.lease.now(shortTime(instance.lease.stop_at), shortTime(instance.lease.delete_at))}{instance.lease.detail && <Text size="sm" c="dimmed">{instance.lease.detail}</Text>}</Fact>}
           <Fact name={t.field('created_at')}><Time at={instance.created_at} /></Fact>
