@@ -58,7 +58,7 @@ async fn hosts_are_named_to_those_alone_who_may_list_them() {
     let ask = async |who: &str, path: &str| {
         cloud.call_with(Method::GET, path, &[("authorization", who)], None).await
     };
-    for path in [WEB, INSTANCES, "/v1/projects/demo/audit_records", "/v1/projects/demo/events"] {
+    for path in [WEB, INSTANCES, "/v1/projects/demo/audit_records", "/v1/projects/demo/ports"] {
         let seen = ask(&tenant, path).await.expect(200);
         assert!(seen.to_string().contains("web"), "{seen}");
         assert!(!seen.to_string().contains("rack-7"), "{seen}");
