@@ -155,7 +155,7 @@ pub(crate) fn features_of(hardware: &GuestHardware) -> Vec<String> {
 
 /// The feature of hosts that have this processor model.
 pub(crate) fn feature_of_model(name: &str) -> String {
-    format!("cpu_model:{name}")
+    format!("cpu_model {name}")
 }
 
 /// All types, for the advice of placement.

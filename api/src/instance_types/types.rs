@@ -105,18 +105,19 @@ impl CreateInstanceType {
         if self.architecture == Architecture::X86_64 {
             return;
         }
-        let of_x86 = |what: &str| format!("{what} is for x86_64 only, the type is for {}", self.architecture.as_str());
+        let of_x86 =
+            |what: &str| format!("{what} is for x86_64 only, the type is for {}", self.architecture.as_str());
         if hardware.nested_virtualization {
             refuse("nested_virtualization", of_x86("this"));
         }
         if hardware.cpu_model != CpuModel::HostPassthrough {
             refuse("cpu_model", of_x86("this"));
         }
-        if hardware.disk_bus != DiskBus::Virtio {
-            refuse("disk_bus", of_x86(hardware.disk_bus.as_str()));
+        if hardware.disk_bus == DiskBus::Sata {
+            refuse("disk_bus", of_x86("sata"));
         }
-        if hardware.nic_model != NicModel::Virtio {
-            refuse("nic_model", of_x86(hardware.nic_model.as_str()));
+        if hardware.nic_model == NicModel::E1000e {
+            refuse("nic_model", of_x86("e1000e"));
         }
     }
 }

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{
-    Architecture, Disk, Epoch, GuestHardware, HostNetwork, HostRequest, MemoryFile, Nic, SaveMemory, VolumeSpec,
+    Architecture, Disk, Epoch, GuestHardware, HostNetwork, HostRequest, MemoryFile, Nic, SaveMemory,
+    VolumeSpec,
 };
 use crate::image::Format;
 use crate::{

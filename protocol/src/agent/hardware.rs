@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What a guest finds. All of it unless said otherwise: one socket with a core for each vCPU, the processor of the host,
-/// virtio disks and network cards, booting from the first disk.
+/// What a guest finds. Unless said otherwise: a socket for each vCPU, the processor of the host, virtio disks and network
+/// cards, and a boot from the first disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -14,18 +14,13 @@ pub struct GuestHardware {
     pub topology: Option<CpuTopology>,
     /// `host_passthrough`, the default: all that the processor of the host can. `host_model`: the named model that comes
     /// closest to it. Or the name of a model, like `EPYC`: the same on every host that has it.
-    #[serde(skip_serializing_if = "CpuModel::is_usual")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub cpu_model: CpuModel,
     /// Whether the guest can run guests of its own. Needs a host with hardware virtualization that allows it, and
     /// `host_passthrough`.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub nested_virtualization: bool,
-    #[serde(skip_serializing_if = "DiskBus::is_usual")]
     pub disk_bus: DiskBus,
-    #[serde(skip_serializing_if = "NicModel::is_usual")]
     pub nic_model: NicModel,
-    #[serde(skip_serializing_if = "BootOrder::is_usual")]
     pub boot_order: BootOrder,
 }
 
@@ -86,8 +81,7 @@ impl TryFrom<String> for CpuModel {
 
 /// Whether it can be the name of a processor model.
 pub fn is_model_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 impl From<CpuModel> for String {
@@ -100,12 +94,6 @@ impl From<CpuModel> for String {
     }
 }
 
-impl CpuModel {
-    fn is_usual(&self) -> bool {
-        *self == Self::HostPassthrough
-    }
-}
-
 /// What a guest finds its disks on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -113,7 +101,9 @@ impl CpuModel {
 pub enum DiskBus {
     #[default]
     Virtio,
-    /// For systems without virtio drivers. Nothing is plugged in while the guest runs.
+    /// SCSI disks on a virtio controller, which the guest calls `sda`, `sdb` and so on.
+    VirtioScsi,
+    /// For systems without virtio drivers. Volumes come and go only while the instance is stopped.
     Sata,
 }
 
@@ -122,12 +112,9 @@ impl DiskBus {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Virtio => "virtio",
+            Self::VirtioScsi => "scsi",
             Self::Sata => "sata",
         }
-    }
-
-    fn is_usual(&self) -> bool {
-        *self == Self::default()
     }
 }
 
@@ -150,10 +137,6 @@ impl NicModel {
             Self::E1000e => "e1000e",
         }
     }
-
-    fn is_usual(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// What the firmware looks for a system on.
@@ -171,10 +154,6 @@ pub enum BootOrder {
 }
 
 impl BootOrder {
-    fn is_usual(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// The places of the first disk and of the first card, from 1.
     pub const fn places(self) -> (u32, Option<u32>) {
         match self {
@@ -190,20 +169,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_hardware_is_nothing_on_the_wire_and_all_else_comes_back() {
-        assert_eq!(serde_json::to_string(&GuestHardware::default()).unwrap(), "{}");
+    fn hardware_is_said_whole_and_what_is_not_said_is_usual() {
+        assert_eq!(serde_json::from_str::<GuestHardware>("{}").unwrap(), GuestHardware::default());
+        assert!(GuestHardware::default().is_usual());
         let unusual = GuestHardware {
             topology: Some(CpuTopology { sockets: 2, cores: 3, threads: 2 }),
             cpu_model: CpuModel::Named("EPYC-v4".to_owned()),
             nested_virtualization: true,
-            disk_bus: DiskBus::Sata,
+            disk_bus: DiskBus::VirtioScsi,
             nic_model: NicModel::E1000e,
             boot_order: BootOrder::NetworkThenDisk,
         };
         let text = serde_json::to_string(&unusual).unwrap();
         assert_eq!(
             text,
-            r#"{"topology":{"sockets":2,"cores":3,"threads":2},"cpu_model":"EPYC-v4","nested_virtualization":true,"disk_bus":"sata","nic_model":"e1000e","boot_order":"network_then_disk"}"#
+            r#"{"topology":{"sockets":2,"cores":3,"threads":2},"cpu_model":"EPYC-v4","nested_virtualization":true,"disk_bus":"virtio_scsi","nic_model":"e1000e","boot_order":"network_then_disk"}"#
         );
         assert_eq!(serde_json::from_str::<GuestHardware>(&text).unwrap(), unusual);
         for wrong in ["", "a b", "<x>", &"x".repeat(65)] {

@@ -60,7 +60,8 @@ pub use observed::{
 };
 pub use session::{
     Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory,
-    MAX_SHARED_POOLS, NESTED_VIRTUALIZATION, OpenSession, PoolUsage, SessionOpened, SharedPoolReport, SharedPoolState,
+    MAX_SHARED_POOLS, NESTED_VIRTUALIZATION, OpenSession, PoolUsage, SessionOpened, SharedPoolReport,
+    SharedPoolState,
 };
 pub use volume::{
     Disk, IoLimits, MAX_LAYERS, MemoryFile, SaveMemory, VolumeReport, VolumeSpec, VolumeState, memory_seconds,

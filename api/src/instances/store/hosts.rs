@@ -1,8 +1,8 @@
 //! SQL of instances as their host's agent sees them. Every function is scoped to one host.
 
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, Firmware, GuestHardware, InstanceReport, InstanceSpec, MemoryFile,
-    PauseReason, SaveMemory, Seed, StopMode, VolumeReport,
+    Architecture, DesiredBody, DesiredObject, Firmware, GuestHardware, InstanceReport, InstanceSpec,
+    MemoryFile, PauseReason, SaveMemory, Seed, StopMode, VolumeReport,
 };
 use protocol::{
     Generation, HostId, InstanceId, LayerId, MacAddress, MemoryMib, OperationId, Revision, TransferId,

@@ -64,7 +64,8 @@ pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<O
     let row = sqlx::query!(
         r#"SELECT i.architecture, i.vcpus_held AS "vcpus!", i.memory_mib_held AS "memory_mib!",
                    gib_to_place(i.id) AS "disk_gib!", i.placement_group_id,
-                  t.hardware AS "hardware: Json<GuestHardware>", t.name AS type_name, t.host_labels AS "host_labels: Json<Labels>", t.tolerations, m.min_memory_mib,
+                  t.hardware AS "hardware: Json<GuestHardware>", t.name AS type_name,
+                  t.host_labels AS "host_labels: Json<Labels>", t.tolerations, m.min_memory_mib,
                   m.id AS image_id, root.size_gib AS "root_disk_gib?", root.least_gib AS "least_root_gib?",
                   (SELECT v.host_id FROM volumes v
                    WHERE v.instance_id = i.id AND v.host_id IS NOT NULL LIMIT 1) AS volumes_on,
@@ -108,7 +109,11 @@ pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<O
         },
         root_disk_gib,
         type_name: row.type_name,
-        needs: Needs { features: instance_types::features_of(&row.hardware.0), host_labels: row.host_labels.0, tolerations: row.tolerations },
+        needs: Needs {
+            features: instance_types::features_of(&row.hardware.0),
+            host_labels: row.host_labels.0,
+            tolerations: row.tolerations,
+        },
         group,
         volumes_on: row.volumes_on.map(HostId::from),
         pools: row.pools.into_iter().map(PoolId::from).collect(),

@@ -24,8 +24,9 @@ async fn refused(cloud: &TestCloud, path: &str, body: Value) -> (String, String)
 async fn the_commands_of_the_guide_work() {
     let cloud = TestCloud::start().await;
     cloud.furnish().await;
-    let guide = include_str!("../../../../docs/guest-hardware.md");
-    let commands = crate::testing::guide::commands(guide);
+    // What `make up` has made is called otherwise here.
+    let guide = include_str!("../../../../docs/guest-hardware.md").replace("cumulo-test", "image");
+    let commands = crate::testing::guide::commands(&guide);
     assert_eq!(commands.len(), 6, "{commands:?}");
     for command in commands {
         let answer = crate::testing::guide::run(&cloud, &command).await;
@@ -39,7 +40,8 @@ async fn an_instance_has_the_hardware_of_its_type() {
     cloud.furnish().await;
     let host = cloud.join_host("host-1").await;
     let hardware = json!({"topology": {"sockets": 1, "cores": 1, "threads": 2}, "cpu_model": "EPYC",
-        "disk_bus": "sata", "nic_model": "e1000e", "boot_order": "disk_then_network"});
+        "nested_virtualization": false, "disk_bus": "sata", "nic_model": "e1000e",
+        "boot_order": "disk_then_network"});
     let made = cloud.post(TYPES, of_type("old", &hardware)).await.expect(201);
     assert_eq!(made["hardware"], hardware);
     let body = json!({"name": "web", "image": "image", "instance_type": "old"});
@@ -52,6 +54,52 @@ async fn an_instance_has_the_hardware_of_its_type() {
     place_pending(&cloud.app).await.unwrap();
     let objects = host.desired(0).await["objects"].as_array().unwrap().clone();
     assert_eq!(objects.iter().filter(|object| object["hardware"].is_null()).count(), 1, "{objects:?}");
+    let usual = json!({"cpu_model": "host_passthrough", "nested_virtualization": false, "disk_bus": "virtio",
+        "nic_model": "virtio", "boot_order": "disk"});
+    assert_eq!(cloud.get("/v1/instance_types/tiny").await.expect(200)["hardware"], usual);
+}
+
+#[tokio::test]
+async fn volumes_of_sata_come_and_go_while_it_is_stopped() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let host = cloud.join_host("host-1").await;
+    cloud.post(TYPES, of_type("old", &json!({"disk_bus": "sata"}))).await.expect(201);
+    cloud.post("/v1/projects/demo/volumes", json!({"name": "data", "size_gib": 1})).await.expect(202);
+    let body = json!({"name": "web", "image": "image", "instance_type": "old"});
+    let web = cloud.post(INSTANCES, body).await.expect(202)["id"].clone();
+    place_pending(&cloud.app).await.unwrap();
+    host.report(&web, 1, 1, json!({"state": "running"})).await;
+    let attach = || cloud.post("/v1/projects/demo/instances/web/attach_volume", json!({"volume": "data"}));
+    let refused = attach().await.expect_problem(409, "wrong_state");
+    assert_eq!(
+        refused["detail"],
+        "its type old has its disks on SATA, where volumes come and go only while it is stopped; stop it first"
+    );
+    cloud.post("/v1/projects/demo/instances/web/stop", json!({"force": true})).await.expect(202);
+    host.report(&web, 2, 1, json!({"state": "stopped", "reason": "requested"})).await;
+    attach().await.expect(202);
+    cloud.post("/v1/projects/demo/instances/web/start", json!({})).await.expect(202);
+    let detach = cloud.post("/v1/projects/demo/instances/web/detach_volume", json!({"volume": "data"})).await;
+    assert_eq!(detach.expect_problem(409, "wrong_state")["detail"], refused["detail"]);
+}
+
+#[tokio::test]
+async fn a_resize_to_hardware_that_its_host_lacks_is_refused() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let host = cloud.join_host("host-1").await;
+    cloud.post(TYPES, of_type("nesting", &json!({"nested_virtualization": true}))).await.expect(201);
+    let body = json!({"name": "web", "image": "image", "instance_type": "tiny"});
+    let web = cloud.post(INSTANCES, body).await.expect(202)["id"].clone();
+    place_pending(&cloud.app).await.unwrap();
+    host.report(&web, 1, 1, json!({"state": "running"})).await;
+    let body = json!({"instance_type": "nesting", "reboot": true});
+    let resize = || cloud.post("/v1/projects/demo/instances/web/resize", body.clone());
+    let refused = resize().await.expect_problem(409, "insufficient_capacity");
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(detail.starts_with("its host cannot give its guest what that type asks for, and "), "{detail}");
+    assert!(detail.contains("choose another type"), "{detail}");
 }
 
 #[tokio::test]
@@ -66,11 +114,7 @@ async fn hardware_that_makes_no_sense_is_refused_with_the_reason() {
     let nested = json!({"cpu_model": "EPYC", "nested_virtualization": true});
     for (body, pointer, words) in [
         (of_type("new", &four), "topology", "its product is 4, and the type has 2 vCPUs"),
-        (
-            of_type("new", &nested),
-            "nested_virtualization",
-            "needs the `cpu_model` `host_passthrough`",
-        ),
+        (of_type("new", &nested), "nested_virtualization", "needs the `cpu_model` `host_passthrough`"),
         (on_arm(json!({"disk_bus": "sata"})), "disk_bus", "sata is for x86_64 only, the type is for aarch64"),
         (
             on_arm(json!({"cpu_model": "cortex-a57"})),
@@ -101,7 +145,7 @@ async fn what_no_host_gives_waits_and_the_operator_sees_what_is_missing() {
     cloud.furnish().await;
     let _host = cloud.join_host("host-1").await;
     for (name, hardware, lacks) in [
-        ("new-cpu", json!({"cpu_model": "EPYC-Turin"}), "it lacks cpu_model:EPYC-Turin"),
+        ("new-cpu", json!({"cpu_model": "EPYC-Turin"}), "it lacks cpu_model EPYC-Turin"),
         ("nesting", json!({"nested_virtualization": true}), "it lacks nested_virtualization"),
     ] {
         cloud.post(TYPES, of_type(name, &hardware)).await.expect(201);

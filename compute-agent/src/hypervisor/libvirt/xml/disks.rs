@@ -207,7 +207,7 @@ fn io_tune(limits: IoLimits) -> Option<IoTune> {
 fn at(bus: DiskBus, place: usize) -> DiskTarget {
     let prefix = match bus {
         DiskBus::Virtio => "vd",
-        DiskBus::Sata => "sd",
+        DiskBus::VirtioScsi | DiskBus::Sata => "sd",
     };
     DiskTarget { dev: format!("{prefix}{}", letters(place)), bus: bus.as_str() }
 }
@@ -246,7 +246,8 @@ pub(in super::super) fn disk_at(target: &str) -> Result<String, quick_xml::SeErr
         device: &'static str,
         target: DiskTarget,
     }
-    let bus = if target.starts_with("sd") { DiskBus::Sata } else { DiskBus::Virtio };
+    // Nothing is pulled out of SATA.
+    let bus = if target.starts_with("sd") { DiskBus::VirtioScsi } else { DiskBus::Virtio };
     let target = DiskTarget { dev: target.to_owned(), bus: bus.as_str() };
     quick_xml::se::to_string(&At { kind: "file", device: "disk", target })
 }

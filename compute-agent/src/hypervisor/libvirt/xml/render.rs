@@ -2,7 +2,7 @@
 
 use camino::Utf8Path;
 use protocol::VolumeId;
-use protocol::agent::{Acceleration, Architecture, CpuModel, CpuTopology};
+use protocol::agent::{Acceleration, Architecture, CpuModel, CpuTopology, DiskBus};
 use thiserror::Error;
 
 use super::cards::interfaces;
@@ -98,14 +98,8 @@ fn element(spec: &DomainSpec) -> Metadata {
 fn cpu(spec: &DomainSpec, acceleration: Acceleration) -> Cpu<'_> {
     let of = |CpuTopology { sockets, cores, threads }| Topology { sockets, cores, threads };
     let topology = spec.hardware.topology.map(of);
-    let cpu = Cpu {
-        mode: "maximum",
-        check: "partial",
-        migratable: None,
-        matching: None,
-        model: None,
-        topology,
-    };
+    let cpu =
+        Cpu { mode: "maximum", check: "partial", migratable: None, matching: None, model: None, topology };
     match &spec.hardware.cpu_model {
         CpuModel::HostPassthrough => {
             let mode = if acceleration == Acceleration::Kvm { "host-passthrough" } else { "maximum" };
@@ -122,7 +116,7 @@ fn cpu(spec: &DomainSpec, acceleration: Acceleration) -> Cpu<'_> {
 fn devices(spec: &DomainSpec, machine: machines::OfMachine) -> Result<Devices<'_>, RenderError> {
     Ok(Devices {
         disk: disks(spec)?,
-        controller: controllers(),
+        controller: controllers(spec.hardware.disk_bus),
         interface: interfaces(spec),
         serial: Serial {
             kind: "pty",
@@ -141,11 +135,14 @@ fn devices(spec: &DomainSpec, machine: machines::OfMachine) -> Result<Devices<'_
 }
 
 /// USB for the pointer, and a place for every device: nothing is plugged in where no root port was at the start.
-fn controllers() -> Vec<Controller> {
+fn controllers(bus: DiskBus) -> Vec<Controller> {
     let controller = |kind, index, model| Controller { kind, index, model };
     let mut controllers = vec![controller("usb", None, "qemu-xhci"), controller("pci", Some(0), "pcie-root")];
     let port = || controller("pci", None, "pcie-root-port");
     controllers.extend(std::iter::repeat_with(port).take(ROOT_PORTS));
+    if bus == DiskBus::VirtioScsi {
+        controllers.push(controller("scsi", Some(0), "virtio-scsi"));
+    }
     controllers
 }
 

@@ -3,7 +3,8 @@ use std::process::Command;
 use camino::Utf8PathBuf;
 use proptest::prelude::*;
 use protocol::agent::{
-    Acceleration, Architecture, BootOrder, CpuModel, CpuTopology, DiskBus, GuestHardware, IoLimits, Nic, NicModel,
+    Acceleration, Architecture, BootOrder, CpuModel, CpuTopology, DiskBus, GuestHardware, IoLimits, Nic,
+    NicModel,
 };
 use protocol::{LayerId, MacAddress, MemoryMib, NetworkId, PortId, SizeGib, Vni, VolumeId};
 use quick_xml::XmlVersion;
@@ -189,6 +190,14 @@ fn old_systems_get_disks_and_cards_that_they_know() {
     }
     let read_back: Vec<_> = found(&xml).unwrap().into_iter().filter_map(|found| found.volume).collect();
     assert_eq!(read_back, disks.iter().map(|disk| seen(disk).unwrap()).collect::<Vec<_>>());
+    let scsi = GuestHardware { disk_bus: DiskBus::VirtioScsi, ..GuestHardware::default() };
+    let xml = domain(&DomainSpec { hardware: scsi, ..old }, Acceleration::Tcg).unwrap();
+    valid(&xml).unwrap();
+    let scsi = [
+        "<controller type=\"scsi\" index=\"0\" model=\"virtio-scsi\"/>",
+        "<target dev=\"sdc\" bus=\"scsi\"/>",
+    ];
+    assert!(scsi.iter().all(|element| xml.contains(element)), "{xml}");
 }
 
 fn nic(n: u8) -> Nic {
