@@ -1,8 +1,11 @@
 //! A guest whose virtual machine is not the usual one: what it finds, and how its disks come and go.
 
 use compute_agent::hypervisor::{Hypervisor as _, HypervisorError};
+use compute_agent::networks::NetworkStore;
+use protocol::Revision;
 use protocol::agent::{
-    BootOrder, CpuModel, CpuTopology, DiskBus, GuestHardware, InstanceSpec, NicModel, Power,
+    BootOrder, CpuModel, CpuTopology, DesiredBody, DesiredObject, DesiredPage, DiskBus, GuestHardware,
+    HostNetwork, InstanceSpec, Metadata, Network, NicModel, Port, Power,
 };
 
 use crate::agent::{Agent, NEVER, Site, instance, next};
@@ -19,6 +22,36 @@ for one in /sys/bus/pci/devices/*; do
 done
 "#;
 
+/// The network of its first card, where nobody answers, and the bridge of that.
+fn connect(site: &Site, spec: &InstanceSpec) {
+    let nic = &spec.nics[0];
+    site.host.run_inside("ip", &["link", "add", "cbr7", "type", "bridge"]);
+    let port = Port {
+        id: nic.port_id,
+        instance_id: spec.id,
+        mac: nic.mac,
+        addresses: Vec::new(),
+        allowed_address_pairs: Vec::new(),
+        security_groups: Vec::new(),
+        hostname: spec.hostname.clone(),
+        metadata: Metadata { instance_type: "old".to_owned(), project: "demo".to_owned(), public_ipv4: None },
+    };
+    let network = Network {
+        id: nic.network_id,
+        vni: nic.vni,
+        mtu: nic.mtu,
+        dns_domain: "demo.internal".to_owned(),
+        subnets: Vec::new(),
+        ports: vec![port],
+        remote_ports: Vec::new(),
+    };
+    let body =
+        DesiredBody::Network(Box::new(HostNetwork { networks: vec![network], ..HostNetwork::default() }));
+    let objects = vec![DesiredObject { revision: Revision(1), body }];
+    let page = DesiredPage { revision: Revision(1), complete: true, objects, requests: Vec::new() };
+    NetworkStore::open(site.host.root().join("networks.json")).unwrap().take(&page).unwrap();
+}
+
 async fn disks_of(agent: &Agent, spec: &InstanceSpec) -> usize {
     let domains = agent.libvirt.domains().await.unwrap();
     domains.into_iter().find(|domain| domain.id == spec.id).map_or(0, |domain| domain.volumes.len())
@@ -27,10 +60,10 @@ async fn disks_of(agent: &Agent, spec: &InstanceSpec) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_finds_the_hardware_of_its_type() {
     let mut site = Site::start();
-    site.host.run_inside("ip", &["link", "add", "cbr7", "type", "bridge"]);
     let image = site.image(&cached_guest("fast"));
     let mut spec = instance(Some(&image), 2, Some(SCRIPT.to_owned()));
     spec.nics = vec![nic(7)];
+    connect(&site, &spec);
     spec.vcpus = 4;
     spec.hardware = GuestHardware {
         topology: Some(CpuTopology { sockets: 1, cores: 2, threads: 2 }),
@@ -62,16 +95,18 @@ async fn a_guest_finds_the_hardware_of_its_type() {
     agent.want(&spec);
     agent.settle(spec.id).await;
     assert_eq!(disks_of(&agent, &spec).await, 1);
-    // On SATA, it boots as well, and nothing is.
+    // On SATA it runs as well, and nothing is.
     spec = InstanceSpec { power: Power::Stopped, ..next(&spec) };
     agent.want(&spec);
     agent.settle(spec.id).await;
     let hardware = GuestHardware { disk_bus: DiskBus::Sata, ..GuestHardware::default() };
     spec = InstanceSpec { power: Power::Running, boot: 2, hardware, ..next(&spec) };
     spec.disks.push(gone);
+    // More than the machine has ports for.
+    spec.disks.extend(instance(None, 5, None).disks);
     agent.want(&spec);
     agent.settle(spec.id).await;
-    assert_eq!(disks_of(&agent, &spec).await, 2);
+    assert_eq!(disks_of(&agent, &spec).await, 7);
     let pulled = agent.libvirt.detach_disk(spec.id, spec.disks[1].volume.id).await;
     assert!(matches!(pulled, Err(HypervisorError::Refused { .. })), "{pulled:?}");
 }

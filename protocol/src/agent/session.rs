@@ -46,7 +46,7 @@ pub struct Inventory {
     pub acceleration_detail: String,
     /// Guest architectures that this host can run.
     pub architectures: Vec<Architecture>,
-    /// What else its guests may have: [`NESTED_VIRTUALIZATION`].
+    /// What else its guests may have: `nested_virtualization`, or nothing.
     #[serde(default)]
     pub features: Vec<String>,
     /// Processor models that its guests may have by name, as libvirt says.

@@ -65,7 +65,7 @@ async fn volumes_of_sata_come_and_go_while_it_is_stopped() {
     cloud.furnish().await;
     let host = cloud.join_host("host-1").await;
     cloud.post(TYPES, of_type("old", &json!({"disk_bus": "sata"}))).await.expect(201);
-    cloud.post("/v1/projects/demo/volumes", json!({"name": "data", "size_gib": 1})).await.expect(202);
+    cloud.post("/v1/projects/demo/volumes", json!({"name": "data", "size_gib": 1})).await.expect(201);
     let body = json!({"name": "web", "image": "image", "instance_type": "old"});
     let web = cloud.post(INSTANCES, body).await.expect(202)["id"].clone();
     place_pending(&cloud.app).await.unwrap();

@@ -182,14 +182,17 @@ fn backing_store<'a>(
     Ok(chain)
 }
 
+/// QEMU has no disks on SATA that are only read: there, the seed is on USB.
 fn seed(seed: &Utf8Path, bus: DiskBus) -> Result<Disk<'_>, RenderError> {
+    let of_its_kind = at(bus, 1);
+    let target = if bus == DiskBus::Sata { DiskTarget { bus: "usb", ..of_its_kind } } else { of_its_kind };
     Ok(Disk {
         kind: "file",
         device: "disk",
         driver: Driver::new("raw", None),
         source: Source { file: path(seed)?, seclabel: None },
         backing_store: BackingStore::default(),
-        target: at(bus, 1),
+        target,
         readonly: Some(()),
         boot: None,
         serial: None,

@@ -178,7 +178,7 @@ fn old_systems_get_disks_and_cards_that_they_know() {
     valid(&xml).unwrap();
     for (index, element) in [
         "<target dev=\"sda\" bus=\"sata\"/><boot order=\"2\"/>",
-        "<target dev=\"sdb\" bus=\"sata\"/><readonly/>",
+        "<target dev=\"sdb\" bus=\"usb\"/><readonly/>",
         "<target dev=\"sdc\" bus=\"sata\"/><serial>",
         "<model type=\"e1000e\"/><mtu size=\"1450\"/><rom enabled=\"yes\"/><boot order=\"1\"/>",
         "<model type=\"e1000e\"/><mtu size=\"1450\"/><rom enabled=\"no\"/></interface>",
