@@ -383,6 +383,7 @@ fn stranger(id: InstanceId) -> DomainSpec {
         hostname: spec.hostname,
         architecture: spec.architecture,
         uefi_variables: None,
+        hardware: spec.hardware,
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
         disks: Vec::new(),
