@@ -64,7 +64,7 @@ const actions: Record<string, string> = {
 }
 
 const tabs: Record<string, string> = {
-  overview: 'Overview', activity: 'Activity', serial: 'Serial log', console: 'Console', placement: 'Placement', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
+  overview: 'Overview', activity: 'Activity', load: 'Load', serial: 'Serial log', console: 'Console', placement: 'Placement', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
   content: 'Content', inside: 'Subnets and ports', document: 'Document', attached: 'Attachments', members: 'Members', keys: 'API keys',
 }
 

@@ -121,6 +121,18 @@ async function consoles(page) {
   await page.getByRole('tab', { name: 'Overview' }).click()
 }
 
+async function load(page) {
+  await page.getByRole('region', { name: 'The guest says' }).getByRole('status').waitFor()
+  await page.getByRole('tab', { name: 'Load' }).click()
+  await page.getByText(/^of all vCPUs: now .* %, on average/).waitFor({ timeout: PATIENCE })
+  assert.equal(await page.locator('figure canvas').count(), 6)
+  await accessible(page, 'the load')
+  await page.getByText('As a table').click()
+  await page.getByRole('region', { name: 'What web used' }).getByRole('rowheader').first().waitFor()
+  await page.getByRole('tab', { name: 'Overview' }).click()
+  say('what it uses is drawn, and said in words')
+}
+
 async function snapshotAndBack(page) {
   await page.getByRole('button', { name: 'Menu', exact: true }).click()
   await page.getByRole('menuitem', { name: 'Take a snapshot' }).click()
@@ -207,7 +219,7 @@ async function expiredSession(page) {
 
 async function phone(page) {
   await page.setViewportSize({ width: 390, height: 800 })
-  for (const name of ['instances', 'instances/web', 'networks', 'quotas', 'topology', 'key_pairs', 'policy_attachments']) {
+  for (const name of ['instances', 'instances/web', 'instances/web?tab=load', 'networks', 'quotas', 'topology', 'key_pairs', 'policy_attachments']) {
     await visit(page, `/projects/${project}/${name}`, page.getByRole('heading', { level: 1 }))
     const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
     assert.ok(over <= 0, `${name} is ${over} px wider than a phone`)
@@ -270,6 +282,7 @@ try {
   await cloud.furnish(project, `type-${mark}`, process.env.CUMULO_IMAGE)
   await firstInstance(page)
   await consoles(page)
+  await load(page)
   await snapshotAndBack(page)
   await keys(page)
   await pictures(page)
