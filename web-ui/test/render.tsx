@@ -16,6 +16,9 @@ export function answer(by: Record<string, Answer>): void {
   answers = { ...answers, ...by }
 }
 
+// What happy-dom lacks and Mantine listens to.
+if (!('fonts' in document)) Object.defineProperty(document, 'fonts', { value: new EventTarget() })
+
 beforeEach(() => {
   answers = {}
   asked.length = 0
