@@ -127,7 +127,7 @@ async function load(page) {
   await page.getByText(/^of all vCPUs: now .* %, on average/).waitFor({ timeout: PATIENCE })
   assert.equal(await page.locator('figure canvas').count(), 6)
   await accessible(page, 'the load')
-  await page.getByText('As a table').click()
+  await page.getByRole('switch', { name: 'As a table' }).click()
   await page.getByRole('region', { name: 'What web used' }).getByRole('rowheader').first().waitFor()
   await page.getByRole('tab', { name: 'Overview' }).click()
   say('what it uses is drawn, and said in words')
@@ -238,7 +238,14 @@ async function simulated(page, user) {
   await page.getByText('KeepIt in look').first().waitFor()
   await page.getByText('Look in look').first().waitFor()
   await accessible(page, 'the simulator')
-  say('the simulator tells both decisions')
+  await visit(page, `/projects/${project}/instances/web?tab=who_can`, page.getByRole('combobox', { name: 'Action' }))
+  await page.getByText('Allow by Everything in administrator').waitFor()
+  assert.equal(await page.getByText(user).count(), 0, 'nobody may delete it who is denied that')
+  await page.getByRole('combobox', { name: 'Action' }).fill('compute:GetInstance')
+  await page.getByText('Allow by Look in look').waitFor()
+  await page.keyboard.press('Escape')
+  await accessible(page, 'who can')
+  say('the simulator tells both decisions, and the instance who may what')
 }
 
 async function deniedUser(admin) {
@@ -271,6 +278,28 @@ async function deniedUser(admin) {
   }
 }
 
+/** Somebody else can kill the API and start it again, where CUMULO_HANDS says that somebody listens. */
+async function please(what) {
+  const done = new Promise((resolve) => process.stdin.once('data', resolve))
+  console.log(`please: ${what} the API`)
+  await done
+  process.stdin.pause()
+}
+
+async function lostConnection(page) {
+  await visit(page, `/projects/${project}/networks`, page.getByText('Live', { exact: true }))
+  await please('kill')
+  await page.getByText('Connection lost; trying again.').waitFor()
+  await accessible(page, 'a lost connection')
+  await please('start')
+  // It may be there before the page is: then it is caught up with.
+  await cloud.post(`/v1/projects/${project}/networks`, { name: 'meanwhile' })
+  await page.getByRole('link', { name: 'meanwhile' }).waitFor()
+  await page.getByText('Connection lost; trying again.').waitFor({ state: 'detached' })
+  await cloud.delete(`/v1/projects/${project}/networks/meanwhile`)
+  say('the page says that the connection is lost, and catches up')
+}
+
 let failed = true
 async function keepTrace(page, name) {
   mkdirSync(traces, { recursive: true })
@@ -287,6 +316,7 @@ try {
   await keys(page)
   await pictures(page)
   await hostileText(page)
+  if (process.env.CUMULO_HANDS) await lostConnection(page)
   await expiredSession(page)
   await phone(page)
   await deniedUser(page)

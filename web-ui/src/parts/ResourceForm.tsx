@@ -34,7 +34,7 @@ export function ResourceForm({ spec, method, path, project, button, onDone, onCa
   const local = localErrors(spec.schema, spec.fields, values)
   const body = useMemo(() => {
     const whole = bodyOf(spec.schema, spec.fields, values)
-    return method === 'PATCH' ? changed(spec.schema, whole, bodyOf(spec.schema, spec.fields, spec.initial ?? {})) : { ...spec.fixed, ...whole }
+    return method === 'PATCH' ? changed(spec.schema, whole, bodyOf(spec.schema, spec.fields, spec.initial ?? {}), spec.references) : { ...spec.fixed, ...whole }
   }, [spec, values, method])
   const complete = Object.keys(local).length === 0 && (method === 'POST' || Object.keys(body).length > 0)
   const [asked] = useDebouncedValue(JSON.stringify(body), 500)

@@ -13,6 +13,7 @@ import { Trail } from '../../parts/Trail'
 import { t } from '../../strings'
 import { floatingIps } from '../floating_ips'
 import { operationQuery } from '../operations'
+import { ForceDetach } from './ForceDetach'
 import type { Instance } from '.'
 
 const Guest = later<{ instance: Instance; project: string }>(() => import('./Guest').then(({ Guest }) => Guest))
@@ -55,7 +56,7 @@ export function Overview({ instance, project }: { instance: Instance; project: s
           {instance.volumes.map((disk) => (
             <Group key={disk.volume.id} justify="space-between" gap="xs">
               <Text size="sm"><RowLink resource="volumes" project={project} id={disk.volume.id}>{disk.volume.name}</RowLink></Text>
-              <Group gap="xs"><Text size="sm" c="dimmed">{gibibytes(disk.size_gib)}</Text><StateBadge state={disk.state} /></Group>
+              <Group gap="xs"><ForceDetach instance={instance} project={project} disk={disk} /><Text size="sm" c="dimmed">{gibibytes(disk.size_gib)}</Text><StateBadge state={disk.state} /></Group>
             </Group>
           ))}
         </Section>
