@@ -287,7 +287,7 @@ async function please(what) {
 }
 
 async function lostConnection(page) {
-  await visit(page, `/projects/${project}/networks`, page.getByText('Live', { exact: true }))
+  await page.getByText('Live', { exact: true }).waitFor()
   await please('kill')
   await page.getByText('Connection lost; trying again.').waitFor()
   await accessible(page, 'a lost connection')

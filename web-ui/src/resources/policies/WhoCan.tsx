@@ -22,7 +22,7 @@ const pathOf = (project: string | undefined, question: 'who_can' | 'what_can') =
 
 /** Says who may do something to one thing, or to all of a kind, and which statements allow it. */
 export function WhoCan({ project, of }: Props) {
-  const actions = useActions(project, of?.split('/')[0])
+  const { actions, error } = useActions(project, of?.split('/')[0])
   const [chosen, setChosen] = useState<string | undefined>()
   const [about, setAbout] = useState('')
   const action = chosen ?? (of ? (actions.find((one) => one.includes(':Delete')) ?? actions[0] ?? '') : '')
@@ -42,7 +42,7 @@ export function WhoCan({ project, of }: Props) {
         <Autocomplete label={t.policy.action} data={actions} value={action} onChange={setChosen} limit={60} maxDropdownHeight={280} placeholder="compute:DeleteInstance" spellCheck={false} />
         {!of && <TextInput label={t.policy.resource} placeholder={t.whoCan.all} value={about} onChange={(event) => setAbout(event.currentTarget.value)} spellCheck={false} />}
       </SimpleGrid>
-      <ProblemAlert error={complete ? answer.error : null} />
+      <ProblemAlert error={complete ? answer.error : error} />
       {complete && answer.data && <Answer candidates={answer.data} action={query.action} />}
     </Stack>
   )
@@ -69,7 +69,7 @@ function Answer({ candidates, action }: { candidates: Candidate[]; action: strin
 }
 
 /** Every action of a type of resource, or all there are. */
-function useActions(project: string | undefined, type: string | undefined): string[] {
+function useActions(project: string | undefined, type: string | undefined): { actions: string[]; error: unknown } {
   const me = useMe()
   const all = useQuery({
     queryKey: [project === undefined ? 'cloud' : 'projects', project, 'actions'],
@@ -77,5 +77,6 @@ function useActions(project: string | undefined, type: string | undefined): stri
     retry: false,
     staleTime: Infinity,
   })
-  return (all.data?.items ?? []).filter(({ resource }) => !type || resource.split(':').at(-1)?.startsWith(`${type}/`)).map(({ action }) => action)
+  const actions = (all.data?.items ?? []).filter(({ resource }) => !type || resource.split(':').at(-1)?.startsWith(`${type}/`)).map(({ action }) => action)
+  return { actions, error: all.error }
 }
