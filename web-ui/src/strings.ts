@@ -65,7 +65,7 @@ const actions: Record<string, string> = {
 
 const tabs: Record<string, string> = {
   overview: 'Overview', activity: 'Activity', load: 'Load', serial: 'Serial log', console: 'Console', placement: 'Placement', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
-  content: 'Content', inside: 'Subnets and ports', document: 'Document', attached: 'Attachments', members: 'Members', keys: 'API keys', who_can: 'Who can', ask_who_can: 'Who can …',
+  content: 'Content', inside: 'Subnets and ports', document: 'Document', attached: 'Attachments', members: 'Members', keys: 'API keys', who_can: 'Who can',
 }
 
 const states: Record<string, string> = {

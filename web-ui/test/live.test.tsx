@@ -1,8 +1,8 @@
 // @vitest-environment happy-dom
 import { QueryClient } from '@tanstack/react-query'
-import { fireEvent, screen } from '@testing-library/react'
-import { describe, expect, test, vi } from 'vitest'
-import { Changes } from '../src/api/live'
+import { act, fireEvent, screen } from '@testing-library/react'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { Changes, useLive } from '../src/api/live'
 import { ResourceForm } from '../src/parts/ResourceForm'
 import { answer, asked, shown } from './render'
 
@@ -67,6 +67,48 @@ describe('what has changed', () => {
       await vi.waitFor(() => expect(client.isFetching()).toBe(0))
       await vi.waitFor(() => expect(rows()).toEqual(expected))
     }
+  })
+})
+
+describe('the stream of events', () => {
+  afterEach(() => void vi.useRealTimers())
+  const Shown = () => <p>{useLive('demo')}</p>
+
+  test('is lost when even its heartbeat is missing, and goes on from the newest event', async () => {
+    const positions: (string | null)[] = []
+    let write: (text: string) => void = () => {}
+    answer({
+      'GET /v1/projects/demo/events': { head: 7 },
+      'GET /v1/projects/demo/events/stream': (request: Request) => {
+        positions.push(request.headers.get('last-event-id'))
+        // The second connection is refused, as by a proxy before a server that is not there.
+        if (positions.length === 2) return new Response('', { status: 502 })
+        return new Response(new ReadableStream({
+          start(stream) {
+            write = (text) => stream.enqueue(new TextEncoder().encode(text))
+            request.signal.addEventListener('abort', () => stream.error(new Error('aborted')))
+          },
+        }))
+      },
+    })
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    shown(<Shown />)
+    const settle = () => act(() => vi.advanceTimersByTimeAsync(100))
+    await settle()
+    screen.getByText('live')
+    write(`id: 8\ndata: ${JSON.stringify(event(8))}\n\n`)
+    for (let beats = 0; beats < 4; beats += 1) {
+      await act(() => vi.advanceTimersByTimeAsync(15_000))
+      write(':\n\n')
+      await settle()
+    }
+    expect(positions, 'a heartbeat keeps it').toEqual(['7'])
+    await act(() => vi.advanceTimersByTimeAsync(40_000))
+    await act(() => vi.advanceTimersByTimeAsync(600))
+    screen.getByText('lost')
+    await act(() => vi.advanceTimersByTimeAsync(1500))
+    screen.getByText('live')
+    expect(positions).toEqual(['7', '8', '8'])
   })
 })
 

@@ -13,6 +13,8 @@ type Event = Schemas['Event']
 const RETRY_MS = [500, 1000, 2000, 5000, 10_000]
 /** How long changes are gathered, so that a burst of events costs one look at each thing. */
 const GATHER_MS = 150
+/** The server says something every 15 seconds at the latest. What is silent for longer is lost, though nobody said so. */
+const SILENCE_MS = 40_000
 /** With more changes than this, the lists are read anew instead. */
 const MANY = 25
 
@@ -49,7 +51,13 @@ async function follow(
       const ended = new AbortController()
       const hidden = () => document.hidden && ended.abort()
       document.addEventListener('visibilitychange', hidden)
+      let silence: ReturnType<typeof setTimeout> | undefined
+      const heard = () => {
+        clearTimeout(silence)
+        silence = setTimeout(() => ended.abort(), SILENCE_MS)
+      }
       try {
+        heard()
         const signal = AbortSignal.any([stop, ended.signal])
         const response = await sessionFetch(`${base}/stream`, { headers: { 'last-event-id': position }, signal })
         if (response.status === 410 || response.status === 404) {
@@ -61,12 +69,14 @@ async function follow(
         failures = 0
         const parser = new SseParser()
         for await (const text of response.body.pipeThrough(new TextDecoderStream())) {
+          heard()
           for (const message of parser.push(text)) {
             position = message.id
             changes.note(JSON.parse(message.data) as Event)
           }
         }
       } finally {
+        clearTimeout(silence)
         document.removeEventListener('visibilitychange', hidden)
       }
     } catch {

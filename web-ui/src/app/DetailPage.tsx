@@ -30,8 +30,8 @@ export function DetailPage({ resource, project, id }: { resource: Resource; proj
   const search = useSearch({ strict: false })
   const row = query.data
   const tab = search.tab ?? 'overview'
-  // A project's own page is the cloud's, and its actions are the project's.
-  const questioned = resource.deletable && resource.kind !== 'project' && row?.name ? `${resource.kind}/${row.name}` : undefined
+  // A project's own page is the cloud's, and its actions are the project's; a policy's asks about anything.
+  const questioned = resource.deletable && !['project', 'policy'].includes(resource.kind) && row?.name ? `${resource.kind}/${row.name}` : undefined
   return (
     <Stack>
       <Crumbs resource={resource} project={project} name={row?.name ?? id} />

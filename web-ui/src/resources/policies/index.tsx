@@ -23,7 +23,7 @@ export const policies: Resource<Policy> = {
   tabs: [
     { name: 'attached', render: (row, project) => <Attached project={project} of={{ policy: row.id }} /> },
     { name: 'simulate', render: (row, project) => <Simulator policy={row} project={project} /> },
-    { name: 'ask_who_can', render: (_, project) => <WhoCan project={project} /> },
+    { name: 'who_can', render: (_, project) => <WhoCan project={project} /> },
   ],
   deletable: true,
 }
@@ -35,6 +35,6 @@ export const cloudPolicies: Resource<Policy> = {
   tabs: [
     { name: 'attached', render: (row) => <Attached project={undefined} of={{ policy: row.id }} /> },
     { name: 'simulate', render: (row) => <Simulator policy={row} project={undefined} /> },
-    { name: 'ask_who_can', render: () => <WhoCan project={undefined} /> },
+    { name: 'who_can', render: () => <WhoCan project={undefined} /> },
   ],
 }
