@@ -280,7 +280,7 @@ async function deniedUser(admin) {
 
 /** Somebody else can kill the API and start it again, where CUMULO_HANDS says that somebody listens. */
 async function please(what) {
-  const done = new Promise((resolve) => process.stdin.once('data', resolve))
+  const done = new Promise((resolve) => process.stdin.once('data', resolve).resume())
   console.log(`please: ${what} the API`)
   await done
   process.stdin.pause()
