@@ -50,6 +50,9 @@ async fn it_moves_when_its_host_has_said_that_it_is_stopped() {
     away.report(&web["id"], 3, 1, json!({"state": "stopped", "reason": "never_started"})).await;
     let there = cloud.get(&format!("{WEB}?wait=1")).await.expect(200);
     assert_eq!((&there["state"], &there["operation"]["status"]), (&json!("stopped"), &json!("succeeded")));
+    let late = away.report(&web["id"], 3, 1, json!({"state": "absent"})).await;
+    assert_eq!(late["ignored"], json!([web["id"]]), "what it says of an earlier stay");
+    assert_eq!(cloud.get(WEB).await.expect(200)["state"], "stopped");
     cloud.post(&format!("{WEB}/start"), json!({})).await.expect(202);
     away.report(&web["id"], 4, 2, json!({"state": "running"})).await;
     assert_eq!(cloud.get(WEB).await.expect(200)["state"], "running");
@@ -105,6 +108,11 @@ async fn it_goes_back_where_it_was_when_no_other_host_takes_it() {
     home.report(&web["id"], 3, 0, json!({"state": "absent"})).await;
     place_pending(&cloud.app).await.unwrap();
     home.disks(&web["id"]).await.expect("it is nowhere");
+    // It tells a second time that it has let go: the instance is there again, and waits for it.
+    let late = home.report(&web["id"], 3, 0, json!({"state": "absent"})).await;
+    assert_eq!(late["ignored"], json!([web["id"]]));
+    let back = cloud.get(WEB).await.expect(200);
+    assert_eq!((&back["state"], &back["state_reason"]), (&json!("provisioning"), &json!("awaiting_host")));
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
 
