@@ -26,8 +26,8 @@ use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
 use crate::hypervisor::{DomainSpec, Hypervisor};
 use crate::networks::simulated::SimulatedNetworking;
 use crate::samples::{
-    GRACEFUL, IMAGE, IMAGE_SHA256, booted_again, deleted, fault, instance_id, networks, next, nic,
-    running, stopped, wish,
+    GRACEFUL, IMAGE, IMAGE_SHA256, booted_again, deleted, fault, instance_id, networks, next, nic, running,
+    stopped, wish,
 };
 
 /// A host, its control plane, and the agents that live on it one after the other.
