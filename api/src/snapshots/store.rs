@@ -212,6 +212,11 @@ pub(crate) fn broken(error: sqlx::Error) -> ApiError {
             ErrorCode::WrongState,
             "an instance is about to go on from its memory; wait until it runs, or stop it",
         ),
+        Some("pools_low") => ApiError::because(
+            ErrorCode::InsufficientCapacity,
+            "the pool is almost full, so it keeps no memory of guests; leave `memory` out, delete volumes there, or ask an operator \
+             for room",
+        ),
         Some("hosts_pool_low") => ApiError::because(
             ErrorCode::InsufficientCapacity,
             "the disks of the host are almost full, so it keeps no memory of guests; leave `memory` out, delete volumes there, or \

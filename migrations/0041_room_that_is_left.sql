@@ -1,3 +1,5 @@
+-- Room that deleted images still take, and pools in which hardly any is left.
+
 -- Files of deleted images count for image_gib until they are gone: as long as something is made from them.
 
 -- Whether something needs the image's file, whoever deletes it.
@@ -32,3 +34,35 @@ END $$;
 CREATE TRIGGER images_keep_charging AFTER UPDATE OF deleted_at ON images FOR EACH ROW
     WHEN (OLD.project_id IS NOT NULL AND NEW.project_id IS NULL AND NEW.content_gib > 0)
     EXECUTE FUNCTION keep_charging_image();
+
+ALTER TABLE pools
+    -- Hardly anything is free: no new volume goes there.
+    ADD COLUMN low boolean NOT NULL DEFAULT false,
+    -- The operator's: the free share of its file system below which it is low, in per cent.
+    ADD COLUMN low_percent integer NOT NULL DEFAULT 10 CONSTRAINT pools_low_percent CHECK (low_percent BETWEEN 0 AND 50);
+DROP TRIGGER pools_event_created ON pools;
+DROP TRIGGER pools_event_updated ON pools;
+DROP TRIGGER pools_event_state ON pools;
+DROP TRIGGER pools_event_deleted ON pools;
+CALL record_events('pools', 'pool', '{description,overcommit_percent,low_percent}', '{identity,disk_gib_capacity,low}');
+
+-- INVARIANT: no volume is made where hardly anything is free, whatever it is made from.
+CREATE OR REPLACE FUNCTION refuse_low_pool() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM hosts WHERE id = NEW.host_id AND pool_low) THEN
+        RAISE EXCEPTION 'the pool of host % is almost full', NEW.host_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'hosts_pool_low';
+    END IF;
+    IF EXISTS (SELECT FROM pools WHERE id = NEW.pool_id AND low) THEN
+        RAISE EXCEPTION 'the pool % is almost full', NEW.pool_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'pools_low';
+    END IF;
+    RETURN NULL;
+END $$;
+DROP TRIGGER volumes_made_in_low_pool ON volumes;
+CREATE TRIGGER volumes_made_in_low_pool AFTER INSERT ON volumes
+    FOR EACH ROW WHEN (num_nonnulls(NEW.host_id, NEW.pool_id) > 0) EXECUTE FUNCTION refuse_low_pool();
+DROP TRIGGER layers_memory_in_low_pool ON layers;
+CREATE TRIGGER layers_memory_in_low_pool AFTER INSERT ON layers
+    FOR EACH ROW WHEN (NEW.memory_gib > 0 AND num_nonnulls(NEW.host_id, NEW.pool_id) > 0)
+    EXECUTE FUNCTION refuse_low_pool();
