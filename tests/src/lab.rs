@@ -53,7 +53,7 @@ pub async fn in_lab(options: LabOptions, test: impl AsyncFnOnce(&mut Lab) -> Res
         Ok(()) => lab.verify().await,
         failed => failed,
     };
-    tested.map_err(|error| anyhow::anyhow!("{error:#}\n{}", lab.log_tails(60)))?;
+    tested.map_err(|error| anyhow::anyhow!("{error:#}\n{}{}", lab.guest_states(), lab.log_tails(30)))?;
     drop(lab);
     machines.finish()
 }
@@ -176,6 +176,11 @@ impl Lab {
             Ok(())
         })
         .await
+    }
+
+    /// What all guests are doing.
+    fn guest_states(&self) -> String {
+        self.hosts.iter().map(|host| format!("guests of {}:\n{}", host.name(), host.virsh.states())).collect()
     }
 
     /// What all daemons said last.

@@ -44,6 +44,20 @@ impl Virsh {
         Ok(names.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
     }
 
+    /// What each domain is doing, down to its processors: for whoever wonders why a guest says nothing.
+    pub fn states(&self) -> String {
+        let of = |domain: String| {
+            let ask = |arguments: &[&str]| self.run(arguments).unwrap_or_else(|error| format!("{error:#}"));
+            let state = ask(&["domstate", &domain, "--reason"]);
+            let registers = ask(&["qemu-monitor-command", &domain, "--hmp", "info registers -a"]);
+            let counters =
+                registers.lines().filter(|line| line.starts_with("RIP") || line.starts_with("CPU#"));
+            format!("{domain}: {}\n{}\n", state.trim(), counters.collect::<Vec<_>>().join("\n"))
+        };
+        self.domains()
+            .map_or_else(|error| format!("{error:#}\n"), |domains| domains.into_iter().map(of).collect())
+    }
+
     /// The QEMU process of each domain, from libvirt's own pid files.
     pub fn qemu_processes(&self) -> Result<BTreeMap<String, ProcessId>> {
         let dir = self.run.join("qemu");
