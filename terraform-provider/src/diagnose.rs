@@ -70,7 +70,7 @@ pub fn failure(summary: &str, error: &anyhow::Error, knows: impl Fn(&str) -> boo
 fn where_to_go(problem: &Problem) -> String {
     let there_as = match problem.code.as_str() {
         "name_taken" | "subnet_overlaps" => "PROJECT/NAME",
-        "duplicate_rule" => "PROJECT/GROUP/RULE, with the id that `cumulo security-group show GROUP` tells",
+        "duplicate_rule" => "PROJECT/GROUP/RULE, with the id that `cumulo security-group get GROUP` tells",
         "already_attached" => "PROJECT/ID, with the id that `cumulo policy-attachment list` tells",
         _ => return String::new(),
     };
