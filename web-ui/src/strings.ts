@@ -50,7 +50,7 @@ const fields: Record<string, string> = {
   delete_with_instance: 'Deleted with the instance', root: 'Boot from it', icmp_type: 'ICMP type',
   icmp_code: 'ICMP code', remote_cidr: 'Other end: range', remote_group: 'Other end: group',
   port_first: 'First port', port_last: 'Last port', every_hours: 'Every so many hours', keep: 'How many to keep',
-  url: 'URL', iops: 'IOPS', overcommit_percent: 'Overcommit (%)',
+  url: 'URL', iops: 'IOPS', overcommit_percent: 'Overcommit (%)', low_percent: 'Low mark (%)',
 }
 
 const actions: Record<string, string> = {

@@ -12,11 +12,12 @@ use super::super::model::InstanceState;
 use super::super::store::{self, NewIntent, Row, departures, placement, resizing};
 use super::super::types::{Instance, Plan, ResizeInstance, StopInstance};
 use super::super::verbs::{refuse_deleting, state_of};
-use super::moving::has_stopped;
+use super::moving::{has_stopped, merging};
 use super::power::next_intent;
 use super::{accept, as_new, change_intent, lock};
 use crate::app::App;
 use crate::auth::actions;
+use crate::hosts;
 use crate::http::{
     ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, NoFields, Path, Selector,
     violated_constraint,
@@ -276,7 +277,10 @@ async fn movable(conn: &mut PgConnection, row: &Row, why: &str) -> Result<HostId
     if !has_stopped(row) {
         return refused("it goes to another one only while it is stopped; stop it first".to_owned());
     }
-    Ok(host)
+    match attachments::merging(conn, row.id).await? {
+        Some(name) if !hosts::store::is_declared_dead(conn, host).await? => refused(merging(&name)),
+        _ => Ok(host),
+    }
 }
 
 /// Why no host would take it now, if none does.
