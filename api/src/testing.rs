@@ -483,6 +483,8 @@ pub(crate) fn inventory() -> Inventory {
         acceleration: Acceleration::Simulated,
         acceleration_detail: "nothing runs".to_owned(),
         architectures: vec![Architecture::X86_64],
+        features: Vec::new(),
+        cpu_models: vec!["EPYC".to_owned()],
         underlay_address: None,
         boot_id: uuid::Uuid::from_u128(1),
     }

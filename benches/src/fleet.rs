@@ -98,6 +98,8 @@ impl SimulatedHost {
             acceleration: Acceleration::Simulated,
             acceleration_detail: "nothing runs".to_owned(),
             architectures: vec![Architecture::X86_64],
+            features: Vec::new(),
+            cpu_models: Vec::new(),
             boot_id: Uuid::now_v7(),
             underlay_address: Some(Ipv4Addr::from(0xc612_0000 + u32::try_from(number)?).into()),
         };

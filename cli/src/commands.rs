@@ -258,6 +258,7 @@ pub fn parse(root: &Command) -> ArgMatches {
 pub fn list_of(tree: &Tree<'_>, path: &[&str]) -> Option<String> {
     let nouns = match path {
         ["explain", noun] => &[*noun][..],
+        ["context", noun @ "project"] => &[*noun][..],
         [nouns @ .., _] => nouns,
         [] => return None,
     };

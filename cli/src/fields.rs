@@ -48,11 +48,18 @@ const TAKEN: [&str; 12] = [
     "wait",
 ];
 
+/// A part of the command line that is wrong: a flag, or a word called by its name.
 #[derive(Debug, thiserror::Error)]
-#[error("--{flag}: {reason}")]
+#[error("{part}: {reason}")]
 pub struct Invalid {
-    flag: String,
+    part: String,
     reason: String,
+}
+
+impl Invalid {
+    pub fn new(part: &str, reason: impl Into<String>) -> Self {
+        Self { part: part.to_owned(), reason: reason.into() }
+    }
 }
 
 impl Field {
@@ -80,8 +87,7 @@ impl Field {
 
     /// The value of all the words that were given.
     pub fn value(&self, words: &[String]) -> Result<Value, Invalid> {
-        let invalid = |reason| Invalid { flag: self.flag(), reason };
-        self.kind.values(words).map_err(invalid)
+        self.kind.values(words).map_err(|reason| Invalid::new(&format!("--{}", self.flag()), reason))
     }
 }
 

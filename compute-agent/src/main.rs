@@ -148,7 +148,19 @@ impl FromStr for SharedPool {
         if !root.is_absolute() {
             bail!("the path must be absolute: it is the same on all hosts");
         }
+        refuse_among_programs(&root)?;
         Ok(Self { name: name.parse()?, root })
+    }
+}
+
+/// INVARIANT: what opens a disk of one guest never sees those of others.
+fn refuse_among_programs(path: &Utf8Path) -> Result<()> {
+    match storage::shown_with_programs(path) {
+        None => Ok(()),
+        Some(shown) => bail!(
+            "{path} is in {shown}, all of which each program sees that opens a disk: choose a path elsewhere, as /srv or \
+             /var/lib"
+        ),
     }
 }
 
@@ -249,6 +261,7 @@ fn read_token(file: &Utf8Path) -> Result<JoinToken> {
 
 async fn run_agent(args: &RunArgs) -> Result<()> {
     raise_file_limit();
+    refuse_among_programs(&args.state_dir)?;
     let state_dir = StateDir::take(&args.state_dir)?;
     let identity = Identity::load(state_dir.path())?;
     let machine_boot = machine_boot()?;

@@ -35,6 +35,7 @@ pub(crate) fn running(id: InstanceId) -> InstanceSpec {
         stop: GRACEFUL,
         architecture: Architecture::X86_64,
         firmware: Firmware::Bios,
+        hardware: Default::default(),
         vcpus: 1,
         memory_mib: MemoryMib(256),
         disks: vec![disk(id.as_uuid())],

@@ -14,8 +14,8 @@ use networking::{links, names, packets};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use protocol::agent::{
-    self, Architecture, DesiredBody, DesiredObject, DesiredPage, Firmware, HostNetwork, InstanceSpec,
-    Network, Nic, Port, PortAddress, Power, RemotePort, Seed, StopMode, Subnet,
+    self, Architecture, DesiredBody, DesiredObject, DesiredPage, Firmware, GuestHardware, HostNetwork,
+    InstanceSpec, Network, Nic, Port, PortAddress, Power, RemotePort, Seed, StopMode, Subnet,
 };
 use protocol::{Generation, MacAddress, MemoryMib, PortId, Revision, Vni};
 use uuid::Uuid;
@@ -124,6 +124,7 @@ fn spec() -> InstanceSpec {
         stop: StopMode::Force,
         architecture: Architecture::X86_64,
         firmware: Firmware::Bios,
+        hardware: GuestHardware::default(),
         vcpus: 1,
         memory_mib: MemoryMib(256),
         disks: Vec::new(),

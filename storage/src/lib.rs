@@ -48,6 +48,7 @@ pub use memory::NewMemory;
 pub use pool::{Found, Options, Pool, Space};
 pub use shared::{SharedRoot, Unusable, Usable};
 pub use volume::VolumeFound;
+pub use walls::shown_with_programs;
 
 /// Whether a call made the file or found it made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +65,11 @@ pub enum Unusable {
     Link,
     #[error("another directory has taken its place: restart the agent if that is meant to be")]
     Exchanged,
+    #[error(
+        "another directory has taken the place of its `{0}`: put the one back that the agent began with, or restart the \
+             agent if that is meant to be"
+    )]
+    PartExchanged(&'static str),
     #[error("another agent of this host uses it")]
     InUse,
     #[error("its file system does not answer")]
@@ -91,7 +97,32 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 struct Opened {
     identity: Uuid,
+    parts: [Part; 4],
     _lock: Flock<File>,
+}
+
+/// A directory of the pool. Held open, so that no other one gets its number.
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    path: Utf8PathBuf,
+    opened: File,
+}
+
+impl Part {
+    fn open(name: &'static str, path: Utf8PathBuf) -> io::Result<Self> {
+        Ok(Self { name, opened: File::open(&path)?, path })
+    }
+
+    /// Whether its path leads to the directory that was opened.
+    fn is_in_place(&self) -> io::Result<bool> {
+        let opened = self.opened.metadata()?;
+        match fs::symlink_metadata(&self.path) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Pool {
@@ -157,9 +188,24 @@ impl Shared {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         match &*opened {
             Some(before) if before.identity != identity => return Ok(Err(Unusable::Exchanged)),
-            Some(_) => {}
+            Some(before) => {
+                for part in &before.parts {
+                    if !part.is_in_place()? {
+                        return Ok(Err(Unusable::PartExchanged(part.name)));
+                    }
+                }
+            }
             None => match self.open(&inner.layout)? {
-                Some(lock) => *opened = Some(Opened { identity, _lock: lock }),
+                Some(lock) => {
+                    let layout = &inner.layout;
+                    let parts = [
+                        Part::open("layers", layout.layers())?,
+                        Part::open("made", layout.root().join("made"))?,
+                        Part::open("images", layout.images())?,
+                        Part::open("hosts", layout.hosts())?,
+                    ];
+                    *opened = Some(Opened { identity, parts, _lock: lock });
+                }
                 None => return Ok(Err(Unusable::InUse)),
             },
         }

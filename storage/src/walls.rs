@@ -2,7 +2,7 @@
 //! and nothing else of the host; it has no network, no other processes and hardly any capability; all of it ends with us.
 //! `unshare` of util-linux and bubblewrap build them, so that no code runs between fork and exec here.
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use nix::unistd::Uid;
 
 /// The only places where programs are looked for.
@@ -10,6 +10,18 @@ pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where programs and their libraries are, on any distribution.
 const PROGRAMS: [&str; 7] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives"];
+
+/// The directory of programs that the path is in, if it is in one: each program behind the walls sees all that is there,
+/// so no pool may be.
+#[must_use]
+pub fn shown_with_programs(path: &Utf8Path) -> Option<&'static str> {
+    let real = |path: &Utf8Path| path.canonicalize_utf8().unwrap_or_else(|_| Utf8PathBuf::from(path));
+    let resolved = real(path);
+    PROGRAMS.into_iter().find(|shown| {
+        let shown = Utf8Path::new(shown);
+        path.starts_with(shown) || resolved.starts_with(real(shown))
+    })
+}
 
 /// What a program may open by name.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,6 +74,20 @@ mod tests {
     use camino::Utf8PathBuf;
 
     use super::*;
+
+    #[test]
+    fn a_pool_may_not_be_where_programs_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Utf8PathBuf::try_from(folder.path().canonicalize().unwrap()).unwrap();
+        let link = folder.join("link");
+        std::os::unix::fs::symlink("/usr/share", &link).unwrap();
+        for path in ["/usr", "/usr/local/pool", "/lib64/pool", "/etc/alternatives/pool", link.as_str()] {
+            assert!(shown_with_programs(Utf8Path::new(path)).is_some(), "{path}");
+        }
+        for path in ["/srv/pool", "/usrlocal", "/", folder.as_str()] {
+            assert_eq!(shown_with_programs(Utf8Path::new(path)), None, "{path}");
+        }
+    }
 
     #[test]
     fn nothing_but_the_files_that_are_given_is_there() {

@@ -5,12 +5,12 @@ use serde_json::Value as Json;
 
 use crate::change::{removal, with_secrets};
 use crate::cloud::{Cloud, body};
-use crate::diagnose::{failure, text, warning};
+use crate::diagnose::{at, failure, text, warning};
 use crate::openapi::Operation;
 use crate::plan::{Plan, Private};
 use crate::protocol::tfplugin6::Diagnostic;
 use crate::resource::Resource;
-use crate::value::Object;
+use crate::value::{Object, Value};
 
 impl Cloud {
     /// Asks with dry runs. What depends on something that is not there yet cannot be asked.
@@ -22,10 +22,11 @@ impl Cloud {
         prior: Option<&Object>,
         private: &Private,
     ) -> Vec<Diagnostic> {
+        let mut told: Vec<_> = prior.and_then(|prior| restart(prior, &plan.planned)).into_iter().collect();
         let is_open = config.values().any(|value| !value.is_known());
         // Of a replacement Terraform asks again, as of something new.
         if !self.checks_plans || is_open || !plan.replaces.is_empty() {
-            return Vec::new();
+            return told;
         }
         let values = with_secrets(resource, &plan.planned, config);
         let is_replaced = private.is_made && prior.is_none();
@@ -35,7 +36,6 @@ impl Cloud {
                 vec![(path, &resource.create, body(resource, &resource.create, &values, |_| true))]
             }),
         };
-        let mut told = Vec::new();
         for (path, operation, body) in steps.unwrap_or_default() {
             told.extend(self.ask(resource, &path, operation, body, is_replaced).await);
         }
@@ -113,6 +113,19 @@ fn judge(problem: &Problem, is_replaced: bool) -> Verdict {
     }
 }
 
+/// A size is changed by stopping and starting.
+fn restart(prior: &Object, planned: &Object) -> Option<Diagnostic> {
+    let of = |values: &'_ Object, name| values.get(name).and_then(Value::as_text).map(str::to_owned);
+    let (before, after) = (of(prior, "instance_type")?, of(planned, "instance_type")?);
+    let is_up = of(prior, "state").is_some_and(|state| state != "stopped");
+    (before != after && is_up).then(|| {
+        let name = of(prior, "name").unwrap_or_default();
+        let detail =
+            format!("{name} is stopped and started, since its type changes from {before} to {after}.");
+        at("/instance_type", warning("This restarts the instance", detail))
+    })
+}
+
 /// What the plan of a dry run says about hosts.
 fn no_room(answer: &Json) -> Option<Diagnostic> {
     let placement = &answer["plan"];
@@ -131,6 +144,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_change_of_size_tells_of_the_restart() {
+        let instance = |size: &str, state: &str| {
+            [("instance_type", size), ("state", state), ("name", "web")]
+                .map(|(name, value)| (name.to_owned(), Value::text(value)))
+                .into()
+        };
+        let told = restart(&instance("small", "running"), &instance("large", "running")).unwrap();
+        assert!(told.detail.contains("from small to large"), "{}", told.detail);
+        assert!(restart(&instance("small", "stopped"), &instance("large", "stopped")).is_none());
+        assert!(restart(&instance("small", "running"), &instance("small", "running")).is_none());
+    }
 
     #[test]
     fn only_what_stays_wrong_stops_a_plan() {

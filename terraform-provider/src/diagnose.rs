@@ -48,8 +48,12 @@ pub fn failure(summary: &str, error: &anyhow::Error, knows: impl Fn(&str) -> boo
     }
     let about = |field: &client::FieldError| {
         let detail = format!(
-            "{}\n{} ({}), request {}",
-            field.message, problem.code, problem.status, problem.request_id
+            "{}{}\n{} ({}), request {}",
+            field.message,
+            where_to_go(problem),
+            problem.code,
+            problem.status,
+            problem.request_id
         );
         let first = field.pointer.split('/').nth(1).unwrap_or_default();
         let said = self::error(summary, detail);
@@ -60,6 +64,17 @@ pub fn failure(summary: &str, error: &anyhow::Error, knows: impl Fn(&str) -> boo
         }
     };
     problem.errors.iter().map(about).collect()
+}
+
+/// What an apply that was killed has made is not in its state.
+fn where_to_go(problem: &Problem) -> String {
+    let there_as = match problem.code.as_str() {
+        "name_taken" | "subnet_overlaps" => "PROJECT/NAME",
+        "duplicate_rule" => "PROJECT/GROUP/RULE, with the id that `cumulo security-group get GROUP` tells",
+        "already_attached" => "PROJECT/ID, with the id that `cumulo policy-attachment list` tells",
+        _ => return String::new(),
+    };
+    format!("\nWas an apply cut off? Then take it over: terraform import ADDRESS {there_as}")
 }
 
 /// Everything that the API says, and where to go with it.
@@ -78,8 +93,6 @@ pub fn text(problem: &Problem) -> String {
             text += &format!("\nby {policy}, statement {}{sid}", by.statement);
         }
     }
-    if problem.code == "name_taken" {
-        text += "\nWas an apply cut off? Then take it over: terraform import ADDRESS PROJECT/NAME";
-    }
+    text += &where_to_go(problem);
     text + &format!("\n{} ({}), request {}", problem.code, problem.status, problem.request_id)
 }

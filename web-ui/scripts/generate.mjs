@@ -12,8 +12,13 @@ writeFileSync(new URL('schema.d.ts', api), astToString(await openapiTS(source, {
 const schemas = document.components.schemas
 const named = (reference) => reference.split('/').at(-1)
 
-/** A field as a form needs it: references resolved, `null` left out. */
+/** A field as a form needs it: references resolved, `null` told apart. */
 function field(schema) {
+  const nullable = [schema.type, ...(schema.oneOf ?? []).map(({ type }) => type)].flat().includes('null')
+  return { ...shapeOf(schema), ...(nullable && { nullable }) }
+}
+
+function shapeOf(schema) {
   const description = schema.description
   if (schema.$ref && /^Labels(Patch)?$/.test(named(schema.$ref))) return { type: 'labels', description }
   const alternatives = schema.oneOf?.filter((one) => one.type !== 'null')

@@ -50,7 +50,7 @@ const fields: Record<string, string> = {
   delete_with_instance: 'Deleted with the instance', root: 'Boot from it', icmp_type: 'ICMP type',
   icmp_code: 'ICMP code', remote_cidr: 'Other end: range', remote_group: 'Other end: group',
   port_first: 'First port', port_last: 'Last port', every_hours: 'Every so many hours', keep: 'How many to keep',
-  url: 'URL', iops: 'IOPS', overcommit_percent: 'Overcommit (%)',
+  url: 'URL', iops: 'IOPS', overcommit_percent: 'Overcommit (%)', low_percent: 'Low mark (%)',
 }
 
 const actions: Record<string, string> = {
@@ -64,12 +64,12 @@ const actions: Record<string, string> = {
 }
 
 const tabs: Record<string, string> = {
-  overview: 'Overview', activity: 'Activity', serial: 'Serial log', console: 'Console', placement: 'Placement', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
-  content: 'Content', inside: 'Subnets and ports', document: 'Document', attached: 'Attachments', members: 'Members', keys: 'API keys',
+  overview: 'Overview', activity: 'Activity', load: 'Load', serial: 'Serial log', console: 'Console', placement: 'Placement', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
+  content: 'Content', inside: 'Subnets and ports', document: 'Document', attached: 'Attachments', members: 'Members', keys: 'API keys', who_can: 'Who can',
 }
 
 const states: Record<string, string> = {
-  awaiting_upload: 'awaiting upload', as_requested: 'as asked for', no_host_fits: 'no host fits',
+  depends: 'under conditions', awaiting_upload: 'awaiting upload', as_requested: 'as asked for', no_host_fits: 'no host fits',
   awaiting_placement: 'waiting for a place', awaiting_host: 'waiting for the host',
   ended_unobserved: 'ended while nobody looked', host_unreachable: 'its host does not answer',
 }
@@ -250,7 +250,8 @@ export const t = {
   },
   host: { capacity: 'Promised', of: 'of', pool: 'Disk', emulated: 'emulated', faults: 'Network faults', addTitle: 'Add a host',
     add: 'Make a join token', token: 'On the new machine, use this token within its lifetime. It works once and is not shown again.' },
-  image: { upload: 'Upload a file', choose: 'Choose a file', sent: (done: string, all: string) => `${done} of ${all}`, finished: 'Everything has arrived; the file is being checked.', pause: 'Stop', resume: 'Go on', waiting: 'The image has no content yet.' },
+  image: { choose: 'Choose a file', sent: (done: string, all: string) => `${done} of ${all}`, finished: 'Everything has arrived; the file is being checked.', pause: 'Stop', resume: 'Go on', waiting: 'The image has no content yet.',
+    open: 'Begun before', openHint: 'Choose the same file again, and it goes on where it stopped.', abandon: 'Abandon', other: (size: string) => `That file is of another size; this upload is of one of ${size}.`, abandonWarning: 'What has arrived of it is deleted.', upload: (size: string) => `the upload of ${size}` },
   policy: {
     simulate: 'Would it be allowed?', who: 'User', action: 'Action', resource: 'Resource', resourceHint: 'instance/web, or a whole crn', ask: 'Ask',
     allowed: 'Allowed', explicit_deny: 'Denied by a statement', implicit_deny: 'Denied: no policy allows it', attached: 'Attached here', attach: 'Attach a policy', detach: 'Detach',

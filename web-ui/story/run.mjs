@@ -121,6 +121,18 @@ async function consoles(page) {
   await page.getByRole('tab', { name: 'Overview' }).click()
 }
 
+async function load(page) {
+  await page.getByRole('region', { name: 'The guest says' }).getByRole('status').waitFor()
+  await page.getByRole('tab', { name: 'Load' }).click()
+  await page.getByText(/^of all vCPUs: now .* %, on average/).waitFor({ timeout: PATIENCE })
+  assert.equal(await page.locator('figure canvas').count(), 6)
+  await accessible(page, 'the load')
+  await page.getByRole('switch', { name: 'As a table' }).click()
+  await page.getByRole('region', { name: 'What web used' }).getByRole('rowheader').first().waitFor()
+  await page.getByRole('tab', { name: 'Overview' }).click()
+  say('what it uses is drawn, and said in words')
+}
+
 async function snapshotAndBack(page) {
   await page.getByRole('button', { name: 'Menu', exact: true }).click()
   await page.getByRole('menuitem', { name: 'Take a snapshot' }).click()
@@ -207,7 +219,7 @@ async function expiredSession(page) {
 
 async function phone(page) {
   await page.setViewportSize({ width: 390, height: 800 })
-  for (const name of ['instances', 'instances/web', 'networks', 'quotas', 'topology', 'key_pairs', 'policy_attachments']) {
+  for (const name of ['instances', 'instances/web', 'instances/web?tab=load', 'networks', 'quotas', 'topology', 'key_pairs', 'policy_attachments']) {
     await visit(page, `/projects/${project}/${name}`, page.getByRole('heading', { level: 1 }))
     const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
     assert.ok(over <= 0, `${name} is ${over} px wider than a phone`)
@@ -226,7 +238,14 @@ async function simulated(page, user) {
   await page.getByText('KeepIt in look').first().waitFor()
   await page.getByText('Look in look').first().waitFor()
   await accessible(page, 'the simulator')
-  say('the simulator tells both decisions')
+  await visit(page, `/projects/${project}/instances/web?tab=who_can`, page.getByRole('combobox', { name: 'Action' }))
+  await page.getByText('Allow by Everything in administrator').waitFor()
+  assert.equal(await page.getByText(user).count(), 0, 'nobody may delete it who is denied that')
+  await page.getByRole('combobox', { name: 'Action' }).fill('compute:GetInstance')
+  await page.getByText('Allow by Look in look').waitFor()
+  await page.keyboard.press('Escape')
+  await accessible(page, 'who can')
+  say('the simulator tells both decisions, and the instance who may what')
 }
 
 async function deniedUser(admin) {
@@ -259,6 +278,28 @@ async function deniedUser(admin) {
   }
 }
 
+/** Somebody else can kill the API and start it again, where CUMULO_HANDS says that somebody listens. */
+async function please(what) {
+  const done = new Promise((resolve) => process.stdin.once('data', resolve).resume())
+  console.log(`please: ${what} the API`)
+  await done
+  process.stdin.pause()
+}
+
+async function lostConnection(page) {
+  await page.getByText('Live', { exact: true }).waitFor()
+  await please('kill')
+  await page.getByText('Connection lost; trying again.').waitFor()
+  await accessible(page, 'a lost connection')
+  await please('start')
+  // It may be there before the page is: then it is caught up with.
+  await cloud.post(`/v1/projects/${project}/networks`, { name: 'meanwhile' })
+  await page.getByRole('link', { name: 'meanwhile' }).waitFor()
+  await page.getByText('Connection lost; trying again.').waitFor({ state: 'detached' })
+  await cloud.delete(`/v1/projects/${project}/networks/meanwhile`)
+  say('the page says that the connection is lost, and catches up')
+}
+
 let failed = true
 async function keepTrace(page, name) {
   mkdirSync(traces, { recursive: true })
@@ -270,10 +311,12 @@ try {
   await cloud.furnish(project, `type-${mark}`, process.env.CUMULO_IMAGE)
   await firstInstance(page)
   await consoles(page)
+  await load(page)
   await snapshotAndBack(page)
   await keys(page)
   await pictures(page)
   await hostileText(page)
+  if (process.env.CUMULO_HANDS) await lostConnection(page)
   await expiredSession(page)
   await phone(page)
   await deniedUser(page)

@@ -1,7 +1,8 @@
-import { describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { ApiProblem } from '../src/api/problem'
 import { before } from '../src/resources/instances/console/history'
 import { keysOf, typed } from '../src/resources/instances/console/keys'
+import { Typist } from '../src/resources/instances/console/typist'
 import { addressOf, comesBack, mayPass } from '../src/resources/instances/console/ticket'
 
 describe('a text for the display', () => {
@@ -27,8 +28,38 @@ describe('a serial port', () => {
   const bytes = (text: string) => new TextEncoder().encode(text)
   test('shows what log and live bytes have in common once', () => {
     for (const [log, live, expected] of [
-      ['boot\nlogin: ', 'login: ', 'boot\n'], ['boot\nlog', 'login: ', 'boot\n'], ['boot', '', 'boot'], ['', 'x', ''], ['boot', 'new', 'boot'], ['aaa', 'aa', 'a'],
+      ['boot\nlogin: ', 'login: ', 'boot\n'], ['boot\nlog', 'login: ', 'boot\n'], ['boot', '', 'boot'], ['', 'x', ''], ['boot', 'new', 'boot'], ['aaa', 'aa', 'a'], ['aab', 'aabaab', ''], ['xababa', 'ababac', 'x'], ['ab', 'xab', 'ab'],
     ] as const) expect(new TextDecoder().decode(before(bytes(log), bytes(live))), `${log}|${live}`).toBe(expected)
+  })
+
+  test('finds that in a blink, however much a guest repeats itself', () => {
+    const log = bytes('a'.repeat(1 << 18))
+    const started = performance.now()
+    expect(before(log, bytes(`${'a'.repeat((1 << 18) - 1)}b`))).toHaveLength(1)
+    expect(before(log, bytes(`b${'a'.repeat(1 << 18)}`))).toHaveLength(log.length)
+    expect(before(log, log)).toHaveLength(0)
+    expect(performance.now() - started).toBeLessThan(1000)
+  })
+})
+
+describe('who types a text', () => {
+  afterEach(() => void vi.useRealTimers())
+  const stroke = (text: string) => typed(text).strokes
+  test('ends one before the next, and with the connection for good', () => {
+    vi.useFakeTimers()
+    const pressed: string[] = []
+    const typist = new Typist((keys) => void pressed.push(keys.map(([keysym]) => String.fromCharCode(keysym)).join('')))
+    typist.type(stroke('ab'))
+    typist.type(stroke('cd'))
+    vi.advanceTimersByTime(40)
+    expect(pressed).toEqual(['a', 'b', 'c'])
+    expect(typist.stop()).toBe(1)
+    vi.advanceTimersByTime(1000)
+    expect(pressed).toEqual(['a', 'b', 'c'])
+    expect(typist.stop()).toBe(0)
+    typist.type(stroke('e'))
+    vi.advanceTimersByTime(1000)
+    expect(pressed.at(-1)).toBe('e')
   })
 })
 

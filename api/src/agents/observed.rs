@@ -150,7 +150,9 @@ async fn fold(
         let older_boot = observed.boot < before.boot && observed.state != ObservedState::Absent;
         observed.generation < before.generation || (observed.generation == before.generation && older_boot)
     });
-    if from_the_future || overtaken {
+    // It came back to this host, which tells late of what it let go of: nothing is left only of what was to be deleted.
+    let of_an_earlier_stay = observed.state == ObservedState::Absent && !stored.intent.deletion_requested;
+    if from_the_future || overtaken || of_an_earlier_stay {
         return Ok(Folded::Ignored);
     }
     for step in report.steps.iter().take(MAX_STEPS).filter(|step| step.operation_id == stored.operation_id) {

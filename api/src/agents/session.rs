@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use protocol::agent::{OpenSession, SessionOpened};
+use protocol::agent::{OpenSession, SessionOpened, is_model_name};
 
 use super::join::check_version;
 use super::peer::Host;
@@ -14,6 +14,8 @@ use crate::nudge::{self, Topic};
 
 const HEARTBEAT_SECONDS: u32 = 5;
 const MAX_TEXT_CHARS: usize = 500;
+/// Of features and of processor models.
+const MAX_NAMES: usize = 512;
 
 pub(super) async fn open(
     State(app): State<App>,
@@ -56,6 +58,13 @@ fn validate(request: &OpenSession) -> Vec<FieldError> {
     if inventory.underlay_address.is_some_and(|address| address.is_unspecified() || address.is_multicast()) {
         let message = "the address of this host in the network between hosts";
         errors.push(FieldError::new("/inventory/underlay_address", "invalid", message));
+    }
+    let names = [("features", &inventory.features), ("cpu_models", &inventory.cpu_models)];
+    for (field, names) in names {
+        if names.len() > MAX_NAMES || !names.iter().all(|name| is_model_name(name)) {
+            let message = format!("at most {MAX_NAMES} names of 1 to 64 of A-Z a-z 0-9 . _ -");
+            errors.push(FieldError::new(format!("/inventory/{field}"), "invalid", message));
+        }
     }
     if inventory.architectures.len() > 16 {
         errors.push(FieldError::new("/inventory/architectures", "too_many", "at most 16"));

@@ -143,5 +143,6 @@ fn describe_pools(text: &mut Text, fleet: &store::Fleet) {
     each("cumulo_pool_free_bytes", "What is free there, as the host says that sees least", &|pool| {
         pool.free_bytes
     });
+    each("cumulo_pool_low", "1 if it is almost full and takes no new volumes", &|pool| Some(pool.low.into()));
     each("cumulo_pool_hosts", "Hosts that have it", &|pool| Some(pool.hosts));
 }

@@ -32,6 +32,7 @@ pub(super) struct Pool {
     pub name: String,
     pub disk_gib_capacity: i32,
     pub disk_gib_reserved: i32,
+    pub low: bool,
     pub hosts: i64,
     pub total_bytes: Option<i64>,
     pub free_bytes: Option<i64>,
@@ -55,7 +56,7 @@ pub(super) async fn read(conn: &mut PgConnection) -> Result<Fleet, sqlx::Error> 
     .await?;
     let pools = sqlx::query_as!(
         Pool,
-        r#"SELECT p.name, p.disk_gib_capacity, p.disk_gib_reserved, count(h.host_id) AS "hosts!",
+        r#"SELECT p.name, p.disk_gib_capacity, p.disk_gib_reserved, p.low, count(h.host_id) AS "hosts!",
                   max(h.total_bytes) AS total_bytes, min(h.free_bytes) AS free_bytes
            FROM pools p LEFT JOIN host_pools h ON h.pool_name = p.name AND h.identity = p.identity
            GROUP BY p.id ORDER BY p.name"#

@@ -20,7 +20,7 @@ async fn hosts_pools_and_instances_are_counted() {
     let host = cloud.join_host("host-1").await;
     let pool = json!({"total_bytes": 100_i64 << 30, "free_bytes": 9_i64 << 30, "image_cache_bytes": 7});
     let shared = json!([{"name": "fast", "state": {"state": "ready", "identity": uuid::Uuid::from_u128(1),
-        "total_bytes": 20_i64 << 30, "free_bytes": 1 << 30}}]);
+        "total_bytes": 20_i64 << 30, "free_bytes": 3_i64 << 30}}]);
     let body = json!({"epoch": host.epoch, "hypervisor": {"status": "ok"}, "observed_digest": "0".repeat(64),
         "quarantined": 0, "shared_pools": shared});
     host.call(Method::POST, "/agent/v1/heartbeat", Some(body.clone())).await.expect(200);
@@ -56,7 +56,8 @@ async fn hosts_pools_and_instances_are_counted() {
         "cumulo_host_pool_low{host=\"host-1\"} 1",
         "cumulo_pool_capacity_bytes{pool=\"fast\"} 21474836480",
         "cumulo_pool_reserved_bytes{pool=\"fast\"} 1073741824",
-        "cumulo_pool_free_bytes{pool=\"fast\"} 1073741824",
+        "cumulo_pool_free_bytes{pool=\"fast\"} 3221225472",
+        "cumulo_pool_low{pool=\"fast\"} 0",
         "cumulo_pool_hosts{pool=\"fast\"} 1",
         "cumulo_instances{state=\"running\"} 1",
         "cumulo_instances{state=\"awaiting_host\"} 1",

@@ -6,6 +6,7 @@
 mod heartbeats;
 mod model;
 mod routes;
+mod silence;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
@@ -15,5 +16,6 @@ mod verify;
 pub use heartbeats::Heartbeats;
 pub(crate) use model::{HostState, UNREACHABLE_AFTER};
 pub(crate) use routes::{hash_secret, router};
+pub(crate) use silence::Doer;
 pub(crate) use types::{Capacity, MEMORY_OVERCOMMIT, NewHost, VCPU_OVERCOMMIT};
 pub(crate) use verify::verify;

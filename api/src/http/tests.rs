@@ -342,6 +342,7 @@ async fn rows(cloud: &TestCloud) -> Vec<String> {
         "blobs",
         "images",
         "image_shares",
+        "image_remains",
         "operations",
         "operation_steps",
         "instances",

@@ -7,4 +7,4 @@ mod store;
 mod types;
 
 pub(crate) use routes::router;
-pub(crate) use store::{InstanceTypeRow, find, fitting, options};
+pub(crate) use store::{InstanceTypeRow, feature_of_model, features_of, find, fitting, options};

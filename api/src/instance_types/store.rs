@@ -1,7 +1,7 @@
 //! SQL of instance types.
 
 use protocol::InstanceTypeId;
-use protocol::agent::Architecture;
+use protocol::agent::{Architecture, CpuModel, GuestHardware, NESTED_VIRTUALIZATION};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -23,6 +23,7 @@ pub(crate) struct InstanceTypeRow {
     pub root_disk_gib: i32,
     pub host_labels: Json<Labels>,
     pub tolerations: Vec<String>,
+    pub hardware: Json<GuestHardware>,
     pub generation: i64,
     pub created_at: OffsetDateTime,
 }
@@ -42,6 +43,7 @@ impl InstanceTypeRow {
             root_disk_gib: self.root_disk_gib,
             host_labels: self.host_labels.0,
             tolerations: self.tolerations,
+            hardware: self.hardware.0,
             created_at: self.created_at,
         }
     }
@@ -60,10 +62,11 @@ pub(super) async fn insert(
         InstanceTypeRow,
         r#"INSERT INTO instance_types
              (id, name, architecture, vcpus, memory_mib, root_disk_gib, generation, created_at, updated_at, host_labels,
-              tolerations)
-         VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7, $8, $9)
+              tolerations, hardware)
+         VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7, $8, $9, $10)
          RETURNING id, name, architecture, vcpus, memory_mib, root_disk_gib,
-                   host_labels AS "host_labels: Json<Labels>", tolerations, generation, created_at"#,
+                   host_labels AS "host_labels: Json<Labels>", tolerations,
+                   hardware AS "hardware: Json<GuestHardware>", generation, created_at"#,
         id.as_uuid(),
         new.name.as_str(),
         new.architecture.as_str(),
@@ -72,7 +75,8 @@ pub(super) async fn insert(
         signed(new.root_disk_gib.0)?,
         now,
         Json(&new.host_labels) as _,
-        &tolerations
+        &tolerations,
+        Json(&new.hardware) as _
     )
     .fetch_one(conn)
     .await;
@@ -94,7 +98,7 @@ pub(super) async fn list(
     sqlx::query_as!(
         InstanceTypeRow,
         r#"SELECT id, name, architecture, vcpus, memory_mib, root_disk_gib, host_labels AS "host_labels: Json<Labels>",
-                tolerations, generation, created_at
+                tolerations, hardware AS "hardware: Json<GuestHardware>", generation, created_at
          FROM instance_types WHERE id > $1 AND ($2::text IS NULL OR name = $2) ORDER BY id LIMIT $3"#,
         after,
         name,
@@ -112,7 +116,7 @@ pub(crate) async fn find(
     sqlx::query_as!(
         InstanceTypeRow,
         r#"SELECT id, name, architecture, vcpus, memory_mib, root_disk_gib, host_labels AS "host_labels: Json<Labels>",
-                tolerations, generation, created_at
+                tolerations, hardware AS "hardware: Json<GuestHardware>", generation, created_at
          FROM instance_types WHERE id = $1 OR name = $2"#,
         selector.id(),
         selector.name()
@@ -130,11 +134,28 @@ impl InstanceTypeRow {
     /// What the operator has tied to it.
     pub(crate) fn needs(&self) -> Needs {
         Needs {
-            features: Vec::new(),
+            features: features_of(&self.hardware.0),
             host_labels: self.host_labels.0.clone(),
             tolerations: self.tolerations.clone(),
         }
     }
+}
+
+/// What a host must give for this hardware, as [`crate::instances::store::placement`] names what hosts have.
+pub(crate) fn features_of(hardware: &GuestHardware) -> Vec<String> {
+    let mut features = Vec::new();
+    if hardware.nested_virtualization {
+        features.push(NESTED_VIRTUALIZATION.to_owned());
+    }
+    if let CpuModel::Named(name) = &hardware.cpu_model {
+        features.push(feature_of_model(name));
+    }
+    features
+}
+
+/// The feature of hosts that have this processor model.
+pub(crate) fn feature_of_model(name: &str) -> String {
+    format!("cpu_model {name}")
 }
 
 /// All types, for the advice of placement.
@@ -142,7 +163,7 @@ pub(crate) async fn options(conn: &mut PgConnection) -> Result<Vec<TypeOption>, 
     let rows = sqlx::query_as!(
         InstanceTypeRow,
         r#"SELECT id, name, architecture, vcpus, memory_mib, root_disk_gib, host_labels AS "host_labels: Json<Labels>",
-                tolerations, generation, created_at
+                tolerations, hardware AS "hardware: Json<GuestHardware>", generation, created_at
          FROM instance_types ORDER BY id"#
     )
     .fetch_all(conn)

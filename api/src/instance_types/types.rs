@@ -1,6 +1,6 @@
 //! The wire of instance types.
 
-use protocol::agent::Architecture;
+use protocol::agent::{Architecture, CpuModel, DiskBus, GuestHardware, NicModel};
 use protocol::{InstanceTypeId, MemoryMib, Name, SizeGib};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -34,6 +34,9 @@ pub struct CreateInstanceType {
     #[serde(default)]
     #[schema(max_items = 16)]
     pub tolerations: Vec<Name>,
+    /// Where the virtual machine is not the usual one.
+    #[serde(default)]
+    pub hardware: GuestHardware,
 }
 
 const fn x86_64() -> Architecture {
@@ -52,6 +55,8 @@ pub struct InstanceType {
     pub host_labels: Labels,
     /// Taints that do not keep its instances away from hosts.
     pub tolerations: Vec<String>,
+    /// Where the virtual machine is not the usual one.
+    pub hardware: GuestHardware,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
@@ -67,6 +72,7 @@ impl CreateInstanceType {
         check("/vcpus", self.vcpus, 1, MAX_VCPUS);
         check("/memory_mib", self.memory_mib.0, MIN_MEMORY_MIB, MAX_MEMORY_MIB);
         check("/root_disk_gib", self.root_disk_gib.0, 1, MAX_DISK_GIB);
+        self.validate_hardware(&mut errors);
         let mut of_labels = Vec::new();
         validate_labels(&self.host_labels, &mut of_labels);
         errors.extend(
@@ -80,5 +86,38 @@ impl CreateInstanceType {
             errors.push(FieldError::new("/tolerations", "too_many", message));
         }
         errors
+    }
+
+    fn validate_hardware(&self, errors: &mut Vec<FieldError>) {
+        let hardware = &self.hardware;
+        let mut refuse = |pointer: &str, message: String| {
+            errors.push(FieldError::new(format!("/hardware/{pointer}"), "invalid", message));
+        };
+        if let Some(topology) = hardware.topology
+            && topology.vcpus() != u64::from(self.vcpus)
+        {
+            let (has, asked) = (topology.vcpus(), self.vcpus);
+            refuse("topology", format!("its product is {has}, and the type has {asked} vCPUs"));
+        }
+        if hardware.nested_virtualization && hardware.cpu_model != CpuModel::HostPassthrough {
+            refuse("nested_virtualization", "needs the `cpu_model` `host_passthrough`".to_owned());
+        }
+        if self.architecture == Architecture::X86_64 {
+            return;
+        }
+        let of_x86 =
+            |what: &str| format!("{what} is for x86_64 only, the type is for {}", self.architecture.as_str());
+        if hardware.nested_virtualization {
+            refuse("nested_virtualization", of_x86("this"));
+        }
+        if hardware.cpu_model != CpuModel::HostPassthrough {
+            refuse("cpu_model", of_x86("this"));
+        }
+        if hardware.disk_bus == DiskBus::Sata {
+            refuse("disk_bus", of_x86("sata"));
+        }
+        if hardware.nic_model == NicModel::E1000e {
+            refuse("nic_model", of_x86("e1000e"));
+        }
     }
 }

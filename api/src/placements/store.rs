@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::agent::Architecture;
+use protocol::agent::{Architecture, GuestHardware};
 use protocol::{HostId, InstanceId};
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::auth::{Allowed, actions};
 use crate::http::Labels;
+use crate::instance_types::features_of;
 use crate::instances::Reference;
 use crate::placement_groups::store::rule;
 use crate::scheduler::capacity::Placed;
@@ -61,6 +62,7 @@ pub(super) async fn placed(
     let rows = sqlx::query!(
         r#"SELECT i.host_id AS "host_id!", i.architecture, i.vcpus_held AS "vcpus!",
                   i.memory_mib_held AS "memory_mib!", t.name AS type_name,
+                  t.hardware AS "hardware: Json<GuestHardware>",
                   t.host_labels AS "host_labels: Json<Labels>", t.tolerations,
                   (SELECT coalesce(sum(v.size_gib), 0)::integer FROM volumes v
                    WHERE v.instance_id = i.id AND v.pool_id IS NULL) AS "disk_gib!",
@@ -98,7 +100,7 @@ pub(super) async fn placed(
             root_disk_gib: 0,
             type_name: row.type_name,
             needs: Needs {
-                features: Vec::new(),
+                features: features_of(&row.hardware.0),
                 host_labels: row.host_labels.0,
                 tolerations: row.tolerations,
             },

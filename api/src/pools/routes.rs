@@ -67,7 +67,7 @@ async fn get_pool(
     call.answer(row.version(), &row.into_wire())
 }
 
-/// Change a pool's description, or how much of it may be given away.
+/// Change a pool's description, how much of it may be given away, or how full it may become.
 #[utoipa::path(patch, path = "/v1/pools/{pool}", tag = "pools", params(MutationQuery),
     request_body = UpdatePool, responses(
         (status = 200, body = Pool),

@@ -21,6 +21,8 @@ pub(super) struct Row {
     pub description: String,
     pub generation: i64,
     pub overcommit_percent: i32,
+    pub low_percent: i32,
+    pub low: bool,
     pub disk_gib_capacity: i32,
     pub disk_gib_reserved: i32,
     pub hosts: i64,
@@ -39,6 +41,8 @@ impl Row {
             name: self.name,
             description: self.description,
             overcommit_percent: self.overcommit_percent,
+            low_percent: self.low_percent,
+            low: self.low,
             disk_gib: Capacity { total: self.disk_gib_capacity, reserved: self.disk_gib_reserved },
             hosts: self.hosts,
             created_at: self.created_at,
@@ -56,18 +60,20 @@ pub(super) async fn insert(
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
     let inserted = sqlx::query!(
-        "INSERT INTO pools (id, name, description, overcommit_percent, identity, disk_gib_capacity, created_at,
-                            updated_at)
-         SELECT $1, $2, $3, $4, h.identity, pool_capacity(h.total_bytes, $4, 0), $5, $5
+        "INSERT INTO pools (id, name, description, overcommit_percent, low_percent, identity, disk_gib_capacity, low,
+                            created_at, updated_at)
+         SELECT $1, $2, $3, $4, $6, h.identity, pool_capacity(h.total_bytes, $4, 0),
+                coalesce(pool_is_low(h.total_bytes, h.free_bytes, $6, false), false), $5, $5
          FROM (VALUES (1)) one
-         LEFT JOIN LATERAL (SELECT identity, max(total_bytes) AS total_bytes FROM host_pools
+         LEFT JOIN LATERAL (SELECT identity, max(total_bytes) AS total_bytes, min(free_bytes) AS free_bytes FROM host_pools
                             WHERE pool_name = $2 AND identity IS NOT NULL
                             GROUP BY identity ORDER BY count(*) DESC, min(host_id::text) LIMIT 1) h ON true",
         id.as_uuid(),
         new.name.as_str(),
         new.description,
         new.overcommit_percent(),
-        now
+        now,
+        new.low_percent()
     )
     .execute(conn)
     .await;
@@ -88,7 +94,8 @@ pub(super) async fn list(
 ) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
-        r#"SELECT id, name, description, generation, overcommit_percent, disk_gib_capacity, disk_gib_reserved,
+        r#"SELECT id, name, description, generation, overcommit_percent, low_percent, low, disk_gib_capacity,
+                  disk_gib_reserved,
                   (SELECT count(*) FROM pool_hosts h WHERE h.pool_id = p.id) AS "hosts!", created_at, updated_at
            FROM pools p WHERE id > $1 AND ($2::text IS NULL OR name = $2) ORDER BY id LIMIT $3"#,
         after,
@@ -103,7 +110,8 @@ pub(super) async fn list(
 pub(super) async fn read(conn: &mut PgConnection, selector: &Selector) -> Result<Option<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
-        r#"SELECT id, name, description, generation, overcommit_percent, disk_gib_capacity, disk_gib_reserved,
+        r#"SELECT id, name, description, generation, overcommit_percent, low_percent, low, disk_gib_capacity,
+                  disk_gib_reserved,
                   (SELECT count(*) FROM pool_hosts h WHERE h.pool_id = p.id) AS "hosts!", created_at, updated_at
            FROM pools p WHERE id = $1 OR name = $2"#,
         selector.id(),
@@ -122,7 +130,9 @@ pub(super) async fn update(
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE pools p SET description = coalesce($2, description), generation = generation + 1, updated_at = $4,
-                overcommit_percent = coalesce($3, overcommit_percent),
+                overcommit_percent = coalesce($3, overcommit_percent), low_percent = coalesce($5, low_percent),
+                low = coalesce((SELECT pool_is_low(max(h.total_bytes), min(h.free_bytes), coalesce($5, p.low_percent), p.low)
+                                FROM host_pools h WHERE h.pool_name = p.name AND h.identity = p.identity), low),
                 disk_gib_capacity = pool_capacity(
                     (SELECT max(h.total_bytes) FROM host_pools h WHERE h.pool_name = p.name AND h.identity = p.identity),
                     coalesce($3, overcommit_percent), disk_gib_reserved)
@@ -130,7 +140,8 @@ pub(super) async fn update(
         id,
         patch.description,
         patch.overcommit_percent,
-        now
+        now,
+        patch.low_percent
     )
     .execute(conn)
     .await?;

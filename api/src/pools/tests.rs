@@ -30,7 +30,13 @@ fn directory(number: u128) -> Uuid {
 /// What an agent says of the pool `fast`, in this directory of so many GiB.
 fn fast(identity: Uuid, gib: u64) -> Value {
     json!({"name": "fast", "state": {"state": "ready", "identity": identity, "total_bytes": gib << 30,
-        "free_bytes": 1 << 30}})
+        "free_bytes": gib << 30}})
+}
+
+/// The same with so many GiB free.
+fn with_free(mut pool: Value, gib: u64) -> Value {
+    pool["state"]["free_bytes"] = json!(gib << 30);
+    pool
 }
 
 fn instance(name: &str) -> Value {
@@ -93,6 +99,7 @@ async fn from_creation_to_deletion() {
     for (body, code) in [
         (json!({"name": "slow", "overcommit_percent": 5}), "out_of_range"),
         (json!({"name": "slow", "path": "/srv"}), "invalid"),
+        (json!({"name": "slow", "low_percent": 51}), "out_of_range"),
     ] {
         let refused = cloud.post(POOLS, body).await;
         assert_eq!(refused.expect_problem(422, "validation_failed")["errors"][0]["code"], code);
@@ -165,6 +172,58 @@ async fn a_pool_is_what_its_hosts_say_and_gives_away_no_more() {
     assert!(codes.contains(&"pool_without_host".to_owned()), "{codes:?}");
     execute(&cloud, "UPDATE pools SET disk_gib_reserved = 1").await;
     assert!(findings(&cloud).await.contains(&"pool_reservation_drift".to_owned()));
+}
+
+#[tokio::test]
+async fn one_that_is_almost_full_takes_no_new_volumes() {
+    let cloud = TestCloud::start().await;
+    let [one, _] = two_with_the_pool(&cloud).await;
+    let data = |name: &str| json!({"name": name, "size_gib": 1, "pool": "fast"});
+    let first = cloud.post(VOLUMES, data("data")).await.expect(201);
+    let pool = cloud.get(FAST).await.expect(200);
+    assert_eq!((&pool["low"], &pool["low_percent"]), (&json!(false), &json!(10)));
+    let low = async || cloud.get(FAST).await.expect(200)["low"].clone();
+
+    one.beat(json!([with_free(fast(directory(1), 20), 1)])).await.expect(200);
+    assert_eq!(low().await, true);
+    assert_eq!(findings(&cloud).await, ["pool_low"]);
+    let refused = cloud.post(VOLUMES, data("more")).await.expect_problem(409, "insufficient_capacity");
+    assert!(refused["detail"].as_str().unwrap().contains("almost full"), "{refused}");
+    let clone = json!({"name": "clone", "source": {"volume": first["id"]}});
+    cloud.post(VOLUMES, clone.clone()).await.expect_problem(409, "insufficient_capacity");
+    cloud.post(INSTANCES, instance("web")).await.expect_problem(409, "insufficient_capacity");
+    // What is there may grow and be used.
+    cloud.call(Method::PATCH, DATA, Some(json!({"size_gib": 2}))).await.expect(200);
+
+    // It does not change its mind with every block.
+    one.beat(json!([with_free(fast(directory(1), 100), 11)])).await.expect(200);
+    assert_eq!(low().await, true);
+    let patch = async |percent: i32| {
+        cloud.call(Method::PATCH, FAST, Some(json!({"low_percent": percent}))).await.expect(200)["low"]
+            .clone()
+    };
+    assert_eq!((patch(0).await, patch(20).await), (json!(false), json!(true)));
+    assert_eq!(patch(5).await, false);
+    cloud.post(VOLUMES, clone).await.expect(201);
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_clone_is_not_made_on_a_host_whose_disks_are_almost_full() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let host = cloud.join_host("host-1").await;
+    let body = json!({"name": "web", "image": "image", "instance_type": "tiny", "networks": []});
+    let web = cloud.post(INSTANCES, body).await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    host.report(&web["id"], 1, 1, json!({"state": "running"})).await;
+    cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
+    host.report(&web["id"], 2, 1, json!({"state": "stopped", "reason": "requested"})).await;
+    let clone = |name: &str| json!({"name": name, "source": {"volume": web["volumes"][0]["volume"]["id"]}});
+    cloud.post(VOLUMES, clone("one")).await.expect(201);
+    execute(&cloud, "UPDATE hosts SET pool_low = true").await;
+    let refused = cloud.post(VOLUMES, clone("two")).await.expect_problem(409, "insufficient_capacity");
+    assert!(refused["detail"].as_str().unwrap().contains("almost full"), "{refused}");
 }
 
 #[tokio::test]

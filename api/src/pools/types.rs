@@ -10,6 +10,8 @@ use crate::http::{FieldError, not_null, validate_description};
 
 const OVERCOMMIT: std::ops::RangeInclusive<i32> = 10..=1000;
 const DEFAULT_OVERCOMMIT: i32 = 100;
+const LOW: std::ops::RangeInclusive<i32> = 0..=50;
+const DEFAULT_LOW: i32 = 10;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +24,9 @@ pub struct CreatePool {
     /// How much may be given away of what its file system has, in per cent; 100 unless given.
     #[schema(minimum = 10, maximum = 1000)]
     pub overcommit_percent: Option<i32>,
+    /// While less than this of its file system is free, in per cent, no new volume goes there; 10 unless given, 0 for never.
+    #[schema(minimum = 0, maximum = 50)]
+    pub low_percent: Option<i32>,
 }
 
 /// A JSON Merge Patch (RFC 7396): absent fields stay as they are.
@@ -35,6 +40,10 @@ pub struct UpdatePool {
     #[serde(default, deserialize_with = "not_null")]
     #[schema(minimum = 10, maximum = 1000, nullable = false)]
     pub overcommit_percent: Option<i32>,
+    /// While less than this of its file system is free, in per cent, no new volume goes there; 0 for never.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(minimum = 0, maximum = 50, nullable = false)]
+    pub low_percent: Option<i32>,
 }
 
 /// A directory that several hosts share.
@@ -45,6 +54,10 @@ pub struct Pool {
     pub description: String,
     /// How much may be given away of what its file system has.
     pub overcommit_percent: i32,
+    /// While less than this of its file system is free, in per cent, it takes no new volumes; 0 for never.
+    pub low_percent: i32,
+    /// Whether that is so now. It is over when two per cent more are free.
+    pub low: bool,
     /// What may be given away, and what volumes have of it; nothing until a host has the pool.
     pub disk_gib: Capacity,
     /// How many hosts have it now.
@@ -60,18 +73,22 @@ impl CreatePool {
         self.overcommit_percent.unwrap_or(DEFAULT_OVERCOMMIT)
     }
 
+    pub(super) fn low_percent(&self) -> i32 {
+        self.low_percent.unwrap_or(DEFAULT_LOW)
+    }
+
     pub(super) fn validate(&self) -> Vec<FieldError> {
-        validate(Some(&self.description), self.overcommit_percent)
+        validate(Some(&self.description), self.overcommit_percent, self.low_percent)
     }
 }
 
 impl UpdatePool {
     pub(super) fn validate(&self) -> Vec<FieldError> {
-        validate(self.description.as_deref(), self.overcommit_percent)
+        validate(self.description.as_deref(), self.overcommit_percent, self.low_percent)
     }
 }
 
-fn validate(description: Option<&str>, overcommit: Option<i32>) -> Vec<FieldError> {
+fn validate(description: Option<&str>, overcommit: Option<i32>, low: Option<i32>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Some(description) = description {
         validate_description(description, &mut errors);
@@ -79,6 +96,10 @@ fn validate(description: Option<&str>, overcommit: Option<i32>) -> Vec<FieldErro
     if overcommit.is_some_and(|percent| !OVERCOMMIT.contains(&percent)) {
         let message = format!("from {} to {}", OVERCOMMIT.start(), OVERCOMMIT.end());
         errors.push(FieldError::new("/overcommit_percent", "out_of_range", message));
+    }
+    if low.is_some_and(|percent| !LOW.contains(&percent)) {
+        let message = format!("from {} to {}", LOW.start(), LOW.end());
+        errors.push(FieldError::new("/low_percent", "out_of_range", message));
     }
     errors
 }

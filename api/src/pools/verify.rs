@@ -23,6 +23,11 @@ pub(crate) async fn verify(
            FROM host_pools s JOIN hosts h ON h.id = s.host_id JOIN pools p ON p.name = s.pool_name
            WHERE s.fault IS NOT NULL AND h.last_seen_at >= $1
            UNION ALL
+           SELECT 'pool_low', p.id,
+                  format('less than %s %% of the pool %s are free, so no new volume goes there; guests that write more will '
+                         'stand still: enlarge the file system, or delete volumes there', p.low_percent, p.name)
+           FROM pools p WHERE p.low
+           UNION ALL
            SELECT 'pool_without_host', p.id, format('no host has the pool %s, and volumes are in it', p.name)
            FROM pools p
            WHERE p.disk_gib_reserved > 0 AND NOT EXISTS (SELECT FROM pool_hosts h WHERE h.pool_id = p.id)

@@ -38,7 +38,7 @@ pub enum Resource {
     PlacementGroups,
     /// Images, with or without content.
     Images,
-    /// The files of images and open uploads, in GiB, each rounded up.
+    /// The files of images and open uploads, in GiB, each rounded up; also of deleted images from which something is still made.
     ImageGib,
     /// Principals that are programs.
     ServiceAccounts,
@@ -116,7 +116,10 @@ impl Resource {
                 "delete snapshots that are not needed: the room of a volume comes back when its host has put together what was \
                  between them, which it does while an instance runs with the volume"
             }
-            Self::ImageGib => "delete images, or open uploads that nobody goes on with",
+            Self::ImageGib => {
+                "delete images, or open uploads that nobody goes on with; the file of an image goes with the last disk that is \
+                 made from it"
+            }
             Self::DiskGib => "delete volumes, or snapshots with memory",
             _ => "delete something",
         }

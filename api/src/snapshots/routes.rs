@@ -52,7 +52,7 @@ async fn list_snapshots(
         rows: query.rows(),
     };
     let rows = store::list(conn, allowed, &filter).await?;
-    let items = rows.into_iter().map(store::Row::into_wire).collect();
+    let items = rows.into_iter().map(|row| row.into_wire(app.clock.now())).collect();
     Ok(axum::Json(query.page(items, |snapshot: &Snapshot| snapshot.id.as_uuid())))
 }
 
@@ -68,5 +68,5 @@ async fn get_snapshot(
     let mut reading = call.reading::<actions::GetSnapshot>(&app, (&project, &snapshot)).await?;
     let (conn, allowed) = reading.parts();
     let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
-    call.answer(row.version(), &row.into_wire())
+    call.answer(row.version(), &row.into_wire(app.clock.now()))
 }

@@ -33,9 +33,13 @@ pub(crate) async fn find<A: Action<On: InProject>>(
                               'name', v.volume_name, 'size_gib', v.size_gib) ORDER BY v.position), '[]')
                    FROM snapshot_volumes v WHERE v.snapshot_id = s.id) AS "volumes!: Json<Vec<SnapshotVolume>>",
                   s.schedule_id, c.name AS "schedule_name?", s.operation_id, o.kind AS "operation_kind?", o.status AS "operation_status?",
-                  s.restored_at, s.created_at, s.updated_at
+                  h.id IS NOT NULL AS "has_host!", h.last_seen_at AS "host_last_seen_at?",
+                  h.declared_dead_at IS NOT NULL AND h.id IS NOT NULL AS "host_dead!",
+                  t.observed_detail AS "instance_detail?", s.restored_at, s.created_at, s.updated_at
            FROM snapshots s LEFT JOIN operations o ON o.id = s.operation_id
            LEFT JOIN snapshot_schedules c ON c.id = s.schedule_id
+           LEFT JOIN instances t ON t.id = s.taking_instance_id
+           LEFT JOIN hosts h ON h.id = t.host_id
            WHERE s.project_id = $1 AND (s.id = $2 OR s.name = $3)"#,
         allowed.project().as_uuid(),
         selector.id(),
@@ -74,9 +78,13 @@ pub(super) async fn list(
                               'name', v.volume_name, 'size_gib', v.size_gib) ORDER BY v.position), '[]')
                    FROM snapshot_volumes v WHERE v.snapshot_id = s.id) AS "volumes!: Json<Vec<SnapshotVolume>>",
                   s.schedule_id, c.name AS "schedule_name?", s.operation_id, o.kind AS "operation_kind?", o.status AS "operation_status?",
-                  s.restored_at, s.created_at, s.updated_at
+                  h.id IS NOT NULL AS "has_host!", h.last_seen_at AS "host_last_seen_at?",
+                  h.declared_dead_at IS NOT NULL AND h.id IS NOT NULL AS "host_dead!",
+                  t.observed_detail AS "instance_detail?", s.restored_at, s.created_at, s.updated_at
            FROM snapshots s LEFT JOIN operations o ON o.id = s.operation_id
            LEFT JOIN snapshot_schedules c ON c.id = s.schedule_id
+           LEFT JOIN instances t ON t.id = s.taking_instance_id
+           LEFT JOIN hosts h ON h.id = t.host_id
            WHERE s.project_id = $1 AND s.id > $2 AND ($3::text IS NULL OR s.name = $3)
              AND ($4::text IS NULL OR s.instance_name = $4 OR s.instance_id::text = $4)
              AND ($5::text IS NULL OR EXISTS (
@@ -207,6 +215,11 @@ pub(crate) fn broken(error: sqlx::Error) -> ApiError {
         Some("instances_resume_from_a_snapshot") => ApiError::because(
             ErrorCode::WrongState,
             "an instance is about to go on from its memory; wait until it runs, or stop it",
+        ),
+        Some("pools_low") => ApiError::because(
+            ErrorCode::InsufficientCapacity,
+            "the pool is almost full, so it keeps no memory of guests; leave `memory` out, delete volumes there, or ask an operator \
+             for room",
         ),
         Some("hosts_pool_low") => ApiError::because(
             ErrorCode::InsufficientCapacity,

@@ -65,6 +65,9 @@ pub struct Snapshot {
     pub description: String,
     pub labels: Labels,
     pub state: SnapshotState,
+    /// Why it is still being taken, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_detail: Option<String>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,

@@ -7,6 +7,7 @@
 //!
 //! [`disks`] puts volumes into instances and takes them out; [`store::hosts`] folds in what hosts say of them.
 
+mod detail;
 pub(crate) mod disks;
 mod model;
 mod reconcile;

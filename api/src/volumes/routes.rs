@@ -44,7 +44,7 @@ async fn list_volumes(
     let (instance, rows) = (instance.as_deref(), query.rows());
     let filter = Filter { after, name: query.name(), labels: &labels, instance, state, rows };
     let rows = store::list(conn, allowed, &filter).await?;
-    let items = rows.into_iter().map(store::Row::into_wire).collect();
+    let items = rows.into_iter().map(|row| row.into_wire(app.clock.now())).collect();
     Ok(axum::Json(query.page(items, |volume: &Volume| volume.id.as_uuid())))
 }
 
@@ -60,5 +60,5 @@ async fn get_volume(
     let mut reading = call.reading::<actions::GetVolume>(&app, (&project, &volume)).await?;
     let (conn, allowed) = reading.parts();
     let row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
-    call.answer(row.version(), &row.into_wire())
+    call.answer(row.version(), &row.into_wire(app.clock.now()))
 }

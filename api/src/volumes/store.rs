@@ -108,12 +108,19 @@ pub(super) async fn find<A: Action<On: InProject>>(
                   v.delete_with_instance, v.attachment_state,
                   CASE WHEN v.observed_state = 'ready' THEN v.observed_generation END AS ready_generation,
                   v.deletion_requested_at, v.operation_id, o.kind AS "operation_kind?",
-                  o.status AS "operation_status?", v.created_at, v.updated_at
+                  o.status AS "operation_status?", h.last_seen_at AS "host_last_seen_at?",
+                  h.declared_dead_at IS NOT NULL AND h.id IS NOT NULL AS "host_dead!", h.id IS NOT NULL AS "has_host!",
+                  i.observed_detail AS "instance_detail?",
+                  EXISTS (SELECT FROM layers l WHERE l.id = ANY (chain_of(v.layer_id)) AND l.parent_merge IS NOT NULL)
+                      AS "merging!",
+                  v.created_at, v.updated_at
            FROM volumes v
            LEFT JOIN images m ON m.id = v.image_id
            LEFT JOIN pools p ON p.id = v.pool_id
            LEFT JOIN instances i ON i.id = v.instance_id
            LEFT JOIN operations o ON o.id = v.operation_id
+           LEFT JOIN layer_removals r ON r.id = v.removal_id
+           LEFT JOIN hosts h ON h.id = coalesce(r.host_id, CASE WHEN r.id IS NULL THEN i.host_id END)
            WHERE v.project_id = $1 AND (v.id = $2 OR v.name = $3)"#,
         allowed.project().as_uuid(),
         selector.id(),
@@ -149,12 +156,19 @@ pub(super) async fn list(
                   v.delete_with_instance, v.attachment_state,
                   CASE WHEN v.observed_state = 'ready' THEN v.observed_generation END AS ready_generation,
                   v.deletion_requested_at, v.operation_id, o.kind AS "operation_kind?",
-                  o.status AS "operation_status?", v.created_at, v.updated_at
+                  o.status AS "operation_status?", h.last_seen_at AS "host_last_seen_at?",
+                  h.declared_dead_at IS NOT NULL AND h.id IS NOT NULL AS "host_dead!", h.id IS NOT NULL AS "has_host!",
+                  i.observed_detail AS "instance_detail?",
+                  EXISTS (SELECT FROM layers l WHERE l.id = ANY (chain_of(v.layer_id)) AND l.parent_merge IS NOT NULL)
+                      AS "merging!",
+                  v.created_at, v.updated_at
            FROM volumes v
            LEFT JOIN images m ON m.id = v.image_id
            LEFT JOIN pools p ON p.id = v.pool_id
            LEFT JOIN instances i ON i.id = v.instance_id
            LEFT JOIN operations o ON o.id = v.operation_id
+           LEFT JOIN layer_removals r ON r.id = v.removal_id
+           LEFT JOIN hosts h ON h.id = coalesce(r.host_id, CASE WHEN r.id IS NULL THEN i.host_id END)
            WHERE v.project_id = $1 AND v.id > $2 AND ($3::text IS NULL OR v.name = $3)
              AND ($4::text IS NULL OR i.name = $4 OR i.id::text = $4)
              AND v.labels @> $5 AND v.labels ?& $6 AND NOT v.labels ?| $7
@@ -278,6 +292,11 @@ pub(super) fn broken(error: sqlx::Error) -> ApiError {
         Some("pools_disk_fits") => ApiError::because(
             ErrorCode::InsufficientCapacity,
             "the pool has too little free disk, or no host has it yet; choose another one, or ask an operator for room",
+        ),
+        Some("pools_low") => ApiError::because(
+            ErrorCode::InsufficientCapacity,
+            "the pool is almost full, so it takes no new volumes; choose another one, delete volumes there, or ask an operator \
+             for room",
         ),
         Some("hosts_pool_low") => ApiError::because(
             ErrorCode::InsufficientCapacity,

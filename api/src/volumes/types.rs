@@ -96,6 +96,9 @@ pub struct Volume {
     pub description: String,
     pub labels: Labels,
     pub state: VolumeState,
+    /// Why it is still on its way, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_detail: Option<String>,
     /// What its guest sees.
     pub size_gib: i32,
     /// What it was made from; absent of one that began empty.

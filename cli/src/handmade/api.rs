@@ -1,11 +1,12 @@
 //! Raw requests, for what no command fits.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Arg, ArgMatches, Command};
 use client::{Method, Request};
 use serde_json::Value;
 
 use crate::contexts::Place;
+use crate::fields::{self, Invalid};
 
 pub fn command() -> Command {
     Command::new("api")
@@ -38,15 +39,17 @@ pub async fn run(matches: &ArgMatches) -> Result<()> {
     )?;
     let mut path = matches.get_one::<String>("path").context("clap asks for it")?.clone();
     if !path.starts_with('/') {
-        bail!("the path begins with /, as in /v1/projects");
+        return Err(Invalid::new("PATH", "it begins with /, as in /v1/projects").into());
     }
     if path.contains("{project}") {
         path = path.replace("{project}", &client::segment(place.project()?));
     }
     let mut request = Request::new(method, &path);
     if let Some(body) = matches.get_one::<String>("body") {
-        let text = crate::fields::text(body).map_err(anyhow::Error::msg)?;
-        request = request.json(serde_json::from_str(&text).context("the body is not JSON")?);
+        let wrong = |reason: String| Invalid::new("--body", reason);
+        let text = fields::text(body).map_err(wrong)?;
+        let body = serde_json::from_str(&text).map_err(|error| wrong(format!("it is not JSON: {error}")))?;
+        request = request.json(body);
     }
     match place.client.send(&request).await?.body {
         Value::Null => {}

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::Value;
+
+use crate::fields::Invalid;
 
 /// What people look for first. A column is a path: `image.name`, `nics.addresses.address`.
 const CHOSEN: [(&str, &[&str]); 25] = [
@@ -98,7 +100,8 @@ pub fn check(columns: &[String], rows: &[Value]) -> Result<()> {
     let Some(unknown) = unknown else { return Ok(()) };
     let keys = rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys());
     let there: BTreeSet<_> = keys.map(String::as_str).collect();
-    bail!("--columns: there is no '{unknown}'; there are {}", Vec::from_iter(there).join(", "));
+    let there = Vec::from_iter(there).join(", ");
+    Err(Invalid::new("--columns", format!("there is no '{unknown}'; there are {there}")).into())
 }
 
 #[cfg(test)]

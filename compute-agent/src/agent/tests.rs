@@ -26,7 +26,7 @@ use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
 use crate::hypervisor::{DomainSpec, Hypervisor};
 use crate::networks::simulated::SimulatedNetworking;
 use crate::samples::{
-    GRACEFUL, IMAGE, IMAGE_SHA256, booted_again, deleted, fault, instance_id, networks, nic, running,
+    GRACEFUL, IMAGE, IMAGE_SHA256, booted_again, deleted, fault, instance_id, networks, next, nic, running,
     stopped, wish,
 };
 
@@ -310,6 +310,28 @@ async fn a_session_that_was_taken_over_is_taken_back_slowly_and_nothing_is_done_
 }
 
 #[tokio::test]
+async fn an_instance_that_returns_before_its_deletion_is_forgotten_runs_again() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = cloud.running_instance().await;
+    cloud.control_plane.hold_reports(true);
+    let gone = next(&spec);
+    cloud.control_plane.want(spec.id, deleted(&spec));
+    cloud.control_plane.wait_for("the deletion is seen", FakeControlPlane::has_seen_everything).await;
+    let back = InstanceSpec { boot: spec.boot + 1, ..gone };
+    cloud.want(&back);
+    cloud.control_plane.wait_for("the return is seen", FakeControlPlane::has_seen_everything).await;
+    assert_eq!(cloud.hypervisor.starts(spec.id, back.boot), 0);
+    cloud.control_plane.hold_reports(false);
+    let is_back = |it: &FakeControlPlane| {
+        it.report(spec.id).is_some_and(|it| it.boot == back.boot && it.state == ObservedState::Running)
+    };
+    cloud.control_plane.wait_for("it runs again", is_back).await;
+    assert_eq!(cloud.hypervisor.starts(spec.id, back.boot), 1);
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn an_agent_whose_session_was_taken_over_does_nothing_until_it_has_it_back() {
     let cloud = Cloud::new();
     let agent = cloud.start_agent();
@@ -383,6 +405,7 @@ fn stranger(id: InstanceId) -> DomainSpec {
         hostname: spec.hostname,
         architecture: spec.architecture,
         uefi_variables: None,
+        hardware: spec.hardware,
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
         disks: Vec::new(),

@@ -41,6 +41,10 @@ struct State {
     blobs_sent: u32,
     /// Blobs that are not sent before they are released.
     held: Vec<Sha256>,
+    /// No report is answered before that is over.
+    reports_held: bool,
+    /// What the agent saw last of the desired state.
+    seen: Revision,
     unreachable: bool,
     reports: BTreeMap<InstanceId, InstanceReport>,
     steps: Vec<StepReport>,
@@ -177,6 +181,17 @@ impl FakeControlPlane {
         self.change(|state| state.held.clear());
     }
 
+    /// Whether reports are left without an answer, and unread, for now.
+    pub fn hold_reports(&self, held: bool) {
+        self.change(|state| state.reports_held = held);
+    }
+
+    /// Whether the agent asks for what comes after all that was ever wanted.
+    pub fn has_seen_everything(&self) -> bool {
+        let state = self.lock();
+        state.seen.0 == state.revision
+    }
+
     pub fn set_reachable(&self, reachable: bool) {
         self.change(|state| state.unreachable = !reachable);
     }
@@ -311,6 +326,7 @@ impl ControlPlane for FakeControlPlane {
     }
 
     async fn desired(&self, query: &DesiredQuery) -> Result<DesiredPage, ControlPlaneError> {
+        self.change(|state| state.seen = query.after);
         let mut changes = self.changes.subscribe();
         let poll = async {
             loop {
@@ -330,6 +346,7 @@ impl ControlPlane for FakeControlPlane {
 
     async fn observed(&self, batch: &ObservedBatch) -> Result<ObservedAccepted, ControlPlaneError> {
         assert!(batch.reports.len() <= MAX_REPORTS);
+        self.changes.subscribe().wait_for(|_| !self.lock().reports_held).await.unwrap();
         drop(self.in_session("the reports", batch.epoch)?);
         self.change(|state| {
             if batch.network.is_some() {

@@ -154,6 +154,10 @@ impl Feed {
             let asked = Instant::now();
             let page = tokio::select! {
                 page = self.control_plane.desired(&query) => page,
+                () = self.desired.asks_anew() => {
+                    query.after = Revision(0);
+                    continue;
+                }
                 () = self.session.until_lost(epoch) => return,
             };
             match page {

@@ -19,7 +19,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{DesiredBody, DesiredPage, Disk, InstanceSpec, Nic, SaveMemory};
 use protocol::{Generation, InstanceId, LayerId, Name, OperationId, Sha256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tokio::sync::watch;
+use thiserror::Error;
+use tokio::sync::{Notify, watch};
 
 use crate::durable;
 use crate::host_storage::Doomed;
@@ -145,6 +146,10 @@ pub struct DesiredStore {
     entries: Mutex<HashMap<InstanceId, Entry>>,
     /// Counts the changes.
     changes: watch::Sender<u64>,
+    /// Wishes were refused because their instance was deleted here; the record of that is not forgotten yet.
+    refused: Mutex<HashSet<InstanceId>>,
+    /// A wish that was refused would be taken by now.
+    asked_anew: Notify,
 }
 
 impl DesiredStore {
@@ -152,7 +157,8 @@ impl DesiredStore {
     pub fn open(folder: Utf8PathBuf) -> io::Result<Self> {
         durable::make_folder(&folder)?;
         let entries = durable::read_json_folder(&folder)?.into_iter().collect();
-        Ok(Self { folder, entries: Mutex::new(entries), changes: watch::Sender::new(0) })
+        let (entries, changes) = (Mutex::new(entries), watch::Sender::new(0));
+        Ok(Self { folder, entries, changes, refused: Mutex::default(), asked_anew: Notify::new() })
     }
 
     /// What is wanted of an instance; `None` when nothing is, or nobody knows.
@@ -179,7 +185,12 @@ impl DesiredStore {
 
     /// Takes a page in. When this returns, it is on disk; the instances whose wishes changed are named.
     pub fn take(&self, page: &DesiredPage) -> io::Result<Vec<InstanceId>> {
-        let changes = changes(&self.lock(), page);
+        let changes = {
+            let entries = self.lock();
+            let (changes, refused) = changes(&entries, page);
+            self.refused().extend(refused);
+            changes
+        };
         if changes.is_empty() {
             return Ok(Vec::new());
         }
@@ -197,7 +208,8 @@ impl DesiredStore {
         Ok(changed)
     }
 
-    /// Forgets a deletion that is done and acknowledged. False when something else is wanted by now.
+    /// Forgets a deletion that is done and acknowledged. False when something else is wanted by now. An instance that came
+    /// back here meanwhile was refused, and nobody names it a second time: see [`Self::asks_anew`].
     pub fn forget_deleted(&self, id: InstanceId, acknowledged: Generation) -> io::Result<bool> {
         let done = |entry: &Entry| match *entry.wanted {
             Wanted::Deleted { generation, .. } => generation == acknowledged,
@@ -207,9 +219,22 @@ impl DesiredStore {
             return Ok(false);
         }
         durable::remove(&path(&self.folder, id))?;
-        self.lock().remove(&id);
+        let was_refused = {
+            let mut entries = self.lock();
+            entries.remove(&id);
+            self.refused().remove(&id)
+        };
         self.changes.send_modify(|count| *count += 1);
+        if was_refused {
+            self.asked_anew.notify_one();
+        }
         Ok(true)
+    }
+
+    /// Returns when the control plane has to be asked for everything, because a wish that was refused would be taken by
+    /// now. For one caller; each time is told once.
+    pub async fn asks_anew(&self) {
+        self.asked_anew.notified().await;
     }
 
     /// Returns when something else than `wanted` is wanted of its instance.
@@ -224,6 +249,11 @@ impl DesiredStore {
     fn lock(&self) -> MutexGuard<'_, HashMap<InstanceId, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whoever needs the entries, too, locks them first.
+    fn refused(&self) -> MutexGuard<'_, HashSet<InstanceId>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn file_name(id: InstanceId) -> String {
@@ -234,16 +264,23 @@ fn path(folder: &Utf8Path, id: InstanceId) -> Utf8PathBuf {
     folder.join(file_name(id))
 }
 
-/// The entries that a page changes.
-fn changes(entries: &HashMap<InstanceId, Entry>, page: &DesiredPage) -> HashMap<InstanceId, Entry> {
+/// The entries that a page changes, and the instances that it names in vain because they were deleted here.
+fn changes(
+    entries: &HashMap<InstanceId, Entry>,
+    page: &DesiredPage,
+) -> (HashMap<InstanceId, Entry>, Vec<InstanceId>) {
     let mut changes: HashMap<InstanceId, Entry> = HashMap::new();
+    let mut refused = Vec::new();
     let mut named = HashSet::new();
     for wanted in page.objects.iter().filter_map(|object| Wanted::from_body(&object.body)) {
         let id = wanted.id();
         named.insert(id);
         let known = changes.get(&id).or_else(|| entries.get(&id));
         if let Some(refusal) = known.and_then(|known| refusal(&known.wanted, &wanted)) {
-            tracing::warn!(instance = %id, generation = %wanted.generation(), refusal, "desired state refused");
+            tracing::warn!(instance = %id, generation = %wanted.generation(), %refusal, "desired state refused");
+            if refusal == Refusal::Deleted {
+                refused.push(id);
+            }
             continue;
         }
         if known.is_none_or(|known| known.set_aside || *known.wanted != wanted) {
@@ -258,14 +295,24 @@ fn changes(entries: &HashMap<InstanceId, Entry>, page: &DesiredPage) -> HashMap<
             changes.insert(*id, Entry { set_aside: true, wanted: Arc::clone(&entry.wanted) });
         }
     }
-    changes
+    (changes, refused)
 }
 
-/// INVARIANT: a generation never goes back, and a deletion is never taken back.
-fn refusal(known: &Wanted, new: &Wanted) -> Option<&'static str> {
+/// Why a wish is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+enum Refusal {
+    #[error("it was deleted")]
+    Deleted,
+    #[error("a newer generation has been seen")]
+    Older,
+}
+
+/// INVARIANT: a generation never goes back, and a deletion is never taken back: an instance that returns waits until the
+/// record of its deletion is forgotten.
+fn refusal(known: &Wanted, new: &Wanted) -> Option<Refusal> {
     match (known, new) {
-        (Wanted::Deleted { .. }, Wanted::Instance(_)) => Some("it was deleted"),
-        _ if new.generation() < known.generation() => Some("a newer generation has been seen"),
+        (Wanted::Deleted { .. }, Wanted::Instance(_)) => Some(Refusal::Deleted),
+        _ if new.generation() < known.generation() => Some(Refusal::Older),
         _ => None,
     }
 }

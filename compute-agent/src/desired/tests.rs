@@ -96,6 +96,25 @@ fn only_an_acknowledged_deletion_is_forgotten() {
 }
 
 #[tokio::test]
+async fn whoever_refused_an_instance_that_came_back_asks_anew_once_its_deletion_is_forgotten() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let (spec, other) = (running(instance_id()), running(instance_id()));
+    let back = next(&next(&spec));
+    store.take(&page(false, [wish(&spec), wish(&other), deleted(&spec), deleted(&other)])).unwrap();
+    let mut asks = std::pin::pin!(store.asks_anew());
+    assert!(store.forget_deleted(other.id, next(&other).generation).unwrap());
+    assert!(futures_util::poll!(&mut asks).is_pending(), "nothing was refused");
+    assert!(store.take(&page(false, [wish(&back)])).unwrap().is_empty());
+    assert!(futures_util::poll!(&mut asks).is_pending(), "the deletion is known still");
+    assert!(store.forget_deleted(spec.id, next(&spec).generation).unwrap());
+    asks.await;
+    assert_eq!(store.take(&page(true, [wish(&back)])).unwrap(), [spec.id]);
+    assert_eq!(instance(&folder.open(), spec.id), Some(back));
+    assert!(futures_util::poll!(&mut std::pin::pin!(store.asks_anew())).is_pending(), "once");
+}
+
+#[tokio::test]
 async fn whoever_works_on_a_wish_learns_of_the_next() {
     let folder = Folder::new();
     let store = folder.open();

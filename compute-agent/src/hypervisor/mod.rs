@@ -10,7 +10,9 @@ pub mod simulated;
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{Architecture, ConsoleKind, GuestInfo, Inventory, IoLimits, Nic, PauseReason};
+use protocol::agent::{
+    Architecture, ConsoleKind, GuestHardware, GuestInfo, Inventory, IoLimits, Nic, PauseReason,
+};
 use protocol::{Generation, InstanceId, LayerId, MacAddress, MemoryMib, Name, RequestId, SizeGib, VolumeId};
 use thiserror::Error;
 use tokio::sync::broadcast;
@@ -189,6 +191,7 @@ pub struct DomainSpec {
     pub architecture: Architecture,
     /// Where UEFI keeps its variables from boot to boot; the guest has a BIOS without it.
     pub uefi_variables: Option<Utf8PathBuf>,
+    pub hardware: GuestHardware,
     pub vcpus: u32,
     pub memory_mib: MemoryMib,
     /// It boots from the first.

@@ -367,6 +367,8 @@ impl Hypervisor for Simulated {
             acceleration: Acceleration::Simulated,
             acceleration_detail: "no guest runs on this host".to_owned(),
             architectures: vec![Architecture::X86_64, Architecture::Aarch64, Architecture::Riscv64],
+            features: Vec::new(),
+            cpu_models: Vec::new(),
             boot_id: state.machine.boot_id,
             underlay_address: None,
         })

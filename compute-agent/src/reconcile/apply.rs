@@ -270,6 +270,7 @@ impl Reconciler {
             hostname: spec.hostname.clone(),
             architecture: spec.architecture,
             uefi_variables: (spec.firmware == Firmware::Uefi).then_some(variables),
+            hardware: spec.hardware.clone(),
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
             nics: spec.nics.clone(),

@@ -24,10 +24,10 @@ use compute_agent::reconcile::{Checkpoint, Moment, Outcome, Parts, Reconciler};
 use compute_agent::report::Outbox;
 use futures_util::StreamExt as _;
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Disk, Epoch, Firmware, Heartbeat,
-    HeartbeatReply, ImageSource, ImageStatus, InsightAccepted, InsightBatch, InstanceReport, InstanceSpec,
-    IoLimits, ObservedAccepted, ObservedBatch, OpenSession, Power, Refusal, Seed, SessionOpened, StopMode,
-    VolumeSpec,
+    Architecture, DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Disk, Epoch, Firmware,
+    GuestHardware, Heartbeat, HeartbeatReply, ImageSource, ImageStatus, InsightAccepted, InsightBatch,
+    InstanceReport, InstanceSpec, IoLimits, ObservedAccepted, ObservedBatch, OpenSession, Power, Refusal,
+    Seed, SessionOpened, StopMode, VolumeSpec,
 };
 use protocol::{
     ConsoleId, GIB, Generation, InstanceId, LayerId, MemoryMib, Revision, Sha256, SizeGib, TransferId,
@@ -185,6 +185,7 @@ pub fn instance(image: Option<&ImageSource>, disks: usize, user_data: Option<Str
         stop: StopMode::Force,
         architecture: Architecture::X86_64,
         firmware: Firmware::Bios,
+        hardware: GuestHardware::default(),
         vcpus: 1,
         memory_mib: MemoryMib(if image.is_some() { 128 } else { 64 }),
         disks,

@@ -6,6 +6,7 @@ mod agent;
 mod crashes;
 mod debian;
 mod guest;
+mod hardware;
 mod host;
 mod insight;
 mod instants;
@@ -26,7 +27,7 @@ use compute_agent::hypervisor::{
 };
 use host::{Host, ownership, run, wait_until};
 use nix::sys::signal::{Signal, kill};
-use protocol::agent::{Acceleration, Architecture, IoLimits, Nic};
+use protocol::agent::{Acceleration, Architecture, GuestHardware, IoLimits, Nic};
 use protocol::{Generation, InstanceId, MacAddress, MemoryMib, SizeGib, Vni, VolumeId};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
@@ -73,6 +74,7 @@ impl Lab {
             hostname: "guest".parse().unwrap(),
             architecture: Architecture::X86_64,
             uefi_variables: None,
+            hardware: GuestHardware::default(),
             vcpus: 1,
             memory_mib: MemoryMib(64),
             disks: vec![self.disk(Some(base), 1)],
@@ -246,6 +248,7 @@ async fn the_inventory_is_this_machine() {
     let expected: Vec<_> = [Architecture::X86_64].into_iter().chain(emulated.map(|one| one.0)).collect();
     assert_eq!(inventory.architectures, expected);
     assert_ne!(inventory.acceleration, Acceleration::Simulated);
+    assert!(inventory.cpu_models.iter().any(|model| model == "qemu64"), "{:?}", inventory.cpu_models);
 }
 
 #[tokio::test]

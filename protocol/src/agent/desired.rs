@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{
-    Architecture, Disk, Epoch, HostNetwork, HostRequest, MemoryFile, Nic, SaveMemory, VolumeSpec,
+    Architecture, Disk, Epoch, GuestHardware, HostNetwork, HostRequest, MemoryFile, Nic, SaveMemory,
+    VolumeSpec,
 };
 use crate::image::Format;
 use crate::{
@@ -102,6 +103,9 @@ pub struct InstanceSpec {
     pub architecture: Architecture,
     #[serde(default)]
     pub firmware: Firmware,
+    /// Where it differs from the usual.
+    #[serde(default, skip_serializing_if = "GuestHardware::is_usual")]
+    pub hardware: GuestHardware,
     pub vcpus: u32,
     pub memory_mib: MemoryMib,
     /// In the order in which the guest finds them; it boots from the first. Layers that a running guest's chain

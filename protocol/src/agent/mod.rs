@@ -22,6 +22,7 @@
 
 mod console;
 mod desired;
+mod hardware;
 mod image;
 mod insight;
 mod join;
@@ -37,6 +38,9 @@ pub use console::{
 pub use desired::{
     DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Firmware, ImageSource, InstanceSpec,
     MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, Power, Seed, StopMode,
+};
+pub use hardware::{
+    BootOrder, CpuModel, CpuTopology, DiskBus, GuestHardware, NicModel, NoCpuModel, is_model_name,
 };
 pub use image::{ImageStatus, SendQuery, Sending};
 pub use insight::{
@@ -56,7 +60,8 @@ pub use observed::{
 };
 pub use session::{
     Acceleration, Architecture, Epoch, Heartbeat, HeartbeatReply, HypervisorHealth, Inventory,
-    MAX_SHARED_POOLS, OpenSession, PoolUsage, SessionOpened, SharedPoolReport, SharedPoolState,
+    MAX_SHARED_POOLS, NESTED_VIRTUALIZATION, OpenSession, PoolUsage, SessionOpened, SharedPoolReport,
+    SharedPoolState,
 };
 pub use volume::{
     Disk, IoLimits, MAX_LAYERS, MemoryFile, SaveMemory, VolumeReport, VolumeSpec, VolumeState, memory_seconds,

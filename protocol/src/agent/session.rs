@@ -46,6 +46,12 @@ pub struct Inventory {
     pub acceleration_detail: String,
     /// Guest architectures that this host can run.
     pub architectures: Vec<Architecture>,
+    /// What else its guests may have: `nested_virtualization`, or nothing.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Processor models that its guests may have by name, as libvirt says.
+    #[serde(default)]
+    pub cpu_models: Vec<String>,
     /// Changes at each boot of the machine (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: uuid::Uuid,
     /// Where other hosts reach this one's virtual networks (VXLAN); absent when it has none.
@@ -53,6 +59,9 @@ pub struct Inventory {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = "ip"))]
     pub underlay_address: Option<std::net::IpAddr>,
 }
+
+/// A feature of hosts whose guests may run guests of their own on hardware.
+pub const NESTED_VIRTUALIZATION: &str = "nested_virtualization";
 
 /// How guest code runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -172,3 +172,21 @@ async fn a_directory_that_is_another_pool_or_none_is_refused_before_anything_is_
     fs::rename(&mounted, &two.root).unwrap();
     two.pools[0].usable().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_part_of_it_that_is_another_directory_now_makes_it_unusable() {
+    let two = Two::new().await;
+    let (layers, aside) = (two.root.join("layers"), two.root.join("aside"));
+    fs::rename(&layers, &aside).unwrap();
+    assert_eq!(why(two.pools[0].usable().await), Unusable::PartExchanged("layers"));
+    fs::create_dir(&layers).unwrap();
+    assert_eq!(why(two.pools[0].usable().await), Unusable::PartExchanged("layers"));
+    fs::remove_dir(&layers).unwrap();
+    std::os::unix::fs::symlink(&aside, &layers).unwrap();
+    assert_eq!(why(two.pools[0].usable().await), Unusable::PartExchanged("layers"));
+    fs::remove_file(&layers).unwrap();
+    fs::rename(&aside, &layers).unwrap();
+    for pool in &two.pools {
+        pool.usable().await.unwrap();
+    }
+}

@@ -1,8 +1,9 @@
 //! How resources are found that have no page of their own.
 
 use serde_json::{Map, Value as Json, json};
+use uuid::Uuid;
 
-use crate::value::Object;
+use crate::value::{Object, Value};
 
 /// What is set for one project, without what it shares with the others.
 pub fn quotas(answer: &Json, _: &Object) -> Option<Json> {
@@ -73,10 +74,36 @@ fn is_same(instance: &Json, state: &Object) -> bool {
     wanted.is_some() && [&instance["id"], &instance["name"]].iter().any(|one| one.as_str() == wanted)
 }
 
-pub fn association(floating: &Json, _: &Object) -> Option<Json> {
+/// An address that somebody has given to another port or instance is no longer this association, nor is it taken away
+/// with it. Only ids can be compared: the API shows no names here.
+pub fn association(floating: &Json, state: &Object) -> Option<Json> {
     floating["port_id"].as_str()?;
-    Some(json!({
-        "floating_ip": {"id": floating["id"], "name": floating["name"]}, "port": floating["port_id"],
-        "instance": floating["instance_id"], "fixed_address": floating["fixed_address"],
-    }))
+    let is_elsewhere =
+        [("port", "port_id"), ("instance", "instance_id")].into_iter().any(|(wanted, shown)| {
+            let wanted =
+                state.get(wanted).and_then(Value::as_text).filter(|text| text.parse::<Uuid>().is_ok());
+            wanted.is_some_and(|wanted| floating[shown].as_str() != Some(wanted))
+        });
+    (!is_elsewhere).then(|| {
+        json!({
+            "floating_ip": {"id": floating["id"], "name": floating["name"]}, "port": floating["port_id"],
+            "instance": floating["instance_id"], "fixed_address": floating["fixed_address"],
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_was_given_to_others_is_no_longer_associated() {
+        let [web, other] = ["01a21bb3-a6e9-7181-9817-5343ebd3e133", "01a21bd2-fec7-75c1-96de-b89105e9e58a"];
+        let shown = |port: Json| json!({"id": "f", "name": "www", "port_id": port, "instance_id": web});
+        let state = |instance: &str| Object::from([("instance".to_owned(), Value::text(instance))]);
+        assert!(association(&shown(other.into()), &state(web)).is_some());
+        assert!(association(&shown(other.into()), &state("web")).is_some(), "a name says nothing");
+        assert!(association(&shown(other.into()), &state(other)).is_none());
+        assert!(association(&shown(Json::Null), &state(web)).is_none());
+    }
 }

@@ -194,6 +194,7 @@ pub const TABLE: &[Entry] = &[
             ("attachment", Hidden),
             ("delete_with_instance", Hidden),
             ("serial", Stable),
+            ("state_detail", Hidden),
         ],
     )),
     Entry {
@@ -213,7 +214,7 @@ pub const TABLE: &[Entry] = &[
         "What a volume, or all volumes of an instance, held at one moment.",
         ["create_snapshot", "get_snapshot", "update_snapshot", "delete_snapshot"],
         "snapshot",
-        &[("operation", Hidden), ("volume", Kept), ("failure", Hidden)],
+        &[("operation", Hidden), ("volume", Kept), ("failure", Hidden), ("state_detail", Hidden)],
     )),
     plain(
         "snapshot_schedule",

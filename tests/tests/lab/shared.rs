@@ -35,7 +35,7 @@ impl Shared {
         for host in &mut lab.hosts {
             host.share_pool(&pool).await?;
         }
-        lab.cloud.post("/v1/pools", json!({"name": "fast"})).await?.success()?;
+        lab.cloud.post("/v1/pools", json!({"name": "fast", "low_percent": 0})).await?.success()?;
         Self::wait_hosts(lab, lab.hosts.len()).await?;
         Ok(shared)
     }

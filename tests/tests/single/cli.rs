@@ -1,11 +1,13 @@
 //! The command line, where it is more than one call; what its guide says is run by `guides.rs`.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::{LabOptions, binaries, eventually, in_lab};
+use regex::Regex;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -58,6 +60,99 @@ async fn an_upload_that_was_cut_off_goes_on_where_it_was() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// What people and scripts see: tables, other outputs, errors with their exit codes, contexts, calls of one's own.
+const TRANSCRIPT: &str = "tests/single/cli/transcript.txt";
+const SESSION: &[&str] = &[
+    "network list",
+    "login -p shop",
+    "login --context other",
+    "context list",
+    "network list",
+    "context use default",
+    "context list -o yaml",
+    "context project nowhere",
+    "network list",
+    "network create front --label tier=web",
+    "network create front",
+    "network create x/y",
+    "network list",
+    "network list -o json --columns name",
+    "network list -o yaml --columns name",
+    "network list --columns name,labels",
+    "network list --columns name,colour",
+    "network get back",
+    "network frobnicate",
+    "subnet create front --network front --cidr 10.7.0.1/24",
+    "subnet create front --network front --cidr 10.7.0.0/24 --dry-run",
+    "subnet list",
+    "api get /v1/projects/{project}/networks/front/labels",
+    "api post /v1/projects/{project}/networks --body {\"nome\":\"back\"}",
+    "api post /v1/projects/{project}/networks --body {",
+    "api patch /v1/projects/{project}/networks/front --body {\"description\":\"faces\\u001b[31mall\"}",
+    "api get v1/projects",
+    "--context other api get /v1/projects/{project}",
+    "network delete front",
+    "context remove other",
+    "--context other network list -p shop",
+    "context use other",
+    "logout",
+    "network list",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_reads_as_it_did() -> Result<()> {
+    in_lab(LabOptions { hosts: 0 }, async |lab| {
+        lab.cloud.project("shop").await?;
+        let (program, url) = (binaries::find("cumulo")?, lab.control.url());
+        let credentials = lab.control.credentials()?;
+        let folder = tempfile::tempdir()?;
+        let mut transcript = String::new();
+        for line in SESSION {
+            let mut command = Command::new(&program);
+            command.args(line.split(' ')).env("CUMULO_CONFIG_DIR", folder.path()).env("COLUMNS", "120");
+            if line.starts_with("login") {
+                command.env("CUMULO_URL", &url).env("CUMULO_USERNAME", &credentials.username);
+                command.env("CUMULO_PASSWORD", &credentials.password);
+            }
+            let ended = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+            let said = [ended.stdout, ended.stderr].map(String::from_utf8);
+            let [told, complained] = said;
+            writeln!(transcript, "$ cumulo {line}\n{}{}", told?, complained?)?;
+            if !ended.status.success() {
+                writeln!(transcript, "[{}]\n", ended.status)?;
+            }
+        }
+        is_golden(&settled(&transcript))
+    })
+    .await
+}
+
+/// Without what differs from run to run, as wide as it was.
+fn settled(transcript: &str) -> String {
+    let mut text = transcript.to_owned();
+    for (differs, settled) in [
+        ("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "01234567-89ab-cdef-0123-456789abcdef"),
+        (r"\d{4}-\d\d-\d\d([ T])\d\d:\d\d:\d\d(\.\d+)?Z", "2020-02-02${1}20:20:20Z"),
+        (r"127\.0\.0\.1:\d{5}", "127.0.0.1:12345"),
+        (r#"(vni"?: )\d+"#, "${1}1234567"),
+    ] {
+        text = Regex::new(differs).expect("a pattern").replace_all(&text, settled).into_owned();
+    }
+    text
+}
+
+/// `UPDATE_GOLDEN=1` writes it anew.
+fn is_golden(transcript: &str) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(TRANSCRIPT);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        return Ok(std::fs::write(path, transcript)?);
+    }
+    let golden = std::fs::read_to_string(&path)?;
+    let differs = golden.lines().zip(transcript.lines()).find(|(was, is)| was != is);
+    ensure!(golden == transcript, "{TRANSCRIPT} differs at {differs:?}; it reads now:\n{transcript}");
+    Ok(())
 }
 
 /// The upload that the program remembers.

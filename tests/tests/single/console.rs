@@ -1,10 +1,14 @@
 //! The web console in a real browser against a real cloud: signing in, the first instance, what is refused, hostile
-//! text, a session that ends. The story itself is `web-ui/story/run.mjs`.
+//! text, an API that dies, a session that ends. The story itself is `web-ui/story/run.mjs`.
 
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Guest, LabOptions, cached, in_lab};
+use lab::{ControlPlane, Guest, LabOptions, cached, in_lab};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Child;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 
@@ -20,7 +24,7 @@ async fn the_first_time_in_a_browser() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let credentials = lab.control.credentials()?;
         let image = tokio::task::spawn_blocking(|| cached(Guest::Fast)).await??;
-        let story = tokio::process::Command::new("node")
+        let mut story = tokio::process::Command::new("node")
             .arg("story/run.mjs")
             .current_dir(&console)
             .env("CUMULO_URL", lab.control.url())
@@ -28,15 +32,43 @@ async fn the_first_time_in_a_browser() -> Result<()> {
             .env("CUMULO_PASSWORD", &credentials.password)
             .env("CUMULO_IMAGE", image.as_str())
             .env("CUMULO_TRACES", &traces)
+            .env("CUMULO_HANDS", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
-            .output()
-            .await
+            .spawn()
             .context("run node")?;
-        let said = String::from_utf8_lossy(&story.stdout);
-        let failures = String::from_utf8_lossy(&story.stderr);
-        ensure!(story.status.success(), "the story ends with {}\n{said}\n{failures}", story.status);
+        let mut errors = story.stderr.take().context("node has no standard error")?;
+        let mut failures = String::new();
+        let (said, _) = tokio::try_join!(follow(&mut story, &mut lab.control), async {
+            Ok(errors.read_to_string(&mut failures).await?)
+        })?;
+        let status = story.wait().await.context("wait for node")?;
+        ensure!(status.success(), "the story ends with {status}\n{said}\n{failures}");
         ensure!(said.contains("console: done"), "{said}");
         Ok(())
     })
     .await
+}
+
+/// Does to the API what the story asks for, and tells it when that is done. All that the story said.
+async fn follow(story: &mut Child, control: &mut ControlPlane) -> Result<String> {
+    let mut lines = BufReader::new(story.stdout.take().context("node has no standard output")?).lines();
+    let mut hands = story.stdin.take().context("node has no standard input")?;
+    let mut said = String::new();
+    while let Some(line) = lines.next_line().await? {
+        said.push_str(&line);
+        said.push('\n');
+        match line.as_str() {
+            "please: kill the API" => control.api.kill().await?,
+            "please: start the API" => {
+                control.api.start().await?;
+                control.wait_ready(Duration::from_secs(60)).await?;
+            }
+            _ => continue,
+        }
+        hands.write_all(b"done\n").await.context("tell the story")?;
+    }
+    Ok(said)
 }

@@ -6,8 +6,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use anyhow::{Context, Result, ensure};
-use lab::{LabOptions, binaries, in_lab};
+use anyhow::{Context, Result, bail, ensure};
+use lab::{Cloud, LabOptions, binaries, in_lab};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -32,13 +32,12 @@ async fn everything_is_made_kept_imported_and_removed() -> Result<()> {
         fs::File::create(made.path.join("disk.raw"))?.set_len(1 << 20)?;
         made.says(&["init"], "successfully initialized")?;
 
-        // Interrupted, what was begun is kept, and the rest follows.
-        let mut interrupted = made.start(&["apply", "-auto-approve"])?;
+        // Interrupted, what was begun is kept; killed, what was made and not written down is taken over.
+        let is_there = async |path: &str| Ok(lab.cloud.get(path).await?.status == 200);
         let network = "/v1/projects/shop/networks/front";
-        while lab.cloud.get(network).await?.status != 200 && interrupted.try_wait()?.is_none() {}
-        killpg(Pid::from_raw(i32::try_from(interrupted.id())?), Signal::SIGINT).ok();
-        interrupted.wait()?;
-        made.says(&["apply", "-auto-approve"], "Apply complete!")?;
+        made.cut_off(Signal::SIGINT, async || is_there(network).await).await?;
+        made.cut_off(Signal::SIGKILL, async || is_there("/v1/projects/shop/subnets/front").await).await?;
+        made.take_over(&lab.cloud).await?;
         made.says(&["plan", "-detailed-exitcode"], "No changes.")?;
         let state = fs::read_to_string(made.path.join("terraform.tfstate"))?;
         ensure!(!state.contains(PASSWORD), "the state has a password in it");
@@ -140,6 +139,35 @@ impl<'a> Folder<'a> {
         command.spawn().context("run terraform")
     }
 
+    /// Begins an apply, and ends it as soon as something is so.
+    async fn cut_off(&self, signal: Signal, mut when: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+        let mut apply = self.start(&["apply", "-auto-approve"])?;
+        while !when().await? && apply.try_wait()?.is_none() {}
+        killpg(Pid::from_raw(i32::try_from(apply.id())?), signal).ok();
+        apply.wait()?;
+        Ok(())
+    }
+
+    /// Applies, and imports what is there already, as the errors say.
+    async fn take_over(&self, cloud: &Cloud) -> Result<()> {
+        for _ in 0..5 {
+            let applied = self.run(&["apply", "-auto-approve"])?;
+            if applied.status.success() {
+                return Ok(());
+            }
+            let said = text(&applied);
+            let taken = said.split("Error: ").skip(1).filter(|error| error.contains("terraform import"));
+            let addresses: Vec<_> =
+                taken.filter_map(|error| Some(error.split_once("with ")?.1.split_once(',')?.0)).collect();
+            ensure!(!addresses.is_empty(), "{said}");
+            for address in addresses {
+                let id = import_id(cloud, address).await?;
+                self.says(&["import", address, &id], "Import successful!")?;
+            }
+        }
+        bail!("what was cut off is not taken over")
+    }
+
     fn says(&self, words: &[&str], expected: &str) -> Result<()> {
         let output = self.run(words)?;
         let said = text(&output);
@@ -151,6 +179,33 @@ impl<'a> Folder<'a> {
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Each label in the configuration is the resource's name. What has no name is looked up.
+async fn import_id(cloud: &Cloud, address: &str) -> Result<String> {
+    let (kind, name) = address.split_once('.').context("an address")?;
+    let found = async |path: &str, field: &str, is_it: &dyn Fn(&Value) -> bool| -> Result<String> {
+        let answer = cloud.get(path).await?.success()?;
+        let one = answer[field].as_array().into_iter().flatten().find(|one| is_it(one));
+        let id = one.and_then(|one| one["id"].as_str());
+        id.map(str::to_owned).with_context(|| format!("nothing for {address} in {answer}"))
+    };
+    Ok(match kind {
+        "cumulo_project" | "cumulo_user" | "cumulo_group" | "cumulo_cloud_policy" => name.to_owned(),
+        "cumulo_cloud_policy_attachment" => {
+            found("/v1/policy_attachments", "items", &|one| one["policy"]["name"] == "read-all").await?
+        }
+        "cumulo_policy_attachment" => {
+            let path = "/v1/projects/shop/policy_attachments";
+            format!("shop/{}", found(path, "items", &|one| one["policy"]["name"] == "read").await?)
+        }
+        "cumulo_security_group_rule" => {
+            let is_it = |rule: &Value| name == format!("web[\"{}\"]", rule["port_first"]);
+            let path = "/v1/projects/shop/security_groups/web";
+            format!("shop/web/{}", found(path, "rules", &is_it).await?)
+        }
+        _ => format!("shop/{name}"),
+    })
 }
 
 /// An `import` block for each resource of a state.

@@ -24,11 +24,11 @@ export function listPath(resource: Resource, project: string | undefined): strin
 }
 
 /** Every page of a list, one after the other. */
-export async function allRows<T extends Row>(path: string, signal?: AbortSignal): Promise<T[]> {
+export async function allRows<T>(path: string, signal?: AbortSignal, query: Record<string, string | undefined> = {}): Promise<T[]> {
   const rows: T[] = []
   let cursor: string | undefined
   do {
-    const page = await call<Page<T>>('GET', path, { query: { limit: PAGE, cursor }, signal })
+    const page = await call<Page<T>>('GET', path, { query: { ...query, limit: PAGE, cursor }, signal })
     rows.push(...page.items)
     cursor = page.next_cursor ?? undefined
   } while (cursor && rows.length < MAX_ROWS)

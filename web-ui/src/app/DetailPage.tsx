@@ -9,6 +9,7 @@ import { asProblem } from '../api/problem'
 import { listPath, rowsKey, useRow } from '../api/rows'
 import { Confirm } from '../parts/Confirm'
 import { Copyable } from '../parts/Copy'
+import { later } from '../parts/Later'
 import { ProblemAlert } from '../parts/ProblemAlert'
 import { Remove } from '../parts/Remove'
 import { ResourceForm } from '../parts/ResourceForm'
@@ -21,12 +22,16 @@ import type { Action, FormSpec, Resource, Row } from '../resources/resource'
 import { formOf } from '../parts/fields'
 import { t } from '../strings'
 
+const WhoCan = later<{ project: string | undefined; of: string }>(() => import('../resources/policies/WhoCan').then(({ WhoCan }) => WhoCan))
+
 export function DetailPage({ resource, project, id }: { resource: Resource; project: string | undefined; id: string }) {
   const query = useRow<Row & { state?: string; status?: string }>(resource, project, id)
   const navigate = useNavigate()
   const search = useSearch({ strict: false })
   const row = query.data
   const tab = search.tab ?? 'overview'
+  // A project's own page is the cloud's, and its actions are the project's; a policy's asks about anything.
+  const questioned = resource.deletable && !['project', 'policy'].includes(resource.kind) && row?.name ? `${resource.kind}/${row.name}` : undefined
   return (
     <Stack>
       <Crumbs resource={resource} project={project} name={row?.name ?? id} />
@@ -49,10 +54,12 @@ export function DetailPage({ resource, project, id }: { resource: Resource; proj
             <Tabs.List mb="md">
               <Tabs.Tab value="overview">{t.tab('overview')}</Tabs.Tab>
               {resource.tabs?.filter((one) => one.name !== 'overview').map(({ name }) => <Tabs.Tab key={name} value={name}>{t.tab(name)}</Tabs.Tab>)}
+              {questioned && <Tabs.Tab value="who_can">{t.tab('who_can')}</Tabs.Tab>}
               <Tabs.Tab value="json">{t.tab('json')}</Tabs.Tab>
             </Tabs.List>
             <Tabs.Panel value="overview">{resource.tabs?.find((one) => one.name === 'overview')?.render(row, project ?? '') ?? <Overview row={row} />}</Tabs.Panel>
             {resource.tabs?.filter((one) => one.name !== 'overview').map(({ name, render }) => <Tabs.Panel key={name} value={name}>{render(row, project ?? '')}</Tabs.Panel>)}
+            {questioned && <Tabs.Panel value="who_can"><WhoCan project={project} of={questioned} /></Tabs.Panel>}
             <Tabs.Panel value="json"><Code block mah="60vh" style={{ overflow: 'auto' }} tabIndex={0}>{JSON.stringify(row, null, 2)}</Code></Tabs.Panel>
           </Tabs>
         </>
@@ -141,6 +148,7 @@ function withValues(spec: FormSpec, row: Row): FormSpec {
   const initial = Object.fromEntries(spec.fields.map((name) => {
     const value = (row as unknown as Record<string, unknown>)[name]
     const field = form.properties[name]
+    if (spec.references?.[name] && typeof value === 'object') return [name, (value as Row | null)?.name]
     if (field?.type === 'labels') return [name, Object.entries(value ?? {}).map(([key, label]) => `${key}=${label}`)]
     if (field?.type === 'object' || field?.items === 'object') return [name, value === undefined ? '' : JSON.stringify(value, null, 2)]
     return [name, value]

@@ -1,6 +1,6 @@
-import { Anchor, Center, Loader, Stack, Text } from '@mantine/core'
+import { Anchor, Stack, Text } from '@mantine/core'
 import { createRootRoute, createRoute, createRouter, Link, Navigate, Outlet } from '@tanstack/react-router'
-import { lazy, Suspense, type ReactNode } from 'react'
+import { later } from '../parts/Later'
 import { EventsPage } from '../resources/events/EventsPage'
 import { QuotasPage } from '../resources/quotas/QuotasPage'
 import { find } from '../resources/registry'
@@ -11,12 +11,10 @@ import { SessionGate } from './SessionGate'
 import { lastProject, Shell } from './Shell'
 
 // Nobody looks at these first.
-const TopologyPage = lazy(() => import('../resources/topology/TopologyPage'))
-const CreatePage = lazy(() => import('../resources/instances/CreatePage').then(({ CreatePage }) => ({ default: CreatePage })))
-const Account = lazy(() => import('./Account').then(({ Account }) => ({ default: Account })))
-const CapacityPage = lazy(() => import('../resources/capacity/CapacityPage'))
-
-const Later = ({ children }: { children: ReactNode }) => <Suspense fallback={<Center p="xl"><Loader aria-label={t.table.loading} /></Center>}>{children}</Suspense>
+const TopologyPage = later<{ project: string }>(() => import('../resources/topology/TopologyPage').then((page) => page.default))
+const CreatePage = later<{ project: string }>(() => import('../resources/instances/CreatePage').then(({ CreatePage }) => CreatePage))
+const Account = later(() => import('./Account').then(({ Account }) => Account))
+const CapacityPage = later(() => import('../resources/capacity/CapacityPage').then((page) => page.default))
 
 /** What of a page's state is in its address. */
 interface Search {
@@ -51,7 +49,7 @@ const projectIndex = createRoute({
 })
 const createInstance = createRoute({
   getParentRoute: () => projectRoute, path: 'create_instance',
-  component: () => <Later><CreatePage project={projectRoute.useParams().project} /></Later>,
+  component: () => <CreatePage project={projectRoute.useParams().project} />,
 })
 const projectList = createRoute({
   getParentRoute: () => projectRoute, path: '$resource',
@@ -59,7 +57,7 @@ const projectList = createRoute({
     const { project, resource: name } = projectList.useParams()
     if (name === 'quotas') return <QuotasPage project={project} key={project} />
     if (name === 'events') return <EventsPage project={project} key={project} />
-    if (name === 'topology') return <Later><TopologyPage project={project} key={project} /></Later>
+    if (name === 'topology') return <TopologyPage project={project} key={project} />
     const resource = find('project', name)
     return resource ? <ListPage key={`${project}/${name}`} resource={resource} project={project} /> : <NotFound />
   },
@@ -80,7 +78,7 @@ const cloudList = createRoute({
   component: () => {
     const { resource: name } = cloudList.useParams()
     if (name === 'events') return <EventsPage project={undefined} />
-    if (name === 'capacity') return <Later><CapacityPage /></Later>
+    if (name === 'capacity') return <CapacityPage />
     const resource = find('cloud', name)
     return resource ? <ListPage key={name} resource={resource} project={undefined} /> : <NotFound />
   },
@@ -94,7 +92,7 @@ const cloudDetail = createRoute({
     return resource ? <DetailPage key={`${name}/${id}`} resource={resource} project={undefined} id={id} /> : <NotFound />
   },
 })
-const account = createRoute({ getParentRoute: () => root, path: '/account', component: () => <Shell project={undefined}><Later><Account /></Later></Shell> })
+const account = createRoute({ getParentRoute: () => root, path: '/account', component: () => <Shell project={undefined}><Account /></Shell> })
 
 /** A project's own page has what can be changed of it, and the way in. */
 function ProjectPlace({ id }: { id: string }) {

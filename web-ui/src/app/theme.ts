@@ -29,7 +29,7 @@ export const variables: CSSVariablesResolver = () => ({
   light: {
     '--mantine-color-dimmed': '#59626b', '--mantine-color-placeholder': '#69727b', '--mantine-color-error': '#c92a2a',
     '--mantine-color-teal-light-color': '#075e45', '--mantine-color-orange-light-color': '#a13a00', '--mantine-color-gray-light-color': '#495057',
-    '--mantine-color-red-light-color': '#b02121', '--mantine-color-sky-light-color': '#0b5299',
+    '--mantine-color-red-light-color': '#b02121', '--mantine-color-red-text': '#c92a2a', '--mantine-color-sky-light-color': '#0b5299',
   },
   dark: { '--mantine-color-anchor': '#77adec', '--mantine-color-dimmed': '#a6adb4', '--mantine-color-placeholder': '#8f969d' },
 })

@@ -1,5 +1,5 @@
 import { Button, Group, Modal, Stack, Text, TextInput } from '@mantine/core'
-import { useState } from 'react'
+import { useState, type ReactNode } from 'react'
 import { ProblemAlert } from './ProblemAlert'
 import { t } from '../strings'
 
@@ -14,6 +14,8 @@ interface Props {
   /** Nothing that is lost with it: it is asked for, but not typed. */
   plain?: boolean
   button?: string
+  /** What else is to be said or decided. */
+  children?: ReactNode
 }
 
 /** Asks for the name, or of many for their number, before something goes for good. */
@@ -25,7 +27,7 @@ export function Remove(props: Props) {
   )
 }
 
-function Ask({ names, close, remove, plain, button }: Props) {
+function Ask({ names, close, remove, plain, button, children }: Props) {
   const [typed, setTyped] = useState('')
   const [busy, setBusy] = useState(false)
   const [error, setError] = useState<unknown>()
@@ -46,6 +48,7 @@ function Ask({ names, close, remove, plain, button }: Props) {
     <form onSubmit={(event) => { event.preventDefault(); if (sure) void submit() }}>
       <Stack>
         {!plain && <Text size="sm">{t.remove.warning}</Text>}
+        {children}
         {names.length > 1 && <Text size="sm" c="dimmed" lineClamp={4}>{names.join(', ')}</Text>}
         {!plain && <TextInput
           data-autofocus

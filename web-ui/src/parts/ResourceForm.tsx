@@ -1,8 +1,8 @@
 import { Button, Group, Stack, Text, UnstyledButton } from '@mantine/core'
 import { useDebouncedValue } from '@mantine/hooks'
-import { useQuery } from '@tanstack/react-query'
 import { useMemo, useState, type FormEvent } from 'react'
 import { call } from '../api/client'
+import { useDryRun } from '../api/dryRun'
 import { ApiProblem, asProblem, fieldErrors } from '../api/problem'
 import type { FormSpec } from '../resources/resource'
 import { t } from '../strings'
@@ -34,25 +34,14 @@ export function ResourceForm({ spec, method, path, project, button, onDone, onCa
   const local = localErrors(spec.schema, spec.fields, values)
   const body = useMemo(() => {
     const whole = bodyOf(spec.schema, spec.fields, values)
-    return method === 'PATCH' ? changed(spec.schema, whole, bodyOf(spec.schema, spec.fields, spec.initial ?? {})) : { ...spec.fixed, ...whole }
+    return method === 'PATCH' ? changed(spec.schema, whole, bodyOf(spec.schema, spec.fields, spec.initial ?? {}), spec.references) : { ...spec.fixed, ...whole }
   }, [spec, values, method])
   const complete = Object.keys(local).length === 0 && (method === 'POST' || Object.keys(body).length > 0)
   const [asked] = useDebouncedValue(JSON.stringify(body), 500)
-  const check = useQuery({
-    queryKey: ['dry run', method, path, asked],
-    queryFn: async ({ signal }) => {
-      try {
-        await call(method, path, { body: JSON.parse(asked), dryRun: true, signal, ifMatch })
-        return null
-      } catch (problem) {
-        return asProblem(problem)
-      }
-    },
-    enabled: complete && asked === JSON.stringify(body),
-    staleTime: 5000,
-  })
-  const said = error === undefined ? (complete ? check.data : undefined) : asProblem(error)
-  const remote = fieldErrors(said ?? undefined)
+  const check = useDryRun({ method, path, body: asked, enabled: complete && asked === JSON.stringify(body), ifMatch })
+  const refusal = error ?? (complete ? check.error : null)
+  const said = refusal ? asProblem(refusal) : undefined
+  const remote = fieldErrors(said)
   const elsewhere = said && Object.keys(remote).every((name) => !spec.fields.includes(name))
 
   const submit = async (event: FormEvent) => {
@@ -94,7 +83,7 @@ export function ResourceForm({ spec, method, path, project, button, onDone, onCa
         )}
         {said && elsewhere && <ProblemAlert error={new ApiProblem(said)} />}
         <Group justify="space-between">
-          <Text size="sm" c="dimmed" role="status">{complete && check.data === null && !error ? `✓ ${t.form.accepted}` : ''}</Text>
+          <Text size="sm" c="dimmed" role="status">{complete && check.isSuccess && !error ? `✓ ${t.form.accepted}` : ''}</Text>
           <Group>
             <Button variant="default" onClick={onCancel}>{t.form.cancel}</Button>
             <Button type="submit" loading={busy}>{button}</Button>

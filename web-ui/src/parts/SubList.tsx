@@ -33,7 +33,7 @@ interface Props<T> {
 export function SubList<T>(props: Props<T>) {
   const { title, path, queryKey, columns, add, addLabel, removeLabel } = props
   const client = useQueryClient()
-  const query = useQuery({ queryKey, queryFn: ({ signal }) => allRows(path, signal) as unknown as Promise<T[]> })
+  const query = useQuery({ queryKey, queryFn: ({ signal }) => allRows<T>(path, signal) })
   const [adding, setAdding] = useState(false)
   const [removing, setRemoving] = useState<T | undefined>()
   const [secret, setSecret] = useState<Secret | undefined>()

@@ -13,6 +13,8 @@ export interface Field {
   minLength?: number
   example?: unknown
   items?: 'string' | 'object'
+  /** `null` takes it away. */
+  nullable?: boolean
 }
 
 interface Form {
@@ -88,7 +90,7 @@ function labels(pairs: string[]): Record<string, string> {
 }
 
 /** Of a change, only what differs from before: what was emptied is empty, and a label that is gone is `null`. */
-export function changed(schema: string, body: Values, before: Values): Values {
+export function changed(schema: string, body: Values, before: Values, references?: Record<string, string>): Values {
   const form = formOf(schema)
   const change: Values = {}
   for (const name of new Set([...Object.keys(before), ...Object.keys(body)])) {
@@ -99,7 +101,9 @@ export function changed(schema: string, body: Values, before: Values): Values {
       const gone = Object.keys(then ?? {}).filter((key) => !(key in ((now as object | undefined) ?? {})))
       change[name] = { ...(now as object), ...Object.fromEntries(gone.map((key) => [key, null])) }
     } else if (now !== undefined) change[name] = now
-    else if (field?.type === 'string') change[name] = ''
+    else if (field?.nullable) change[name] = null
+    // What cannot be empty stays as it is: a time of day gives way to so many hours, a volume to an instance.
+    else if (field?.type === 'string' && !references?.[name] && (!field.pattern || new RegExp(field.pattern, 'u').test(''))) change[name] = ''
     else if (field?.type === 'array') change[name] = []
   }
   return change

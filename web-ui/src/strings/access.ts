@@ -17,6 +17,10 @@ export const access = {
     title: 'Policies attached', of: 'Attached to', none: 'Nothing is attached.', add: 'Attach a policy', attach: 'Attach', remove: 'Detach', everyone: 'everyone',
     label: (policy: string, subject: string) => `${policy} → ${subject}`,
   },
+  whoCan: {
+    hint: 'Everybody who may do it, by what is attached to them, to their groups or to everyone, here or in the whole cloud.', all: 'all of the kind', who: 'Who', may: 'May', by: 'By',
+    nobody: (action: string) => `No policy allows ${action} to anybody here.`,
+  },
   members: { title: 'Members', none: 'Nobody is in this group.', add: 'Add', who: 'User', remove: 'Take out' },
   keys: { title: 'API keys', none: 'No keys.', add: 'Make a key', remove: 'Revoke', never: 'never', all: 'all that its owner may' },
 }

@@ -26,6 +26,7 @@ export const consoles = {
   pasteHint: 'Sent as it is; with the line’s end it takes effect.',
   send: 'Send',
   missing: (characters: string) => `A US keyboard has no key for ${characters}; it was left out.`,
+  cut: (strokes: number) => `The connection ended while a text was typed: its last ${strokes === 1 ? 'character' : `${strokes} characters`} did not arrive. It does not go on by itself.`,
   full: 'Full screen',
   leave: 'Leave full screen',
   fit: 'Fit',

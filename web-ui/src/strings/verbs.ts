@@ -17,5 +17,9 @@ export const verbs = {
     hint: 'Reachable from outside under this address, as far as its security groups allow.', which: 'Floating IP', card: 'Network card', fresh: 'A new one', pool: 'Address pool', give: 'Give it the address', name: 'Name of the new one',
     none: 'No network card can have one.',
   },
+  forceDetach: {
+    button: 'Detach by force', hint: (name: string) => `For a guest that does not let go of it. If ${name} still writes to it, what it has not written is lost.`,
+    cutOff: 'Cut the guest off', cutOffHint: 'As if by a loss of power. Needed while its host is heard.',
+  },
   protected: 'protected',
 }

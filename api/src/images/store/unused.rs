@@ -8,12 +8,8 @@ use super::{digest, lock_content};
 /// A deleted image that nothing needs any more, locked; other replicas pass it over.
 pub(in super::super) async fn take(conn: &mut PgConnection) -> Result<Option<Uuid>, sqlx::Error> {
     sqlx::query_scalar!(
-        "SELECT id FROM images i
-         WHERE deleted_at IS NOT NULL AND NOT EXISTS (SELECT FROM instances n WHERE n.image_id = i.id)
-           AND NOT EXISTS (SELECT FROM volumes v WHERE v.image_id = i.id)
-           AND NOT EXISTS (SELECT FROM snapshots s WHERE s.image_id = i.id)
-           AND NOT EXISTS (SELECT FROM snapshot_volumes v WHERE v.image_id = i.id)
-           AND NOT EXISTS (SELECT FROM image_imports m WHERE m.base_image_id = i.id)
+        "SELECT id FROM images
+         WHERE deleted_at IS NOT NULL AND NOT image_needed(id)
          ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
     )
     .fetch_optional(conn)

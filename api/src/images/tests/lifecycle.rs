@@ -39,10 +39,41 @@ async fn remove(cloud: &TestCloud, host: &TestHost<'_>, path: &str) {
     cloud.get(path).await.expect_problem(404, "not_found");
 }
 
-async fn used_images(cloud: &TestCloud) -> Value {
+async fn used(cloud: &TestCloud, resource: &str) -> Value {
     let quotas = cloud.get("/v1/projects/demo/quotas").await.expect(200);
-    quotas["items"].as_array().unwrap().iter().find(|one| one["resource"] == "images").unwrap()["used"]
+    quotas["items"].as_array().unwrap().iter().find(|one| one["resource"] == resource).unwrap()["used"]
         .clone()
+}
+
+async fn used_images(cloud: &TestCloud) -> Value {
+    used(cloud, "images").await
+}
+
+#[tokio::test]
+async fn the_file_of_a_deleted_image_counts_until_nothing_is_made_from_it() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let host = cloud.join_host("host-1").await;
+    let made = create(&cloud, "web").await;
+    crate::instances::place_pending(&cloud.app).await.unwrap();
+    host.report(&made["id"], 1, 1, json!({"state": "running"})).await;
+    // There is no room for more, and deleting makes none, but works.
+    cloud.call(Method::PATCH, "/v1/projects/demo/quotas", Some(json!({"image_gib": 0}))).await.expect(200);
+    assert_eq!(used(&cloud, "image_gib").await, 1);
+    cloud.delete(&format!("{IMAGE}?dry_run=true")).await.expect(200);
+    cloud.delete(IMAGE).await.expect(204);
+    swept(&cloud).await;
+    assert_eq!((used(&cloud, "images").await, used(&cloud, "image_gib").await), (json!(0), json!(1)));
+    announce(&cloud, "next", "raw").await;
+    let refused =
+        cloud.put_bytes(&content("next"), vec![0; 4096]).await.expect_problem(409, "quota_exceeded");
+    assert!(refused["detail"].as_str().unwrap().contains("the last disk"), "{refused}");
+    remove(&cloud, &host, &format!("{INSTANCES}/web")).await;
+    swept(&cloud).await;
+    assert_eq!(used(&cloud, "image_gib").await, 0);
+    let drifts = crate::quotas::drift(&mut cloud.app.pool.acquire().await.unwrap()).await.unwrap();
+    assert_eq!(drifts, []);
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -37,11 +37,7 @@ pub(crate) async fn verify_rows(
            UNION ALL
            SELECT 'image_unswept', i.id, 'it is deleted and nothing is made from it; the sweeper should have removed it'
            FROM images i
-           WHERE i.deleted_at < $1 AND NOT EXISTS (SELECT FROM instances n WHERE n.image_id = i.id)
-             AND NOT EXISTS (SELECT FROM volumes v WHERE v.image_id = i.id)
-             AND NOT EXISTS (SELECT FROM snapshots s WHERE s.image_id = i.id)
-             AND NOT EXISTS (SELECT FROM snapshot_volumes v WHERE v.image_id = i.id)
-             AND NOT EXISTS (SELECT FROM image_imports m WHERE m.base_image_id = i.id)
+           WHERE i.deleted_at < $1 AND NOT image_needed(i.id)
            UNION ALL
            SELECT 'image_share_astray', s.image_id, format('project %s is gone, or owns it', s.project_id)
            FROM image_shares s

@@ -16,6 +16,9 @@ use crate::http::{ApiError, Call, ErrorCode, MutationQuery, NoFields, Path};
 use crate::quotas;
 use crate::volumes::store::attachments;
 
+/// When to ask again while layers are merged.
+pub(super) const MERGE_SECONDS: u32 = 10;
+
 /// Move a stopped instance, all of whose volumes are in shared pools, to another host that has them. It stays stopped;
 /// of a host that the operator has declared dead its instances are taken as they are, and start on another one if they
 /// were to run.
@@ -41,8 +44,14 @@ pub(super) async fn move_instance(
         return Err(ApiError::because(ErrorCode::WrongState, detail));
     }
     quotas::store::lock_before_going(change.conn(), &[row.id], &[], &[]).await?;
-    if !has_stopped(&row) && !hosts::store::is_declared_dead(change.conn(), host).await? {
-        return Err(ApiError::because(ErrorCode::WrongState, why_not(&row)));
+    if !hosts::store::is_declared_dead(change.conn(), host).await? {
+        if !has_stopped(&row) {
+            return Err(ApiError::because(ErrorCode::WrongState, why_not(&row)));
+        }
+        if let Some(name) = attachments::merging(change.conn(), row.id).await? {
+            let detail = merging(&name);
+            return Err(ApiError::because(ErrorCode::WrongState, detail).retry_after(MERGE_SECONDS));
+        }
     }
     let present = next_intent(&app, &call, &change, &row);
     let runs = row.intent().power == Power::Running;
@@ -64,6 +73,14 @@ pub(super) fn has_stopped(row: &Row) -> bool {
     let said = row.observed().filter(|observed| observed.generation == intent.generation);
     intent.power == Power::Stopped
         && said.is_some_and(|observed| matches!(observed.state, ObservedState::Stopped { .. }))
+}
+
+/// INVARIANT: of two hosts, never both write to the layers of a volume: the one that merges them is waited for.
+pub(super) fn merging(volume: &str) -> String {
+    format!(
+        "its host is still merging layers of its volume {volume}, which a deleted snapshot has left; try again when it is \
+         done, or if its host is lost, the operator has to declare that dead"
+    )
 }
 
 fn why_not(row: &Row) -> &'static str {

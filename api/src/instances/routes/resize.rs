@@ -12,11 +12,12 @@ use super::super::model::InstanceState;
 use super::super::store::{self, NewIntent, Row, departures, placement, resizing};
 use super::super::types::{Instance, Plan, ResizeInstance, StopInstance};
 use super::super::verbs::{refuse_deleting, state_of};
-use super::moving::has_stopped;
+use super::moving::{has_stopped, merging};
 use super::power::next_intent;
 use super::{accept, as_new, change_intent, lock};
 use crate::app::App;
 use crate::auth::actions;
+use crate::hosts;
 use crate::http::{
     ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, NoFields, Path, Selector,
     violated_constraint,
@@ -208,12 +209,12 @@ async fn change_size(
     let made = resizing::set(&mut savepoint, row, wanted, confirm_at).await;
     let why = match made {
         Ok(()) => {
-            if takes_type(&mut savepoint, row, next.now).await? {
+            let Some(why) = why_not_of_type(&mut savepoint, row, next.now).await? else {
                 savepoint.commit().await?;
                 change_intent(conn, allowed, row, KIND, next).await?;
                 return Ok(before);
-            }
-            "its host takes no instances of that type"
+            };
+            why
         }
         Err(error) if violated_constraint(&error).is_some_and(|name| name.starts_with("hosts_")) => {
             "its host has no room for that"
@@ -240,15 +241,22 @@ async fn change_size(
     }
 }
 
-/// Whether what the operator has tied to its new type is true of its host, if it has one.
-async fn takes_type(conn: &mut PgConnection, row: &Row, now: OffsetDateTime) -> Result<bool, ApiError> {
-    let Some(host) = row.host_id.map(HostId::from) else { return Ok(true) };
+/// What of its new type is not for its host, if it has one.
+async fn why_not_of_type(
+    conn: &mut PgConnection,
+    row: &Row,
+    now: OffsetDateTime,
+) -> Result<Option<&'static str>, ApiError> {
+    let Some(host) = row.host_id.map(HostId::from) else { return Ok(None) };
     let request = placement::request(conn, row.id.into()).await?.ok_or_else(ApiError::not_found)?;
     let fleet = placement::fleet(conn, now).await?;
-    let Some(home) = fleet.hosts().iter().find(|candidate| candidate.id == host) else { return Ok(true) };
+    let Some(home) = fleet.hosts().iter().find(|candidate| candidate.id == host) else { return Ok(None) };
     let occupied = Occupied::of(&fleet, &request);
-    let of_the_type = [Rejection::Features, Rejection::HostLabels, Rejection::Tainted];
-    Ok(!rejections(home, &request, &occupied).any(|rejection| of_the_type.contains(&rejection)))
+    Ok(rejections(home, &request, &occupied).find_map(|rejection| match rejection {
+        Rejection::Features => Some("its host cannot give its guest what that type asks for"),
+        Rejection::HostLabels | Rejection::Tainted => Some("its host takes no instances of that type"),
+        _ => None,
+    }))
 }
 
 /// The host that it can leave for another one. `why` says what keeps it from staying.
@@ -262,14 +270,17 @@ async fn movable(conn: &mut PgConnection, row: &Row, why: &str) -> Result<HostId
     };
     if let Some(name) = attachments::lock_all_shared(conn, row.id).await? {
         return refused(format!(
-            "its volume {name} is on the disk of that host, so that it cannot go to another one; choose a smaller type, \
+            "its volume {name} is on the disk of that host, so that it cannot go to another one; choose another type, \
              ask an operator for room, or make a new instance from a snapshot of this one"
         ));
     }
     if !has_stopped(row) {
         return refused("it goes to another one only while it is stopped; stop it first".to_owned());
     }
-    Ok(host)
+    match attachments::merging(conn, row.id).await? {
+        Some(name) if !hosts::store::is_declared_dead(conn, host).await? => refused(merging(&name)),
+        _ => Ok(host),
+    }
 }
 
 /// Why no host would take it now, if none does.

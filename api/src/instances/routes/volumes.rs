@@ -3,7 +3,8 @@
 use axum::extract::State;
 use axum::response::Response;
 use protocol::HostId;
-use protocol::agent::Power;
+use protocol::agent::{DiskBus, Power};
+use sqlx::PgConnection;
 
 use super::super::model::{InstanceState, shown};
 use super::super::store::{Row, departures};
@@ -13,14 +14,16 @@ use super::{accept, change_intent, lock, refuse_deleting};
 use crate::app::App;
 use crate::auth::actions;
 use crate::hosts;
-use crate::http::{ApiError, Call, ErrorCode, MutationQuery, Path};
+use crate::http::{ApiError, Call, ErrorCode, MutationQuery, Path, Selector};
+use crate::instance_types;
 use crate::operations::store::{End, finish};
 use crate::snapshots::store::taking::refuse_taking;
 use crate::volumes::AttachmentState;
 use crate::volumes::disks::{self, Wanted, WantedDisk};
 use crate::volumes::store::{attachments, set_operation};
 
-/// Give an instance a volume that is attached to nothing. A running guest finds it at once.
+/// Give an instance a volume that is attached to nothing. A running guest finds it at once; one of a type with the
+/// `disk_bus` `sata` has to be stopped.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/attach_volume", tag = "instances",
     params(MutationQuery), request_body = AttachVolume, responses(
         (status = 202, body = Instance),
@@ -37,6 +40,7 @@ pub(super) async fn attach_volume(
     if body.root {
         refuse_second_root(&row)?;
     }
+    refuse_unpluggable(change.conn(), &row).await?;
     let wanted = Wanted {
         what: WantedDisk::Existing(&body.volume),
         position: body.root.then_some(0),
@@ -69,10 +73,7 @@ fn refuse_second_root(row: &Row) -> Result<(), ApiError> {
 }
 
 pub(super) fn refuse_running(row: &Row) -> Result<(), ApiError> {
-    let (state, _) = shown(&row.intent(), row.observed().as_ref(), true, false);
-    let stopped = row.intent().power == Power::Stopped
-        && matches!(state, InstanceState::Stopped | InstanceState::Pending);
-    if stopped {
+    if is_stopped(row) {
         return Ok(());
     }
     let detail =
@@ -80,7 +81,29 @@ pub(super) fn refuse_running(row: &Row) -> Result<(), ApiError> {
     Err(ApiError::because(ErrorCode::WrongState, detail))
 }
 
-/// Take a volume away from an instance. It may be attached elsewhere as soon as its guest has let go of it.
+fn is_stopped(row: &Row) -> bool {
+    let (state, _) = shown(&row.intent(), row.observed().as_ref(), true, false);
+    row.intent().power == Power::Stopped && matches!(state, InstanceState::Stopped | InstanceState::Pending)
+}
+
+/// Nothing is plugged into SATA or pulled out of it while the guest runs.
+async fn refuse_unpluggable(conn: &mut PgConnection, row: &Row) -> Result<(), ApiError> {
+    if is_stopped(row) || row.host_id.is_none() {
+        return Ok(());
+    }
+    let of_it = instance_types::find(conn, &Selector::Id(row.instance_type_id)).await?;
+    if of_it.is_none_or(|of_it| of_it.hardware.disk_bus != DiskBus::Sata) {
+        return Ok(());
+    }
+    let detail = format!(
+        "its type {} has its disks on SATA, where volumes come and go only while it is stopped; stop it first",
+        row.instance_type_name
+    );
+    Err(ApiError::because(ErrorCode::WrongState, detail))
+}
+
+/// Take a volume away from an instance. It may be attached elsewhere as soon as its guest has let go of it. An instance of
+/// a type with the `disk_bus` `sata` has to be stopped.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/detach_volume", tag = "instances",
     params(MutationQuery), request_body = DetachVolume, responses(
         (status = 202, body = Instance),
@@ -112,6 +135,9 @@ pub(super) async fn detach_volume(
     };
     if volume.position == 0 && !lost {
         refuse_running(&row)?;
+    }
+    if !lost {
+        refuse_unpluggable(change.conn(), &row).await?;
     }
     refuse_taking(change.conn(), row.id).await?;
     let next = next_intent(&app, &call, &change, &row);

@@ -1,8 +1,8 @@
 //! SQL of instances as their host's agent sees them. Every function is scoped to one host.
 
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, Firmware, InstanceReport, InstanceSpec, MemoryFile,
-    PauseReason, SaveMemory, Seed, StopMode, VolumeReport,
+    Architecture, DesiredBody, DesiredObject, Firmware, GuestHardware, InstanceReport, InstanceSpec,
+    MemoryFile, PauseReason, SaveMemory, Seed, StopMode, VolumeReport,
 };
 use protocol::{
     Generation, HostId, InstanceId, LayerId, MacAddress, MemoryMib, OperationId, Revision, TransferId,
@@ -27,6 +27,7 @@ struct DesiredRow {
     desired_revision: i64,
     architecture: String,
     firmware: String,
+    hardware: Json<GuestHardware>,
     vcpus: i32,
     memory_mib: i32,
     hostname: String,
@@ -60,6 +61,7 @@ pub(crate) async fn desired_after(
     let rows = sqlx::query_as!(
         DesiredRow,
         r#"SELECT i.id, i.generation, i.desired_revision AS "desired_revision!", i.architecture, i.firmware,
+                  t.hardware AS "hardware: Json<GuestHardware>",
                   i.vcpus, i.memory_mib, i.hostname, i.user_data, i.ssh_authorized_keys, i.power, i.boot,
                   i.stop_mode, i.stop_timeout_seconds,
                   i.deletion_requested_at IS NOT NULL AS "deletion_requested!",
@@ -75,7 +77,7 @@ pub(crate) async fn desired_after(
                    FROM snapshots s JOIN layers l ON l.id = s.memory_id LEFT JOIN pools p ON p.id = l.pool_id
                    WHERE s.id = i.resume_snapshot_id AND i.resume_boot = i.boot
                      AND i.power = 'running') AS "resumes_from: Json<MemoryFile>"
-           FROM instances i
+           FROM instances i JOIN instance_types t ON t.id = i.instance_type_id
            WHERE i.host_id = $1 AND i.desired_revision > $2 ORDER BY i.desired_revision"#,
         host.as_uuid(),
         after.0
@@ -120,6 +122,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
         },
         architecture: Architecture::from_name(&row.architecture).ok_or_else(broken)?,
         firmware: Firmware::from_name(&row.firmware).ok_or_else(broken)?,
+        hardware: row.hardware.0,
         vcpus: row.vcpus.unsigned_abs(),
         memory_mib: MemoryMib(row.memory_mib.unsigned_abs()),
         disks: row.disks.0.into_iter().map(DiskRow::into_disk).collect::<Option<_>>().ok_or_else(broken)?,

@@ -1,6 +1,6 @@
 //! SQL of placement. Called by the controller, which works for the cloud and not for a tenant.
 
-use protocol::agent::{Architecture, Inventory};
+use protocol::agent::{Architecture, GuestHardware, Inventory};
 use protocol::{HostId, InstanceId, OperationId, PoolId};
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -64,7 +64,8 @@ pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<O
     let row = sqlx::query!(
         r#"SELECT i.architecture, i.vcpus_held AS "vcpus!", i.memory_mib_held AS "memory_mib!",
                    gib_to_place(i.id) AS "disk_gib!", i.placement_group_id,
-                  t.name AS type_name, t.host_labels AS "host_labels: Json<Labels>", t.tolerations, m.min_memory_mib,
+                  t.hardware AS "hardware: Json<GuestHardware>", t.name AS type_name,
+                  t.host_labels AS "host_labels: Json<Labels>", t.tolerations, m.min_memory_mib,
                   m.id AS image_id, root.size_gib AS "root_disk_gib?", root.least_gib AS "least_root_gib?",
                   (SELECT v.host_id FROM volumes v
                    WHERE v.instance_id = i.id AND v.host_id IS NOT NULL LIMIT 1) AS volumes_on,
@@ -108,7 +109,11 @@ pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<O
         },
         root_disk_gib,
         type_name: row.type_name,
-        needs: Needs { features: Vec::new(), host_labels: row.host_labels.0, tolerations: row.tolerations },
+        needs: Needs {
+            features: instance_types::features_of(&row.hardware.0),
+            host_labels: row.host_labels.0,
+            tolerations: row.tolerations,
+        },
         group,
         volumes_on: row.volumes_on.map(HostId::from),
         pools: row.pools.into_iter().map(PoolId::from).collect(),
@@ -116,6 +121,12 @@ pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<O
         left: row.left_host_id.map(HostId::from),
         image_on,
     }))
+}
+
+/// What a host gives that not every one does.
+fn features(inventory: &Inventory) -> Vec<String> {
+    let models = inventory.cpu_models.iter().map(|name| instance_types::feature_of_model(name));
+    inventory.features.iter().cloned().chain(models).collect()
 }
 
 /// Hosts that have volumes which stand on this image, or on one of equal content: it is in their cache.
@@ -152,12 +163,12 @@ pub(crate) async fn fleet(conn: &mut PgConnection, now: OffsetDateTime) -> Resul
     .fetch_all(&mut *conn)
     .await?;
     let candidates = rows.into_iter().map(|row| Candidate {
+        features: row.inventory.as_ref().map(|inventory| features(&inventory.0)).unwrap_or_default(),
         id: row.id.into(),
         ready: HostState::of(row.last_seen_at, row.hypervisor_degraded.is_some(), now) == HostState::Ready,
         cordoned: row.cordoned,
         pool_low: row.pool_low,
         architectures: row.inventory.map(|inventory| inventory.0.architectures).unwrap_or_default(),
-        features: Vec::new(),
         pools: row.pools.into_iter().map(PoolId::from).collect(),
         labels: row.labels.0,
         taints: row.taints,

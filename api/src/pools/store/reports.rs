@@ -122,14 +122,16 @@ async fn store(conn: &mut PgConnection, host: HostId, report: &Stored) -> Result
     .await?;
     sqlx::query!(
         "UPDATE pools SET identity = $2, updated_at = $4,
-                disk_gib_capacity = pool_capacity($3, overcommit_percent, disk_gib_reserved)
+                disk_gib_capacity = pool_capacity($3, overcommit_percent, disk_gib_reserved),
+                low = pool_is_low($3, $5, low_percent, low)
          WHERE name = $1 AND $2::uuid IS NOT NULL AND coalesce(identity, $2) = $2
-           AND (identity, disk_gib_capacity) IS DISTINCT FROM
-               ($2, pool_capacity($3, overcommit_percent, disk_gib_reserved))",
+           AND (identity, disk_gib_capacity, low) IS DISTINCT FROM
+               ($2, pool_capacity($3, overcommit_percent, disk_gib_reserved), pool_is_low($3, $5, low_percent, low))",
         report.pool_name,
         report.identity,
         report.total_bytes,
-        report.seen_at
+        report.seen_at,
+        report.free_bytes
     )
     .execute(conn)
     .await?;

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use super::{INSTANCES, WEB, execute, findings, instance, made, two_with_the_pool};
 use crate::instances::place_pending;
 use crate::testing::{TestCloud, TestHost};
+use crate::volumes::merge;
+
+const SNAPSHOTS: &str = "/v1/projects/demo/snapshots";
 
 async fn move_it(cloud: &TestCloud) -> crate::testing::Answer {
     cloud.post(&format!("{WEB}/move"), json!({})).await
@@ -50,6 +53,9 @@ async fn it_moves_when_its_host_has_said_that_it_is_stopped() {
     away.report(&web["id"], 3, 1, json!({"state": "stopped", "reason": "never_started"})).await;
     let there = cloud.get(&format!("{WEB}?wait=1")).await.expect(200);
     assert_eq!((&there["state"], &there["operation"]["status"]), (&json!("stopped"), &json!("succeeded")));
+    let late = away.report(&web["id"], 3, 1, json!({"state": "absent"})).await;
+    assert_eq!(late["ignored"], json!([web["id"]]), "what it says of an earlier stay");
+    assert_eq!(cloud.get(WEB).await.expect(200)["state"], "stopped");
     cloud.post(&format!("{WEB}/start"), json!({})).await.expect(202);
     away.report(&web["id"], 4, 2, json!({"state": "running"})).await;
     assert_eq!(cloud.get(WEB).await.expect(200)["state"], "running");
@@ -70,6 +76,40 @@ async fn it_moves_when_its_host_has_said_that_it_is_stopped() {
     let events = cloud.get("/v1/projects/demo/operations").await.expect(200);
     assert!(events["items"].as_array().unwrap().iter().any(|one| one["kind"] == "move_instance"));
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn it_waits_for_the_layers_that_its_host_merges() {
+    let cloud = TestCloud::start().await;
+    let hosts = two_with_the_pool(&cloud).await;
+    let (web, home, away) = made(&cloud, &hosts, instance("web")).await;
+    home.report(&web["id"], 1, 1, json!({"state": "running"})).await;
+    let root = &web["volumes"][0]["volume"]["id"];
+    for name in ["one", "two"] {
+        cloud.post(SNAPSHOTS, json!({"name": name, "volume": root})).await.expect(202);
+        let (generation, _) = home.disks(&web["id"]).await.unwrap();
+        home.report(&web["id"], generation, 1, json!({"state": "running"})).await;
+    }
+    cloud.delete(&format!("{SNAPSHOTS}/one")).await.expect(204);
+    merge(&cloud.app).await.unwrap();
+    cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
+    let stopped = json!({"state": "stopped", "reason": "requested"});
+    let (generation, disks) = home.disks(&web["id"]).await.unwrap();
+    home.report(&web["id"], generation, 1, stopped.clone()).await;
+    let (volume, layers) = (&disks[0]["volume"], &disks[0]["volume"]["layers"]);
+    assert_eq!(volume["merges"], json!([layers[1]]));
+    let refused = move_it(&cloud).await.expect_problem(409, "wrong_state");
+    assert!(refused["detail"].as_str().unwrap().contains("merging layers of its volume"), "{refused}");
+
+    let said = json!([{"id": volume["id"], "generation": volume["generation"], "state": "ready",
+                       "merged": [layers[1]]}]);
+    home.report_with(&web["id"], generation, 1, stopped.clone(), said).await;
+    merge(&cloud.app).await.unwrap();
+    let (generation, _) = home.disks(&web["id"]).await.unwrap();
+    home.report(&web["id"], generation, 1, stopped).await;
+    move_it(&cloud).await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    away.disks(&web["id"]).await.expect("it is nowhere");
 }
 
 #[tokio::test]
@@ -105,6 +145,11 @@ async fn it_goes_back_where_it_was_when_no_other_host_takes_it() {
     home.report(&web["id"], 3, 0, json!({"state": "absent"})).await;
     place_pending(&cloud.app).await.unwrap();
     home.disks(&web["id"]).await.expect("it is nowhere");
+    // It tells a second time that it has let go: the instance is there again, and waits for it.
+    let late = home.report(&web["id"], 3, 0, json!({"state": "absent"})).await;
+    assert_eq!(late["ignored"], json!([web["id"]]));
+    let back = cloud.get(WEB).await.expect(200);
+    assert_eq!((&back["state"], &back["state_reason"]), (&json!("provisioning"), &json!("awaiting_host")));
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
 

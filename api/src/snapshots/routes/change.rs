@@ -32,7 +32,7 @@ pub(super) async fn update_snapshot(
     let (conn, allowed) = change.parts();
     let mut row = store::find(conn, allowed, allowed.selector()).await?.ok_or_else(ApiError::not_found)?;
     change.check_if_match(row.version())?;
-    change.note_before(&row.clone().into_wire());
+    change.note_before(&row.clone().into_wire(app.clock.now()));
     let mut errors = Vec::new();
     row.name = patch.name.map_or(row.name, |name| name.as_str().to_owned());
     row.description = patch.description.unwrap_or(row.description);
@@ -47,7 +47,7 @@ pub(super) async fn update_snapshot(
     store::update(conn, allowed, &row).await?;
     let row = store::find(conn, allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
     let version = row.version();
-    change.commit(StatusCode::OK, Some(version), &row.into_wire()).await
+    change.commit(StatusCode::OK, Some(version), &row.into_wire(app.clock.now())).await
 }
 
 /// Delete a snapshot. Volumes that were made from it, and those that it shows, stay as they are. It is gone at once; the
@@ -71,7 +71,7 @@ pub(super) async fn delete_snapshot(
     if row.taking_instance_id.is_some() && row.taking_instance_id != locked {
         return Err(ApiError::new(ErrorCode::Busy).retry_after(1));
     }
-    change.note_before(&row.clone().into_wire());
+    change.note_before(&row.clone().into_wire(app.clock.now()));
     let conn = change.conn();
     store::delete(conn, row.id, now).await.map_err(store::broken)?;
     if let Some(instance) = row.taking_instance_id {

@@ -108,10 +108,10 @@ async fn answer(
     let wait = if change.query.dry_run { 0 } else { change.query.wait };
     let allowed = change.allowed.clone();
     let status = if operation.is_some() { StatusCode::ACCEPTED } else { StatusCode::CREATED };
-    let answer = change.commit(status, Some(version), &row.into_wire()).await?;
+    let answer = change.commit(status, Some(version), &row.into_wire(app.clock.now())).await?;
     let Some(operation) = operation.filter(|_| wait > 0) else { return Ok(answer) };
     wait_for_end(app, &allowed, operation, wait).await?;
     let mut conn = app.pool.acquire().await?;
     let row = store::find(&mut conn, &allowed, &selector).await?.ok_or_else(ApiError::not_found)?;
-    tagged(StatusCode::OK, row.version(), &row.into_wire())
+    tagged(StatusCode::OK, row.version(), &row.into_wire(app.clock.now()))
 }

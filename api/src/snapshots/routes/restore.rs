@@ -39,7 +39,7 @@ pub(super) async fn restore_snapshot(
     change.check_if_match(row.version())?;
     row.check_available()?;
     let with_memory = body.with_memory(&row)?;
-    change.note_before(&row.clone().into_wire());
+    change.note_before(&row.clone().into_wire(app.clock.now()));
     let back: Vec<SnapshotVolume> = match &body.volume {
         Some(volume) => vec![using::choose(&row, Some(volume), "/volume")?.clone()],
         None => row.volumes.0.clone(),
@@ -68,7 +68,7 @@ pub(super) async fn restore_snapshot(
         store::set_restored(conn, allowed, row.id, None, now).await?;
         let row = store::find(conn, allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
         let version = row.version();
-        return change.commit(StatusCode::OK, Some(version), &row.into_wire()).await;
+        return change.commit(StatusCode::OK, Some(version), &row.into_wire(app.clock.now())).await;
     };
     let gone = || ApiError::new(ErrorCode::Busy).retry_after(1);
     let mut change = change.also::<actions::StartInstance>((&project, &instance.to_string()), gone).await?;
@@ -81,14 +81,14 @@ pub(super) async fn restore_snapshot(
     let row = store::find(conn, allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
     let allowed = change.allowed.clone();
     let (id, version) = (row.id, row.version());
-    let answer = change.commit(StatusCode::ACCEPTED, Some(version), &row.into_wire()).await?;
+    let answer = change.commit(StatusCode::ACCEPTED, Some(version), &row.into_wire(app.clock.now())).await?;
     if wait == 0 {
         return Ok(answer);
     }
     wait_for_end(&app, &allowed, operation, wait).await?;
     let mut conn = app.pool.acquire().await?;
     let row = store::find(&mut conn, &allowed, &Selector::Id(id)).await?.ok_or_else(ApiError::not_found)?;
-    tagged(StatusCode::OK, row.version(), &row.into_wire())
+    tagged(StatusCode::OK, row.version(), &row.into_wire(app.clock.now()))
 }
 
 impl RestoreSnapshot {

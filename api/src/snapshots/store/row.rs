@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::super::model::{Consistency, SnapshotState};
 use super::super::types::{Snapshot, SnapshotInstance, SnapshotVolume};
+use crate::hosts::Doer;
 use crate::http::{ApiError, ErrorCode, Labels, Version};
 use crate::instances::{OperationSummary, Reference};
 use crate::operations::OperationStatus;
@@ -36,6 +37,12 @@ pub(crate) struct Row {
     pub operation_id: Option<Uuid>,
     pub operation_kind: Option<String>,
     pub operation_status: Option<String>,
+    /// The host that is to take it, if one is.
+    pub has_host: bool,
+    pub host_last_seen_at: Option<OffsetDateTime>,
+    pub host_dead: bool,
+    /// What that host said last of the instance.
+    pub instance_detail: Option<String>,
     pub restored_at: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
@@ -60,8 +67,23 @@ impl Row {
         Err(ApiError::because(ErrorCode::WrongState, format!("the snapshot {} {why}", self.name)))
     }
 
-    pub(crate) fn into_wire(self) -> Snapshot {
-        let state = self.state();
+    /// Why it is still being taken, in words.
+    fn state_detail(&self, now: OffsetDateTime) -> Option<String> {
+        if self.state() != SnapshotState::Creating {
+            return None;
+        }
+        let host =
+            self.has_host.then_some(Doer { last_seen_at: self.host_last_seen_at, dead: self.host_dead });
+        let silence = host.and_then(|host| host.silence(now));
+        let said =
+            || self.instance_detail.as_ref().map(|said| format!("the host of its instance says: {said}"));
+        silence.or_else(said).or_else(|| {
+            Some("the host of its instance is to take it and has not said yet that it did".to_owned())
+        })
+    }
+
+    pub(crate) fn into_wire(self, now: OffsetDateTime) -> Snapshot {
+        let (state, state_detail) = (self.state(), self.state_detail(now));
         let operation = self.operation_id.zip(self.operation_kind).zip(self.operation_status);
         let instance = self.instance_id.zip(self.instance_name).zip(self.firmware);
         let instance_type = self.instance_type_id.zip(self.instance_type_name);
@@ -71,6 +93,7 @@ impl Row {
             description: self.description,
             labels: self.labels.0,
             state,
+            state_detail,
             failure: self.failure,
             consistency: Consistency::parse(&self.consistency),
             memory: self.with_memory,

@@ -98,11 +98,14 @@ async fn a_running_guest_has_its_snapshot_when_its_host_says_so() {
         json!([volume(0, 2, "ready")]),
     ] {
         host.report_with(&instance["id"], 2, 1, running(), volumes).await;
-        assert_eq!(get(&cloud, "one").await["state"], "creating");
+        let creating = get(&cloud, "one").await;
+        assert_eq!(creating["state"], "creating");
+        assert!(creating["state_detail"].as_str().unwrap().contains("is to take it"), "{creating}");
     }
     follow(&host, &instance, running()).await;
     let taken = get(&cloud, "one").await;
     assert_eq!((&taken["state"], &taken["instance"]["name"]), (&json!("available"), &json!("web")));
+    assert_eq!(taken.get("state_detail"), None);
     assert_eq!(operation(&cloud, &taking).await["status"], "succeeded");
     assert_eq!(taken["instance"]["instance_type"]["name"], "tiny");
     assert_eq!(cloud.get(WEB).await.expect(200)["state"], "running");

@@ -46,7 +46,7 @@ pub(super) async fn update_volume(
         return Err(ApiError::new(ErrorCode::Busy).retry_after(1));
     }
     change.check_if_match(row.version())?;
-    change.note_before(&row.clone().into_wire());
+    change.note_before(&row.clone().into_wire(app.clock.now()));
     let kept = !row.delete_with_instance;
     let host_acts = apply(&mut row, patch)?;
     let change = match kept && row.delete_with_instance {
@@ -64,7 +64,7 @@ pub(super) async fn update_volume(
         }
         let row = store::find(conn, allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
         let version = row.version();
-        return change.commit(StatusCode::OK, Some(version), &row.into_wire()).await;
+        return change.commit(StatusCode::OK, Some(version), &row.into_wire(app.clock.now())).await;
     };
     let operation: OperationId = app.clock.new_id();
     let of = instances::OfVolume { kind: "update_volume", operation, request: call.request_id(), now };
@@ -139,7 +139,7 @@ pub(super) async fn delete_volume(
         return accept(&app, change, row.id, operation.into()).await;
     }
     refuse_needed(&row)?;
-    change.note_before(&row.clone().into_wire());
+    change.note_before(&row.clone().into_wire(app.clock.now()));
     let (conn, allowed) = change.parts();
     if row.host_id.is_none() && row.pool_id.is_none() {
         layers::forget_volume(conn, row.id, now).await?;
@@ -194,14 +194,14 @@ async fn accept<A: Action<On: InProject>>(
     let version = row.version();
     let wait = if change.query.dry_run { 0 } else { change.query.wait };
     let allowed = change.allowed.clone();
-    let answer = change.commit(StatusCode::ACCEPTED, Some(version), &row.into_wire()).await?;
+    let answer = change.commit(StatusCode::ACCEPTED, Some(version), &row.into_wire(app.clock.now())).await?;
     if wait == 0 {
         return Ok(answer);
     }
     wait_for_end(app, &allowed, operation, wait).await?;
     let mut conn = app.pool.acquire().await?;
     match store::find(&mut conn, &allowed, &selector).await? {
-        Some(row) => tagged(StatusCode::OK, row.version(), &row.into_wire()),
+        Some(row) => tagged(StatusCode::OK, row.version(), &row.into_wire(app.clock.now())),
         None => Ok(StatusCode::NO_CONTENT.into_response()),
     }
 }

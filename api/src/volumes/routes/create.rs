@@ -86,7 +86,7 @@ pub(super) async fn create_volume(
     let row = store::find(conn, allowed, &Selector::Id(id.as_uuid())).await?;
     let row = row.ok_or_else(ApiError::not_found)?;
     let version = row.version();
-    change.commit(StatusCode::CREATED, Some(version), &row.into_wire()).await
+    change.commit(StatusCode::CREATED, Some(version), &row.into_wire(app.clock.now())).await
 }
 
 /// What a new volume begins with.

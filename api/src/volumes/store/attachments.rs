@@ -158,6 +158,19 @@ pub(crate) async fn lock_all_shared(
     Ok(rows.into_iter().find(|row| row.pool_id.is_none()).map(|row| row.name))
 }
 
+/// Names a volume of the instance, all of which are locked, of which the host has still to merge layers.
+pub(crate) async fn merging(conn: &mut PgConnection, instance: Uuid) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "SELECT name FROM volumes
+         WHERE instance_id = $1
+           AND EXISTS (SELECT FROM layers WHERE id = ANY (chain_of(layer_id)) AND parent_merge = 'asked')
+         ORDER BY id LIMIT 1",
+        instance
+    )
+    .fetch_optional(conn)
+    .await
+}
+
 /// A volume of an instance, locked.
 pub(crate) struct Attached {
     pub id: Uuid,

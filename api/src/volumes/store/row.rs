@@ -5,8 +5,10 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::super::detail::{Waits, detail};
 use super::super::model::{AttachmentState, Seen, shown};
 use super::super::types::{Attachment, Volume};
+use crate::hosts::Doer;
 use crate::http::{Labels, Version};
 use crate::instances::{OperationSummary, Reference};
 use crate::operations::OperationStatus;
@@ -40,6 +42,14 @@ pub(in super::super) struct Row {
     pub operation_id: Option<Uuid>,
     pub operation_kind: Option<String>,
     pub operation_status: Option<String>,
+    /// The host that is to do something about it, if there is one.
+    pub has_host: bool,
+    pub host_last_seen_at: Option<OffsetDateTime>,
+    pub host_dead: bool,
+    /// What its host said last of the instance.
+    pub instance_detail: Option<String>,
+    /// Whether its host has still to merge layers.
+    pub merging: bool,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
 }
@@ -53,7 +63,7 @@ impl Row {
         self.attachment_state.as_deref().map(AttachmentState::parse)
     }
 
-    pub(in super::super) fn into_wire(self) -> Volume {
+    pub(in super::super) fn into_wire(self, now: OffsetDateTime) -> Volume {
         let attachment = self.attachment();
         let state = shown(&Seen {
             deletion_requested: self.deletion_requested_at.is_some(),
@@ -61,6 +71,14 @@ impl Row {
             spec_generation: self.spec_generation,
             ready_generation: self.ready_generation,
         });
+        let waits = Waits {
+            host: self
+                .has_host
+                .then_some(Doer { last_seen_at: self.host_last_seen_at, dead: self.host_dead }),
+            said: self.instance_detail.as_deref(),
+            merging: self.merging,
+        };
+        let state_detail = detail(state, &waits, now);
         let instance = self.instance_id.zip(self.instance_name).map(|(id, name)| Reference { id, name });
         let operation = self.operation_id.zip(self.operation_kind).zip(self.operation_status);
         let id = VolumeId::from(self.id);
@@ -70,6 +88,7 @@ impl Row {
             description: self.description,
             labels: self.labels.0,
             state,
+            state_detail,
             size_gib: self.size_gib,
             pool: self.pool_id.zip(self.pool_name).map(|(id, name)| Reference { id, name }),
             image: self.image_id.zip(self.image_name).map(|(id, name)| Reference { id, name }),

@@ -15,6 +15,14 @@ fn listed(volume: &Value, generation: i64, state: &str) -> Value {
     json!({"id": volume["id"], "generation": generation, "state": state})
 }
 
+/// Why the volume is still on its way.
+async fn detail(cloud: &TestCloud) -> Option<String> {
+    let volume = cloud.get(DATA).await.expect(200);
+    let listed = cloud.get(&format!("{VOLUMES}?name=data")).await.expect(200);
+    assert_eq!(listed["items"][0].get("state_detail"), volume.get("state_detail"));
+    volume["state_detail"].as_str().map(str::to_owned)
+}
+
 #[tokio::test]
 async fn a_volume_comes_and_goes_by_the_word_of_its_host() {
     let cloud = TestCloud::start().await;
@@ -29,6 +37,7 @@ async fn a_volume_comes_and_goes_by_the_word_of_its_host() {
         (&json!("attach_volume"), &json!("running"))
     );
     assert_eq!(state(&cloud, DATA).await, "attaching");
+    assert!(detail(&cloud).await.unwrap().contains("to give it to the guest"));
     let (generation, disks) = host.disks(&web["id"]).await.unwrap();
     assert_eq!((generation, disks.len()), (2, 2));
     assert_eq!((&disks[1]["volume"]["id"], disks[1]["volume"].get("image")), (&volume["id"], None));
@@ -49,6 +58,7 @@ async fn a_volume_comes_and_goes_by_the_word_of_its_host() {
     host.report(&web["id"], 2, 1, running()).await;
     assert_eq!(state(&cloud, DATA).await, "attached");
     assert_eq!(operation(&cloud, &attached).await, "succeeded");
+    assert_eq!(detail(&cloud).await, None);
     attach(&cloud, "other", "data").await.expect_problem(409, "in_use");
     cloud.delete(DATA).await.expect_problem(409, "in_use");
 
@@ -66,6 +76,10 @@ async fn a_volume_comes_and_goes_by_the_word_of_its_host() {
     attach(&cloud, "other", "data").await.expect_problem(409, "in_use");
     cloud.delete(DATA).await.expect_problem(409, "in_use");
     assert_eq!(operation(&cloud, &detaching).await, "running");
+    assert!(detail(&cloud).await.unwrap().contains("force_detach_volume"));
+    cloud.pass(60);
+    let silent = detail(&cloud).await.unwrap();
+    assert!(silent.starts_with("nothing is heard of its host") && !silent.contains("host-1"), "{silent}");
     host.report(&web["id"], 3, 1, running()).await;
     assert_eq!(state(&cloud, DATA).await, "available");
     assert_eq!(operation(&cloud, &detaching).await, "succeeded");

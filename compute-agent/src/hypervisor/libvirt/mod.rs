@@ -31,7 +31,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{
-    Acceleration, Architecture, ConsoleKind, GuestInfo, Inventory, IoLimits, Nic, PauseReason,
+    Acceleration, Architecture, ConsoleKind, GuestInfo, Inventory, IoLimits, NESTED_VIRTUALIZATION, Nic,
+    PauseReason,
 };
 use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::net::UnixStream;
@@ -180,6 +181,9 @@ impl Hypervisor for Libvirt {
         let node = self.link.call(ASK_LIMIT, node).await?;
         let emulated = self.link.call(ASK_LIMIT, |connect| Ok(emulated(connect))).await?;
         let unread = |error| refused("describe the host", error);
+        let kind = if verdict.acceleration == Acceleration::Kvm { "kvm" } else { "qemu" };
+        let cpu_models = self.link.call(ASK_LIMIT, move |connect| models(connect, kind)).await?;
+        let nests = verdict.acceleration == Acceleration::Kvm && probe::nests();
         Ok(Inventory {
             cpus: node.cpus,
             memory_mib: node.memory_mib,
@@ -189,6 +193,8 @@ impl Hypervisor for Libvirt {
             acceleration: verdict.acceleration,
             acceleration_detail: verdict.detail,
             architectures: [vec![Architecture::X86_64], emulated].concat(),
+            features: nests.then(|| NESTED_VIRTUALIZATION.to_owned()).into_iter().collect(),
+            cpu_models,
             boot_id: probe::boot_id().map_err(unread)?,
             underlay_address: None,
         })
@@ -428,6 +434,14 @@ fn emulated(connect: &Connect) -> Vec<Architecture> {
         }
     }
     emulated
+}
+
+/// The processor models that guests may have by name.
+fn models(connect: &Connect, kind: &str) -> Result<Vec<String>, HypervisorError> {
+    let attempted = "name the processors that guests may have";
+    let capabilities = connect.get_domain_capabilities(None, Some("x86_64"), Some("q35"), Some(kind), 0);
+    let capabilities = capabilities.map_err(|e| refused(attempted, e))?;
+    xml::usable_models(&capabilities).map_err(|e| refused(attempted, e))
 }
 
 struct Node {

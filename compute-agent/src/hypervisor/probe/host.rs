@@ -21,6 +21,14 @@ fn model_name(cpuinfo: &str) -> Option<&str> {
         .map(|(_, value)| value.trim())
 }
 
+/// Whether KVM lets guests run guests of their own: its modules say `Y` or `1`.
+pub(in crate::hypervisor) fn nests() -> bool {
+    ["kvm_intel", "kvm_amd"].into_iter().any(|module| {
+        let says = fs::read_to_string(format!("/sys/module/{module}/parameters/nested"));
+        says.is_ok_and(|says| matches!(says.trim(), "Y" | "1"))
+    })
+}
+
 /// Changes at each boot of the machine.
 pub(in crate::hypervisor) fn boot_id() -> io::Result<Uuid> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;

@@ -16,7 +16,7 @@ use protocol::agent::Acceleration;
 use thiserror::Error;
 
 pub(super) use guest::Outcome;
-pub(super) use host::{boot_id, cpu_model, pool_size};
+pub(super) use host::{boot_id, cpu_model, nests, pool_size};
 
 /// Hardware runs the guest in about 0.2 s; this much is for a busy machine.
 const HARDWARE_LIMIT: Duration = Duration::from_secs(5);

@@ -37,12 +37,12 @@ resource "cumulo_policy_attachment" "read" {
   policy          = cumulo_policy.read.name
   service_account = cumulo_service_account.ci.name
 }
-resource "cumulo_cloud_policy" "read" {
+resource "cumulo_cloud_policy" "read-all" {
   name     = "read-all"
   document = jsonencode({ Version = "2012-10-17", Statement = [{ Effect = "Allow", Action = ["compute:Get*", "compute:List*"], Resource = "*" }] })
 }
 resource "cumulo_cloud_policy_attachment" "read" {
-  policy = cumulo_cloud_policy.read.id
+  policy = cumulo_cloud_policy.read-all.id
   group  = cumulo_group.ops.id
 }
 resource "cumulo_quota" "shop" {

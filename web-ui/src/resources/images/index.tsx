@@ -1,9 +1,11 @@
 import type { Schemas } from '../../api/client'
+import { later } from '../../parts/Later'
 import { labels, nameOf, size, state, text, time } from '../columns'
 import type { Resource } from '../resource'
-import { Upload } from './Upload'
 
 type Image = Schemas['Image']
+
+const Upload = later<{ image: Image; project: string }>(() => import('./Upload').then(({ Upload }) => Upload))
 
 export const images: Resource<Image> = {
   name: 'images',
@@ -21,5 +23,5 @@ export const images: Resource<Image> = {
     { name: 'import', form: { schema: 'ImportImage', fields: ['url', 'sha256'] } },
   ],
   deletable: true,
-  summary: (row, project) => (row.state === 'awaiting_upload' ? <Upload image={row} project={project ?? ''} /> : null),
+  summary: (row, project) => (row.state === 'awaiting_upload' ? <Upload key={row.id} image={row} project={project ?? ''} /> : null),
 }

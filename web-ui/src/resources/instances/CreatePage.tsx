@@ -5,6 +5,7 @@ import { useQuery } from '@tanstack/react-query'
 import { useNavigate } from '@tanstack/react-router'
 import { useEffect, useMemo, useState, type FormEvent } from 'react'
 import { call, fill, type Schemas } from '../../api/client'
+import { useDryRun } from '../../api/dryRun'
 import { asProblem, fieldErrors } from '../../api/problem'
 import { useRows } from '../../api/rows'
 import { Crumbs } from '../../app/Crumbs'
@@ -40,13 +41,7 @@ export function CreatePage({ project }: { project: string }) {
   const request = useMemo(() => requestOf(wishes), [wishes])
   const [asked] = useDebouncedValue(request, 400)
   const settled = JSON.stringify(asked) === JSON.stringify(request)
-  const plan = useQuery({
-    queryKey: ['projects', project, 'plan', asked],
-    queryFn: ({ signal }) => call<Instance>('POST', path, { body: asked, dryRun: true, signal }),
-    enabled: isAskable(wishes) && settled,
-    retry: false,
-    placeholderData: (before) => before,
-  })
+  const plan = useDryRun<Instance>({ method: 'POST', path, body: JSON.stringify(asked), enabled: isAskable(wishes) && settled, key: ['projects', project, 'plan'], keep: true })
   const refusal = error ?? (settled ? plan.error : null)
   const said = fieldErrors(refusal ? asProblem(refusal) : undefined)
   const set = <K extends keyof Wishes>(key: K, value: Wishes[K]) => {
@@ -106,7 +101,7 @@ export function CreatePage({ project }: { project: string }) {
             </Card>
           </Grid.Col>
           <Grid.Col span={{ base: 12, md: 5 }}>
-            <Plan project={project} request={request} askable={isAskable(wishes)} planning={plan.isFetching || !settled} answer={plan.data} error={refusal} />
+            <Plan project={project} request={request} askable={isAskable(wishes)} planning={plan.isFetching || !settled} answer={plan.data ?? undefined} error={refusal} />
           </Grid.Col>
         </Grid>
       </form>

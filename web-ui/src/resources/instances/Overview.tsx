@@ -1,10 +1,11 @@
-import { Card, Group, SimpleGrid, Stack, Text, Title } from '@mantine/core'
+import { Group, SimpleGrid, Stack, Text } from '@mantine/core'
 import { useQuery } from '@tanstack/react-query'
-import type { ReactNode } from 'react'
 import type { Schemas } from '../../api/client'
 import { useRows } from '../../api/rows'
 import { Copyable } from '../../parts/Copy'
+import { Fact, Section } from '../../parts/Facts'
 import { exactTime, gibibytes, mebibytes } from '../../parts/format'
+import { later } from '../../parts/Later'
 import { RowLink } from '../../parts/RowLink'
 import { StateBadge } from '../../parts/StateBadge'
 import { Time } from '../../parts/Time'
@@ -12,7 +13,10 @@ import { Trail } from '../../parts/Trail'
 import { t } from '../../strings'
 import { floatingIps } from '../floating_ips'
 import { operationQuery } from '../operations'
+import { ForceDetach } from './ForceDetach'
 import type { Instance } from '.'
+
+const Guest = later<{ instance: Instance; project: string }>(() => import('./Guest').then(({ Guest }) => Guest))
 
 export function Overview({ instance, project }: { instance: Instance; project: string }) {
   const operation = useQuery(operationQuery(project, instance.operation.id))
@@ -53,32 +57,17 @@ export function Overview({ instance, project }: { instance: Instance; project: s
           {instance.volumes.map((disk) => (
             <Group key={disk.volume.id} justify="space-between" gap="xs">
               <Text size="sm"><RowLink resource="volumes" project={project} id={disk.volume.id}>{disk.volume.name}</RowLink></Text>
-              <Group gap="xs"><Text size="sm" c="dimmed">{gibibytes(disk.size_gib)}</Text><StateBadge state={disk.state} /></Group>
+              <Group gap="xs"><ForceDetach instance={instance} project={project} disk={disk} /><Text size="sm" c="dimmed">{gibibytes(disk.size_gib)}</Text><StateBadge state={disk.state} /></Group>
             </Group>
           ))}
         </Section>
       </Stack>
-      <Section title={t.instance.newest}>{operation.data && <Trail operation={operation.data} />}</Section>
+      <Stack>
+        <Section title={t.instance.newest}>{operation.data && <Trail operation={operation.data} />}</Section>
+        <Guest instance={instance} project={project} />
+      </Stack>
     </SimpleGrid>
   )
 }
 
 const shortTime = (at: string | null | undefined) => (at ? exactTime(new Date(at)) : '')
-
-function Section({ title, children }: { title: string; children: ReactNode }) {
-  return (
-    <Card withBorder padding="md">
-      <Title order={2} size="h5" mb="sm">{title}</Title>
-      <Stack gap="sm">{children}</Stack>
-    </Card>
-  )
-}
-
-function Fact({ name, children }: { name: string; children: ReactNode }) {
-  return (
-    <Group gap="md" wrap="nowrap" align="baseline">
-      <Text size="sm" c="dimmed" w={110} style={{ flexShrink: 0 }}>{name}</Text>
-      <Text size="sm" component="div" style={{ overflowWrap: 'anywhere' }}>{children}</Text>
-    </Group>
-  )
-}

@@ -1,15 +1,19 @@
 import type { Schemas } from '../../api/client'
+import { later } from '../../parts/Later'
 import { labels, nameOf, size, state, text, time } from '../columns'
 import type { Resource } from '../resource'
 import { actions } from './actions'
-import { Activity } from './Activity'
 import { Consoles } from './console'
-import { PlacementOf } from './Placement'
 import { Overview } from './Overview'
-import { Serial } from './Serial'
 import { Why } from './Why'
 
 export type Instance = Schemas['Instance']
+
+type Shown = { instance: Instance; project: string }
+const Activity = later<Shown>(() => import('./Activity').then(({ Activity }) => Activity))
+const Load = later<Shown>(() => import('./load').then(({ Load }) => Load))
+const PlacementOf = later<Pick<Shown, 'instance'>>(() => import('./Placement').then(({ PlacementOf }) => PlacementOf))
+const Serial = later<Shown>(() => import('./Serial').then(({ Serial }) => Serial))
 
 const addresses = (row: Instance) => row.nics.flatMap((nic) => nic.addresses).join(', ')
 
@@ -33,6 +37,7 @@ export const instances: Resource<Instance> = {
   tabs: [
     { name: 'overview', render: (row, project) => <Overview instance={row} project={project} /> },
     { name: 'activity', render: (row, project) => <Activity instance={row} project={project} /> },
+    { name: 'load', render: (row, project) => <Load key={row.id} instance={row} project={project} /> },
     { name: 'placement', render: (row) => <PlacementOf instance={row} /> },
     { name: 'console', render: (row, project) => <Consoles key={row.id} instance={row} project={project} /> },
     { name: 'serial', render: (row, project) => <Serial instance={row} project={project} /> },

@@ -1,10 +1,13 @@
 import type { Schemas } from '../../api/client'
 import { nameOf, state, text, time } from '../columns'
 import { Attached } from '../policy_attachments/Attached'
+import { later } from '../../parts/Later'
 import type { Resource } from '../resource'
-import { Simulator } from './Simulator'
 
 type Policy = Schemas['Policy']
+
+const Simulator = later<{ policy: Policy; project: string | undefined }>(() => import('./Simulator').then(({ Simulator }) => Simulator))
+const WhoCan = later<{ project: string | undefined }>(() => import('./WhoCan').then(({ WhoCan }) => WhoCan))
 
 const document = JSON.stringify({ Version: '2012-10-17', Statement: [{ Sid: 'ReadInstances', Effect: 'Allow', Action: ['compute:ListInstances', 'compute:GetInstance'], Resource: ['*'] }] }, null, 2)
 
@@ -20,6 +23,7 @@ export const policies: Resource<Policy> = {
   tabs: [
     { name: 'attached', render: (row, project) => <Attached project={project} of={{ policy: row.id }} /> },
     { name: 'simulate', render: (row, project) => <Simulator policy={row} project={project} /> },
+    { name: 'who_can', render: (_, project) => <WhoCan project={project} /> },
   ],
   deletable: true,
 }
@@ -31,5 +35,6 @@ export const cloudPolicies: Resource<Policy> = {
   tabs: [
     { name: 'attached', render: (row) => <Attached project={undefined} of={{ policy: row.id }} /> },
     { name: 'simulate', render: (row) => <Simulator policy={row} project={undefined} /> },
+    { name: 'who_can', render: () => <WhoCan project={undefined} /> },
   ],
 }

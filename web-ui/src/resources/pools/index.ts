@@ -13,7 +13,7 @@ export const pools: Resource<Pool> = {
   columns: [
     nameOf('pools'), text('description', (row) => row.description, false), time('created_at', (row) => row.created_at),
   ],
-  create: { schema: 'CreatePool', fields: ['name', 'description', 'overcommit_percent'] },
-  update: { schema: 'UpdatePool', fields: ['description', 'overcommit_percent'] },
+  create: { schema: 'CreatePool', fields: ['name', 'description', 'overcommit_percent', 'low_percent'] },
+  update: { schema: 'UpdatePool', fields: ['description', 'overcommit_percent', 'low_percent'] },
   deletable: true,
 }

@@ -1,4 +1,5 @@
 import type { Schemas } from '../../api/client'
+import { Waits } from '../../parts/Waits'
 import { labels, nameOf, state, text, time } from '../columns'
 import type { Resource } from '../resource'
 
@@ -12,6 +13,7 @@ export const snapshots: Resource<Snapshot> = {
   scope: 'project',
   path: '/v1/projects/{project}/snapshots',
   sort: '-created_at',
+  summary: (row) => <Waits detail={row.state_detail} />,
   columns: [
     nameOf('snapshots'), state((row) => row.state), text('instance', (row) => row.instance?.name),
     text('volumes', (row) => row.volumes.length), text('consistency', (row) => row.consistency), labels(), time('created_at', (row) => row.created_at),

@@ -1,5 +1,6 @@
 import type { Schemas } from '../../api/client'
 import { RowLink } from '../../parts/RowLink'
+import { Waits } from '../../parts/Waits'
 import { labels, nameOf, size, state, text, time } from '../columns'
 import type { Resource } from '../resource'
 
@@ -11,6 +12,7 @@ export const volumes: Resource<Volume> = {
   scope: 'project',
   path: '/v1/projects/{project}/volumes',
   sort: 'name',
+  summary: (row) => <Waits detail={row.state_detail} />,
   columns: [
     nameOf('volumes'), state((row) => row.state), size('size_gib', (row) => row.size_gib),
     { key: 'instance', value: (row) => row.attachment?.instance.name ?? '', render: (row, project) => <RowLink resource="instances" project={project} id={row.attachment?.instance.id}>{row.attachment?.instance.name}</RowLink> },

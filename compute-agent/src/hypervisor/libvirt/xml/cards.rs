@@ -6,7 +6,8 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 use serde::Serialize;
 
-use crate::hypervisor::Card;
+use super::model::Boot;
+use crate::hypervisor::{Card, DomainSpec};
 
 #[derive(Debug, Serialize)]
 #[serde(rename = "interface")]
@@ -18,8 +19,10 @@ pub(super) struct Interface {
     target: Tap,
     model: Model,
     mtu: Size,
-    /// Nothing is booted from the network: no boot code is loaded into the guest for it.
+    /// Boot code is loaded into the guest only for a card that it may boot from.
     rom: Rom,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<Boot>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,6 +61,22 @@ struct Rom {
     enabled: &'static str,
 }
 
+/// All cards that a domain starts with.
+pub(super) fn interfaces(spec: &DomainSpec) -> Vec<Interface> {
+    let (_, first) = spec.hardware.boot_order.places();
+    let card = |(index, nic): (usize, &Nic)| {
+        let boot = first.filter(|_| index == 0).map(|order| Boot { order });
+        Interface {
+            model: Model { kind: spec.hardware.nic_model.as_str() },
+            rom: Rom { enabled: if boot.is_some() { "yes" } else { "no" } },
+            boot,
+            ..interface(nic)
+        }
+    };
+    spec.nics.iter().enumerate().map(card).collect()
+}
+
+/// As it is plugged into a running domain.
 pub(super) fn interface(nic: &Nic) -> Interface {
     Interface {
         kind: "bridge",
@@ -67,6 +86,7 @@ pub(super) fn interface(nic: &Nic) -> Interface {
         model: Model { kind: "virtio" },
         mtu: Size { size: nic.mtu },
         rom: Rom { enabled: "no" },
+        boot: None,
     }
 }
 
@@ -105,7 +125,7 @@ pub(in super::super) fn cards(domain: &str) -> Result<Vec<Card>, quick_xml::Erro
     }
 }
 
-fn attribute(element: &BytesStart<'_>, name: &str) -> Result<Option<String>, quick_xml::Error> {
+pub(super) fn attribute(element: &BytesStart<'_>, name: &str) -> Result<Option<String>, quick_xml::Error> {
     let Some(attribute) = element.try_get_attribute(name)? else { return Ok(None) };
     Ok(Some(attribute.normalized_value(XmlVersion::Explicit1_0)?.into_owned()))
 }

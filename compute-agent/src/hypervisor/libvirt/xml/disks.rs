@@ -4,9 +4,10 @@
 
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::VolumeId;
-use protocol::agent::IoLimits;
+use protocol::agent::{DiskBus, IoLimits};
 use serde::Serialize;
 
+use super::model::Boot;
 use super::render::{RenderError, path};
 use crate::hypervisor::{DomainDisk, DomainSpec, NewLayer, SeenVolume};
 
@@ -120,24 +121,20 @@ struct DiskTarget {
     bus: &'static str,
 }
 
-#[derive(Debug, Serialize)]
-struct Boot {
-    #[serde(rename = "@order")]
-    order: u32,
-}
-
 /// All disks that a domain starts with. The seed keeps the second place, whatever else there is.
 pub(super) fn disks(spec: &DomainSpec) -> Result<Vec<Disk<'_>>, RenderError> {
     let mut disks = Vec::with_capacity(spec.disks.len() + 1);
+    let bus = spec.hardware.disk_bus;
+    let (order, _) = spec.hardware.boot_order.places();
     for (index, one) in spec.disks.iter().enumerate() {
         let place = if index == 0 { 0 } else { index + 1 };
-        disks.push(Disk { boot: (index == 0).then_some(Boot { order: 1 }), ..disk(one, target(place))? });
+        disks.push(Disk { boot: (index == 0).then_some(Boot { order }), ..disk(one, at(bus, place))? });
     }
-    disks.insert(disks.len().min(1), seed(&spec.seed)?);
+    disks.insert(disks.len().min(1), seed(&spec.seed, bus)?);
     Ok(disks)
 }
 
-fn disk(disk: &DomainDisk, dev: String) -> Result<Disk<'_>, RenderError> {
+fn disk(disk: &DomainDisk, target: DiskTarget) -> Result<Disk<'_>, RenderError> {
     let (top, below) = disk.layers.split_last().ok_or(RenderError::NoLayer(disk.volume))?;
     Ok(Disk {
         kind: "file",
@@ -145,7 +142,7 @@ fn disk(disk: &DomainDisk, dev: String) -> Result<Disk<'_>, RenderError> {
         driver: Driver { cache: disk.shared.then_some("none"), ..Driver::new("qcow2", Some("unmap")) },
         source: Source { file: path(top)?, seclabel: None },
         backing_store: backing_store(disk.base.as_deref(), below)?,
-        target: DiskTarget { dev, bus: "virtio" },
+        target,
         readonly: None,
         boot: None,
         serial: Some(disk.volume.serial()),
@@ -156,7 +153,7 @@ fn disk(disk: &DomainDisk, dev: String) -> Result<Disk<'_>, RenderError> {
 
 /// The files of a disk, as its XML has them.
 pub(super) fn files(one: &DomainDisk) -> Result<String, RenderError> {
-    let disk = disk(one, String::new())?;
+    let disk = disk(one, at(DiskBus::Virtio, 0))?;
     let source = quick_xml::se::to_string_with_root("source", &disk.source)?;
     Ok(source + &quick_xml::se::to_string_with_root("backingStore", &disk.backing_store)?)
 }
@@ -185,14 +182,17 @@ fn backing_store<'a>(
     Ok(chain)
 }
 
-fn seed(seed: &Utf8Path) -> Result<Disk<'_>, RenderError> {
+/// QEMU has no disks on SATA that are only read: there, the seed is on USB.
+fn seed(seed: &Utf8Path, bus: DiskBus) -> Result<Disk<'_>, RenderError> {
+    let of_its_kind = at(bus, 1);
+    let target = if bus == DiskBus::Sata { DiskTarget { bus: "usb", ..of_its_kind } } else { of_its_kind };
     Ok(Disk {
         kind: "file",
         device: "disk",
         driver: Driver::new("raw", None),
         source: Source { file: path(seed)?, seclabel: None },
         backing_store: BackingStore::default(),
-        target: DiskTarget { dev: target(1), bus: "virtio" },
+        target,
         readonly: Some(()),
         boot: None,
         serial: None,
@@ -206,8 +206,21 @@ fn io_tune(limits: IoLimits) -> Option<IoTune> {
         .then_some(IoTune { total_bytes_sec: limits.bytes_per_second, total_iops_sec: limits.iops })
 }
 
-/// The name of a place for a disk: `vda`, `vdb`, … `vdz`, `vdaa`, ….
+/// A place for a disk.
+fn at(bus: DiskBus, place: usize) -> DiskTarget {
+    let prefix = match bus {
+        DiskBus::Virtio => "vd",
+        DiskBus::VirtioScsi | DiskBus::Sata => "sd",
+    };
+    DiskTarget { dev: format!("{prefix}{}", letters(place)), bus: bus.as_str() }
+}
+
+/// The name of a place for a disk on virtio: `vda`, `vdb`, … `vdz`, `vdaa`, ….
 fn target(place: usize) -> String {
+    format!("vd{}", letters(place))
+}
+
+fn letters(place: usize) -> String {
     let mut letters = Vec::new();
     let mut rest = place + 1;
     while rest > 0 {
@@ -215,14 +228,14 @@ fn target(place: usize) -> String {
         letters.push(char::from(b'a' + (rest % 26) as u8));
         rest /= 26;
     }
-    format!("vd{}", letters.iter().rev().collect::<String>())
+    letters.iter().rev().collect()
 }
 
 /// The element that plugs a disk into the running domain with this XML, at its first free place.
 pub(in super::super) fn disk_for(running: &[Found], one: &DomainDisk) -> Result<String, RenderError> {
     let is_free = |place: &usize| !running.iter().any(|found| found.target == target(*place));
     let place = (2..).find(is_free).unwrap_or(2);
-    Ok(quick_xml::se::to_string(&disk(one, target(place))?)?)
+    Ok(quick_xml::se::to_string(&disk(one, at(DiskBus::Virtio, place))?)?)
 }
 
 /// The element by which a disk is pulled out: libvirt finds it by its place.
@@ -236,7 +249,9 @@ pub(in super::super) fn disk_at(target: &str) -> Result<String, quick_xml::SeErr
         device: &'static str,
         target: DiskTarget,
     }
-    let target = DiskTarget { dev: target.to_owned(), bus: "virtio" };
+    // Nothing is pulled out of SATA.
+    let bus = if target.starts_with("sd") { DiskBus::VirtioScsi } else { DiskBus::Virtio };
+    let target = DiskTarget { dev: target.to_owned(), bus: bus.as_str() };
     quick_xml::se::to_string(&At { kind: "file", device: "disk", target })
 }
 

@@ -9,6 +9,7 @@ mod disks;
 mod emulators;
 mod machines;
 mod model;
+mod processors;
 mod render;
 mod saved;
 
@@ -21,6 +22,7 @@ pub(super) use cards::{card, card_at, cards};
 pub(super) use consoles::consoles;
 pub(super) use disks::{disk_at, disk_for, found, snapshot};
 pub(super) use emulators::{boots_with_uefi, emulator};
+pub(super) use processors::usable_models;
 pub(super) use render::domain;
 pub(super) use saved::resumed;
 

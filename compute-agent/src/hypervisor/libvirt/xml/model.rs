@@ -20,7 +20,7 @@ pub(super) struct Domain<'a> {
     pub(super) vcpu: u32,
     pub(super) os: Os<'a>,
     pub(super) features: Features,
-    pub(super) cpu: Cpu,
+    pub(super) cpu: Cpu<'a>,
     pub(super) clock: Clock,
     pub(super) on_poweroff: &'static str,
     pub(super) on_reboot: &'static str,
@@ -109,13 +109,44 @@ pub(super) struct Gic {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Cpu {
+pub(super) struct Cpu<'a> {
     #[serde(rename = "@mode")]
     pub(super) mode: &'static str,
     #[serde(rename = "@check")]
     pub(super) check: &'static str,
-    #[serde(rename = "@migratable")]
-    pub(super) migratable: &'static str,
+    #[serde(rename = "@migratable", skip_serializing_if = "Option::is_none")]
+    pub(super) migratable: Option<&'static str>,
+    #[serde(rename = "@match", skip_serializing_if = "Option::is_none")]
+    pub(super) matching: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) model: Option<NamedCpu<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) topology: Option<Topology>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct NamedCpu<'a> {
+    #[serde(rename = "@fallback")]
+    pub(super) fallback: &'static str,
+    #[serde(rename = "$text")]
+    pub(super) name: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Topology {
+    #[serde(rename = "@sockets")]
+    pub(super) sockets: u32,
+    #[serde(rename = "@cores")]
+    pub(super) cores: u32,
+    #[serde(rename = "@threads")]
+    pub(super) threads: u32,
+}
+
+/// The place of a device among those that the firmware looks for a system on.
+#[derive(Debug, Serialize)]
+pub(super) struct Boot {
+    #[serde(rename = "@order")]
+    pub(super) order: u32,
 }
 
 #[derive(Debug, Serialize)]

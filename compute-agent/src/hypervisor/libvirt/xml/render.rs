@@ -2,16 +2,16 @@
 
 use camino::Utf8Path;
 use protocol::VolumeId;
-use protocol::agent::{Acceleration, Architecture};
+use protocol::agent::{Acceleration, Architecture, CpuModel, CpuTopology, DiskBus};
 use thiserror::Error;
 
-use super::cards::interface;
+use super::cards::interfaces;
 use super::disks::disks;
 use super::machines;
 use super::model::{
     Balloon, BalloonStats, Channel, ChannelTarget, Clock, Console, Controller, Cpu, Devices, Domain,
-    FirmwareFeature, FirmwareWanted, Graphics, Instance, Listen, Log, Memory, Metadata, Os, OsType, Rng,
-    RngBackend, Serial, SerialTarget, Video, VideoModel,
+    FirmwareFeature, FirmwareWanted, Graphics, Instance, Listen, Log, Memory, Metadata, NamedCpu, Os, OsType,
+    Rng, RngBackend, Serial, SerialTarget, Topology, Video, VideoModel,
 };
 use super::{NAMESPACE, domain_name};
 use crate::hypervisor::DomainSpec;
@@ -64,7 +64,7 @@ pub(in super::super) fn domain(spec: &DomainSpec, acceleration: Acceleration) ->
         vcpu: spec.vcpus,
         os: os(spec, machine.name)?,
         features: machine.features,
-        cpu: cpu(acceleration),
+        cpu: cpu(spec, acceleration),
         clock: Clock { offset: "utc", timer: machine.timers },
         on_poweroff: "destroy",
         on_reboot: "restart",
@@ -94,17 +94,30 @@ fn element(spec: &DomainSpec) -> Metadata {
     Metadata { instance: Instance { xmlns, generation, boot, request_id } }
 }
 
-/// Everything that the host, or the emulator, can give.
-fn cpu(acceleration: Acceleration) -> Cpu {
-    let mode = if acceleration == Acceleration::Kvm { "host-passthrough" } else { "maximum" };
-    Cpu { mode, check: "none", migratable: "on" }
+/// Everything that the host, or the emulator, can give, unless a model is asked for.
+fn cpu(spec: &DomainSpec, acceleration: Acceleration) -> Cpu<'_> {
+    let of = |CpuTopology { sockets, cores, threads }| Topology { sockets, cores, threads };
+    let topology = spec.hardware.topology.map(of);
+    let cpu =
+        Cpu { mode: "maximum", check: "partial", migratable: None, matching: None, model: None, topology };
+    match &spec.hardware.cpu_model {
+        CpuModel::HostPassthrough => {
+            let mode = if acceleration == Acceleration::Kvm { "host-passthrough" } else { "maximum" };
+            Cpu { mode, check: "none", migratable: Some("on"), ..cpu }
+        }
+        CpuModel::HostModel => Cpu { mode: "host-model", ..cpu },
+        CpuModel::Named(name) => {
+            let model = Some(NamedCpu { fallback: "forbid", name });
+            Cpu { mode: "custom", matching: Some("exact"), model, ..cpu }
+        }
+    }
 }
 
 fn devices(spec: &DomainSpec, machine: machines::OfMachine) -> Result<Devices<'_>, RenderError> {
     Ok(Devices {
         disk: disks(spec)?,
-        controller: controllers(),
-        interface: spec.nics.iter().map(interface).collect(),
+        controller: controllers(spec.hardware.disk_bus),
+        interface: interfaces(spec),
         serial: Serial {
             kind: "pty",
             log: Log { file: path(&spec.serial_log)?, append: "on" },
@@ -122,11 +135,14 @@ fn devices(spec: &DomainSpec, machine: machines::OfMachine) -> Result<Devices<'_
 }
 
 /// USB for the pointer, and a place for every device: nothing is plugged in where no root port was at the start.
-fn controllers() -> Vec<Controller> {
+fn controllers(bus: DiskBus) -> Vec<Controller> {
     let controller = |kind, index, model| Controller { kind, index, model };
     let mut controllers = vec![controller("usb", None, "qemu-xhci"), controller("pci", Some(0), "pcie-root")];
     let port = || controller("pci", None, "pcie-root-port");
     controllers.extend(std::iter::repeat_with(port).take(ROOT_PORTS));
+    if bus == DiskBus::VirtioScsi {
+        controllers.push(controller("scsi", Some(0), "virtio-scsi"));
+    }
     controllers
 }
 

@@ -2,7 +2,10 @@ use std::process::Command;
 
 use camino::Utf8PathBuf;
 use proptest::prelude::*;
-use protocol::agent::{Acceleration, Architecture, IoLimits, Nic};
+use protocol::agent::{
+    Acceleration, Architecture, BootOrder, CpuModel, CpuTopology, DiskBus, GuestHardware, IoLimits, Nic,
+    NicModel,
+};
 use protocol::{LayerId, MacAddress, MemoryMib, NetworkId, PortId, SizeGib, Vni, VolumeId};
 use quick_xml::XmlVersion;
 use quick_xml::events::Event;
@@ -41,6 +44,7 @@ fn spec() -> DomainSpec {
         hostname: "web-1".parse().unwrap(),
         architecture: Architecture::X86_64,
         uefi_variables: None,
+        hardware: GuestHardware::default(),
         vcpus: 2,
         memory_mib: MemoryMib(512),
         disks: vec![disk(1)],
@@ -112,6 +116,88 @@ fn renders_a_domain_with_uefi() {
     let uefi_variables = Some("relative.fd".into());
     let error = domain(&DomainSpec { uefi_variables, ..spec() }, Acceleration::Kvm).unwrap_err();
     assert!(matches!(error, RenderError::Path(_)));
+}
+
+#[test]
+fn only_models_that_the_host_can_give_are_told() {
+    let capabilities = "<domainCapabilities><path>/usr/bin/qemu</path><cpu>
+        <mode name='host-passthrough' supported='yes'/>
+        <mode name='host-model' supported='yes'><model fallback='forbid'>EPYC</model></mode>
+        <mode name='custom' supported='yes'>
+          <model usable='yes' vendor='AMD' canonical='EPYC-v1'>EPYC</model>
+          <model usable='no' vendor='Intel'>Icelake-Server</model>
+          <blockers model='Icelake-Server'><feature name='hle'/></blockers>
+          <model usable='unknown'>qemu64</model><model usable='yes'>a b</model><model usable='yes'>Opteron_G3</model>
+        </mode></cpu></domainCapabilities>";
+    assert_eq!(usable_models(capabilities).unwrap(), ["EPYC", "Opteron_G3"]);
+    assert_eq!(usable_models("<domainCapabilities/>").unwrap(), Vec::<String>::new());
+}
+
+fn cpu_of(hardware: GuestHardware, acceleration: Acceleration) -> String {
+    let xml = domain(&DomainSpec { hardware, ..spec() }, acceleration).unwrap();
+    valid(&xml).unwrap();
+    let (_, cpu) = xml.split_once("<cpu ").unwrap();
+    cpu.split_once("<clock").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_processor_is_as_the_type_says() {
+    let topology = Some(CpuTopology { sockets: 1, cores: 1, threads: 2 });
+    let usual = GuestHardware { topology, ..GuestHardware::default() };
+    assert_eq!(
+        cpu_of(usual.clone(), Acceleration::Kvm),
+        "mode=\"host-passthrough\" check=\"none\" migratable=\"on\"><topology sockets=\"1\" cores=\"1\" \
+         threads=\"2\"/></cpu>"
+    );
+    assert_eq!(
+        cpu_of(usual, Acceleration::Tcg),
+        "mode=\"maximum\" check=\"none\" migratable=\"on\"><topology sockets=\"1\" cores=\"1\" threads=\"2\"/></cpu>"
+    );
+    let of_model = |cpu_model| GuestHardware { cpu_model, ..GuestHardware::default() };
+    assert_eq!(
+        cpu_of(of_model(CpuModel::HostModel), Acceleration::Kvm),
+        "mode=\"host-model\" check=\"partial\"/>"
+    );
+    assert_eq!(
+        cpu_of(of_model(CpuModel::Named("EPYC".to_owned())), Acceleration::Tcg),
+        "mode=\"custom\" check=\"partial\" match=\"exact\"><model fallback=\"forbid\">EPYC</model></cpu>"
+    );
+}
+
+#[test]
+fn old_systems_get_disks_and_cards_that_they_know() {
+    let hardware = GuestHardware {
+        disk_bus: DiskBus::Sata,
+        nic_model: NicModel::E1000e,
+        boot_order: BootOrder::NetworkThenDisk,
+        ..GuestHardware::default()
+    };
+    let disks = vec![disk(1), disk(2)];
+    let old = DomainSpec { hardware, disks: disks.clone(), nics: vec![nic(1), nic(2)], ..spec() };
+    let xml = domain(&old, Acceleration::Tcg).unwrap();
+    valid(&xml).unwrap();
+    for (index, element) in [
+        "<target dev=\"sda\" bus=\"sata\"/><boot order=\"2\"/>",
+        "<target dev=\"sdb\" bus=\"usb\"/><readonly/>",
+        "<target dev=\"sdc\" bus=\"sata\"/><serial>",
+        "<model type=\"e1000e\"/><mtu size=\"1450\"/><rom enabled=\"yes\"/><boot order=\"1\"/>",
+        "<model type=\"e1000e\"/><mtu size=\"1450\"/><rom enabled=\"no\"/></interface>",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(xml.contains(element), "{index}: {element}\n{xml}");
+    }
+    let read_back: Vec<_> = found(&xml).unwrap().into_iter().filter_map(|found| found.volume).collect();
+    assert_eq!(read_back, disks.iter().map(|disk| seen(disk).unwrap()).collect::<Vec<_>>());
+    let scsi = GuestHardware { disk_bus: DiskBus::VirtioScsi, ..GuestHardware::default() };
+    let xml = domain(&DomainSpec { hardware: scsi, ..old }, Acceleration::Tcg).unwrap();
+    valid(&xml).unwrap();
+    let scsi = [
+        "<controller type=\"scsi\" index=\"0\" model=\"virtio-scsi\"/>",
+        "<target dev=\"sdc\" bus=\"scsi\"/>",
+    ];
+    assert!(scsi.iter().all(|element| xml.contains(element)), "{xml}");
 }
 
 fn nic(n: u8) -> Nic {

@@ -6,17 +6,22 @@ import type { Instance } from '..'
 import { Frame } from './Frame'
 import style from './Frame.module.css'
 import { CHORDS, typed, type Key } from './keys'
+import { Typist } from './typist'
 import { useConsole } from './useConsole'
 
-/** Between two strokes: a guest's keyboard holds few. */
-const STROKE_MS = 12
+function press(display: RFB, keys: readonly Key[]): void {
+  for (const [keysym, code] of keys) display.sendKey(keysym, code, true)
+  for (const [keysym, code] of keys.toReversed()) display.sendKey(keysym, code, false)
+}
 
 /** The display of an instance, with its keyboard and mouse. */
 export default function Display({ instance, project }: { instance: Instance; project: string }) {
   const screen = useRef<HTMLDivElement>(null)
   const rfb = useRef<RFB | undefined>(undefined)
+  const typist = useRef<Typist | undefined>(undefined)
   const [fit, setFit] = useState(true)
   const fitted = useRef(fit)
+  const [cut, setCut] = useState(0)
   const { standing, connect } = useConsole(project, instance.id, 'vnc', (socket) => {
     if (!screen.current) return () => {}
     const display = new RFB(screen.current, socket, { shared: true })
@@ -27,20 +32,23 @@ export default function Display({ instance, project }: { instance: Instance; pro
     canvas?.setAttribute('role', 'application')
     display.addEventListener('connect', () => display.focus())
     rfb.current = display
+    // Who sits at the next connection's guest, nobody knows: a text is typed into the one that it was meant for.
+    const own = new Typist((keys) => press(display, keys))
+    typist.current = own
     let over = false
     display.addEventListener('disconnect', () => { over = true })
     return () => {
       rfb.current = undefined
+      typist.current = undefined
+      const left = own.stop()
+      if (left > 0) setCut(left)
       if (!over) display.disconnect()
     }
   })
-  const press = (keys: readonly Key[]) => {
-    for (const [keysym, code] of keys) rfb.current?.sendKey(keysym, code, true)
-    for (const [keysym, code] of keys.toReversed()) rfb.current?.sendKey(keysym, code, false)
-  }
   const type = (text: string) => {
     const { strokes, missing } = typed(text)
-    strokes.forEach((keys, index) => setTimeout(() => press(keys), index * STROKE_MS))
+    setCut(0)
+    typist.current?.type(strokes)
     rfb.current?.focus()
     return missing.length > 0 ? t.consoles.missing(missing.join(' ')) : undefined
   }
@@ -53,13 +61,13 @@ export default function Display({ instance, project }: { instance: Instance; pro
     <>
       <Menu withinPortal={false} position="bottom-start">
         <Menu.Target><Button size="compact-sm" variant="default" disabled={standing.is !== 'open'}>{t.consoles.keys}</Button></Menu.Target>
-        <Menu.Dropdown>{CHORDS.map(({ name, keys }) => <Menu.Item key={name} onClick={() => press(keys)}>{name}</Menu.Item>)}</Menu.Dropdown>
+        <Menu.Dropdown>{CHORDS.map(({ name, keys }) => <Menu.Item key={name} onClick={() => rfb.current && press(rfb.current, keys)}>{name}</Menu.Item>)}</Menu.Dropdown>
       </Menu>
       <Switch size="xs" label={t.consoles.fit} checked={fit} onChange={(event) => scale(event.currentTarget.checked)} />
     </>
   )
   return (
-    <Frame standing={standing} connect={connect} type={type} typeHint={t.consoles.typeHint} tools={tools}>
+    <Frame standing={standing} connect={connect} type={type} typeHint={t.consoles.typeHint} tools={tools} notice={cut > 0 ? t.consoles.cut(cut) : undefined}>
       <div ref={screen} className={style.inside} />
     </Frame>
   )

@@ -13,11 +13,13 @@ interface Props {
   type: (text: string) => string | undefined
   typeHint: string
   tools?: ReactNode
+  /** Said above the screen. */
+  notice?: string | undefined
   children: ReactNode
 }
 
 /** What is around a console. The keyboard is the guest's while it is inside; Ctrl Alt Shift leads out. */
-export function Frame({ standing, connect, type, typeHint, tools, children }: Props) {
+export function Frame({ standing, connect, type, typeHint, tools, notice, children }: Props) {
   const { ref, toggle, fullscreen } = useFullscreenElement()
   const first = useRef<HTMLButtonElement>(null)
   const [typing, setTyping] = useState(false)
@@ -38,19 +40,20 @@ export function Frame({ standing, connect, type, typeHint, tools, children }: Pr
       </Group>
       {standing.is === 'refused' && <ProblemAlert error={standing.error} />}
       {standing.is === 'closed' && <Alert variant="light" color="gray" role="alert">{t.consoles.end(standing.code)}</Alert>}
-      {typing && <Typing type={type} hint={typeHint} />}
+      {notice && <Alert variant="light" color="orange" role="alert">{notice}</Alert>}
+      {typing && <Typing type={type} hint={typeHint} open={standing.is === 'open'} />}
       <div className={style.screen} onKeyDownCapture={leave}>{children}</div>
     </div>
   )
 }
 
-function Typing({ type, hint }: { type: Props['type']; hint: string }) {
+function Typing({ type, hint, open }: { type: Props['type']; hint: string; open: boolean }) {
   const [text, setText] = useState('')
   const [said, setSaid] = useState<string | undefined>()
   return (
     <Stack gap={6}>
       <Textarea label={t.consoles.typeLabel} description={hint} error={said} value={text} onChange={(event) => { setSaid(undefined); setText(event.currentTarget.value) }} autosize minRows={2} maxRows={8} spellCheck={false} autoFocus />
-      <Group><Button size="compact-sm" disabled={text === ''} onClick={() => { setSaid(type(text)); setText('') }}>{t.consoles.send}</Button></Group>
+      <Group><Button size="compact-sm" disabled={text === '' || !open} onClick={() => { setSaid(type(text)); setText('') }}>{t.consoles.send}</Button></Group>
     </Stack>
   )
 }
