@@ -86,7 +86,7 @@ mod tests {
             match expected {
                 None => assert_eq!(found, None, "{state:?}"),
                 Some(part) => {
-                    assert!(found.as_ref().is_some_and(|all| all.contains(part)), "{found:?}: {part}")
+                    assert!(found.as_ref().is_some_and(|all| all.contains(part)), "{found:?}: {part}");
                 }
             }
         }
