@@ -351,6 +351,7 @@ pub const TABLE: &[Entry] = &[
             ("architecture", Stable),
             ("firmware", Stable),
             ("nics", Stable),
+            ("host", Hidden),
             ("state_detail", Hidden),
             ("state_reason", Hidden),
         ],

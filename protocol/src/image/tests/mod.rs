@@ -103,10 +103,10 @@ fn a_container_is_not_a_raw_disk() {
 #[test]
 fn refusals_say_what_to_do() {
     let told = |bytes: &[u8], declared| look(bytes, declared).unwrap_err().to_string();
-    assert!(told(&Qcow2::v3().bytes, Format::Raw).contains("declare it as qcow2"));
-    assert!(told(&[0; 512], Format::Qcow2).contains("declare it as raw"));
+    assert!(told(&Qcow2::v3().bytes, Format::Raw).contains("make it again with format qcow2"));
+    assert!(told(&[0; 512], Format::Qcow2).contains("again with format raw"));
     assert!(told(b"\x1f\x8b\x08", Format::Qcow2).contains("unpack it first"));
-    assert!(told(b"KDMV", Format::Qcow2).contains("declare it as vmdk"));
+    assert!(told(b"KDMV", Format::Qcow2).contains("make it again with format vmdk"));
     assert!(told(b"QED\0", Format::Qcow2).contains("qemu-img convert -O qcow2"));
 }
 
