@@ -100,7 +100,7 @@ async fn get_instance(
         row =
             store::find(&mut conn, &allowed, &Selector::Id(row.id)).await?.ok_or_else(ApiError::not_found)?;
     }
-    call.answer(row.version(), &row.into_wire_for(&caller, app.clock.now()))
+    call.answer(row.version(), &row.into_wire_with_host(caller.knows_hosts(), app.clock.now()))
 }
 
 /// Locks the instance of the path, checks `If-Match`, and keeps it as it was for the audit log.

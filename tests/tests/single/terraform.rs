@@ -139,12 +139,12 @@ impl<'a> Folder<'a> {
         command.spawn().context("run terraform")
     }
 
-    /// Begins an apply, and ends it as soon as something is so.
+    /// Begins an apply, and ends it as soon as something is so; it must not be done by then.
     async fn cut_off(&self, signal: Signal, mut when: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
         let mut apply = self.start(&["apply", "-auto-approve"])?;
         while !when().await? && apply.try_wait()?.is_none() {}
         killpg(Pid::from_raw(i32::try_from(apply.id())?), signal).ok();
-        apply.wait()?;
+        ensure!(!apply.wait()?.success(), "the apply was done before it could be cut off");
         Ok(())
     }
 

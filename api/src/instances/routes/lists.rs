@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use time::OffsetDateTime;
-use uuid::Uuid;
 
-use super::super::store::{self, Row};
-use super::super::types::{CloudInstance, CloudInstanceQuery, Instance, InstanceQuery, Reference};
+use super::super::store;
+use super::super::types::{CloudInstance, CloudInstanceQuery, Instance, InstanceQuery};
 use crate::app::App;
-use crate::auth::{Caller, actions};
+use crate::auth::actions;
 use crate::http::{ApiError, Call, ErrorCode, LabelledPageQuery, Page, PageQuery, Path, Selector};
 
 /// List the instances of a project, oldest first.
@@ -31,8 +29,8 @@ pub(super) async fn list_instances(
     let filter = store::Filter { after, name: query.name(), labels: &labels, state, rows: query.rows() };
     let page = query.page(store::list(conn, allowed, &filter).await?, |id| *id);
     let rows = store::rows_of(conn, &page.items).await?;
-    let (caller, now) = (reading.finish(), app.clock.now());
-    let items = rows.into_iter().map(|row| row.into_wire_for(&caller, now)).collect();
+    let (knows_hosts, now) = (reading.finish().knows_hosts(), app.clock.now());
+    let items = rows.into_iter().map(|row| row.into_wire_with_host(knows_hosts, now)).collect();
     Ok(axum::Json(Page { items, next_cursor: page.next_cursor }))
 }
 
@@ -51,7 +49,8 @@ pub(super) async fn list_cloud_instances(
     let query = PageQuery::new(query.limit, query.cursor).named(query.name).checked()?;
     let after = query.after()?;
     let mut reading = call.reading::<actions::ListCloudInstances>(&app, ()).await?;
-    if host.is_some() && !reading.caller.knows_hosts() {
+    let knows_hosts = reading.caller.knows_hosts();
+    if host.is_some() && !knows_hosts {
         let why = "host: only who may list the hosts of the cloud may ask what is on one; leave it out";
         return Err(ApiError::because(ErrorCode::Forbidden, why));
     }
@@ -65,24 +64,12 @@ pub(super) async fn list_cloud_instances(
         rows: query.rows(),
     };
     let page = query.page(store::list_of_cloud(conn, allowed, &filter).await?, |one| one.id);
-    let (ids, projects): (Vec<_>, BTreeMap<_, _>) =
+    let (ids, mut projects): (Vec<_>, BTreeMap<_, _>) =
         page.items.into_iter().map(|one| (one.id, (one.id, one.project))).unzip();
-    let rows = store::rows_of(conn, &ids).await?;
-    Ok(axum::Json(Page {
-        items: with_projects(rows, projects, &reading.finish(), app.clock.now()),
-        next_cursor: page.next_cursor,
-    }))
-}
-
-fn with_projects(
-    rows: Vec<Row>,
-    mut projects: BTreeMap<Uuid, Reference>,
-    caller: &Caller,
-    now: OffsetDateTime,
-) -> Vec<CloudInstance> {
+    let (rows, now) = (store::rows_of(conn, &ids).await?, app.clock.now());
     let items = rows.into_iter().filter_map(|row| {
         let project = projects.remove(&row.id)?;
-        Some(CloudInstance { project, instance: row.into_wire_for(caller, now) })
+        Some(CloudInstance { project, instance: row.into_wire_with_host(knows_hosts, now) })
     });
-    items.collect()
+    Ok(axum::Json(Page { items: items.collect(), next_cursor: page.next_cursor }))
 }

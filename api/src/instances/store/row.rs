@@ -11,7 +11,6 @@ use super::super::model::{Intent, Observed, StateReason, shown, stored};
 use super::super::types::{
     ImageReference, Instance, InstanceNic, InstanceVolume, Lease, OperationSummary, Reference, Resize, Times,
 };
-use crate::auth::Caller;
 use crate::hosts::UNREACHABLE_AFTER;
 use crate::http::{Labels, Version};
 use crate::operations::OperationStatus;
@@ -207,8 +206,12 @@ impl Row {
     }
 
     /// As callers see it who may know of hosts, or may not. What many read, like the audit log, names none.
-    pub(in crate::instances) fn into_wire_for(self, caller: &Caller, now: OffsetDateTime) -> Instance {
-        let host = self.host_id.zip(self.host_name.clone()).filter(|_| caller.knows_hosts());
+    pub(in crate::instances) fn into_wire_with_host(
+        self,
+        knows_hosts: bool,
+        now: OffsetDateTime,
+    ) -> Instance {
+        let host = self.host_id.zip(self.host_name.clone()).filter(|_| knows_hosts);
         let host = host.map(|(id, name)| Reference { id, name });
         Instance { host, ..self.into_wire(now) }
     }
