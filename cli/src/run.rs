@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::contexts::Place;
 use crate::document::Operation;
-use crate::fields::Kind;
+use crate::fields::{Invalid, Kind};
 use crate::output::{self, Output};
 use crate::wait;
 
@@ -73,8 +73,8 @@ fn refuse_flags_of_others(operations: &[&Operation], chosen: &Operation, matches
     let others = operations.iter().flat_map(|one| &one.query).filter(|field| !chosen.takes(&field.name));
     for field in others {
         if words(matches, &format!("query:{}", field.name)).is_some() {
-            let needed = if chosen.is_in_project() { "needs" } else { "does not go with" };
-            bail!("--{} {needed} --cloud", field.flag());
+            let needed = if chosen.is_in_project() { "it needs" } else { "it does not go with" };
+            return Err(Invalid::new(&format!("--{}", field.flag()), format!("{needed} --cloud")).into());
         }
     }
     Ok(())

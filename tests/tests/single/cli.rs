@@ -83,6 +83,8 @@ const SESSION: &[&str] = &[
     "network list --columns name,labels",
     "network list --columns name,colour",
     "network get back",
+    "instance list --host h1",
+    "instance list --cloud --label-selector tier=web",
     "network frobnicate",
     "subnet create front --network front --cidr 10.7.0.1/24",
     "subnet create front --network front --cidr 10.7.0.0/24 --dry-run",
