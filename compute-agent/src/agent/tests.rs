@@ -13,7 +13,7 @@ use protocol::agent::{
     Power, Step,
 };
 use protocol::image::Format;
-use protocol::{InstanceId, Sha256, TransferId};
+use protocol::{InstanceId, MemoryMib, Sha256, TransferId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -371,6 +371,31 @@ async fn while_the_hypervisor_is_away_the_host_is_degraded_and_no_instance_is_sa
     cloud.control_plane.wait_for("well again", |it| it.heartbeat(degraded) == Some(false)).await;
     cloud.until(other.id, ObservedState::Running).await;
     assert_eq!(cloud.hypervisor.starts(spec.id, 1), 1);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_changed_of_the_host_is_told_once_the_hypervisor_is_back() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = cloud.running_instance().await;
+    let before = cloud.control_plane.inventory().unwrap();
+    agent.stop().await;
+    cloud.hypervisor.set_reachable(false);
+    let more = MemoryMib(before.memory_mib.0 * 2);
+    cloud.hypervisor.set_memory(more);
+
+    let epoch = cloud.control_plane.epoch();
+    let agent = cloud.start_agent();
+    cloud.control_plane.wait_for("a session from memory", |it| it.epoch() > epoch).await;
+    assert_eq!(cloud.control_plane.inventory().unwrap(), before);
+    cloud.hypervisor.set_reachable(true);
+    let is_told = |it: &FakeControlPlane| it.inventory().unwrap().memory_mib == more;
+    cloud.control_plane.wait_for("what is there by now", is_told).await;
+    let epoch = cloud.control_plane.epoch();
+    cloud.want(&stopped(&spec, GRACEFUL));
+    cloud.until(spec.id, REQUESTED).await;
+    assert_eq!(cloud.control_plane.epoch(), epoch, "it is told once");
     agent.stop().await;
 }
 

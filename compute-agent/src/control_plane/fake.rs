@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::agent::{
     DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, HostNetwork,
-    HostRequest, ImageStatus, InsightAccepted, InsightBatch, InstanceReport, MAX_REPORTS, NetworkReport,
-    ObservedAccepted, ObservedBatch, ObservedState, OpenSession, Refusal, RefusalReason, Sending,
-    SessionOpened, Step, StepReport, VolumeSpec,
+    HostRequest, ImageStatus, InsightAccepted, InsightBatch, InstanceReport, Inventory, MAX_REPORTS,
+    NetworkReport, ObservedAccepted, ObservedBatch, ObservedState, OpenSession, Refusal, RefusalReason,
+    Sending, SessionOpened, Step, StepReport, VolumeSpec,
 };
 use protocol::{ConsoleId, HostId, InstanceId, Revision, Sha256, TransferId};
 use tokio::io::DuplexStream;
@@ -32,6 +32,8 @@ pub struct FakeControlPlane {
 #[derive(Debug, Default)]
 struct State {
     epoch: i64,
+    /// What the host was said to offer when the session was opened.
+    inventory: Option<Inventory>,
     revision: i64,
     objects: BTreeMap<InstanceId, DesiredObject>,
     networks: Option<DesiredObject>,
@@ -212,6 +214,10 @@ impl FakeControlPlane {
         self.lock().epoch
     }
 
+    pub fn inventory(&self) -> Option<Inventory> {
+        self.lock().inventory.clone()
+    }
+
     pub fn report(&self, id: InstanceId) -> Option<InstanceReport> {
         self.lock().reports.get(&id).cloned()
     }
@@ -314,10 +320,11 @@ impl State {
 
 #[async_trait]
 impl ControlPlane for FakeControlPlane {
-    async fn open_session(&self, _: &OpenSession) -> Result<SessionOpened, ControlPlaneError> {
+    async fn open_session(&self, request: &OpenSession) -> Result<SessionOpened, ControlPlaneError> {
         let epoch = {
             let mut state = self.reached("the session")?;
             state.epoch += 1;
+            state.inventory = Some(request.inventory.clone());
             state.epoch
         };
         self.changes.send_modify(|count| *count += 1);

@@ -69,6 +69,21 @@ enum OpenError {
     Session(#[source] ControlPlaneError),
 }
 
+/// A session, and what it was opened with.
+struct Opened {
+    epoch: Epoch,
+    /// What was told of the host, when that was not found but remembered.
+    remembered: Option<Inventory>,
+}
+
+/// Why a session is followed no longer.
+enum Ended {
+    /// Somebody else has taken it over.
+    Lost,
+    /// The host is not what it was said to be.
+    Outdated,
+}
+
 impl Feed {
     /// Runs until it is dropped.
     pub async fn run(self) {
@@ -91,8 +106,8 @@ impl Feed {
                     }
                 }
             };
-            let epoch = match opened {
-                Ok(epoch) => epoch,
+            let Opened { epoch, remembered } = match opened {
+                Ok(opened) => opened,
                 Err(error) => {
                     tracing::warn!(error = %crate::chain(&error), "going by the last desired state");
                     patience_is_over = true;
@@ -103,7 +118,11 @@ impl Feed {
             };
             unreachable.reset();
             let since = Instant::now();
-            self.follow(epoch, &transfers).await;
+            if let Ended::Outdated = self.follow(epoch, remembered.as_ref(), &transfers).await {
+                tracing::info!("the host is not what was remembered of it: opening another session");
+                patience_is_over = true;
+                continue;
+            }
             self.session.lost(epoch);
             self.reconciler.set_acting(false);
             another_acts = true;
@@ -120,34 +139,61 @@ impl Feed {
         }
     }
 
-    async fn open(&self) -> Result<Epoch, OpenError> {
+    async fn open(&self) -> Result<Opened, OpenError> {
+        let (inventory, is_remembered) = self.inspect().await.map_err(OpenError::Inventory)?;
+        let remembered = is_remembered.then(|| inventory.clone());
         let request = OpenSession {
             protocol_version: PROTOCOL_VERSION,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            inventory: self.inspect().await.map_err(OpenError::Inventory)?,
+            inventory,
         };
         let opened = self.control_plane.open_session(&request).await.map_err(OpenError::Session)?;
         tracing::info!(host = %opened.host_id, epoch = opened.epoch.0, "session opened");
         self.session.opened(&opened);
-        Ok(opened.epoch)
+        Ok(Opened { epoch: opened.epoch, remembered })
     }
 
-    /// What the host offers; what it last offered while the hypervisor is away.
-    async fn inspect(&self) -> Result<Inventory, HypervisorError> {
-        match self.hypervisor.inventory().await {
-            Ok(inventory) => {
-                self.inventory.keep(&inventory).await;
-                Ok(self.inventory.complete(inventory))
-            }
+    /// What the host offers; what it last offered, and that this is remembered, while the hypervisor is away.
+    async fn inspect(&self) -> Result<(Inventory, bool), HypervisorError> {
+        match self.found().await {
+            Ok(inventory) => Ok((inventory, false)),
             Err(error) => {
                 self.reconciler.view.set_blind(&error);
-                self.inventory.last().await.ok_or(error)
+                Ok((self.inventory.last().await.ok_or(error)?, true))
             }
         }
     }
 
-    /// Polls until the session is lost.
-    async fn follow(&self, epoch: Epoch, transfers: &Arc<Transfers>) {
+    /// What the host offers, which is remembered.
+    async fn found(&self) -> Result<Inventory, HypervisorError> {
+        let inventory = self.hypervisor.inventory().await?;
+        self.inventory.keep(&inventory).await;
+        Ok(self.inventory.complete(inventory))
+    }
+
+    /// Returns when the hypervisor is back and the host is not what was told from memory: it has more of something, or an
+    /// agent of a later release finds more to tell.
+    async fn until_outdated(&self, remembered: Option<&Inventory>) {
+        let mut pause = Backoff::new(UNREACHABLE.0, UNREACHABLE.1);
+        while let Some(told) = remembered {
+            tokio::time::sleep(pause.next()).await;
+            match self.found().await {
+                Ok(found) if found != *told => return,
+                Ok(_) => break,
+                Err(_) => {}
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Polls until the session is lost, or has to be another one.
+    async fn follow(
+        &self,
+        epoch: Epoch,
+        remembered: Option<&Inventory>,
+        transfers: &Arc<Transfers>,
+    ) -> Ended {
+        let mut outdated = std::pin::pin!(self.until_outdated(remembered));
         let mut backoff = Backoff::new(UNREACHABLE.0, UNREACHABLE.1);
         let mut query = DesiredQuery { epoch, after: Revision(0), wait_seconds: MAX_WAIT_SECONDS };
         loop {
@@ -158,7 +204,8 @@ impl Feed {
                     query.after = Revision(0);
                     continue;
                 }
-                () = self.session.until_lost(epoch) => return,
+                () = &mut outdated => return Ended::Outdated,
+                () = self.session.until_lost(epoch) => return Ended::Lost,
             };
             match page {
                 Ok(page) => {
@@ -175,7 +222,7 @@ impl Feed {
                         tokio::time::sleep(HELD_OPEN).await;
                     }
                 }
-                Err(ControlPlaneError::StaleEpoch) => return,
+                Err(ControlPlaneError::StaleEpoch) => return Ended::Lost,
                 Err(error) => {
                     tracing::warn!(error = %crate::chain(&error), "no word about the desired state");
                     tokio::time::sleep(backoff.next()).await;

@@ -190,6 +190,11 @@ impl Simulated {
         state.machine.boot_id = boot_id;
     }
 
+    /// More memory is plugged in.
+    pub fn set_memory(&self, memory_mib: MemoryMib) {
+        self.lock().machine.memory_mib = memory_mib;
+    }
+
     /// Breaks or restores the connection; domains run on meanwhile.
     pub fn set_reachable(&self, reachable: bool) {
         self.lock().reachable = reachable;

@@ -114,11 +114,13 @@ async fn stop(cloud: &Cloud, instance: &str) -> Result<()> {
     answer.success().map(|_| ())
 }
 
+/// One that waits for a host has nothing that runs; it has been asked to stop, so nothing will.
 async fn wait_stopped(cloud: &Cloud, instance: &str) -> Result<()> {
     let limit = Duration::from_secs(u64::from(GRACE_SECONDS) + 30);
     wait::eventually(format!("{instance} to stop"), limit, async || {
         let found = cloud.get(&format!("{}?wait=10", path(instance))).await?;
-        ensure!(found.status == 404 || found.body["state"] == "stopped", "it is {}", found.body["state"]);
+        let rests = ["stopped", "pending"].iter().any(|state| found.body["state"] == *state);
+        ensure!(found.status == 404 || rests, "it is {}", found.body["state"]);
         Ok(())
     })
     .await
