@@ -255,6 +255,8 @@ actions! {
     NewInProject {
         CreateImage(Image) = "image:CreateImage",
         CreateInstance(Instance) = "compute:CreateInstance",
+        /// To give an instance a size that is not its type's own.
+        UseCustomSize(Instance) = "compute:UseCustomSize",
         CreateKeyPair(KeyPair) = "compute:CreateKeyPair",
         CreatePlacementGroup(PlacementGroup) = "compute:CreatePlacementGroup",
         CreateServiceAccount(ServiceAccount) = "iam:CreateServiceAccount",

@@ -4,8 +4,12 @@ use super::action::{Action, actions};
 
 /// What concerns more than the project where it happens: who may give rights in a project must not be able to give
 /// these.
-const DECIDED_IN_CLOUD: &[&str] =
-    &[actions::UpdateQuotas::NAME, actions::PublishImage::NAME, actions::ForceDetachVolume::NAME];
+const DECIDED_IN_CLOUD: &[&str] = &[
+    actions::UpdateQuotas::NAME,
+    actions::PublishImage::NAME,
+    actions::ForceDetachVolume::NAME,
+    actions::UseCustomSize::NAME,
+];
 
 /// Whether what is attached in a project is of no account.
 pub(crate) fn is_decided_in_cloud(action: &str) -> bool {

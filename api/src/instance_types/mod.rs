@@ -8,3 +8,4 @@ mod types;
 
 pub(crate) use routes::router;
 pub(crate) use store::{InstanceTypeRow, feature_of_model, features_of, find, fitting, options};
+pub(crate) use types::{validate_memory, validate_vcpus};

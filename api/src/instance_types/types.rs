@@ -61,17 +61,31 @@ pub struct InstanceType {
     pub created_at: OffsetDateTime,
 }
 
+/// What is wrong with so many vCPUs.
+pub(crate) fn validate_vcpus(pointer: impl Into<String>, vcpus: u32) -> Option<FieldError> {
+    within(pointer, vcpus, 1, MAX_VCPUS)
+}
+
+/// What is wrong with so much memory, in MiB.
+pub(crate) fn validate_memory(pointer: impl Into<String>, memory_mib: u32) -> Option<FieldError> {
+    within(pointer, memory_mib, MIN_MEMORY_MIB, MAX_MEMORY_MIB)
+}
+
+fn within(pointer: impl Into<String>, value: u32, low: u32, high: u32) -> Option<FieldError> {
+    let wrong = !(low..=high).contains(&value);
+    wrong.then(|| FieldError::new(pointer.into(), "out_of_range", format!("from {low} to {high}")))
+}
+
 impl CreateInstanceType {
     pub(super) fn validate(&self) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let mut check = |pointer: &str, value: u32, low: u32, high: u32| {
-            if !(low..=high).contains(&value) {
-                errors.push(FieldError::new(pointer, "out_of_range", format!("from {low} to {high}")));
-            }
-        };
-        check("/vcpus", self.vcpus, 1, MAX_VCPUS);
-        check("/memory_mib", self.memory_mib.0, MIN_MEMORY_MIB, MAX_MEMORY_MIB);
-        check("/root_disk_gib", self.root_disk_gib.0, 1, MAX_DISK_GIB);
+        let mut errors: Vec<_> = [
+            validate_vcpus("/vcpus", self.vcpus),
+            validate_memory("/memory_mib", self.memory_mib.0),
+            within("/root_disk_gib", self.root_disk_gib.0, 1, MAX_DISK_GIB),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         self.validate_hardware(&mut errors);
         let mut of_labels = Vec::new();
         validate_labels(&self.host_labels, &mut of_labels);

@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use crate::http::FieldError;
 use crate::images::{ImageRow, no_bios};
 use crate::instance_types::{self, InstanceTypeRow};
+use crate::instances::Sized;
 use crate::volumes::gib_for;
 
 /// What an image asks of an instance type.
@@ -20,7 +21,7 @@ struct Needs<'a> {
 pub(crate) async fn misfits(
     conn: &mut PgConnection,
     image: &ImageRow,
-    instance_type: &InstanceTypeRow,
+    sized: &Sized,
     root_disk_gib: Option<i32>,
 ) -> Result<Vec<FieldError>, sqlx::Error> {
     let Some(virtual_size_bytes) = image.virtual_size_bytes else {
@@ -39,14 +40,15 @@ pub(crate) async fn misfits(
         root_disk_gib: gib_for(virtual_size_bytes).max(image.min_disk_gib),
         memory_mib: image.min_memory_mib,
     };
+    let least = sized.instance_type.root_disk_gib;
     if let Some(size) = root_disk_gib
-        && size < needs.root_disk_gib.max(instance_type.root_disk_gib)
+        && size < needs.root_disk_gib.max(least)
     {
-        let (needed, least) = (needs.root_disk_gib, instance_type.root_disk_gib);
+        let needed = needs.root_disk_gib;
         let message = format!("the image needs {needed} GiB, and this type has at least {least} GiB");
         return Ok(vec![FieldError::new("/root_disk_gib", "too_small", message)]);
     }
-    let faults = needs.faults(instance_type, root_disk_gib);
+    let faults = needs.faults(sized, root_disk_gib);
     if faults.is_empty() {
         return Ok(Vec::new());
     }
@@ -54,29 +56,32 @@ pub(crate) async fn misfits(
         instance_types::fitting(conn, needs.architecture, needs.root_disk_gib.into(), needs.memory_mib)
             .await?;
     let advice = needs.advice(&fitting);
-    let error = |(code, fault)| FieldError::new("/instance_type", code, format!("{fault}; {advice}"));
+    let error = |(pointer, code, fault)| FieldError::new(pointer, code, format!("{fault}; {advice}"));
     Ok(faults.into_iter().map(error).collect())
 }
 
 impl Needs<'_> {
-    fn faults(&self, instance_type: &InstanceTypeRow, asked_gib: Option<i32>) -> Vec<(&'static str, String)> {
+    /// Pointer, code and message of each.
+    fn faults(&self, sized: &Sized, asked_gib: Option<i32>) -> Vec<(&'static str, &'static str, String)> {
+        const TYPE: &str = "/instance_type";
         let mut faults = Vec::new();
-        let InstanceTypeRow { architecture, root_disk_gib, memory_mib, .. } = instance_type;
+        let InstanceTypeRow { architecture, root_disk_gib, memory_mib, .. } = &sized.instance_type;
         if self.architecture != architecture {
             let fault = format!("the image is for {}, the type for {architecture}", self.architecture);
-            faults.push(("architecture", fault));
+            faults.push((TYPE, "architecture", fault));
         }
         if self.root_disk_gib > asked_gib.unwrap_or(*root_disk_gib) {
             let needed = self.root_disk_gib;
             let fault = format!(
                 "the image needs a root disk of {needed} GiB, this type has {root_disk_gib} GiB (`root_disk_gib` asks for more)"
             );
-            faults.push(("disk_too_small", fault));
+            faults.push((TYPE, "disk_too_small", fault));
         }
         if self.memory_mib > *memory_mib {
             let needed = self.memory_mib;
-            let fault = format!("the image needs {needed} MiB of memory, this type has {memory_mib} MiB");
-            faults.push(("memory_too_small", fault));
+            let what = if sized.is_custom { "size" } else { "type" };
+            let fault = format!("the image needs {needed} MiB of memory, this {what} has {memory_mib} MiB");
+            faults.push((sized.memory_pointer(), "memory_too_small", fault));
         }
         faults
     }

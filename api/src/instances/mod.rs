@@ -4,6 +4,7 @@
 //! with a generation; the host's agent makes it so and reports what it saw; [`model::shown`] computes the
 //! visible state from the two. Placement ([`reconcile`]) decides the host.
 
+mod custom_size;
 mod deeds;
 mod fit;
 mod leases;
@@ -19,6 +20,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use custom_size::{CustomSize, Sized};
 pub(crate) use fit::misfits;
 pub(crate) use leases::{confirm_resizes, end_leases};
 pub(crate) use lost::end_on_lost_hosts;

@@ -23,6 +23,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::custom_size::CustomSize;
 use super::model::{InstanceState, StateReason};
 use crate::http::{
     FieldError, Labels, LabelsPatch, not_null, nullable, validate_description, validate_labels,
@@ -53,12 +54,18 @@ pub struct CreateInstance {
     /// and is of the same type unless another is given. Needs `volume:RestoreSnapshot`, too.
     pub snapshot: Option<String>,
     /// An instance of which it is a clone: it gets new volumes with what that one's hold at this moment, running or not,
-    /// boots from the first of them, and is of the same type, with the same user data and keys, unless others are given.
+    /// boots from the first of them, and is of the same type and size, with the same user data and keys, unless others are given.
     /// Needs `compute:CloneInstance`, too.
     pub source: Option<CloneSource>,
     /// Name or id of an instance type. Must be given unless it is made from a snapshot or another instance.
     #[schema(example = "tiny")]
     pub instance_type: Option<String>,
+    /// So many vCPUs in place of the type's own. Needs `compute:UseCustomSize`, too.
+    #[schema(minimum = 1, maximum = 512)]
+    pub vcpus: Option<u32>,
+    /// So much memory in place of the type's own. Needs `compute:UseCustomSize`, too.
+    #[schema(minimum = 32, maximum = 8388608)]
+    pub memory_mib: Option<u32>,
     /// The guest's host name; the instance's name unless given.
     pub hostname: Option<Name>,
     #[serde(default)]
@@ -358,6 +365,7 @@ impl CreateInstance {
             let message = format!("at most {MAX_SSH_KEYS} keys, those of key pairs included");
             errors.push(FieldError::new("/ssh_authorized_keys", "too_many", message));
         }
+        self.size().validate("", &mut errors);
         validate_description(&self.description, &mut errors);
         for (index, key) in self.ssh_authorized_keys.iter().enumerate() {
             if !is_public_key(key) {
@@ -381,6 +389,11 @@ impl CreateInstance {
         self.validate_disks(&mut errors);
         validate_labels(&self.labels, &mut errors);
         errors
+    }
+
+    /// What it asks for in place of its type's size.
+    pub(super) const fn size(&self) -> CustomSize {
+        CustomSize { vcpus: self.vcpus, memory_mib: self.memory_mib }
     }
 
     /// The cards that it asks for.

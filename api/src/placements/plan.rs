@@ -82,13 +82,17 @@ async fn request(
         None => None,
     };
     let Some(size) = size else { return not_found("/instance_type", "there is no such instance type") };
+    let sized = match entry.size().of_type(size) {
+        Ok(sized) => sized,
+        Err(fault) => return Ok(Err(vec![fault])),
+    };
     let mut least = Size { vcpus: 1, memory_mib: 0, disk_gib: 1 };
     let mut image_on = Vec::new();
     if let Some(image) = &entry.image {
         let Some(image) = images::hold(conn, allowed.project(), image).await? else {
             return not_found("/image", "this project has no such image");
         };
-        let faults = misfits(conn, &image, &size, entry.root_disk_gib).await?;
+        let faults = misfits(conn, &image, &sized, entry.root_disk_gib).await?;
         if !faults.is_empty() {
             return Ok(Err(faults));
         }
@@ -109,6 +113,7 @@ async fn request(
             placement_groups::store::of_placement(conn, row.id, None).await?
         }
     };
+    let size = sized.instance_type;
     let Some(architecture) = Architecture::from_name(&size.architecture) else {
         return not_found("/instance_type", "the type is of no architecture that is known");
     };

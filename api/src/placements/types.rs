@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::FieldError;
-use crate::instances::Reference;
+use crate::instances::{CustomSize, Reference};
 use crate::quotas::{ExceededLimit, QuotaEffect, in_words};
 use crate::scheduler::{Explanation, Rejection};
 use crate::volumes::disks::validate_size;
@@ -27,6 +27,12 @@ pub struct PlannedInstances {
     /// Name or id of an instance type.
     #[schema(example = "tiny")]
     pub instance_type: String,
+    /// So many vCPUs in place of the type's own.
+    #[schema(minimum = 1, maximum = 512)]
+    pub vcpus: Option<u32>,
+    /// So much memory in place of the type's own.
+    #[schema(minimum = 32, maximum = 8388608)]
+    pub memory_mib: Option<u32>,
     /// 1 unless given.
     #[serde(default = "one")]
     #[schema(minimum = 1, maximum = 500)]
@@ -42,6 +48,13 @@ pub struct PlannedInstances {
     pub further_disk_gib: u32,
     /// Name or id of a placement group. Needs `compute:GetPlacementGroup`, too.
     pub placement_group: Option<String>,
+}
+
+impl PlannedInstances {
+    /// What they would have in place of the type's size.
+    pub(super) const fn size(&self) -> CustomSize {
+        CustomSize { vcpus: self.vcpus, memory_mib: self.memory_mib }
+    }
 }
 
 const fn one() -> u32 {
@@ -115,6 +128,7 @@ impl PlanPlacements {
                     "at least 1",
                 ));
             }
+            entry.size().validate(&format!("/instances/{index}"), &mut errors);
             if let Some(size) = entry.root_disk_gib {
                 validate_size(size, &format!("/instances/{index}/root_disk_gib"), &mut errors);
             }

@@ -1,14 +1,15 @@
 //! Rights to what an instance becomes: whoever may not make such an instance may not turn one into it.
 
+use super::super::custom_size::Sized;
 use super::super::store::Row;
 use super::super::store::heritage::of_instance;
 use super::deciding::named;
 use crate::auth::{self, Action, Fact, InProject, actions, keys};
 use crate::http::{ApiError, Mutation, Selector};
 use crate::images::ImageRow;
-use crate::instance_types::InstanceTypeRow;
 
-/// Asks for the right to make an instance of this name and these labels with that image and type; what is not given stays.
+/// Asks for the right to make an instance of this name and these labels with that image, type and size; what is not given
+/// stays.
 ///
 /// # Errors
 /// `forbidden`; the refusal is recorded.
@@ -17,7 +18,7 @@ pub(super) async fn ask<A: Action<On: InProject>>(
     project: &str,
     row: &Row,
     image: Option<&ImageRow>,
-    instance_type: Option<&InstanceTypeRow>,
+    size: Option<&Sized>,
 ) -> Result<Mutation<A>, ApiError> {
     let (conn, allowed) = change.parts();
     let present = of_instance(conn, allowed, &Selector::Id(row.id)).await?;
@@ -25,7 +26,8 @@ pub(super) async fn ask<A: Action<On: InProject>>(
         Some(image) => present.with_image(image, named(image, Some(allowed.project()))),
         None => present,
     };
-    let (name, vcpus, memory_mib) = instance_type
+    let (name, vcpus, memory_mib) = size
+        .map(|size| &size.instance_type)
         .map_or((&row.instance_type_name, row.vcpus, row.memory_mib), |size| {
             (&size.name, size.vcpus, size.memory_mib)
         });
@@ -37,5 +39,11 @@ pub(super) async fn ask<A: Action<On: InProject>>(
     ]);
     let labels = row.labels.0.clone();
     let place = auth::New { name: &row.name, labels: &labels, facts: &facts };
-    change.also::<actions::CreateInstance>((project, place), ApiError::not_found).await
+    let change = change.also::<actions::CreateInstance>((project, place), ApiError::not_found).await?;
+    match size {
+        Some(size) if size.is_custom => {
+            change.also::<actions::UseCustomSize>((project, place), ApiError::not_found).await
+        }
+        _ => Ok(change),
+    }
 }

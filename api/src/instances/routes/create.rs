@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::super::custom_size::Sized;
 use super::super::fit::misfits;
 use super::super::reconcile::place_at_once;
 use super::super::store::{self, New, System, leases, placement};
@@ -34,7 +35,8 @@ use crate::volumes::disks::{self, NewDisk, Prepared, Wanted, WantedDisk};
 
 type Change = Mutation<actions::CreateInstance>;
 
-/// Make an instance and start it. A port that becomes its card needs `network:UpdatePort`, too, a lease
+/// Make an instance and start it. A size that is not its type's own needs `compute:UseCustomSize`, too, a port that becomes
+/// its card `network:UpdatePort`, a lease
 /// `compute:StopInstance` and `compute:DeleteInstance` for its times, and a volume that is there and shall go with it
 /// `volume:DeleteVolume`.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances", tag = "instances",
@@ -50,8 +52,7 @@ pub(super) async fn create_instance(
     let new: CreateInstance = call.json()?;
     let lease = check(&new, app.clock.now())?;
     let (change, named) = decide(&app, &call, &project, &new).await?;
-    let (mut change, parts) =
-        parts_of(&app, change, &project, &new, named.image, named.instance_type).await?;
+    let (mut change, parts) = parts_of(&app, change, &project, &new, named.image, named.sized).await?;
     inherit::check(&mut change, &new, &named.heritage).await?;
     let change = cards::check_ports(change, &project, new.cards(), pointer_of_card).await?;
     let (change, access) = access_of(change, &project, &new, &parts.inherited).await?;
@@ -94,11 +95,14 @@ async fn parts_of(
     project: &str,
     new: &CreateInstance,
     image: Option<ImageRow>,
-    given: Option<InstanceTypeRow>,
+    given: Option<Sized>,
 ) -> Result<(Change, Parts), ApiError> {
+    let its_type = |given: Option<Sized>| given.map(|given| given.instance_type);
     match (&new.snapshot, &new.source) {
-        (Some(snapshot), _) => of_snapshot(change, project, new, snapshot, given).await,
-        (None, Some(source)) => of_instance(app, change, project, new, &source.instance, given).await,
+        (Some(snapshot), _) => of_snapshot(change, project, new, snapshot, its_type(given)).await,
+        (None, Some(source)) => {
+            of_instance(app, change, project, new, &source.instance, its_type(given)).await
+        }
         (None, None) => {
             let (image, instance_type) = check_parts(change.conn(), new, image, given).await?;
             let disks = disks_of(new, image.as_ref(), &instance_type);
@@ -273,16 +277,16 @@ async fn check_parts(
     conn: &mut PgConnection,
     new: &CreateInstance,
     image: Option<ImageRow>,
-    instance_type: Option<InstanceTypeRow>,
+    sized: Option<Sized>,
 ) -> Result<(Option<ImageRow>, InstanceTypeRow), ApiError> {
     let no_image = (image.is_none() && new.image.is_some()).then(store::no_image);
-    let no_instance_type = instance_type.is_none().then(store::no_instance_type);
+    let no_instance_type = sized.is_none().then(store::no_instance_type);
     ApiError::reject(no_image.into_iter().chain(no_instance_type).collect())?;
-    let instance_type = instance_type.ok_or_else(ApiError::not_found)?;
+    let sized = sized.ok_or_else(ApiError::not_found)?;
     if let Some(image) = &image {
-        ApiError::reject(misfits(conn, image, &instance_type, new.root_disk_gib).await?)?;
+        ApiError::reject(misfits(conn, image, &sized, new.root_disk_gib).await?)?;
     }
-    Ok((image, instance_type))
+    Ok((image, sized.instance_type))
 }
 
 /// The answer to a dry run: the instance as it would be, whether it would find a host, and what it would use.

@@ -2,6 +2,7 @@
 
 use protocol::ProjectId;
 
+use super::super::custom_size::Sized;
 use super::super::store::heritage::Heritage;
 use super::super::types::CreateInstance;
 use super::inherit;
@@ -17,7 +18,8 @@ type Change = Mutation<actions::CreateInstance>;
 /// What the body names, as it was found before anything was decided.
 pub(super) struct Named {
     pub image: Option<ImageRow>,
-    pub instance_type: Option<InstanceTypeRow>,
+    /// Of the body or of what it is made from, in the size that it shall have.
+    pub sized: Option<Sized>,
     pub heritage: Heritage,
 }
 
@@ -43,17 +45,25 @@ pub(super) async fn decide(
         None => None,
     };
     let heritage = inherit::foresee(&mut entry, project, new).await?;
-    let inherited_type = match heritage.instance_type_id.filter(|_| new.instance_type.is_none()) {
-        Some(id) => instance_types::find(entry.conn(), &Selector::Id(id)).await?,
-        None => None,
+    let sized = match (instance_type, heritage.instance_type_id.filter(|_| new.instance_type.is_none())) {
+        (Some(given), _) => Some(new.size().of_type(given)),
+        (None, Some(id)) => {
+            let inherited = instance_types::find(entry.conn(), &Selector::Id(id)).await?;
+            inherited.map(|inherited| new.size().or(heritage.size()).of_type(inherited))
+        }
+        (None, None) => None,
     };
-    let asked_type = instance_type.as_ref().or(inherited_type.as_ref());
+    let sized = sized.transpose().map_err(|wrong| ApiError::invalid(vec![wrong]));
+    let asked_type = sized.as_ref().ok().and_then(Option::as_ref).map(|sized| &sized.instance_type);
     let mut facts = facts(new, image.as_ref(), called.as_deref(), asked_type);
     facts.extend(heritage.facts());
     facts.extend(root_pool.iter().map(|pool| (keys::ROOT_POOL, Fact::Text(pool))));
     let place = auth::New { name: new.name.as_str(), labels: &new.labels, facts: &facts };
-    let change = entry.decide::<actions::CreateInstance>((project, place)).await?;
-    Ok((change, Named { image, instance_type, heritage }))
+    let mut change = entry.decide::<actions::CreateInstance>((project, place)).await?;
+    if sized.as_ref().is_ok_and(|sized| sized.as_ref().is_some_and(|sized| sized.is_custom)) {
+        change = change.also::<actions::UseCustomSize>((project, place), ApiError::not_found).await?;
+    }
+    Ok((change, Named { image, sized: sized?, heritage }))
 }
 
 /// How policies call an image: by its name, and one of another project by that project's name, too.

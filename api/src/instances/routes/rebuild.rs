@@ -5,6 +5,7 @@ use axum::response::Response;
 use protocol::agent::Power;
 use sqlx::PgConnection;
 
+use super::super::custom_size::{CustomSize, Sized};
 use super::super::fit::misfits;
 use super::super::model::InstanceState;
 use super::super::store::{self, NewIntent, Row, System, rebuilding};
@@ -16,7 +17,7 @@ use crate::app::App;
 use crate::auth::actions;
 use crate::http::{ApiError, Call, ErrorCode, FieldError, MutationQuery, Path, Selector};
 use crate::images::{self, ImageRow};
-use crate::instance_types::{self, InstanceTypeRow};
+use crate::instance_types;
 use crate::snapshots::store::taking::refuse_taking;
 use crate::volumes::disks::{self, MAX_DISKS, NewDisk, Wanted, WantedDisk};
 use crate::volumes::gib_for;
@@ -46,7 +47,7 @@ pub(super) async fn rebuild_instance(
     let conn = change.conn();
     refuse_taking(conn, row.id).await?;
     let root = rebuilding::lock_root(conn, row.id).await?;
-    let instance_type = type_of(conn, &row).await?;
+    let sized = size_of(conn, &row).await?;
     if root.size_gib < least_gib(&image)? {
         let message = format!(
             "it needs a disk of {} GiB, and the volume {} has {}; grow that first",
@@ -56,8 +57,8 @@ pub(super) async fn rebuild_instance(
         );
         return Err(ApiError::invalid(vec![FieldError::new("/image", "disk_too_small", message)]));
     }
-    let size = root.size_gib.max(instance_type.root_disk_gib);
-    ApiError::reject(misfits(conn, &image, &instance_type, Some(size)).await?)?;
+    let size = root.size_gib.max(sized.instance_type.root_disk_gib);
+    ApiError::reject(misfits(conn, &image, &sized, Some(size)).await?)?;
     let system =
         System { image_id: image.id, image_name: image.name.clone(), firmware: image.firmware.clone() };
     rebuilding::rebuild(conn, row.id, &root, &system, layer, now).await?;
@@ -93,9 +94,9 @@ pub(super) async fn rescue_instance(
     let mut change = as_new::ask(change, &project, &row, Some(&image), None).await?;
     let conn = change.conn();
     refuse_taking(conn, row.id).await?;
-    let instance_type = type_of(conn, &row).await?;
-    let size = size_gib.max(instance_type.root_disk_gib);
-    ApiError::reject(misfits(conn, &image, &instance_type, Some(size)).await?)?;
+    let sized = size_of(conn, &row).await?;
+    let size = size_gib.max(sized.instance_type.root_disk_gib);
+    ApiError::reject(misfits(conn, &image, &sized, Some(size)).await?)?;
     if image.firmware != row.firmware {
         let message = format!("the image boots with {}, the instance with {}", image.firmware, row.firmware);
         return Err(ApiError::invalid(vec![FieldError::new("/image", "firmware", message)]));
@@ -208,7 +209,9 @@ fn least_gib(image: &ImageRow) -> Result<i32, ApiError> {
     Ok(gib_for(bytes).max(image.min_disk_gib))
 }
 
-async fn type_of(conn: &mut PgConnection, row: &Row) -> Result<InstanceTypeRow, ApiError> {
+/// Its type, in the size that it has.
+async fn size_of(conn: &mut PgConnection, row: &Row) -> Result<Sized, ApiError> {
     let found = instance_types::find(conn, &Selector::Id(row.instance_type_id)).await?;
-    found.ok_or_else(ApiError::not_found)
+    let size = CustomSize::of(row.vcpus, row.memory_mib);
+    size.of_type(found.ok_or_else(ApiError::not_found)?).map_err(|wrong| ApiError::invalid(vec![wrong]))
 }

@@ -8,6 +8,7 @@ use protocol::agent::Power;
 use sqlx::{Acquire, PgConnection};
 use time::OffsetDateTime;
 
+use super::super::custom_size::{CustomSize, Sized};
 use super::super::model::InstanceState;
 use super::super::store::{self, NewIntent, Row, departures, placement, resizing};
 use super::super::types::{Instance, Plan, ResizeInstance, StopInstance};
@@ -29,11 +30,11 @@ use crate::volumes::store::attachments;
 
 type Change = Mutation<actions::ResizeInstance>;
 
-/// Give an instance another type, with its next boot. It stays on its host if that has room; if not, a stopped one all of
+/// Give an instance another type or another size, with its next boot. It stays on its host if that has room; if not, a stopped one all of
 /// whose volumes are in shared pools goes to another host. Its disks stay as they are. Until the resize is confirmed, by a
 /// call or by itself, it can be reverted, and quota and host hold the larger of both sizes. One that waits for a host looks
 /// for one in its new size at once, and has nothing to revert. Needs `compute:CreateInstance` for an instance of the new
-/// type, too.
+/// type and size, too, and `compute:UseCustomSize` for a size that is not the type's own.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/resize", tag = "instances",
     params(MutationQuery), request_body = ResizeInstance, responses(
         (status = 202, body = Instance),
@@ -47,13 +48,10 @@ pub(super) async fn resize_instance(
     ApiError::reject(body.validate())?;
     let mut change = call.changing::<actions::ResizeInstance>(&app, (&project, &instance)).await?;
     let row = lock(&mut change).await?;
-    let wanted = match Selector::parse(&body.instance_type) {
-        Some(selector) => instance_types::find(change.conn(), &selector).await?,
-        None => None,
-    };
-    let wanted = wanted.ok_or_else(|| ApiError::invalid(vec![store::no_instance_type()]))?;
+    let wanted = wanted(change.conn(), &row, &body).await?;
     let mut change = as_new::ask(change, &project, &row, None, Some(&wanted)).await?;
     check(change.conn(), &row, &wanted).await?;
+    let wanted = wanted.instance_type;
     let reboots = check_power(&row, body.reboot)?;
     let next = with_boot(next_intent(&app, &call, &change, &row), &row, reboots, &body.stop());
     let before = change_size(&mut change, &row, &wanted, body.confirm_at(next.now), &next).await?;
@@ -123,30 +121,51 @@ fn refuse_unresized(row: &Row, now: OffsetDateTime) -> Result<(), ApiError> {
     }
 }
 
-/// What the instance is does not stand in the way of the type.
-async fn check(conn: &mut PgConnection, row: &Row, wanted: &InstanceTypeRow) -> Result<(), ApiError> {
+/// The type and the size that it shall have.
+async fn wanted(conn: &mut PgConnection, row: &Row, body: &ResizeInstance) -> Result<Sized, ApiError> {
+    let (selector, size) = match &body.instance_type {
+        Some(other) => (Selector::parse(other), body.size()),
+        None => {
+            let present = CustomSize::of(row.vcpus, row.memory_mib);
+            (Some(Selector::Id(row.instance_type_id)), body.size().or(present))
+        }
+    };
+    let found = match selector {
+        Some(selector) => instance_types::find(conn, &selector).await?,
+        None => None,
+    };
+    let found = found.ok_or_else(|| ApiError::invalid(vec![store::no_instance_type()]))?;
+    size.of_type(found).map_err(|wrong| ApiError::invalid(vec![wrong]))
+}
+
+/// What the instance is does not stand in the way of the type and the size.
+async fn check(conn: &mut PgConnection, row: &Row, sized: &Sized) -> Result<(), ApiError> {
+    let wanted = &sized.instance_type;
     refuse_deleting(row)?;
     if row.resized_from_type_id.is_some() {
         let detail =
             "its last resize is not over; confirm or revert that, or wait until its host has made it so";
         return Err(ApiError::because(ErrorCode::WrongState, detail));
     }
-    let wrong = |code, message: String| {
-        Err(ApiError::invalid(vec![FieldError::new("/instance_type", code, message)]))
+    let wrong = |pointer, code, message: String| {
+        Err(ApiError::invalid(vec![FieldError::new(pointer, code, message)]))
     };
-    if wanted.id == row.instance_type_id {
-        return wrong("unchanged", format!("it is of the type {} already", wanted.name));
+    let becomes = (wanted.id, wanted.vcpus, wanted.memory_mib);
+    if becomes == (row.instance_type_id, row.vcpus, row.memory_mib) {
+        let message = format!("it is of the type {} and of this size already", wanted.name);
+        return wrong("/instance_type", "unchanged", message);
     }
     if wanted.architecture != row.architecture {
         let message =
             format!("the instance is for {}, the type for {}", row.architecture, wanted.architecture);
-        return wrong("architecture", message);
+        return wrong("/instance_type", "architecture", message);
     }
     let least = resizing::least_memory_mib(conn, row.image_id).await?;
     if wanted.memory_mib < least {
+        let what = if sized.is_custom { "size" } else { "type" };
         let message =
-            format!("its image needs {least} MiB of memory, this type has {} MiB", wanted.memory_mib);
-        return wrong("memory_too_small", message);
+            format!("its image needs {least} MiB of memory, this {what} has {} MiB", wanted.memory_mib);
+        return wrong(sized.memory_pointer(), "memory_too_small", message);
     }
     Ok(())
 }

@@ -7,11 +7,15 @@ use uuid::Uuid;
 use crate::auth::{Action, Allowed, Fact, InProject, keys};
 use crate::http::Selector;
 use crate::images::ImageRow;
+use crate::instances::CustomSize;
 
 /// Empty for an instance that is made from none of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::instances) struct Heritage {
     pub instance_type_id: Option<Uuid>,
+    /// Its size, of an instance.
+    vcpus: Option<i32>,
+    memory_mib: Option<i32>,
     image_id: Option<Uuid>,
     /// What policies call the image: with the name of its project if that is another one.
     image: Option<String>,
@@ -32,7 +36,15 @@ impl Heritage {
         }
     }
 
-    /// All but those of its type.
+    /// What it has in place of its type's size.
+    pub(in crate::instances) fn size(&self) -> CustomSize {
+        match (self.vcpus, self.memory_mib) {
+            (Some(vcpus), Some(memory_mib)) => CustomSize::of(vcpus, memory_mib),
+            _ => CustomSize::default(),
+        }
+    }
+
+    /// All but those of its type and size.
     pub(in crate::instances) fn facts(&self) -> Vec<(&'static str, Fact<'_>)> {
         let texts = [
             (keys::IMAGE, &self.image),
@@ -53,7 +65,7 @@ pub(in crate::instances) async fn of_snapshot<A: Action<On: InProject>>(
 ) -> Result<Heritage, sqlx::Error> {
     let found = sqlx::query_as!(
         Heritage,
-        r#"SELECT s.instance_type_id, s.image_id, r.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
+        r#"SELECT s.instance_type_id, NULL::int AS vcpus, NULL::int AS memory_mib, s.image_id, r.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
                   CASE WHEN m.project_id = s.project_id THEN m.name ELSE o.name || '/' || m.name END AS image,
                   o.name AS "image_project?"
            FROM snapshots s
@@ -79,7 +91,8 @@ pub(in crate::instances) async fn of_instance<A: Action<On: InProject>>(
 ) -> Result<Heritage, sqlx::Error> {
     let found = sqlx::query_as!(
         Heritage,
-        r#"SELECT i.instance_type_id AS "instance_type_id?", i.image_id AS "image_id?",
+        r#"SELECT i.instance_type_id AS "instance_type_id?", i.vcpus AS "vcpus?", i.memory_mib AS "memory_mib?",
+                  i.image_id AS "image_id?",
                   v.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
                   CASE WHEN m.project_id = i.project_id THEN m.name ELSE o.name || '/' || m.name END AS image,
                   o.name AS "image_project?"
@@ -106,7 +119,7 @@ pub(in crate::instances) async fn of_volume<A: Action<On: InProject>>(
 ) -> Result<Heritage, sqlx::Error> {
     let found = sqlx::query_as!(
         Heritage,
-        r#"SELECT NULL::uuid AS instance_type_id, v.image_id, v.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
+        r#"SELECT NULL::uuid AS instance_type_id, NULL::int AS vcpus, NULL::int AS memory_mib, v.image_id, v.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
                   CASE WHEN m.project_id = v.project_id THEN m.name ELSE o.name || '/' || m.name END AS image,
                   o.name AS "image_project?"
            FROM volumes v

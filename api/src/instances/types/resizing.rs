@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::Reference;
 use super::StopInstance;
 use crate::http::FieldError;
+use crate::instances::custom_size::CustomSize;
 
 /// A day.
 const CONFIRM_AFTER_SECONDS: u32 = 24 * 3600;
@@ -15,9 +16,16 @@ const CONFIRM_AFTER: std::ops::RangeInclusive<u32> = 0..=30 * 24 * 3600;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResizeInstance {
-    /// Name or id of the instance type that it shall be of.
+    /// Name or id of the instance type that it shall be of. What of its type and its size is not given stays; another type
+    /// comes with a size of its own.
     #[schema(example = "large")]
-    pub instance_type: String,
+    pub instance_type: Option<String>,
+    /// So many vCPUs in place of the type's own. Needs `compute:UseCustomSize`, too.
+    #[schema(minimum = 1, maximum = 512)]
+    pub vcpus: Option<u32>,
+    /// So much memory in place of the type's own. Needs `compute:UseCustomSize`, too.
+    #[schema(minimum = 32, maximum = 8388608)]
+    pub memory_mib: Option<u32>,
     /// Shut a running instance down and start it again in its new size. Unless given, only a stopped one is resized.
     #[serde(default)]
     pub reboot: bool,
@@ -47,11 +55,20 @@ pub struct Resize {
 impl ResizeInstance {
     pub(in crate::instances) fn validate(&self) -> Vec<FieldError> {
         let mut errors = self.stop().validate();
+        self.size().validate("", &mut errors);
+        if self.instance_type.is_none() && !self.size().is_given() {
+            errors.push(FieldError::new("/instance_type", "missing", "another type, or another size"));
+        }
         if self.confirm_after_seconds.is_some_and(|seconds| !CONFIRM_AFTER.contains(&seconds)) {
             let message = "from 0 to 2592000, which are 30 days";
             errors.push(FieldError::new("/confirm_after_seconds", "out_of_range", message));
         }
         errors
+    }
+
+    /// What it asks for in place of the type's size.
+    pub(in crate::instances) const fn size(&self) -> CustomSize {
+        CustomSize { vcpus: self.vcpus, memory_mib: self.memory_mib }
     }
 
     /// How the guest goes down if it has to.
