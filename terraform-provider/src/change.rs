@@ -155,12 +155,16 @@ impl Cloud {
                 steps.push((self.path(update, resource.entry.own, prior)?, update, patch.into()));
             }
         }
-        if let Some(resize) = &resource.resize
-            && let (Some(before), Some(after)) = (prior.get("instance_type"), planned.get("instance_type"))
-            && before != after
-        {
-            let body = json!({"instance_type": after.as_text(), "reboot": true, "confirm_after_seconds": 0});
-            steps.push((self.path(resize, resource.entry.own, prior)?, resize, body));
+        if let Some(resize) = &resource.resize {
+            let mut body =
+                cloud::body(resource, resize, planned, |one| resource.is_resized(one, prior, planned));
+            if let Some(fields) = body.as_object_mut().filter(|fields| !fields.is_empty()) {
+                fields.extend([
+                    ("reboot".to_owned(), true.into()),
+                    ("confirm_after_seconds".to_owned(), 0.into()),
+                ]);
+                steps.push((self.path(resize, resource.entry.own, prior)?, resize, body));
+            }
         }
         Ok(steps)
     }

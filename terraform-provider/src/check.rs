@@ -116,14 +116,21 @@ fn judge(problem: &Problem, is_replaced: bool) -> Verdict {
 /// A size is changed by stopping and starting.
 fn restart(prior: &Object, planned: &Object) -> Option<Diagnostic> {
     let of = |values: &'_ Object, name| values.get(name).and_then(Value::as_text).map(str::to_owned);
-    let (before, after) = (of(prior, "instance_type")?, of(planned, "instance_type")?);
     let is_up = of(prior, "state").is_some_and(|state| state != "stopped");
-    (before != after && is_up).then(|| {
-        let name = of(prior, "name").unwrap_or_default();
-        let detail =
-            format!("{name} is stopped and started, since its type changes from {before} to {after}.");
-        at("/instance_type", warning("This restarts the instance", detail))
-    })
+    let shown = |values: &Object, name| match values.get(name)? {
+        Value::Text(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let changed = ["instance_type", "vcpus", "memory_mib"].into_iter().find_map(|attribute| {
+        let (before, after) = (shown(prior, attribute)?, shown(planned, attribute)?);
+        (before != after).then_some((attribute, before, after))
+    });
+    let (attribute, before, after) = changed.filter(|_| is_up)?;
+    let name = of(prior, "name").unwrap_or_default();
+    let detail =
+        format!("{name} is stopped and started, since its {attribute} changes from {before} to {after}.");
+    Some(at(&format!("/{attribute}"), warning("This restarts the instance", detail)))
 }
 
 /// What the plan of a dry run says about hosts.
@@ -156,6 +163,15 @@ mod tests {
         assert!(told.detail.contains("from small to large"), "{}", told.detail);
         assert!(restart(&instance("small", "stopped"), &instance("large", "stopped")).is_none());
         assert!(restart(&instance("small", "running"), &instance("small", "running")).is_none());
+        let with_memory = |memory_mib| {
+            let mut instance: Object = instance("small", "running");
+            instance.insert("memory_mib".to_owned(), memory_mib);
+            instance
+        };
+        let told = restart(&with_memory(Value::Number(512.into())), &with_memory(Value::Number(768.into())))
+            .unwrap();
+        assert!(told.detail.contains("its memory_mib changes from 512 to 768"), "{}", told.detail);
+        assert!(restart(&with_memory(Value::Number(512.into())), &with_memory(Value::Unknown)).is_none());
     }
 
     #[test]

@@ -87,6 +87,12 @@ pub fn plan(
         }
         planned.insert(one.name.clone(), value);
     }
+    for (name, leader) in resource.followers() {
+        let moves = prior.is_some_and(|prior| prior.get(leader) != planned.get(leader));
+        if moves && config.get(name).is_none_or(Value::is_null) {
+            planned.insert(name.to_owned(), Value::Unknown);
+        }
+    }
     for one in resource.attributes.iter().filter(|one| one.mode == Mode::Computed) {
         let stays = !changes || (one.stable && replaces.is_empty());
         let before = prior.filter(|_| stays).and_then(|prior| prior.get(&one.name));

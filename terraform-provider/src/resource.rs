@@ -190,6 +190,23 @@ impl Resource {
         Attribute { mode, help, replaces: true, stable: true, shown_as: Some(name.to_owned()), ..place }
     }
 
+    /// Attributes that are what another one makes them, with that one.
+    pub fn followers(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.entry.notes.iter().filter_map(|(name, note)| match note {
+            Note::Follows(leader) => Some((*name, *leader)),
+            _ => None,
+        })
+    }
+
+    /// Whether a resize has to say this attribute: it changes, or what it follows would change it.
+    pub fn is_resized(&self, one: &Attribute, prior: &Object, planned: &Object) -> bool {
+        let changes = |name: &str| prior.get(name) != planned.get(name);
+        let is_known = planned.get(&one.name).is_some_and(|value| *value != Value::Unknown);
+        let leader = self.followers().find(|(name, _)| *name == one.name).map(|(_, leader)| leader);
+        let is_of_size = self.notes(&one.name).any(|note| matches!(note, Note::By(_)));
+        is_of_size && is_known && (changes(&one.name) || leader.is_some_and(changes))
+    }
+
     fn asked(
         &self,
         name: &'static str,

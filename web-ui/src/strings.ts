@@ -217,7 +217,7 @@ export const t = {
     userData: 'User data',
     userDataHint: 'For cloud-init: a #cloud-config, or a script that begins with #!',
     rootDisk: 'Root disk (GiB)',
-    rootDiskHint: 'That of the instance type unless given.',
+    asTheType: 'That of the instance type unless given.',
     plan: 'The plan',
     planWait: 'Choose a name, an image and an instance type, and what would happen appears here.',
     planning: 'Looking …',

@@ -1,6 +1,7 @@
 //! An instance's life through the router, with a host that the test plays.
 
 mod clone;
+mod custom_size;
 mod guide;
 mod inherited;
 mod leases;

@@ -8,6 +8,7 @@ mod limits;
 mod matrix;
 mod renaming;
 mod simulate;
+mod sizes;
 mod story;
 mod ways_around;
 

@@ -70,6 +70,8 @@ pub enum Note {
     Stable,
     /// It takes another operation to change it.
     By(&'static str),
+    /// Unless it is written, it is what another attribute makes it.
+    Follows(&'static str),
     /// Not of the API: a file or an address that the provider reads, with what to say about it.
     Extra(&'static str),
 }

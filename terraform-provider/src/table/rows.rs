@@ -1,7 +1,7 @@
 //! The rows.
 
 use super::Note::{
-    By, Called, Chosen, Default, Extra, Hidden, Id, Kept, Once, Secret, ShownAs, Stable, WriteOnly,
+    By, Called, Chosen, Default, Extra, Follows, Hidden, Id, Kept, Once, Secret, ShownAs, Stable, WriteOnly,
 };
 use super::looks;
 use super::{Delete, Entry, Note, Read};
@@ -348,6 +348,10 @@ pub const TABLE: &[Entry] = &[
             ("root_volume", Kept),
             ("root_disk_gib", Chosen),
             ("instance_type", By("resize_instance")),
+            ("vcpus", By("resize_instance")),
+            ("vcpus", Follows("instance_type")),
+            ("memory_mib", By("resize_instance")),
+            ("memory_mib", Follows("instance_type")),
             ("architecture", Stable),
             ("firmware", Stable),
             ("nics", Stable),

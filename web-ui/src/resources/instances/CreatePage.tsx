@@ -89,7 +89,11 @@ export function CreatePage({ project }: { project: string }) {
                 <UnstyledButton onClick={() => setMore(!more)} c="dimmed" fz="sm" aria-expanded={more}>{more ? `▾ ${t.form.fewer}` : `▸ ${t.form.more}`}</UnstyledButton>
                 {more && (
                   <>
-                    <NumberInput label={t.instance.rootDisk} description={t.instance.rootDiskHint} min={1} allowDecimal={false} value={wishes.root_disk_gib ?? ''} onChange={(value) => set('root_disk_gib', value === '' ? undefined : Number(value))} error={said['root_disk_gib']} />
+                    <Group grow align="start">
+                      <Count label={t.field('vcpus')} hint={t.instance.asTheType} value={wishes.vcpus} onChange={(value) => set('vcpus', value)} error={said['vcpus']} />
+                      <Count label={t.field('memory_mib')} hint={t.instance.asTheType} value={wishes.memory_mib} onChange={(value) => set('memory_mib', value)} error={said['memory_mib']} />
+                    </Group>
+                    <Count label={t.instance.rootDisk} hint={t.instance.asTheType} value={wishes.root_disk_gib} onChange={(value) => set('root_disk_gib', value)} error={said['root_disk_gib']} />
                     <Select label={t.field('placement_group')} data={(groups.data ?? []).map(({ name }) => name)} value={wishes.placement_group || null} onChange={(value) => set('placement_group', value ?? '')} error={said['placement_group']} placeholder={t.form.none} clearable />
                     <Textarea label={t.instance.ssh} description={t.instance.sshHint} value={wishes.ssh} onChange={(event) => set('ssh', event.currentTarget.value)} error={said['ssh_authorized_keys']} autosize minRows={2} maxRows={8} spellCheck={false} />
                     <Textarea label={t.instance.userData} description={t.instance.userDataHint} value={wishes.user_data} onChange={(event) => set('user_data', event.currentTarget.value)} error={said['user_data']} autosize minRows={4} maxRows={20} spellCheck={false} styles={{ input: { fontFamily: 'var(--mantine-font-family-monospace)' } }} />
@@ -107,6 +111,10 @@ export function CreatePage({ project }: { project: string }) {
       </form>
     </Stack>
   )
+}
+
+function Count({ label, hint, value, onChange, error }: { label: string; hint: string; value: number | undefined; onChange: (value: number | undefined) => void; error: string | undefined }) {
+  return <NumberInput label={label} description={hint} min={1} allowDecimal={false} value={value ?? ''} onChange={(next) => onChange(next === '' ? undefined : Number(next))} error={error} />
 }
 
 function Types({ types, value, onChange, error }: { types: Schemas['InstanceType'][]; value: string; onChange: (value: string) => void; error: string | undefined }) {

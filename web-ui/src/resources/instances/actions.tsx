@@ -23,7 +23,7 @@ export const actions: Action<Instance>[] = [
   { name: 'pause', menu: true, hindrance: only('running') },
   { name: 'resume', menu: true, hindrance: only('paused') },
   { name: 'give_address', menu: true, dialog: (row, project, done, close) => <GiveAddress instance={row} project={project} done={done} close={close} /> },
-  { name: 'resize', menu: true, hindrance: (row) => (row.resize ? t.state('resized') : undefined), form: hinted({ schema: 'ResizeInstance', fields: ['instance_type', 'reboot', 'confirm_after_seconds', 'force', 'timeout_seconds'], references }, t.verbs.resize) },
+  { name: 'resize', menu: true, hindrance: (row) => (row.resize ? t.state('resized') : undefined), form: hinted({ schema: 'ResizeInstance', fields: ['instance_type', 'vcpus', 'memory_mib', 'reboot', 'confirm_after_seconds', 'force', 'timeout_seconds'], references }, t.verbs.resize) },
   { name: 'rebuild', menu: true, form: hinted({ schema: 'RebuildInstance', fields: ['image', 'force', 'timeout_seconds'], references }, t.verbs.rebuild) },
   { name: 'rescue', menu: true, shown: (row) => row.state_reason !== 'rescued', form: hinted({ schema: 'RescueInstance', fields: ['image', 'force', 'timeout_seconds'], references }, t.verbs.rescue) },
   { name: 'clone', menu: true, path: '/v1/projects/{project}/instances', form: (row) => hinted({ schema: 'CreateInstance', fields: ['name', 'instance_type', 'labels'], references, fixed: { source: { instance: row.id } } }, t.verbs.clone) },

@@ -6,6 +6,9 @@ export interface Wishes {
   name: string
   image: string
   instance_type: string
+  /** In place of the type's own. */
+  vcpus: number | undefined
+  memory_mib: number | undefined
   /** A network's name; empty for the default one, `null` for none. */
   network: string | null
   root_disk_gib: number | undefined
@@ -16,7 +19,7 @@ export interface Wishes {
   labels: string[]
 }
 
-export const nothing: Wishes = { name: '', image: '', instance_type: '', network: '', root_disk_gib: undefined, ssh: '', key_pairs: [], placement_group: '', user_data: '', labels: [] }
+export const nothing: Wishes = { name: '', image: '', instance_type: '', vcpus: undefined, memory_mib: undefined, network: '', root_disk_gib: undefined, ssh: '', key_pairs: [], placement_group: '', user_data: '', labels: [] }
 
 /** Whether there is enough to ask for a plan. */
 export const isAskable = (wishes: Wishes) => Boolean(wishes.name && wishes.image && wishes.instance_type)
@@ -28,6 +31,8 @@ export function requestOf(wishes: Wishes): Schemas['CreateInstance'] {
     name: wishes.name,
     image: wishes.image,
     instance_type: wishes.instance_type,
+    ...(wishes.vcpus === undefined ? {} : { vcpus: wishes.vcpus }),
+    ...(wishes.memory_mib === undefined ? {} : { memory_mib: wishes.memory_mib }),
     ...(wishes.network === null ? { networks: [] } : wishes.network ? { networks: [{ network: wishes.network }] } : {}),
     ...(wishes.root_disk_gib === undefined ? {} : { root_disk_gib: wishes.root_disk_gib }),
     ...(keys.length > 0 ? { ssh_authorized_keys: keys } : {}),
