@@ -15,7 +15,7 @@ use crate::agent::StateDir;
 use crate::clock::{SharedClock, SystemClock};
 
 /// Between the starts of two agents: not all of them ask at once, now or when they ask again.
-const APART: Duration = Duration::from_millis(5);
+const APART: Duration = Duration::from_millis(20);
 
 /// Joins whoever has not joined, and is all of these hosts until `stop` is cancelled.
 ///
