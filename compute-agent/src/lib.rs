@@ -18,6 +18,7 @@ pub mod identity;
 mod image_cache;
 mod insight;
 mod inventory;
+mod kept;
 pub mod metadata;
 pub mod networks;
 pub mod reconcile;
@@ -25,6 +26,7 @@ pub mod report;
 #[cfg(test)]
 mod samples;
 mod session;
+pub mod simulate;
 pub mod verify;
 
 /// An error and its causes in one line, for the log.

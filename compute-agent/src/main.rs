@@ -22,6 +22,7 @@ use compute_agent::identity::join::{Joined, join};
 use compute_agent::identity::{Endpoint, Identity, renew};
 use compute_agent::networks::simulated::SimulatedNetworking;
 use compute_agent::networks::{self, RealNetworking};
+use compute_agent::simulate;
 use compute_agent::verify::{self, Settings};
 use ipnet::IpNet;
 use networking::links::{self, Links};
@@ -42,6 +43,7 @@ const DIFFERENCES: u8 = 3;
 /// The agent waits far more than it works.
 const WORKER_THREADS: usize = 2;
 const BLOCKING_THREADS: usize = 32;
+const FLEET_LOG: &str = "error,compute_agent::simulate=info";
 /// Open files that suffice for a full host.
 const FILES: u64 = 65_536;
 
@@ -76,6 +78,8 @@ enum Command {
     /// Compare this host with what its agent was last told, beside the agent or without one, and change nothing. Ends
     /// with 3 when something differs, with 1 when that cannot be found out.
     Verify(VerifyArgs),
+    /// Be a fleet of hosts on which nothing runs, each with a real agent: for rehearsals, load tests and demonstrations.
+    Simulate(Box<simulate::Options>),
 }
 
 #[derive(Debug, Args)]
@@ -198,7 +202,7 @@ enum HypervisorKind {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(cli.log_format);
+    start_log(cli.log_format, matches!(cli.command, Command::Simulate(_)));
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -208,8 +212,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Of a fleet, what each host does is not told unless somebody asks for it.
+fn start_log(format: LogFormat, is_fleet: bool) {
+    let usual = if is_fleet { FLEET_LOG } else { "info" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Plain => log.with_target(false).with_ansi(io::stderr().is_terminal()).init(),
@@ -230,6 +236,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::RemoveNetworks(args) => runtime.block_on(remove_networks(&args)).map(|()| ExitCode::SUCCESS),
         Command::MakePool(args) => make_pool(&args).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => runtime.block_on(verify_host(&args)),
+        Command::Simulate(options) => runtime.block_on(be_fleet(&options)).map(|()| ExitCode::SUCCESS),
     };
     // A call to libvirt that hangs must not hold up the end.
     runtime.shutdown_background();
@@ -307,6 +314,16 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     }
     tracing::info!("agent ends; instances are left as they are");
     Ok(())
+}
+
+async fn be_fleet(options: &simulate::Options) -> Result<()> {
+    raise_file_limit();
+    let stop = CancellationToken::new();
+    let until_signal = stop_at_signal(stop.clone())?;
+    tokio::select! {
+        ended = simulate::run(options, stop) => ended,
+        () = until_signal => Ok(()),
+    }
 }
 
 /// Sockets of networks' services are open files, a few thousand on a full host.

@@ -3,7 +3,7 @@
 //! A [`Machine`] is a set of namespaces (network, mount, UTS, IPC) with private `/run`, `/var/lib/libvirt`
 //! and so on: to everything inside it looks like a computer of its own. A [`Lab`] is a machine for the
 //! control plane and one for each host, joined by a bridge. Hosts run their own libvirtd and the real
-//! agent; nothing is simulated. Traffic stays inside these namespaces and on loopback.
+//! agent; nothing is simulated but the hosts of a [`Fleet`], which are for what needs many. Traffic stays inside these namespaces and on loopback.
 //!
 //! ```text
 //!   test process ──127.0.0.1──► Gateway ──► control: cumulo-api, its PostgreSQL     192.0.2.1
@@ -22,6 +22,7 @@ pub mod binaries;
 mod cloud;
 mod control;
 mod daemon;
+mod fleet;
 mod gateway;
 mod guest;
 mod host;
@@ -41,6 +42,7 @@ mod wiring;
 pub use cloud::{Answer, Cloud, Credentials, Instance, Project, Snapshot, Volume};
 pub use control::ControlPlane;
 pub use daemon::Daemon;
+pub use fleet::{Fleet, roomy_project};
 pub use guest::{Guest, cached};
 pub use host::Host;
 pub use lab::{Lab, LabOptions, in_lab};

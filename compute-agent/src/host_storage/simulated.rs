@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,20 +10,25 @@ use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
-use protocol::{InstanceId, LayerId, MemoryMib, Name, Sha256, SizeGib};
+use protocol::{GIB, InstanceId, LayerId, MemoryMib, Name, Sha256, SizeGib};
+use serde::{Deserialize, Serialize};
 use storage::Space;
 
 use super::{
     ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed, Places,
     UnfinishedMemory, Usage,
 };
+use crate::kept::{Keep, KeptFile, Locked};
 
-/// One TiB, as the simulated machine says.
-const TOTAL_BYTES: u64 = 1 << 40;
+/// As the simulated machine says, unless told otherwise.
+const USUAL_SIZE: SizeGib = SizeGib(1024);
 
 /// See the module. Image bytes are fetched, counted and dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SimulatedStorage {
+    size: SizeGib,
+    /// How long each call takes that writes something of an instance.
+    latency: Duration,
     state: Arc<Mutex<State>>,
     /// Held by the one who fetches an image, so that the others share what it brings.
     fetching: Mutex<HashMap<Sha256, Arc<tokio::sync::Mutex<()>>>>,
@@ -66,13 +71,16 @@ impl UnfinishedMemory for SimulatedMemory {
     }
 
     async fn publish(self: Box<Self>, id: LayerId) -> Result<(), HostStorageError> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).memories.insert(id);
+        Locked::of(&self.state).memories.insert(id);
         Ok(())
     }
 }
 
-#[derive(Debug, Default)]
+/// What has no file of its own is of no disk, and goes with the process.
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
+    #[serde(skip)]
+    file: KeptFile,
     /// Of guests.
     memories: HashSet<LayerId>,
     bases: HashSet<Sha256>,
@@ -81,14 +89,51 @@ struct State {
     layers: HashMap<LayerId, SizeGib>,
     /// On which nothing stands any more.
     merged: HashSet<LayerId>,
+    #[serde(skip)]
     layers_made: u32,
+    #[serde(skip)]
     failures_left: u32,
+    #[serde(skip)]
     is_full: bool,
     /// Copies are not finished before this is taken back.
+    #[serde(skip)]
     exports_held: bool,
 }
 
+impl Keep for State {
+    fn keep(&mut self) {
+        if self.file.is_there() {
+            let mut file = std::mem::take(&mut self.file);
+            file.write(self);
+            self.file = file;
+        }
+    }
+}
+
+impl Default for SimulatedStorage {
+    fn default() -> Self {
+        Self::with(State::default(), USUAL_SIZE, Duration::ZERO)
+    }
+}
+
 impl SimulatedStorage {
+    /// A pool of that size, of which a file says what is in it: it outlives the process.
+    pub fn kept_in(file: Utf8PathBuf, size: SizeGib, latency: Duration) -> io::Result<Self> {
+        let (file, state) = KeptFile::open::<State>(file)?;
+        Ok(Self::with(State { file, ..state }, size, latency))
+    }
+
+    fn with(state: State, size: SizeGib, latency: Duration) -> Self {
+        let (state, fetching, exports) = (Arc::new(Mutex::new(state)), Mutex::default(), Arc::default());
+        Self { size, latency, state, fetching, exports }
+    }
+
+    async fn step(&self) {
+        if !self.latency.is_zero() {
+            tokio::time::sleep(self.latency).await;
+        }
+    }
+
     /// The next `times` calls that write are refused.
     pub fn fail_next(&self, times: u32) {
         self.lock().failures_left = times;
@@ -134,11 +179,11 @@ impl SimulatedStorage {
         Arc::clone(fetching.entry(image).or_default())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, State> {
+        Locked::of(&self.state)
     }
 
-    fn writing(&self) -> Result<MutexGuard<'_, State>, HostStorageError> {
+    fn writing(&self) -> Result<Locked<'_, State>, HostStorageError> {
         let mut state = self.lock();
         if state.failures_left == 0 {
             return Ok(state);
@@ -249,11 +294,13 @@ impl HostStorage for SimulatedStorage {
     }
 
     async fn usage(&self) -> Result<Usage, HostStorageError> {
-        let free_bytes = if self.lock().is_full { 0 } else { TOTAL_BYTES / 2 };
-        Ok(Usage { space: Space { total_bytes: TOTAL_BYTES, free_bytes }, image_cache_bytes: 0 })
+        let total_bytes = u64::from(self.size.0) * GIB;
+        let free_bytes = if self.lock().is_full { 0 } else { total_bytes / 2 };
+        Ok(Usage { space: Space { total_bytes, free_bytes }, image_cache_bytes: 0 })
     }
 
     async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
+        self.step().await;
         let mut state = self.writing()?;
         if volume.image.as_ref().is_some_and(|image| !state.bases.contains(&image.sha256)) {
             return Err(HostStorageError::Pool("simulated: the image is not cached".into()));
@@ -277,6 +324,7 @@ impl HostStorage for SimulatedStorage {
         layer: LayerId,
         below: LayerId,
     ) -> Result<(), HostStorageError> {
+        self.step().await;
         let mut state = self.writing()?;
         if !state.layers.contains_key(&below) {
             return Err(HostStorageError::Chain(format!("simulated: layer {below} is lost").into()));
@@ -287,6 +335,7 @@ impl HostStorage for SimulatedStorage {
     }
 
     async fn merge_layers(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
+        self.step().await;
         self.writing()?.merged.extend(&volume.merges);
         Ok(())
     }
@@ -308,11 +357,13 @@ impl HostStorage for SimulatedStorage {
     }
 
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError> {
+        self.step().await;
         self.writing()?.instances.insert(spec.id, true);
         Ok(())
     }
 
     async fn remove_layers(&self, doomed: Doomed<'_>) -> Result<(), HostStorageError> {
+        self.step().await;
         let mut state = self.writing()?;
         for layer in doomed.layers {
             state.layers.remove(layer);
@@ -322,6 +373,7 @@ impl HostStorage for SimulatedStorage {
     }
 
     async fn remove_instance(&self, id: InstanceId) -> Result<(), HostStorageError> {
+        self.step().await;
         self.writing()?.instances.remove(&id);
         Ok(())
     }
@@ -348,5 +400,35 @@ impl HostStorage for SimulatedStorage {
 
     async fn shared_pools(&self) -> Vec<SharedPoolReport> {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{instance_id, running};
+
+    #[tokio::test]
+    async fn what_is_in_the_pool_outlives_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Utf8PathBuf::from_path_buf(dir.path().join("disks.json")).unwrap();
+        let open = || SimulatedStorage::kept_in(file.clone(), SizeGib(7), Duration::ZERO).unwrap();
+        let mut spec = running(instance_id());
+        spec.disks[0].volume.image = None;
+        let volume = spec.disks[0].volume.clone();
+        let first = open();
+        first.ensure_volume(&volume).await.unwrap();
+        first.ensure_seed(&spec).await.unwrap();
+        drop(first);
+
+        let second = open();
+        let files = second.look(spec.id, &[&volume], &[], Doomed::default()).await.unwrap();
+        assert!(files.volumes && files.seed && files.any);
+        assert_eq!(second.usage().await.unwrap().space.total_bytes, 7 * GIB);
+        second.remove_instance(spec.id).await.unwrap();
+        let doomed = Doomed { layers: &volume.layers, ..Doomed::default() };
+        second.remove_layers(doomed).await.unwrap();
+        drop(second);
+        assert_eq!((open().instances(), open().layers()), (Vec::new(), Vec::new()));
     }
 }

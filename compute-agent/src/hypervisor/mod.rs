@@ -14,6 +14,7 @@ use protocol::agent::{
     Architecture, ConsoleKind, GuestHardware, GuestInfo, Inventory, IoLimits, Nic, PauseReason,
 };
 use protocol::{Generation, InstanceId, LayerId, MacAddress, MemoryMib, Name, RequestId, SizeGib, VolumeId};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
@@ -118,7 +119,7 @@ pub trait Hypervisor: Send + Sync + 'static {
 }
 
 /// A domain as it was seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Domain {
     pub id: InstanceId,
     /// From the domain's metadata: the generation that rendered it.
@@ -133,7 +134,7 @@ pub struct Domain {
 }
 
 /// A volume that a domain has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenVolume {
     pub id: VolumeId,
     /// From the bottom to the top.
@@ -141,7 +142,7 @@ pub struct SeenVolume {
 }
 
 /// A network card that a domain has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Card {
     pub mac: MacAddress,
     /// The host's end.
@@ -168,7 +169,7 @@ impl Card {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DomainState {
     Running,
     /// The guest is shutting down.

@@ -5,10 +5,12 @@
 //! [`Simulated::reboot_machine`], goes away and comes back, fails on demand, and counts every start, so a
 //! test can prove that no boot ran twice.
 
+mod kept;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -18,6 +20,8 @@ use protocol::agent::{
     MemorySample, Nic, PauseReason,
 };
 use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -26,6 +30,9 @@ use super::{
     Measured, MeasuredCard, MeasuredDisk, Merge, NewLayer, SeenVolume,
 };
 use crate::consoles;
+use crate::kept::{KeptFile, Locked};
+use kept::Starts;
+pub use kept::Tally;
 
 /// Events that a slow receiver may fall behind before it has to look again.
 const EVENT_BUFFER: usize = 1024;
@@ -41,6 +48,11 @@ pub struct SimulatedMachine {
     pub boot_id: Uuid,
     /// How long [`Hypervisor::create`] takes.
     pub create_latency: Duration,
+    /// How long each other step takes.
+    pub step_latency: Duration,
+    /// The share of starts that are refused, from 0 to 1; which ones, the seed decides.
+    pub failing_creates: f64,
+    pub seed: u64,
     /// Whether guests obey the power button.
     pub guests_obey_power_button: bool,
     /// Whether guests let go of their network cards and disks.
@@ -58,6 +70,9 @@ impl SimulatedMachine {
             disk_gib: SizeGib(1024),
             boot_id,
             create_latency: Duration::ZERO,
+            step_latency: Duration::ZERO,
+            failing_creates: 0.0,
+            seed: 0,
             guests_obey_power_button: true,
             guests_release_devices: true,
             guests_freeze: true,
@@ -110,8 +125,11 @@ pub struct Simulated {
 #[derive(Debug)]
 struct State {
     machine: SimulatedMachine,
+    /// Where domains and starts are kept.
+    file: KeptFile,
+    dice: StdRng,
     domains: BTreeMap<InstanceId, Domain>,
-    starts: HashMap<(InstanceId, i64), u32>,
+    starts: Starts,
     presses: HashMap<InstanceId, u32>,
     detachments_asked: u32,
     /// What [`Hypervisor::tune_disk`] or the start gave each disk.
@@ -130,10 +148,22 @@ struct State {
 
 impl Simulated {
     pub fn new(machine: SimulatedMachine) -> Self {
+        Self::with(machine, KeptFile::default(), kept::Kept::default())
+    }
+
+    /// One whose domains are kept in a file: they outlive the process.
+    pub fn kept_in(file: Utf8PathBuf, machine: SimulatedMachine) -> io::Result<Self> {
+        let (file, kept) = KeptFile::open(file)?;
+        Ok(Self::with(machine, file, kept))
+    }
+
+    fn with(machine: SimulatedMachine, file: KeptFile, kept: kept::Kept) -> Self {
         let state = State {
+            file,
+            dice: StdRng::seed_from_u64(machine.seed),
             machine,
-            domains: BTreeMap::new(),
-            starts: HashMap::new(),
+            domains: kept.domains.into_iter().map(|domain| (domain.id, domain)).collect(),
+            starts: kept.starts,
             presses: HashMap::new(),
             detachments_asked: 0,
             tuned: HashMap::new(),
@@ -268,7 +298,13 @@ impl Simulated {
 
     /// How often that boot of the instance was started.
     pub fn starts(&self, id: InstanceId, boot: i64) -> u32 {
-        self.lock().starts.get(&(id, boot)).copied().unwrap_or(0)
+        self.lock().starts.of(id, boot)
+    }
+
+    /// What runs, and how often anything was started.
+    pub fn tally(&self) -> Tally {
+        let state = self.lock();
+        state.starts.tally(state.domains.len())
     }
 
     /// How often the instance's power button was pressed.
@@ -310,11 +346,19 @@ impl Simulated {
         let _ = self.events.send(event);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, State> {
+        Locked::of(&self.state)
     }
 
-    fn reached(&self) -> Result<MutexGuard<'_, State>, HypervisorError> {
+    /// A step other than a start takes its time.
+    async fn step(&self) {
+        let latency = self.lock().machine.step_latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+    }
+
+    fn reached(&self) -> Result<Locked<'_, State>, HypervisorError> {
         let state = self.lock();
         if state.reachable {
             Ok(state)
@@ -342,12 +386,24 @@ impl State {
         match self.failures.get_mut(&call) {
             Some(left) if *left > 0 => {
                 *left -= 1;
-                let source = io::Error::other("simulated: refused on demand");
-                Err(HypervisorError::Refused { attempted: call.attempted(), source: Box::new(source) })
+                Err(refused(call, "simulated: refused on demand"))
             }
             _ => Ok(()),
         }
     }
+
+    fn fail_by_chance(&mut self) -> Result<(), HypervisorError> {
+        let share = self.machine.failing_creates;
+        if share > 0.0 && self.dice.random_bool(share.min(1.0)) {
+            self.starts.refused += 1;
+            return Err(refused(Call::Create, "simulated: refused by chance"));
+        }
+        Ok(())
+    }
+}
+
+fn refused(call: Call, why: &'static str) -> HypervisorError {
+    HypervisorError::Refused { attempted: call.attempted(), source: Box::new(io::Error::other(why)) }
 }
 
 fn seen(disk: &DomainDisk) -> SeenVolume {
@@ -392,6 +448,7 @@ impl Hypervisor for Simulated {
         {
             let mut state = self.reached()?;
             state.fail_if_asked(Call::Create)?;
+            state.fail_by_chance()?;
             if state.domains.contains_key(&id) {
                 return Err(HypervisorError::Exists(id));
             }
@@ -404,13 +461,14 @@ impl Hypervisor for Simulated {
                 state.tuned.insert((id, disk.volume), (disk.size_gib, disk.limits));
             }
             state.domains.insert(id, domain);
-            *state.starts.entry((id, spec.boot)).or_default() += 1;
+            state.starts.count(id, spec.boot);
         }
         self.emit(Event::Changed { id });
         Ok(())
     }
 
     async fn press_power_button(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.step().await;
         let obeys = {
             let mut state = self.reached()?;
             state.fail_if_asked(Call::PressPowerButton)?;
@@ -429,11 +487,13 @@ impl Hypervisor for Simulated {
     }
 
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.step().await;
         self.reached()?.fail_if_asked(Call::Destroy)?;
         if self.end(id, EndCause::Destroyed) { Ok(()) } else { Err(HypervisorError::NotFound(id)) }
     }
 
     async fn suspend(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.step().await;
         {
             let mut state = self.reached()?;
             let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
@@ -446,6 +506,7 @@ impl Hypervisor for Simulated {
     }
 
     async fn resume(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.step().await;
         {
             let mut state = self.reached()?;
             state.resumes += 1;
@@ -457,6 +518,7 @@ impl Hypervisor for Simulated {
     }
 
     async fn attach_card(&self, id: InstanceId, nic: &Nic) -> Result<(), HypervisorError> {
+        self.step().await;
         {
             let mut state = self.reached()?;
             state.fail_if_asked(Call::AttachCard)?;
@@ -475,6 +537,7 @@ impl Hypervisor for Simulated {
     }
 
     async fn detach_card(&self, id: InstanceId, mac: MacAddress) -> Result<(), HypervisorError> {
+        self.step().await;
         {
             let mut state = self.reached()?;
             let releases = state.machine.guests_release_devices;
@@ -487,6 +550,7 @@ impl Hypervisor for Simulated {
     }
 
     async fn attach_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError> {
+        self.step().await;
         {
             let mut state = self.reached()?;
             state.fail_if_asked(Call::AttachDisk)?;
@@ -507,6 +571,7 @@ impl Hypervisor for Simulated {
     }
 
     async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
+        self.step().await;
         {
             let mut state = self.reached()?;
             let releases = state.machine.guests_release_devices;
@@ -525,6 +590,7 @@ impl Hypervisor for Simulated {
         size: SizeGib,
         limits: IoLimits,
     ) -> Result<(), HypervisorError> {
+        self.step().await;
         let mut state = self.reached()?;
         state.fail_if_asked(Call::TuneDisk)?;
         if state.domains.get(&id).is_none_or(|domain| domain.volume(volume).is_none()) {
@@ -540,6 +606,7 @@ impl Hypervisor for Simulated {
         layers: &[NewLayer],
         beside: &Beside,
     ) -> Result<(), HypervisorError> {
+        self.step().await;
         if *beside == Beside::Rest {
             self.freeze(id)?;
         }
@@ -570,6 +637,7 @@ impl Hypervisor for Simulated {
     }
 
     async fn thaw(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.step().await;
         let mut state = self.reached()?;
         state.fail_if_asked(Call::Thaw)?;
         if !state.domains.contains_key(&id) {
@@ -580,6 +648,7 @@ impl Hypervisor for Simulated {
     }
 
     async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError> {
+        self.step().await;
         {
             let mut state = self.reached()?;
             state.fail_if_asked(Call::Merge)?;
@@ -657,7 +726,7 @@ impl Hypervisor for Simulated {
         };
         let measured = state.domains.values().map(|domain| Measured {
             id: domain.id,
-            run: state.starts.get(&(domain.id, domain.boot)).copied().unwrap_or_default(),
+            run: state.starts.of(domain.id, domain.boot),
             cpu_ns: Some(nanoseconds / 2),
             memory: MemorySample { resident_bytes: Some(64 << 20), ..MemorySample::default() },
             disks: domain.volumes.iter().filter_map(disk).collect(),

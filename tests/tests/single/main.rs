@@ -3,9 +3,11 @@
 mod cli;
 mod console;
 mod debian;
+mod fleet;
 mod guides;
 mod life;
 mod machines;
 mod story;
 mod terraform;
+mod terraform_fleet;
 mod up;

@@ -89,21 +89,21 @@ async fn everything_is_made_kept_imported_and_removed() -> Result<()> {
 }
 
 /// A folder of Terraform's, with a home of its own.
-struct Folder<'a> {
-    path: std::path::PathBuf,
+pub(crate) struct Folder<'a> {
+    pub(crate) path: std::path::PathBuf,
     home: &'a Path,
     environment: &'a [(&'a str, String)],
 }
 
 impl<'a> Folder<'a> {
-    fn new(home: &'a Path, name: &str, environment: &'a [(&'a str, String)]) -> Result<Self> {
+    pub(crate) fn new(home: &'a Path, name: &str, environment: &'a [(&'a str, String)]) -> Result<Self> {
         let path = home.join(name);
         fs::create_dir(&path)?;
         Ok(Self { path, home, environment })
     }
 
     /// Signs in and installs the provider; gives the block that names it.
-    fn install(&self) -> Result<String> {
+    pub(crate) fn install(&self) -> Result<String> {
         let (cumulo, provider) = (binaries::find("cumulo")?, binaries::find("terraform-provider-cumulo")?);
         let login = self.command(cumulo.as_str()).arg("login").output()?;
         ensure!(login.status.success(), "{}", text(&login));
@@ -126,7 +126,7 @@ impl<'a> Folder<'a> {
         command
     }
 
-    fn run(&self, words: &[&str]) -> Result<Output> {
+    pub(crate) fn run(&self, words: &[&str]) -> Result<Output> {
         let (verb, rest) = words.split_first().context("a command")?;
         let colour = (!matches!(*verb, "state" | "show" | "providers")).then_some("-no-color");
         self.command("terraform").arg(verb).args(colour).args(rest).output().context("run terraform")
@@ -168,7 +168,7 @@ impl<'a> Folder<'a> {
         bail!("what was cut off is not taken over")
     }
 
-    fn says(&self, words: &[&str], expected: &str) -> Result<()> {
+    pub(crate) fn says(&self, words: &[&str], expected: &str) -> Result<()> {
         let output = self.run(words)?;
         let said = text(&output);
         ensure!(output.status.success(), "terraform {words:?} ended with {}:\n{said}", output.status);
@@ -177,7 +177,7 @@ impl<'a> Folder<'a> {
     }
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

@@ -1,0 +1,135 @@
+//! Simulated hosts beside the control plane of a lab: one process that is the agents of all of them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use camino::Utf8Path;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::cloud::{Cloud, Project};
+use crate::control::ControlPlane;
+use crate::daemon::Daemon;
+use crate::machine::Machine;
+use crate::{binaries, wait};
+
+/// As the process sees them.
+const STATE: &str = "/var/lib/cumulo/fleet";
+const TOKENS: &str = "/var/lib/cumulo/fleet-tokens";
+const REPORT: &str = "/var/lib/cumulo/fleet-report.json";
+/// Each agent comes to rest before the process ends.
+const END: Duration = Duration::from_secs(30);
+/// Far more than any test has.
+const ENOUGH: u32 = 10_000_000;
+
+pub struct Fleet {
+    pub process: Daemon,
+    hosts: usize,
+    machine: Machine,
+}
+
+impl Fleet {
+    /// So many hosts, all ready; `options` are those of `cumulo-agent simulate` beside the usual ones.
+    pub async fn start(
+        control: &ControlPlane,
+        cloud: &Cloud,
+        hosts: usize,
+        options: &[&str],
+    ) -> Result<Self> {
+        let machine = control.machine.clone();
+        fs::write(machine.outside(TOKENS), tokens(cloud, hosts).await?).context("write the join tokens")?;
+        let (program, inside) = (binaries::find("cumulo-agent")?, machine.clone());
+        let (count, control_plane) = (hosts.to_string(), control.agent_url());
+        let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
+        let process = Daemon::new("the fleet", machine.dir.join("fleet.log"), move || {
+            let mut command = inside.command(program.as_str());
+            command.args(["simulate", "--hosts", &count, "--control-plane", &control_plane]);
+            command.args(["--token-file", TOKENS, "--state-dir", STATE, "--report", REPORT]).args(&options);
+            command
+        });
+        let mut fleet = Self { process, hosts, machine };
+        fleet.process.start().await?;
+        fleet.wait_ready(cloud, Duration::from_secs(120)).await?;
+        Ok(fleet)
+    }
+
+    /// Waits until the control plane calls every host ready.
+    pub async fn wait_ready(&self, cloud: &Cloud, limit: Duration) -> Result<()> {
+        let ready = wait::eventually("the fleet to be ready", limit, async || {
+            self.process.process()?;
+            let hosts = cloud.get("/v1/hosts?limit=500").await?.success()?;
+            let hosts = hosts["items"].as_array().context("no list of hosts")?;
+            let ready = hosts.iter().filter(|host| host["state"] == "ready").count();
+            ensure!(ready == self.hosts, "{ready} of {} hosts are ready", self.hosts);
+            Ok(())
+        });
+        ready.await.with_context(|| self.process.log_tail(20))
+    }
+
+    /// kill -9 of all agents and a new start: they are the same hosts, and their guests run on.
+    pub async fn crash(&mut self) -> Result<()> {
+        self.process.kill().await?;
+        self.process.start().await
+    }
+
+    /// Ends it in order; gives its report.
+    pub async fn end(&mut self) -> Result<Value> {
+        self.process.stop(END).await?;
+        let report = self.machine.outside(REPORT);
+        let text = fs::read(&report).with_context(|| format!("read {report}"))?;
+        serde_json::from_slice(&text).with_context(|| format!("understand {report}"))
+    }
+
+    /// The files that the hosts have of instances.
+    pub fn leftovers(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for host in self.machine.outside(STATE).read_dir_utf8()? {
+            let host = host?;
+            for kind in ["desired", "boots", "outbox"] {
+                let folder = host.path().join(kind);
+                if folder.is_dir() {
+                    let files = folder.read_dir_utf8()?.flatten();
+                    found.extend(files.map(|file| file.path().to_string()));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// One for each host, a line each.
+async fn tokens(cloud: &Cloud, hosts: usize) -> Result<String> {
+    let made = stream::iter(0..hosts).map(|_| async {
+        let answer = cloud.post("/v1/host_join_tokens", json!({"ttl_seconds": 3600})).await?.success()?;
+        answer["token"].as_str().map(str::to_owned).context("no token in the answer")
+    });
+    let made: Vec<String> = made.buffer_unordered(8).try_collect().await?;
+    Ok(made.iter().fold(String::new(), |mut all, token| {
+        let _ = writeln!(all, "{token}");
+        all
+    }))
+}
+
+/// A project without limits for thousands of instances: with an image `nothing`, which is empty, a type `small`, and a
+/// network `fleet` that is large enough.
+pub async fn roomy_project(cloud: &Cloud, name: &str) -> Result<Project> {
+    let project = cloud.project(name).await?;
+    let limits = json!({"instances": ENOUGH, "vcpus": ENOUGH, "memory_mib": ENOUGH, "disk_gib": ENOUGH,
+        "ports": ENOUGH, "volumes": ENOUGH});
+    cloud.send(Method::PATCH, &project.path("/quotas"), &HeaderMap::new(), Some(limits)).await?.success()?;
+    cloud.post(&project.path("/networks"), json!({"name": "fleet"})).await?.success()?;
+    let subnet = json!({"name": "fleet", "network": "fleet", "cidr": "10.20.0.0/16"});
+    cloud.post(&project.path("/subnets"), subnet).await?.success()?;
+    let image = json!({"name": "nothing", "format": "raw"});
+    cloud.post(&project.path("/images"), image).await?.success()?;
+    let file = tempfile::NamedTempFile::new()?;
+    file.as_file().set_len(1 << 20)?;
+    let path = Utf8Path::from_path(file.path()).context("a path of text")?;
+    project.upload(&project.path("/images/nothing"), path).await?.success()?;
+    cloud.instance_type("small", 1, 256, 1).await?;
+    Ok(project)
+}
