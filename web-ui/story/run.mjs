@@ -131,6 +131,14 @@ async function load(page) {
   await page.getByRole('region', { name: 'What web used' }).getByRole('rowheader').first().waitFor()
   await page.getByRole('tab', { name: 'Overview' }).click()
   say('what it uses is drawn, and said in words')
+  for (const [of, words] of [['volumes', /^read: now /], ['ports', /^received: now /]]) {
+    const { items: [{ id }] } = await cloud.get(`/v1/projects/${project}/${of}`)
+    await visit(page, `/projects/${project}/${of}/${id}?tab=load`, page.getByText(words).first())
+    assert.equal(await page.locator('figure canvas').count(), 2)
+    await accessible(page, `the load of ${of}`)
+  }
+  await visit(page, `/projects/${project}/instances/web`, page.getByText('running', { exact: true }).first())
+  say('so is what passes through its disk and its card')
 }
 
 async function snapshotAndBack(page) {
