@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::agent_router;
 use crate::app::{App, Parts};
+use crate::auth::bootstrap::FirstRunOptions;
 use crate::auth::{self, KeyUses, Passwords, PolicyCache, Turns};
 use crate::clock::Clock;
 use crate::consoles::{ConsoleOptions, Consoles};
@@ -47,10 +48,8 @@ pub struct Options {
     /// Key of that certificate, PEM.
     #[arg(long, env = "CUMULO_TLS_KEY", requires = "tls_certificate")]
     pub tls_key: Option<Utf8PathBuf>,
-    /// On the first run, write the administrator's credentials to this file (mode 0600) and not to standard
-    /// output.
-    #[arg(long, env = "CUMULO_FIRST_RUN_CREDENTIALS")]
-    pub first_run_credentials: Option<Utf8PathBuf>,
+    #[command(flatten)]
+    pub first_run: FirstRunOptions,
     #[command(flatten)]
     pub connections: ConnectionLimits,
     #[command(flatten)]
@@ -87,7 +86,7 @@ fn make_data_dir(options: &Options) -> std::io::Result<()> {
 async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken) -> anyhow::Result<()> {
     let clock = Clock::system();
     let passwords = Passwords::new().map_err(|error| plain(&error))?;
-    let tokens = auth::bootstrap::run(&pool, &clock, &passwords, options.first_run_credentials.as_deref())
+    let tokens = auth::bootstrap::run(&pool, &clock, &passwords, &options.first_run)
         .await
         .map_err(|error| plain(&error))
         .context("cannot prepare users and keys")?;

@@ -29,6 +29,7 @@ use tower::ServiceExt;
 pub(crate) use self::line::{Line, Lost};
 use crate::agents::agent_router;
 use crate::app::{App, Parts};
+use crate::auth::bootstrap::{FirstRunOptions, PasswordChange};
 use crate::auth::{self, KeyUses, Passwords, PolicyCache, Turns};
 use crate::clock::Clock;
 use crate::consoles::{ConsoleOptions, Consoles};
@@ -157,7 +158,11 @@ impl TestCloud {
         });
         let passwords = Passwords::new().unwrap();
         let credentials_file = root.join("credentials.json");
-        let tokens = auth::bootstrap::run(&pool, &clock, &passwords, Some(&credentials_file)).await.unwrap();
+        let first_run = FirstRunOptions {
+            first_run_credentials: Some(credentials_file.clone()),
+            first_run_password_change: PasswordChange::Optional,
+        };
+        let tokens = auth::bootstrap::run(&pool, &clock, &passwords, &first_run).await.unwrap();
         // A cloud that has its administrator already shows no password again.
         let credentials = std::fs::read(&credentials_file)
             .map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());

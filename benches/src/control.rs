@@ -36,6 +36,7 @@ impl Control {
             .args(["serve", "--data-dir", &format!("{path}/api")])
             .args(["--listen", &listen.to_string(), "--agent-listen", &agent_listen.to_string()])
             .args(["--first-run-credentials", &format!("{path}/credentials.json")])
+            .args(["--first-run-password-change", "optional"])
             .env_remove("DATABASE_URL")
             .env("CUMULO_RATE_LIMIT", "0")
             .env("CUMULO_ADDRESS_RATE_LIMIT", "0")

@@ -22,7 +22,7 @@ pub use pages::Pages;
 pub use paths::segment;
 pub use requests::{Answer, Body, Client, Request};
 pub use reqwest::Method;
-pub use sessions::{Credential, Session, SessionFile, Tokens};
+pub use sessions::{Credential, Session, SessionFile, SignedIn, Tokens};
 pub use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 pub use uploads::digest;
 pub use websocket::WebSocket;

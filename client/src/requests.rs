@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::{Credential, Error, Problem, Result, Session, SessionFile, Tokens};
+use crate::{Credential, Error, Problem, Result, Session, SessionFile, SignedIn, Tokens};
 
 /// So long a request is repeated that gets no answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -233,14 +233,14 @@ impl Client {
     }
 
     /// Signs in. Users with a second factor are refused with `second_factor_required` until `otp` is given.
-    pub async fn sign_in(&self, username: &str, password: &str, otp: Option<&str>) -> Result<Session> {
+    pub async fn sign_in(&self, username: &str, password: &str, otp: Option<&str>) -> Result<SignedIn> {
         let mut body = json!({"username": username, "password": password});
         if let Some(otp) = otp {
             body["otp"] = json!(otp);
         }
         let anonymous = Self { credential: None, ..self.clone() };
         let answer = anonymous.send(&Request::new(Method::POST, "/v1/auth/login").json(body)).await?;
-        Ok(Session::of(anonymous.tokens(answer)?))
+        Ok(anonymous.tokens(answer)?.into())
     }
 
     fn tokens(&self, answer: Answer) -> Result<Tokens> {

@@ -26,6 +26,16 @@ pub struct Tokens {
     pub access_token: String,
     pub refresh_token: String,
     expires_in: i64,
+    /// Control planes that do not know it ask nobody for it.
+    #[serde(default)]
+    password_change_required: bool,
+}
+
+/// Who has just signed in.
+pub struct SignedIn {
+    pub session: Session,
+    /// Nothing else is taken of the session before.
+    pub password_change_required: bool,
 }
 
 /// What is kept of a sign-in.
@@ -40,7 +50,7 @@ pub struct Session {
 impl Session {
     #[expect(clippy::disallowed_methods, reason = "a client has no other clock")]
     pub fn of(tokens: Tokens) -> Self {
-        let Tokens { access_token, refresh_token, expires_in } = tokens;
+        let Tokens { access_token, refresh_token, expires_in, .. } = tokens;
         Self {
             access_token,
             refresh_token,
@@ -51,6 +61,12 @@ impl Session {
     #[expect(clippy::disallowed_methods, reason = "a client has no other clock")]
     pub(crate) fn is_fresh(&self) -> bool {
         OffsetDateTime::now_utc() + EARLY < self.expires_at
+    }
+}
+
+impl From<Tokens> for SignedIn {
+    fn from(tokens: Tokens) -> Self {
+        Self { password_change_required: tokens.password_change_required, session: Session::of(tokens) }
     }
 }
 

@@ -46,7 +46,7 @@ const fields: Record<string, string> = {
   dns_name: 'DNS name', iops_limit: 'IOPS limit', is_default: 'Default', sha256: 'SHA-256', external: 'Leads out',
   ssh_authorized_keys: 'SSH public keys', min_disk_gib: 'Least disk', min_memory_mib: 'Least memory',
   principal_name: 'Who', resource_name: 'Resource', source_address: 'From', last_seen_at: 'Last heard of',
-  has_second_factor: 'Second factor', progress_percent: 'Progress', fixed_address: 'Stands for',
+  has_second_factor: 'Second factor', password_change_required: 'New password required', progress_percent: 'Progress', fixed_address: 'Stands for',
   delete_with_instance: 'Deleted with the instance', root: 'Boot from it', icmp_type: 'ICMP type',
   icmp_code: 'ICMP code', remote_cidr: 'Other end: range', remote_group: 'Other end: group',
   port_first: 'First port', port_last: 'Last port', every_hours: 'Every so many hours', keep: 'How many to keep',
@@ -136,6 +136,8 @@ export const t = {
     title: 'Password', current: 'Current password', next: 'New password', repeat: 'New password once more',
     differ: 'The two are not the same', change: 'Change password',
     changed: 'The password is changed. Your other sessions have ended.',
+    choose: 'Choose a new password',
+    why: (name: string) => `Somebody else knows the password of ${name}. Choose one of at least 12 characters that only you know, to go on where you were going.`,
   },
   factor: {
     title: 'Second factor', on: 'Signing in asks for a code of your authenticator app.', off: 'Only the password protects this account.',

@@ -131,6 +131,14 @@ async function load(page) {
   await page.getByRole('region', { name: 'What web used' }).getByRole('rowheader').first().waitFor()
   await page.getByRole('tab', { name: 'Overview' }).click()
   say('what it uses is drawn, and said in words')
+  for (const [of, words] of [['volumes', /^read: now /], ['ports', /^received: now /]]) {
+    const { items: [{ id }] } = await cloud.get(`/v1/projects/${project}/${of}`)
+    await visit(page, `/projects/${project}/${of}/${id}?tab=load`, page.getByText(words).first())
+    assert.equal(await page.locator('figure canvas').count(), 2)
+    await accessible(page, `the load of ${of}`)
+  }
+  await visit(page, `/projects/${project}/instances/web`, page.getByText('running', { exact: true }).first())
+  say('so is what passes through its disk and its card')
 }
 
 async function snapshotAndBack(page) {
@@ -248,6 +256,28 @@ async function simulated(page, user) {
   say('the simulator tells both decisions, and the instance who may what')
 }
 
+/** An administrator has made the password: whoever signs in with it goes no further than to a new one. */
+async function choosePassword(page, secret) {
+  await page.getByRole('heading', { name: 'Choose a new password' }).waitFor()
+  await accessible(page, 'a new password')
+  const next = page.getByLabel('New password', { exact: true })
+  const change = async (text) => {
+    await next.fill(text)
+    await page.getByLabel('New password once more').fill(text)
+    await page.getByRole('button', { name: 'Change password' }).click()
+  }
+  await change(secret)
+  await page.getByText('not the current password').waitFor()
+  await change('short')
+  await page.getByText('at least 12 characters', { exact: true }).waitFor()
+  await page.reload()
+  await page.getByLabel('Current password').fill(secret)
+  await change(`${secret} again`)
+  assert.ok(page.url().includes(`/projects/${project}/instances`), page.url())
+  await next.waitFor({ state: 'detached' })
+  say('a password by an administrator is changed before anything is seen')
+}
+
 async function deniedUser(admin) {
   const name = `eve-${mark}`
   const secret = `horse-battery-${mark}`
@@ -256,6 +286,7 @@ async function deniedUser(admin) {
   try {
     await visit(page, `/projects/${project}/instances`, page.getByRole('textbox', { name: 'User name' }))
     await signIn(page, name, secret)
+    await choosePassword(page, secret)
     // Nobody learns of a project that they may not get.
     await page.getByText(/Not found|You may not do this/).first().waitFor()
     await cloud.post(`/v1/projects/${project}/policies`, { name: 'look', document: { Version: '2012-10-17', Statement: [

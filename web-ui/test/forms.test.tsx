@@ -30,11 +30,13 @@ describe('a schedule', () => {
 describe('a volume', () => {
   const web = { id: 'i', name: 'web', volumes: [{ volume: { id: 'v', name: 'data' } }] } as unknown as Instance
   const path = '/v1/projects/demo/instances/i/force_detach_volume'
+  const may = 'GET /v1/projects/demo/policies:what_can'
+  const answered = (prospect: string) => ({ items: [{ action: 'compute:DeleteInstance', resource: '', prospect: 'allowed', statements: [] }, { action: 'compute:ForceDetachVolume', resource: '', prospect, statements: [] }] })
   const button = () => <ForceDetach instance={web} project="demo" disk={web.volumes[0] as Schemas['InstanceVolume']} />
 
   test('is taken away by force by whoever may, after its name has been typed', async () => {
     me.policies = [{ name: 'administrator', via: 'principal' }]
-    answer({ [`POST ${path}?dry_run=true`]: problem(409, 'conflict'), [`POST ${path}`]: {} })
+    answer({ [may]: answered('allowed'), [`POST ${path}`]: {} })
     shown(button())
     fireEvent.click(await screen.findByRole('button', { name: 'Detach by force: data' }))
     const dialog = await screen.findByRole('dialog')
@@ -44,12 +46,25 @@ describe('a volume', () => {
     fireEvent.change(within(dialog).getByLabelText('Type data to confirm'), { target: { value: 'data' } })
     expect(sure.disabled).toBe(false)
     fireEvent.click(sure)
-    await vi.waitFor(() => expect(calls('POST').at(-1)).toEqual({ method: 'POST', path, body: { volume: 'v', stop_instance: true } }))
+    await vi.waitFor(() => expect(calls('POST')).toEqual([{ method: 'POST', path, body: { volume: 'v', stop_instance: true } }]))
+    expect(asked[0]?.path).toBe('/v1/projects/demo/policies:what_can?user=u')
+  })
+
+  test('is offered to whoever may under conditions, and to whoever may not ask', async () => {
+    me.policies = [{ name: 'keeper', via: 'principal' }]
+    for (const said of [answered('depends'), problem(403, 'forbidden')]) {
+      answer({ [may]: said })
+      const { unmount } = shown(button())
+      await screen.findByRole('button', { name: 'Detach by force: data' })
+      unmount()
+    }
+    // Nothing that could be refused, and be in the audit log, was asked.
+    expect(calls('POST')).toEqual([])
   })
 
   test('offers nobody else to do so, and asks nothing for those who cannot', async () => {
     me.policies = [{ name: 'administrator', via: 'principal' }]
-    answer({ [`POST ${path}?dry_run=true`]: problem(403, 'forbidden') })
+    answer({ [may]: answered('denied') })
     shown(button())
     await vi.waitFor(() => expect(asked).toHaveLength(1))
     await act(async () => { await new Promise((resolve) => setTimeout(resolve, 20)) })

@@ -5,7 +5,8 @@ import type { Schemas } from '../src/api/client'
 import type { Instance } from '../src/resources/instances'
 import { Answer as GuestAnswer, Guest } from '../src/resources/instances/Guest'
 import { Load } from '../src/resources/instances/load'
-import { CHARTS, columnsOf, summaryOf, topOf } from '../src/resources/instances/load/series'
+import { PartLoad } from '../src/resources/instances/load/PartLoad'
+import { CHARTS, columnsOf, partOf, summaryOf, topOf } from '../src/resources/instances/load/series'
 import { answer, asked, problem, shown } from './render'
 
 // It draws on a canvas, of which there is none here.
@@ -45,9 +46,49 @@ describe('what was measured', () => {
   })
 })
 
+describe('the load of a disk or a card', () => {
+  const both = metricsOf(
+    point(0, { read_bytes_per_second: 9, volumes: [{ volume_id: 'root', read_bytes_per_second: 9 }] }),
+    point(1, { read_bytes_per_second: 40, volumes: [{ volume_id: 'root', read_bytes_per_second: 10 }, { volume_id: 'data', read_bytes_per_second: 2048 }], ports: [{ port_id: 'card', sent_packets_per_second: 7 }] }),
+  )
+
+  test('is what was measured of it alone, and only since it is there', () => {
+    expect(columnsOf(partOf(both, { volume: 'root' }), ['read_bytes_per_second'])[1]).toEqual([9, 10])
+    expect(partOf(both, { volume: 'data' }).items.map(({ read_bytes_per_second }) => read_bytes_per_second)).toEqual([2048])
+    expect(partOf(both, { port: 'data' }).items).toEqual([])
+  })
+
+  test('has its own charts, words and table', async () => {
+    drawn.length = 0
+    answer({ [`GET ${path}/metrics`]: both })
+    shown(<PartLoad instance={web} project="demo" part={{ volume: 'data' }} name="data" />)
+    await screen.findByText(/^read: now 2 KiB\/s, on average 2 KiB\/s/)
+    expect(drawn).toHaveLength(2)
+    expect(screen.getAllByRole('heading').map(({ textContent }) => textContent)).toEqual(['Disks', 'Disk requests'])
+    fireEvent.click(screen.getByRole('switch', { name: 'As a table' }))
+    const table = screen.getByRole('region', { name: 'What data used' })
+    expect(within(table).getAllByRole('columnheader')).toHaveLength(5)
+    expect(within(table).getAllByRole('row')).toHaveLength(2)
+  })
+
+  test('of a card is what passes through it', async () => {
+    answer({ [`GET ${path}/metrics`]: both })
+    shown(<PartLoad instance={web} project="demo" part={{ port: 'card' }} name="eth0" />)
+    await screen.findByText(/^sent: now 7\/s/)
+    expect(screen.getAllByRole('heading').map(({ textContent }) => textContent)).toEqual(['Network', 'Packets'])
+  })
+
+  test('is nothing where no instance has it, and asks nothing', () => {
+    shown(<PartLoad instance={undefined} project="demo" part={{ port: 'card' }} name="eth0" />)
+    screen.getByText(/No instance has it/)
+    expect(asked).toEqual([])
+  })
+})
+
 describe('the load of an instance', () => {
   test('is drawn, said in words, and there as a table', async () => {
     answer({ [`GET ${path}/metrics`]: metricsOf(point(0, { cpu_percent: 10, memory_size_bytes: 2 ** 31 }), point(1, { cpu_percent: 30, memory_size_bytes: 2 ** 31 })) })
+    drawn.length = 0
     shown(<Load instance={web} project="demo" />)
     await screen.findByText(/of all vCPUs: now 30 %, on average 20 %, at most 30 % at \d\d:\d\d/)
     expect(drawn).toHaveLength(CHARTS.length)

@@ -22,7 +22,8 @@ if (!('fonts' in document)) Object.defineProperty(document, 'fonts', { value: ne
 beforeEach(() => {
   answers = {}
   asked.length = 0
-  vi.stubGlobal('fetch', async (input: Request) => {
+  vi.stubGlobal('fetch', async (given: Request | string, init?: RequestInit) => {
+    const input = typeof given === 'string' ? new Request(given, init) : given
     const { pathname, search } = new URL(input.url)
     asked.push({ method: input.method, path: pathname + search, body: input.headers.get('content-type')?.includes('json') ? await input.clone().json().catch(() => undefined) : undefined })
     const found = answers[`${input.method} ${pathname}${search}`] ?? answers[`${input.method} ${pathname}`]

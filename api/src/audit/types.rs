@@ -42,7 +42,7 @@ pub struct AuditRecord {
     pub outcome: String,
     /// The statements that decided, each with the name that its policy had then; none when nothing allowed it.
     /// Last comes `{"denied_by_api_key_policy": true}` when the policies allowed it and only that of the API key
-    /// did not.
+    /// did not, or `{"password_change_required": true}` when the user had to choose a new password first.
     pub deciding: Vec<Value>,
     /// The resource before the change.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -77,5 +77,9 @@ async fn end_browser_session(
 }
 
 fn answer(tokens: &TokenResponse) -> Result<Response, ApiError> {
-    Ok((cookies::set(tokens)?, Json(BrowserSession { expires_in: tokens.expires_in })).into_response())
+    let session = BrowserSession {
+        expires_in: tokens.expires_in,
+        password_change_required: tokens.password_change_required,
+    };
+    Ok((cookies::set(tokens)?, Json(session)).into_response())
 }

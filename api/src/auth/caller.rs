@@ -33,6 +33,8 @@ pub struct Caller {
     pub principal: Principal,
     pub credential: Shown,
     pub second_factor_at: Option<OffsetDateTime>,
+    /// Whether this is a session of a user who has to choose another password before anything else.
+    pub password_change_required: bool,
     pub(crate) client: Client,
     pub(super) now: OffsetDateTime,
     /// The project that the request names, if it exists.
@@ -108,6 +110,7 @@ impl Caller {
             },
             credential: Shown { kind: credential_kind, id: facts.credential_id },
             second_factor_at: facts.second_factor_at,
+            password_change_required: facts.password_change_required,
             client,
             now,
             project,
@@ -142,6 +145,7 @@ impl Caller {
 struct Facts {
     credential_id: Uuid,
     second_factor_at: Option<OffsetDateTime>,
+    password_change_required: bool,
     boundary: Option<Value>,
     id: Uuid,
     kind: String,
@@ -174,7 +178,9 @@ async fn facts(
                   home.id AS "home_id?", home.name AS "home_name?",
                   pr.id AS "project_id?", pr.name AS "project_name?",
                   pr.labels AS "project_labels?: Json<Labels>",
-                  a.policies, a.versions, a.policy_names, a.cloud_wide, a.member
+                  a.policies, a.versions, a.policy_names, a.cloud_wide, a.member,
+                  EXISTS (SELECT FROM user_passwords w WHERE w.user_id = $2 AND w.change_required)
+                      AS "password_change_required!"
            FROM (SELECT id, user_id AS principal_id, second_factor_at, NULL::jsonb AS policy FROM sessions
                  WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL AND expires_at > $6
                  UNION ALL

@@ -46,14 +46,17 @@ pub(crate) struct Decided {
     pub deciding: Vec<DecidingStatement>,
     /// Whether the policies allow, and only that of the API key does not.
     pub denied_by_key: bool,
+    /// Whether no policy was asked, since the caller has to choose a new password first.
+    pub password_change_required: bool,
 }
 
 impl Decided {
-    /// For the audit log: the statements, and whether it was the policy of the API key.
+    /// For the audit log: the statements, and whether it was the policy of the API key, or a password to be changed.
     pub(crate) fn reasons(&self) -> Vec<Value> {
         let statements = self.deciding.iter().map(|one| json!(one));
         let key = self.denied_by_key.then(|| json!({"denied_by_api_key_policy": true}));
-        statements.chain(key).collect()
+        let password = self.password_change_required.then(|| json!({"password_change_required": true}));
+        statements.chain(key).chain(password).collect()
     }
 }
 

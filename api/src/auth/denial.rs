@@ -3,9 +3,12 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::action::Target;
 use super::caller::Caller;
 use super::deciding::{Decided, DecidingStatement};
+use super::kind::Kind;
 use super::powers::{changes_identity, is_decided_in_cloud};
+use super::subject::Subject;
 use crate::http::{ApiError, ErrorCode};
 
 /// Why a call was denied, for whoever may know.
@@ -67,6 +70,30 @@ impl Refusal {
 }
 
 impl Caller {
+    /// The refusal to a caller who has to choose a new password first: neither the policies nor the database are asked,
+    /// so it is the same whatever is there.
+    pub(super) fn restricted(&self, action: &'static str, kind: Kind, target: Target<'_>) -> Refusal {
+        let project = self.project.as_ref().filter(|_| target.project.is_some());
+        let subject = Subject { kind, project, what: target.what, identity: None };
+        let decided = Decided {
+            action,
+            resource: subject.resource_name(),
+            resource_id: None,
+            project: project.map(|project| project.id),
+            deciding: Vec::new(),
+            denied_by_key: false,
+            password_change_required: true,
+        };
+        let detail = format!(
+            "somebody else knows your password, so choose a new one before anything else: sign in to the console or \
+             with `cumulo login`, which ask for it, or send `current_password` and `new_password` to POST \
+             /v1/users/{}/password",
+            self.principal.name
+        );
+        let error = ApiError::because(ErrorCode::PasswordChangeRequired, detail);
+        Refusal { error, decided: Some(Box::new(decided)) }
+    }
+
     /// Why the decision is no.
     pub(super) fn sentence(&self, decided: &Decided) -> String {
         let deed = format!("{} on {}", decided.action, decided.resource);

@@ -30,6 +30,9 @@ pub struct Me {
     pub project: Option<MyProject>,
     pub credential: MyCredential,
     pub second_factor: MySecondFactor,
+    /// Whether this session is for choosing a new password only: every other call is refused with
+    /// `password_change_required` until that is done.
+    pub password_change_required: bool,
     pub groups: Vec<MyGroup>,
     /// Every policy that decides for this principal somewhere, once for each way in which it does.
     pub policies: Vec<MyPolicy>,
@@ -111,6 +114,7 @@ async fn get_me(State(app): State<App>, call: Call) -> Result<axum::Json<Me>, Ap
             narrowed: caller.rights.boundary.is_some(),
         },
         second_factor: MySecondFactor { set_up: about.second_factor, shown_at: caller.second_factor_at },
+        password_change_required: caller.password_change_required,
         groups,
         policies,
     }))

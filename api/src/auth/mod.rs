@@ -8,7 +8,7 @@
 
 mod action;
 pub(crate) mod backoff;
-pub(crate) mod bootstrap;
+pub mod bootstrap;
 pub(crate) mod browser;
 mod cache;
 mod caller;

@@ -99,5 +99,6 @@ async fn issue(
         refresh_token,
         token_type: "Bearer",
         expires_in: ACCESS_LIFETIME.whole_seconds(),
+        password_change_required: store::passwords::change_required(conn, user).await?,
     })
 }

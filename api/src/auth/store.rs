@@ -31,6 +31,14 @@ pub(super) struct Session {
     pub second_factor_at: Option<OffsetDateTime>,
 }
 
+/// The password with which a user is made.
+#[derive(Clone, Copy)]
+pub(crate) struct FirstPassword<'a> {
+    pub hash: &'a str,
+    /// Whether the user has to choose another one first.
+    pub change_required: bool,
+}
+
 /// Where a sign-in came from, so that people recognise their sessions.
 pub(super) struct Origin<'a> {
     pub address: std::net::IpAddr,
@@ -53,18 +61,19 @@ pub(crate) async fn insert_user(
     id: PrincipalId,
     name: &str,
     description: &str,
-    password_hash: Option<&str>,
+    password: Option<FirstPassword<'_>>,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "WITH u AS (INSERT INTO principals (id, kind, name, description, generation, created_at, updated_at)
-                    VALUES ($1, 'user', $2, $3, 1, $5, $5) RETURNING id)
-         INSERT INTO user_passwords (user_id, password_hash, changed_at)
-         SELECT id, $4::text, $5 FROM u WHERE $4::text IS NOT NULL",
+                    VALUES ($1, 'user', $2, $3, 1, $6, $6) RETURNING id)
+         INSERT INTO user_passwords (user_id, password_hash, change_required, changed_at)
+         SELECT id, $4::text, $5, $6 FROM u WHERE $4::text IS NOT NULL",
         id.as_uuid(),
         name,
         description,
-        password_hash,
+        password.map(|password| password.hash),
+        password.is_some_and(|password| password.change_required),
         now
     )
     .execute(conn)

@@ -2,7 +2,7 @@
 
 use protocol::PrincipalId;
 
-use super::store;
+use super::store::{self, FirstPassword};
 use crate::app::App;
 use crate::policies;
 
@@ -10,7 +10,8 @@ pub(crate) async fn insert_user(app: &App, name: &str, administrator: bool, pass
     let hash = app.passwords.hash(password.to_owned()).await.unwrap();
     let mut conn = app.pool.acquire().await.unwrap();
     let (id, now): (PrincipalId, _) = (app.clock.new_id(), app.clock.now());
-    store::insert_user(&mut conn, id, name, "", Some(&hash), now).await.unwrap();
+    let password = FirstPassword { hash: &hash, change_required: false };
+    store::insert_user(&mut conn, id, name, "", Some(password), now).await.unwrap();
     if administrator {
         policies::managed::make_administrator(&mut conn, app.clock.new_id(), id, now).await.unwrap();
     }

@@ -4,6 +4,7 @@ mod browser;
 mod passwords;
 mod races;
 mod recovery;
+mod restricted;
 mod secrets;
 
 use axum::http::Method;

@@ -38,6 +38,8 @@ pub struct RefreshRequest {
 pub struct BrowserSession {
     /// Seconds until the session has to be prolonged.
     pub expires_in: i64,
+    /// Whether the session is for choosing a new password only; see `POST /v1/auth/login`.
+    pub password_change_required: bool,
 }
 
 /// What a sign-in gives.
@@ -51,4 +53,8 @@ pub struct TokenResponse {
     pub token_type: &'static str,
     /// Seconds for which the access token is valid.
     pub expires_in: i64,
+    /// Whether the session is for choosing a new password only, since somebody else knows the present one. Until then
+    /// it is good for `POST /v1/users/{user}/password`, `GET /v1/me` and signing out; every other call is refused with
+    /// `password_change_required`.
+    pub password_change_required: bool,
 }

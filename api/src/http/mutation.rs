@@ -87,7 +87,10 @@ impl<'a> Entry<'a> {
         match self.caller.decide::<B>(&mut self.tx, path, false).await {
             Ok(allowed) => Ok(Some(allowed)),
             Err(Refusal { error, .. }) => match error.code() {
-                Some(ErrorCode::NotFound | ErrorCode::Forbidden) => Ok(None),
+                // The last one is said, and recorded, when the call itself is decided.
+                Some(ErrorCode::NotFound | ErrorCode::Forbidden | ErrorCode::PasswordChangeRequired) => {
+                    Ok(None)
+                }
                 _ => Err(error),
             },
         }

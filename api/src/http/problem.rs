@@ -56,6 +56,7 @@ error_codes! {
     InvalidTicket UNAUTHORIZED "invalid_ticket" "The console's ticket is not valid"
     InvalidSecondFactor UNAUTHORIZED "invalid_second_factor" "The second factor is wrong"
     Forbidden FORBIDDEN "forbidden" "Not allowed"
+    PasswordChangeRequired FORBIDDEN "password_change_required" "Choose a new password first"
     CrossSiteRequest FORBIDDEN "cross_site_request" "Another web page asks for it"
     NotFound NOT_FOUND "not_found" "Not found"
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The path does not take this method"

@@ -16,8 +16,11 @@ use super::store;
 use super::types::{CreateUser, CreatedUser, UpdateUser, User};
 use crate::app::App;
 use crate::auth::oneself::is_oneself;
+use crate::auth::store::FirstPassword;
 use crate::auth::{self, New, actions};
-use crate::http::{ApiError, Call, Labels, MutationQuery, Page, PageQuery, Path, reject_description};
+use crate::http::{
+    ApiError, Call, ErrorCode, FieldError, Labels, MutationQuery, Page, PageQuery, Path, reject_description,
+};
 use crate::policies::administrators;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
@@ -29,7 +32,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(sessions::router())
 }
 
-/// Make a user, with a password or with a one-time code with which the user sets it.
+/// Make a user, with a password or with a one-time code with which the user sets it. A password that is given here has
+/// to be changed at the first sign-in, unless `password_change_required` says otherwise.
 #[utoipa::path(post, path = "/v1/users", tag = "users", params(MutationQuery),
     request_body = CreateUser, responses(
         (status = 201, body = CreatedUser),
@@ -37,6 +41,15 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 async fn create_user(State(app): State<App>, mut call: Call) -> Result<Response, ApiError> {
     let mut new: CreateUser = call.json_with_secrets(&["password"])?;
     reject_description(&new.description)?;
+    if new.password.is_none() && new.password_change_required.is_some() {
+        let message = "only with `password`: with a one-time code the user chooses the password";
+        return Err(ApiError::invalid(vec![FieldError::new(
+            "/password_change_required",
+            "invalid",
+            message,
+        )]));
+    }
+    let change_required = new.password_change_required.unwrap_or(true);
     // Hashing takes a while: nobody has it done who may not make users, and no transaction waits for it.
     let hash = match new.password.take() {
         Some(password) => {
@@ -50,7 +63,8 @@ async fn create_user(State(app): State<App>, mut call: Call) -> Result<Response,
     let mut change = call.changing::<actions::CreateUser>(&app, New::named(new.name.as_str())).await?;
     let (id, now): (PrincipalId, _) = (app.clock.new_id(), change.now);
     let (conn, allowed) = change.parts();
-    store::insert(conn, allowed, id, &new, hash.as_deref(), now).await?;
+    let password = hash.as_deref().map(|hash| FirstPassword { hash, change_required });
+    store::insert(conn, allowed, id, &new, password, now).await?;
     let code = match hash {
         Some(_) => None,
         None => Some(auth::store::passwords::reset(conn, id, now).await?.code),
@@ -90,8 +104,8 @@ async fn get_user(
     call.answer(row.version(), &row.into_wire())
 }
 
-/// Change a user's name or description, disable or enable them. Whoever is disabled is signed out everywhere
-/// at once.
+/// Change a user's name or description, disable or enable them, or have them choose another password before anything
+/// else. Whoever is disabled is signed out everywhere at once.
 #[utoipa::path(patch, path = "/v1/users/{user}", tag = "users", params(MutationQuery),
     request_body = UpdateUser, responses(
         (status = 200, body = User),
@@ -111,6 +125,14 @@ async fn update_user(
     if patch.disabled == Some(true) && is_oneself(&change) {
         return Err(change.deny("nobody disables themselves").await);
     }
+    // Otherwise an API key would do in the place of a new password.
+    if row.password_change_required && patch.password_change_required == Some(false) && is_oneself(&change) {
+        return Err(change.deny("change your own password instead, or ask another administrator").await);
+    }
+    if !row.has_password && patch.password_change_required == Some(true) {
+        let detail = "the user has no password to change; their one-time code lets them choose one";
+        return Err(ApiError::because(ErrorCode::WrongState, detail));
+    }
     change.note_before(&row.clone().into_wire());
     if let Some(name) = patch.name {
         row.name = name.as_str().to_owned();
@@ -121,11 +143,15 @@ async fn update_user(
         Some(false) => None,
         None => row.disabled_at,
     };
+    row.password_change_required = patch.password_change_required.unwrap_or(row.password_change_required);
     row.generation += 1;
     row.updated_at = now;
     let mut change = change.check_renamed(row.id, &row.name, &Labels::new()).await?;
     let (conn, allowed) = change.parts();
     store::update(conn, allowed, &row).await?;
+    if let Some(required) = patch.password_change_required {
+        auth::store::passwords::require_change(conn, row.id(), required).await?;
+    }
     if row.disabled_at.is_some() {
         auth::store::end_sessions(conn, row.id(), None, now).await?;
         administrators::keep_one(conn).await?;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::types::{CreateUser, User};
 use crate::auth::actions::{CreateUser as MayCreate, DeleteUser, ListUsers, UpdateUser};
+use crate::auth::store::FirstPassword;
 use crate::auth::{self, Action, Allowed, OfResource};
 use crate::http::{ApiError, ErrorCode, Version, violated_constraint};
 
@@ -21,6 +22,7 @@ pub(super) struct Row {
     pub generation: i64,
     pub disabled_at: Option<OffsetDateTime>,
     pub has_password: bool,
+    pub password_change_required: bool,
     pub has_second_factor: bool,
     pub password_code_expires_at: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
@@ -43,6 +45,7 @@ impl Row {
             description: self.description,
             disabled: self.disabled_at.is_some(),
             has_password: self.has_password,
+            password_change_required: self.password_change_required,
             has_second_factor: self.has_second_factor,
             password_code_expires_at: self.password_code_expires_at,
             created_at: self.created_at,
@@ -56,10 +59,10 @@ pub(super) async fn insert(
     _allowed: &Allowed<MayCreate>,
     id: PrincipalId,
     new: &CreateUser,
-    password_hash: Option<&str>,
+    password: Option<FirstPassword<'_>>,
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
-    auth::store::insert_user(conn, id, new.name.as_str(), &new.description, password_hash, now)
+    auth::store::insert_user(conn, id, new.name.as_str(), &new.description, password, now)
         .await
         .map_err(name_taken)
 }
@@ -104,11 +107,12 @@ async fn select(conn: &mut PgConnection, wanted: Wanted<'_>, rows: i64) -> Resul
     sqlx::query_as!(
         Row,
         r#"SELECT u.id, u.name, u.description, u.generation, u.disabled_at, u.created_at, u.updated_at,
-                  EXISTS (SELECT FROM user_passwords p WHERE p.user_id = u.id) AS "has_password!",
+                  p.user_id IS NOT NULL AS "has_password!", coalesce(p.change_required, false) AS "password_change_required!",
                   EXISTS (SELECT FROM user_totp t WHERE t.user_id = u.id AND t.confirmed_at IS NOT NULL)
                       AS "has_second_factor!",
                   c.expires_at AS "password_code_expires_at?"
-           FROM principals u LEFT JOIN password_codes c ON c.user_id = u.id
+           FROM principals u LEFT JOIN user_passwords p ON p.user_id = u.id
+                LEFT JOIN password_codes c ON c.user_id = u.id
            WHERE u.kind = 'user' AND ($1::uuid IS NULL OR u.id = $1) AND ($2::text IS NULL OR u.name = $2)
              AND ($3::uuid IS NULL OR u.id > $3)
            ORDER BY u.id LIMIT $4"#,

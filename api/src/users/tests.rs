@@ -1,5 +1,6 @@
 //! Users through the router: made, invited, reset, disabled and deleted.
 
+mod password_changes;
 mod passwords;
 mod second_factor;
 mod sessions;

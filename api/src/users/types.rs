@@ -19,6 +19,9 @@ pub struct CreateUser {
     /// one-time code with which the user sets it.
     #[schema(min_length = 12, max_length = 1024)]
     pub password: Option<String>,
+    /// Whether the user has to choose another password at the first sign-in before anything else: true unless given,
+    /// since whoever makes the user knows this one. Goes with `password` only.
+    pub password_change_required: Option<bool>,
 }
 
 /// A JSON Merge Patch (RFC 7396): absent fields stay as they are.
@@ -36,6 +39,11 @@ pub struct UpdateUser {
     #[serde(default, deserialize_with = "not_null")]
     #[schema(nullable = false)]
     pub disabled: Option<bool>,
+    /// Whether the user has to choose another password before anything else, in the sessions that there are, too. API
+    /// keys go on working. Nobody lifts it from themselves: choosing a new password does.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    pub password_change_required: Option<bool>,
 }
 
 /// A person.
@@ -47,6 +55,8 @@ pub struct User {
     pub disabled: bool,
     /// Whether a password is set. Without one the user waits for their one-time code.
     pub has_password: bool,
+    /// Whether the user has to choose another password before anything else, since somebody else knows the present one.
+    pub password_change_required: bool,
     /// Whether a second factor is set up, so that every sign-in needs a code of it.
     pub has_second_factor: bool,
     /// Until when the one-time code can be used, if there is one.

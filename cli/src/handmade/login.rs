@@ -2,9 +2,10 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgMatches, Command};
-use client::{Client, Context, Contexts, Credential, Error, Method, Request};
+use client::{Client, Context, Contexts, Credential, Error, Method, Request, Session};
 use serde_json::json;
 
+use super::password;
 use crate::contexts::named;
 
 pub fn login() -> Command {
@@ -14,7 +15,8 @@ pub fn login() -> Command {
         .arg(Arg::new("username").long("username").short('u').env("CUMULO_USERNAME").value_name("NAME").help("Asked for unless given"))
         .after_help(
             "The password is asked for, or taken from CUMULO_PASSWORD; so is the code of a second factor. What is kept is a session \
-             that ends when you sign out, in a file that only you can read. Programs use an API key in CUMULO_API_KEY instead.",
+             that ends when you sign out, in a file that only you can read. Who signs in with a password that somebody else knows is \
+             asked for another one. Programs use an API key in CUMULO_API_KEY instead.",
         )
 }
 
@@ -32,18 +34,24 @@ pub async fn run_login(matches: &ArgMatches) -> Result<()> {
         Some(username) => username.clone(),
         None => ask("username: ")?,
     };
-    let password = match std::env::var("CUMULO_PASSWORD") {
-        Ok(password) => password,
-        Err(_) => rpassword::prompt_password("password: ")?,
+    let given = std::env::var("CUMULO_PASSWORD").ok();
+    let password = match &given {
+        Some(password) => password.clone(),
+        None => rpassword::prompt_password("password: ")?,
     };
     let client = Client::new(&url, None)?;
-    let session = match client.sign_in(&username, &password, None).await {
+    let signed_in = match client.sign_in(&username, &password, None).await {
         Err(error) if error.code() == Some("second_factor_required") => {
             let code = rpassword::prompt_password("code of the second factor: ")?;
             client.sign_in(&username, &password, Some(code.trim())).await?
         }
         answered => answered?,
     };
+    let session = signed_in.session;
+    if signed_in.password_change_required && given.is_some() {
+        end(&client, &session).await?;
+        return Err(Error::NotSignedIn(password::not_here(&username)).into());
+    }
     let file = Contexts::session(&name)?;
     let project = known.filter(|known| known.url == url).and_then(|known| known.project.clone());
     let context = Context { url: url.clone(), username: Some(username.clone()), project };
@@ -53,6 +61,9 @@ pub async fn run_login(matches: &ArgMatches) -> Result<()> {
     contexts.save()?;
     file.write(&session)?;
     let client = Client::new(&url, Some(Credential::Session(file)))?;
+    if signed_in.password_change_required {
+        password::choose(&client, &username, &password).await?;
+    }
     choose_project(&client, matches, &name).await?;
     eprintln!("Signed in to {url} as {username}, in the context '{name}'.");
     let project = Contexts::load()?.contexts.get(&name).and_then(|context| context.project.clone());
@@ -90,18 +101,21 @@ pub async fn run_logout(matches: &ArgMatches) -> Result<()> {
         eprintln!("You were not signed in.");
         return Ok(());
     };
-    let client = Client::new(&context.url, Some(Credential::Session(file.clone())))?;
+    end(&Client::new(&context.url, Some(Credential::Session(file.clone())))?, &session).await?;
+    file.remove()?;
+    eprintln!("Signed out of {}.", context.url);
+    Ok(())
+}
+
+async fn end(client: &Client, session: &Session) -> Result<()> {
     let request =
         Request::new(Method::POST, "/v1/auth/logout").json(json!({"refresh_token": session.refresh_token}));
     match client.send(&request).await {
         // What has ended already is as good.
-        Ok(_) | Err(Error::NotSignedIn(_)) => {}
-        Err(Error::Refused(problem)) if problem.status == 401 => {}
-        Err(error) => return Err(error.into()),
+        Ok(_) | Err(Error::NotSignedIn(_)) => Ok(()),
+        Err(Error::Refused(problem)) if problem.status == 401 => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    file.remove()?;
-    eprintln!("Signed out of {}.", context.url);
-    Ok(())
 }
 
 fn ask(prompt: &str) -> Result<String> {

@@ -65,6 +65,8 @@ async fn ensure_api(settings: &Settings, record: &mut Record) -> Result<String> 
         ("--listen", settings.listen.to_string()),
         ("--agent-listen", settings.agent_listen.to_string()),
         ("--first-run-credentials", settings.credentials().into_string()),
+        // The guides sign in with it, and it is for this machine alone.
+        ("--first-run-password-change", "optional".to_owned()),
     ];
     // As an argument, and not only through the environment, so that another value restarts the API.
     if let Ok(rate) = std::env::var("CUMULO_RATE_LIMIT") {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{LabOptions, binaries, eventually, in_lab};
 use regex::Regex;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 const SIZE: u64 = 384 << 20;
@@ -57,6 +58,63 @@ async fn an_upload_that_was_cut_off_goes_on_where_it_was() -> Result<()> {
         ensure!(begun(&configuration).is_err(), "it remembers what is over");
         let begun = uploads_begun(&lab.cloud.get("/metrics").await?.text);
         ensure!(begun == 1, "{begun} uploads were begun");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_by_somebody_else_is_changed_at_a_terminal() -> Result<()> {
+    in_lab(LabOptions { hosts: 0 }, async |lab| {
+        let (program, url) = (binaries::find("cumulo")?, lab.control.url());
+        let (known, own) = ("said on the phone", "known to nobody else");
+        let body = serde_json::json!({"name": "ada", "password": known});
+        lab.cloud.post("/v1/users", body).await?.success()?;
+        let folder = tempfile::tempdir()?;
+        let cumulo = |program: &str, words: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(words).env("CUMULO_CONFIG_DIR", folder.path()).env("CUMULO_URL", &url);
+            command.env("CUMULO_USERNAME", "ada").kill_on_drop(true).stdin(Stdio::null());
+            command
+        };
+
+        // A program is told what people do, and keeps no session.
+        let ended = cumulo(program.as_str(), &["login"]).env("CUMULO_PASSWORD", known).output().await?;
+        let said = String::from_utf8(ended.stderr)?;
+        ensure!(
+            ended.status.code() == Some(4) && said.contains("`cumulo login` asks for another one"),
+            "{said}"
+        );
+        let ended = cumulo(program.as_str(), &["project", "list"]).output().await?;
+        ensure!(ended.status.code() == Some(4), "a session is left");
+
+        let mut terminal =
+            cumulo("script", &["--quiet", "--return", "--command", &format!("{program} login"), "/dev/null"]);
+        let mut login = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let typed = [known, "short", "short", own, known, own, own].map(|line| format!("{line}\n")).concat();
+        login.stdin.take().context("a terminal")?.write_all(typed.as_bytes()).await?;
+        let ended = tokio::time::timeout(LIMIT, login.wait_with_output()).await??;
+        let said = String::from_utf8(ended.stdout)?;
+        ensure!(ended.status.success(), "{said}");
+        let mut rest = said.as_str();
+        for part in [
+            "Somebody else knows",
+            "at least 12 characters",
+            "The two differ.",
+            "Your password is changed.",
+            "Signed in",
+        ] {
+            rest =
+                rest.split_once(part).with_context(|| format!("not {part:?}, in its place, in:\n{said}"))?.1;
+        }
+        let ended = cumulo(program.as_str(), &["project", "list"]).output().await?;
+        ensure!(
+            ended.status.success(),
+            "the session is of no use: {}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
+        let ended = cumulo(program.as_str(), &["login"]).env("CUMULO_PASSWORD", own).output().await?;
+        ensure!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
         Ok(())
     })
     .await

@@ -19,6 +19,23 @@ export function announceSessionEnd(): void {
   for (const listener of listeners) listener()
 }
 
+const restrictions = new Set<Listener>()
+
+/** Calls back when the API takes nothing but a new password any more, since an administrator wants one. */
+export function onPasswordChangeRequired(listener: Listener): () => void {
+  restrictions.add(listener)
+  return () => restrictions.delete(listener)
+}
+
+function heeded(response: Response): Response {
+  if (response.status === 403) {
+    void problemOf(response.clone()).then(({ problem }) => {
+      if (problem.code === 'password_change_required') for (const listener of restrictions) listener()
+    })
+  }
+  return response
+}
+
 /** Asks for new cookies, unless a page has got some since they were `prolonged`. */
 async function prolong(prolonged: string | null): Promise<boolean> {
   return navigator.locks.request(LOCK, async () => {
@@ -29,14 +46,17 @@ async function prolong(prolonged: string | null): Promise<boolean> {
   })
 }
 
-/** `fetch`, which prolongs the session when its access token is over, and says when that is in vain. */
+/**
+ * `fetch`, which prolongs the session when its access token is over, and says when that is in vain, or when the session
+ * is good for a new password only.
+ */
 export async function sessionFetch(input: Request | string, init?: RequestInit): Promise<Response> {
   const request = new Request(input, init)
   const again = request.clone()
   const prolonged = localStorage.getItem(PROLONGED)
   const response = await fetch(request)
-  if (response.status !== 401) return response
-  if (await prolong(prolonged)) return fetch(again)
+  if (response.status !== 401) return heeded(response)
+  if (await prolong(prolonged)) return heeded(await fetch(again))
   announceSessionEnd()
   return response
 }

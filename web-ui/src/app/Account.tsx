@@ -1,13 +1,13 @@
-import { Badge, Button, Card, Code, Group, List, PasswordInput, Stack, Table, Text, TextInput, Title } from '@mantine/core'
+import { Badge, Button, Card, Code, Group, List, Stack, Table, Text, TextInput, Title } from '@mantine/core'
 import { useQuery, useQueryClient } from '@tanstack/react-query'
-import { useState, type FormEvent } from 'react'
+import { useState } from 'react'
 import { call, fill, type Schemas } from '../api/client'
-import { fieldErrors, asProblem } from '../api/problem'
 import { ApiKeys } from '../parts/ApiKeys'
 import { Copyable } from '../parts/Copy'
 import { ProblemAlert } from '../parts/ProblemAlert'
 import { Time } from '../parts/Time'
 import { t } from '../strings'
+import { PasswordForm } from './PasswordForm'
 import { useMe } from './SessionGate'
 
 export function Account() {
@@ -16,45 +16,16 @@ export function Account() {
   return (
     <Stack maw={720}>
       <Title order={1} size="h2">{me.name}</Title>
-      <Password base={base} />
+      <Card withBorder component="section">
+        <Stack gap="sm">
+          <Title order={2} size="h4">{t.password.title}</Title>
+          <PasswordForm user={me} />
+        </Stack>
+      </Card>
       <SecondFactor base={base} />
       <Card withBorder component="section"><ApiKeys path={`${base}/api_keys`} project={undefined} /></Card>
       <Sessions base={base} />
     </Stack>
-  )
-}
-
-function Password({ base }: { base: string }) {
-  const [values, setValues] = useState({ current: '', next: '', repeat: '' })
-  const [error, setError] = useState<unknown>()
-  const [done, setDone] = useState(false)
-  const said = fieldErrors(error ? asProblem(error) : undefined)
-  const differ = values.repeat !== '' && values.repeat !== values.next
-  const set = (key: keyof typeof values) => (event: { currentTarget: { value: string } }) => { setDone(false); setValues({ ...values, [key]: event.currentTarget.value }) }
-  const submit = async (event: FormEvent) => {
-    event.preventDefault()
-    setError(undefined)
-    try {
-      await call('POST', `${base}/password`, { body: { current_password: values.current, new_password: values.next } })
-      setDone(true)
-      setValues({ current: '', next: '', repeat: '' })
-    } catch (problem) {
-      setError(problem)
-    }
-  }
-  return (
-    <Card withBorder component="section">
-      <form onSubmit={(event) => void submit(event)}>
-        <Stack gap="sm">
-          <Title order={2} size="h4">{t.password.title}</Title>
-          <PasswordInput label={t.password.current} value={values.current} onChange={set('current')} autoComplete="current-password" error={said['current_password']} />
-          <PasswordInput label={t.password.next} value={values.next} onChange={set('next')} autoComplete="new-password" error={said['new_password']} />
-          <PasswordInput label={t.password.repeat} value={values.repeat} onChange={set('repeat')} autoComplete="new-password" error={differ ? t.password.differ : undefined} />
-          {Boolean(error) && Object.keys(said).length === 0 && <ProblemAlert error={error} />}
-          <Group><Button type="submit" disabled={!values.current || !values.next || values.next !== values.repeat}>{t.password.change}</Button>{done && <Text size="sm" role="status">{t.password.changed}</Text>}</Group>
-        </Stack>
-      </form>
-    </Card>
   )
 }
 

@@ -3,12 +3,12 @@ import { useQuery, useQueryClient } from '@tanstack/react-query'
 import { createContext, useCallback, useContext, useEffect, useState, type ReactNode } from 'react'
 import { api, data, type Schemas } from '../api/client'
 import { asProblem } from '../api/problem'
-import { announceSessionEnd, onSessionEnd, signOut } from '../api/session'
+import { announceSessionEnd, onPasswordChangeRequired, onSessionEnd, signOut } from '../api/session'
 import { ProblemAlert } from '../parts/ProblemAlert'
 import { t } from '../strings'
 import { useIdle } from './idle'
 import './SessionGate.css'
-import { SignIn } from './SignIn'
+import { ChoosePassword, SignIn } from './SignIn'
 
 export type Me = Schemas['Me']
 
@@ -21,7 +21,7 @@ export function useMe(): Me {
 }
 
 /**
- * Shows its children to whoever has signed in. When the session ends they stay where they are, out of sight: the
+ * Shows its children to whoever has signed in, and has a password that nobody else knows. When the session ends they stay where they are, out of sight: the
  * same user goes on in the middle of a form; another one begins anew.
  */
 export function SessionGate({ children }: { children: ReactNode }) {
@@ -29,39 +29,50 @@ export function SessionGate({ children }: { children: ReactNode }) {
   const [ended, setEnded] = useState<string | undefined>()
   const [known, setKnown] = useState<Me | undefined>()
   const me = useQuery({ queryKey: ['me'], queryFn: () => data(api.GET('/v1/me')), retry: (failures, error) => asProblem(error).status === 0 && failures < 5 })
+  // The password that was typed, until another one is chosen in its place.
+  const [typed, setTyped] = useState<string | undefined>()
+  const restricted = me.data?.password_change_required === true
   const unknown = me.error !== null && asProblem(me.error).status === 401
 
   useEffect(() => onSessionEnd(() => setEnded((before) => before ?? t.signIn.ended)), [])
   useEffect(() => {
-    if (me.data) setKnown(me.data)
+    if (me.data && !me.data.password_change_required) setKnown(me.data)
   }, [me.data])
-  useIdle(known !== undefined && ended === undefined, useCallback(() => {
+  useEffect(() => onPasswordChangeRequired(() => {
+    client.setQueryData<Me>(['me'], (before) => before && { ...before, password_change_required: true })
+  }), [client])
+  useIdle((known !== undefined || restricted) && ended === undefined, useCallback(() => {
     setEnded(t.signIn.idle)
     void signOut()
   }, []))
 
-  const signedIn = async () => {
+  const signedIn = async (password?: string) => {
     const next = await client.fetchQuery({ queryKey: ['me'], queryFn: () => data(api.GET('/v1/me')), staleTime: 0 })
     if (known && next.id !== known.id) {
       location.assign('/')
       return
     }
-    setKnown(next)
     setEnded(undefined)
+    setTyped(next.password_change_required ? password : undefined)
+    if (next.password_change_required) return
+    setKnown(next)
     void client.invalidateQueries()
   }
 
   const away = ended !== undefined || (unknown && !known)
-  useEffect(() => void document.body.toggleAttribute('data-away', away), [away])
+  const choosing = restricted && !away ? me.data : undefined
+  const hidden = away || choosing !== undefined
+  useEffect(() => void document.body.toggleAttribute('data-away', hidden), [hidden])
   return (
     <>
       {away && <SignIn notice={known ? ended : undefined} username={known?.name} onDone={signedIn} />}
-      {!known && !away && (
+      {choosing && <ChoosePassword user={choosing} current={typed} onDone={() => signedIn()} onLeave={() => void leave()} />}
+      {!known && !hidden && (
         <Center h="100dvh">{me.error ? <ProblemAlert error={me.error} retry={() => void me.refetch()} /> : <Loader />}</Center>
       )}
       {known && (
         <MeContext value={known}>
-          <div hidden={away} inert={away}>{children}</div>
+          <div hidden={hidden} inert={hidden}>{children}</div>
         </MeContext>
       )}
     </>

@@ -1,42 +1,71 @@
 import { Alert, Anchor, Button, Center, Group, Image, Paper, PasswordInput, Stack, Text, TextInput, Title } from '@mantine/core'
-import { useState, type FormEvent } from 'react'
+import { useId, useState, type FormEvent, type ReactNode } from 'react'
 import { api } from '../api/client'
 import { ApiProblem, asProblem } from '../api/problem'
 import { signIn } from '../api/session'
 import { ProblemAlert } from '../parts/ProblemAlert'
 import { t } from '../strings'
+import { PasswordForm } from './PasswordForm'
 
 interface Props {
   notice: string | undefined
   /** Who was here; nobody else is expected. */
   username: string | undefined
-  onDone: () => Promise<void>
+  /** With the password that was typed, in case another one has to be chosen. */
+  onDone: (password: string) => Promise<void>
 }
 
 export function SignIn({ notice, username, onDone }: Props) {
   const [redeeming, setRedeeming] = useState(false)
   const [message, setMessage] = useState(notice)
   return (
+    <Card title={t.product}>
+      {message && <Alert variant="light" role="status">{message}</Alert>}
+      {redeeming ? (
+        <Redeem back={() => setRedeeming(false)} done={() => { setRedeeming(false); setMessage(t.signIn.redeemed) }} />
+      ) : (
+        <>
+          <Credentials username={username} onDone={onDone} />
+          <Anchor component="button" type="button" size="sm" onClick={() => setRedeeming(true)}>{t.signIn.redeem}</Anchor>
+          {!username && <Text size="xs" c="dimmed">{t.signIn.firstRun}</Text>}
+        </>
+      )}
+    </Card>
+  )
+}
+
+function Card({ title, children }: { title: string; children: ReactNode }) {
+  return (
     <Center mih="100dvh" p="md" component="main">
       <Paper withBorder p="xl" w={420} maw="100%" shadow="sm">
         <Stack>
           <Group gap="sm">
             <Image src="/icon.svg" alt="" w={36} h={36} />
-            <Title order={1} size="h3">{t.product}</Title>
+            <Title order={1} size="h3">{title}</Title>
           </Group>
-          {message && <Alert variant="light" role="status">{message}</Alert>}
-          {redeeming ? (
-            <Redeem back={() => setRedeeming(false)} done={() => { setRedeeming(false); setMessage(t.signIn.redeemed) }} />
-          ) : (
-            <>
-              <Credentials username={username} onDone={onDone} />
-              <Anchor component="button" type="button" size="sm" onClick={() => setRedeeming(true)}>{t.signIn.redeem}</Anchor>
-              {!username && <Text size="xs" c="dimmed">{t.signIn.firstRun}</Text>}
-            </>
-          )}
+          {children}
         </Stack>
       </Paper>
     </Center>
+  )
+}
+
+interface ChooseProps {
+  user: { id: string; name: string }
+  /** The password of the sign-in, if it was just now. */
+  current: string | undefined
+  onDone: () => Promise<void>
+  onLeave: () => void
+}
+
+/** The step after a sign-in with a password that somebody else knows. */
+export function ChoosePassword({ user, current, onDone, onLeave }: ChooseProps) {
+  const why = useId()
+  return (
+    <Card title={t.password.choose}>
+      <Text id={why} size="sm" role="status">{t.password.why(user.name)}</Text>
+      <PasswordForm user={user} current={current} autoFocus describedBy={why} onDone={onDone} button={<Button variant="subtle" onClick={onLeave}>{t.signOut}</Button>} />
+    </Card>
   )
 }
 
@@ -53,7 +82,7 @@ function Credentials({ username, onDone }: Pick<Props, 'username' | 'onDone'>) {
     setError(undefined)
     try {
       await signIn(name, password, asked ? otp.trim() : undefined)
-      await onDone()
+      await onDone(password)
     } catch (problem) {
       const { code } = asProblem(problem)
       if (code === 'second_factor_required' && !asked) setAsked(true)

@@ -21,7 +21,9 @@ export const insight = {
     title: 'Nothing was measured in this time',
     running: 'Hosts measure every 15 seconds. The first values appear half a minute after the start, here, by themselves.',
     stopped: 'The instance does not run, so it uses nothing. Start it, and what it uses appears here.',
+    part: 'Hosts measure every 15 seconds while an instance runs. The first values appear half a minute after its start, here, by themselves.',
   },
+  unattached: 'No instance has it. When a running one does, what passes through it appears here.',
   guest: {
     title: 'The guest says',
     os: 'System', kernel: 'Kernel', hostname: 'Host name', clock: 'Clock', addresses: 'Addresses', filesystems: 'File systems',

@@ -62,7 +62,7 @@ pub(in crate::auth) async fn still_holds(
     Ok(found.as_deref() == Some(user.password_hash.as_str()))
 }
 
-/// Sets the password; a one-time code that waited is worth nothing any more.
+/// Sets a password that its user has chosen; a one-time code that waited is worth nothing any more.
 pub(crate) async fn set(
     conn: &mut PgConnection,
     user: PrincipalId,
@@ -70,8 +70,9 @@ pub(crate) async fn set(
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO user_passwords (user_id, password_hash, changed_at) VALUES ($1, $2, $3)
-         ON CONFLICT (user_id) DO UPDATE SET password_hash = $2, changed_at = $3",
+        "INSERT INTO user_passwords (user_id, password_hash, change_required, changed_at)
+         VALUES ($1, $2, false, $3)
+         ON CONFLICT (user_id) DO UPDATE SET password_hash = $2, change_required = false, changed_at = $3",
         user.as_uuid(),
         hash,
         now
@@ -80,6 +81,35 @@ pub(crate) async fn set(
     .await?;
     sqlx::query!("DELETE FROM password_codes WHERE user_id = $1", user.as_uuid()).execute(conn).await?;
     Ok(())
+}
+
+/// Whether the user has to choose another password first.
+pub(in crate::auth) async fn change_required(
+    conn: &mut PgConnection,
+    user: PrincipalId,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM user_passwords WHERE user_id = $1 AND change_required) AS "required!""#,
+        user.as_uuid()
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Says whether the user has to choose another password first; false when there is none to change.
+pub(crate) async fn require_change(
+    conn: &mut PgConnection,
+    user: PrincipalId,
+    required: bool,
+) -> Result<bool, sqlx::Error> {
+    let updated = sqlx::query!(
+        "UPDATE user_passwords SET change_required = $2 WHERE user_id = $1",
+        user.as_uuid(),
+        required
+    )
+    .execute(conn)
+    .await?;
+    Ok(updated.rows_affected() == 1)
 }
 
 /// Takes the password away and gives a one-time code with which the user sets a new one.

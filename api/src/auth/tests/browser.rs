@@ -39,7 +39,7 @@ async fn begin(cloud: &TestCloud, headers: &[(&str, &str)]) -> Answer {
 async fn a_page_of_ours_acts_without_ever_seeing_a_token() {
     let cloud = TestCloud::start().await;
     let began = begin(&cloud, &[OWN]).await;
-    assert_eq!(began.expect(200), json!({"expires_in": 900}));
+    assert_eq!(began.expect(200), json!({"expires_in": 900, "password_change_required": false}));
     let cookie = cookies(&began);
     let shown = [("cookie", cookie.as_str()), OWN];
     let me = send(&cloud, Method::GET, "/v1/me", &shown, json!({})).await.expect(200);

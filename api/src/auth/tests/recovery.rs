@@ -5,6 +5,7 @@ use protocol::Name;
 use serde_json::{Value, json};
 
 use super::{post, with_token};
+use crate::auth::bootstrap::FirstRunOptions;
 use crate::auth::recovery::{Options, recover, recover_in};
 use crate::clock::Clock;
 use crate::database::Database;
@@ -122,7 +123,9 @@ async fn it_works_beside_a_control_plane_that_runs_and_without_one() {
     assert!(made && again);
     // The first start that follows does not make another administrator.
     let passwords = crate::auth::Passwords::new().unwrap();
-    crate::auth::bootstrap::run(&pool, &Clock::system(), &passwords, None).await.unwrap();
+    crate::auth::bootstrap::run(&pool, &Clock::system(), &passwords, &FirstRunOptions::default())
+        .await
+        .unwrap();
     let users: i64 = sqlx::query_scalar("SELECT count(*) FROM principals").fetch_one(&pool).await.unwrap();
     assert_eq!(users, 1);
     pool.close().await;

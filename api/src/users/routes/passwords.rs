@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::auth::backoff::{self, Admission, Attempt};
 use crate::auth::oneself::{is_oneself, require_oneself};
 use crate::auth::{self, actions};
-use crate::http::{ApiError, Call, Mutation, MutationQuery, Path};
+use crate::http::{ApiError, Call, FieldError, Mutation, MutationQuery, Path};
 use crate::users::store;
 use crate::users::types::{ChangePassword, PasswordReset};
 
@@ -44,8 +44,8 @@ async fn reset_user_password(
     change.commit_secret(StatusCode::OK, &answer, &recorded).await
 }
 
-/// Change one's own password. Every other session of the user ends. Wrong guesses of the current one make the
-/// next attempt wait, as when signing in.
+/// Change one's own password. It lifts `password_change_required`, and every other session of the user ends. Wrong guesses
+/// of the current one make the next attempt wait, as when signing in.
 #[utoipa::path(post, path = "/v1/users/{user}/password", tag = "users", params(MutationQuery),
     request_body = ChangePassword, responses(
         (status = 204),
@@ -63,6 +63,13 @@ async fn change_user_password(
     let (conn, allowed) = change.parts();
     let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     auth::passwords::check_new("/new_password", &request.new_password, &row.name)?;
+    if request.new_password == request.current_password {
+        return Err(ApiError::invalid(vec![FieldError::new(
+            "/new_password",
+            "unchanged",
+            "not the current password",
+        )]));
+    }
     let stored = auth::store::passwords::hash_of(change.conn(), row.id()).await?;
     let attempt = admit(change, &row.name).await?;
     let genuine = app.passwords.verify(request.current_password, stored.clone()).await?;

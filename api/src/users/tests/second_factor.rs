@@ -8,7 +8,7 @@ use super::{PASSWORD, bearer, call, get, login, post, recorded, visit};
 use crate::testing::{Answer, TestCloud};
 
 /// What an app shows now, or so many steps later.
-fn code(cloud: &TestCloud, secret: &str, steps: i64) -> String {
+pub(super) fn code(cloud: &TestCloud, secret: &str, steps: i64) -> String {
     let app = Builder::new()
         .with_algorithm(Algorithm::SHA1)
         .with_secret(Secret::try_from_base32(secret).unwrap())
@@ -24,18 +24,18 @@ fn wrong_code(cloud: &TestCloud, secret: &str) -> String {
     (0..).map(|number| format!("{number:06}")).find(|code| !near.contains(code)).unwrap()
 }
 
-async fn sign_in(cloud: &TestCloud, otp: &str) -> Answer {
+pub(super) async fn sign_in(cloud: &TestCloud, otp: &str) -> Answer {
     visit(cloud, "/v1/auth/login", json!({"username": "ada", "password": PASSWORD, "otp": otp})).await
 }
 
-struct Enrolled {
-    bearer: String,
-    secret: String,
-    recovery_codes: Vec<String>,
+pub(super) struct Enrolled {
+    pub bearer: String,
+    pub secret: String,
+    pub recovery_codes: Vec<String>,
 }
 
 /// Ada, with a second factor that was confirmed a step ago.
-async fn enrolled(cloud: &TestCloud) -> Enrolled {
+pub(super) async fn enrolled(cloud: &TestCloud) -> Enrolled {
     let bearer = cloud.user("ada", false).await;
     let enrolment = post(cloud, &bearer, "/v1/users/ada/totp", Value::Null).await.expect(201);
     let secret = enrolment["secret"].as_str().unwrap().to_owned();

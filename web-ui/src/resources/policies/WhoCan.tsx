@@ -2,12 +2,12 @@ import { Autocomplete, Paper, SimpleGrid, Stack, Table, Text, TextInput } from '
 import { useDebouncedValue } from '@mantine/hooks'
 import { useQuery } from '@tanstack/react-query'
 import { useState } from 'react'
-import { call, fill, type Schemas } from '../../api/client'
+import type { Schemas } from '../../api/client'
 import { allRows } from '../../api/rows'
-import { useMe } from '../../app/SessionGate'
 import { ProblemAlert } from '../../parts/ProblemAlert'
 import { StateBadge } from '../../parts/StateBadge'
 import { t } from '../../strings'
+import { pathOf, useCapabilities } from './capabilities'
 
 type Candidate = Schemas['Candidate']
 
@@ -16,9 +16,6 @@ interface Props {
   /** What it would be done to, such as `instance/web`; without it, one says so oneself. */
   of?: string
 }
-
-const pathOf = (project: string | undefined, question: 'who_can' | 'what_can') =>
-  project === undefined ? `/v1/policies:${question}` : fill(`/v1/projects/{project}/policies:${question}`, { project })
 
 /** Says who may do something to one thing, or to all of a kind, and which statements allow it. */
 export function WhoCan({ project, of }: Props) {
@@ -70,13 +67,7 @@ function Answer({ candidates, action }: { candidates: Candidate[]; action: strin
 
 /** Every action of a type of resource, or all there are. */
 function useActions(project: string | undefined, type: string | undefined): { actions: string[]; error: unknown } {
-  const me = useMe()
-  const all = useQuery({
-    queryKey: [project === undefined ? 'cloud' : 'projects', project, 'actions'],
-    queryFn: ({ signal }) => call<Schemas['Capabilities']>('GET', pathOf(project, 'what_can'), { query: { user: me.id }, signal }),
-    retry: false,
-    staleTime: Infinity,
-  })
+  const all = useCapabilities(project)
   const actions = (all.data?.items ?? []).filter(({ resource }) => !type || resource.split(':').at(-1)?.startsWith(`${type}/`)).map(({ action }) => action)
   return { actions, error: all.error }
 }

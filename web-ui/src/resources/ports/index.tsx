@@ -1,9 +1,13 @@
 import type { Schemas } from '../../api/client'
+import { later } from '../../parts/Later'
 import { RowLink } from '../../parts/RowLink'
 import { nameOf, state, text, time } from '../columns'
+import type { PartLoad } from '../instances/load/PartLoad'
 import type { Resource } from '../resource'
 
 type Port = Schemas['Port']
+
+const Load = later<Parameters<typeof PartLoad>[0]>(() => import('../instances/load/PartLoad').then(({ PartLoad }) => PartLoad))
 
 export const ports: Resource<Port> = {
   name: 'ports',
@@ -18,5 +22,6 @@ export const ports: Resource<Port> = {
   ],
   create: { schema: 'CreatePort', fields: ['name', 'network', 'security_groups', 'addresses', 'mac', 'allowed_address_pairs', 'labels'], references: { network: 'networks' } },
   update: { schema: 'UpdatePort', fields: ['name', 'security_groups', 'allowed_address_pairs', 'labels'] },
+  tabs: [{ name: 'load', render: (row, project) => <Load key={row.id} instance={row.instance ?? undefined} project={project} part={{ port: row.id }} name={row.name ?? row.id} /> }],
   deletable: true,
 }

@@ -14,10 +14,10 @@ export const users: Resource<User> = {
   path: '/v1/users',
   sort: 'name',
   columns: [
-    nameOf('users'), text('description', (row) => row.description), flag('disabled', (row) => row.disabled), flag('has_second_factor', (row) => row.has_second_factor), time('created_at', (row) => row.created_at),
+    nameOf('users'), text('description', (row) => row.description), flag('disabled', (row) => row.disabled), flag('has_second_factor', (row) => row.has_second_factor), flag('password_change_required', (row) => row.password_change_required), time('created_at', (row) => row.created_at),
   ],
   create: { schema: 'CreateUser', fields: ['name', 'description', 'password'] },
-  update: { schema: 'UpdateUser', fields: ['name', 'description', 'disabled'] },
+  update: { schema: 'UpdateUser', fields: ['name', 'description', 'disabled', 'password_change_required'] },
   actions: [{ name: 'reset_password', confirm: (row) => t.resetPassword(row.name) }],
   tabs: [
     { name: 'attached', render: (row) => <Attached project={undefined} of={{ user: row.id }} /> },

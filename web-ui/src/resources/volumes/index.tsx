@@ -1,10 +1,14 @@
 import type { Schemas } from '../../api/client'
+import { later } from '../../parts/Later'
 import { RowLink } from '../../parts/RowLink'
 import { Waits } from '../../parts/Waits'
 import { labels, nameOf, size, state, text, time } from '../columns'
+import type { PartLoad } from '../instances/load/PartLoad'
 import type { Resource } from '../resource'
 
 type Volume = Schemas['Volume']
+
+const Load = later<Parameters<typeof PartLoad>[0]>(() => import('../instances/load/PartLoad').then(({ PartLoad }) => PartLoad))
 
 export const volumes: Resource<Volume> = {
   name: 'volumes',
@@ -20,5 +24,6 @@ export const volumes: Resource<Volume> = {
   ],
   create: { schema: 'CreateVolume', fields: ['name', 'size_gib', 'description', 'source', 'pool', 'delete_protection', 'iops_limit', 'bytes_per_second_limit', 'labels'], references: { pool: 'pools' } },
   update: { schema: 'UpdateVolume', fields: ['name', 'size_gib', 'description', 'delete_protection', 'delete_with_instance', 'iops_limit', 'bytes_per_second_limit', 'labels'] },
+  tabs: [{ name: 'load', render: (row, project) => <Load key={row.id} instance={row.attachment?.instance} project={project} part={{ volume: row.id }} name={row.name ?? row.id} /> }],
   deletable: true,
 }

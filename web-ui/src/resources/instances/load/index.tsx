@@ -5,10 +5,9 @@ import { call, fill, type Schemas } from '../../../api/client'
 import { ProblemAlert } from '../../../parts/ProblemAlert'
 import { t } from '../../../strings'
 import { insight } from '../../../strings/insight'
-import type { Instance } from '..'
 import { Chart } from './Chart'
 import { Numbers } from './Numbers'
-import { CHARTS, clock, columnsOf, summaryOf, type ChartSpec } from './series'
+import { chartsOf, clock, columnsOf, partOf, summaryOf, type ChartSpec, type Part } from './series'
 
 /** As often as hosts measure. */
 const LOOK_MS = 15_000
@@ -16,8 +15,16 @@ const HOUR = '3600'
 
 type Metrics = Schemas['InstanceMetrics']
 
+interface Props {
+  instance: { id: string; name: string; state?: string }
+  project: string
+  /** The disk or the card that it is about, and its name; the whole instance unless given. */
+  part?: Part
+  name?: string
+}
+
 /** What an instance uses of processors, memory, disks and network, and how that came; it goes on while it is seen. */
-export function Load({ instance, project }: { instance: Instance; project: string }) {
+export function Load({ instance, project, part, name = instance.name }: Props) {
   const [span, setSpan] = useState(HOUR)
   const [numbers, setNumbers] = useState(false)
   const metrics = useQuery({
@@ -29,7 +36,8 @@ export function Load({ instance, project }: { instance: Instance; project: strin
     refetchInterval: LOOK_MS,
     placeholderData: keepPreviousData,
   })
-  const { data } = metrics
+  const charts = chartsOf(part)
+  const data = metrics.data && part ? partOf(metrics.data, part) : metrics.data
   return (
     <Stack>
       <Group justify="space-between">
@@ -41,19 +49,19 @@ export function Load({ instance, project }: { instance: Instance; project: strin
       {data?.items.length === 0 && (
         <Paper withBorder p="xl" ta="center">
           <Text fw={600}>{insight.empty.title}</Text>
-          <Text c="dimmed" size="sm" mt="xs">{instance.state === 'running' ? insight.empty.running : insight.empty.stopped}</Text>
+          <Text c="dimmed" size="sm" mt="xs">{part ? insight.empty.part : instance.state === 'running' ? insight.empty.running : insight.empty.stopped}</Text>
         </Paper>
       )}
-      {data && data.items.length > 0 && (numbers ? <Numbers name={instance.name} metrics={data} /> : <Charts metrics={data} />)}
+      {data && data.items.length > 0 && (numbers ? <Numbers name={name} metrics={data} charts={charts} /> : <Charts metrics={data} charts={charts} />)}
     </Stack>
   )
 }
 
-function Charts({ metrics }: { metrics: Metrics }) {
+function Charts({ metrics, charts }: { metrics: Metrics; charts: readonly ChartSpec[] }) {
   return (
     <>
       <SimpleGrid cols={{ base: 1, lg: 2 }} spacing="md">
-        {CHARTS.map((spec) => <Figure key={spec.name} spec={spec} metrics={metrics} />)}
+        {charts.map((spec) => <Figure key={spec.name} spec={spec} metrics={metrics} />)}
       </SimpleGrid>
       <Text size="xs" c="dimmed">{insight.step(metrics.step_seconds)}</Text>
     </>

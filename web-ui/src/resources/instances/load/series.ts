@@ -43,6 +43,25 @@ export const CHARTS: readonly ChartSpec[] = [
   { name: 'packets', unit: COUNT, lines: ['received_packets_per_second', 'sent_packets_per_second'] },
 ]
 
+/** A disk or a card of an instance: what was measured of it stands in each point. */
+export type Part = { volume: string } | { port: string }
+
+/** The charts of a part, or of the instance as a whole. */
+export const chartsOf = (part?: Part): readonly ChartSpec[] => {
+  if (!part) return CHARTS
+  const names: ChartName[] = 'volume' in part ? ['disk', 'requests'] : ['network', 'packets']
+  return CHARTS.filter(({ name }) => names.includes(name))
+}
+
+/** What was measured of one part alone; where it was not there yet, nothing. */
+export function partOf(metrics: Metrics, part: Part): Metrics {
+  const items = metrics.items.flatMap(({ at, vcpus, volumes, ports }): Point[] => {
+    const found = 'volume' in part ? volumes.find((one) => one.volume_id === part.volume) : ports.find((one) => one.port_id === part.port)
+    return found ? [{ at, vcpus, ...found, volumes: [], ports: [] }] : []
+  })
+  return { ...metrics, items }
+}
+
 const valueOf = (point: Point | undefined, line: Line): number | null => point?.[line] ?? null
 
 /** One column for the times and one for each line. A step without a point has no value, so that no line is drawn over it. */
