@@ -194,6 +194,7 @@ pub fn instance(image: Option<&ImageSource>, disks: usize, user_data: Option<Str
         load_memory: None,
         nics: Vec::new(),
         seed: Seed::new(user_data.map(String::into_bytes), Vec::new()),
+        on_host_failure: Default::default(),
         operation_id: None,
         request_id: None,
     }
