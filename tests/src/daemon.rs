@@ -44,11 +44,6 @@ impl Daemon {
         Ok(())
     }
 
-    /// Whether it was ever started.
-    pub fn is_known(&self) -> bool {
-        self.log.exists()
-    }
-
     pub fn is_running(&self) -> bool {
         self.running.as_ref().is_some_and(|(_, id)| id.is_alive())
     }

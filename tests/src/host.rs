@@ -24,8 +24,6 @@ pub struct Host {
     pub libvirtd: Daemon,
     pub virtlogd: Daemon,
     pub agent: Daemon,
-    /// What guards guests that start elsewhere when this host dies; runs when a scene starts it.
-    pub guard: Daemon,
     pub virsh: Virsh,
     /// Its address in the underlay.
     pub address: String,
@@ -43,8 +41,7 @@ impl Host {
         let virsh = libvirtd::virsh(&machine);
         let options = Arc::default();
         let agent = agent(&machine, &address, Arc::clone(&options))?;
-        let guard = guard(&machine)?;
-        let host = Self { machine, libvirtd, virtlogd, agent, guard, virsh, address, options };
+        let host = Self { machine, libvirtd, virtlogd, agent, virsh, address, options };
         libvirtd::wait_ready(&host.libvirtd, &host.virsh).await?;
         Ok(host)
     }
@@ -156,8 +153,7 @@ impl Host {
 
     /// What its daemons said last.
     pub fn log_tails(&self, lines: usize) -> String {
-        let guard = if self.guard.is_known() { self.guard.log_tail(lines) } else { String::new() };
-        self.agent.log_tail(lines) + &guard + &self.libvirtd.log_tail(lines)
+        self.agent.log_tail(lines) + &self.libvirtd.log_tail(lines)
     }
 }
 
@@ -170,16 +166,6 @@ fn agent(machine: &Machine, address: &str, options: Arc<Mutex<Vec<String>>>) -> 
         command.args(["run", "--state-dir", AGENT_STATE, "--libvirt-uri", "qemu:///system"]);
         command.args(["--underlay-address", &address, "--external-interface", wiring::UPLINK]);
         command.args(&*options.lock().unwrap_or_else(PoisonError::into_inner));
-        command
-    }))
-}
-
-fn guard(machine: &Machine) -> Result<Daemon> {
-    let program = binaries::find("cumulo-agent")?;
-    let (log, machine) = (machine.dir.join("guard.log"), machine.clone());
-    Ok(Daemon::new(format!("guard of {}", machine.name), log, move || {
-        let mut command = machine.command(program.as_str());
-        command.args(["guard", "--state-dir", AGENT_STATE]);
         command
     }))
 }
