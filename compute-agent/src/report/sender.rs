@@ -123,6 +123,8 @@ impl Sender {
             quarantined: u32::try_from(self.reconciler.quarantined()).unwrap_or(u32::MAX),
             pool: self.pool().await,
             shared_pools: self.storage.shared_pools().await,
+            guarded_pools: Vec::new(),
+            seen_leases: Vec::new(),
         };
         match self.control_plane.heartbeat(&heartbeat).await {
             Ok(reply) if reply.report_all => self.outbox.resend_all(),

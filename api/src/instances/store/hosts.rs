@@ -131,6 +131,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
         load_memory: row.resumes_from.map(|file| file.0),
         nics: row.nics.0.into_iter().filter_map(NicRow::into_nic).collect(),
         seed: Seed::new(row.user_data, row.ssh_authorized_keys),
+        on_host_failure: Default::default(),
         operation_id,
         request_id: Some(row.request_id.into()),
     };
