@@ -22,11 +22,8 @@ fn restarting() -> Value {
     wanted
 }
 
-/// A guard on each host, with a lease in the pool.
-async fn start_guards(lab: &mut Lab) -> Result<()> {
-    for host in &mut lab.hosts {
-        host.guard.start().await?;
-    }
+/// Waits until the guard of each host has its lease in the pool.
+async fn guards_hold(lab: &Lab) -> Result<()> {
     eventually("all hosts to be guarded", CHANGE, async || {
         for host in &lab.hosts {
             let seen = lab.cloud.get(&format!("/v1/hosts/{}", host.name())).await?.success()?;
@@ -62,7 +59,7 @@ async fn runs_elsewhere(lab: &Lab, instance: &Instance, before: usize, boot: i64
 async fn a_guest_runs_elsewhere_when_its_host_dies_with_all_that_it_had_written() -> Result<()> {
     in_lab(LabOptions { hosts: 3 }, async |lab| {
         let shared = Shared::start(lab).await?;
-        start_guards(lab).await?;
+        guards_hold(lab).await?;
         let project = lab.project_with(Guest::Fast).await?;
         let [(instance, mut shell)] = guests(lab, &project, [("vm", restarting())]).await?;
         let lost = index_of(lab, &instance)?;
@@ -100,7 +97,7 @@ async fn a_guest_runs_elsewhere_when_its_host_dies_with_all_that_it_had_written(
 async fn a_host_that_loses_the_control_plane_alone_keeps_its_guest() -> Result<()> {
     in_lab(LabOptions { hosts: 3 }, async |lab| {
         let shared = Shared::start(lab).await?;
-        start_guards(lab).await?;
+        guards_hold(lab).await?;
         let project = lab.project_with(Guest::Fast).await?;
         let [(instance, mut shell)] = guests(lab, &project, [("vm", restarting())]).await?;
         let home = index_of(lab, &instance)?;
@@ -131,7 +128,7 @@ async fn a_host_that_loses_the_control_plane_alone_keeps_its_guest() -> Result<(
 async fn a_guest_whose_host_loses_the_pool_is_ended_there_and_starts_elsewhere() -> Result<()> {
     in_lab(LabOptions { hosts: 3 }, async |lab| {
         let shared = Shared::start(lab).await?;
-        start_guards(lab).await?;
+        guards_hold(lab).await?;
         let project = lab.project_with(Guest::Fast).await?;
         let [(instance, mut shell)] = guests(lab, &project, [("vm", restarting())]).await?;
         let home = index_of(lab, &instance)?;
