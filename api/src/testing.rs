@@ -381,8 +381,14 @@ impl TestHost<'_> {
 
     /// A heartbeat that tells of these shared pools.
     pub(crate) async fn beat(&self, shared_pools: Value) -> Answer {
-        let body = json!({"epoch": self.epoch, "hypervisor": {"status": "ok"}, "quarantined": 0,
-            "observed_digest": "0".repeat(64), "shared_pools": shared_pools});
+        self.beat_with(json!({"shared_pools": shared_pools})).await
+    }
+
+    /// A heartbeat with these fields, too.
+    pub(crate) async fn beat_with(&self, fields: Value) -> Answer {
+        let mut body = json!({"epoch": self.epoch, "hypervisor": {"status": "ok"}, "quarantined": 0,
+            "observed_digest": "0".repeat(64)});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         self.call(Method::POST, "/agent/v1/heartbeat", Some(body)).await
     }
 

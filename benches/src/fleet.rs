@@ -119,6 +119,8 @@ impl SimulatedHost {
                     quarantined: 0,
                     pool: None,
                     shared_pools: Vec::new(),
+                    guarded_pools: Vec::new(),
+                    seen_leases: Vec::new(),
                 };
                 if let Err(error) = beating.heartbeat(&beat).await {
                     eprintln!("host {number}: {error}");

@@ -89,6 +89,7 @@ impl Cloud {
             architectures: vec![Architecture::X86_64],
             features: Vec::new(),
             pools: Vec::new(),
+            guarded: Vec::new(),
             labels: BTreeMap::new(),
             taints: Vec::new(),
             rack: Some(format!("{}/{}", number / 1000, number / 40)),

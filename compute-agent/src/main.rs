@@ -14,6 +14,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use compute_agent::agent::{self, MakeNetworking, StateDir, Surroundings};
 use compute_agent::clock::SystemClock;
 use compute_agent::control_plane::http::HttpControlPlane;
+use compute_agent::guard::clock::KernelClock;
+use compute_agent::guard::witness::Witness;
+use compute_agent::guard::{self, Guards};
 use compute_agent::host_storage::{HostStorage, LocalPool, Pools, SimulatedStorage};
 use compute_agent::hypervisor::Hypervisor;
 use compute_agent::hypervisor::libvirt::{self, Libvirt};
@@ -75,6 +78,9 @@ enum Command {
     /// Make a directory that several hosts share a pool, once and on one of them. They all have to have it at the same
     /// path, as itself or as a file system that is mounted there.
     MakePool(MakePoolArgs),
+    /// Cut the power of guests whose disks are in shared pools that this host cannot reach any more, so that others may
+    /// start them. Runs beside the agent, on each host that shares pools, and needs neither it nor libvirt.
+    Guard(GuardArgs),
     /// Compare this host with what its agent was last told, beside the agent or without one, and change nothing. Ends
     /// with 3 when something differs, with 1 when that cannot be found out.
     Verify(VerifyArgs),
@@ -176,6 +182,17 @@ struct RemoveNetworksArgs {
 }
 
 #[derive(Debug, Args)]
+struct GuardArgs {
+    /// Where the agent keeps its identity and its memory.
+    #[arg(long, env = "CUMULO_STATE_DIR")]
+    state_dir: Utf8PathBuf,
+    /// The machine's watchdog, as /dev/watchdog, which resets it when the guard dies or a guest cannot be killed. It must
+    /// bite after at most 15 seconds.
+    #[arg(long, env = "CUMULO_WATCHDOG")]
+    watchdog: Option<Utf8PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct VerifyArgs {
     /// Where the agent keeps its identity, its memory and the instances' disks.
     #[arg(long, env = "CUMULO_STATE_DIR")]
@@ -224,20 +241,25 @@ fn start_log(format: LogFormat, is_fleet: bool) {
 }
 
 fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Join(args) => on_runtime(join_cloud(&args)).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => on_runtime(run_agent(&args)).map(|()| ExitCode::SUCCESS),
+        Command::RemoveNetworks(args) => on_runtime(remove_networks(&args)).map(|()| ExitCode::SUCCESS),
+        Command::MakePool(args) => make_pool(&args).map(|()| ExitCode::SUCCESS),
+        Command::Guard(args) => guard_host(&args).map(|()| ExitCode::SUCCESS),
+        Command::Verify(args) => on_runtime(verify_host(&args)),
+        Command::Simulate(options) => on_runtime(be_fleet(&options)).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn on_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
-    let result = match command {
-        Command::Join(args) => runtime.block_on(join_cloud(&args)).map(|()| ExitCode::SUCCESS),
-        Command::Run(args) => runtime.block_on(run_agent(&args)).map(|()| ExitCode::SUCCESS),
-        Command::RemoveNetworks(args) => runtime.block_on(remove_networks(&args)).map(|()| ExitCode::SUCCESS),
-        Command::MakePool(args) => make_pool(&args).map(|()| ExitCode::SUCCESS),
-        Command::Verify(args) => runtime.block_on(verify_host(&args)),
-        Command::Simulate(options) => runtime.block_on(be_fleet(&options)).map(|()| ExitCode::SUCCESS),
-    };
+    let result = runtime.block_on(work);
     // A call to libvirt that hangs must not hold up the end.
     runtime.shutdown_background();
     result
@@ -296,6 +318,10 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
     tracing::info!(
         host = %membership.host_id, name = %membership.name, control_plane = %membership.control_plane, "agent starts"
     );
+    let pools = settings(args).shared_pools;
+    let guards = Guards::open(state_dir.path(), pools.clone(), machine_boot, Arc::new(KernelClock));
+    let guards = Arc::new(guards.context("what is guarded cannot be read")?);
+    guard::second::start(&guards).context("no thread to stand in for the guard")?;
     let stop = CancellationToken::new();
     let surroundings = Surroundings {
         hypervisor,
@@ -305,6 +331,8 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
         clock: Arc::clone(&clock) as _,
         machine_boot,
         underlay_address: args.underlay_address,
+        guards,
+        witness: Witness::start(membership.host_id, pools),
     };
     let until_signal = stop_at_signal(stop.clone())?;
     tokio::select! {
@@ -366,6 +394,17 @@ fn make_pool(args: &MakePoolArgs) -> Result<()> {
         Pool::make_shared(name, root).with_context(|| format!("{root} could not be made the pool {name}"))?;
     tracing::info!(%name, %root, %identity, "made; run the agent of each host with --shared-pool");
     Ok(())
+}
+
+fn guard_host(args: &GuardArgs) -> Result<()> {
+    let identity = Identity::load(&args.state_dir)?;
+    guard::run(&guard::Options {
+        state_dir: args.state_dir.clone(),
+        host: identity.membership.host_id,
+        machine_boot: machine_boot()?,
+        watchdog: args.watchdog.clone(),
+        times: guard::Times::default(),
+    })
 }
 
 async fn verify_host(args: &VerifyArgs) -> Result<ExitCode> {

@@ -44,6 +44,7 @@ pub(crate) fn running(id: InstanceId) -> InstanceSpec {
         load_memory: None,
         nics: Vec::new(),
         seed: Seed::new(None, Vec::new()),
+        on_host_failure: Default::default(),
         operation_id: Some(OperationId::from(Uuid::now_v7())),
         request_id: None,
     }

@@ -139,6 +139,7 @@ fn spec() -> InstanceSpec {
             mtu: 1450,
         }],
         seed: Seed::new(None, Vec::new()),
+        on_host_failure: Default::default(),
         operation_id: None,
         request_id: None,
     }

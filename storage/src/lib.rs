@@ -46,7 +46,7 @@ pub use inventory::{InstanceFiles, Inventory, SharedInventory};
 pub use layout::InstancePaths;
 pub use memory::NewMemory;
 pub use pool::{Found, Options, Pool, Space};
-pub use shared::{SharedRoot, Unusable, Usable};
+pub use shared::{SharedRoot, Unusable, Usable, identity as shared_identity};
 pub use volume::VolumeFound;
 pub use walls::shown_with_programs;
 

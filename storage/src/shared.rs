@@ -229,6 +229,14 @@ impl Shared {
 }
 
 /// The file of the pool at `root`, if that is the one of this name, in its place.
+/// The identity of the shared pool of this name at `root`.
+///
+/// # Errors
+/// When no such pool is there, as when its file system is not mounted. Does not return while that hangs.
+pub fn identity(name: &Name, root: &Utf8Path) -> io::Result<Uuid> {
+    Ok(read(name, root)?.map_err(io::Error::other)?.identity)
+}
+
 pub(crate) fn read(name: &Name, root: &Utf8Path) -> io::Result<Result<Marker, Unusable>> {
     let gone =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);

@@ -24,6 +24,8 @@ pub struct Host {
     pub libvirtd: Daemon,
     pub virtlogd: Daemon,
     pub agent: Daemon,
+    /// Runs as soon as the host shares a pool.
+    pub guard: Daemon,
     pub virsh: Virsh,
     /// Its address in the underlay.
     pub address: String,
@@ -41,7 +43,8 @@ impl Host {
         let virsh = libvirtd::virsh(&machine);
         let options = Arc::default();
         let agent = agent(&machine, &address, Arc::clone(&options))?;
-        let host = Self { machine, libvirtd, virtlogd, agent, virsh, address, options };
+        let guard = guard(&machine)?;
+        let host = Self { machine, libvirtd, virtlogd, agent, guard, virsh, address, options };
         libvirtd::wait_ready(&host.libvirtd, &host.virsh).await?;
         Ok(host)
     }
@@ -61,11 +64,12 @@ impl Host {
         self.agent.start().await
     }
 
-    /// Tells the agent of a shared pool, as NAME=/PATH, by starting it anew.
+    /// Tells the agent of a shared pool, as NAME=/PATH, by starting it anew, with a guard beside it.
     pub async fn share_pool(&mut self, pool: &str) -> Result<()> {
         let option = ["--shared-pool".to_owned(), pool.to_owned()];
         self.options.lock().unwrap_or_else(PoisonError::into_inner).extend(option);
-        self.crash_agent().await
+        self.crash_agent().await?;
+        if self.guard.is_running() { Ok(()) } else { self.guard.start().await }
     }
 
     /// Makes a directory a shared pool, given as NAME=/PATH.
@@ -77,6 +81,12 @@ impl Host {
     pub async fn crash_agent(&mut self) -> Result<()> {
         self.agent.kill().await?;
         self.agent.start().await
+    }
+
+    /// kill -9 and a new start.
+    pub async fn crash_guard(&mut self) -> Result<()> {
+        self.guard.kill().await?;
+        self.guard.start().await
     }
 
     /// kill -9 and a new start; returns when the new libvirtd answers.
@@ -153,7 +163,8 @@ impl Host {
 
     /// What its daemons said last.
     pub fn log_tails(&self, lines: usize) -> String {
-        self.agent.log_tail(lines) + &self.libvirtd.log_tail(lines)
+        let guard = if self.guard.log().is_empty() { String::new() } else { self.guard.log_tail(lines) };
+        self.agent.log_tail(lines) + &guard + &self.libvirtd.log_tail(lines)
     }
 }
 
@@ -166,6 +177,17 @@ fn agent(machine: &Machine, address: &str, options: Arc<Mutex<Vec<String>>>) -> 
         command.args(["run", "--state-dir", AGENT_STATE, "--libvirt-uri", "qemu:///system"]);
         command.args(["--underlay-address", &address, "--external-interface", wiring::UPLINK]);
         command.args(&*options.lock().unwrap_or_else(PoisonError::into_inner));
+        command
+    }))
+}
+
+fn guard(machine: &Machine) -> Result<Daemon> {
+    let program = binaries::find("cumulo-agent")?;
+    let log = machine.dir.join("guard.log");
+    let machine = machine.clone();
+    Ok(Daemon::new(format!("guard of {}", machine.name), log, move || {
+        let mut command = machine.command(program.as_str());
+        command.args(["guard", "--state-dir", AGENT_STATE]);
         command
     }))
 }

@@ -51,6 +51,7 @@ const fields: Record<string, string> = {
   icmp_code: 'ICMP code', remote_cidr: 'Other end: range', remote_group: 'Other end: group',
   port_first: 'First port', port_last: 'Last port', every_hours: 'Every so many hours', keep: 'How many to keep',
   url: 'URL', iops: 'IOPS', overcommit_percent: 'Overcommit (%)', low_percent: 'Low mark (%)',
+  on_host_failure: 'When its host dies',
 }
 
 const actions: Record<string, string> = {
@@ -71,7 +72,7 @@ const tabs: Record<string, string> = {
 const states: Record<string, string> = {
   depends: 'under conditions', awaiting_upload: 'awaiting upload', as_requested: 'as asked for', no_host_fits: 'no host fits',
   awaiting_placement: 'waiting for a place', awaiting_host: 'waiting for the host',
-  ended_unobserved: 'ended while nobody looked', host_unreachable: 'its host does not answer',
+  fenced: 'cut off by its host, starts again', ended_unobserved: 'ended while nobody looked', host_unreachable: 'its host does not answer',
 }
 
 const steps: Record<string, string> = {
@@ -79,6 +80,7 @@ const steps: Record<string, string> = {
   image_cached: 'The image is on the host', disk_made: 'The disk was made', network_ready: 'The network is ready',
   seed_made: 'The first-boot data was made', domain_defined: 'The machine was defined', running: 'It runs',
   stop_requested: 'It was asked to stop', stopped: 'It stopped', not_placed: 'No host takes it',
+  host_failed: 'Its host has failed',
 }
 
 /** `delete_protection` as words: `Delete protection`. */
@@ -220,6 +222,12 @@ export const t = {
     userDataHint: 'For cloud-init: a #cloud-config, or a script that begins with #!',
     rootDisk: 'Root disk (GiB)',
     asTheType: 'That of the instance type unless given.',
+    pool: 'Where the root disk is',
+    poolHint: 'A shared pool outlives the host.',
+    ownDisk: 'On the disk of its host',
+    restart: 'Start on another host when its host dies',
+    restartHint: 'All of its volumes have to be in shared pools.',
+    onHostFailure: { wait: 'Waits for it', restart: 'Starts on another host' },
     plan: 'The plan',
     planWait: 'Choose a name, an image and an instance type, and what would happen appears here.',
     planning: 'Looking …',

@@ -56,6 +56,9 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         repeat(&app, &shutdown, "lost hosts", Duration::from_secs(5), Some(Topic::Networks), |app| {
             Box::pin(async move { instances::end_on_lost_hosts(&app).await })
         });
+    let recovery = repeat(&app, &shutdown, "recovery", Duration::from_secs(5), None, |app| {
+        Box::pin(async move { instances::recover(&app).await })
+    });
     let merges = repeat(&app, &shutdown, "merges", Duration::from_secs(10), Some(Topic::Merges), |app| {
         Box::pin(async move { volumes::merge(&app).await })
     });
@@ -83,8 +86,8 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         })
     }));
     tokio::join!(
-        placement, networks, lost_cards, lost_hosts, heartbeats, deadlines, sweep, notary, sequencer, merges,
-        removals, snapshots, schedules, leases, resizes, imports
+        placement, networks, lost_cards, lost_hosts, recovery, heartbeats, deadlines, sweep, notary,
+        sequencer, merges, removals, snapshots, schedules, leases, resizes, imports
     );
 }
 

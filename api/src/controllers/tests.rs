@@ -175,7 +175,7 @@ async fn heartbeats() {
     let id: uuid::Uuid = query(&cloud, "SELECT id FROM hosts").await;
     at_each_message(&cloud, &line, 1, async |cut| {
         cloud.pass(1);
-        cloud.app.heartbeats.heard(id.into(), cloud.app.clock.now(), None);
+        cloud.app.heartbeats.heard(id.into(), cloud.app.clock.now(), None, Default::default());
         cut.during(cloud.app.heartbeats.flush(&cloud.app.pool)).await.ok();
         cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
         let seen: OffsetDateTime = query(&cloud, "SELECT last_seen_at FROM hosts").await;

@@ -8,19 +8,22 @@ use protocol::agent::PoolUsage;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
+use super::leases::{self, Leases};
+
 /// Heartbeats since the last write. Losing them costs one interval of freshness.
 #[derive(Clone, Default)]
 pub struct Heartbeats(Arc<Mutex<HashMap<HostId, Beat>>>);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Beat {
     at: OffsetDateTime,
     pool: Option<PoolUsage>,
+    leases: Leases,
 }
 
 impl Heartbeats {
-    pub(crate) fn heard(&self, host: HostId, at: OffsetDateTime, pool: Option<PoolUsage>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host, Beat { at, pool });
+    pub(crate) fn heard(&self, host: HostId, at: OffsetDateTime, pool: Option<PoolUsage>, leases: Leases) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host, Beat { at, pool, leases });
     }
 
     /// Writes what has come in since the last call.
@@ -56,6 +59,10 @@ impl Heartbeats {
         )
         .execute(pool)
         .await;
+        let written = match written {
+            Ok(_) => leases::store(pool, heard.iter().map(|(id, beat)| (*id, beat.at, &beat.leases))).await,
+            Err(error) => Err(error),
+        };
         if written.is_err() {
             // Nothing is lost but a second; what has come in meanwhile is newer.
             let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +70,7 @@ impl Heartbeats {
                 waiting.entry(host).or_insert(beat);
             }
         }
-        written.map(drop)
+        written
     }
 }
 

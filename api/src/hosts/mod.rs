@@ -4,6 +4,7 @@
 //! comes from its agent; what placement has given away is kept by the database itself.
 
 mod heartbeats;
+pub(crate) mod leases;
 mod model;
 mod routes;
 mod silence;
@@ -14,7 +15,7 @@ mod types;
 mod verify;
 
 pub use heartbeats::Heartbeats;
-pub(crate) use model::{HostState, UNREACHABLE_AFTER};
+pub(crate) use model::{HostState, UNREACHABLE_AFTER, WITNESS_FRESH};
 pub(crate) use routes::{hash_secret, router};
 pub(crate) use silence::Doer;
 pub(crate) use types::{Capacity, MEMORY_OVERCOMMIT, NewHost, VCPU_OVERCOMMIT};

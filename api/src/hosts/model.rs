@@ -8,6 +8,9 @@ use utoipa::ToSchema;
 /// A host that has been silent for this long is called unreachable. That says nothing about its instances.
 pub(crate) const UNREACHABLE_AFTER: Duration = Duration::seconds(20);
 
+/// What a host says of leases counts for so long.
+pub(crate) const WITNESS_FRESH: Duration = Duration::seconds(15);
+
 /// Memory that is kept for the host itself.
 const HOST_MEMORY_MIB: u32 = 512;
 /// Part of the pool that is kept free, in per cent.

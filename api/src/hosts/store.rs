@@ -31,6 +31,7 @@ pub(super) struct Row {
     pub disk_gib_capacity: i32,
     pub disk_gib_reserved: i32,
     pub shared_pools: Json<Vec<HostPool>>,
+    pub guarded_pools: Vec<String>,
     pub declared_dead_at: Option<OffsetDateTime>,
     pub disk_overcommit: f64,
     pub pool_total_bytes: Option<i64>,
@@ -87,6 +88,7 @@ impl Row {
             pool,
             pool_low_percent: self.pool_low_percent,
             shared_pools: self.shared_pools.0,
+            guarded_pools: self.guarded_pools,
             declared_dead_at: self.declared_dead_at,
             quarantined_domains: self.quarantined,
             network_faults: self.network_faults.0,
@@ -121,7 +123,9 @@ pub(super) async fn list(
                   disk_gib_reserved, disk_overcommit, pool_total_bytes, pool_free_bytes,
                   pool_image_cache_bytes, pool_low, pool_low_percent,
                   rack, zone, labels AS "labels: Json<Labels>", taints, cordoned, vcpu_overcommit, memory_overcommit,
-                  shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>", declared_dead_at, created_at
+                  shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>",
+                  ARRAY(SELECT jsonb_object_keys(l.guarded) FROM host_leases l WHERE l.host_id = hosts.id ORDER BY 1)
+                      AS "guarded_pools!", declared_dead_at, created_at
            FROM hosts
            WHERE id > $1 AND ($2::text IS NULL OR name = $2)
              AND ($3::text IS NULL OR $3 = CASE
@@ -154,7 +158,9 @@ pub(super) async fn find<A: Action<On: OfResource>>(
                   disk_gib_reserved, disk_overcommit, pool_total_bytes, pool_free_bytes,
                   pool_image_cache_bytes, pool_low, pool_low_percent,
                   rack, zone, labels AS "labels: Json<Labels>", taints, cordoned, vcpu_overcommit, memory_overcommit,
-                  shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>", declared_dead_at, created_at
+                  shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>",
+                  ARRAY(SELECT jsonb_object_keys(l.guarded) FROM host_leases l WHERE l.host_id = hosts.id ORDER BY 1)
+                      AS "guarded_pools!", declared_dead_at, created_at
            FROM hosts WHERE id = $1 OR name = $2"#,
         selector.id(),
         selector.name()
@@ -362,6 +368,7 @@ pub(crate) async fn open_session(
     .fetch_optional(&mut *conn)
     .await?;
     let Some(own) = own else { return Ok(None) };
+    super::leases::forget(conn, host, now).await?;
     let cloud = cloud_ratios(conn).await?;
     let ratios = cloud.with(own.vcpu_overcommit, own.memory_overcommit, own.disk_overcommit);
     let offered = offered_capacity(inventory, ratios);

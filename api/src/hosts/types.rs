@@ -65,6 +65,11 @@ pub struct Host {
     /// The shared pools that its agent was told of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shared_pools: Vec<HostPool>,
+    /// Names of the shared pools in which a guard on it keeps its lease fresh, as it last said. Instances with the
+    /// `on_host_failure` `restart` go only where all of their pools are guarded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub guarded_pools: Vec<String>,
     /// When the operator said that nothing runs on it any more; absent once it was heard again.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub declared_dead_at: Option<OffsetDateTime>,

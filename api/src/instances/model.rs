@@ -101,6 +101,8 @@ pub enum StateReason {
     Crashed,
     /// It ended while nobody watched.
     EndedUnobserved,
+    /// Its host has cut its power, because it could not tell others any more that it runs there; it is started again.
+    Fenced,
     /// The host could not do it; `state_detail` says why.
     HostFailed,
     /// It was asked to be deleted.
@@ -189,6 +191,7 @@ const fn ended(reason: EndReason) -> StateReason {
         EndReason::GuestShutdown => StateReason::GuestShutdown,
         EndReason::Crashed => StateReason::Crashed,
         EndReason::Unobserved => StateReason::EndedUnobserved,
+        EndReason::Fenced => StateReason::Fenced,
     }
 }
 
@@ -230,6 +233,8 @@ pub(crate) fn outcome(intent: &Intent, observed: &Observed) -> Outcome {
             // It ran, and its guest chose to end.
             EndReason::GuestShutdown => Outcome::Done,
             EndReason::Crashed | EndReason::Unobserved => Outcome::Crashed,
+            // It is started again as soon as that is safe.
+            EndReason::Fenced => Outcome::Open,
             EndReason::Requested | EndReason::NeverStarted => Outcome::Open,
         },
         _ => Outcome::Open,
@@ -284,6 +289,7 @@ pub(crate) mod stored {
                     "crashed" => EndReason::Crashed,
                     "unobserved" => EndReason::Unobserved,
                     "never_started" => EndReason::NeverStarted,
+                    "fenced" => EndReason::Fenced,
                     _ => return None,
                 },
             },

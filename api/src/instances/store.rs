@@ -10,10 +10,11 @@ pub(crate) mod leases;
 mod lists;
 pub(crate) mod placement;
 pub(crate) mod rebuilding;
+pub(crate) mod recovery;
 pub(crate) mod resizing;
 mod row;
 
-use protocol::agent::Power;
+use protocol::agent::{OnHostFailure, Power};
 use protocol::{OperationId, ProjectId, RequestId};
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -64,7 +65,7 @@ pub(super) async fn find_in(
                   i.placement_explanation AS "placement_explanation: Json<Explanation>",
                   i.observed_generation, i.observed_boot, i.observed_state, i.observed_end_reason,
                   i.observed_paused, i.observed_detail, i.created_at, i.updated_at, i.description,
-                  i.delete_protection, i.key_pairs, i.stop_at, i.delete_at, i.lease_principal_id, i.lease_failure,
+                  i.on_host_failure, i.delete_protection, i.key_pairs, i.stop_at, i.delete_at, i.lease_principal_id, i.lease_failure,
                   i.resized_from_type_id, f.name AS "resized_from_type_name?", i.resized_from_vcpus,
                   i.resized_from_memory_mib, i.resize_confirm_at
            FROM instances i
@@ -129,6 +130,7 @@ pub(super) struct Metadata<'a> {
     pub description: &'a str,
     pub labels: &'a Labels,
     pub delete_protection: bool,
+    pub on_host_failure: OnHostFailure,
 }
 
 /// A new generation like any other change of intent, which the host only has to acknowledge.
@@ -142,7 +144,9 @@ pub(super) async fn update_metadata(
 ) -> Result<(), ApiError> {
     let updated = sqlx::query!(
         "UPDATE instances SET name = $2, labels = $3, generation = generation + 1, desired_revision = $5, updated_at = $4,
-                description = $6, delete_protection = $7,
+                description = $6, delete_protection = $7, on_host_failure = $8,
+                guarded_from = CASE WHEN $8 = on_host_failure THEN guarded_from
+                                    WHEN $8 = 'restart' AND host_id IS NOT NULL THEN generation + 1 END,
                 off_generation = CASE WHEN off_generation = generation THEN generation + 1 END
          WHERE id = $1",
         id,
@@ -151,7 +155,8 @@ pub(super) async fn update_metadata(
         now,
         desired_revision,
         metadata.description,
-        metadata.delete_protection
+        metadata.delete_protection,
+        metadata.on_host_failure.as_str()
     )
     .execute(conn)
     .await;

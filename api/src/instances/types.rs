@@ -17,6 +17,7 @@ pub use many::{ActOnInstances, InstanceAction, InstanceActionError, InstanceActi
 pub use rebuilding::{RebuildInstance, RescueInstance};
 pub use resizing::{Resize, ResizeInstance};
 
+use protocol::agent::OnHostFailure;
 use protocol::{InstanceId, MacAddress, Name, OperationId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -88,6 +89,11 @@ pub struct CreateInstance {
     /// Refuse to delete it until this is set to false.
     #[serde(default)]
     pub delete_protection: bool,
+    /// What becomes of it when its host dies: `wait`, which is so unless given, until that host is back or the operator has
+    /// declared it dead, or `restart`, on another host as soon as it is proven that it does not run any more. That takes
+    /// all of its volumes to be in shared pools. See the guide of instances.
+    #[serde(default)]
+    pub on_host_failure: OnHostFailure,
     /// Until when it is wanted.
     #[serde(default)]
     pub lease: Option<WantedLease>,
@@ -163,6 +169,11 @@ pub struct UpdateInstance {
     #[serde(default, deserialize_with = "not_null")]
     #[schema(nullable = false)]
     pub delete_protection: Option<bool>,
+    /// `restart` takes all of its volumes to be in shared pools. A guest that runs goes on; should its host not guard it yet,
+    /// its next start waits for that.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    pub on_host_failure: Option<OnHostFailure>,
     /// Until when it is wanted. Needs the right to stop or delete it, too; `null` takes both times back.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<PatchedLease>)]
@@ -188,6 +199,8 @@ pub struct Instance {
     pub labels: Labels,
     /// Whether it cannot be deleted until that is set to false.
     pub delete_protection: bool,
+    /// What becomes of it when its host dies.
+    pub on_host_failure: OnHostFailure,
     pub state: InstanceState,
     /// Why it is in that state.
     pub state_reason: StateReason,

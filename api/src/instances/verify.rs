@@ -1,8 +1,9 @@
-//! Looks for what is left of instances that are gone.
+//! Looks for what is left of instances that are gone, and for those that would not start elsewhere although they should.
 
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
+use crate::hosts::{UNREACHABLE_AFTER, WITNESS_FRESH};
 use crate::verify::Finding;
 
 /// Transfers are swept some seconds after they have ended.
@@ -31,8 +32,24 @@ pub(crate) async fn verify(
            UNION ALL
            SELECT 'released_address_given', f.id,
                   format('%s is a floating IP and in the list of those that were given back', host(f.address))
-           FROM floating_ips f JOIN released_floating_addresses r ON r.address = f.address"#,
-        now - SWEPT
+           FROM floating_ips f JOIN released_floating_addresses r ON r.address = f.address
+           UNION ALL
+           SELECT 'instance_restarts_without_its_disk', i.id,
+                  format('%s is to start elsewhere when its host dies, and its volume %s is in no shared pool', i.name, v.name)
+           FROM instances i JOIN volumes v ON v.instance_id = i.id
+           WHERE i.on_host_failure = 'restart' AND v.pool_id IS NULL
+           UNION ALL
+           SELECT 'instance_unguarded', i.id,
+                  format('%s is to start elsewhere when its host %s dies, and no guard there keeps a lease in each of its pools: see '
+                         'that `cumulo-agent guard` runs there and can write to them', i.name, h.name)
+           FROM instances i JOIN hosts h ON h.id = i.host_id
+           WHERE i.on_host_failure = 'restart' AND i.power = 'running' AND i.deletion_requested_at IS NULL
+             AND h.last_seen_at >= $3
+             AND EXISTS (SELECT FROM volumes v WHERE v.instance_id = i.id AND v.pool_id IS NOT NULL AND v.pool_id NOT IN
+                             (SELECT g.pool_id FROM guarded_pools_since($2) g WHERE g.host_id = h.id))"#,
+        now - SWEPT,
+        now - WITNESS_FRESH,
+        now - UNREACHABLE_AFTER
     )
     .fetch_all(conn)
     .await?;

@@ -68,6 +68,7 @@ pub(super) async fn placed(
                    WHERE v.instance_id = i.id AND v.pool_id IS NULL) AS "disk_gib!",
                   ARRAY(SELECT DISTINCT v.pool_id FROM volumes v
                         WHERE v.instance_id = i.id AND v.pool_id IS NOT NULL) AS "pools!: Vec<Uuid>",
+                  i.on_host_failure = 'restart' AS "needs_guard!",
                   g.id AS "group_id?", g.name AS "group_name?", g.policy AS "policy?", g.strength AS "strength?",
                   g.scope AS "scope?"
            FROM instances i JOIN instance_types t ON t.id = i.instance_type_id
@@ -107,6 +108,7 @@ pub(super) async fn placed(
             group,
             volumes_on: None,
             pools: row.pools.into_iter().map(Into::into).collect(),
+            needs_guard: row.needs_guard,
             leaving: Vec::new(),
             left: None,
             image_on: Vec::new(),

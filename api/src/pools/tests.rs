@@ -5,6 +5,8 @@ mod lost;
 mod moving;
 mod policies;
 mod removal;
+mod restart;
+mod restart_refusals;
 mod sending;
 
 use axum::http::Method;

@@ -21,6 +21,9 @@ pub fn detail(
             "it has left this host, which has not confirmed that nothing is left".to_owned()
         }
         Rejection::NotReady => "its agent is new, silent or degraded".to_owned(),
+        Rejection::NoGuard => {
+            "no guard there keeps a lease in each of the shared pools of its volumes".to_owned()
+        }
         Rejection::Cordoned => "it is cordoned".to_owned(),
         Rejection::Architecture => {
             let runs: Vec<_> = candidate.architectures.iter().map(|one| one.as_str()).collect();

@@ -122,6 +122,7 @@ fn in_words(reason: Rejection, group: Option<&Group>) -> String {
         Rejection::PoolMissing => "without the pool of its volumes",
         Rejection::Leaving => "which it has left and which has not confirmed that",
         Rejection::NotReady => "not ready",
+        Rejection::NoGuard => "from which it could not start elsewhere when they die",
         Rejection::Cordoned => "in maintenance",
         Rejection::Architecture => "cannot run this architecture",
         Rejection::Features => "cannot give its guest what its type asks for",

@@ -19,6 +19,8 @@ pub enum Rejection {
     Leaving,
     /// Its agent is silent, degraded or new.
     NotReady,
+    /// The instance is to start elsewhere when its host dies, and no guard there keeps a lease in its pools.
+    NoGuard,
     /// The operator keeps new instances away from it.
     Cordoned,
     /// It cannot run guests of this architecture.
@@ -42,11 +44,12 @@ pub enum Rejection {
 
 impl Rejection {
     /// In the order in which they are asked for.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::VolumesElsewhere,
         Self::PoolMissing,
         Self::Leaving,
         Self::NotReady,
+        Self::NoGuard,
         Self::Cordoned,
         Self::Architecture,
         Self::Features,
@@ -72,6 +75,9 @@ impl Rejection {
             Self::PoolMissing => request.pools.iter().all(|pool| candidate.pools.contains(pool)),
             Self::Leaving => !request.leaving.contains(&candidate.id),
             Self::NotReady => candidate.ready,
+            Self::NoGuard => {
+                !request.needs_guard || request.pools.iter().all(|pool| candidate.guarded.contains(pool))
+            }
             Self::Cordoned => !candidate.cordoned,
             Self::Architecture => candidate.architectures.contains(&request.architecture),
             Self::Features => needs.features.iter().all(|feature| candidate.features.contains(feature)),

@@ -24,6 +24,8 @@ pub struct Candidate {
     pub features: Vec<String>,
     /// The shared pools that it has.
     pub pools: Vec<PoolId>,
+    /// Those of them in which its guard keeps its lease fresh.
+    pub guarded: Vec<PoolId>,
     pub labels: BTreeMap<String, String>,
     /// Keeps instances away whose type does not tolerate each of them.
     pub taints: Vec<String>,

@@ -36,6 +36,8 @@ pub enum RemedyKind {
     InstanceType { name: String },
     /// No placement group.
     WithoutGroup { name: String },
+    /// `on_host_failure` is `wait`.
+    WaitForHost,
 }
 
 /// Those that there are, the smallest first.
@@ -46,6 +48,7 @@ pub(super) fn find(fleet: &Fleet, request: &Request, nearest: Option<&NearestMis
     }
     kinds.extend(another_type(fleet, request));
     kinds.extend(without_group(request));
+    kinds.extend(request.needs_guard.then_some(RemedyKind::WaitForHost));
     kinds.retain(|kind| choose(fleet, &changed(fleet, request, kind)).is_some());
     kinds.into_iter().map(|kind| Remedy { text: text(&kind, request), kind }).collect()
 }
@@ -59,6 +62,7 @@ pub(super) fn changed(fleet: &Fleet, request: &Request, kind: &RemedyKind) -> Re
         RemedyKind::LessDisk { disk_gib } => changed.size.disk_gib = *disk_gib,
         RemedyKind::Smaller { size } => changed.size = *size,
         RemedyKind::WithoutGroup { .. } => changed.group = None,
+        RemedyKind::WaitForHost => changed.needs_guard = false,
         RemedyKind::InstanceType { name } => {
             if let Some(option) = fleet.types.iter().find(|option| option.name == *name) {
                 changed = of_type(request, option);
@@ -146,6 +150,7 @@ fn text(kind: &RemedyKind, request: &Request) -> String {
         }
         RemedyKind::InstanceType { name } => format!("as type {name}"),
         RemedyKind::WithoutGroup { name } => format!("without group {name}"),
+        RemedyKind::WaitForHost => "with on_host_failure set to wait".to_owned(),
     }
 }
 

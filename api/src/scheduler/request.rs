@@ -25,6 +25,8 @@ pub struct Request {
     pub volumes_on: Option<HostId>,
     /// The shared pools that its other volumes are in: no host without them takes it.
     pub pools: Vec<PoolId>,
+    /// It starts elsewhere when its host dies: no host without a guard for those pools takes it.
+    pub needs_guard: bool,
     /// Hosts that it has left and that have not said yet that nothing of it is there: none of them takes it.
     pub leaving: Vec<HostId>,
     /// The host that it was on last: any other that takes it is better.
@@ -46,6 +48,7 @@ impl Request {
             group: None,
             volumes_on: None,
             pools: Vec::new(),
+            needs_guard: false,
             leaving: Vec::new(),
             left: None,
             image_on: Vec::new(),

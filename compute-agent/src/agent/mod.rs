@@ -32,6 +32,8 @@ use crate::desired::DesiredStore;
 use crate::desired::feed::Feed;
 use crate::desired::images::Images;
 use crate::desired::removals::Removals;
+use crate::guard::Guards;
+use crate::guard::witness::Witness;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::Hypervisor;
 use crate::image_cache;
@@ -69,6 +71,10 @@ pub struct Surroundings {
     pub machine_boot: Uuid,
     /// Where other hosts reach this one's virtual networks.
     pub underlay_address: Option<IpAddr>,
+    /// The guests that run only while their host holds leases.
+    pub guards: Arc<Guards>,
+    /// What is seen of other hosts' leases.
+    pub witness: Witness,
 }
 
 #[derive(Debug, Error)]
@@ -123,6 +129,8 @@ pub async fn run(
         clock,
         machine_boot,
         underlay_address,
+        guards,
+        witness,
     } = surroundings;
     let unusable = |source| StateError::Unusable { folder: state_dir.path.clone(), source };
     let desired = Arc::new(DesiredStore::open(state_dir.path.join("desired")).map_err(unusable)?);
@@ -145,6 +153,7 @@ pub async fn run(
         networks: Arc::clone(&keeper),
         control_plane: Arc::clone(&control_plane),
         clock: Arc::clone(&clock),
+        guards: Arc::clone(&guards),
         machine_boot,
         checkpoint: Arc::new(Uninterrupted),
     }));
@@ -181,6 +190,7 @@ pub async fn run(
             underlay_address,
         },
         removals,
+        guards: Arc::clone(&guards),
         images,
         consoles: Arc::new(consoles),
     };
@@ -190,6 +200,8 @@ pub async fn run(
         outbox,
         desired: Arc::clone(&desired),
         storage: Arc::clone(&storage),
+        guards,
+        witness,
         reconciler: Arc::clone(&reconciler),
         workers: workers.clone(),
     };

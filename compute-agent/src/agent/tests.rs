@@ -13,7 +13,7 @@ use protocol::agent::{
     Power, Step,
 };
 use protocol::image::Format;
-use protocol::{InstanceId, MemoryMib, Sha256, TransferId};
+use protocol::{HostId, InstanceId, MemoryMib, Sha256, TransferId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -21,6 +21,9 @@ use uuid::Uuid;
 use super::{StateDir, StateError, Surroundings, run};
 use crate::clock::SystemClock;
 use crate::control_plane::fake::FakeControlPlane;
+use crate::guard;
+use crate::guard::clock::KernelClock;
+use crate::guard::witness::Witness;
 use crate::host_storage::{HostStorage, LocalPool, SimulatedStorage};
 use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
 use crate::hypervisor::{DomainSpec, Hypervisor};
@@ -77,6 +80,8 @@ impl Cloud {
             clock: Arc::new(SystemClock),
             machine_boot: self.machine_boot,
             underlay_address: None,
+            guards: guard::tests::guards(&self.state_dir(), self.machine_boot, Arc::new(KernelClock)),
+            witness: Witness::start(HostId::from_uuid(Uuid::nil()), []),
         };
         let stop = CancellationToken::new();
         let stopped = stop.clone();

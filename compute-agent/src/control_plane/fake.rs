@@ -387,6 +387,8 @@ impl ControlPlane for FakeControlPlane {
                 quarantined: heartbeat.quarantined,
                 pool: heartbeat.pool,
                 shared_pools: heartbeat.shared_pools.clone(),
+                guarded_pools: heartbeat.guarded_pools.clone(),
+                seen_leases: heartbeat.seen_leases.clone(),
             });
         });
         Ok(HeartbeatReply { report_all })

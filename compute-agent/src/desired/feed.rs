@@ -24,6 +24,8 @@ use crate::backoff::Backoff;
 use crate::consoles::Consoles;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
 use crate::durable::off_thread;
+use crate::guard::Guards;
+use crate::guard::clock::Moment;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::{Hypervisor, HypervisorError};
 use crate::inventory::LastInventory;
@@ -57,6 +59,7 @@ pub struct Feed {
     pub workers: Workers,
     pub inventory: LastInventory,
     pub removals: Arc<Removals>,
+    pub guards: Arc<Guards>,
     pub images: Arc<Images>,
     pub consoles: Arc<Consoles>,
 }
@@ -197,10 +200,14 @@ impl Feed {
         let mut backoff = Backoff::new(UNREACHABLE.0, UNREACHABLE.1);
         let mut query = DesiredQuery { epoch, after: Revision(0), wait_seconds: MAX_WAIT_SECONDS };
         loop {
-            let asked = Instant::now();
+            let (asked, begun) = (Instant::now(), self.guards.now());
             let page = tokio::select! {
                 page = self.control_plane.desired(&query) => page,
                 () = self.desired.asks_anew() => {
+                    query.after = Revision(0);
+                    continue;
+                }
+                () = self.guards.asks() => {
                     query.after = Revision(0);
                     continue;
                 }
@@ -210,7 +217,7 @@ impl Feed {
             match page {
                 Ok(page) => {
                     let page = Arc::new(page);
-                    if let Err(error) = self.take(epoch, &page, transfers).await {
+                    if let Err(error) = self.take(epoch, &page, begun, transfers).await {
                         tracing::error!(%error, "the desired state could not be written down");
                         tokio::time::sleep(backoff.next()).await;
                         continue;
@@ -236,12 +243,14 @@ impl Feed {
         &self,
         epoch: Epoch,
         page: &Arc<DesiredPage>,
+        begun: Moment,
         transfers: &Arc<Transfers>,
     ) -> std::io::Result<()> {
         let (desired, wishes) = (Arc::clone(&self.desired), Arc::clone(page));
         let networks = Arc::clone(&self.networks);
         let take = move || Ok((networks.take(&wishes)?, desired.take(&wishes)?));
         let (networks_changed, changed) = off_thread(take).await?;
+        self.guards.heard(begun);
         if networks_changed {
             self.keeper.nudge();
         }

@@ -72,6 +72,14 @@ impl Reconciler {
             Step::EnsureVolumes { volumes } => self.ensure_volumes(instance(wanted)?, volumes).await,
             Step::EnsureNetwork => self.ensure_network(instance(wanted)?).await,
             Step::EnsureSeed => self.ensure_seed(instance(wanted)?).await,
+            Step::Guard(entry) => {
+                let (guards, entry) = (Arc::clone(&self.parts.guards), entry.clone());
+                written(off_thread(move || guards.put(id, &entry)).await)
+            }
+            Step::Unguard => {
+                let guards = Arc::clone(&self.parts.guards);
+                written(off_thread(move || guards.remove(id)).await)
+            }
             Step::CreateDomain => self.create_domain(instance(wanted)?).await,
             Step::AttachNic { port_id } => self.attach_nic(instance(wanted)?, *port_id).await,
             Step::DetachNic { mac } => self.detach_nic(id, *mac).await,
@@ -307,11 +315,11 @@ impl Reconciler {
 
     async fn record(&self, id: InstanceId, record: Option<BootRecord>) -> Result<(), StepError> {
         let boots = Arc::clone(&self.parts.boots);
-        let written = off_thread(move || match record {
+        let change = off_thread(move || match record {
             Some(record) => boots.put(id, record),
             None => boots.forget(id),
         });
-        written.await.map_err(|error| StepError::Failed { detail: NOT_RECORDED, source: error.into() })
+        written(change.await)
     }
 
     async fn turn(&self) -> Option<SemaphorePermit<'_>> {
@@ -326,6 +334,10 @@ fn instance(wanted: &Wanted) -> Result<&InstanceSpec, StepError> {
         Wanted::Instance(spec) => Ok(spec),
         Wanted::Deleted { .. } => Err(StepError::LookAgain),
     }
+}
+
+fn written(written: std::io::Result<()>) -> Result<(), StepError> {
+    written.map_err(|error| StepError::Failed { detail: NOT_RECORDED, source: error.into() })
 }
 
 /// What came of asking a guest for something. A request that failed is as good as one that the guest ignored:

@@ -10,6 +10,7 @@ use protocol::{Generation, LayerId, VolumeId};
 use time::OffsetDateTime;
 
 use super::chains::{Chain, broken, chain_of};
+use super::guarded::plan_unguard;
 use super::plan::{AddedLayer, MergeStep, Plan, Seen, Step};
 use crate::desired::Wanted;
 use crate::host_storage::BROKEN_CHAIN;
@@ -31,6 +32,9 @@ pub(super) fn idle<'a>(
 
 /// What is left to do for an instance of which no domain is there and none is wanted.
 pub(super) fn plan_at_rest(seen: &Seen) -> Plan {
+    if let Some(unguard) = plan_unguard(seen) {
+        return Plan::Do(unguard);
+    }
     let volumes = seen.files.to_merge.clone();
     if volumes.is_empty() || seen.domain.is_some() {
         return Plan::Settled;

@@ -11,6 +11,7 @@ mod cards;
 pub(crate) mod chains;
 mod disks;
 pub mod events;
+mod guarded;
 mod observe;
 mod pauses;
 pub mod plan;
@@ -37,6 +38,7 @@ use crate::clock::SharedClock;
 use crate::control_plane::ControlPlane;
 use crate::desired::{DesiredStore, Wanted};
 use crate::durable::off_thread;
+use crate::guard::Guards;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::{Domain, DomainState, EndCause, Hypervisor};
 use crate::networks::Keeper;
@@ -63,6 +65,7 @@ pub struct Parts {
     pub networks: Arc<Keeper>,
     pub control_plane: Arc<dyn ControlPlane>,
     pub clock: SharedClock,
+    pub guards: Arc<Guards>,
     /// The machine's current boot.
     pub machine_boot: Uuid,
     pub checkpoint: Arc<dyn Checkpoint>,
@@ -189,7 +192,7 @@ impl Reconciler {
         if !*self.acting.borrow() {
             return Round::End(Outcome::Paused);
         }
-        if let Some(instead) = self.unless_confirmed(wanted, step) {
+        if let Some(instead) = self.unless_confirmed(wanted, seen, step) {
             return instead;
         }
         let id = wanted.id();
@@ -249,6 +252,7 @@ impl Reconciler {
             self.remember(id, |memory| memory.failure = Some(detail));
             outcome
         })?;
+        let guard = self.look_at_guard(wanted, record.as_ref(), domain.as_ref().filter(|_| is_live)).await?;
         let now = self.parts.clock.now();
         let has_room = self.has_room_for(domain.as_ref()).await;
         let memory = self.remember(id, |memory| {
@@ -263,7 +267,7 @@ impl Reconciler {
         let ports = self.parts.networks.readiness(wanted.nics().iter().map(|nic| nic.port_id));
         let machine_boot = self.parts.machine_boot;
         let memory_saved = self.is_memory_saved(wanted).await;
-        Ok(Seen { domain, record, files, ports, has_room, machine_boot, memory_saved, memory })
+        Ok(Seen { domain, record, files, guard, ports, has_room, machine_boot, memory_saved, memory })
     }
 
     /// Looks whether there is room if that may be what the guest waits for.
@@ -295,7 +299,9 @@ impl Reconciler {
 
     /// INVARIANT: no guest gets a disk that other hosts reach by what an earlier process had heard. This machine may
     /// have been dead in between, and the disk be another host's.
-    fn unless_confirmed(&self, wanted: &Arc<Wanted>, step: &Step) -> Option<Round> {
+    ///
+    /// Nor while the leases are not held that others go by who would take it over.
+    fn unless_confirmed(&self, wanted: &Arc<Wanted>, seen: &Seen, step: &Step) -> Option<Round> {
         let uses_disks = matches!(
             step,
             Step::EnsureVolumes { .. }
@@ -311,6 +317,10 @@ impl Reconciler {
         }
         if !self.confirmed.load(Ordering::Acquire) {
             tracing::info!(instance = %wanted.id(), ?step, "waits for the control plane: its disks are shared");
+            return Some(Round::End(Outcome::Wait(self.parts.clock.now() + ASK_AGAIN)));
+        }
+        if let Some(unready) = seen.guard.unready {
+            tracing::info!(instance = %wanted.id(), ?step, ?unready, "waits for the guard");
             return Some(Round::End(Outcome::Wait(self.parts.clock.now() + ASK_AGAIN)));
         }
         // Decided before the control plane was heard, perhaps.

@@ -5,7 +5,7 @@ use protocol::agent::{EndReason, ObservedState, PauseReason, Power, Step as Told
 
 use super::boots::Phase;
 use super::plan::{Seen, Step};
-use super::{cards, disks, pauses};
+use super::{cards, disks, guarded, pauses};
 use crate::desired::Wanted;
 use crate::hypervisor::{Domain, DomainState};
 
@@ -42,6 +42,7 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
             && failure.is_none()
             && (!is_recorded(seen, domain)
                 || is_loading(seen)
+                || guarded::is_unguarded(seen)
                 || (paused.is_none() && is_being_attached(wanted, domain, seen)))
         {
             return None;
@@ -81,7 +82,10 @@ pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
 /// What is still to come of network cards and disks.
 fn waiting(wanted: &Wanted, seen: &Seen) -> Option<String> {
     match wanted {
-        Wanted::Instance(spec) => cards::waiting(spec, seen).or_else(|| disks::waiting(spec, seen)),
+        Wanted::Instance(spec) => {
+            let unguarded = if seen.live().is_none() { guarded::waiting(seen) } else { None };
+            unguarded.or_else(|| cards::waiting(spec, seen)).or_else(|| disks::waiting(spec, seen))
+        }
         Wanted::Deleted { .. } => None,
     }
 }
@@ -178,6 +182,8 @@ pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
         Step::TuneDisk { volume } if seen.memory.tuned.contains_key(volume) => &[Told::DiskChanged],
         Step::TuneDisk { .. }
         | Step::DetachNic { .. }
+        | Step::Guard(_)
+        | Step::Unguard
         | Step::Thaw
         | Step::MergeAtRest { .. }
         | Step::Resume

@@ -16,8 +16,10 @@ use uuid::Uuid;
 use super::boots::{BootRecord, Phase};
 use super::cards::{plan_cards, plan_network};
 use super::disks::{plan_at_rest, plan_disks, plan_files};
+use super::guarded::{plan_guard, plan_guard_of_running, plan_unguard};
 use super::pauses::{Resumed, plan_paused};
 use crate::desired::Wanted;
+use crate::guard::{Entry, Guarding};
 use crate::host_storage::Files;
 use crate::hypervisor::{Domain, DomainState, EndCause};
 use crate::networks::Readiness;
@@ -37,6 +39,8 @@ pub struct Seen {
     pub domain: Option<Domain>,
     pub record: Option<BootRecord>,
     pub files: Files,
+    /// How it is guarded.
+    pub guard: Guarding,
     /// Of the network cards that are wanted.
     pub ports: HashMap<PortId, Readiness>,
     /// Whether a guest that had no room in the pool may go on.
@@ -102,6 +106,10 @@ pub enum Step {
     /// Make the host's networks as they shall be.
     EnsureNetwork,
     EnsureSeed,
+    /// Write down, for the guard, that the guest is guarded.
+    Guard(Entry),
+    /// Forget that.
+    Unguard,
     /// Write down that the boot is about to start.
     RecordStarting,
     CreateDomain,
@@ -194,7 +202,7 @@ pub enum Plan {
 }
 
 impl Plan {
-    fn no_later_than(self, at: OffsetDateTime) -> Self {
+    pub(super) fn no_later_than(self, at: OffsetDateTime) -> Self {
         match self {
             Self::Do(step) => Self::Do(step),
             Self::Wait(until) => Self::Wait(until.min(at)),
@@ -277,7 +285,9 @@ fn start_may_be_underway(seen: &Seen) -> bool {
 }
 
 fn plan_removal(seen: &Seen) -> Plan {
-    if seen.files.any {
+    if let Some(unguard) = plan_unguard(seen) {
+        Plan::Do(unguard)
+    } else if seen.files.any {
         Plan::Do(Step::RemoveFiles)
     } else if seen.record.is_some() {
         Plan::Do(Step::ForgetRecord)
@@ -298,14 +308,15 @@ fn plan_running(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDa
         let stands_still = domain.state == DomainState::Paused(PauseReason::Suspended);
         return Plan::Do(if stands_still { Step::Resume } else { Step::RecordResumed });
     }
-    match domain.state {
-        DomainState::ShuttingDown | DomainState::Off | DomainState::Unreadable => Plan::Settled,
+    let rest = match domain.state {
+        DomainState::ShuttingDown | DomainState::Off | DomainState::Unreadable => return Plan::Settled,
         state if spec.power == Power::Paused => plan_pause(state, seen),
         DomainState::Running if seen.is_paused_on_request() => Plan::Do(Step::RecordPaused { paused: false }),
         DomainState::Running => plan_devices(spec, domain, seen, now),
         // Nothing is plugged in or out, changed or merged while the guest stands still.
         DomainState::Paused(reason) => plan_paused(reason, seen, now),
-    }
+    };
+    plan_guard_of_running(seen, now, rest)
 }
 
 /// What is written down first tells whoever comes later that the guest may go on when its owner wants it to.
@@ -387,6 +398,9 @@ fn plan_launch(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime, last: Step
     if seen.domain.is_some() {
         // The remains of the boot before.
         Plan::Do(Step::DestroyDomain)
+    } else if seen.guard.unready.is_some() {
+        // Nothing is written into its pools either.
+        plan_guard(seen, now).unwrap_or(Plan::Settled)
     } else if let Some(step) = plan_files(spec.disks.iter().map(|disk| disk.volume.id).collect(), seen) {
         Plan::Do(step)
     } else if !seen.files.to_merge.is_empty() {
@@ -397,13 +411,14 @@ fn plan_launch(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime, last: Step
     } else if !seed_is_fresh {
         Plan::Do(Step::EnsureSeed)
     } else {
-        Plan::Do(last)
+        plan_guard(seen, now).unwrap_or(Plan::Do(last))
     }
 }
 
 /// A boot that was running has no domain any more, and nobody had asked for that.
 fn plan_ended(seen: &Seen, now: OffsetDateTime) -> Plan {
     let reason = match seen.memory.ended {
+        _ if seen.guard.is_fenced => EndReason::Fenced,
         Some(EndCause::GuestShutdown) => EndReason::GuestShutdown,
         // Not by us: the plan destroys only where the boot is not wanted any more.
         Some(EndCause::Crashed | EndCause::Destroyed) => EndReason::Crashed,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::agent::{Epoch, Heartbeat, MAX_REPORTS, ObservedBatch, PoolUsage};
+use protocol::agent::{Epoch, GuardedPool, Heartbeat, MAX_REPORTS, ObservedBatch, PoolUsage};
 use storage::Space;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -12,6 +12,8 @@ use crate::backoff::Backoff;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
 use crate::desired::DesiredStore;
 use crate::durable::off_thread;
+use crate::guard::Guards;
+use crate::guard::witness::Witness;
 use crate::host_storage::{HostStorage, Usage};
 use crate::reconcile::Reconciler;
 use crate::reconcile::workers::Workers;
@@ -29,6 +31,8 @@ pub struct Sender {
     pub outbox: Arc<Outbox>,
     pub desired: Arc<DesiredStore>,
     pub storage: Arc<dyn HostStorage>,
+    pub guards: Arc<Guards>,
+    pub witness: Witness,
     pub reconciler: Arc<Reconciler>,
     pub workers: Workers,
 }
@@ -123,6 +127,8 @@ impl Sender {
             quarantined: u32::try_from(self.reconciler.quarantined()).unwrap_or(u32::MAX),
             pool: self.pool().await,
             shared_pools: self.storage.shared_pools().await,
+            guarded_pools: self.guarded_pools().await,
+            seen_leases: self.witness.told(),
         };
         match self.control_plane.heartbeat(&heartbeat).await {
             Ok(reply) if reply.report_all => self.outbox.resend_all(),
@@ -141,6 +147,11 @@ impl Sender {
                 None
             }
         }
+    }
+
+    async fn guarded_pools(&self) -> Vec<GuardedPool> {
+        let guards = Arc::clone(&self.guards);
+        off_thread(move || Ok(guards.guarded_pools())).await.unwrap_or_default()
     }
 
     fn on_error(&self, epoch: Epoch, error: &ControlPlaneError) {

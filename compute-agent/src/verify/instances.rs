@@ -34,9 +34,13 @@ pub(super) fn differences(
     for wanted in ids.into_iter().filter_map(|id| host.desired.get(id)) {
         let id = wanted.id();
         let files = pools.local.instances.get(&id);
+        let (domain, record) = (domains.get(&id).cloned(), host.boots.get(id));
+        let live = domain.as_ref().filter(|domain| domain.state != DomainState::Off);
+        let guard = host.guards.look(&wanted, record.as_ref().map(|record| record.boot), live);
         let seen = Seen {
-            domain: domains.get(&id).cloned(),
-            record: host.boots.get(id),
+            domain,
+            record,
+            guard: guard.unwrap_or_default(),
             files: Files {
                 bases: volumes(&wanted).all(is_cached),
                 volumes: volumes(&wanted).all(|volume| pools.has_layers(volume)),
@@ -99,6 +103,8 @@ fn words(step: &Step) -> String {
         Step::EnsureVolumes { .. } => "make its disks",
         Step::EnsureNetwork => "make its networks",
         Step::EnsureSeed => "make its seed",
+        Step::Guard(_) => "let the guard know of it",
+        Step::Unguard => "let the guard forget it",
         Step::RecordStarting | Step::CreateDomain => "start it",
         Step::RecordStarted { .. } => "write down that it runs",
         Step::RecordStopping { .. } | Step::PressPowerButton => "ask its guest to stop",

@@ -37,6 +37,9 @@ pub(super) fn differences(
     for id in host.boots.ids().iter().filter(stray) {
         note(about_instance(*id), "decide about the record of its boots: nothing is wanted of it".to_owned());
     }
+    for id in host.guards.ids().iter().filter(stray) {
+        note(about_instance(*id), "decide about it: nothing is wanted of it, and it is guarded".to_owned());
+    }
     for (process, id) in open_files(&pool.root).into_iter().filter(|(_, id)| stray(&id)) {
         note(about_instance(id), format!("look at {process}: it has a file of it open"));
     }

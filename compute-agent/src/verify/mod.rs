@@ -29,6 +29,8 @@ pub use settings::Settings;
 use self::pools::Pools;
 use crate::clock::{Clock, SystemClock};
 use crate::desired::DesiredStore;
+use crate::guard::Guards;
+use crate::guard::clock::KernelClock;
 use crate::hypervisor::libvirt::{Libvirt, Options};
 use crate::hypervisor::{Domain, Hypervisor, HypervisorError};
 use crate::networks::{self, NetworkStore, Part};
@@ -52,7 +54,7 @@ pub struct Report {
 /// Something that is not as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// `devices`, `packet_rules`, `services`, `pools`, `instances` or `leftovers`.
+    /// `devices`, `packet_rules`, `services`, `pools`, `guard`, `instances` or `leftovers`.
     pub part: &'static str,
     /// Its kind and id.
     pub about: String,
@@ -72,6 +74,7 @@ struct Host {
     settings: Settings,
     desired: DesiredStore,
     boots: Boots,
+    guards: Guards,
     networks: NetworkStore,
 }
 
@@ -92,7 +95,7 @@ pub async fn run(state_dir: &Utf8Path, machine_boot: Uuid, patience: Duration) -
 }
 
 async fn look(state_dir: &Utf8Path, machine_boot: Uuid) -> Result<Report> {
-    let host = Host::read(state_dir)?;
+    let host = Host::read(state_dir, machine_boot)?;
     let uri = host.settings.libvirt_uri.clone();
     let uri = uri.context("the hypervisor of this agent is simulated: there is nothing to look at")?;
     let root = host.state_dir.join("pool");
@@ -102,6 +105,7 @@ async fn look(state_dir: &Utf8Path, machine_boot: Uuid) -> Result<Report> {
     let mut differences = host.networks(stored.as_ref().map(|stored| &stored.networks)).await?;
     let now = SystemClock.now();
     differences.extend(unusable);
+    differences.extend(host.guards());
     differences.extend(instances::differences(&host, &domains, &pools, machine_boot, now));
     differences.extend(leftovers::differences(&host, &domains, &pools.local));
     let revision = stored.map(|stored| stored.revision);
@@ -109,18 +113,27 @@ async fn look(state_dir: &Utf8Path, machine_boot: Uuid) -> Result<Report> {
 }
 
 impl Host {
-    fn read(state_dir: &Utf8Path) -> Result<Self> {
+    fn read(state_dir: &Utf8Path, machine_boot: Uuid) -> Result<Self> {
         // Nothing but its agent makes the folders.
         let settings = Settings::read(state_dir)?;
         let unreadable = |what: &'static str| move || format!("the {what} in {state_dir} cannot be read");
+        let shared = settings.shared_pools.clone();
+        let guards = Guards::open(state_dir, shared, machine_boot, Arc::new(KernelClock));
         Ok(Self {
             settings,
+            guards: guards.with_context(unreadable("guarded guests"))?,
             desired: DesiredStore::open(state_dir.join("desired")).with_context(unreadable("wishes"))?,
             boots: Boots::open(state_dir.join("boots")).with_context(unreadable("records of boots"))?,
             networks: NetworkStore::open(state_dir.join("networks.json"))
                 .with_context(unreadable("networks"))?,
             state_dir: state_dir.to_owned(),
         })
+    }
+
+    /// What keeps the guard from its work.
+    fn guards(&self) -> Vec<Difference> {
+        let faults = self.guards.faults().into_iter();
+        faults.map(|detail| Difference::new("guard", HOST.to_owned(), detail)).collect()
     }
 
     async fn networks(&self, wanted: Option<&HostNetwork>) -> Result<Vec<Difference>> {

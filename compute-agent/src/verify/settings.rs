@@ -36,7 +36,7 @@ impl Settings {
     }
 
     /// Those of the last agent.
-    pub(super) fn read(state_dir: &Utf8Path) -> Result<Self> {
+    pub(crate) fn read(state_dir: &Utf8Path) -> Result<Self> {
         let file = state_dir.join(FILE);
         match fs::read(&file) {
             Ok(bytes) => {

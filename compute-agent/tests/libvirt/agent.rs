@@ -1,6 +1,6 @@
 //! The agent's own work on a real libvirtd and a real pool: killed wherever a test says so.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,8 @@ use compute_agent::clock::SystemClock;
 use compute_agent::consoles;
 use compute_agent::control_plane::{ControlPlane, ControlPlaneError};
 use compute_agent::desired::DesiredStore;
+use compute_agent::guard::Guards;
+use compute_agent::guard::clock::KernelClock;
 use compute_agent::host_storage::{ByteStream, HostStorage as _, LocalPool};
 use compute_agent::hypervisor::libvirt::{Libvirt, Options};
 use compute_agent::hypervisor::{Event, Hypervisor as _, SeenVolume};
@@ -95,6 +97,9 @@ impl Site {
         let networks = Arc::new(NetworkStore::open(self.folder("networks.json")).unwrap());
         let networking = Arc::new(SimulatedNetworking::default());
         let keeper = Keeper::new(networks, networking, Arc::clone(&outbox), Arc::new(SystemClock));
+        let pools = BTreeMap::new();
+        let guards =
+            Guards::open(&self.folder("state"), pools, self.machine_boot, Arc::new(KernelClock)).unwrap();
         let reconciler = Reconciler::new(Parts {
             desired: Arc::clone(&desired),
             boots: Arc::clone(&boots),
@@ -104,6 +109,7 @@ impl Site {
             networks: Arc::new(keeper),
             control_plane: Arc::new(Images(self.images.clone())),
             clock: Arc::new(SystemClock),
+            guards: Arc::new(guards),
             machine_boot: self.machine_boot,
             checkpoint: Arc::new(DiesAt(AtomicU64::new(dies_at))),
         });
@@ -194,6 +200,7 @@ pub fn instance(image: Option<&ImageSource>, disks: usize, user_data: Option<Str
         load_memory: None,
         nics: Vec::new(),
         seed: Seed::new(user_data.map(String::into_bytes), Vec::new()),
+        on_host_failure: Default::default(),
         operation_id: None,
         request_id: None,
     }

@@ -26,6 +26,7 @@ mod hardware;
 mod image;
 mod insight;
 mod join;
+mod lease;
 mod network;
 mod observed;
 mod session;
@@ -49,6 +50,10 @@ pub use insight::{
     MAX_GUESTS, MAX_MEASURED, MAX_SAMPLES, MemorySample, PortSample, Sample, VolumeSample, believable,
 };
 pub use join::{JoinRequest, JoinResponse, JoinToken, ParseJoinTokenError, RenewRequest, RenewResponse};
+pub use lease::{
+    GuardedPool, LEASE_SECONDS, LEASE_WRITE_SECONDS, MAX_SEEN_LEASES, OnHostFailure, SeenLease,
+    TAKEOVER_SECONDS,
+};
 pub use network::{
     AddressPair, Direction, FloatingIp, HostNetwork, MAX_NETWORK_FAULTS, Metadata, Network, NetworkCheck,
     NetworkFault, NetworkReport, NetworkSubject, Nic, Port, PortAddress, PortRange, Remote, RemotePort,

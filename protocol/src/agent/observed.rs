@@ -201,6 +201,8 @@ pub enum EndReason {
     Unobserved,
     /// It has not been started yet.
     NeverStarted,
+    /// The guard of its host has cut its power, because the host could not renew its lease in a shared pool.
+    Fenced,
 }
 
 impl ObservedState {
@@ -225,6 +227,7 @@ impl EndReason {
             Self::Crashed => "crashed",
             Self::Unobserved => "unobserved",
             Self::NeverStarted => "never_started",
+            Self::Fenced => "fenced",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::{GuardedPool, SeenLease};
 use crate::{HostId, MemoryMib, Name, Sha256, SizeGib};
 
 /// Counts the sessions of one host; the newest is the only valid one.
@@ -138,6 +139,12 @@ pub struct Heartbeat {
     /// The shared pools that this host was told of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared_pools: Vec<SharedPoolReport>,
+    /// The shared pools in which its guard keeps its lease fresh now; nothing without a guard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guarded_pools: Vec<GuardedPool>,
+    /// What it sees of other hosts' leases; at most [`super::MAX_SEEN_LEASES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen_leases: Vec<SeenLease>,
 }
 
 /// The file system of the local pool.

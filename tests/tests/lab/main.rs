@@ -12,6 +12,7 @@ mod hostile;
 mod life;
 mod network;
 mod quota;
+mod restart;
 mod scene;
 mod shared;
 mod snapshots;

@@ -14,16 +14,16 @@ use crate::scene::LIMIT;
 use crate::volumes::disk::{CHANGE, attach, curtain, device, guests, has_none, holds, soon_device, write};
 
 /// Where hosts have the pool.
-const MOUNTED: &str = "/var/lib/cumulo/shared";
+pub const MOUNTED: &str = "/var/lib/cumulo/shared";
 
 /// A directory that hosts of the lab mount at one path.
-struct Shared {
+pub struct Shared {
     data: Utf8PathBuf,
 }
 
 impl Shared {
     /// Offers it to the cloud as the pool `fast`, on all hosts.
-    async fn start(lab: &mut Lab) -> Result<Self> {
+    pub async fn start(lab: &mut Lab) -> Result<Self> {
         let shared = Self { data: lab.hosts[0].machine.dir.join("shared") };
         fs::create_dir(&shared.data)?;
         let pool = format!("fast={MOUNTED}");
@@ -40,11 +40,11 @@ impl Shared {
         Ok(shared)
     }
 
-    fn mount(&self, host: &Host) -> Result<()> {
+    pub fn mount(&self, host: &Host) -> Result<()> {
         host.machine.run("mount", &["--bind", self.data.as_str(), MOUNTED])
     }
 
-    fn unmount(host: &Host) -> Result<()> {
+    pub fn unmount(host: &Host) -> Result<()> {
         // The agent has its lock there open.
         host.machine.run("umount", &["--lazy", MOUNTED])
     }
@@ -60,7 +60,7 @@ impl Shared {
     }
 
     /// Waits until no layer is left in it.
-    async fn wait_empty(&self, lab: &Lab) -> Result<()> {
+    pub async fn wait_empty(&self, lab: &Lab) -> Result<()> {
         eventually("the pool to be empty", CHANGE, async || {
             let layers: Vec<_> = fs::read_dir(self.data.join("layers"))?.collect::<Result<_, _>>()?;
             ensure!(layers.is_empty(), "{layers:?}");
@@ -73,11 +73,11 @@ impl Shared {
     }
 }
 
-fn in_pool() -> Value {
+pub fn in_pool() -> Value {
     json!({"image": "fast", "root_volume": {"pool": "fast"}})
 }
 
-fn index_of(lab: &Lab, instance: &Instance) -> Result<usize> {
+pub fn index_of(lab: &Lab, instance: &Instance) -> Result<usize> {
     let name = lab.host_of(instance)?.name().to_owned();
     lab.hosts.iter().position(|host| host.name() == name).context("no such host")
 }

@@ -28,7 +28,7 @@ async fn a_console_ends_when_its_owner_may_not_any_more() {
     let (mut user, mut half) = opened().await;
     // An access token that is too old is no reason.
     cloud.pass(16 * 60);
-    cloud.app.heartbeats.heard(host.id, cloud.app.clock.now(), None);
+    cloud.app.heartbeats.heard(host.id, cloud.app.clock.now(), None, Default::default());
     tokio::time::sleep(Duration::from_millis(300)).await;
     half.write(b"still here").await;
     assert!(user.read().await.is_some());
@@ -40,7 +40,7 @@ async fn a_console_ends_when_its_owner_may_not_any_more() {
     let (_, tokens) = member(&cloud).await;
     let bearer = format!("Bearer {}", tokens["access_token"].as_str().unwrap());
     let again = async || {
-        cloud.app.heartbeats.heard(host.id, cloud.app.clock.now(), None);
+        cloud.app.heartbeats.heard(host.id, cloud.app.clock.now(), None, Default::default());
         cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
         let console = ask_as(&cloud, &bearer, "serial").await.expect(201);
         open(&cloud, &host, at, &console).await

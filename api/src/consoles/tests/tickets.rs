@@ -37,7 +37,7 @@ async fn a_ticket_opens_one_console_once_within_a_minute() {
 
     let old = ask(&cloud, "vnc").await;
     cloud.pass(60);
-    cloud.app.heartbeats.heard(host.id, cloud.app.clock.now(), None);
+    cloud.app.heartbeats.heard(host.id, cloud.app.clock.now(), None, Default::default());
     refused(at, &old, 401, "invalid_ticket").await;
     drop((user, half));
 }
@@ -111,7 +111,7 @@ async fn asking_is_a_call_like_any_other() {
     cloud.post(CONSOLES, body.clone()).await.expect_problem(429, "too_many_requests");
     cloud.pass(21);
     cloud.post(CONSOLES, body.clone()).await.expect_problem(503, "host_unreachable");
-    cloud.app.heartbeats.heard(host.id, cloud.app.clock.now(), None);
+    cloud.app.heartbeats.heard(host.id, cloud.app.clock.now(), None, Default::default());
     cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
     host.report(&web["id"], 1, 1, json!({"state": "stopped", "reason": "guest_shutdown"})).await;
     cloud.post(CONSOLES, body).await.expect_problem(409, "wrong_state");

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::super::custom_size::Sized;
 use super::super::fit::misfits;
 use super::super::reconcile::place_at_once;
+use super::super::recovery;
 use super::super::store::{self, New, System, leases, placement};
 use super::super::types::{CreateInstance, DEFAULT_STOP_TIMEOUT_SECONDS, Instance, Plan, Times, WhenNoRoom};
 use super::accept;
@@ -68,6 +69,7 @@ pub(super) async fn create_instance(
     leases::set(conn, id.as_uuid(), lease, allowed.principal()).await?;
     wait_for(conn, id.as_uuid(), &parts.inherited.waits_for).await?;
     disks::attach(conn, allowed, &parts.disks, id, &app.clock, now).await?;
+    recovery::refuse_local(conn, id.as_uuid(), new.on_host_failure).await?;
     cards::attach(conn, allowed, &wanted_cards, id, &app.clock, now).await?;
     if change.query.dry_run {
         return answer_plan(change, id, &charged(&parts, &wanted_cards)).await;
@@ -182,6 +184,7 @@ async fn insert(change: &mut Change, new: &CreateInstance, making: Making<'_>) -
         description: &new.description,
         labels: &new.labels,
         delete_protection: new.delete_protection,
+        on_host_failure: new.on_host_failure,
         system: &parts.system,
         instance_type: &parts.instance_type,
         placement_group,

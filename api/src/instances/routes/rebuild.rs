@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use super::super::custom_size::{CustomSize, Sized};
 use super::super::fit::misfits;
 use super::super::model::InstanceState;
+use super::super::recovery;
 use super::super::store::{self, NewIntent, Row, System, rebuilding};
 use super::super::types::{Instance, RebuildInstance, RescueInstance, StopInstance};
 use super::super::verbs::{refuse_deleting, state_of};
@@ -120,6 +121,7 @@ pub(super) async fn rescue_instance(
     let now = change.now;
     let (conn, allowed) = change.parts();
     disks::attach(conn, allowed, &prepared, row.id.into(), &app.clock, now).await?;
+    recovery::refuse_another_local(conn, &row).await?;
     let next = with_boot(next_intent(&app, &call, &change, &row), &row, true, &body.stop());
     let (conn, allowed) = change.parts();
     change_intent(conn, allowed, &row, "rescue_instance", &next).await?;

@@ -3,9 +3,11 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use protocol::agent::OnHostFailure;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::super::recovery;
 use super::super::store::{self, Metadata, Row, leases};
 use super::super::types::{Instance, Times, UpdateInstance};
 use super::lock;
@@ -18,7 +20,7 @@ use crate::http::{
 };
 use crate::nudge::{self, Topic};
 
-/// Change an instance's name, description, labels, protection or lease.
+/// Change an instance's name, description, labels, protection, lease, or what becomes of it when its host dies.
 #[utoipa::path(patch, path = "/v1/projects/{project}/instances/{instance}", tag = "instances",
     params(MutationQuery),
     request_body = UpdateInstance, responses(
@@ -48,12 +50,17 @@ pub(super) async fn update_instance(
     }
     let mut change = change.check_renamed(row.id, name, &labels).await?;
     let (conn, allowed) = change.parts();
+    let before = OnHostFailure::from_name(&row.on_host_failure).unwrap_or_default();
+    let on_host_failure = patch.on_host_failure.unwrap_or(before);
+    if on_host_failure != before {
+        recovery::refuse_local(conn, row.id, on_host_failure).await?;
+    }
     let revision = match row.host_id {
         Some(host) => Some(hosts::store::bump_revision(conn, host.into()).await?.0),
         None => None,
     };
     let delete_protection = patch.delete_protection.unwrap_or(row.delete_protection);
-    let metadata = Metadata { name, description, labels: &labels, delete_protection };
+    let metadata = Metadata { name, description, labels: &labels, delete_protection, on_host_failure };
     store::update_metadata(conn, allowed, row.id, &metadata, revision, now).await?;
     if let Some(times) = lease {
         leases::set(conn, row.id, times, allowed.principal()).await?;

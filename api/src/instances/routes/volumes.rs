@@ -7,6 +7,7 @@ use protocol::agent::{DiskBus, Power};
 use sqlx::PgConnection;
 
 use super::super::model::{InstanceState, shown};
+use super::super::recovery;
 use super::super::store::{Row, departures};
 use super::super::types::{AttachVolume, DetachVolume, Instance};
 use super::power::next_intent;
@@ -54,6 +55,7 @@ pub(super) async fn attach_volume(
     let now = change.now;
     let (conn, allowed) = change.parts();
     let attached = disks::attach(conn, allowed, &prepared, row.id.into(), &app.clock, now).await?;
+    recovery::refuse_another_local(conn, &row).await?;
     let next = next_intent(&app, &call, &change, &row);
     let (conn, allowed) = change.parts();
     change_intent(conn, allowed, &row, "attach_volume", &next).await?;

@@ -1,5 +1,6 @@
 //! SQL of instances that are made.
 
+use protocol::agent::OnHostFailure;
 use protocol::{InstanceId, OperationId, RequestId};
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -19,6 +20,7 @@ pub(in crate::instances) struct New<'a> {
     pub description: &'a str,
     pub labels: &'a Labels,
     pub delete_protection: bool,
+    pub on_host_failure: OnHostFailure,
     pub system: &'a System,
     pub instance_type: &'a InstanceTypeRow,
     pub placement_group: Option<Uuid>,
@@ -75,9 +77,9 @@ pub(in crate::instances) async fn insert(
              (id, project_id, name, labels, generation, image_id, instance_type_id, architecture, vcpus,
               memory_mib, hostname, user_data, ssh_authorized_keys, power, boot, stop_mode,
               stop_timeout_seconds, operation_id, request_id, placement_due_at, created_at, updated_at,
-              image_name, firmware, description, delete_protection, key_pairs, placement_group_id)
+              image_name, firmware, description, delete_protection, key_pairs, placement_group_id, on_host_failure)
          VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, 'running', 1, 'graceful', $13, $14,
-                 $15, $16, $16, $16, $17, $18, $19, $20, $21, $22)",
+                 $15, $16, $16, $16, $17, $18, $19, $20, $21, $22, $23)",
         new.id.as_uuid(),
         allowed.project().as_uuid(),
         new.name,
@@ -99,7 +101,8 @@ pub(in crate::instances) async fn insert(
         new.description,
         new.delete_protection,
         new.key_pairs,
-        new.placement_group
+        new.placement_group,
+        new.on_host_failure.as_str()
     )
     .execute(conn)
     .await;

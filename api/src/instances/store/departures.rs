@@ -47,7 +47,8 @@ pub(crate) async fn leave(
                 placement_due_at = $2, placement_explanation = NULL, updated_at = $2,
                 observed_generation = NULL, observed_boot = NULL, observed_state = NULL,
                 observed_end_reason = NULL, observed_paused = NULL, observed_detail = NULL, observed_at = NULL,
-                observed_volumes = '[]', observed_leaving_cards = '[]', off_generation = NULL
+                observed_volumes = '[]', observed_leaving_cards = '[]', off_generation = NULL,
+                guarded_from = NULL
          WHERE id = $1 RETURNING generation",
         id,
         now

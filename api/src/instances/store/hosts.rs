@@ -2,7 +2,7 @@
 
 use protocol::agent::{
     Architecture, DesiredBody, DesiredObject, Firmware, GuestHardware, InstanceReport, InstanceSpec,
-    MemoryFile, PauseReason, SaveMemory, Seed, StopMode, VolumeReport,
+    MemoryFile, OnHostFailure, PauseReason, SaveMemory, Seed, StopMode, VolumeReport,
 };
 use protocol::{
     Generation, HostId, InstanceId, LayerId, MacAddress, MemoryMib, OperationId, Revision, TransferId,
@@ -48,6 +48,7 @@ struct DesiredRow {
     pools: Vec<String>,
     freezes: bool,
     saves_memory: Option<Json<SaveMemory>>,
+    on_host_failure: String,
     /// What this boot goes on from.
     resumes_from: Option<Json<MemoryFile>>,
 }
@@ -72,6 +73,7 @@ pub(crate) async fn desired_after(
                         WHERE v.instance_id = i.id ORDER BY l.id) AS "layers!",
                   ARRAY(SELECT DISTINCT p.name FROM volumes v JOIN pools p ON p.id = v.pool_id
                         WHERE v.instance_id = i.id AND v.removal_id IS NOT NULL) AS "pools!", i.freezes,
+                  i.on_host_failure,
                   i.saves_memory AS "saves_memory: Json<SaveMemory>",
                   (SELECT jsonb_build_object('id', l.id, 'pool', p.name)
                    FROM snapshots s JOIN layers l ON l.id = s.memory_id LEFT JOIN pools p ON p.id = l.pool_id
@@ -131,6 +133,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
         load_memory: row.resumes_from.map(|file| file.0),
         nics: row.nics.0.into_iter().filter_map(NicRow::into_nic).collect(),
         seed: Seed::new(row.user_data, row.ssh_authorized_keys),
+        on_host_failure: OnHostFailure::from_name(&row.on_host_failure).ok_or_else(broken)?,
         operation_id,
         request_id: Some(row.request_id.into()),
     };

@@ -112,7 +112,7 @@ pub(in crate::instances) async fn rows_of(
                   i.placement_explanation AS "placement_explanation: Json<Explanation>",
                   i.observed_generation, i.observed_boot, i.observed_state, i.observed_end_reason,
                   i.observed_paused, i.observed_detail, i.created_at, i.updated_at, i.description,
-                  i.delete_protection, i.key_pairs, i.stop_at, i.delete_at, i.lease_principal_id, i.lease_failure,
+                  i.on_host_failure, i.delete_protection, i.key_pairs, i.stop_at, i.delete_at, i.lease_principal_id, i.lease_failure,
                   i.resized_from_type_id, f.name AS "resized_from_type_name?", i.resized_from_vcpus,
                   i.resized_from_memory_mib, i.resize_confirm_at
            FROM instances i

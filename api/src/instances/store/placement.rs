@@ -7,7 +7,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::hosts::HostState;
+use crate::hosts::{HostState, WITNESS_FRESH};
 use crate::http::Labels;
 use crate::nudge::{self, Topic};
 use crate::ports::cards;
@@ -72,7 +72,7 @@ pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<O
                   ARRAY(SELECT DISTINCT v.pool_id FROM volumes v
                         WHERE v.instance_id = i.id AND v.pool_id IS NOT NULL) AS "pools!: Vec<Uuid>",
                   ARRAY(SELECT d.host_id FROM departures d WHERE d.instance_id = i.id) AS "leaving!: Vec<Uuid>",
-                  i.left_host_id
+                  i.left_host_id, i.on_host_failure = 'restart' AS "needs_guard!"
            FROM instances i
            JOIN instance_types t ON t.id = i.instance_type_id
            JOIN images m ON m.id = i.image_id
@@ -117,6 +117,7 @@ pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<O
         group,
         volumes_on: row.volumes_on.map(HostId::from),
         pools: row.pools.into_iter().map(PoolId::from).collect(),
+        needs_guard: row.needs_guard,
         leaving: row.leaving.into_iter().map(HostId::from).collect(),
         left: row.left_host_id.map(HostId::from),
         image_on,
@@ -153,12 +154,14 @@ pub(crate) async fn fleet(conn: &mut PgConnection, now: OffsetDateTime) -> Resul
                   vcpus_capacity, vcpus_reserved, memory_mib_capacity, memory_mib_reserved,
                   disk_gib_capacity, disk_gib_reserved, pool_low, cordoned, labels AS "labels: Json<Labels>", taints,
                   placement_domain(h, 'rack') AS rack, zone, coalesce(s.starting, 0) AS "starting!",
-                  ARRAY(SELECT p.pool_id FROM pool_hosts p WHERE p.host_id = h.id) AS "pools!: Vec<Uuid>"
+                  ARRAY(SELECT p.pool_id FROM pool_hosts p WHERE p.host_id = h.id) AS "pools!: Vec<Uuid>",
+                  ARRAY(SELECT g.pool_id FROM guarded_pools_since($1) g WHERE g.host_id = h.id) AS "guarded!: Vec<Uuid>"
            FROM hosts h
            LEFT JOIN (SELECT host_id, count(*)::integer AS starting FROM instances
                       WHERE host_id IS NOT NULL AND (observed_state IS NULL OR observed_state = 'preparing')
                       GROUP BY host_id) s ON s.host_id = h.id
-           ORDER BY id"#
+           ORDER BY id"#,
+        now - WITNESS_FRESH
     )
     .fetch_all(&mut *conn)
     .await?;
@@ -170,6 +173,7 @@ pub(crate) async fn fleet(conn: &mut PgConnection, now: OffsetDateTime) -> Resul
         pool_low: row.pool_low,
         architectures: row.inventory.map(|inventory| inventory.0.architectures).unwrap_or_default(),
         pools: row.pools.into_iter().map(PoolId::from).collect(),
+        guarded: row.guarded.into_iter().map(PoolId::from).collect(),
         labels: row.labels.0,
         taints: row.taints,
         rack: row.rack,

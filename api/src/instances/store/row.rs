@@ -1,6 +1,6 @@
 //! The row of an instance, with the names of what it refers to, and how it is shown.
 
-use protocol::agent::{Nic, PauseReason};
+use protocol::agent::{Nic, OnHostFailure, PauseReason};
 use protocol::{MacAddress, Vni};
 use serde::Deserialize;
 use sqlx::types::Json;
@@ -60,6 +60,7 @@ pub(crate) struct Row {
     pub updated_at: OffsetDateTime,
     pub description: String,
     pub delete_protection: bool,
+    pub on_host_failure: String,
     pub key_pairs: Vec<String>,
     pub stop_at: Option<OffsetDateTime>,
     pub delete_at: Option<OffsetDateTime>,
@@ -232,6 +233,7 @@ impl Row {
             name: self.name,
             description: self.description,
             labels: self.labels.0,
+            on_host_failure: OnHostFailure::from_name(&self.on_host_failure).unwrap_or_default(),
             delete_protection: self.delete_protection,
             state,
             state_reason: reason,

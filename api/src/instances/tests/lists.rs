@@ -159,6 +159,7 @@ fn observations() -> Vec<ObservedState> {
         EndReason::Crashed,
         EndReason::Unobserved,
         EndReason::NeverStarted,
+        EndReason::Fenced,
     ];
     let stopped = ends.map(|reason| ObservedState::Stopped { reason });
     let mut all = vec![

@@ -29,6 +29,7 @@ fn each_filter_says_its_figures() {
         (Rejection::PoolMissing, "a shared pool that volumes of it are in is not there"),
         (Rejection::Leaving, "it has left this host, which has not confirmed that nothing is left"),
         (Rejection::NotReady, "its agent is new, silent or degraded"),
+        (Rejection::NoGuard, "no guard there keeps a lease in each of the shared pools of its volumes"),
         (Rejection::Cordoned, "it is cordoned"),
         (Rejection::Architecture, "it runs x86_64, not riscv64"),
         (Rejection::Features, "it lacks nested"),

@@ -17,6 +17,7 @@ fn candidate(id: u128, ready: bool, free: (i32, i32, i32)) -> Candidate {
         architectures: vec![Architecture::X86_64],
         features: Vec::new(),
         pools: Vec::new(),
+        guarded: Vec::new(),
         labels: Default::default(),
         taints: Vec::new(),
         rack: None,
@@ -47,6 +48,7 @@ fn request(vcpus: i32, memory_mib: i32, disk_gib: i32) -> Request {
         group: None,
         volumes_on: None,
         pools: Vec::new(),
+        needs_guard: false,
         leaving: Vec::new(),
         left: None,
         image_on: Vec::new(),
@@ -125,6 +127,28 @@ fn only_hosts_with_the_pool_take_it_and_the_one_that_it_left_comes_last() {
     let left = Request { left: Some(hosts[1].id), ..wanted };
     goes_to(&hosts, &left, &hosts[2]);
     goes_to(&hosts[..2], &left, &hosts[1]);
+}
+
+#[test]
+fn what_starts_elsewhere_goes_only_where_a_guard_watches_all_of_its_pools() {
+    let [one, other] = [7, 8].map(|id| Uuid::from_u128(id).into());
+    let with = |id, guarded: &[protocol::PoolId]| Candidate {
+        pools: vec![one, other],
+        guarded: guarded.to_vec(),
+        ..candidate(id, true, (8, 9_000, 90))
+    };
+    let hosts = [with(1, &[]), with(2, &[one]), with(3, &[other, one])];
+    let wanted = Request { pools: vec![one, other], needs_guard: true, ..request(1, 256, 0) };
+    goes_to(&hosts, &wanted, &hosts[2]);
+    goes_to(&hosts, &Request { pools: vec![one], ..wanted.clone() }, &hosts[1]);
+    let refused = refused(&fleet(&hosts[..2]), &wanted);
+    assert_eq!(refused.rejections, [RejectionCount { reason: Rejection::NoGuard, hosts: 2 }]);
+    assert_eq!(refused.remedies[0].kind, RemedyKind::WaitForHost);
+    assert_eq!(
+        refused.summary,
+        "none of 2 hosts takes it: 2 from which it could not start elsewhere when they die; it would fit with \
+         on_host_failure set to wait"
+    );
 }
 
 #[test]

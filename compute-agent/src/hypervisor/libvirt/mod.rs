@@ -42,6 +42,8 @@ use virt::domain::Domain as Handle;
 use virt::error::{Error, ErrorNumber};
 use virt::sys as raw;
 
+pub(crate) use self::xml::domain_name;
+
 use self::link::Link;
 use self::memory::{Due, Saving};
 use self::sys::DiskError;

@@ -65,6 +65,8 @@ fn heartbeat(epoch: i64) -> Heartbeat {
         quarantined: 0,
         pool: None,
         shared_pools: Vec::new(),
+        guarded_pools: Vec::new(),
+        seen_leases: Vec::new(),
     }
 }
 

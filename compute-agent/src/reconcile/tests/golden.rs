@@ -10,6 +10,7 @@ use time::macros::datetime;
 use uuid::Uuid;
 
 use crate::desired::Wanted;
+use crate::guard::Guarding;
 use crate::host_storage::Files;
 use crate::hypervisor::{Domain, DomainState, EndCause};
 use crate::reconcile::boots::{BootRecord, Phase};
@@ -105,6 +106,7 @@ fn what_follows_from_what() {
                     }),
                     record,
                     files: files.clone(),
+                    guard: Guarding::default(),
                     ports: HashMap::new(),
                     has_room: true,
                     machine_boot: THIS,

@@ -3,6 +3,7 @@
 mod cards;
 mod disks;
 mod golden;
+mod guarded;
 mod killed;
 mod lives;
 mod memory;
@@ -24,6 +25,7 @@ use super::{Checkpoint, Moment, Outcome, Parts, Reconciler};
 use crate::clock::{Clock, ManualClock};
 use crate::control_plane::fake::FakeControlPlane;
 use crate::desired::DesiredStore;
+use crate::guard;
 use crate::host_storage::{Doomed, Files, HostStorage, SimulatedStorage};
 use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
 use crate::hypervisor::{DomainState, Event, Hypervisor};
@@ -129,6 +131,7 @@ impl Host {
             networks: Arc::clone(&keeper),
             control_plane: Arc::clone(&self.control_plane) as _,
             clock: Arc::clone(&self.clock) as _,
+            guards: guard::tests::guards(&self.folder("."), self.machine_boot, Arc::clone(&self.clock) as _),
             machine_boot: self.machine_boot,
             checkpoint: Arc::new(KillAt(AtomicU64::new(kill_at))),
         });

@@ -16,6 +16,7 @@ import { instanceTypes } from '../instance_types'
 import { keyPairs } from '../key_pairs'
 import { networks } from '../networks'
 import { placementGroups } from '../placement_groups'
+import { pools } from '../pools'
 import type { Instance } from '.'
 import { Plan } from './Plan'
 import { isAskable, nothing, requestOf, type Wishes } from './request'
@@ -36,6 +37,7 @@ export function CreatePage({ project }: { project: string }) {
   const nets = useRows<Schemas['Network']>(networks, project)
   const keys = useRows<Schemas['KeyPair']>(keyPairs, project)
   const groups = useRows<Schemas['PlacementGroup']>(placementGroups, project, more)
+  const shared = useRows<Schemas['Pool']>(pools, undefined, more)
   const choices = (usable.data?.items ?? own.data ?? []).filter((image) => image.state === 'available')
 
   const request = useMemo(() => requestOf(wishes), [wishes])
@@ -95,6 +97,8 @@ export function CreatePage({ project }: { project: string }) {
                     </Group>
                     <Count label={t.instance.rootDisk} hint={t.instance.asTheType} value={wishes.root_disk_gib} onChange={(value) => set('root_disk_gib', value)} error={said['root_disk_gib']} />
                     <Select label={t.field('placement_group')} data={(groups.data ?? []).map(({ name }) => name)} value={wishes.placement_group || null} onChange={(value) => set('placement_group', value ?? '')} error={said['placement_group']} placeholder={t.form.none} clearable />
+                    {(shared.data ?? []).length > 0 && <Select label={t.instance.pool} description={t.instance.poolHint} data={(shared.data ?? []).map(({ name }) => name)} value={wishes.pool || null} onChange={(value) => set('pool', value ?? '')} error={said['root_volume']} placeholder={t.instance.ownDisk} clearable />}
+                    {(shared.data ?? []).length > 0 && <Checkbox label={t.instance.restart} description={t.instance.restartHint} checked={wishes.restart} onChange={(event) => set('restart', event.currentTarget.checked)} error={said['on_host_failure']} />}
                     <Textarea label={t.instance.ssh} description={t.instance.sshHint} value={wishes.ssh} onChange={(event) => set('ssh', event.currentTarget.value)} error={said['ssh_authorized_keys']} autosize minRows={2} maxRows={8} spellCheck={false} />
                     <Textarea label={t.instance.userData} description={t.instance.userDataHint} value={wishes.user_data} onChange={(event) => set('user_data', event.currentTarget.value)} error={said['user_data']} autosize minRows={4} maxRows={20} spellCheck={false} styles={{ input: { fontFamily: 'var(--mantine-font-family-monospace)' } }} />
                     <TagsInput label={t.field('labels')} placeholder={t.form.labels} value={wishes.labels} onChange={(value) => set('labels', value)} error={said['labels']} />

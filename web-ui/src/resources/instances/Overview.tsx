@@ -34,6 +34,7 @@ export function Overview({ instance, project }: { instance: Instance; project: s
           {instance.key_pairs.length > 0 && <Fact name={t.resource('key_pairs').title}>{instance.key_pairs.join(', ')}</Fact>}
           {instance.placement_group && <Fact name={t.resource('placement_groups').title}><RowLink resource="placement_groups" project={project} id={instance.placement_group.id}>{instance.placement_group.name}</RowLink></Fact>}
           {instance.host && <Fact name={t.verdict.host}><RowLink resource="hosts" project={undefined} id={instance.host.id}>{instance.host.name}</RowLink></Fact>}
+          <Fact name={t.field('on_host_failure')}>{t.instance.onHostFailure[instance.on_host_failure]}</Fact>
           {instance.delete_protection && <Fact name={t.field('delete_protection')}>{t.verbs.protected}</Fact>}
           {instance.lease && <Fact name={t.verbs.lease.title}>{t.verbs.lease.now(shortTime(instance.lease.stop_at), shortTime(instance.lease.delete_at))}{instance.lease.detail && <Text size="sm" c="dimmed">{instance.lease.detail}</Text>}</Fact>}
           <Fact name={t.field('created_at')}><Time at={instance.created_at} /></Fact>

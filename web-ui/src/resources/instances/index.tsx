@@ -29,7 +29,7 @@ export const instances: Resource<Instance> = {
     time('created_at', (row) => row.created_at),
   ],
   create: 'page',
-  update: { schema: 'UpdateInstance', fields: ['name', 'description', 'labels', 'delete_protection'] },
+  update: { schema: 'UpdateInstance', fields: ['name', 'description', 'labels', 'delete_protection', 'on_host_failure'] },
   deletable: true,
   actions,
   bulk: { path: '/v1/projects/{project}/instance_actions', actions: ['start', 'stop', 'reboot', 'pause', 'resume', 'delete'] },

@@ -15,11 +15,15 @@ export interface Wishes {
   ssh: string
   key_pairs: string[]
   placement_group: string
+  /** A shared pool for the disk that it boots from; empty for the disk of its host. */
+  pool: string
+  /** Whether it starts elsewhere when its host dies. */
+  restart: boolean
   user_data: string
   labels: string[]
 }
 
-export const nothing: Wishes = { name: '', image: '', instance_type: '', vcpus: undefined, memory_mib: undefined, network: '', root_disk_gib: undefined, ssh: '', key_pairs: [], placement_group: '', user_data: '', labels: [] }
+export const nothing: Wishes = { name: '', image: '', instance_type: '', vcpus: undefined, memory_mib: undefined, network: '', root_disk_gib: undefined, ssh: '', key_pairs: [], placement_group: '', pool: '', restart: false, user_data: '', labels: [] }
 
 /** Whether there is enough to ask for a plan. */
 export const isAskable = (wishes: Wishes) => Boolean(wishes.name && wishes.image && wishes.instance_type)
@@ -38,6 +42,8 @@ export function requestOf(wishes: Wishes): Schemas['CreateInstance'] {
     ...(keys.length > 0 ? { ssh_authorized_keys: keys } : {}),
     ...(wishes.key_pairs.length > 0 ? { key_pairs: wishes.key_pairs } : {}),
     ...(wishes.placement_group ? { placement_group: wishes.placement_group } : {}),
+    ...(wishes.pool ? { root_volume: { pool: wishes.pool } } : {}),
+    ...(wishes.restart ? { on_host_failure: 'restart' as const } : {}),
     ...(wishes.user_data ? { user_data: wishes.user_data } : {}),
     ...(wishes.labels.length > 0 ? { labels } : {}),
   }

@@ -30,7 +30,7 @@ pub(super) use saved::resumed;
 pub(super) const NAMESPACE: &str = "https://cumulo.dev/xmlns/instance/1";
 
 /// The name of an instance's domain.
-pub(super) fn domain_name(id: InstanceId) -> String {
+pub(crate) fn domain_name(id: InstanceId) -> String {
     format!("cumulo-{id}")
 }
 
