@@ -114,7 +114,7 @@ impl SimulatedHost {
                 line.set_cut(false);
             }
         }
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     }
 }
 
@@ -124,5 +124,5 @@ async fn end_after(time: Option<Duration>, life: &CancellationToken) {
         tokio::time::sleep(time).await;
         life.cancel();
     }
-    std::future::pending().await;
+    std::future::pending::<()>().await;
 }
