@@ -281,6 +281,17 @@ fn a_guard_that_is_killed_is_replaced_without_harm_and_one_that_comes_late_makes
 }
 
 #[test]
+fn a_pool_whose_place_another_takes_is_lost() {
+    let site = Site::started();
+    let mut guest = Guest::start();
+    site.guard(&guest);
+    site.lose_pool();
+    Pool::make_shared(&pool(), &site.root).unwrap();
+    guest.wait_killed();
+    assert!(site.status().unwrap().faults[&pool()].contains("taken its place"));
+}
+
+#[test]
 fn a_guard_that_stood_still_kills_before_all_else() {
     let site = Site::started();
     let mut guest = Guest::start();
