@@ -25,6 +25,8 @@ pub(super) struct Decider {
     pub(super) times: Times,
     /// Since when each process is being killed.
     pub(super) dying: BTreeMap<i32, Moment>,
+    /// Whether one of them takes too long.
+    pub(super) is_hopeless: bool,
 }
 
 /// A guest that runs and must not.
@@ -62,9 +64,13 @@ impl Decider {
         let is_doomed = |pid: &i32| doomed.iter().flat_map(|one| &one.processes).any(|it| it.pid == *pid);
         self.dying.retain(|pid, _| is_doomed(pid));
         let overdue = self.dying.values().any(|since| now.since(*since) >= self.times.dying);
-        if let Some(watchdog) = &mut self.watchdog {
-            // Whoever is killed and does not die, as in the midst of a write that hangs, dies with the machine.
-            watchdog.feed_unless(overdue);
+        if overdue && !self.is_hopeless {
+            tracing::error!("a guest that was killed does not die: only a reset of this machine ends it");
+        }
+        self.is_hopeless = overdue;
+        // Whoever is killed and does not die, as in the midst of a write that hangs, dies with the machine.
+        if let Some(watchdog) = self.watchdog.as_mut().filter(|_| !overdue) {
+            watchdog.feed();
         }
     }
 

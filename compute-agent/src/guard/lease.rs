@@ -11,6 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use protocol::{HostId, Name};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
+use storage::Unusable;
 use uuid::Uuid;
 
 use super::sealed;
@@ -46,13 +47,16 @@ impl Place {
     }
 
     /// INVARIANT: asked before anything is written: a pool that is not mounted is a directory like any other.
-    fn identity(&self) -> io::Result<Uuid> {
+    pub(super) fn identity(&self) -> io::Result<Uuid> {
         storage::shared_identity(&self.name, &self.root)
     }
 
-    /// Writes this host's lease. When this returns, others can read it.
-    pub fn write(&self, host: HostId, counter: u64) -> io::Result<()> {
-        let record = Record { host, pool: self.identity()?, counter };
+    /// Writes this host's lease, into the pool of this identity alone. When this returns, others can read it.
+    pub fn write(&self, pool: Uuid, host: HostId, counter: u64) -> io::Result<()> {
+        if self.identity()? != pool {
+            return Err(io::Error::other(Unusable::Exchanged));
+        }
+        let record = Record { host, pool, counter };
         let sealed = sealed::seal(&record, BLOCK)?;
         let mut block = Box::new(Block([b' '; BLOCK]));
         block.0[..sealed.len()].copy_from_slice(&sealed);

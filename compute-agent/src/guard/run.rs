@@ -66,7 +66,16 @@ pub fn run(options: &Options) -> Result<()> {
     listen(state.clone())?;
     // Last: whatever fails before needs no reset.
     let watchdog = options.watchdog.as_deref().map(Watchdog::arm).transpose()?;
-    Decider { state, clock, recorder, watchdog, times: options.times, dying: BTreeMap::new() }.run();
+    Decider {
+        state,
+        clock,
+        recorder,
+        watchdog,
+        times: options.times,
+        dying: BTreeMap::new(),
+        is_hopeless: false,
+    }
+    .run();
     tracing::info!("the guard ends: no guarded guest runs");
     Ok(())
 }

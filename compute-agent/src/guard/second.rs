@@ -30,7 +30,7 @@ fn run(guards: &Weak<Guards>) {
     }
 }
 
-fn look(guards: &Guards, told: &mut BTreeSet<(InstanceId, i32)>) {
+pub(super) fn look(guards: &Guards, told: &mut BTreeSet<(InstanceId, i32)>) {
     let doomed: BTreeMap<_, _> = guards.abandoned().into_iter().collect();
     if doomed.is_empty() {
         return;

@@ -15,7 +15,6 @@ const MAGIC: &[u8] = b"V";
 
 pub(super) struct Watchdog {
     device: File,
-    is_left_alone: bool,
 }
 
 impl Watchdog {
@@ -24,7 +23,7 @@ impl Watchdog {
         let mut options = OpenOptions::new();
         options.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
         let device = options.open(path).with_context(|| format!("the watchdog {path} cannot be opened"))?;
-        let watchdog = Self { device, is_left_alone: false };
+        let watchdog = Self { device };
         match watchdog.timeout() {
             Ok(Some(seconds)) if seconds > LONGEST_SECONDS => {
                 watchdog.disarm();
@@ -53,16 +52,8 @@ impl Watchdog {
         Ok(Some(text.trim().parse()?))
     }
 
-    /// Keeps it quiet, unless the machine had better be reset.
-    pub(super) fn feed_unless(&mut self, is_hopeless: bool) {
-        if is_hopeless {
-            if !self.is_left_alone {
-                tracing::error!("a guest that was killed does not die: leaving this machine to its watchdog");
-            }
-            self.is_left_alone = true;
-            return;
-        }
-        self.is_left_alone = false;
+    /// Keeps it quiet for as long as it waits.
+    pub(super) fn feed(&mut self) {
         if let Err(error) = self.device.write_all(b"\0") {
             tracing::error!(%error, "the watchdog cannot be fed");
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::thread;
 
 use protocol::HostId;
+use uuid::Uuid;
 
 use super::Times;
 use super::clock::{Moment, SharedBootClock};
@@ -29,18 +30,24 @@ impl Writer {
 
     fn run(self) {
         let mut counter = None;
+        // The disks of guests are in the pool that was there first.
+        let mut identity = None;
         loop {
             let begun = self.clock.now();
-            let written = self.renew(&mut counter, begun);
+            let written = self.renew(&mut identity, &mut counter, begun);
             let pause = if written { self.times.write } else { self.times.retry };
             thread::sleep(pause.saturating_sub(self.clock.now().since(begun)));
         }
     }
 
-    fn renew(&self, known: &mut Option<u64>, begun: Moment) -> bool {
+    fn renew(&self, identity: &mut Option<Uuid>, known: &mut Option<u64>, begun: Moment) -> bool {
         let pool = &self.place.name;
         let written = self.next(*known).and_then(|counter| {
-            self.place.write(self.host, counter)?;
+            let identity = match *identity {
+                Some(identity) => identity,
+                None => *identity.insert(self.place.identity()?),
+            };
+            self.place.write(identity, self.host, counter)?;
             Ok(counter)
         });
         let ended = self.clock.now();

@@ -5,6 +5,7 @@
 mod agent;
 mod crashes;
 mod debian;
+mod guarded;
 mod guest;
 mod hardware;
 mod host;

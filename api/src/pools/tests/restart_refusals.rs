@@ -19,7 +19,7 @@ async fn what_has_data_on_its_host_does_not_start_elsewhere() {
     local["root_volume"] = json!({});
     let mut second = restarting("web");
     second["volumes"] = json!([{"size_gib": 1, "name": "own"}]);
-    for (body, name) in [(local, "web"), (second, "own")] {
+    for (body, name) in [(local, "its volume root-"), (second, "its volume own is")] {
         for path in [INSTANCES.to_owned(), format!("{INSTANCES}?dry_run=true")] {
             let refused = cloud.post(&path, body.clone()).await.expect_problem(422, "validation_failed");
             let error = &refused["errors"][0];

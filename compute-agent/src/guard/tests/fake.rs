@@ -46,8 +46,12 @@ impl FakeGuard {
 
     /// A write into the pool has completed.
     pub(crate) fn renew(&mut self, now: Moment) {
+        self.renew_in(pool(), now);
+    }
+
+    pub(crate) fn renew_in(&mut self, pool: Name, now: Moment) {
         self.counter += 1;
-        let lease = self.status.leases.entry(pool()).or_default();
+        let lease = self.status.leases.entry(pool).or_default();
         lease.completed(self.counter, now, now, Times::default().lease);
     }
 

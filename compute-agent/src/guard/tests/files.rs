@@ -30,26 +30,28 @@ fn host(n: u128) -> HostId {
 fn a_lease_is_written_where_a_pool_is_and_read_by_others() {
     let (_dir, root) = folder();
     let place = Place { name: "fast".parse().unwrap(), root: root.clone() };
-    place.write(host(1), 1).unwrap_err();
+    place.write(Uuid::nil(), host(1), 1).unwrap_err();
     assert_eq!(root.read_dir_utf8().unwrap().count(), 0, "what is no pool stays as it is");
 
     let identity = Pool::make_shared(&place.name, &root).unwrap();
     assert!(place.read(host(1)).unwrap().is_none());
     assert!(place.read_all(9).unwrap().is_empty());
-    place.write(host(1), 1).unwrap();
-    place.write(host(1), 2).unwrap();
-    place.write(host(2), 7).unwrap();
+    place.write(identity, host(1), 1).unwrap();
+    place.write(identity, host(1), 2).unwrap();
+    place.write(identity, host(2), 7).unwrap();
     let own = place.read(host(1)).unwrap().unwrap();
     assert_eq!((own.host, own.pool, own.counter), (host(1), identity, 2));
     let mut all: Vec<_> = place.read_all(9).unwrap().into_iter().map(|it| (it.host, it.counter)).collect();
     all.sort_unstable();
     assert_eq!(all, [(host(1), 2), (host(2), 7)]);
     assert_eq!(place.read_all(1).unwrap().len(), 1);
-    place.write(host(1), u64::MAX).unwrap();
+    place.write(identity, host(1), u64::MAX).unwrap();
     assert_eq!(fs::metadata(root.join(FOLDER).join(host(1).to_string())).unwrap().len(), 4096);
 
+    let exchanged = place.write(Uuid::nil(), host(1), 9).unwrap_err();
+    assert!(exchanged.to_string().contains("taken its place"), "{exchanged}");
     let other = Place { name: "slow".parse().unwrap(), root };
-    other.write(host(1), 3).unwrap_err();
+    other.write(identity, host(1), 3).unwrap_err();
     other.read_all(9).unwrap_err();
 }
 
@@ -57,8 +59,8 @@ fn a_lease_is_written_where_a_pool_is_and_read_by_others() {
 fn what_is_no_lease_is_not_read_as_one() {
     let (_dir, root) = folder();
     let place = Place { name: "fast".parse().unwrap(), root: root.clone() };
-    Pool::make_shared(&place.name, &root).unwrap();
-    place.write(host(1), 5).unwrap();
+    let identity = Pool::make_shared(&place.name, &root).unwrap();
+    place.write(identity, host(1), 5).unwrap();
     let leases = root.join(FOLDER);
     let file = |n| leases.join(host(n).to_string());
     fs::copy(file(1), file(2)).unwrap();

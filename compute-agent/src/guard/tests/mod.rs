@@ -16,8 +16,9 @@ use super::clock::SharedBootClock;
 
 pub(crate) use fake::FakeGuard;
 
-/// The agent's side, on a host with the shared pool `fast`.
+/// The agent's side, on a host with the shared pools `fast` and `slow`.
 pub(crate) fn guards(state_dir: &Utf8Path, machine_boot: Uuid, clock: SharedBootClock) -> Arc<Guards> {
-    let pools = BTreeMap::from([("fast".parse().unwrap(), "/srv/fast".into())]);
+    let pools = ["fast", "slow"].map(|name| (name.parse().unwrap(), format!("/srv/{name}").into()));
+    let pools = BTreeMap::from(pools);
     Arc::new(Guards::open(state_dir, pools, machine_boot, clock).unwrap())
 }

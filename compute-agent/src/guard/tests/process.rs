@@ -1,8 +1,10 @@
 //! The guard as a process, killed, stopped and cut off from its pools, with processes that stand for QEMU.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -14,10 +16,11 @@ use protocol::{HostId, InstanceId, Name};
 use storage::Pool;
 use uuid::Uuid;
 
-use super::super::clock::{BootClock, KernelClock};
+use super::super::clock::{BootClock, KernelClock, Moment};
 use super::super::entries::{self, Fenced};
 use super::super::status::{self, Status};
-use super::super::{Entry, FOLDER, Held, Options, Times, run};
+use super::super::{Entry, FOLDER, Held, Options, Times, run, second};
+use super::{FakeGuard, guards};
 use crate::durable::{self, Survive};
 
 /// Ten times as fast as the real one.
@@ -278,6 +281,17 @@ fn a_guard_that_is_killed_is_replaced_without_harm_and_one_that_comes_late_makes
 }
 
 #[test]
+fn a_pool_whose_place_another_takes_is_lost() {
+    let site = Site::started();
+    let mut guest = Guest::start();
+    site.guard(&guest);
+    site.lose_pool();
+    Pool::make_shared(&pool(), &site.root).unwrap();
+    guest.wait_killed();
+    assert!(site.status().unwrap().faults[&pool()].contains("taken its place"));
+}
+
+#[test]
 fn a_guard_that_stood_still_kills_before_all_else() {
     let site = Site::started();
     let mut guest = Guest::start();
@@ -406,4 +420,36 @@ fn a_pool_that_hangs_stops_no_clock_and_no_successor() {
     wait("the lease is held again", || site.term() > term);
     let mut late = Guest::of(guest.id);
     late.wait_killed();
+}
+
+#[test]
+fn the_agent_stands_in_for_a_guard_that_is_dead_and_for_no_other() {
+    let site = Site::new();
+    let mut fake = FakeGuard::new(&site.state_dir, MACHINE_BOOT);
+    let mut guest = Guest::start();
+    let guards = guards(&site.state_dir, MACHINE_BOOT, Arc::new(KernelClock));
+    let now = KernelClock.now();
+    let ago = |seconds: u64| Moment(now.0.saturating_sub(seconds * 1000));
+    let lease = Times::default().lease.as_secs();
+    fake.renew(ago(lease - 15));
+    let held = Held { root: site.root.clone(), term: fake.status.leases[&pool()].term };
+    let entry = Entry { boot: 3, pools: [(pool(), held)].into(), written: now };
+    guards.put(guest.id, &entry).unwrap();
+    let mut told = BTreeSet::new();
+
+    // Dead, but the lease has not lapsed.
+    fake.look(ago(20));
+    second::look(&guards, &mut told);
+    guest.lives_for(Duration::from_millis(200));
+    // Lapsed, but it is the guard's own business.
+    fake.status.leases.get_mut(&pool()).unwrap().renewed = Some(ago(lease + 1));
+    fake.look(KernelClock.now());
+    second::look(&guards, &mut told);
+    guest.lives_for(Duration::from_millis(200));
+    assert!(!fake.has_record(guest.id));
+
+    fake.look(ago(20));
+    second::look(&guards, &mut told);
+    guest.wait_killed();
+    assert_eq!(site.fenced(&guest).unwrap().boot, 3);
 }

@@ -72,6 +72,18 @@ impl Guarded {
         outcome
     }
 
+    fn hold_unheard(&mut self) {
+        for _ in 0..5 {
+            self.look();
+            self.pass_time(5);
+        }
+        self.look();
+    }
+
+    async fn domain_disks(&self) -> usize {
+        self.host.hypervisor.domains().await.unwrap()[0].volumes.len()
+    }
+
     async fn domains(&self) -> usize {
         self.host.hypervisor.domains().await.unwrap().len()
     }
@@ -218,12 +230,36 @@ async fn a_lease_that_lapsed_lets_nothing_start_that_was_wanted_before() {
     assert_eq!(it.domains().await, 1);
 }
 
-impl Guarded {
-    fn hold_unheard(&mut self) {
-        for _ in 0..5 {
-            self.look();
-            self.pass_time(5);
-        }
-        self.look();
-    }
+#[tokio::test]
+async fn a_disk_in_another_pool_is_plugged_in_once_the_guard_knows_of_it() {
+    let mut it = Guarded::new(NEVER);
+    let spec = restarted_elsewhere();
+    it.hold();
+    it.life.want(wish(&spec));
+    assert_eq!(it.passes(spec.id).await, Outcome::Settled);
+    let mut more = next(&spec);
+    more.disks.push(crate::samples::disk(Uuid::now_v7()));
+    let slow: protocol::Name = "slow".parse().unwrap();
+    more.disks[1].volume.pool = Some(slow.clone());
+    it.life.want(wish(&more));
+    assert!(matches!(it.passes(spec.id).await, Outcome::Wait(_)));
+    assert_eq!(it.domain_disks().await, 1);
+
+    it.guard.renew_in(slow.clone(), BootClock::now(it.host.clock.as_ref()));
+    it.hold();
+    it.guard.renew_in(slow.clone(), BootClock::now(it.host.clock.as_ref()));
+    assert_eq!(it.passes(spec.id).await, Outcome::Settled);
+    assert_eq!(it.domain_disks().await, 2);
+    assert!(it.guard.entry(spec.id).unwrap().pools.contains_key(&slow));
+
+    // While its guest holds on to a disk, the pool counts.
+    it.host.hypervisor.set_guests_release_devices(false);
+    it.life.want(wish(&InstanceSpec { disks: spec.disks.clone(), ..next(&more) }));
+    it.passes(spec.id).await;
+    assert_eq!((it.domain_disks().await, it.guard.entry(spec.id).unwrap().pools.len()), (2, 2));
+    it.host.hypervisor.set_guests_release_devices(true);
+    it.pass_time(20);
+    it.look();
+    assert_eq!(it.passes(spec.id).await, Outcome::Settled);
+    assert_eq!((it.domain_disks().await, it.guard.entry(spec.id).unwrap().pools.len()), (1, 1));
 }
