@@ -1,5 +1,6 @@
 //! One simulated host.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use super::options::Options;
 use crate::agent::{self, StateDir, Surroundings};
 use crate::clock::SharedClock;
 use crate::control_plane::http::HttpControlPlane;
+use crate::guard::Guards;
+use crate::guard::clock::KernelClock;
+use crate::guard::witness::Witness;
 use crate::host_storage::SimulatedStorage;
 use crate::hypervisor::simulated::{Simulated, SimulatedMachine, Tally};
 use crate::identity::{Identity, renew};
@@ -84,6 +88,9 @@ impl SimulatedHost {
         let machine_boot = identity.membership.host_id.as_uuid();
         let control_plane = Arc::new(HttpControlPlane::new(&identity)?);
         let line = Arc::new(Line::new(Arc::clone(&control_plane)));
+        // It has no pools that others share, so there is nothing to guard.
+        let none = BTreeMap::new();
+        let guards = Guards::open(self.state_dir.path(), none.clone(), machine_boot, Arc::new(KernelClock));
         let surroundings = Surroundings {
             hypervisor: Arc::clone(&self.hypervisor) as _,
             storage: Arc::clone(&self.storage) as _,
@@ -92,6 +99,8 @@ impl SimulatedHost {
             clock: Arc::clone(&clock),
             machine_boot,
             underlay_address: Some(Options::underlay_address(self.number).into()),
+            guards: Arc::new(guards.context("what is guarded cannot be read")?),
+            witness: Witness::start(identity.membership.host_id, none),
         };
         let ends = until_next(self.faults.restart, dice);
         tokio::select! {
