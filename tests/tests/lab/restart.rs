@@ -40,7 +40,6 @@ fn domain(instance: &Instance) -> String {
 
 /// Waits until another host runs it, at this boot, and looks all the while that no two do.
 async fn runs_elsewhere(lab: &Lab, instance: &Instance, before: usize, boot: i64) -> Result<usize> {
-    let since = Instant::now();
     let there = eventually("the guest to run elsewhere", PROMISED, async || {
         lab.qemu_processes()?;
         let shown = instance.get().await?;
@@ -50,7 +49,6 @@ async fn runs_elsewhere(lab: &Lab, instance: &Instance, before: usize, boot: i64
         Ok(there)
     })
     .await?;
-    eprintln!("it ran elsewhere after {:?}", since.elapsed());
     instance.wait_for_serial(&format!("cumulo-test: boot={boot}"), LIMIT).await?;
     Ok(there)
 }
