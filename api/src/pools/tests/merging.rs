@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::lost::dies;
 use super::{INSTANCES, VOLUMES, WEB, execute, findings, instance, made, two_with_the_pool};
 use crate::instances::place_pending;
 use crate::testing::{TestCloud, TestHost};
@@ -171,19 +170,6 @@ async fn a_volume_that_is_in_no_instance_keeps_nobody_from_its_layers() {
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
 
-#[tokio::test]
-async fn from_a_dead_host_it_goes_with_its_merge() {
-    let cloud = TestCloud::start().await;
-    let hosts = two_with_the_pool(&cloud).await;
-    let (web, home, away) = asked(&cloud, &hosts, &["one", "two"]).await;
-    dies(&cloud, home, away).await;
-    cloud.post(&format!("{WEB}/move"), json!({})).await.expect(202);
-    place_pending(&cloud.app).await.unwrap();
-    let (_, disk) = root(away, &web).await;
-    assert_eq!(disk["merges"], json!([disk["layers"][1]]));
-    assert_eq!(findings(&cloud).await, Vec::<String>::new());
-}
-
 /// `web`, stopped on its host, which merges layers of it and has no room for the type `small`.
 async fn without_room<'a, 'b>(
     cloud: &TestCloud,
@@ -217,16 +203,4 @@ async fn a_size_with_which_it_has_to_move_waits_until_its_layers_are_merged() {
     place_pending(&cloud.app).await.unwrap();
     merges_nothing(away, &web).await;
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn from_a_dead_host_it_takes_its_merge_along_with_another_size() {
-    let cloud = TestCloud::start().await;
-    let hosts = two_with_the_pool(&cloud).await;
-    let (web, home, away) = without_room(&cloud, &hosts).await;
-    dies(&cloud, home, away).await;
-    cloud.post(&format!("{WEB}/resize"), json!({"instance_type": "small"})).await.expect(202);
-    place_pending(&cloud.app).await.unwrap();
-    let (_, disk) = root(away, &web).await;
-    assert_eq!(disk["merges"], json!([disk["layers"][1]]));
 }

@@ -2,54 +2,9 @@
 
 use axum::http::Method;
 use serde_json::json;
-use sqlx::AssertSqlSafe;
 
 use super::{INSTANCES, SCHEDULES, VOLUMES, data};
-use crate::snapshot_schedules::run;
 use crate::testing::TestCloud;
-
-async fn count(cloud: &TestCloud, sql: &str) -> i64 {
-    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&cloud.app.pool).await.unwrap()
-}
-
-/// No statement has longer than the pool gives it, which is enough for what is linear.
-#[tokio::test]
-async fn many_snapshots_are_looked_through_in_one_pass() {
-    let cloud = TestCloud::start().await;
-    cloud.furnish().await;
-    cloud.lift_quotas().await;
-    data(&cloud).await;
-    cloud
-        .post(SCHEDULES, json!({"name": "often", "volume": "data", "every_hours": 6, "keep": 1}))
-        .await
-        .expect(201);
-    let copies = "INSERT INTO snapshot_schedules
-                      SELECT (jsonb_populate_record(s, jsonb_build_object('id', gen_random_uuid(), 'name', 'often-' || n))).*
-                      FROM snapshot_schedules s, generate_series(1, 9) n";
-    let made = "WITH made AS (
-                    INSERT INTO snapshots (id, project_id, name, labels, state, consistency, taken_at, created_at, updated_at,
-                                           schedule_id)
-                    SELECT gen_random_uuid(), s.project_id, s.name || '-' || n, '{}', 'available', 'crash', at, at, at, s.id
-                    FROM snapshot_schedules s, generate_series(1, 2000) n,
-                         LATERAL (SELECT s.created_at + n * interval '1 second') t (at)
-                    RETURNING id)
-                INSERT INTO snapshot_volumes (snapshot_id, position, volume_id, volume_name, size_gib, spec_generation)
-                SELECT m.id, 0, v.id, v.name, v.size_gib, 1 FROM made m, volumes v";
-    let mut tx = cloud.app.pool.begin().await.unwrap();
-    for sql in ["SET LOCAL statement_timeout = 0", copies, made] {
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await.unwrap();
-    }
-    tx.commit().await.unwrap();
-    assert_eq!(count(&cloud, "SELECT count(*) FROM surplus_snapshots").await, 20_000 - 10);
-    run(&cloud.app).await.unwrap();
-    assert_eq!(count(&cloud, "SELECT count(*) FROM snapshots").await, 20_000 - 100);
-
-    // Whether one is still surplus is a question about its schedule.
-    let plan = "EXPLAIN (FORMAT JSON) SELECT FROM surplus_snapshots
-                WHERE schedule_id = '00000000-0000-0000-0000-000000000001'";
-    let plan: serde_json::Value = sqlx::query_scalar(plan).fetch_one(&cloud.app.pool).await.unwrap();
-    assert!(plan.to_string().contains("snapshots_of_schedule"), "{plan}");
-}
 
 #[tokio::test]
 async fn no_volume_comes_to_an_instance_with_which_its_schedules_would_keep_too_much() {
