@@ -1,5 +1,6 @@
 //! Opening the database, from nothing to a pool.
 
+mod keys;
 mod outage;
 
 use sqlx::ConnectOptions as _;

@@ -220,7 +220,11 @@ pub(super) async fn list(
            CROSS JOIN LATERAL (SELECT CASE WHEN i.project_id = $1 THEN i.labels ELSE '{}' END) l (labels)
            LEFT JOIN blobs b ON b.id = i.blob_id
            LEFT JOIN images r ON r.id = i.replacement_id AND may_use_image(r, $1)
-           WHERE (i.project_id = $1 OR $9 AND may_use_image(i, $1))
+           -- Those of all other projects are not looked at.
+           WHERE i.id IN (SELECT own.id FROM images own WHERE own.project_id = $1
+                          UNION SELECT s.image_id FROM image_shares s WHERE $9 AND s.project_id = $1
+                          UNION SELECT all_of.id FROM images all_of WHERE $9 AND all_of.public)
+             AND (i.project_id = $1 OR $9 AND may_use_image(i, $1))
              AND i.id > $2 AND ($3::text IS NULL OR i.name = $3)
              AND l.labels @> $4 AND l.labels ?& $5 AND NOT l.labels ?| $6
              AND NOT l.labels @> ANY($7)

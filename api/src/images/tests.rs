@@ -9,6 +9,7 @@ mod guide;
 mod held;
 mod import;
 mod import_ends;
+mod import_https;
 mod lifecycle;
 mod properties;
 mod s3;

@@ -11,6 +11,7 @@ mod many;
 mod races;
 mod rebuild;
 mod resize;
+mod root_volume;
 
 use axum::http::Method;
 use serde_json::{Value, json};

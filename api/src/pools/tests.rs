@@ -2,6 +2,7 @@
 
 mod force;
 mod lost;
+mod merging;
 mod moving;
 mod policies;
 mod removal;

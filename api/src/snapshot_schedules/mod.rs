@@ -14,3 +14,4 @@ mod tests;
 
 pub(crate) use reconcile::run;
 pub(crate) use routes::router;
+pub(crate) use store::refuse_overfull;

@@ -170,9 +170,7 @@ async fn update_snapshot_schedule(
     let named = Named { volume: patch.volume.as_deref(), instance: patch.instance.as_deref() };
     let mut taken = None;
     if named.volume.is_some() || named.instance.is_some() {
-        let place = NewResource::named(&schedule);
-        let asked = change.also::<actions::CreateSnapshot>((&project, place), ApiError::not_found).await?;
-        let (asked, source) = source(asked, &project, named, instance).await?;
+        let (asked, source) = source(change, &project, named, instance).await?;
         (change, taken) = (asked, Some(source));
     }
     let now = change.now;
@@ -204,6 +202,11 @@ async fn update_snapshot_schedule(
     row.generation += 1;
     row.updated_at = now;
     let mut change = change.check_renamed(row.id, &row.name, &row.labels).await?;
+    if taken.is_some() {
+        // As for a new one: what it will take is called like it.
+        let place = NewResource { labels: &row.labels, ..NewResource::named(&row.name) };
+        change = change.also::<actions::CreateSnapshot>((&project, place), ApiError::not_found).await?;
+    }
     let (conn, allowed) = change.parts();
     store::update(conn, allowed, &row).await?;
     if patch.keep.is_some() || taken.is_some() {

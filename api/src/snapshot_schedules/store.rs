@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::slots::{Rhythm, Weekday, minute_text};
-use super::types::{ScheduleRun, SnapshotSchedule};
+use super::types::{KEEP, ScheduleRun, SnapshotSchedule};
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::instances::Reference;
@@ -136,6 +136,29 @@ pub(super) async fn kept_with(conn: &mut PgConnection, schedule: Uuid) -> Result
     )
     .fetch_one(conn)
     .await
+}
+
+/// Refuses volumes that were just put into an instance when its schedules and their own together would keep more of one
+/// than its chain takes: none of them would ever take another snapshot.
+pub(crate) async fn refuse_overfull(conn: &mut PgConnection, volumes: &[Uuid]) -> Result<(), ApiError> {
+    let found = sqlx::query!(
+        r#"SELECT v.name, sum(s.keep) AS "kept!", string_agg(s.name, ', ' ORDER BY s.name) AS "schedules!"
+           FROM volumes v JOIN snapshot_schedules s ON s.volume_id = v.id OR s.instance_id = v.instance_id
+           WHERE v.id = ANY($1) GROUP BY v.id HAVING sum(s.keep) > $2 ORDER BY v.id LIMIT 1"#,
+        volumes,
+        i64::from(*KEEP.end())
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(found) = found else { return Ok(()) };
+    let detail = format!(
+        "the schedules {} together would keep {} snapshots of the volume {}, whose chain takes {}; let them keep fewer",
+        found.schedules,
+        found.kept,
+        found.name,
+        KEEP.end()
+    );
+    Err(ApiError::because(ErrorCode::WrongState, detail))
 }
 
 pub(super) async fn insert(

@@ -1,5 +1,7 @@
 //! Schedules through the router and the controller, on a clock that the test moves.
 
+mod many;
+
 use axum::http::Method;
 use serde_json::{Value, json};
 
@@ -273,4 +275,33 @@ async fn what_a_schedule_takes_and_when_can_be_changed() {
     cloud.delete(NIGHTLY).await.expect(204);
     let left = cloud.get(&format!("{SNAPSHOTS}/nightly-20260602-0300")).await.expect(200);
     assert_eq!(left.get("schedule"), None);
+}
+
+#[tokio::test]
+async fn what_it_takes_of_something_else_is_asked_for_with_its_labels() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    data(&cloud).await;
+    cloud.post(VOLUMES, json!({"name": "other", "size_gib": 1})).await.expect(201);
+    cloud
+        .post(SCHEDULES, json!({"name": "nightly", "volume": "data", "at": "03:00", "keep": 1}))
+        .await
+        .expect(201);
+    let bearer = cloud.user("dev", false).await;
+    let all = json!({"Effect": "Allow", "Action": "*", "Resource": "*"});
+    let deny = json!({"Effect": "Deny", "Action": "volume:CreateSnapshot", "Resource": "*",
+        "Condition": {"StringNotEquals": {"cumulo:RequestLabel/tier": "db"}}});
+    let document = json!({"Version": "2012-10-17", "Statement": [all, deny]});
+    cloud
+        .post("/v1/projects/demo/policies", json!({"name": "rules", "document": document}))
+        .await
+        .expect(201);
+    let attachment = json!({"policy": "rules", "user": "dev"});
+    cloud.post("/v1/projects/demo/policy_attachments", attachment).await.expect(201);
+    let dev = [("authorization", bearer.as_str())];
+    let patch = async |body: Value| cloud.call_with(Method::PATCH, NIGHTLY, &dev, Some(body)).await;
+    patch(json!({"volume": "other"})).await.expect_problem(403, "forbidden");
+    assert_eq!(cloud.get(NIGHTLY).await.expect(200)["volume"]["name"], "data");
+    let moved = patch(json!({"volume": "other", "labels": {"tier": "db"}})).await.expect(200);
+    assert_eq!(moved["volume"]["name"], "other");
 }

@@ -31,6 +31,7 @@ pub(super) fn taken_within(
 pub(super) fn changed_hardware(then: &Value, now: &Value) -> Vec<&'static str> {
     let parts = [
         ("size", "its size or firmware"),
+        ("machine", "the hardware of its type"),
         ("processor", "the processor of its host"),
         ("volumes", "its volumes or their sizes"),
         ("cards", "its network cards"),

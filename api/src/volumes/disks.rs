@@ -16,6 +16,7 @@ use crate::auth::{self, Action, Allowed, Fact, InProject, actions, keys};
 use crate::clock::Clock;
 use crate::http::{ApiError, ErrorCode, FieldError, Labels, Mutation};
 use crate::pools::{self, store::Named};
+use crate::snapshot_schedules;
 use crate::snapshots::store::taking::Sealed;
 
 /// The most disks of an instance, the one it boots from included.
@@ -280,6 +281,7 @@ pub(crate) async fn attach<A: Action<On: InProject>>(
         };
         attached.push(volume);
     }
+    snapshot_schedules::refuse_overfull(conn, &attached).await?;
     if let Some(host) = place.host {
         attachments::place(conn, instance, host).await.map_err(store::broken)?;
     }

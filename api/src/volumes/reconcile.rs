@@ -3,6 +3,9 @@
 //! What should be merged is found from the tables, one merge per volume at a time, and asked for with the next generation of
 //! the instance. A report that it was done is only noted; the structure changes here, where everything that stands on the
 //! layers is locked in one order.
+//!
+//! A merge is for one volume: nothing else is made on its layers until it is done, and when that volume leaves them it is
+//! taken back.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -15,6 +18,7 @@ use crate::instances::store::guests;
 pub(crate) async fn merge(app: &App) -> Result<(), sqlx::Error> {
     let now = app.clock.now();
     let mut conn = app.pool.acquire().await?;
+    layers::take_back_merges(&mut conn).await?;
     let merged = layers::merged(&mut conn).await?;
     drop(conn);
     for layer in merged {

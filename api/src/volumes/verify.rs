@@ -88,7 +88,12 @@ async fn layers(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
            UNION ALL
            SELECT 'merge_without_layers', d.id, 'what it stands on is to be merged, and stands on nothing'
            FROM layers d LEFT JOIN layers c ON c.id = d.parent_id
-           WHERE d.parent_merge IS NOT NULL AND d.kept AND c.parent_id IS NULL"#
+           WHERE d.parent_merge IS NOT NULL AND d.kept AND c.parent_id IS NULL
+           UNION ALL
+           SELECT 'merge_shared', d.id, 'another volume than the one that is to merge it stands on it'
+           FROM layers d
+           WHERE d.parent_merge = 'asked'
+             AND EXISTS (SELECT FROM volumes_above(d.id) v (id) WHERE v.id IS DISTINCT FROM d.merge_of)"#
     )
     .fetch_all(conn)
     .await

@@ -47,12 +47,18 @@ pub struct Importer {
 
 impl Importer {
     /// # Errors
-    /// When the file of certificates cannot be read.
+    /// When the file of certificates cannot be read, or holds none.
     pub fn new(options: ImportOptions) -> anyhow::Result<Self> {
         let certificates = match &options.import_ca {
             Some(path) => {
                 let pem = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;
-                Certificate::from_pem_bundle(&pem).with_context(|| format!("{path} holds no certificates"))?
+                let found = Certificate::from_pem_bundle(&pem);
+                let found = found.with_context(|| format!("{path} holds no certificates"))?;
+                anyhow::ensure!(!found.is_empty(), "{path} holds no certificates");
+                // Each is looked at only when a connection is prepared.
+                let client = reqwest::Client::builder().tls_certs_merge(found.clone()).build();
+                client.with_context(|| format!("{path} holds what is no certificate"))?;
+                found
             }
             None => Vec::new(),
         };

@@ -112,7 +112,9 @@ impl Found {
         let clock = &app.clock;
         let (sealed, volume) = match self {
             Self::Volume(volume) => (taking::seal(conn, volume, clock, clock.now()).await?, Some(volume)),
-            Self::Snapshot { id, position, volume } => (using::sealed(conn, id, position).await?, volume),
+            Self::Snapshot { id, position, volume } => {
+                (using::sealed(conn, id, position, None).await?, volume)
+            }
         };
         let host = match sealed.pool {
             Some(pool) => {

@@ -271,8 +271,19 @@ pub(in crate::images) async fn fail(
     Ok(true)
 }
 
-/// Locks what the projects of these images have used. Letting a disk go locks hosts, which come after that.
+/// Locks the imports of these images, which are locked, with the blobs of their attempts, and then what their projects have
+/// used: an attempt that runs locks its blob and charges for that. Letting a disk go locks hosts, which come after that.
 async fn lock_quotas(conn: &mut PgConnection, images: &[Uuid]) -> Result<(), sqlx::Error> {
+    let blobs = sqlx::query_scalar!(
+        "SELECT blob_id FROM image_imports WHERE image_id = ANY($1) ORDER BY operation_id FOR UPDATE",
+        images
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let blobs: Vec<_> = blobs.into_iter().flatten().collect();
+    sqlx::query!("SELECT FROM blobs WHERE id = ANY($1) ORDER BY id FOR UPDATE", &blobs)
+        .execute(&mut *conn)
+        .await?;
     sqlx::query!("SELECT lock_quotas(array_agg(DISTINCT project_id)) FROM images WHERE id = ANY($1)", images)
         .execute(conn)
         .await?;

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::IMAGES;
 use crate::images::{ImportOptions, Importer, Resolver};
@@ -59,6 +60,14 @@ pub(super) struct Server {
 impl Server {
     /// Answers the first request with `reply(0, head)`, the next one with `reply(1, head)`.
     pub(super) async fn start(reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -> Self {
+        Self::serve(None, reply).await
+    }
+
+    /// The same by TLS, if there is something to show for it.
+    pub(super) async fn serve(
+        tls: Option<TlsAcceptor>,
+        reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -66,7 +75,17 @@ impl Server {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(answer(stream, Arc::clone(&all), Arc::clone(&reply)));
+                let (all, reply, tls) = (Arc::clone(&all), Arc::clone(&reply), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => answer(stream, all, reply).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                answer(stream, all, reply).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { port, heads }
@@ -88,7 +107,7 @@ impl Server {
 }
 
 async fn answer(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     heads: Arc<Mutex<Vec<String>>>,
     reply: Arc<impl Fn(usize, &str) -> Reply>,
 ) {
@@ -108,7 +127,9 @@ async fn answer(
     let Reply(bytes, then) = reply(number, &head);
     let mut sent = stream.write_all(&bytes).await;
     match then {
-        Then::Close => {}
+        Then::Close => {
+            stream.shutdown().await.ok();
+        }
         Then::Silence => std::future::pending().await,
         Then::Drip(pause) => {
             while sent.is_ok() {
@@ -146,7 +167,7 @@ pub(super) fn options() -> ImportOptions {
 pub(super) fn resolver() -> Resolver {
     Arc::new(|name| {
         let addresses: &[&str] = match name.as_str() {
-            "mirror.test" => &["127.0.0.1"],
+            "mirror.test" | "other.test" => &["127.0.0.1"],
             "inside.test" => &["10.0.0.7"],
             "disguised.test" => &["::ffff:127.0.0.1"],
             "mixed.test" => &["10.0.0.7", "127.0.0.1"],

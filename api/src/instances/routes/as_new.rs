@@ -2,7 +2,7 @@
 
 use super::super::custom_size::Sized;
 use super::super::store::Row;
-use super::super::store::heritage::of_instance;
+use super::super::store::heritage::{Heritage, of_instance, of_volume};
 use super::deciding::named;
 use crate::auth::{self, Action, Fact, InProject, actions, keys};
 use crate::http::{ApiError, Mutation, Selector};
@@ -31,12 +31,7 @@ pub(super) async fn ask<A: Action<On: InProject>>(
         .map_or((&row.instance_type_name, row.vcpus, row.memory_mib), |size| {
             (&size.name, size.vcpus, size.memory_mib)
         });
-    let mut facts = becomes.facts();
-    facts.extend([
-        (keys::INSTANCE_TYPE, Fact::Text(name)),
-        (keys::VCPUS, Fact::Number(vcpus.into())),
-        (keys::MEMORY_MIB, Fact::Number(memory_mib.into())),
-    ]);
+    let facts = facts_of(&becomes, name, vcpus, memory_mib);
     let labels = row.labels.0.clone();
     let place = auth::New { name: &row.name, labels: &labels, facts: &facts };
     let change = change.also::<actions::CreateInstance>((project, place), ApiError::not_found).await?;
@@ -46,4 +41,34 @@ pub(super) async fn ask<A: Action<On: InProject>>(
         }
         _ => Ok(change),
     }
+}
+
+/// The same for one of its present size that boots from this volume, which is locked.
+pub(super) async fn ask_with_root<A: Action<On: InProject>>(
+    mut change: Mutation<A>,
+    project: &str,
+    row: &Row,
+    volume: &Selector,
+) -> Result<Mutation<A>, ApiError> {
+    let (conn, allowed) = change.parts();
+    let becomes = of_volume(conn, allowed, volume).await?;
+    let facts = facts_of(&becomes, &row.instance_type_name, row.vcpus, row.memory_mib);
+    let labels = row.labels.0.clone();
+    let place = auth::New { name: &row.name, labels: &labels, facts: &facts };
+    change.also::<actions::CreateInstance>((project, place), ApiError::not_found).await
+}
+
+fn facts_of<'a>(
+    becomes: &'a Heritage,
+    instance_type: &'a str,
+    vcpus: i32,
+    memory_mib: i32,
+) -> Vec<(&'static str, Fact<'a>)> {
+    let mut facts = becomes.facts();
+    facts.extend([
+        (keys::INSTANCE_TYPE, Fact::Text(instance_type)),
+        (keys::VCPUS, Fact::Number(vcpus.into())),
+        (keys::MEMORY_MIB, Fact::Number(memory_mib.into())),
+    ]);
+    facts
 }

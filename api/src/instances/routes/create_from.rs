@@ -55,7 +55,7 @@ pub(super) async fn of_snapshot(
     }
     let mut wanted = Vec::new();
     for volume in &row.volumes.0 {
-        let sealed = using::sealed(conn, row.id, volume.position).await?;
+        let sealed = using::sealed(conn, row.id, volume.position, None).await?;
         let is_root = volume.position == 0;
         wanted.push(Wanted {
             what: WantedDisk::New(NewDisk {

@@ -242,7 +242,6 @@ async fn change_size(
     };
     savepoint.rollback().await?;
     let host = movable(conn, row, why).await?;
-    quotas::store::lock_before_going(conn, &[row.id], &[], &[]).await?;
     departures::leave(conn, row.id, host, next.now).await?;
     resizing::set(conn, row, wanted, confirm_at).await?;
     change_intent(conn, allowed, &Row { host_id: None, ..row.clone() }, KIND, next).await?;
@@ -278,7 +277,7 @@ async fn why_not_of_type(
     }))
 }
 
-/// The host that it can leave for another one. `why` says what keeps it from staying.
+/// The host that it can leave for another one, with everything locked for that. `why` says what keeps it from staying.
 async fn movable(conn: &mut PgConnection, row: &Row, why: &str) -> Result<HostId, ApiError> {
     let refused = |what: String| {
         let detail = format!("{why}, and {what}");
@@ -296,6 +295,8 @@ async fn movable(conn: &mut PgConnection, row: &Row, why: &str) -> Result<HostId
     if !has_stopped(row) {
         return refused("it goes to another one only while it is stopped; stop it first".to_owned());
     }
+    // Before the row of its host.
+    quotas::store::lock_before_going(conn, &[row.id], &[], &[]).await?;
     match attachments::merging(conn, row.id).await? {
         Some(name) if !hosts::store::is_declared_dead(conn, host).await? => refused(merging(&name)),
         _ => Ok(host),

@@ -8,23 +8,24 @@ use sqlx::PgConnection;
 
 use super::super::model::{InstanceState, shown};
 use super::super::recovery;
-use super::super::store::{Row, departures};
+use super::super::store::{Row, departures, rebuilding, system_of};
 use super::super::types::{AttachVolume, DetachVolume, Instance};
 use super::power::next_intent;
-use super::{accept, change_intent, lock, refuse_deleting};
+use super::{accept, as_new, change_intent, lock, refuse_deleting};
 use crate::app::App;
 use crate::auth::actions;
 use crate::hosts;
-use crate::http::{ApiError, Call, ErrorCode, MutationQuery, Path, Selector};
+use crate::http::{ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Path, Selector};
 use crate::instance_types;
 use crate::operations::store::{End, finish};
 use crate::snapshots::store::taking::refuse_taking;
 use crate::volumes::AttachmentState;
-use crate::volumes::disks::{self, Wanted, WantedDisk};
+use crate::volumes::disks::{self, Prepared, Wanted, WantedDisk};
 use crate::volumes::store::{attachments, set_operation};
 
 /// Give an instance a volume that is attached to nothing. A running guest finds it at once; one of a type with the
-/// `disk_bus` `sata` has to be stopped.
+/// `disk_bus` `sata` has to be stopped. One to boot from, with `root`, needs `compute:CreateInstance` for an instance from
+/// that volume, too.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/attach_volume", tag = "instances",
     params(MutationQuery), request_body = AttachVolume, responses(
         (status = 202, body = Instance),
@@ -50,7 +51,7 @@ pub(super) async fn attach_volume(
     };
     let (mut change, prepared) = disks::prepare(change, &project, vec![wanted]).await?;
     if body.root {
-        prepared.boot_image()?;
+        change = boot_from(change, &project, &row, &prepared, &body.volume).await?;
     }
     let now = change.now;
     let (conn, allowed) = change.parts();
@@ -63,6 +64,27 @@ pub(super) async fn attach_volume(
         set_operation(conn, volume, next.operation_id).await?;
     }
     accept(&app, change, row.id).await
+}
+
+/// The instance becomes one with the system on this volume, if the caller may make such a one.
+async fn boot_from(
+    change: Mutation<actions::AttachVolume>,
+    project: &str,
+    row: &Row,
+    prepared: &Prepared,
+    volume: &str,
+) -> Result<Mutation<actions::AttachVolume>, ApiError> {
+    let (image, architecture) = prepared.boot_image()?;
+    let volume = Selector::parse(volume).ok_or_else(ApiError::not_found)?;
+    let mut change = as_new::ask_with_root(change, project, row, &volume).await?;
+    if architecture != row.architecture {
+        let message =
+            format!("the volume's system is for {architecture}, the instance for {}", row.architecture);
+        return Err(ApiError::invalid(vec![FieldError::new("/volume", "architecture", message)]));
+    }
+    let system = system_of(change.conn(), image).await?;
+    rebuilding::set_system(change.conn(), row.id, &system).await?;
+    Ok(change)
 }
 
 /// What an instance boots from is decided while it does not run.

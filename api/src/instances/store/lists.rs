@@ -1,7 +1,7 @@
 //! SQL of lists of instances: which ones, page by page, and then what there is to say of them.
 
-use sqlx::PgConnection;
 use sqlx::types::Json;
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::super::model::InstanceState;
@@ -64,12 +64,15 @@ pub(in crate::instances) struct OfCloud {
     pub project: Reference,
 }
 
-/// The ids of all projects' instances. States and hosts have an index: PostgreSQL plans this for what is asked.
+/// The ids of all projects' instances. States and hosts have an index, which a plan that is kept for whatever is asked does
+/// not use: PostgreSQL plans this anew each time.
 pub(in crate::instances) async fn list_of_cloud(
     conn: &mut PgConnection,
     _allowed: &Allowed<actions::ListCloudInstances>,
     filter: &CloudFilter<'_>,
 ) -> Result<Vec<OfCloud>, sqlx::Error> {
+    let mut tx = conn.begin().await?;
+    sqlx::query!("SET LOCAL plan_cache_mode = force_custom_plan").execute(&mut *tx).await?;
     let rows = sqlx::query!(
         "SELECT i.id, p.id AS project_id, p.name AS project_name
          FROM instances i JOIN projects p ON p.id = i.project_id
@@ -84,8 +87,9 @@ pub(in crate::instances) async fn list_of_cloud(
         filter.host,
         filter.rows
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *tx)
     .await?;
+    tx.commit().await?;
     let found = rows
         .into_iter()
         .map(|row| OfCloud { id: row.id, project: Reference { id: row.project_id, name: row.project_name } });

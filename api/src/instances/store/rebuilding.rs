@@ -80,6 +80,16 @@ pub(in crate::instances) async fn rebuild(
     )
     .execute(&mut *conn)
     .await?;
+    set_system(conn, instance, system).await?;
+    layers::give_up(conn, &[root.layer_id], now).await
+}
+
+/// Notes which system the instance boots from now on.
+pub(in crate::instances) async fn set_system(
+    conn: &mut PgConnection,
+    instance: Uuid,
+    system: &System,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE instances SET image_id = $2, image_name = $3, firmware = $4 WHERE id = $1",
         instance,
@@ -87,9 +97,9 @@ pub(in crate::instances) async fn rebuild(
         system.image_name,
         system.firmware
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    layers::give_up(conn, &[root.layer_id], now).await
+    Ok(())
 }
 
 /// Lets the volume go that a rescued instance boots from. Its files go when the guest has let go of them.

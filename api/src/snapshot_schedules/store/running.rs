@@ -116,7 +116,7 @@ pub(in super::super) async fn set_ran(
 /// Snapshots that schedules made and keep no longer: those with enough newer ones that are there, and failed ones with a
 /// newer one of any kind.
 pub(in super::super) async fn surplus(conn: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
-    sqlx::query_scalar!(r#"SELECT id AS "id!" FROM surplus_snapshots() ORDER BY id LIMIT 100"#)
+    sqlx::query_scalar!(r#"SELECT id AS "id!" FROM surplus_snapshots ORDER BY id LIMIT 100"#)
         .fetch_all(conn)
         .await
 }
@@ -127,14 +127,14 @@ pub(in super::super) async fn delete_surplus(
     id: Uuid,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
-    let locked = sqlx::query_scalar!("SELECT id FROM snapshots WHERE id = $1 FOR UPDATE SKIP LOCKED", id)
-        .fetch_optional(&mut *conn)
-        .await?;
-    if locked.is_none() {
-        return Ok(());
-    }
+    let schedule =
+        sqlx::query_scalar!("SELECT schedule_id FROM snapshots WHERE id = $1 FOR UPDATE SKIP LOCKED", id)
+            .fetch_optional(&mut *conn)
+            .await?;
+    let Some(schedule) = schedule.flatten() else { return Ok(()) };
     let still = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM surplus_snapshots() s WHERE s.id = $1) AS "still!""#,
+        r#"SELECT EXISTS (SELECT FROM surplus_snapshots s WHERE s.schedule_id = $1 AND s.id = $2) AS "still!""#,
+        schedule,
         id
     )
     .fetch_one(&mut *conn)

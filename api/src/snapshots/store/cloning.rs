@@ -23,6 +23,9 @@ pub(crate) struct Copied {
 
 /// Seals all volumes of an instance, which is locked, at one instant. Where its guest runs, its host has to make that so
 /// first: the flag says whether there is something to wait for.
+///
+/// # Errors
+/// `wrong_state` while the guest is on its way, or its host merges layers.
 pub(crate) async fn seal(
     conn: &mut PgConnection,
     project: ProjectId,
@@ -41,6 +44,9 @@ pub(crate) async fn seal(
     }
     let taken = volumes(conn, Source::Instance(instance)).await?;
     taken.iter().try_for_each(Taken::check)?;
+    for volume in &taken {
+        layers::refuse_merging(conn, volume.layer_id, None).await?;
+    }
     // Before its host is told.
     quotas::store::lock(conn, project).await?;
     let mut copied = Vec::new();

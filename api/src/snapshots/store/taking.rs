@@ -66,6 +66,7 @@ pub(super) struct Taken {
     instance_id: Option<Uuid>,
     attachment_state: Option<String>,
     deleting: bool,
+    pub layer_id: Uuid,
     layers: i32,
 }
 
@@ -77,7 +78,7 @@ pub(super) async fn volumes(conn: &mut PgConnection, source: Source) -> Result<V
     sqlx::query_as!(
         Taken,
         r#"SELECT id, name, size_gib, image_id, position, instance_id, attachment_state,
-                  removal_id IS NOT NULL AS "deleting!", cardinality(chain_of(layer_id)) AS "layers!"
+                  removal_id IS NOT NULL AS "deleting!", layer_id, cardinality(chain_of(layer_id)) AS "layers!"
            FROM volumes
            WHERE id = $1 OR instance_id = $2 AND attachment_state <> 'detaching' AND position >= 0
            ORDER BY id FOR UPDATE"#,
@@ -321,6 +322,7 @@ pub(crate) async fn seal(
             return Err(ApiError::because(ErrorCode::WrongState, detail));
         }
     }
+    layers::refuse_merging(conn, taken.layer_id, None).await?;
     let layer = layers::cover(conn, volume, clock.new_id(), now).await?;
     if let Some(instance) = taken.instance_id {
         guests::renew(conn, instance, now).await?;

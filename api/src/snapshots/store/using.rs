@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::http::{ApiError, ErrorCode, FieldError, Selector};
 use crate::instances::store::guests::{self, Activity};
 use crate::volumes::AttachmentState;
+use crate::volumes::store::layers;
 
 /// The volume in the snapshot that a body names, or the only one. `pointer` is where the name stands in the body.
 pub(crate) fn choose<'a>(
@@ -39,11 +40,15 @@ pub(crate) fn choose<'a>(
 
 /// What the snapshot, which is locked, holds of a volume. Neither a merge nor its way to a host moves it before the
 /// transaction ends.
+///
+/// # Errors
+/// `wrong_state` while a host merges something below it, except for the volume `own`.
 pub(crate) async fn sealed(
     conn: &mut PgConnection,
     snapshot: Uuid,
     position: i32,
-) -> Result<Sealed, sqlx::Error> {
+    own: Option<Uuid>,
+) -> Result<Sealed, ApiError> {
     sqlx::query!(
         "SELECT FROM snapshot_volumes WHERE snapshot_id = $1 AND position = $2 FOR SHARE",
         snapshot,
@@ -58,8 +63,9 @@ pub(crate) async fn sealed(
         snapshot,
         position
     )
-    .fetch_one(conn)
+    .fetch_one(&mut *conn)
     .await?;
+    layers::refuse_merging(conn, row.layer, own).await?;
     Ok(Sealed {
         layer: row.layer,
         host: row.host.map(HostId::from),
@@ -174,7 +180,7 @@ pub(crate) async fn put_back(
             return Err(ApiError::because(ErrorCode::WrongState, detail));
         }
     }
-    let held = sealed(conn, snapshot, shown.position).await?;
+    let held = sealed(conn, snapshot, shown.position, Some(id)).await?;
     let top: LayerId = clock.new_id();
     sqlx::query!(
         "INSERT INTO layers (id, host_id, pool_id, parent_id, created_at) VALUES ($1, $2, $3, $4, $5)",

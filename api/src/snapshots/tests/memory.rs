@@ -191,6 +191,21 @@ async fn a_guest_goes_on_from_it_once() {
     cloud.post(&restore, json!({"volume": "data"})).await.expect(200);
     report(stopped()).await;
     assert_eq!(cloud.get(WEB).await.expect(200)["state"], "stopped");
+    // Of the same size, with other devices.
+    let sata = "UPDATE instance_types SET hardware = '{\"disk_bus\": \"sata\"}'";
+    for (sql, refused) in [(sata, true), ("UPDATE instance_types SET hardware = '{}'", false)] {
+        sqlx::query(sql).execute(&cloud.app.pool).await.unwrap();
+        let answer = cloud.post(&format!("{restore}?dry_run=true"), json!({})).await;
+        if refused {
+            let problem = answer.expect_problem(409, "wrong_state");
+            assert!(
+                problem["detail"].as_str().unwrap().contains("the hardware of its type changed"),
+                "{problem}"
+            );
+        } else {
+            answer.expect(200);
+        }
+    }
     cloud.call(Method::PATCH, &format!("{VOLUMES}/data"), Some(json!({"size_gib": 3}))).await;
     report(stopped()).await;
     let grown = cloud.post(&restore, json!({})).await.expect_problem(409, "wrong_state");

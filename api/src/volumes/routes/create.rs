@@ -143,7 +143,7 @@ async fn of_snapshot(
     let (mut change, row) =
         snapshots::hold::<actions::RestoreSnapshot, _>(change, project, snapshot, "/source/snapshot").await?;
     let shown = using::choose(&row, volume, "/source/volume")?;
-    let sealed = using::sealed(change.conn(), row.id, shown.position).await?;
+    let sealed = using::sealed(change.conn(), row.id, shown.position, None).await?;
     Ok((change, sealed.into()))
 }
 

@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::http::{ApiError, ErrorCode};
 use crate::nudge::{self, Topic};
 
 /// Gives up layers. What nobody needs any more goes with them; hosts that have files of it are told.
@@ -135,6 +136,29 @@ pub(crate) async fn plan_merge(
     .await
 }
 
+/// Takes merges back that nobody will carry out, because their volume has left the chain.
+pub(crate) async fn take_back_merges(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT take_back_merges()").execute(conn).await?;
+    Ok(())
+}
+
+/// Refuses to begin something on a layer, which is locked or below a volume that is, while a host merges what is below. What
+/// `own` itself was asked for does not count.
+pub(crate) async fn refuse_merging(
+    conn: &mut PgConnection,
+    layer: Uuid,
+    own: Option<Uuid>,
+) -> Result<(), ApiError> {
+    let merging = sqlx::query_scalar!(r#"SELECT merging_below($1, $2) AS "merging!""#, layer, own)
+        .fetch_one(conn)
+        .await?;
+    if !merging {
+        return Ok(());
+    }
+    let detail = "a host is merging layers below this data; try again when it has";
+    Err(ApiError::because(ErrorCode::WrongState, detail).retry_after(5))
+}
+
 /// Layers of which a host has said that they stand on what was below their parent.
 pub(crate) async fn merged(conn: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar!("SELECT id FROM layers WHERE parent_merge = 'done' ORDER BY id").fetch_all(conn).await
@@ -197,7 +221,7 @@ pub(crate) async fn note_merged(
         let layers: Vec<_> = one.layers.iter().map(|layer| layer.as_uuid()).collect();
         let noted = sqlx::query!(
             "UPDATE layers SET parent_merge = 'done'
-             WHERE parent_merge = 'asked' AND parent_id = ANY($4) AND id IN (
+             WHERE parent_merge = 'asked' AND merge_of = $3 AND parent_id = ANY($4) AND id IN (
                  SELECT unnest(chain_of(v.layer_id)) FROM volumes v JOIN instances i ON i.id = v.instance_id
                  WHERE v.id = $3 AND i.id = $2 AND i.host_id = $1)",
             host.as_uuid(),
