@@ -208,7 +208,8 @@ impl Guards {
 
     fn fresh<'a>(&self, status: &'a Status, pool: &Name) -> Option<&'a Lease> {
         let lease = status.leases.get(pool)?;
-        (!lease.is_lapsed(self.clock.now(), STALE) && self.pools.contains_key(pool)).then_some(lease)
+        let is_there = self.pools.get(pool).is_some_and(|root| status.pools.get(pool) == Some(root));
+        (is_there && !lease.is_lapsed(self.clock.now(), STALE)).then_some(lease)
     }
 
     /// Whether a guard says this that still guards.

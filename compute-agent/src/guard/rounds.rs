@@ -115,6 +115,7 @@ impl Rounds {
                 at: self.clock.now(),
                 ending: state.ending.is_some(),
                 leases: state.leases.clone(),
+                pools: self.pools.clone(),
                 faults: state.faults.clone(),
                 guests: state.guests.iter().map(|(id, guest)| (*id, guest.entry.written)).collect(),
                 ..self.status.clone()

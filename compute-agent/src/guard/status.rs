@@ -35,6 +35,8 @@ pub(super) struct Status {
     /// It was told to end, and does as soon as no guarded guest runs.
     pub(super) ending: bool,
     pub(super) leases: Leases,
+    /// Where the pools are that the leases are in.
+    pub(super) pools: BTreeMap<Name, Utf8PathBuf>,
     /// Why the last write into a pool failed.
     pub(super) faults: BTreeMap<Name, String>,
     /// What is guarded: when the entry was written that the guard goes by.
@@ -50,6 +52,7 @@ impl Status {
             process,
             ending: false,
             leases: Leases::default(),
+            pools: BTreeMap::new(),
             faults: BTreeMap::new(),
             guests: BTreeMap::new(),
         }

@@ -5,13 +5,15 @@
 //! [`Simulated::reboot_machine`], goes away and comes back, fails on demand, and counts every start, so a
 //! test can prove that no boot ran twice.
 
+mod call;
 mod kept;
+mod machine;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -31,86 +33,15 @@ use super::{
 };
 use crate::consoles;
 use crate::kept::{KeptFile, Locked};
+pub use call::Call;
 use kept::Starts;
 pub use kept::Tally;
+pub use machine::SimulatedMachine;
 
 /// Events that a slow receiver may fall behind before it has to look again.
 const EVENT_BUFFER: usize = 1024;
 /// What a console holds.
 const CONSOLE_BYTES: usize = 4096;
-
-/// The machine that is pretended.
-#[derive(Debug, Clone)]
-pub struct SimulatedMachine {
-    pub cpus: u32,
-    pub memory_mib: MemoryMib,
-    pub disk_gib: SizeGib,
-    pub boot_id: Uuid,
-    /// How long [`Hypervisor::create`] takes.
-    pub create_latency: Duration,
-    /// How long each other step takes.
-    pub step_latency: Duration,
-    /// The share of starts that are refused, from 0 to 1; which ones, the seed decides.
-    pub failing_creates: f64,
-    pub seed: u64,
-    /// Whether guests obey the power button.
-    pub guests_obey_power_button: bool,
-    /// Whether guests let go of their network cards and disks.
-    pub guests_release_devices: bool,
-    /// Whether an agent in the guests freezes and thaws their file systems.
-    pub guests_freeze: bool,
-}
-
-impl SimulatedMachine {
-    /// 16 processors, 64 GiB of memory, 1 TiB of disk, obedient guests.
-    pub fn new(boot_id: Uuid) -> Self {
-        Self {
-            cpus: 16,
-            memory_mib: MemoryMib(64 * 1024),
-            disk_gib: SizeGib(1024),
-            boot_id,
-            create_latency: Duration::ZERO,
-            step_latency: Duration::ZERO,
-            failing_creates: 0.0,
-            seed: 0,
-            guests_obey_power_button: true,
-            guests_release_devices: true,
-            guests_freeze: true,
-        }
-    }
-}
-
-/// The calls that can be made to fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Call {
-    Create,
-    PressPowerButton,
-    Destroy,
-    AttachCard,
-    AttachDisk,
-    TuneDisk,
-    Snapshot,
-    Restore,
-    Thaw,
-    Merge,
-}
-
-impl Call {
-    const fn attempted(self) -> &'static str {
-        match self {
-            Self::Create => "start the domain",
-            Self::PressPowerButton => "press the power button",
-            Self::Destroy => "cut the power",
-            Self::AttachCard => "plug the network card in",
-            Self::AttachDisk => "plug the disk in",
-            Self::TuneDisk => "change the disk",
-            Self::Snapshot => "take a snapshot",
-            Self::Restore => "load the memory",
-            Self::Thaw => "thaw the guest",
-            Self::Merge => "merge layers",
-        }
-    }
-}
 
 /// See the module.
 #[derive(Debug)]

@@ -51,8 +51,16 @@ impl FakeGuard {
 
     pub(crate) fn renew_in(&mut self, pool: Name, now: Moment) {
         self.counter += 1;
+        self.status.pools.insert(pool.clone(), format!("/srv/{pool}").into());
         let lease = self.status.leases.entry(pool).or_default();
         lease.completed(self.counter, now, now, Times::default().lease);
+    }
+
+    /// Says that the pool is elsewhere; gives where it was.
+    pub(crate) fn move_pool(&mut self, root: &str) -> String {
+        let before = self.status.pools.insert(pool(), root.into()).unwrap();
+        self.file.write(&self.status).unwrap();
+        before.into_string()
     }
 
     /// Kills a guest, as far as its agent can know.

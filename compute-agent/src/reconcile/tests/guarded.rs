@@ -112,6 +112,11 @@ async fn it_starts_under_the_guard_alone_and_is_guarded_until_it_is_gone() {
     assert_eq!(it.domains().await, 0);
 
     it.hold();
+    // The lease is kept at another path.
+    let at = it.guard.move_pool("/srv/other");
+    assert!(matches!(it.life.reconciler.pass(spec.id).await, Outcome::Wait(_)));
+    assert!(it.detail(spec.id).contains("lease"), "{}", it.detail(spec.id));
+    it.guard.move_pool(&at);
     assert_eq!(it.passes(spec.id).await, Outcome::Settled);
     assert_eq!(it.domains().await, 1);
     let entry = it.guard.entry(spec.id).unwrap();

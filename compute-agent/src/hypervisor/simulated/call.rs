@@ -1,0 +1,33 @@
+//! What can be made to fail, and what it was to do.
+
+/// The calls that can be made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    Create,
+    PressPowerButton,
+    Destroy,
+    AttachCard,
+    AttachDisk,
+    TuneDisk,
+    Snapshot,
+    Restore,
+    Thaw,
+    Merge,
+}
+
+impl Call {
+    pub(super) const fn attempted(self) -> &'static str {
+        match self {
+            Self::Create => "start the domain",
+            Self::PressPowerButton => "press the power button",
+            Self::Destroy => "cut the power",
+            Self::AttachCard => "plug the network card in",
+            Self::AttachDisk => "plug the disk in",
+            Self::TuneDisk => "change the disk",
+            Self::Snapshot => "take a snapshot",
+            Self::Restore => "load the memory",
+            Self::Thaw => "thaw the guest",
+            Self::Merge => "merge layers",
+        }
+    }
+}
