@@ -1,6 +1,7 @@
 //! Hosts that join a control plane and listen to it. All but one are simulated: they fetch what they are told and do
 //! nothing about it. One is an agent with the networks of a real host, in namespaces of its own.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,9 @@ use compute_agent::agent::{self, StateDir};
 use compute_agent::clock::SystemClock;
 use compute_agent::control_plane::ControlPlane;
 use compute_agent::control_plane::http::HttpControlPlane;
+use compute_agent::guard::Guards;
+use compute_agent::guard::clock::KernelClock;
+use compute_agent::guard::witness::Witness;
 use compute_agent::host_storage::SimulatedStorage;
 use compute_agent::hypervisor::simulated::{Simulated, SimulatedMachine};
 use compute_agent::identity::Identity;
@@ -168,12 +172,14 @@ pub(crate) async fn start_agent(
     let underlay = Some(underlay.into());
     let boot = Uuid::now_v7();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let networks = folder.join("networks");
     let networking = move |metadata: Arc<Metadata>| -> Arc<dyn HostNetworking> {
         let links = links::Surroundings { underlay, external_interface: None };
         let packets = packets::Surroundings { underlay, ..Default::default() };
-        let real = RealNetworking::new(links, packets, &folder.join("networks"), metadata);
+        let real = RealNetworking::new(links, packets, &networks, metadata);
         Arc::new(InNamespace { number, host, inside: Some(Arc::new(Inside { runtime, real })), ears })
     };
+    let guards = Guards::open(&folder, BTreeMap::new(), boot, Arc::new(KernelClock))?;
     let surroundings = agent::Surroundings {
         hypervisor: Arc::new(Simulated::new(SimulatedMachine::new(boot))),
         storage: Arc::new(SimulatedStorage::default()),
@@ -182,6 +188,8 @@ pub(crate) async fn start_agent(
         clock: Arc::new(SystemClock),
         machine_boot: boot,
         underlay_address: underlay,
+        guards: Arc::new(guards),
+        witness: Witness::start(identity.membership.host_id, []),
     };
     let stop = CancellationToken::new();
     let stopped = stop.clone();

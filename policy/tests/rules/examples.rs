@@ -51,7 +51,7 @@ const ATTACHMENTS: Resource<'static> =
 #[test]
 fn every_example_is_a_good_document() {
     let documents = documents();
-    assert_eq!(documents.len(), 5);
+    assert_eq!(documents.len(), 6);
     for document in documents {
         compile(&document);
     }
@@ -105,6 +105,20 @@ fn no_large_instances() {
     assert_eq!(create(&[(vcpus, 5.into()), (memory, 8192.into())]), "AtMostFourVcpus");
     assert_eq!(create(&[(vcpus, 4.into()), (memory, 8193.into())]), "AtMostEightGib");
     assert_eq!(create(&[]), "");
+}
+
+#[test]
+fn sizes_of_ones_own_within_bounds() {
+    let policy = example("SizesOfOnesOwn");
+    let (of_type, vcpus, memory) = ("compute:InstanceType", "compute:Vcpus", "compute:MemoryMib");
+    let asks = |instance_type: &'static str, cpus: i64, mib: i64| {
+        let context = context(&[(of_type, instance_type.into()), (vcpus, cpus.into()), (memory, mib.into())]);
+        decide(&policy, "compute:UseCustomSize", NEW, &context).allowed
+    };
+    assert!(asks("small", 8, 16_384));
+    assert!(!asks("small", 9, 16_384));
+    assert!(!asks("small", 8, 16_385));
+    assert!(!asks("large", 8, 16_384));
 }
 
 #[test]

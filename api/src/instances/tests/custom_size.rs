@@ -16,7 +16,7 @@ async fn cloud_with_small() -> TestCloud {
     cloud
 }
 
-fn sized(name: &str, vcpus: Value, memory_mib: Value) -> Value {
+fn sized(name: &str, vcpus: &Value, memory_mib: &Value) -> Value {
     json!({"name": name, "image": "image", "instance_type": "small", "vcpus": vcpus, "memory_mib": memory_mib})
 }
 
@@ -28,7 +28,7 @@ fn size(instance: &Value) -> (&Value, &Value, &Value) {
 async fn an_instance_has_the_size_that_is_asked_for_and_so_has_its_clone() {
     let cloud = cloud_with_small().await;
     let host = cloud.join_host("host-1").await;
-    let body = sized("web", json!(3), json!(768));
+    let body = sized("web", &json!(3), &json!(768));
     let dry = cloud.post(&format!("{INSTANCES}?dry_run=true"), body.clone()).await.expect(200);
     let vcpus = dry["plan"]["quota"].as_array().unwrap().iter().find(|one| one["resource"] == "vcpus");
     assert_eq!(vcpus.unwrap()["after"], 3);
@@ -112,14 +112,14 @@ async fn what_is_no_size_is_refused_at_its_field() {
         (json!(null), json!(128), "small", "/memory_mib"),
         (json!(2), json!(null), "laid-out", "/vcpus"),
     ] {
-        let mut body = sized("web", vcpus, memory_mib);
+        let mut body = sized("web", &vcpus, &memory_mib);
         body["instance_type"] = json!(instance_type);
         let refused = cloud.post(INSTANCES, body.clone()).await.expect_problem(422, "validation_failed");
         assert_eq!(refused["errors"][0]["pointer"], pointer, "{body}: {refused}");
     }
     for wrong in [json!(-1), json!("2"), json!(1.5), json!(4_294_967_296_u64)] {
         cloud
-            .post(INSTANCES, sized("web", wrong.clone(), json!(null)))
+            .post(INSTANCES, sized("web", &wrong, &json!(null)))
             .await
             .expect_problem(422, "validation_failed");
         let planned = json!({"instances": [{"instance_type": "small", "vcpus": wrong}]});
@@ -129,7 +129,7 @@ async fn what_is_no_size_is_refused_at_its_field() {
             .expect_problem(422, "validation_failed");
     }
     // The number that the topology has is no other size.
-    let mut same = sized("web", json!(4), json!(600));
+    let mut same = sized("web", &json!(4), &json!(600));
     same["instance_type"] = json!("laid-out");
     cloud.post(INSTANCES, same).await.expect(202);
     let plan = |memory_mib: i32| json!({"instances": [{"instance_type": "small", "memory_mib": memory_mib, "count": 2}]});

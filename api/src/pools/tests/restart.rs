@@ -161,7 +161,7 @@ async fn a_word_of_the_host_in_the_last_moment_keeps_it() {
     cloud.pass(30);
     heard(&cloud, away, 105, json!([sees(home, 112, 61)])).await;
     // Its heartbeat is being written while the controller decides.
-    let mut beat = cloud.app.pool.begin().await.unwrap();
+    let mut beat = cloud.app.begin().await.unwrap();
     sqlx::query("UPDATE hosts SET last_seen_at = $2 WHERE id = $1")
         .bind(home.id.as_uuid())
         .bind(cloud.app.clock.now())
