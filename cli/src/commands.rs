@@ -284,10 +284,10 @@ mod tests {
     #[test]
     fn each_operation_has_a_command() {
         let operations = operations();
-        let tree = tree(&operations);
+        let tree = tree(operations);
         let root = command(&tree);
         root.clone().debug_assert();
-        for operation in &operations {
+        for operation in operations {
             if HANDMADE.contains(&operation.id.as_str()) {
                 continue;
             }
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn a_name_means_one_operation_or_that_of_the_cloud_and_that_of_a_project() {
         let operations = operations();
-        for (path, operations) in tree(&operations) {
+        for (path, operations) in tree(operations) {
             let in_project = operations.iter().filter(|operation| operation.is_in_project()).count();
             assert!(in_project <= 1 && operations.len() - in_project <= 1, "{path:?} means several");
         }
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn help_is_calm() {
         let operations = operations();
-        let root = command(&tree(&operations));
+        let root = command(&tree(operations));
         let help = |words: &[&str]| {
             let mut found =
                 words.iter().fold(root.clone(), |at, word| at.find_subcommand(word).unwrap().clone());

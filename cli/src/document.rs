@@ -3,6 +3,7 @@
 //! Each becomes a command, so what the API can do the command line can do, in the same words.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -42,11 +43,16 @@ impl Operation {
     }
 }
 
-/// All operations, in the document's order.
+/// All operations, in the document's order, which is read once.
 ///
 /// # Panics
 /// When the document, which is part of this program, is none.
-pub fn operations() -> Vec<Operation> {
+pub fn operations() -> &'static [Operation] {
+    static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(read);
+    &OPERATIONS
+}
+
+fn read() -> Vec<Operation> {
     #[expect(clippy::expect_used, reason = "a test reads it")]
     let document: Value = serde_json::from_str(DOCUMENT).expect("the OpenAPI document is JSON");
     let reader = Reader { document: &document };

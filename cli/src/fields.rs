@@ -205,10 +205,9 @@ mod tests {
 
     use super::*;
 
-    fn field(operation: &str, name: &str) -> Field {
-        let all = crate::document::operations();
-        let body = all.into_iter().find(|one| one.id == operation).unwrap().body.unwrap();
-        body.into_iter().find(|field| field.name == name).unwrap()
+    fn field(operation: &str, name: &str) -> &'static Field {
+        let operation = crate::document::operations().iter().find(|one| one.id == operation).unwrap();
+        operation.body.iter().flatten().find(|field| field.name == name).unwrap()
     }
 
     fn value(operation: &str, name: &str, words: &[&str]) -> Result<Value, String> {

@@ -21,10 +21,10 @@ use crate::contexts::Place;
 
 fn main() -> ExitCode {
     // A shell asks what may follow.
-    clap_complete::CompleteEnv::with_factory(|| commands::command(&commands::tree(&document::operations())))
+    clap_complete::CompleteEnv::with_factory(|| commands::command(&commands::tree(document::operations())))
         .complete();
     let operations = document::operations();
-    let tree = commands::tree(&operations);
+    let tree = commands::tree(operations);
     let root = commands::command(&tree);
     let matches = commands::parse(&root);
     let (path, matches) = commands::chosen(&matches);

@@ -6,7 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use utoipa::PartialSchema;
 use utoipa::openapi::{RefOr, Schema};
@@ -122,9 +122,9 @@ fn refusal(
     required: impl FnOnce() -> Vec<String>,
 ) -> ApiError {
     let inner = error.inner();
+    let pointer = pointer(error.path());
     if inner.is_data() {
         let message = without_position(inner);
-        let pointer = pointer(error.path());
         let Some(field) = words::missing_field(&message) else {
             return ApiError::invalid(vec![FieldError::new(pointer, "invalid", words::plain(&message))]);
         };
@@ -136,6 +136,13 @@ fn refusal(
             FieldError::new(format!("{pointer}{}", below(field)), "invalid", words::plain(&message))
         };
         ApiError::invalid(std::iter::once(field).chain(others).map(missing).collect())
+    } else if serde_json::from_slice::<IgnoredAny>(body).is_ok() {
+        // So says serde of a number or null in place of one of several words.
+        ApiError::invalid(vec![FieldError::new(
+            pointer,
+            "invalid",
+            "one of the words that it takes is expected",
+        )])
     } else {
         ApiError::because(ErrorCode::InvalidJson, words::plain_syntax(inner))
     }

@@ -77,7 +77,8 @@ async fn a_service_account_cannot_sign_in() {
     // Not even with a password from nowhere.
     let hash = cloud.app.passwords.hash("correct horse".to_owned()).await.unwrap();
     sqlx::query(
-        "INSERT INTO user_passwords (user_id, password_hash, changed_at) VALUES ($1::uuid, $2, now())",
+        "INSERT INTO user_passwords (user_id, password_hash, changed_at, change_required)
+         VALUES ($1::uuid, $2, now(), false)",
     )
     .bind(robot["id"].as_str().unwrap())
     .bind(hash)

@@ -43,10 +43,11 @@ async fn what_has_data_on_its_host_does_not_start_elsewhere() {
     let rescue = cloud.post(&format!("{WEB}/rescue"), json!({"image": "image"})).await;
     rescue.expect_problem(409, "wrong_state");
     let patch = |value: &str| Some(json!({"on_host_failure": value}));
-    cloud
-        .call(Method::PATCH, WEB, Some(json!({"on_host_failure": null})))
-        .await
-        .expect_problem(422, "validation_failed");
+    for wrong in [json!(null), json!(1), json!(["restart"]), json!(true)] {
+        let refused = cloud.call(Method::PATCH, WEB, Some(json!({"on_host_failure": wrong}))).await;
+        let refused = refused.expect_problem(422, "validation_failed");
+        assert_eq!(refused["errors"][0]["pointer"], "/on_host_failure", "{refused}");
+    }
     cloud.call(Method::PATCH, WEB, patch("wait")).await.expect(200);
     cloud.post(&attach, json!({"volume": "own"})).await.expect(202);
     let dry = format!("{WEB}?dry_run=true");

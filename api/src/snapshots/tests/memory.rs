@@ -192,8 +192,10 @@ async fn a_guest_goes_on_from_it_once() {
     report(stopped()).await;
     assert_eq!(cloud.get(WEB).await.expect(200)["state"], "stopped");
     // Of the same size, with other devices.
-    let sata = "UPDATE instance_types SET hardware = '{\"disk_bus\": \"sata\"}'";
-    for (sql, refused) in [(sata, true), ("UPDATE instance_types SET hardware = '{}'", false)] {
+    let sata = "UPDATE instance_types SET hardware = hardware || '{\"disk_bus\": \"sata\"}'";
+    let as_before = "UPDATE instance_types t SET hardware = s.hardware -> 'machine' FROM snapshots s
+                     WHERE s.hardware IS NOT NULL";
+    for (sql, refused) in [(sata, true), (as_before, false)] {
         sqlx::query(sql).execute(&cloud.app.pool).await.unwrap();
         let answer = cloud.post(&format!("{restore}?dry_run=true"), json!({})).await;
         if refused {
