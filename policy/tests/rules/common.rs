@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 pub const VOCABULARY: Vocabulary = Vocabulary {
     actions: &[
         "compute:CreateInstance",
+        "compute:UseCustomSize",
         "compute:DeleteInstance",
         "compute:GetInstance",
         "compute:ListInstances",
