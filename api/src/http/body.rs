@@ -6,7 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::PartialSchema;
 use utoipa::openapi::{RefOr, Schema};
@@ -136,7 +136,7 @@ fn refusal(
             FieldError::new(format!("{pointer}{}", below(field)), "invalid", words::plain(&message))
         };
         ApiError::invalid(std::iter::once(field).chain(others).map(missing).collect())
-    } else if serde_json::from_slice::<IgnoredAny>(body).is_ok() {
+    } else if serde_json::from_slice::<Value>(body).is_ok() {
         // So says serde of a number or null in place of one of several words.
         ApiError::invalid(vec![FieldError::new(
             pointer,
