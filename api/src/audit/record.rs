@@ -1,6 +1,6 @@
 //! Writing records: in the transaction of the deed, or alone for a refusal.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use protocol::{PrincipalId, ProjectId, RequestId};
 use serde_json::Value;
@@ -53,6 +53,12 @@ impl<'a> Actor<'a> {
             credential_id: Some(caller.credential.id),
             source: caller.client.address,
         }
+    }
+
+    /// The control plane by itself, on behalf of somebody or of nobody.
+    pub(crate) const fn by_itself(id: Option<PrincipalId>, name: &'a str) -> Self {
+        let source = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        Self { id, name, credential_kind: "none", credential_id: None, source }
     }
 }
 

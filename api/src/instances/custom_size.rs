@@ -15,7 +15,7 @@ pub(crate) struct CustomSize {
 
 /// A type, with the numbers of vCPUs and memory that an instance of it shall have.
 #[derive(Debug, Clone)]
-pub(crate) struct Sized {
+pub(crate) struct SizedType {
     pub instance_type: InstanceTypeRow,
     /// They are not the type's own.
     pub is_custom: bool,
@@ -47,7 +47,7 @@ impl CustomSize {
     ///
     /// # Errors
     /// The type lays its vCPUs out, and these are not so many.
-    pub(crate) fn of_type(self, own: InstanceTypeRow) -> Result<Sized, FieldError> {
+    pub(crate) fn of_type(self, own: InstanceTypeRow) -> Result<SizedType, FieldError> {
         let number =
             |asked: Option<u32>, own: i32| asked.and_then(|asked| i32::try_from(asked).ok()).unwrap_or(own);
         let vcpus = number(self.vcpus, own.vcpus);
@@ -60,11 +60,11 @@ impl CustomSize {
             return Err(FieldError::new("/vcpus", "invalid", message));
         }
         let is_custom = (vcpus, memory_mib) != (own.vcpus, own.memory_mib);
-        Ok(Sized { instance_type: InstanceTypeRow { vcpus, memory_mib, ..own }, is_custom })
+        Ok(SizedType { instance_type: InstanceTypeRow { vcpus, memory_mib, ..own }, is_custom })
     }
 }
 
-impl Sized {
+impl SizedType {
     /// Where a body says how much memory it is.
     pub(crate) const fn memory_pointer(&self) -> &'static str {
         if self.is_custom { "/memory_mib" } else { "/instance_type" }

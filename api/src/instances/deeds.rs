@@ -1,9 +1,12 @@
 //! Changing the intent of an instance, in the transaction of whoever does it: a call or a controller.
 
-use protocol::{HostId, PrincipalId, ProjectId};
+use protocol::{HostId, PrincipalId, ProjectId, RequestId};
+use serde_json::json;
 use sqlx::PgConnection;
 
 use super::store::{self, NewIntent, Row, departures};
+use crate::app::App;
+use crate::audit::{self, Actor, Deed, Outcome};
 use crate::auth::{Action, Allowed, InProject};
 use crate::hosts;
 use crate::http::ApiError;
@@ -59,6 +62,27 @@ pub(super) async fn intend(
         Some(host) => nudge::send(conn, Topic::Host(host.into())).await,
         None => nudge::send(conn, Topic::Placement).await,
     }
+}
+
+/// Writes into the audit log what was done to an instance without a call. `deed` says what: its action, and what was before
+/// and after.
+pub(super) async fn record(
+    app: &App,
+    conn: &mut PgConnection,
+    actor: &Actor<'_>,
+    (project, row): (ProjectId, &Row),
+    request: RequestId,
+    deed: Deed,
+) -> Result<(), ApiError> {
+    let name = store::leases::project_name(conn, project.as_uuid()).await?;
+    let deed = Deed {
+        resource: format!("crn:cumulo:compute:{name}:instance/{}", row.name),
+        resource_id: Some(row.id),
+        project: Some(project),
+        deciding: json!([]),
+        ..deed
+    };
+    Ok(audit::write(conn, app, actor, request, Outcome::Allowed, deed).await?)
 }
 
 /// What became of a deletion.

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use crate::http::FieldError;
 use crate::images::{ImageRow, no_bios};
 use crate::instance_types::{self, InstanceTypeRow};
-use crate::instances::Sized;
+use crate::instances::SizedType;
 use crate::volumes::gib_for;
 
 /// What an image asks of an instance type.
@@ -21,7 +21,7 @@ struct Needs<'a> {
 pub(crate) async fn misfits(
     conn: &mut PgConnection,
     image: &ImageRow,
-    sized: &Sized,
+    sized: &SizedType,
     root_disk_gib: Option<i32>,
 ) -> Result<Vec<FieldError>, sqlx::Error> {
     let Some(virtual_size_bytes) = image.virtual_size_bytes else {
@@ -62,7 +62,7 @@ pub(crate) async fn misfits(
 
 impl Needs<'_> {
     /// Pointer, code and message of each.
-    fn faults(&self, sized: &Sized, asked_gib: Option<i32>) -> Vec<(&'static str, &'static str, String)> {
+    fn faults(&self, sized: &SizedType, asked_gib: Option<i32>) -> Vec<(&'static str, &'static str, String)> {
         const TYPE: &str = "/instance_type";
         let mut faults = Vec::new();
         let InstanceTypeRow { architecture, root_disk_gib, memory_mib, .. } = &sized.instance_type;

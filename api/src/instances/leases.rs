@@ -1,8 +1,6 @@
 //! What happens to instances when a time has come: they are stopped or deleted on behalf of whoever set it, and their
 //! resizes are confirmed.
 
-use std::net::{IpAddr, Ipv6Addr};
-
 use protocol::{PrincipalId, ProjectId, RequestId};
 use serde_json::json;
 use sqlx::{Acquire, PgConnection};
@@ -15,7 +13,7 @@ use super::store::{self, Row, leases, placement, resizing};
 use super::types::StopInstance;
 use super::verbs::Verb;
 use crate::app::App;
-use crate::audit::{self, Actor, Deed, Outcome};
+use crate::audit::{Actor, Deed};
 use crate::auth::{Action, actions};
 use crate::http::{ApiError, Selector};
 
@@ -109,24 +107,10 @@ async fn record(
     request: RequestId,
 ) -> Result<(), ApiError> {
     let name = leases::principal_name(conn, behalf.principal.as_uuid()).await?;
-    let project = leases::project_name(conn, behalf.project.as_uuid()).await?;
-    let actor = Actor {
-        id: Some(behalf.principal),
-        name: name.as_deref().unwrap_or("gone"),
-        credential_kind: "none",
-        credential_id: None,
-        source: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let deed = Deed {
-        action: behalf.action,
-        resource: format!("crn:cumulo:compute:{project}:instance/{}", row.name),
-        resource_id: Some(row.id),
-        project: Some(behalf.project),
-        deciding: json!([]),
-        before: None,
-        after: Some(json!({"lease": row.lease()})),
-    };
-    Ok(audit::write(conn, app, &actor, request, Outcome::Allowed, deed).await?)
+    let actor = Actor::by_itself(Some(behalf.principal), name.as_deref().unwrap_or("gone"));
+    let after = Some(json!({"lease": row.lease()}));
+    let deed = Deed { action: behalf.action, after, ..Deed::default() };
+    deeds::record(app, conn, &actor, (behalf.project, row), request, deed).await
 }
 
 /// Confirms the resizes whose time has come. Any number of replicas may run it at once.

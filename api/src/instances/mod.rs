@@ -21,7 +21,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use custom_size::{CustomSize, Sized};
+pub(crate) use custom_size::{CustomSize, SizedType};
 pub(crate) use fit::misfits;
 pub(crate) use leases::{confirm_resizes, end_leases};
 pub(crate) use lost::end_on_lost_hosts;

@@ -3,28 +3,31 @@
 //! A host is never taken for dead because it is silent. What proves that its guests do not run is its lease in a shared
 //! pool, which others have seen lapse (`lapsed_leases` of the database), or the word of the operator.
 
-use std::net::{IpAddr, Ipv6Addr};
+mod local;
+mod proof;
 
 use protocol::agent::{EndReason, ObservedState, OnHostFailure, Power};
 use protocol::{HostId, OperationId, ProjectId, RequestId};
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
-use uuid::Uuid;
 
-use super::deeds::{Behalf, intend};
+use self::proof::Proof;
+use super::deeds::{self, Behalf, intend};
 use super::routes::present_intent;
 use super::store::recovery::{self, Known, Struck};
-use super::store::{self, NewIntent, Row, departures, leases};
+use super::store::{self, NewIntent, Row, departures};
 use crate::app::App;
-use crate::audit::{self, Actor, Deed, Outcome};
+use crate::audit::{Actor, Deed};
 use crate::auth::{Action, actions};
+use crate::hosts;
 use crate::hosts::leases::{Lapsed, guards, lapsed};
-use crate::hosts::{self};
-use crate::http::{ApiError, ErrorCode, FieldError, Selector};
+use crate::http::{ApiError, Selector};
 use crate::operations;
 use crate::quotas;
 use crate::volumes::store::attachments;
+
+pub(super) use self::local::{refuse_another_local, refuse_local};
 
 /// How long a guest that the guard has ended waits for its own host before another one is looked for.
 const PATIENCE: Duration = Duration::seconds(30);
@@ -218,101 +221,21 @@ impl Locked<'_> {
         kind: &str,
         proof: &Proof,
     ) -> Result<(), ApiError> {
-        let project = leases::project_name(conn, self.project.as_uuid()).await?;
         let host = recovery::host_name(conn, self.host).await?;
-        let actor = Actor {
-            id: None,
-            name: "cumulo",
-            credential_kind: "none",
-            credential_id: None,
-            source: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
         let deed = Deed {
             action: <actions::MoveInstance as Action>::NAME,
-            resource: format!("crn:cumulo:compute:{project}:instance/{}", self.row.name),
-            resource_id: Some(self.row.id),
-            project: Some(self.project),
-            deciding: json!([]),
             before: Some(json!({"host": host, "boot": self.row.boot})),
             after: Some(json!({"operation": kind, "proof": proof.as_json()})),
+            ..Deed::default()
         };
-        Ok(audit::write(conn, self.app, &actor, request, Outcome::Allowed, deed).await?)
-    }
-}
-
-/// Why no guest of the instance runs on its host.
-enum Proof {
-    Lease(Lapsed),
-    /// Its host has reported it.
-    Report,
-    Operator,
-}
-
-impl Proof {
-    /// For its owner, who knows of no hosts.
-    fn in_words(&self) -> String {
-        match self {
-            Self::Lease(Lapsed { pool, witnesses, unchanged_seconds, .. }) => format!(
-                "nothing is heard of its host, and {witnesses} other {} seen for {unchanged_seconds} seconds that it does \
-                 not renew its lease in pool {pool}: no guest of it runs there any more",
-                if *witnesses == 1 { "host has" } else { "hosts have" }
-            ),
-            Self::Report => {
-                "its host could not renew its lease in a shared pool and has cut its power; it starts again"
-                    .to_owned()
-            }
-            Self::Operator => "the operator has declared its host dead".to_owned(),
-        }
-    }
-
-    fn as_json(&self) -> Value {
-        match self {
-            Self::Lease(lapsed) => json!({"lapsed_lease": lapsed}),
-            Self::Report => json!("reported_fenced"),
-            Self::Operator => json!("declared_dead"),
-        }
+        let actor = Actor::by_itself(None, "cumulo");
+        deeds::record(self.app, conn, &actor, (self.project, &self.row), request, deed).await
     }
 }
 
 fn pause_after(starts: i32) -> Duration {
     let doubled = FIRST_PAUSE * 2_i32.saturating_pow(starts.clamp(0, 16).unsigned_abs());
     doubled.min(LONGEST_PAUSE)
-}
-
-const WHY_SHARED: &str = "is on the disk of its host and dies with it";
-
-/// Refuses to let an instance, which may just have been made, start elsewhere with data that is on its host alone.
-///
-/// # Errors
-/// With a pointer to the field.
-pub(super) async fn refuse_local(
-    conn: &mut PgConnection,
-    id: Uuid,
-    wanted: OnHostFailure,
-) -> Result<(), ApiError> {
-    if wanted.is_wait() {
-        return Ok(());
-    }
-    let Some((name, _)) = recovery::local_volume(conn, id).await? else { return Ok(()) };
-    let message = format!(
-        "`restart` takes all of its volumes to be in shared pools, and its volume {name} {WHY_SHARED}"
-    );
-    Err(ApiError::invalid(vec![FieldError::new("/on_host_failure", "local_volume", message)]))
-}
-
-/// The same after it has got another volume.
-///
-/// # Errors
-/// `wrong_state`.
-pub(super) async fn refuse_another_local(conn: &mut PgConnection, row: &Row) -> Result<(), ApiError> {
-    if row.on_host_failure != OnHostFailure::Restart.as_str() {
-        return Ok(());
-    }
-    let Some((name, _)) = recovery::local_volume(conn, row.id).await? else { return Ok(()) };
-    let detail = format!(
-        "it starts elsewhere when its host dies, and the volume {name} {WHY_SHARED}; set on_host_failure to wait first"
-    );
-    Err(ApiError::because(ErrorCode::WrongState, detail))
 }
 
 #[cfg(test)]

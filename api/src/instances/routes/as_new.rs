@@ -1,6 +1,6 @@
 //! Rights to what an instance becomes: whoever may not make such an instance may not turn one into it.
 
-use super::super::custom_size::Sized;
+use super::super::custom_size::SizedType;
 use super::super::store::Row;
 use super::super::store::heritage::{Heritage, of_instance, of_volume};
 use super::deciding::named;
@@ -18,7 +18,7 @@ pub(super) async fn ask<A: Action<On: InProject>>(
     project: &str,
     row: &Row,
     image: Option<&ImageRow>,
-    size: Option<&Sized>,
+    size: Option<&SizedType>,
 ) -> Result<Mutation<A>, ApiError> {
     let (conn, allowed) = change.parts();
     let present = of_instance(conn, allowed, &Selector::Id(row.id)).await?;

@@ -7,7 +7,7 @@ use super::super::types::CreateInstance;
 use crate::app::App;
 use crate::auth::actions;
 use crate::http::{ApiError, ErrorCode, FieldError, Mutation, Selector};
-use crate::instance_types::{self, InstanceTypeRow};
+use crate::instance_types::InstanceTypeRow;
 use crate::snapshots::store::cloning::seal;
 use crate::volumes::disks::{self, NewDisk, Prepared, Wanted, WantedDisk};
 
@@ -31,7 +31,7 @@ pub(super) struct Parts {
     pub inherited: Inherited,
 }
 
-/// The disks of the source as they are now, the system on the first of them, and the type: that of the body, or its own.
+/// The disks of the source as they are now, and the system on the first of them; the type is that of the body, or its own.
 pub(super) async fn of_instance(
     app: &App,
     change: Change,
@@ -51,14 +51,7 @@ pub(super) async fn of_instance(
         let detail = "the source has no volume to boot from; attach one to it first";
         return Err(ApiError::because(ErrorCode::WrongState, detail));
     }
-    let instance_type = match (&new.instance_type, given) {
-        (Some(_), None) => return Err(ApiError::invalid(vec![store::no_instance_type()])),
-        (_, Some(given)) => given,
-        (None, None) => {
-            let found = instance_types::find(change.conn(), &Selector::Id(row.instance_type_id)).await?;
-            found.ok_or_else(ApiError::not_found)?
-        }
-    };
+    let instance_type = given.ok_or_else(|| ApiError::invalid(vec![store::no_instance_type()]))?;
     if row.architecture != instance_type.architecture {
         let message =
             format!("the source is for {}, the type for {}", row.architecture, instance_type.architecture);

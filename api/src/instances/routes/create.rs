@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::super::custom_size::Sized;
+use super::super::custom_size::SizedType;
 use super::super::fit::misfits;
 use super::super::reconcile::place_at_once;
 use super::super::recovery;
@@ -37,9 +37,8 @@ use crate::volumes::disks::{self, NewDisk, Prepared, Wanted, WantedDisk};
 type Change = Mutation<actions::CreateInstance>;
 
 /// Make an instance and start it. A size that is not its type's own needs `compute:UseCustomSize`, too, a port that becomes
-/// its card `network:UpdatePort`, a lease
-/// `compute:StopInstance` and `compute:DeleteInstance` for its times, and a volume that is there and shall go with it
-/// `volume:DeleteVolume`.
+/// its card `network:UpdatePort`, a lease `compute:StopInstance` and `compute:DeleteInstance` for its times, and a volume that
+/// is there and shall go with it `volume:DeleteVolume`.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances", tag = "instances",
     params(MutationQuery),
     request_body = CreateInstance, responses(
@@ -97,9 +96,9 @@ async fn parts_of(
     project: &str,
     new: &CreateInstance,
     image: Option<ImageRow>,
-    given: Option<Sized>,
+    given: Option<SizedType>,
 ) -> Result<(Change, Parts), ApiError> {
-    let its_type = |given: Option<Sized>| given.map(|given| given.instance_type);
+    let its_type = |given: Option<SizedType>| given.map(|given| given.instance_type);
     match (&new.snapshot, &new.source) {
         (Some(snapshot), _) => of_snapshot(change, project, new, snapshot, its_type(given)).await,
         (None, Some(source)) => {
@@ -280,7 +279,7 @@ async fn check_parts(
     conn: &mut PgConnection,
     new: &CreateInstance,
     image: Option<ImageRow>,
-    sized: Option<Sized>,
+    sized: Option<SizedType>,
 ) -> Result<(Option<ImageRow>, InstanceTypeRow), ApiError> {
     let no_image = (image.is_none() && new.image.is_some()).then(store::no_image);
     let no_instance_type = sized.is_none().then(store::no_instance_type);

@@ -4,15 +4,15 @@ use super::super::store::{self, System};
 use super::super::types::CreateInstance;
 use super::clone::{Inherited, Parts};
 use crate::auth::actions;
-use crate::http::{ApiError, ErrorCode, FieldError, Mutation, Selector};
-use crate::instance_types::{self, InstanceTypeRow};
+use crate::http::{ApiError, ErrorCode, FieldError, Mutation};
+use crate::instance_types::InstanceTypeRow;
 use crate::snapshots;
 use crate::snapshots::store::using;
 use crate::volumes::disks::{self, NewDisk, Wanted, WantedDisk};
 
 type Change = Mutation<actions::CreateInstance>;
 
-/// The disks that the snapshot holds, the system on the first of them, and the type: that of the body, or that of the
+/// The disks that the snapshot holds, and the system on the first of them; the type is that of the body, or that of the
 /// instance that the snapshot is of.
 pub(super) async fn of_snapshot(
     change: Change,
@@ -23,24 +23,19 @@ pub(super) async fn of_snapshot(
 ) -> Result<(Change, Parts), ApiError> {
     let (mut change, row) =
         snapshots::hold::<actions::RestoreSnapshot, _>(change, project, snapshot, "/snapshot").await?;
-    let (Some(image), Some(firmware), Some(type_id)) =
-        (row.image_id, row.firmware.clone(), row.instance_type_id)
-    else {
+    let (Some(image), Some(firmware)) = (row.image_id, row.firmware.clone()) else {
         let message = "it is of a volume; make a volume from it, and boot from that";
         return Err(ApiError::invalid(vec![FieldError::new("/snapshot", "not_bootable", message)]));
     };
     let conn = change.conn();
-    let instance_type = match (&new.instance_type, given) {
-        (Some(_), None) => return Err(ApiError::invalid(vec![store::no_instance_type()])),
-        (_, Some(given)) => given,
-        (None, None) => {
-            let found = instance_types::find(conn, &Selector::Id(type_id)).await?;
-            found.ok_or_else(|| {
-                let message = "the type of the snapshot is gone; name another one";
-                ApiError::invalid(vec![FieldError::new("/instance_type", "not_found", message)])
-            })?
+    let missing = || match &new.instance_type {
+        Some(_) => store::no_instance_type(),
+        None => {
+            let message = "the type of the snapshot is gone; name another one";
+            FieldError::new("/instance_type", "not_found", message)
         }
     };
+    let instance_type = given.ok_or_else(|| ApiError::invalid(vec![missing()]))?;
     let (system, architecture) = store::system_with_architecture(conn, image).await?;
     if architecture != instance_type.architecture {
         let message = format!(

@@ -2,7 +2,7 @@
 
 use protocol::ProjectId;
 
-use super::super::custom_size::Sized;
+use super::super::custom_size::SizedType;
 use super::super::store::heritage::Heritage;
 use super::super::types::CreateInstance;
 use super::inherit;
@@ -19,7 +19,7 @@ type Change = Mutation<actions::CreateInstance>;
 pub(super) struct Named {
     pub image: Option<ImageRow>,
     /// Of the body or of what it is made from, in the size that it shall have.
-    pub sized: Option<Sized>,
+    pub sized: Option<SizedType>,
     pub heritage: Heritage,
 }
 

@@ -5,7 +5,7 @@ use axum::response::Response;
 use protocol::agent::Power;
 use sqlx::PgConnection;
 
-use super::super::custom_size::{CustomSize, Sized};
+use super::super::custom_size::{CustomSize, SizedType};
 use super::super::fit::misfits;
 use super::super::model::InstanceState;
 use super::super::recovery;
@@ -212,7 +212,7 @@ fn least_gib(image: &ImageRow) -> Result<i32, ApiError> {
 }
 
 /// Its type, in the size that it has.
-async fn size_of(conn: &mut PgConnection, row: &Row) -> Result<Sized, ApiError> {
+async fn size_of(conn: &mut PgConnection, row: &Row) -> Result<SizedType, ApiError> {
     let found = instance_types::find(conn, &Selector::Id(row.instance_type_id)).await?;
     let size = CustomSize::of(row.vcpus, row.memory_mib);
     size.of_type(found.ok_or_else(ApiError::not_found)?).map_err(|wrong| ApiError::invalid(vec![wrong]))

@@ -8,7 +8,7 @@ use protocol::agent::Power;
 use sqlx::{Acquire, PgConnection};
 use time::OffsetDateTime;
 
-use super::super::custom_size::{CustomSize, Sized};
+use super::super::custom_size::{CustomSize, SizedType};
 use super::super::model::InstanceState;
 use super::super::store::{self, NewIntent, Row, departures, placement, resizing};
 use super::super::types::{Instance, Plan, ResizeInstance, StopInstance};
@@ -122,7 +122,7 @@ fn refuse_unresized(row: &Row, now: OffsetDateTime) -> Result<(), ApiError> {
 }
 
 /// The type and the size that it shall have.
-async fn wanted(conn: &mut PgConnection, row: &Row, body: &ResizeInstance) -> Result<Sized, ApiError> {
+async fn wanted(conn: &mut PgConnection, row: &Row, body: &ResizeInstance) -> Result<SizedType, ApiError> {
     let (selector, size) = match &body.instance_type {
         Some(other) => (Selector::parse(other), body.size()),
         None => {
@@ -139,7 +139,7 @@ async fn wanted(conn: &mut PgConnection, row: &Row, body: &ResizeInstance) -> Re
 }
 
 /// What the instance is does not stand in the way of the type and the size.
-async fn check(conn: &mut PgConnection, row: &Row, sized: &Sized) -> Result<(), ApiError> {
+async fn check(conn: &mut PgConnection, row: &Row, sized: &SizedType) -> Result<(), ApiError> {
     let wanted = &sized.instance_type;
     refuse_deleting(row)?;
     if row.resized_from_type_id.is_some() {

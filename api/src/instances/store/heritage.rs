@@ -65,7 +65,8 @@ pub(in crate::instances) async fn of_snapshot<A: Action<On: InProject>>(
 ) -> Result<Heritage, sqlx::Error> {
     let found = sqlx::query_as!(
         Heritage,
-        r#"SELECT s.instance_type_id, NULL::int AS vcpus, NULL::int AS memory_mib, s.image_id, r.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
+        r#"SELECT s.instance_type_id, NULL::int AS vcpus, NULL::int AS memory_mib, s.image_id,
+                  r.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
                   CASE WHEN m.project_id = s.project_id THEN m.name ELSE o.name || '/' || m.name END AS image,
                   o.name AS "image_project?"
            FROM snapshots s
@@ -92,8 +93,7 @@ pub(in crate::instances) async fn of_instance<A: Action<On: InProject>>(
     let found = sqlx::query_as!(
         Heritage,
         r#"SELECT i.instance_type_id AS "instance_type_id?", i.vcpus AS "vcpus?", i.memory_mib AS "memory_mib?",
-                  i.image_id AS "image_id?",
-                  v.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
+                  i.image_id AS "image_id?", v.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
                   CASE WHEN m.project_id = i.project_id THEN m.name ELSE o.name || '/' || m.name END AS image,
                   o.name AS "image_project?"
            FROM instances i
@@ -119,7 +119,8 @@ pub(in crate::instances) async fn of_volume<A: Action<On: InProject>>(
 ) -> Result<Heritage, sqlx::Error> {
     let found = sqlx::query_as!(
         Heritage,
-        r#"SELECT NULL::uuid AS instance_type_id, NULL::int AS vcpus, NULL::int AS memory_mib, v.image_id, v.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
+        r#"SELECT NULL::uuid AS instance_type_id, NULL::int AS vcpus, NULL::int AS memory_mib, v.image_id,
+                  v.size_gib AS "root_disk_gib?", p.name AS "root_pool?",
                   CASE WHEN m.project_id = v.project_id THEN m.name ELSE o.name || '/' || m.name END AS image,
                   o.name AS "image_project?"
            FROM volumes v

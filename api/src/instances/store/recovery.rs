@@ -96,15 +96,13 @@ pub(in crate::instances) async fn pools_of(
 pub(in crate::instances) async fn local_volume(
     conn: &mut PgConnection,
     id: Uuid,
-) -> Result<Option<(String, i32)>, sqlx::Error> {
-    let row = sqlx::query!(
-        r#"SELECT name, position AS "position!" FROM volumes
-           WHERE instance_id = $1 AND pool_id IS NULL ORDER BY position LIMIT 1"#,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "SELECT name FROM volumes WHERE instance_id = $1 AND pool_id IS NULL ORDER BY position LIMIT 1",
         id
     )
     .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| (row.name, row.position)))
+    .await
 }
 
 /// Counts a start after the guard had ended its guest.

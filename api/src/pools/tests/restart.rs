@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{INSTANCES, WEB, directory, fast, findings, instance, made, two_with_the_pool};
 use crate::instances::{place_pending, recover};
-use crate::testing::{TestCloud, TestHost};
+use crate::testing::{TestCloud, TestHost, until_waiting};
 
 /// An instance that starts elsewhere.
 pub(super) fn restarting(name: &str) -> Value {
@@ -169,7 +169,7 @@ async fn a_word_of_the_host_in_the_last_moment_keeps_it() {
         .await
         .unwrap();
     let heartbeat = async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        until_waiting(&cloud.app.pool, 1).await;
         beat.commit().await.unwrap();
     };
     let (recovered, ()) = tokio::join!(recover(&cloud.app), heartbeat);

@@ -40,7 +40,7 @@ const MACHINE_BOOT: Uuid = Uuid::from_u128(9);
 
 /// What [`Site::start`] starts.
 #[test]
-#[ignore = "the guard of the other tests"]
+#[ignore = "no test: the process that the others start, which ends at once by itself"]
 fn as_a_process() {
     let Ok(state_dir) = std::env::var(STATE_DIR) else { return };
     let watchdog = std::env::var(WATCHDOG).ok().map(Utf8PathBuf::from);
