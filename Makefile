@@ -11,7 +11,7 @@ export RUST_LIB_BACKTRACE ?= 0
 # The programs that `make up` runs.
 RELEASE := target/release
 
-.PHONY: nextest help up down env status test lab bench fmt sqlx openapi programs cargo
+.PHONY: nextest help up down env status test lab chaos bench fmt sqlx openapi programs cargo
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/; s/[$$][$$]/$$/' | expand -t 10
@@ -50,7 +50,11 @@ test: nextest ## Run everything that must be true of a change (what CI runs)
 
 lab: nextest ## Run the tests that need several hosts: make lab HOSTS=3
 	@deploy/packages host foreign build guests
-	@CUMULO_LAB_HOSTS=$(or $(HOSTS),3) cargo nextest run --workspace --test lab
+	@CUMULO_LAB_HOSTS=$(or $(HOSTS),3) cargo nextest run --package tests --test lab
+
+chaos: nextest ## Run every fault that a cloud has to survive, for an hour or so
+	@deploy/packages host foreign build guests console
+	@cargo nextest run --package tests --run-ignored all
 
 bench: $(if $(filter b5,$(NAME)),cargo,programs) ## Measure one thing beside its peer: make bench NAME=b1
 	@deploy/packages bench

@@ -110,6 +110,7 @@ fn made(host: &Host) -> Result<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn what_is_killed_or_removed_is_there_again_and_the_guest_does_not_notice() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;

@@ -36,6 +36,7 @@ impl Victim {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn no_instance_is_lost_doubled_or_restarted_by_a_dying_agent() -> Result<()> {
     survive(Victim::Agent).await
 }
@@ -46,6 +47,7 @@ async fn no_instance_is_lost_doubled_or_restarted_by_a_dying_libvirtd() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn no_instance_is_lost_doubled_or_restarted_by_a_dying_api() -> Result<()> {
     survive(Victim::Api).await
 }

@@ -94,6 +94,7 @@ async fn a_guest_runs_elsewhere_when_its_host_dies_with_all_that_it_had_written(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn a_host_that_loses_the_control_plane_alone_keeps_its_guest() -> Result<()> {
     in_lab(LabOptions { hosts: 3 }, async |lab| {
         let shared = Shared::start(lab).await?;
@@ -125,6 +126,7 @@ async fn a_host_that_loses_the_control_plane_alone_keeps_its_guest() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn a_guest_whose_host_loses_the_pool_is_ended_there_and_starts_elsewhere() -> Result<()> {
     in_lab(LabOptions { hosts: 3 }, async |lab| {
         let shared = Shared::start(lab).await?;

@@ -177,6 +177,7 @@ async fn a_volume_goes_from_a_guest_on_one_host_to_a_guest_on_the_other() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn a_lost_host_gives_its_guest_up_only_when_it_is_dead() -> Result<()> {
     in_lab(LabOptions { hosts: 2 }, async |lab| {
         let shared = Shared::start(lab).await?;
@@ -232,6 +233,7 @@ async fn a_lost_host_gives_its_guest_up_only_when_it_is_dead() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn nothing_is_made_or_started_where_the_pool_is_not_mounted() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let shared = Shared::start(lab).await?;

@@ -182,6 +182,7 @@ async fn deleted_snapshots_are_merged_while_the_guest_runs() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn an_agent_that_is_killed_while_layers_change_ends_the_same() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         merged_live(lab, async |lab| {
@@ -194,6 +195,7 @@ async fn an_agent_that_is_killed_while_layers_change_ends_the_same() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn an_api_that_is_killed_while_layers_change_ends_the_same() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         merged_live(lab, async |lab| {

@@ -84,6 +84,7 @@ async fn a_disk_becomes_an_image_that_boots_on_another_host() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn an_agent_that_is_killed_while_it_makes_an_image_makes_it_in_the_end() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;

@@ -38,16 +38,19 @@ async fn a_volume_goes_from_guest_to_guest_and_grows() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn an_agent_that_is_killed_at_every_step_ends_the_same() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, Victim::Agent).await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn an_api_that_is_killed_at_every_step_ends_the_same() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, Victim::Api).await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn a_database_that_is_killed_at_every_step_ends_the_same() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| journey(lab, Victim::Postgres).await).await
 }
@@ -119,6 +122,7 @@ async fn journey(lab: &mut Lab, victim: Victim) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn an_agent_that_is_killed_ever_later_neither_loses_nor_doubles_a_volume() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;
