@@ -1,7 +1,8 @@
 //! The control plane of a lab: cumulo-api and its private PostgreSQL on a machine of their own.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -18,8 +19,8 @@ use crate::{binaries, wait};
 
 const DATA: &str = "/var/lib/cumulo/api";
 const CREDENTIALS: &str = "/var/lib/cumulo/credentials.json";
-/// Inside the machine, so always free.
-const LISTEN: &str = "127.0.0.1:8080";
+/// Inside the machine, so always free; those of further replicas follow.
+const PORT: u16 = 8080;
 const AGENT_PORT: u16 = 8443;
 
 /// Asks a control plane whether it is ready. One that starts may take a question and never answer it.
@@ -34,13 +35,28 @@ pub struct ControlPlane {
     pub machine: Machine,
     pub api: Daemon,
     gateway: Gateway,
+    place: Place,
+}
+
+/// Where a replica of the API listens, and what it works on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    /// From 0.
+    pub replica: u16,
+    /// Without one the API has a private PostgreSQL.
+    pub database_url: Option<String>,
 }
 
 impl ControlPlane {
     /// Starts the API and waits until it is ready.
     pub(crate) async fn start(machine: Machine) -> Result<Self> {
-        let gateway = Gateway::open(&machine, LISTEN.parse::<SocketAddr>()?)?;
-        let mut control = Self { api: api(&machine)?, machine, gateway };
+        Self::start_at(machine, Place::default()).await
+    }
+
+    /// The same for one of several replicas on that machine.
+    pub(crate) async fn start_at(machine: Machine, place: Place) -> Result<Self> {
+        let gateway = Gateway::open(&machine, place.listen())?;
+        let mut control = Self { api: api(&machine, &place)?, machine, gateway, place };
         control.api.start().await?;
         control.wait_ready(Duration::from_secs(60)).await?;
         Ok(control)
@@ -53,7 +69,7 @@ impl ControlPlane {
 
     /// Where agents dial.
     pub(crate) fn agent_url(&self) -> String {
-        format!("https://{CONTROL_ADDRESS}:{AGENT_PORT}")
+        format!("https://{}", self.place.agent_listen())
     }
 
     /// The first-run administrator's.
@@ -101,7 +117,8 @@ impl ControlPlane {
     pub fn findings(&self) -> Result<Vec<String>> {
         let program = binaries::find("cumulo-api")?;
         let mut command = self.machine.command(program.as_str());
-        command.args(["verify", "--data-dir", DATA, "--json"]).env_remove("DATABASE_URL");
+        command.args(["verify", "--data-dir", DATA, "--json"]);
+        self.place.choose_database(&mut command);
         let output = command.output().context("run cumulo-api verify")?;
         let said = String::from_utf8_lossy(&output.stderr);
         let report: Value =
@@ -120,17 +137,34 @@ impl ControlPlane {
     }
 }
 
-fn api(machine: &Machine) -> Result<Daemon> {
+impl Place {
+    fn listen(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, PORT + self.replica))
+    }
+
+    fn agent_listen(&self) -> String {
+        format!("{CONTROL_ADDRESS}:{}", AGENT_PORT + self.replica)
+    }
+
+    /// Whatever database the developer works with is none of the lab's business.
+    fn choose_database(&self, command: &mut Command) {
+        match &self.database_url {
+            Some(url) => command.env("DATABASE_URL", url),
+            None => command.env_remove("DATABASE_URL"),
+        };
+    }
+}
+
+fn api(machine: &Machine, place: &Place) -> Result<Daemon> {
     let program = binaries::find("cumulo-api")?;
-    let log = machine.dir.join("api.log");
-    let machine = machine.clone();
-    let agent_listen = format!("{CONTROL_ADDRESS}:{AGENT_PORT}");
+    let log = machine.dir.join(format!("api-{}.log", place.replica));
+    let (machine, place) = (machine.clone(), place.clone());
     Ok(Daemon::new("cumulo-api", log, move || {
         let mut command = machine.command(program.as_str());
-        command.args(["serve", "--data-dir", DATA, "--listen", LISTEN, "--agent-listen", &agent_listen]);
+        command.args(["serve", "--data-dir", DATA, "--listen", &place.listen().to_string()]);
+        command.args(["--agent-listen", &place.agent_listen()]);
         command.args(["--first-run-credentials", CREDENTIALS, "--first-run-password-change", "optional"]);
-        // Whatever database the developer works with is none of the lab's business.
-        command.env_remove("DATABASE_URL");
+        place.choose_database(&mut command);
         // Tests ask as one user from one address, as often as they can.
         command.env("CUMULO_RATE_LIMIT", "0").env("CUMULO_ADDRESS_RATE_LIMIT", "0");
         command

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Error, PgConnection};
+use sqlx::{Error, PgConnection};
 use tokio::time::{Instant, sleep};
+
+use super::servers::Servers;
 
 /// After this a service manager should hear of it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -12,13 +14,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Connects, and tries again for a minute while PostgreSQL is unavailable.
-pub(super) async fn patiently(options: &PgConnectOptions) -> Result<PgConnection, Error> {
+pub(super) async fn patiently(servers: &Servers) -> Result<(PgConnectOptions, PgConnection), Error> {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = FIRST_PAUSE;
     loop {
-        match options.connect().await {
+        match servers.connect().await {
             Err(error) if is_unavailable(&error) && Instant::now() + pause < deadline => {
-                tracing::warn!(host = options.get_host(), %error, retry_in = ?pause, "waiting for PostgreSQL");
+                tracing::warn!(%error, retry_in = ?pause, "waiting for PostgreSQL");
             }
             answer => return answer,
         }

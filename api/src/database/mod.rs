@@ -6,6 +6,7 @@
 
 mod connect;
 pub mod private_cluster;
+mod servers;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::connect::is_unavailable;
 use self::private_cluster::{ClusterError, PrivateCluster, Settings};
+use self::servers::{Servers, refuse_standby};
 
 /// Every schema change since the beginning, embedded in the program.
 pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
@@ -38,7 +40,6 @@ const SESSION: &str = "SET statement_timeout = '15s'; \
     SET plan_cache_mode = 'force_generic_plan'; \
     SET idle_in_transaction_session_timeout = '10s'";
 
-/// Why the database cannot be used.
 /// Begins a transaction that leaves nothing behind when its future is dropped half-way, as that of a request is when its
 /// client goes: sqlx knows of a transaction once PostgreSQL has answered, and would put the connection back into the pool
 /// inside of one that nobody ends.
@@ -68,6 +69,7 @@ async fn to_its_end<T: Send + 'static>(
     tokio::spawn(begin).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
+/// Why the database cannot be used.
 #[derive(Debug, Error)]
 pub enum OpenError {
     #[error("the address of the database does not begin with postgres:// or postgresql://")]
@@ -93,19 +95,31 @@ pub struct Database {
     pub keeper: Keeper,
 }
 
-/// Looks after the private cluster, if there is one.
+/// Looks after PostgreSQL.
 #[derive(Debug)]
-pub struct Keeper(Option<PrivateCluster>);
+pub struct Keeper(Kept);
+
+#[derive(Debug)]
+enum Kept {
+    /// It is ours to start again.
+    Private(Box<PrivateCluster>),
+    /// Others run it; its primary is followed.
+    Servers(Servers, PgPool),
+}
 
 impl Database {
     /// Opens the database at `url`, or the private one in `data_directory`.
     pub async fn open(url: Option<&str>, data_directory: &Utf8Path) -> Result<Self, OpenError> {
-        let Some(url) = url else { return Self::open_private(data_directory).await };
-        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Err(OpenError::Scheme);
+        match url {
+            Some(url) => Self::open_servers(Servers::parse(url)?).await,
+            None => Self::open_private(data_directory).await,
         }
-        let options = url.parse().map_err(OpenError::Url)?;
-        Ok(Self { pool: prepare(options).await?, keeper: Keeper(None) })
+    }
+
+    async fn open_servers(servers: Servers) -> Result<Self, OpenError> {
+        let servers = servers.map(|options| options.application_name("cumulo-api"));
+        let pool = prepare(&servers).await?;
+        Ok(Self { pool: pool.clone(), keeper: Keeper(Kept::Servers(servers, pool)) })
     }
 
     /// Opens the database for a moment, beside the control plane that may be running on it. A private one that
@@ -120,8 +134,7 @@ impl Database {
         }
         match Self::open_private(data_directory).await {
             Err(OpenError::Cluster(ClusterError::InUse { directory })) => {
-                let options = PrivateCluster::options_of(&directory);
-                Ok(Self { pool: prepare(options).await?, keeper: Keeper(None) })
+                Self::open_servers(PrivateCluster::options_of(&directory).into()).await
             }
             opened => opened,
         }
@@ -130,8 +143,9 @@ impl Database {
     async fn open_private(data_directory: &Utf8Path) -> Result<Self, OpenError> {
         let directory = data_directory.join("postgresql");
         let cluster = PrivateCluster::start(&directory, &Settings::default()).await?;
-        match prepare(cluster.connect_options()).await {
-            Ok(pool) => Ok(Self { pool, keeper: Keeper(Some(cluster)) }),
+        let servers = Servers::from(cluster.connect_options().application_name("cumulo-api"));
+        match prepare(&servers).await {
+            Ok(pool) => Ok(Self { pool, keeper: Keeper(Kept::Private(Box::new(cluster))) }),
             Err(error) => {
                 cluster.stop().await?;
                 Err(error)
@@ -144,27 +158,26 @@ impl Keeper {
     /// Leaves PostgreSQL as it was found: stops it if we started it.
     pub async fn leave(self) -> Result<(), ClusterError> {
         match self.0 {
-            Some(cluster) if !cluster.is_adopted() => cluster.stop().await,
+            Kept::Private(cluster) if !cluster.is_adopted() => cluster.stop().await,
             _ => Ok(()),
         }
     }
 
-    /// Keeps PostgreSQL running until `shutdown`, then stops it. Ask for the shutdown after the last
-    /// request is answered.
+    /// Keeps a private PostgreSQL running until `shutdown`, then stops it; follows the primary among others. Ask for the
+    /// shutdown after the last request is answered.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ClusterError> {
         match self.0 {
-            Some(cluster) => cluster.supervise(shutdown).await,
-            None => {
-                shutdown.cancelled().await;
+            Kept::Private(cluster) => cluster.supervise(shutdown).await,
+            Kept::Servers(servers, pool) => {
+                servers.follow_the_primary(pool, shutdown).await;
                 Ok(())
             }
         }
     }
 }
 
-async fn prepare(options: PgConnectOptions) -> Result<PgPool, OpenError> {
-    let options = options.application_name("cumulo-api");
-    let mut connection = connect::patiently(&options).await.map_err(OpenError::Connect)?;
+async fn prepare(servers: &Servers) -> Result<PgPool, OpenError> {
+    let (options, mut connection) = connect::patiently(servers).await.map_err(OpenError::Connect)?;
     migrate(&mut connection).await?;
     // Closing is a courtesy; the schema is in place.
     connection.close().await.ok();
@@ -182,6 +195,11 @@ fn pool(options: PgConnectOptions) -> PgPool {
     PgPoolOptions::new()
         .max_connections(MAX_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(drop) }))
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                refuse_standby(connection).await?;
+                connection.execute(SESSION).await.map(drop)
+            })
+        })
         .connect_lazy_with(options)
 }

@@ -57,7 +57,7 @@ async fn a_database_that_refuses_us_is_an_error_at_once() {
     let existing = TestDatabase::create().await;
     let options = existing.options().database("absent");
     let started = Instant::now();
-    let Err(OpenError::Connect(error)) = prepare(options).await else { panic!("connected") };
+    let Err(OpenError::Connect(error)) = prepare(&options.into()).await else { panic!("connected") };
     assert!(!is_unavailable(&error), "{error}");
     assert!(started.elapsed() < Duration::from_secs(5));
 }

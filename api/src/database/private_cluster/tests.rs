@@ -178,7 +178,7 @@ async fn an_adopted_server_is_supervised_too() {
     child.wait().await.unwrap();
     let layout = Layout { root: folder.cluster() };
     wait_for(|| Postmaster::find(&layout).is_some_and(|found| found.pid() != pid)).await;
-    let mut connection = crate::database::connect::patiently(&options).await.unwrap();
+    let (_, mut connection) = crate::database::connect::patiently(&options.into()).await.unwrap();
     connection.ping().await.unwrap();
     drop(connection);
 
