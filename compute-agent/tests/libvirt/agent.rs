@@ -15,7 +15,7 @@ use compute_agent::control_plane::{ControlPlane, ControlPlaneError};
 use compute_agent::desired::DesiredStore;
 use compute_agent::guard::Guards;
 use compute_agent::guard::clock::KernelClock;
-use compute_agent::host_storage::{ByteStream, HostStorage as _, LocalPool};
+use compute_agent::host_storage::{ByteStream, HostStorage as _, LocalPool, OwnPool};
 use compute_agent::hypervisor::libvirt::{Libvirt, Options};
 use compute_agent::hypervisor::{Event, Hypervisor as _, SeenVolume};
 use compute_agent::networks::simulated::SimulatedNetworking;
@@ -65,8 +65,9 @@ pub struct Agent {
 impl Site {
     pub fn start() -> Self {
         let host = Host::start();
-        let pool =
-            Arc::new(LocalPool::open(&host.root().join("pool"), &host.root().join("record"), None).unwrap());
+        let pool = Arc::new(
+            LocalPool::open(OwnPool::new(&host.root().join("pool"), &host.root().join("record"))).unwrap(),
+        );
         Self { host, pool, images: HashMap::new(), machine_boot: Uuid::now_v7() }
     }
 

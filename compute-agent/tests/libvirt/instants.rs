@@ -5,7 +5,6 @@ use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use compute_agent::host_storage::HostStorage as _;
 use compute_agent::hypervisor::{Beside, Hypervisor as _, NewLayer};
 use compute_agent::reconcile::Outcome;
 use protocol::agent::{Disk, InstanceSpec, NOT_FROZEN, ObservedState, VolumeState};
@@ -104,7 +103,8 @@ async fn guest(script: &str) -> (Site, Agent, InstanceSpec) {
 }
 
 pub fn serial(site: &Site, spec: &InstanceSpec) -> String {
-    fs::read_to_string(site.pool.places(spec.id).serial_log).unwrap_or_default()
+    let log = site.host.root().join(format!("pool/instances/{}/serial.log", spec.id));
+    fs::read_to_string(log).unwrap_or_default()
 }
 
 pub fn says(site: &Site, spec: &InstanceSpec, line: &str) {
