@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::lost::dies;
 use super::{INSTANCES, VOLUMES, WEB, execute, findings, instance, made, two_with_the_pool};
 use crate::instances::place_pending;
 use crate::testing::{TestCloud, TestHost};
@@ -170,6 +171,31 @@ async fn a_volume_that_is_in_no_instance_keeps_nobody_from_its_layers() {
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn from_a_dead_host_it_goes_with_its_merge() {
+    let cloud = TestCloud::start().await;
+    let hosts = two_with_the_pool(&cloud).await;
+    let (web, home, away) = asked(&cloud, &hosts, &["one", "two"]).await;
+    stop(&cloud, home, &web).await;
+    let go = async || cloud.post(&format!("{WEB}/move"), json!({})).await;
+    let before = root(home, &web).await;
+    let refused = go().await;
+    assert!(refused.headers.contains_key("retry-after"));
+    let refused = refused.expect_problem(409, "wrong_state");
+    assert!(refused["detail"].as_str().unwrap().contains("is still merging layers"), "{refused}");
+    assert_eq!(root(home, &web).await, before);
+    dies(&cloud, home, away).await;
+    go().await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    // The host that has it now merges what the dead one may have left half done, and nobody else does.
+    let (_, disk) = root(away, &web).await;
+    assert_eq!(disk["merges"], json!([disk["layers"][1]]));
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+    merged(&cloud, away, &web, stopped()).await;
+    merges_nothing(away, &web).await;
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
 /// `web`, stopped on its host, which merges layers of it and has no room for the type `small`.
 async fn without_room<'a, 'b>(
     cloud: &TestCloud,
@@ -202,5 +228,24 @@ async fn a_size_with_which_it_has_to_move_waits_until_its_layers_are_merged() {
     resize("").await.expect(202);
     place_pending(&cloud.app).await.unwrap();
     merges_nothing(away, &web).await;
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn from_a_dead_host_it_takes_its_merge_along_with_another_size() {
+    let cloud = TestCloud::start().await;
+    let hosts = two_with_the_pool(&cloud).await;
+    let (web, home, away) = without_room(&cloud, &hosts).await;
+    let resize = async || cloud.post(&format!("{WEB}/resize"), json!({"instance_type": "small"})).await;
+    let refused = resize().await.expect_problem(409, "insufficient_capacity");
+    assert!(refused["detail"].as_str().unwrap().contains("merging layers"), "{refused}");
+    dies(&cloud, home, away).await;
+    let resized = resize().await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    let placed = away.disks(&web["id"]).await;
+    assert!(placed.is_some(), "{resized:#} {:#}", cloud.get(WEB).await.expect(200));
+    let (_, disk) = root(away, &web).await;
+    assert_eq!(disk["merges"], json!([disk["layers"][1]]));
+    assert_eq!(cloud.get(WEB).await.expect(200)["instance_type"]["name"], "small");
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
