@@ -24,6 +24,19 @@ CREATE TRIGGER snapshot_schedules_news AFTER UPDATE ON snapshot_schedules
     EXECUTE FUNCTION note_schedule_news();
 INSERT INTO schedule_news (schedule_id) SELECT id FROM snapshot_schedules ORDER BY id;
 
+-- As 0045_what_grows.sql has it, but for EXISTS: that is looked up in a table of all snapshots' volumes, made anew each time.
+CREATE OR REPLACE VIEW surplus_snapshots AS
+    SELECT id, schedule_id FROM (
+        SELECT s.id, s.schedule_id, s.state, c.keep, count(*) OVER newer AS newer,
+               count(*) FILTER (WHERE s.state = 'available') OVER newer AS newer_there
+        FROM snapshots s JOIN snapshot_schedules c ON c.id = s.schedule_id
+        WHERE CASE WHEN c.instance_id IS NOT NULL THEN s.instance_id = c.instance_id
+                   ELSE s.instance_id IS NULL AND 0 < (
+                       SELECT count(*) FROM snapshot_volumes v WHERE v.snapshot_id = s.id AND v.volume_id = c.volume_id) END
+        WINDOW newer AS (PARTITION BY s.schedule_id ORDER BY s.created_at DESC, s.id DESC
+                         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) made
+    WHERE CASE state WHEN 'creating' THEN false WHEN 'failed' THEN newer >= 1 ELSE newer_there >= keep END;
+
 -- Images that had been deleted already when 0041_room_that_is_left.sql began to count such files: as much as those that were
 -- deleted since, for the project that had made them. The row of the image does not say any more which; the audit log does.
 SELECT set_config('cumulo.charge_anyway', 'on', true);

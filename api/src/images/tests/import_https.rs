@@ -135,7 +135,7 @@ async fn a_server_that_cannot_be_trusted_is_asked_once_and_the_fault_is_named() 
     let plain = Server::of(vec![7; 4096]).await;
     let begun = imported(&cloud, "plain", &url("mirror.test", &plain)).await;
     assert_eq!(begun["status"], "running", "{begun}");
-    assert!(begun["trail"].to_string().contains("cannot be asked"), "{begun}");
+    assert!(begun["trail"].to_string().contains("attempt_1_failed"), "{begun}");
 }
 
 #[tokio::test]

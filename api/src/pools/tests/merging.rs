@@ -230,22 +230,3 @@ async fn a_size_with_which_it_has_to_move_waits_until_its_layers_are_merged() {
     merges_nothing(away, &web).await;
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
-
-#[tokio::test]
-async fn from_a_dead_host_it_takes_its_merge_along_with_another_size() {
-    let cloud = TestCloud::start().await;
-    let hosts = two_with_the_pool(&cloud).await;
-    let (web, home, away) = without_room(&cloud, &hosts).await;
-    let resize = async || cloud.post(&format!("{WEB}/resize"), json!({"instance_type": "small"})).await;
-    let refused = resize().await.expect_problem(409, "insufficient_capacity");
-    assert!(refused["detail"].as_str().unwrap().contains("merging layers"), "{refused}");
-    dies(&cloud, home, away).await;
-    let resized = resize().await.expect(202);
-    place_pending(&cloud.app).await.unwrap();
-    let placed = away.disks(&web["id"]).await;
-    assert!(placed.is_some(), "{resized:#} {:#}", cloud.get(WEB).await.expect(200));
-    let (_, disk) = root(away, &web).await;
-    assert_eq!(disk["merges"], json!([disk["layers"][1]]));
-    assert_eq!(cloud.get(WEB).await.expect(200)["instance_type"]["name"], "small");
-    assert_eq!(findings(&cloud).await, Vec::<String>::new());
-}
