@@ -71,6 +71,11 @@ impl Site {
         Self { host, pool, images: HashMap::new(), machine_boot: Uuid::now_v7() }
     }
 
+    /// Where a layer is, or will be.
+    pub fn layer(&self, id: LayerId) -> Utf8PathBuf {
+        self.host.root().join(format!("pool/layers/{id}.qcow2"))
+    }
+
     /// An image that the control plane has.
     pub fn image(&mut self, path: &Utf8Path) -> ImageSource {
         use sha2::Digest as _;
