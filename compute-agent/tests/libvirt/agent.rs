@@ -124,7 +124,7 @@ impl Site {
     }
 
     pub fn top(&self, disk: &Disk) -> Utf8PathBuf {
-        self.pool.layer(None, disk.volume.top().unwrap())
+        self.layer(disk.volume.top().unwrap())
     }
 
     /// Lets QEMU itself write to a disk and flush it. What it says goes to its log; what it did is seen elsewhere.
