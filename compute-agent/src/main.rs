@@ -17,7 +17,7 @@ use compute_agent::control_plane::http::HttpControlPlane;
 use compute_agent::guard::clock::KernelClock;
 use compute_agent::guard::witness::Witness;
 use compute_agent::guard::{self, Guards};
-use compute_agent::host_storage::{HostStorage, LocalPool, Pools, SimulatedStorage};
+use compute_agent::host_storage::{HostStorage, LocalPool, OwnPool, Pools, SimulatedStorage};
 use compute_agent::hypervisor::Hypervisor;
 use compute_agent::hypervisor::libvirt::{self, Libvirt};
 use compute_agent::hypervisor::simulated::{Simulated, SimulatedMachine};
@@ -25,6 +25,7 @@ use compute_agent::identity::join::{Joined, join};
 use compute_agent::identity::{Endpoint, Identity, renew};
 use compute_agent::networks::simulated::SimulatedNetworking;
 use compute_agent::networks::{self, RealNetworking};
+use compute_agent::reconcile::boots::Boots;
 use compute_agent::simulate;
 use compute_agent::verify::{self, Settings};
 use ipnet::IpNet;
@@ -299,7 +300,9 @@ async fn run_agent(args: &RunArgs) -> Result<()> {
         HypervisorKind::Libvirt => {
             let image_cache_bytes = args.image_cache_gib.map(|gib| u64::from(gib) * GIB);
             let record = state_dir.path().join("pool-record");
-            let local = LocalPool::open(&pool, &record, image_cache_bytes).with_context(|| {
+            let boots = Boots::open(state_dir.path().join("boots")).context("the boots cannot be read")?;
+            let own = OwnPool { image_cache_bytes, instances: boots.ids(), ..OwnPool::new(&pool, &record) };
+            let local = LocalPool::open(own).with_context(|| {
                 format!("the pool at {pool} with the record {record} could not be opened")
             })?;
             let storage = Pools::new(local, identity.membership.host_id, settings(args).shared_pools);

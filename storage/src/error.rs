@@ -22,8 +22,8 @@ pub enum PoolError {
     #[error("the pool is in use by another process")]
     InUse,
     #[error(
-        "the folder is not the pool that this host had: is its file system mounted? Should that pool be lost for good, \
-         remove identity.json of the record beside it, and this folder becomes the host's pool"
+        "the folder is not the pool that this host had: is its file system mounted? Mount it. Should that pool be lost for \
+         good, remove identity.json of the record beside it, and this folder becomes the host's pool"
     )]
     OtherPool,
     #[error("the shared pool {pool} cannot be used")]

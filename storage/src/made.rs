@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::LayerId;
+use protocol::{InstanceId, LayerId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -89,10 +89,20 @@ impl MadeLayers {
         Ok(any)
     }
 
-    /// Whether the folder at `root` may be used as the local pool: it is the one that this host had, or it had none.
-    pub(crate) fn knows(&self, root: &Utf8Path) -> io::Result<Result<(), PoolError>> {
+    /// Whether the folder at `root` may be used as the local pool: it is the one that this host had, or it had none. A
+    /// pool that nobody has marked yet is known by the instances that it had, if it has had any.
+    pub(crate) fn knows(
+        &self,
+        root: &Utf8Path,
+        instances: &[InstanceId],
+    ) -> io::Result<Result<(), PoolError>> {
         let (ours, found) = (read(&self.folder.join(IDENTITY))?, read(&root.join(MARKER))?);
-        Ok(if ours.is_none() || ours == found { Ok(()) } else { Err(PoolError::OtherPool) })
+        let is_ours = match (ours, found) {
+            (None, Some(_)) => true,
+            (None, None) => instances.is_empty() || has_any(root, instances)?,
+            (ours, found) => ours == found,
+        };
+        Ok(if is_ours { Ok(()) } else { Err(PoolError::OtherPool) })
     }
 
     /// Marks the pool at `root`, unless it is, and remembers it. The record is there.
@@ -116,6 +126,16 @@ impl MadeLayers {
     fn entry(&self, layer: LayerId) -> Utf8PathBuf {
         self.layers().join(layer.to_string())
     }
+}
+
+/// Whether there are files of one of these.
+fn has_any(root: &Utf8Path, instances: &[InstanceId]) -> io::Result<bool> {
+    for id in instances {
+        if exists(&root.join("instances").join(id.to_string()))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn read(path: &Utf8Path) -> io::Result<Option<Uuid>> {

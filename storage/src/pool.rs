@@ -53,6 +53,9 @@ pub struct Options {
     /// A folder in which is written down what the pool has, so that what is lost is not taken for what was never made.
     /// It tells a pool that is not mounted only when it is on another file system. In the pool itself unless given.
     pub record: Option<Utf8PathBuf>,
+    /// Instances that have had files in the pool: by one of these it is known if neither it nor the record says which
+    /// one it is, as an earlier release left them.
+    pub instances: Vec<InstanceId>,
 }
 
 impl Options {
@@ -62,7 +65,7 @@ impl Options {
     /// When the sandbox cannot be prepared.
     pub fn new() -> Result<Self, PoolError> {
         let sandbox = Sandbox::new().map_err(PoolError::io("prepare the sandbox"))?;
-        Ok(Self { sandbox, image_cache_bytes: None, record: None })
+        Ok(Self { sandbox, image_cache_bytes: None, record: None, instances: Vec::new() })
     }
 }
 
@@ -89,9 +92,9 @@ impl Pool {
     /// [`PoolError::OtherPool`] when the record tells of another pool. Nothing was made then.
     pub fn open(root: &Utf8Path, options: Options) -> Result<Self, PoolError> {
         const OPEN: &str = "open the pool";
-        let Options { sandbox, image_cache_bytes, record } = options;
+        let Options { sandbox, image_cache_bytes, record, instances } = options;
         let made = MadeLayers::new(record.unwrap_or_else(|| root.join("made")));
-        made.knows(root).map_err(PoolError::io(OPEN))??;
+        made.knows(root, &instances).map_err(PoolError::io(OPEN))??;
         let (layout, lock) = prepare(root, made).map_err(PoolError::io(OPEN))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| PoolError::InUse)?;
         empty(&layout.incoming()).map_err(PoolError::io("clear away unfinished work"))?;
@@ -109,6 +112,18 @@ impl Pool {
                 _lock: Some(lock),
             }),
         })
+    }
+
+    /// Whether the pool that was opened is still in its place.
+    ///
+    /// # Errors
+    /// [`PoolError::OtherPool`] when another folder, or none, has taken it. Of a shared one there is nothing to say.
+    pub async fn is_in_place(&self) -> Result<(), PoolError> {
+        if self.inner.shared.is_some() {
+            return Ok(());
+        }
+        let inner = self.inner_arc();
+        blocking("look for the pool", move || inner.layout.made().knows(inner.layout.root(), &[])).await?
     }
 
     /// Another pool of this host, which converts images in turn with this one.

@@ -11,6 +11,7 @@ mod import;
 mod import_ends;
 mod import_https;
 mod lifecycle;
+mod migration;
 mod properties;
 mod s3;
 mod server;

@@ -4,7 +4,7 @@ use protocol::{ProjectId, SnapshotId};
 use sqlx::Acquire;
 use time::OffsetDateTime;
 
-use super::store::running::{self, Due, Ran, Turn};
+use super::store::running::{self, Due, News, Ran, Turn};
 use crate::app::App;
 use crate::http::{ApiError, ErrorCode, Labels};
 use crate::instances::store::guests;
@@ -14,6 +14,8 @@ use crate::volumes::store::layers;
 
 /// The longest part of a schedule's name in those of its snapshots.
 const NAME_CHARS: usize = 40;
+/// What one pass deletes; what is left over is for the next one.
+const MOST_DELETED: i64 = 100;
 
 /// Runs what is due, and deletes what is kept no longer. Any number of replicas may run it at once.
 pub(crate) async fn run(app: &App) -> Result<(), sqlx::Error> {
@@ -25,14 +27,37 @@ pub(crate) async fn run(app: &App) -> Result<(), sqlx::Error> {
         run_slot(app, &one, now).await?;
     }
     let mut conn = app.pool.acquire().await?;
-    let surplus = running::surplus(&mut conn).await?;
+    let news = running::news(&mut conn).await?;
     drop(conn);
+    let mut left = MOST_DELETED;
+    for one in news {
+        left -= tidy(app, &one, left, now).await?;
+        if left <= 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes what a schedule keeps no longer, and gives how many that were. Looks at its snapshots only, and again at the
+/// next pass if some of these are left.
+async fn tidy(app: &App, news: &News, most: i64, now: OffsetDateTime) -> Result<i64, sqlx::Error> {
+    let mut conn = app.pool.acquire().await?;
+    let surplus = running::surplus(&mut conn, news.schedule_id, most).await?;
+    drop(conn);
+    let mut deleted = 0;
     for snapshot in surplus {
         let mut tx = app.begin().await?;
         running::delete_surplus(&mut tx, snapshot, now).await?;
         tx.commit().await?;
+        deleted += 1;
     }
-    Ok(())
+    let mut tx = app.begin().await?;
+    if running::surplus(&mut tx, news.schedule_id, 1).await?.is_empty() {
+        running::forget_news(&mut tx, news).await?;
+    }
+    tx.commit().await?;
+    Ok(deleted)
 }
 
 /// Runs one slot: the snapshot and the next slot come with one transaction. Slots that were missed are run once together.

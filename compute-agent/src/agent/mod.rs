@@ -16,6 +16,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -204,6 +205,7 @@ pub async fn run(
         witness,
         reconciler: Arc::clone(&reconciler),
         workers: workers.clone(),
+        lacks_pool: AtomicBool::new(false),
     };
     tokio::select! {
         () = feed.run() => {}

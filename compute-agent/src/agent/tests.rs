@@ -2,6 +2,7 @@
 
 mod consoles;
 mod images;
+mod pool;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::control_plane::fake::FakeControlPlane;
 use crate::guard;
 use crate::guard::clock::KernelClock;
 use crate::guard::witness::Witness;
-use crate::host_storage::{HostStorage, LocalPool, SimulatedStorage};
+use crate::host_storage::{HostStorage, LocalPool, OwnPool, SimulatedStorage};
 use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
 use crate::hypervisor::{DomainSpec, Hypervisor};
 use crate::networks::simulated::SimulatedNetworking;
@@ -223,8 +224,9 @@ async fn ten_instances_of_one_image_make_one_download_and_one_base() {
     };
     cloud.control_plane.store_blob(image.sha256, bytes);
     let root = Utf8PathBuf::from_path_buf(cloud.dir.path().canonicalize().unwrap().join("pool")).unwrap();
-    let agent =
-        cloud.start_agent_on(Arc::new(LocalPool::open(&root, &root.with_extension("record"), None).unwrap()));
+    let agent = cloud.start_agent_on(Arc::new(
+        LocalPool::open(OwnPool::new(&root, &root.with_extension("record"))).unwrap(),
+    ));
     let specs: Vec<_> = (0..10)
         .map(|_| {
             let mut spec = running(instance_id());

@@ -67,9 +67,19 @@ pub struct Feed {
 #[derive(Debug, Error)]
 enum OpenError {
     #[error("the host could not be inspected")]
-    Inventory(#[source] HypervisorError),
+    Inventory(#[source] NotInspected),
     #[error("no session could be opened")]
     Session(#[source] ControlPlaneError),
+}
+
+/// Why it is not known what the host offers.
+#[derive(Debug, Error)]
+enum NotInspected {
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// Measured would be whatever is in its place.
+    #[error("{0}")]
+    Pool(String),
 }
 
 /// A session, and what it was opened with.
@@ -156,25 +166,30 @@ impl Feed {
         Ok(Opened { epoch: opened.epoch, remembered })
     }
 
-    /// What the host offers; what it last offered, and that this is remembered, while the hypervisor is away.
-    async fn inspect(&self) -> Result<(Inventory, bool), HypervisorError> {
+    /// What the host offers; what it last offered, and that this is remembered, while the hypervisor or the pool is away.
+    async fn inspect(&self) -> Result<(Inventory, bool), NotInspected> {
         match self.found().await {
             Ok(inventory) => Ok((inventory, false)),
             Err(error) => {
-                self.reconciler.view.set_blind(&error);
+                if let NotInspected::Hypervisor(error) = &error {
+                    self.reconciler.view.set_blind(error);
+                }
                 Ok((self.inventory.last().await.ok_or(error)?, true))
             }
         }
     }
 
     /// What the host offers, which is remembered.
-    async fn found(&self) -> Result<Inventory, HypervisorError> {
+    async fn found(&self) -> Result<Inventory, NotInspected> {
+        if let Some(trouble) = self.storage.trouble().await {
+            return Err(NotInspected::Pool(trouble));
+        }
         let inventory = self.hypervisor.inventory().await?;
         self.inventory.keep(&inventory).await;
         Ok(self.inventory.complete(inventory))
     }
 
-    /// Returns when the hypervisor is back and the host is not what was told from memory: it has more of something, or an
+    /// Returns when the hypervisor and the pool are back and the host is not what was told from memory: it has more of something, or an
     /// agent of a later release finds more to tell.
     async fn until_outdated(&self, remembered: Option<&Inventory>) {
         let mut pause = Backoff::new(UNREACHABLE.0, UNREACHABLE.1);

@@ -1,58 +1,21 @@
 //! A single pool behind [`HostStorage`].
 
 use async_trait::async_trait;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use futures_util::{StreamExt, TryStreamExt};
 use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
 use protocol::{InstanceId, LayerId, MIB, MemoryMib, Name};
-use storage::{Blame, Export, NewMemory, Options, Pool, PoolError, SharedRoot, Usable};
+use storage::{Blame, Export, NewMemory, Pool, PoolError};
 use tokio_util::io::ReaderStream;
 
 use super::{
-    BoxError, ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed,
-    Places, UnfinishedMemory, Usage,
+    BoxError, ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError,
+    LocalPool, Needed, Places, UnfinishedMemory, Usage,
 };
+use crate::chain;
 
 /// What is read of a copied disk at once.
 const READ_BYTES: usize = 256 << 10;
-
-/// Disks as qcow2 files in a folder of this host.
-#[derive(Debug, Clone)]
-pub struct LocalPool {
-    pool: Pool,
-}
-
-impl LocalPool {
-    /// Opens the pool, which is made when it is missing, and clears away what an earlier agent left
-    /// unfinished. The folder `record` is to be on the file system of the host's own state: it tells a pool that is not
-    /// mounted from a new one. Cached images may take so much; a share of the file system unless given.
-    pub fn open(
-        root: &Utf8Path,
-        record: &Utf8Path,
-        image_cache_bytes: Option<u64>,
-    ) -> Result<Self, PoolError> {
-        Ok(Self {
-            pool: Pool::open(
-                root,
-                Options { image_cache_bytes, record: Some(record.to_owned()), ..Options::new()? },
-            )?,
-        })
-    }
-
-    /// A shared pool beside this one.
-    pub(super) fn beside(&self, root: SharedRoot) -> Self {
-        Self { pool: self.pool.shared(root) }
-    }
-
-    /// Whether a shared pool can be used now. Of one that is not shared there is nothing to say.
-    pub(super) async fn usable(&self) -> Result<Option<Usable>, PoolError> {
-        self.pool.usable().await
-    }
-
-    pub(super) async fn has_any_layer(&self, layers: &[LayerId]) -> Result<bool, PoolError> {
-        self.pool.has_any_layer(layers).await
-    }
-}
 
 impl From<PoolError> for HostStorageError {
     fn from(error: PoolError) -> Self {
@@ -76,11 +39,12 @@ impl HostStorage for LocalPool {
         in_use: &[&VolumeSpec],
         doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError> {
-        let found = self.pool.look(id).await?;
-        let any = found.any || self.pool.has_any_layer(doomed.layers).await?;
+        let pool = self.pool().await?;
+        let found = pool.look(id).await?;
+        let any = found.any || pool.has_any_layer(doomed.layers).await?;
         let mut files = Files { bases: true, volumes: true, seed: found.seed, any, ..Files::default() };
         for volume in idle {
-            let found = self.pool.look_at_volume(volume).await?;
+            let found = pool.look_at_volume(volume).await?;
             files.bases &= found.base;
             files.volumes &= found.made;
             if !found.broken && volume.merges.iter().any(|layer| !found.merged.contains(layer)) {
@@ -89,23 +53,29 @@ impl HostStorage for LocalPool {
             files.merged.extend(found.merged);
         }
         for volume in in_use.iter().filter(|volume| !volume.merges.is_empty()) {
-            files.merged.extend(self.pool.look_at_volume(volume).await?.merged);
+            files.merged.extend(pool.look_at_volume(volume).await?.merged);
         }
         Ok(files)
     }
 
-    fn places(&self, id: InstanceId) -> Places {
-        let paths = self.pool.paths(id);
-        Places { seed: paths.seed, serial_log: paths.serial_log }
+    async fn trouble(&self) -> Option<String> {
+        let error = self.pool().await.err()?;
+        Some(format!("the pool at {} cannot be used: {}", self.root(), chain(&error)))
     }
 
-    fn layer(&self, _: Option<&Name>, id: LayerId) -> Utf8PathBuf {
-        self.pool.layer(id)
+    async fn places(&self, id: InstanceId) -> Result<Places, HostStorageError> {
+        let paths = self.pool().await?.paths(id);
+        Ok(Places { seed: paths.seed, serial_log: paths.serial_log })
+    }
+
+    async fn layer(&self, _: Option<&Name>, id: LayerId) -> Result<Utf8PathBuf, HostStorageError> {
+        Ok(self.pool().await?.layer(id))
     }
 
     async fn chain(&self, volume: &VolumeSpec) -> Result<Chain, HostStorageError> {
-        let base = volume.image.as_ref().map(|image| self.pool.base(image));
-        Ok(Chain { base, layers: self.pool.layers(volume).await? })
+        let pool = self.pool().await?;
+        let base = volume.image.as_ref().map(|image| pool.base(image));
+        Ok(Chain { base, layers: pool.layers(volume).await? })
     }
 
     async fn ensure_base(
@@ -119,20 +89,20 @@ impl HostStorage for LocalPool {
             let bytes = fetch.await?;
             Ok::<_, BoxError>(bytes.map_err(BoxError::from))
         };
-        self.pool.ensure_base(image, needed, fetch).await?;
+        self.pool().await?.ensure_base(image, needed, fetch).await?;
         Ok(())
     }
 
     async fn trim_images(&self, needed: Needed<'_>) -> Result<(), HostStorageError> {
-        Ok(self.pool.trim_images(needed).await?)
+        Ok(self.pool().await?.trim_images(needed).await?)
     }
 
     async fn usage(&self) -> Result<Usage, HostStorageError> {
-        Ok(self.pool.usage().await?)
+        Ok(self.pool().await?.usage().await?)
     }
 
     async fn ensure_volume(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
-        self.pool.ensure_volume(volume).await?;
+        self.pool().await?.ensure_volume(volume).await?;
         Ok(())
     }
 
@@ -142,12 +112,12 @@ impl HostStorage for LocalPool {
         layer: LayerId,
         below: LayerId,
     ) -> Result<(), HostStorageError> {
-        self.pool.add_layer(volume, layer, Some(below)).await?;
+        self.pool().await?.add_layer(volume, layer, Some(below)).await?;
         Ok(())
     }
 
     async fn merge_layers(&self, volume: &VolumeSpec) -> Result<(), HostStorageError> {
-        Ok(self.pool.merge_layers(volume).await?)
+        Ok(self.pool().await?.merge_layers(volume).await?)
     }
 
     async fn new_memory(
@@ -155,36 +125,38 @@ impl HostStorage for LocalPool {
         _: Option<&Name>,
         size: MemoryMib,
     ) -> Result<Box<dyn UnfinishedMemory>, HostStorageError> {
-        let memory = self.pool.new_memory(u64::from(size.0) * MIB).await?;
-        Ok(Box::new(LocalMemory { pool: self.pool.clone(), memory }))
+        let pool = self.pool().await?;
+        let memory = pool.new_memory(u64::from(size.0) * MIB).await?;
+        Ok(Box::new(LocalMemory { pool: pool.clone(), memory }))
     }
 
     async fn memory(&self, file: &MemoryFile) -> Result<Option<Utf8PathBuf>, HostStorageError> {
-        let is_there = self.pool.has_memory(file.id).await?;
-        Ok(is_there.then(|| self.pool.memory(file.id)))
+        let pool = self.pool().await?;
+        let is_there = pool.has_memory(file.id).await?;
+        Ok(is_there.then(|| pool.memory(file.id)))
     }
 
     async fn ensure_seed(&self, spec: &InstanceSpec) -> Result<(), HostStorageError> {
-        self.pool.ensure_seed(spec.id, &spec.hostname, &spec.seed).await?;
+        self.pool().await?.ensure_seed(spec.id, &spec.hostname, &spec.seed).await?;
         Ok(())
     }
 
     async fn remove_instance(&self, id: InstanceId) -> Result<(), HostStorageError> {
-        self.pool.remove_instance(id).await?;
+        self.pool().await?.remove_instance(id).await?;
         Ok(())
     }
 
     async fn remove_layers(&self, doomed: Doomed<'_>) -> Result<(), HostStorageError> {
-        self.pool.remove_layers(doomed.layers).await?;
+        self.pool().await?.remove_layers(doomed.layers).await?;
         Ok(())
     }
 
     async fn export(&self, volume: &VolumeSpec) -> Result<Box<dyn ExportedDisk>, HostStorageError> {
-        Ok(Box::new(self.pool.export(volume).await?))
+        Ok(Box::new(self.pool().await?.export(volume).await?))
     }
 
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError> {
-        Ok(self.pool.serial_tail(id, max_bytes).await?)
+        Ok(self.pool().await?.serial_tail(id, max_bytes).await?)
     }
 
     async fn shared_pools(&self) -> Vec<SharedPoolReport> {

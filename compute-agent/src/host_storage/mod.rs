@@ -1,6 +1,7 @@
 //! What the agent needs of its disks: the pools of the host, and a strict simulation of one.
 
 mod local;
+mod place;
 mod pools;
 mod simulated;
 
@@ -15,7 +16,7 @@ use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, V
 use protocol::{InstanceId, LayerId, MemoryMib, Name, VolumeId};
 use thiserror::Error;
 
-pub use local::LocalPool;
+pub use place::{LocalPool, OwnPool};
 pub use pools::Pools;
 pub use simulated::SimulatedStorage;
 pub use storage::{Needed, Usage};
@@ -39,11 +40,14 @@ pub trait HostStorage: Send + Sync + 'static {
         doomed: Doomed<'_>,
     ) -> Result<Files, HostStorageError>;
 
+    /// Why nothing can be done with any disk now, for the operator of the host. Whatever is asked fails meanwhile.
+    async fn trouble(&self) -> Option<String>;
+
     /// Where the instance's files are, or will be.
-    fn places(&self, id: InstanceId) -> Places;
+    async fn places(&self, id: InstanceId) -> Result<Places, HostStorageError>;
 
     /// Where a layer is, or will be, in a shared pool or the host's own.
-    fn layer(&self, pool: Option<&Name>, id: LayerId) -> Utf8PathBuf;
+    async fn layer(&self, pool: Option<&Name>, id: LayerId) -> Result<Utf8PathBuf, HostStorageError>;
 
     /// The files of a volume that is made, as they stand on each other now: without what is merged.
     async fn chain(&self, volume: &VolumeSpec) -> Result<Chain, HostStorageError>;

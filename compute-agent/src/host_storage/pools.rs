@@ -102,13 +102,16 @@ impl HostStorage for Pools {
         Ok(files)
     }
 
-    fn places(&self, id: InstanceId) -> Places {
-        self.local.places(id)
+    async fn trouble(&self) -> Option<String> {
+        self.local.trouble().await
     }
 
-    fn layer(&self, pool: Option<&Name>, id: LayerId) -> Utf8PathBuf {
-        // Of a pool that nobody told this host of, nothing was ever looked at.
-        self.pool(pool).unwrap_or(&self.local).layer(None, id)
+    async fn places(&self, id: InstanceId) -> Result<Places, HostStorageError> {
+        self.local.places(id).await
+    }
+
+    async fn layer(&self, pool: Option<&Name>, id: LayerId) -> Result<Utf8PathBuf, HostStorageError> {
+        self.pool(pool)?.layer(None, id).await
     }
 
     async fn chain(&self, volume: &VolumeSpec) -> Result<Chain, HostStorageError> {
@@ -212,6 +215,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::host_storage::OwnPool;
     use crate::samples;
 
     #[tokio::test]
@@ -222,7 +226,7 @@ mod tests {
         fs::create_dir(&root).unwrap();
         let name: Name = "fast".parse().unwrap();
         Pool::make_shared(&name, &root).unwrap();
-        let local = LocalPool::open(&work.join("own"), &work.join("record"), None).unwrap();
+        let local = LocalPool::open(OwnPool::new(&work.join("own"), &work.join("record"))).unwrap();
         let pools = Pools::new(local, HostId::from_uuid(Uuid::from_u128(1)), [(name.clone(), root.clone())]);
         let mut volume = samples::disk(Uuid::from_u128(5)).volume;
         volume.image = None;

@@ -116,6 +116,10 @@ impl Default for SimulatedStorage {
     }
 }
 
+fn layer_path(id: LayerId) -> Utf8PathBuf {
+    format!("/nonexistent/{id}").into()
+}
+
 impl SimulatedStorage {
     /// A pool of that size, of which a file says what is in it: it outlives the process.
     pub fn kept_in(file: Utf8PathBuf, size: SizeGib, latency: Duration) -> io::Result<Self> {
@@ -247,20 +251,24 @@ impl HostStorage for SimulatedStorage {
         })
     }
 
-    fn places(&self, id: InstanceId) -> Places {
-        let dir = Utf8PathBuf::from(format!("/nonexistent/{id}"));
-        Places { seed: dir.join("seed.img"), serial_log: dir.join("serial.log") }
+    async fn trouble(&self) -> Option<String> {
+        None
     }
 
-    fn layer(&self, _: Option<&Name>, id: LayerId) -> Utf8PathBuf {
-        format!("/nonexistent/{id}").into()
+    async fn places(&self, id: InstanceId) -> Result<Places, HostStorageError> {
+        let dir = Utf8PathBuf::from(format!("/nonexistent/{id}"));
+        Ok(Places { seed: dir.join("seed.img"), serial_log: dir.join("serial.log") })
+    }
+
+    async fn layer(&self, _: Option<&Name>, id: LayerId) -> Result<Utf8PathBuf, HostStorageError> {
+        Ok(layer_path(id))
     }
 
     async fn chain(&self, volume: &VolumeSpec) -> Result<Chain, HostStorageError> {
         let state = self.lock();
         let base = volume.image.as_ref().map(|image| format!("/nonexistent/{}", image.sha256).into());
         let stands = |layer: &&LayerId| state.layers.contains_key(layer) && !state.merged.contains(layer);
-        let layers = volume.layers.iter().filter(stands).map(|layer| self.layer(None, *layer));
+        let layers = volume.layers.iter().filter(stands).map(|layer| layer_path(*layer));
         Ok(Chain { base, layers: layers.collect() })
     }
 

@@ -268,7 +268,7 @@ impl Reconciler {
         for disk in &spec.disks {
             disks.push(self.domain_disk(disk).await?);
         }
-        let places = self.parts.storage.places(spec.id);
+        let places = self.parts.storage.places(spec.id).await?;
         // Beside the seed, and so removed with it.
         let variables = places.seed.with_file_name("uefi_variables.fd");
         Ok(DomainSpec {

@@ -1,9 +1,12 @@
 //! The task that empties the outbox and sends heartbeats.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use protocol::agent::{Epoch, GuardedPool, Heartbeat, MAX_REPORTS, ObservedBatch, PoolUsage};
+use protocol::agent::{
+    Epoch, GuardedPool, Heartbeat, HypervisorHealth, MAX_REPORTS, ObservedBatch, PoolUsage,
+};
 use storage::Space;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -35,6 +38,8 @@ pub struct Sender {
     pub witness: Witness,
     pub reconciler: Arc<Reconciler>,
     pub workers: Workers,
+    /// What was last found.
+    pub lacks_pool: AtomicBool,
 }
 
 impl Sender {
@@ -122,7 +127,7 @@ impl Sender {
     async fn beat(&self, epoch: Epoch) {
         let heartbeat = Heartbeat {
             epoch,
-            hypervisor: self.reconciler.view.health(),
+            hypervisor: self.health().await,
             observed_digest: self.outbox.digest(),
             quarantined: u32::try_from(self.reconciler.quarantined()).unwrap_or(u32::MAX),
             pool: self.pool().await,
@@ -134,6 +139,18 @@ impl Sender {
             Ok(reply) if reply.report_all => self.outbox.resend_all(),
             Ok(_) => {}
             Err(error) => self.on_error(epoch, &error),
+        }
+    }
+
+    /// Without its pool a host does nothing, as without its hypervisor. What waits for the pool goes on when it is back.
+    async fn health(&self) -> HypervisorHealth {
+        let trouble = self.storage.trouble().await;
+        if self.lacks_pool.swap(trouble.is_some(), Ordering::Relaxed) && trouble.is_none() {
+            self.workers.nudge_all();
+        }
+        match trouble {
+            Some(reason) => HypervisorHealth::Degraded { reason },
+            None => self.reconciler.view.health(),
         }
     }
 

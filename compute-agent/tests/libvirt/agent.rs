@@ -15,7 +15,7 @@ use compute_agent::control_plane::{ControlPlane, ControlPlaneError};
 use compute_agent::desired::DesiredStore;
 use compute_agent::guard::Guards;
 use compute_agent::guard::clock::KernelClock;
-use compute_agent::host_storage::{ByteStream, HostStorage as _, LocalPool};
+use compute_agent::host_storage::{ByteStream, HostStorage as _, LocalPool, OwnPool};
 use compute_agent::hypervisor::libvirt::{Libvirt, Options};
 use compute_agent::hypervisor::{Event, Hypervisor as _, SeenVolume};
 use compute_agent::networks::simulated::SimulatedNetworking;
@@ -65,9 +65,15 @@ pub struct Agent {
 impl Site {
     pub fn start() -> Self {
         let host = Host::start();
-        let pool =
-            Arc::new(LocalPool::open(&host.root().join("pool"), &host.root().join("record"), None).unwrap());
+        let pool = Arc::new(
+            LocalPool::open(OwnPool::new(&host.root().join("pool"), &host.root().join("record"))).unwrap(),
+        );
         Self { host, pool, images: HashMap::new(), machine_boot: Uuid::now_v7() }
+    }
+
+    /// Where a layer is, or will be.
+    pub fn layer(&self, id: LayerId) -> Utf8PathBuf {
+        self.host.root().join(format!("pool/layers/{id}.qcow2"))
     }
 
     /// An image that the control plane has.
@@ -118,7 +124,7 @@ impl Site {
     }
 
     pub fn top(&self, disk: &Disk) -> Utf8PathBuf {
-        self.pool.layer(None, disk.volume.top().unwrap())
+        self.layer(disk.volume.top().unwrap())
     }
 
     /// Lets QEMU itself write to a disk and flush it. What it says goes to its log; what it did is seen elsewhere.

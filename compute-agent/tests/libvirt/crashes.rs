@@ -38,7 +38,7 @@ fn to_merge(spec: &InstanceSpec) -> Vec<LayerId> {
 
 fn check(site: &Site, spec: &InstanceSpec) {
     for layer in spec.disks.iter().flat_map(|disk| disk.volume.kept()) {
-        run("qemu-img", &["check", "-U", "-q", site.pool.layer(None, layer).as_str()]);
+        run("qemu-img", &["check", "-U", "-q", site.layer(layer).as_str()]);
     }
 }
 
@@ -166,7 +166,7 @@ async fn whatever_is_killed_in_the_middle_of_a_merge_the_content_stays() {
         let place = |disk: usize| if disk == 0 { "vda" } else { "vdc" };
         // Begun by an earlier agent, so to say, and slow: it is not done before its time.
         for (at, disk) in spec.disks.iter().enumerate() {
-            let [into, from] = [0, 1].map(|layer: usize| site.pool.layer(None, disk.volume.layers[layer]));
+            let [into, from] = [0, 1].map(|layer: usize| site.layer(disk.volume.layers[layer]));
             let commit = ["--base", into.as_str(), "--top", from.as_str(), "--bandwidth", "1"];
             site.host.virsh(&[&["blockcommit", &domain, place(at)], &commit[..]].concat());
         }

@@ -104,7 +104,8 @@ async fn guest(script: &str) -> (Site, Agent, InstanceSpec) {
 }
 
 pub fn serial(site: &Site, spec: &InstanceSpec) -> String {
-    fs::read_to_string(site.pool.places(spec.id).serial_log).unwrap_or_default()
+    let log = site.host.root().join(format!("pool/instances/{}/serial.log", spec.id));
+    fs::read_to_string(log).unwrap_or_default()
 }
 
 pub fn says(site: &Site, spec: &InstanceSpec, line: &str) {
@@ -185,7 +186,7 @@ async fn no_snapshot_has_what_was_written_later_without_what_was_written_before(
     for disk in &spec.disks[1..] {
         let (top, new) = (disk.volume.top().unwrap(), layer());
         site.pool.add_layer(&disk.volume, new, top).await.unwrap();
-        let new = NewLayer { volume: disk.volume.id, layer: site.pool.layer(None, new) };
+        let new = NewLayer { volume: disk.volume.id, layer: site.layer(new) };
         agent.libvirt.snapshot(spec.id, &[new], &Beside::Nothing).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

@@ -69,7 +69,7 @@ async fn a_guest_goes_on_from_its_memory_with_the_disks_that_it_had() {
     let report = agent.report(id);
     assert_eq!((report.saved_memory, report.not_taken), (Some(file.id), None));
     assert!(report.volumes.iter().all(|volume| volume.state == VolumeState::Ready));
-    let then = number(&site.pool.layer(None, taken.disks[1].volume.layers[0]));
+    let then = number(&site.layer(taken.disks[1].volume.layers[0]));
     let late = *counted(&site, &taken, 0, then + 30).last().unwrap();
 
     // An agent dies in the middle of another: the layers are those of the memory, or there is none.

@@ -19,7 +19,13 @@ impl Host {
     }
 
     fn open(&self) -> Result<Pool, PoolError> {
-        Pool::open(&self.root, Options { record: Some(self.record.clone()), ..Options::new().unwrap() })
+        self.open_with(&[])
+    }
+
+    /// Of a host that has started these instances.
+    fn open_with(&self, instances: &[InstanceId]) -> Result<Pool, PoolError> {
+        let (record, instances) = (Some(self.record.clone()), instances.to_vec());
+        Pool::open(&self.root, Options { record, instances, ..Options::new().unwrap() })
     }
 }
 
@@ -90,6 +96,44 @@ async fn a_pool_that_is_not_mounted_is_refused_and_nothing_is_made_in_its_place(
     let empty = host.open().unwrap();
     assert_lost(empty.ensure_volume(&volume(1, None, 1)).await, 1);
     empty.ensure_volume(&volume(2, None, 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_that_nobody_has_marked_is_known_by_the_instances_that_it_had() {
+    let host = Host::new();
+    let had: Vec<_> = [1, 2].map(|number| InstanceId::from_uuid(uuid::Uuid::from_u128(number))).to_vec();
+    // As an earlier release leaves it: nothing says which pool it is.
+    fs::create_dir_all(host.root.join("instances").join(had[1].to_string())).unwrap();
+    let away = host.root.with_extension("away");
+    fs::rename(&host.root, &away).unwrap();
+    assert!(matches!(host.open_with(&had), Err(PoolError::OtherPool)));
+    assert!(!host.root.exists() && !host.record.exists());
+    fs::create_dir(&host.root).unwrap();
+    assert!(matches!(host.open_with(&had), Err(PoolError::OtherPool)));
+    assert_eq!(host.root.read_dir_utf8().unwrap().count(), 0);
+    fs::remove_dir(&host.root).unwrap();
+    fs::rename(&away, &host.root).unwrap();
+    drop(host.open_with(&had).unwrap());
+    // Marked from now on, whatever instances there are.
+    fs::remove_dir_all(host.root.join("instances")).unwrap();
+    drop(host.open_with(&had).unwrap());
+    fs::rename(&host.root, &away).unwrap();
+    assert!(matches!(host.open_with(&[]), Err(PoolError::OtherPool)));
+}
+
+#[tokio::test]
+async fn a_pool_that_is_exchanged_while_it_is_open_is_noticed() {
+    let host = Host::new();
+    let pool = host.open().unwrap();
+    pool.is_in_place().await.unwrap();
+    let away = host.root.with_extension("away");
+    fs::rename(&host.root, &away).unwrap();
+    assert!(matches!(pool.is_in_place().await, Err(PoolError::OtherPool)));
+    fs::create_dir(&host.root).unwrap();
+    assert!(matches!(pool.is_in_place().await, Err(PoolError::OtherPool)));
+    fs::remove_dir(&host.root).unwrap();
+    fs::rename(&away, &host.root).unwrap();
+    pool.is_in_place().await.unwrap();
 }
 
 #[tokio::test]

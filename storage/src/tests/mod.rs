@@ -48,7 +48,7 @@ impl Fixture {
     }
 
     fn with(sandbox: Sandbox) -> Self {
-        Self::with_options(Options { sandbox, image_cache_bytes: None, record: None })
+        Self::with_options(Options { sandbox, image_cache_bytes: None, record: None, instances: Vec::new() })
     }
 
     fn with_options(options: Options) -> Self {

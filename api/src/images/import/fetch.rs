@@ -9,6 +9,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, IF_RANGE, LOCATION, RANGE};
 use reqwest::{Certificate, Client, Response, StatusCode, Url, redirect};
 
+use super::certificate;
 use super::guard::Guard;
 use super::source::{self, shown};
 
@@ -29,6 +30,11 @@ impl FetchError {
     /// It is against the rules.
     pub(super) fn refused(detail: String) -> Self {
         Self { code: "import_refused", detail, again: false }
+    }
+
+    /// The other side does not show that it is who it should be.
+    fn untrusted(detail: String) -> Self {
+        Self { code: "source_certificate_invalid", detail, again: false }
     }
 
     /// The other side does not have it.
@@ -103,9 +109,10 @@ impl Fetcher {
         }
         match tokio::time::timeout(self.silence, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => {
-                Err(FetchError::broken(format!("{} cannot be asked: {}", shown(url), cause(&error))))
-            }
+            Ok(Err(error)) => Err(match certificate::fault(&error) {
+                Some(fault) => FetchError::untrusted(format!("{} cannot be trusted: {fault}", shown(url))),
+                None => FetchError::broken(format!("{} cannot be asked: {}", shown(url), cause(&error))),
+            }),
             Err(_) => {
                 let seconds = self.silence.as_secs();
                 Err(FetchError::broken(format!("{} did not answer within {seconds} seconds", shown(url))))

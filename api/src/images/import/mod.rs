@@ -11,6 +11,7 @@
 //! removes the row; the attempt notices that it has lost it. Finishing an upload in parts is an import too, whose
 //! source are the parts. So is making an image of a disk ([`delivery`]): the host that has the disk makes the attempts.
 
+mod certificate;
 pub(crate) mod delivery;
 mod download;
 mod fetch;

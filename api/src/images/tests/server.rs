@@ -1,5 +1,6 @@
 //! A server of files that does what the test says, well-behaved or not, and a cloud that may import from it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,6 +55,7 @@ impl Reply {
 
 pub(super) struct Server {
     pub port: u16,
+    connections: Arc<AtomicUsize>,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
@@ -72,9 +74,12 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let (all, reply) = (Arc::clone(&heads), Arc::new(reply));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let taken = Arc::clone(&connections);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                taken.fetch_add(1, Ordering::Relaxed);
                 let (all, reply, tls) = (Arc::clone(&all), Arc::clone(&reply), tls.clone());
                 tokio::spawn(async move {
                     match tls {
@@ -88,7 +93,7 @@ impl Server {
                 });
             }
         });
-        Self { port, heads }
+        Self { port, connections, heads }
     }
 
     /// The same file, always.
@@ -98,6 +103,11 @@ impl Server {
 
     pub(super) fn url(&self) -> String {
         format!("http://mirror.test:{}/image?signature=secret", self.port)
+    }
+
+    /// Connections so far, also those that never came to a request.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// The heads of the requests so far.

@@ -8,7 +8,7 @@ use crate::pools::assign_orders;
 use crate::testing::{TestCloud, TestHost};
 
 /// The host has fallen silent, and the operator says that it is dead.
-async fn dies(cloud: &TestCloud, home: &TestHost<'_>, away: &TestHost<'_>) {
+pub(super) async fn dies(cloud: &TestCloud, home: &TestHost<'_>, away: &TestHost<'_>) {
     cloud.pass(30);
     away.beat(json!([fast(directory(1), 20)])).await.expect(200);
     cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();

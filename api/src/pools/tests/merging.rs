@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::lost::dies;
 use super::{INSTANCES, VOLUMES, WEB, execute, findings, instance, made, two_with_the_pool};
 use crate::instances::place_pending;
 use crate::testing::{TestCloud, TestHost};
@@ -167,6 +168,31 @@ async fn a_volume_that_is_in_no_instance_keeps_nobody_from_its_layers() {
     cloud.post(VOLUMES, clone.clone()).await.expect_problem(409, "wrong_state");
     merge(&cloud.app).await.unwrap();
     cloud.post(VOLUMES, clone).await.expect(201);
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn from_a_dead_host_it_goes_with_its_merge() {
+    let cloud = TestCloud::start().await;
+    let hosts = two_with_the_pool(&cloud).await;
+    let (web, home, away) = asked(&cloud, &hosts, &["one", "two"]).await;
+    stop(&cloud, home, &web).await;
+    let go = async || cloud.post(&format!("{WEB}/move"), json!({})).await;
+    let before = root(home, &web).await;
+    let refused = go().await;
+    assert!(refused.headers.contains_key("retry-after"));
+    let refused = refused.expect_problem(409, "wrong_state");
+    assert!(refused["detail"].as_str().unwrap().contains("is still merging layers"), "{refused}");
+    assert_eq!(root(home, &web).await, before);
+    dies(&cloud, home, away).await;
+    go().await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    // The host that has it now merges what the dead one may have left half done, and nobody else does.
+    let (_, disk) = root(away, &web).await;
+    assert_eq!(disk["merges"], json!([disk["layers"][1]]));
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+    merged(&cloud, away, &web, stopped()).await;
+    merges_nothing(away, &web).await;
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
 

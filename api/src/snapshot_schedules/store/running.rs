@@ -113,12 +113,41 @@ pub(in super::super) async fn set_ran(
     Ok(())
 }
 
-/// Snapshots that schedules made and keep no longer: those with enough newer ones that are there, and failed ones with a
+/// A schedule that may keep too much, and what says so.
+pub(in super::super) struct News {
+    pub schedule_id: Uuid,
+    ids: Vec<i64>,
+}
+
+/// Schedules of which there is news, with the oldest first.
+pub(in super::super) async fn news(conn: &mut PgConnection) -> Result<Vec<News>, sqlx::Error> {
+    sqlx::query_as!(
+        News,
+        r#"SELECT schedule_id, array_agg(id) AS "ids!" FROM schedule_news GROUP BY schedule_id ORDER BY min(id) LIMIT 100"#
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Forgets what was looked after. What has come since is other news.
+pub(in super::super) async fn forget_news(conn: &mut PgConnection, news: &News) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM schedule_news WHERE id = ANY ($1)", &news.ids).execute(conn).await.map(drop)
+}
+
+/// Snapshots that a schedule made and keeps no longer: those with enough newer ones that are there, and failed ones with a
 /// newer one of any kind.
-pub(in super::super) async fn surplus(conn: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
-    sqlx::query_scalar!(r#"SELECT id AS "id!" FROM surplus_snapshots ORDER BY id LIMIT 100"#)
-        .fetch_all(conn)
-        .await
+pub(in super::super) async fn surplus(
+    conn: &mut PgConnection,
+    schedule: Uuid,
+    most: i64,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT id AS "id!" FROM surplus_snapshots WHERE schedule_id = $1 ORDER BY id LIMIT $2"#,
+        schedule,
+        most
+    )
+    .fetch_all(conn)
+    .await
 }
 
 /// Deletes a snapshot that is still surplus.

@@ -111,7 +111,7 @@ impl Reconciler {
         for added in layers {
             let disk = disk(spec, added.volume)?;
             self.parts.storage.add_layer(&disk.volume, added.layer, added.below).await?;
-            let layer = self.parts.storage.layer(disk.volume.pool.as_ref(), added.layer);
+            let layer = self.parts.storage.layer(disk.volume.pool.as_ref(), added.layer).await?;
             new.push(NewLayer { volume: added.volume, layer });
         }
         if let Some(memory) = memory {
@@ -196,7 +196,8 @@ impl Reconciler {
         let _turn = self.turn().await;
         let (now, volume) = (self.parts.clock.now(), step.volume);
         let (id, pool) = (spec.id, disk(spec, volume)?.volume.pool.as_ref());
-        let [into, from] = [step.into, step.from].map(|layer| self.parts.storage.layer(pool, layer));
+        let storage = &self.parts.storage;
+        let (into, from) = (storage.layer(pool, step.into).await?, storage.layer(pool, step.from).await?);
         let asked = self.parts.hypervisor.merge(id, &Merge { volume, into, from }).await;
         let again = now + if asked.is_ok() { MERGE_LOOK_AGAIN } else { TRY_AGAIN };
         self.remember(id, |memory| {
