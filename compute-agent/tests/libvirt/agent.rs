@@ -15,7 +15,7 @@ use compute_agent::control_plane::{ControlPlane, ControlPlaneError};
 use compute_agent::desired::DesiredStore;
 use compute_agent::guard::Guards;
 use compute_agent::guard::clock::KernelClock;
-use compute_agent::host_storage::{ByteStream, HostStorage as _, LocalPool, OwnPool};
+use compute_agent::host_storage::{ByteStream, LocalPool, OwnPool};
 use compute_agent::hypervisor::libvirt::{Libvirt, Options};
 use compute_agent::hypervisor::{Event, Hypervisor as _, SeenVolume};
 use compute_agent::networks::simulated::SimulatedNetworking;
