@@ -31,6 +31,8 @@ pub enum Topic {
     Placement,
     /// Something of the networks changed that hosts have to hear of. Sent by the triggers that note it.
     Networks,
+    /// A host is to be emptied, or not any more.
+    Drains,
     /// Something is there to be swept.
     Sweep,
     /// Layers may be merged, or have been.
@@ -55,6 +57,7 @@ impl fmt::Display for Topic {
             Self::Transfer(id) => write!(f, "transfer {id}"),
             Self::Placement => f.write_str("placement -"),
             Self::Networks => f.write_str("networks -"),
+            Self::Drains => f.write_str("drains -"),
             Self::Sweep => f.write_str("sweep -"),
             Self::Merges => f.write_str("merges -"),
             Self::Snapshots => f.write_str("snapshots -"),
@@ -76,6 +79,7 @@ impl FromStr for Topic {
             "transfer" => id.parse().map(Self::Transfer).map_err(drop),
             "placement" => Ok(Self::Placement),
             "networks" => Ok(Self::Networks),
+            "drains" => Ok(Self::Drains),
             "sweep" => Ok(Self::Sweep),
             "merges" => Ok(Self::Merges),
             "snapshots" => Ok(Self::Snapshots),

@@ -50,6 +50,10 @@ pub async fn run(place: &Place, operations: &[&Operation], matches: &ArgMatches)
         return read(place, &request, matches, &output).await;
     }
     let answer = place.client.send(&request).await?;
+    if operation.id == "drain_host" {
+        let waits = is_set(matches, "wait") && !is_set(matches, "dry_run");
+        return drain(place, answer.body, waits, &output).await;
+    }
     if is_set(matches, "dry_run") {
         output.plan(&answer.body)?;
         return all_well(&answer.body);
@@ -65,6 +69,20 @@ pub async fn run(place: &Place, operations: &[&Operation], matches: &ArgMatches)
     }
     output.record(&answer)?;
     all_well(&answer)
+}
+
+/// A host that is emptied: what becomes of each instance there, as it is planned or has come.
+async fn drain(place: &Place, answer: Value, waits: bool, output: &Output) -> Result<()> {
+    if !waits {
+        return output.evacuations(&answer);
+    }
+    let rows = wait::until_drained(place, &answer["host"]).await?;
+    output.list(&rows)?;
+    let remain = rows.iter().filter(|row| row["phase"] != "left").count();
+    if remain > 0 {
+        bail!(wait::SomeRemain { remain, all: rows.len() });
+    }
+    Ok(())
 }
 
 /// # Errors

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use client::{Error, Operation};
+use client::{Error, Operation, Pages};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -16,6 +16,43 @@ use crate::output::{harmless, plain};
 pub struct SomeFailed {
     pub failed: usize,
     pub all: usize,
+}
+
+/// A host could not be emptied altogether; why is in the table.
+#[derive(Debug, thiserror::Error)]
+#[error("{remain} of {all} instances are still there")]
+pub struct SomeRemain {
+    pub remain: usize,
+    pub all: usize,
+}
+
+/// Between two looks at a host that is being emptied.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Waits until a host is empty, or until nothing leaves it any more. Gives what has become of each instance.
+pub async fn until_drained(place: &Place, host: &Value) -> Result<Vec<Value>> {
+    let id = plain(&host["id"]);
+    let bar = spinner();
+    loop {
+        let seen = place.client.get(&format!("/v1/hosts/{id}")).await?;
+        let maintenance = &seen["maintenance"];
+        bar.set_message(format!(
+            "{} of {} have left",
+            plain(&maintenance["left"]),
+            plain(&maintenance["instances"])
+        ));
+        let path = format!("/v1/hosts/{id}/evacuations");
+        let (mut pages, mut rows) = (Pages::new(&place.client, &path, Vec::new()), Vec::new());
+        while let Some(more) = pages.next().await? {
+            rows.extend(more);
+        }
+        let is_over = |row: &Value| matches!(row["phase"].as_str(), Some("left" | "stays"));
+        if maintenance["state"] != "draining" || rows.iter().all(is_over) {
+            bar.finish_and_clear();
+            return Ok(rows);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// The resource when its work has ended, as it is then; the answer itself where there is nothing to wait for.

@@ -57,7 +57,7 @@ const fields: Record<string, string> = {
 const actions: Record<string, string> = {
   force_stop: 'Cut off', pause: 'Pause', resume: 'Resume', resize: 'Resize', confirm_resize: 'Confirm the size', revert_resize: 'Revert the size',
   rebuild: 'Rebuild', rescue: 'Rescue', unrescue: 'End the rescue', lease: 'Lease', clone: 'Clone', give_address: 'Give a public address', snapshot: 'Take a snapshot',
-  reset_password: 'Reset password', declare_dead: 'Declare dead', start: 'Start', stop: 'Stop', reboot: 'Reboot', restore: 'Go back to it', associate: 'Associate',
+  reset_password: 'Reset password', declare_dead: 'Declare dead', drain: 'Empty it', end_maintenance: 'End its maintenance', start: 'Start', stop: 'Stop', reboot: 'Reboot', restore: 'Go back to it', associate: 'Associate',
   disassociate: 'Disassociate', attach_volume: 'Attach a volume', detach_volume: 'Detach a volume',
   attach_port: 'Attach a network card', detach_port: 'Detach a network card', rules: 'Add a rule',
   add_interface: 'Put into a subnet', remove_interface: 'Take out of a subnet', import: 'Fetch from an address',
@@ -259,6 +259,9 @@ export const t = {
     change: 'Change limits', hint: 'Leave a field as it is to keep its limit.',
   },
   host: { capacity: 'Promised', of: 'of', pool: 'Disk', emulated: 'emulated', faults: 'Network faults', addTitle: 'Add a host',
+    drainHint: 'No new instance goes there, and those that are there leave it, a few at a time. What cannot leave stays, with a reason.',
+    endMaintenance: (name: string) => `${name} takes instances again, unless it was cordoned for another reason. What has left it does not come back.`,
+    maintenance: (state: string, left: number, all: number) => ({ draining: 'Being emptied', drained: 'Empty, for maintenance', ending: 'Its maintenance ends' })[state] + `: ${left} of ${count(all, 'instance')} have left`,
     add: 'Make a join token', token: 'On the new machine, use this token within its lifetime. It works once and is not shown again.' },
   image: { choose: 'Choose a file', sent: (done: string, all: string) => `${done} of ${all}`, finished: 'Everything has arrived; the file is being checked.', pause: 'Stop', resume: 'Go on', waiting: 'The image has no content yet.',
     open: 'Begun before', openHint: 'Choose the same file again, and it goes on where it stopped.', abandon: 'Abandon', other: (size: string) => `That file is of another size; this upload is of one of ${size}.`, abandonWarning: 'What has arrived of it is deleted.', upload: (size: string) => `the upload of ${size}` },

@@ -45,7 +45,7 @@ pub(super) async fn renew(
     JsonBody(request): JsonBody<RenewRequest>,
 ) -> Result<Json<RenewResponse>, ApiError> {
     let known = hosts::store::session(&mut *app.pool.acquire().await?, host.0).await?;
-    known.ok_or_else(|| ApiError::because(ErrorCode::Unauthenticated, "this host has been removed"))?;
+    known.ok_or_else(super::peer::removed)?;
     let certificate_pem =
         app.ca.issue_host(host.0, &request.csr_pem, app.clock.now()).map_err(|error| csr_refused(&error))?;
     Ok(Json(RenewResponse { certificate_pem }))

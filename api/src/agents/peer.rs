@@ -30,12 +30,17 @@ impl Host {
     /// The host's session, if it is the one that the message names.
     pub(super) async fn session(self, conn: &mut PgConnection, epoch: Epoch) -> Result<Session, ApiError> {
         let session = session(conn, self.0).await?;
-        let session = session.ok_or_else(|| {
-            ApiError::because(ErrorCode::Unauthenticated, "this host has been removed from the cloud")
-        })?;
+        let session = session.ok_or_else(removed)?;
         if session.epoch != epoch {
             return Err(ApiError::new(ErrorCode::StaleEpoch));
         }
         Ok(session)
     }
+}
+
+/// The certificate is good, and nobody's any more.
+pub(super) fn removed() -> ApiError {
+    let detail = "this host has been removed from the cloud; to have the machine join again, stop its agent, remove the \
+                  folder `identity` of its state directory, and use a new join token";
+    ApiError::because(ErrorCode::HostRemoved, detail)
 }

@@ -8,7 +8,7 @@ use super::join::check_version;
 use super::peer::Host;
 use crate::app::App;
 use crate::hosts;
-use crate::http::{ApiError, ErrorCode, FieldError, JsonBody};
+use crate::http::{ApiError, FieldError, JsonBody};
 use crate::instances::store::placement;
 use crate::nudge::{self, Topic};
 
@@ -33,7 +33,7 @@ pub(super) async fn open(
         app.clock.now(),
     )
     .await?
-    .ok_or_else(|| ApiError::because(ErrorCode::Unauthenticated, "this host has been removed"))?;
+    .ok_or_else(super::peer::removed)?;
     // The long poll of an older session ends, and what waited for room may have found it.
     nudge::send(&mut tx, Topic::Host(host.0)).await?;
     placement::retry_now(&mut tx, app.clock.now()).await?;

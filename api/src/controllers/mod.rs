@@ -59,6 +59,9 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     let recovery = repeat(&app, &shutdown, "recovery", Duration::from_secs(5), None, |app| {
         Box::pin(async move { instances::recover(&app).await })
     });
+    let drains = repeat(&app, &shutdown, "drains", Duration::from_secs(5), Some(Topic::Drains), |app| {
+        Box::pin(async move { instances::evacuate(&app).await })
+    });
     let merges = repeat(&app, &shutdown, "merges", Duration::from_secs(10), Some(Topic::Merges), |app| {
         Box::pin(async move { volumes::merge(&app).await })
     });
@@ -86,7 +89,7 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         })
     }));
     tokio::join!(
-        placement, networks, lost_cards, lost_hosts, recovery, heartbeats, deadlines, sweep, notary,
+        placement, networks, lost_cards, lost_hosts, recovery, drains, heartbeats, deadlines, sweep, notary,
         sequencer, merges, removals, snapshots, schedules, leases, resizes, imports
     );
 }

@@ -96,6 +96,9 @@ fn describe_hosts(text: &mut Text, fleet: &store::Fleet, now: OffsetDateTime) {
         Some((state(host) == HostState::Ready).into())
     });
     each("cumulo_host_cordoned", "1 if it takes no new instances", &|host| Some(host.cordoned.into()));
+    each("cumulo_host_in_maintenance", "1 if it is being emptied, or is kept empty", &|host| {
+        Some(host.in_maintenance.into())
+    });
     each("cumulo_host_instances", "Instances placed there", &|host| Some(host.instances));
     each("cumulo_host_vcpus_capacity", "Virtual processors that may be given away", &|host| {
         Some(host.vcpus_capacity.into())

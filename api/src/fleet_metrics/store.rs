@@ -15,6 +15,7 @@ pub(super) struct Host {
     pub last_seen_at: Option<OffsetDateTime>,
     pub degraded: bool,
     pub cordoned: bool,
+    pub in_maintenance: bool,
     pub instances: i64,
     pub vcpus_capacity: i32,
     pub vcpus_reserved: i32,
@@ -47,6 +48,7 @@ pub(super) async fn read(conn: &mut PgConnection) -> Result<Fleet, sqlx::Error> 
     let hosts = sqlx::query_as!(
         Host,
         r#"SELECT name, last_seen_at, hypervisor_degraded IS NOT NULL AS "degraded!", cordoned,
+                  maintenance IS NOT NULL AS "in_maintenance!",
                   (SELECT count(*) FROM instances i WHERE i.host_id = h.id) AS "instances!",
                   vcpus_capacity, vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
                   disk_gib_reserved, pool_total_bytes, pool_free_bytes, pool_image_cache_bytes, pool_low

@@ -5,7 +5,9 @@
 
 mod heartbeats;
 pub(crate) mod leases;
+mod maintenance;
 mod model;
+mod removal;
 mod routes;
 mod silence;
 pub(crate) mod store;

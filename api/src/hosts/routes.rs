@@ -14,8 +14,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::model::HostState;
-use super::store;
 use super::types::{CreateHostJoinToken, DeclareHostDead, Host, HostJoinToken, HostQuery, UpdateHost};
+use super::{maintenance, removal, store};
 use crate::app::App;
 use crate::auth::actions;
 use crate::http::{
@@ -31,8 +31,9 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create_host_join_token))
         .routes(routes!(list_hosts))
-        .routes(routes!(get_host, update_host))
+        .routes(routes!(get_host, update_host, removal::delete_host))
         .routes(routes!(declare_host_dead))
+        .merge(maintenance::router())
 }
 
 /// Make a one-time token with which one machine joins the cloud.
@@ -164,9 +165,14 @@ async fn update_host(
     change.note_before(&row.clone().into_wire(now));
     row.disk_overcommit = patch.disk_overcommit.unwrap_or(row.disk_overcommit);
     row.pool_low_percent = patch.pool_low_percent.unwrap_or(row.pool_low_percent);
+    let keeps_cordoned = patch.cordoned == Some(true);
     take_in(&mut row, patch)?;
     let (conn, allowed) = change.parts();
     store::update(conn, allowed, &mut row, now).await?;
+    if keeps_cordoned {
+        maintenance::store::keep_cordoned(conn, row.id).await?;
+        row.maintenance.0.uncordons = row.maintenance.0.uncordons.map(|_| false);
+    }
     // What waited for room may have found it.
     placement::retry_now(conn, now).await?;
     let version = row.version();

@@ -7,6 +7,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::maintenance::HostMaintenance;
 use super::model::{HostState, Offered, Overcommit, UNREACHABLE_AFTER, offered_capacity};
 use super::types::{Capacity, DiskCapacity, Host, HostPool, NewHost, Pool};
 use crate::auth::{Action, Allowed, OfResource, actions};
@@ -33,6 +34,7 @@ pub(super) struct Row {
     pub shared_pools: Json<Vec<HostPool>>,
     pub guarded_pools: Vec<String>,
     pub declared_dead_at: Option<OffsetDateTime>,
+    pub maintenance: Json<HostMaintenance>,
     pub disk_overcommit: f64,
     pub pool_total_bytes: Option<i64>,
     pub pool_free_bytes: Option<i64>,
@@ -90,6 +92,7 @@ impl Row {
             shared_pools: self.shared_pools.0,
             guarded_pools: self.guarded_pools,
             declared_dead_at: self.declared_dead_at,
+            maintenance: self.maintenance.0,
             quarantined_domains: self.quarantined,
             network_faults: self.network_faults.0,
             agent_version: self.agent_version,
@@ -125,7 +128,8 @@ pub(super) async fn list(
                   rack, zone, labels AS "labels: Json<Labels>", taints, cordoned, vcpu_overcommit, memory_overcommit,
                   shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>",
                   ARRAY(SELECT jsonb_object_keys(l.guarded) FROM host_leases l WHERE l.host_id = hosts.id ORDER BY 1)
-                      AS "guarded_pools!", declared_dead_at, created_at
+                      AS "guarded_pools!", declared_dead_at, maintenance_of(id) AS "maintenance!: Json<HostMaintenance>",
+                  created_at
            FROM hosts
            WHERE id > $1 AND ($2::text IS NULL OR name = $2)
              AND ($3::text IS NULL OR $3 = CASE
@@ -160,7 +164,8 @@ pub(super) async fn find<A: Action<On: OfResource>>(
                   rack, zone, labels AS "labels: Json<Labels>", taints, cordoned, vcpu_overcommit, memory_overcommit,
                   shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>",
                   ARRAY(SELECT jsonb_object_keys(l.guarded) FROM host_leases l WHERE l.host_id = hosts.id ORDER BY 1)
-                      AS "guarded_pools!", declared_dead_at, created_at
+                      AS "guarded_pools!", declared_dead_at, maintenance_of(id) AS "maintenance!: Json<HostMaintenance>",
+                  created_at
            FROM hosts WHERE id = $1 OR name = $2"#,
         selector.id(),
         selector.name()
@@ -281,6 +286,10 @@ pub(super) async fn update(
     .fetch_one(conn)
     .await
     .map_err(|error| match violated_constraint(&error) {
+        Some("hosts_in_maintenance_take_nothing") => ApiError::because(
+            ErrorCode::WrongState,
+            "it is in maintenance, and takes no instances before that ends; end it with `end_maintenance`",
+        ),
         Some("hosts_placement_group") => ApiError::because(
             ErrorCode::WrongState,
             "instances there are in placement groups whose hard rule would be broken; move or delete them first",
@@ -415,6 +424,16 @@ pub(crate) enum Standing {
     Dead,
 }
 
+impl Standing {
+    pub(crate) fn of(last_seen_at: Option<OffsetDateTime>, dead: bool, now: OffsetDateTime) -> Self {
+        match HostState::of(last_seen_at, false, now) {
+            _ if dead => Self::Dead,
+            HostState::Ready | HostState::Degraded => Self::Heard,
+            HostState::Joining | HostState::Unreachable => Self::Silent,
+        }
+    }
+}
+
 /// The host's name, and how it stands. Holds its row, so that it is not heard of anew before the transaction ends.
 pub(crate) async fn standing(
     conn: &mut PgConnection,
@@ -428,12 +447,22 @@ pub(crate) async fn standing(
     )
     .fetch_one(conn)
     .await?;
-    let standing = match HostState::of(row.last_seen_at, false, now) {
-        _ if row.dead => Standing::Dead,
-        HostState::Ready | HostState::Degraded => Standing::Heard,
-        HostState::Joining | HostState::Unreachable => Standing::Silent,
-    };
-    Ok((row.name, standing))
+    Ok((row.name, Standing::of(row.last_seen_at, row.dead, now)))
+}
+
+/// The same of a host that may have been removed.
+pub(crate) async fn standing_if_there(
+    conn: &mut PgConnection,
+    host: HostId,
+    now: OffsetDateTime,
+) -> Result<Option<Standing>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT last_seen_at, declared_dead_at IS NOT NULL AS "dead!" FROM hosts WHERE id = $1 FOR NO KEY UPDATE"#,
+        host.as_uuid()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| Standing::of(row.last_seen_at, row.dead, now)))
 }
 
 /// Notes that nothing runs on the host any more. Its session ends: an agent that is alive has to hear anew what is

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
+use super::maintenance::HostMaintenance;
 use super::model::HostState;
 use crate::http::{FieldError, Labels, LabelsPatch, not_null, nullable};
 
@@ -47,7 +48,7 @@ pub struct Host {
     pub labels: Labels,
     /// Each keeps instances away whose type does not tolerate it.
     pub taints: Vec<String>,
-    /// It is in maintenance: no new instance goes there, those that are there stay.
+    /// No new instance goes there; those that are there stay, unless it is drained.
     pub cordoned: bool,
     /// How many vCPUs are promised for each processor; absent for the cloud's setting.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +74,8 @@ pub struct Host {
     /// When the operator said that nothing runs on it any more; absent once it was heard again.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub declared_dead_at: Option<OffsetDateTime>,
+    /// Whether it is being emptied, and what is still there.
+    pub maintenance: HostMaintenance,
     /// Domains that the control plane does not know. They are left alone.
     pub quarantined_domains: i32,
     /// What of its virtual networks it could not make.

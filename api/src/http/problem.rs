@@ -55,6 +55,7 @@ error_codes! {
     SecondFactorRequired UNAUTHORIZED "second_factor_required" "The second factor is missing"
     InvalidTicket UNAUTHORIZED "invalid_ticket" "The console's ticket is not valid"
     InvalidSecondFactor UNAUTHORIZED "invalid_second_factor" "The second factor is wrong"
+    HostRemoved UNAUTHORIZED "host_removed" "The host has been removed"
     Forbidden FORBIDDEN "forbidden" "Not allowed"
     PasswordChangeRequired FORBIDDEN "password_change_required" "Choose a new password first"
     CrossSiteRequest FORBIDDEN "cross_site_request" "Another web page asks for it"

@@ -6,6 +6,7 @@
 
 mod custom_size;
 mod deeds;
+pub(crate) mod evacuation;
 mod fit;
 mod leases;
 mod lost;
@@ -22,6 +23,7 @@ mod verify;
 mod tests;
 
 pub(crate) use custom_size::{CustomSize, SizedType};
+pub(crate) use evacuation::evacuate;
 pub(crate) use fit::misfits;
 pub(crate) use leases::{confirm_resizes, end_leases};
 pub(crate) use lost::end_on_lost_hosts;

@@ -91,6 +91,14 @@ impl Output {
         }
     }
 
+    /// A host that is emptied: its instances; for programs the host, too.
+    pub fn evacuations(&self, answer: &Value) -> Result<()> {
+        match (self.format, answer["evacuations"].as_array()) {
+            (Format::Table, Some(rows)) => self.list(rows),
+            _ => self.record(answer),
+        }
+    }
+
     /// What a dry run answers: the plan before the resource.
     pub fn plan(&self, answer: &Value) -> Result<()> {
         if self.format == Format::Table {

@@ -317,6 +317,25 @@ async fn a_session_that_was_taken_over_is_taken_back_slowly_and_nothing_is_done_
 }
 
 #[tokio::test]
+async fn a_host_that_was_removed_hardly_asks_any_more() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    cloud.control_plane.wait_for("a heartbeat", |it| it.heartbeat(|_| ()).is_some()).await;
+    cloud.control_plane.remove_host();
+    cloud.control_plane.wait_for("it is told", |it| it.told_removed() >= 2).await;
+    // Whoever was about to call has called; heartbeats would come every second.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let told = cloud.control_plane.told_removed();
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    assert!(
+        cloud.control_plane.told_removed() <= told + 1,
+        "{told}, then {}",
+        cloud.control_plane.told_removed()
+    );
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn an_instance_that_returns_before_its_deletion_is_forgotten_runs_again() {
     let cloud = Cloud::new();
     let agent = cloud.start_agent();

@@ -48,6 +48,9 @@ struct State {
     /// What the agent saw last of the desired state.
     seen: Revision,
     unreachable: bool,
+    removed: bool,
+    /// How often the host was told that it is removed.
+    told_removed: u32,
     reports: BTreeMap<InstanceId, InstanceReport>,
     steps: Vec<StepReport>,
     last_heartbeat: Option<Heartbeat>,
@@ -198,6 +201,15 @@ impl FakeControlPlane {
         self.change(|state| state.unreachable = !reachable);
     }
 
+    /// The operator removes the host.
+    pub fn remove_host(&self) {
+        self.change(|state| state.removed = true);
+    }
+
+    pub fn told_removed(&self) -> u32 {
+        self.lock().told_removed
+    }
+
     /// Another agent with the same identity opens a session.
     pub fn take_session_over(&self) {
         self.change(|state| state.epoch += 1);
@@ -271,9 +283,14 @@ impl FakeControlPlane {
     }
 
     fn reached(&self, call: &'static str) -> Result<MutexGuard<'_, State>, ControlPlaneError> {
-        let state = self.lock();
+        let mut state = self.lock();
         if state.unreachable {
             Err(ControlPlaneError::Unreachable { call, source: "cut off".into() })
+        } else if state.removed {
+            state.told_removed += 1;
+            drop(state);
+            self.changes.send_modify(|count| *count += 1);
+            Err(ControlPlaneError::Removed)
         } else {
             Ok(state)
         }

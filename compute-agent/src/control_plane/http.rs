@@ -133,6 +133,8 @@ async fn refusal(call: &'static str, response: Response) -> ControlPlaneError {
     let code = problem_code(response).await.unwrap_or_default();
     if status == StatusCode::CONFLICT && code == "stale_epoch" {
         ControlPlaneError::StaleEpoch
+    } else if status == StatusCode::UNAUTHORIZED && code == "host_removed" {
+        ControlPlaneError::Removed
     } else {
         ControlPlaneError::Refused { call, status: status.as_u16(), code }
     }

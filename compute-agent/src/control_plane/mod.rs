@@ -72,6 +72,12 @@ pub enum ControlPlaneError {
     /// Another agent with this host's identity has opened a session.
     #[error("the session is no longer the newest of this host")]
     StaleEpoch,
+    /// Its operator has removed it; nothing that it says counts any more.
+    #[error(
+        "this host has been removed from the cloud; stop this agent, and to have the machine join again, remove the folder \
+         `identity` of the state directory and use a new join token"
+    )]
+    Removed,
     #[error("the control plane refused {call} with status {status}, code {code}")]
     Refused { call: &'static str, status: u16, code: String },
     #[error("the control plane answered {call} with something else than the protocol says")]

@@ -38,6 +38,8 @@ use crate::session::Session;
 const UNREACHABLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Pauses before a session is taken back.
 const CONTESTED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// Pauses before a control plane is asked again that has removed this host.
+const REMOVED: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(3600));
 /// A session that lasted this long was not fought over.
 const UNCONTESTED: Duration = Duration::from_secs(600);
 /// How long the first answer may take before the host goes by the last desired state.
@@ -95,6 +97,8 @@ enum Ended {
     Lost,
     /// The host is not what it was said to be.
     Outdated,
+    /// The host has been removed from the cloud.
+    Removed,
 }
 
 impl Feed {
@@ -102,6 +106,7 @@ impl Feed {
     pub async fn run(self) {
         let mut unreachable = Backoff::new(UNREACHABLE.0, UNREACHABLE.1);
         let mut contested = Backoff::new(CONTESTED.0, CONTESTED.1);
+        let mut removed = Backoff::new(REMOVED.0, REMOVED.1);
         let mut patience = std::pin::pin!(tokio::time::sleep(FIRST_ANSWER));
         let mut patience_is_over = false;
         let mut another_acts = false;
@@ -122,19 +127,38 @@ impl Feed {
             let Opened { epoch, remembered } = match opened {
                 Ok(opened) => opened,
                 Err(error) => {
-                    tracing::warn!(error = %crate::chain(&error), "going by the last desired state");
+                    let pause = match &error {
+                        OpenError::Session(ControlPlaneError::Removed) => {
+                            tracing::error!("{}", ControlPlaneError::Removed);
+                            removed.next()
+                        }
+                        _ => {
+                            tracing::warn!(error = %crate::chain(&error), "going by the last desired state");
+                            unreachable.next()
+                        }
+                    };
                     patience_is_over = true;
                     self.reconciler.set_acting(!another_acts);
-                    tokio::time::sleep(unreachable.next()).await;
+                    tokio::time::sleep(pause).await;
                     continue;
                 }
             };
             unreachable.reset();
+            removed.reset();
             let since = Instant::now();
-            if let Ended::Outdated = self.follow(epoch, remembered.as_ref(), &transfers).await {
-                tracing::info!("the host is not what was remembered of it: opening another session");
-                patience_is_over = true;
-                continue;
+            match self.follow(epoch, remembered.as_ref(), &transfers).await {
+                Ended::Lost => {}
+                Ended::Outdated => {
+                    tracing::info!("the host is not what was remembered of it: opening another session");
+                    patience_is_over = true;
+                    continue;
+                }
+                Ended::Removed => {
+                    // Nobody reports or is heard any more, and the next session is asked for slowly.
+                    self.session.lost(epoch);
+                    patience_is_over = true;
+                    continue;
+                }
             }
             self.session.lost(epoch);
             self.reconciler.set_acting(false);
@@ -245,6 +269,7 @@ impl Feed {
                     }
                 }
                 Err(ControlPlaneError::StaleEpoch) => return Ended::Lost,
+                Err(ControlPlaneError::Removed) => return Ended::Removed,
                 Err(error) => {
                     tracing::warn!(error = %crate::chain(&error), "no word about the desired state");
                     tokio::time::sleep(backoff.next()).await;

@@ -5,6 +5,7 @@ mod cards;
 mod consoles;
 mod crashes;
 mod damage;
+mod drain;
 mod dual_stack;
 mod frames;
 mod groups;

@@ -6,10 +6,15 @@ import { UsageBar } from '../../parts/UsageBar'
 import { t } from '../../strings'
 
 export function HostOverview({ host }: { host: Schemas['Host'] }) {
-  const { pool } = host
+  const { pool, maintenance } = host
   return (
     <Stack>
       {host.state_reason && <Alert variant="light" color="orange" title={t.why}>{t.state(host.state_reason)}</Alert>}
+      {maintenance.state !== 'none' && (
+        <Alert variant="light" color={maintenance.state === 'drained' ? 'teal' : 'orange'} title={t.host.maintenance(maintenance.state, maintenance.left, maintenance.instances)}>
+          {maintenance.remaining.map((one) => <Text size="sm" key={one.instance.id}>{one.project}/{one.instance.name}: {one.message ?? t.state(one.phase)}</Text>)}
+        </Alert>
+      )}
       {host.inventory?.acceleration_detail && <Alert variant="light" color="gray">{host.inventory.acceleration_detail}</Alert>}
       <SimpleGrid cols={{ base: 1, sm: 3 }}>
         {(['vcpus', 'memory_mib', 'disk_gib'] as const).map((key) => (

@@ -29,6 +29,11 @@ export const hosts: Resource<Host> = {
   columns: [nameOf('hosts'), state((row) => row.state), capacity('vcpus'), capacity('memory_mib'), capacity('disk_gib'), text('hypervisor', (row) => row.inventory?.hypervisor), time('last_seen_at', (row) => row.last_seen_at)],
   create: { schema: 'CreateHostJoinToken', fields: ['ttl_seconds'], path: '/v1/host_join_tokens', label: t.host.addTitle },
   update: { schema: 'UpdateHost', fields: ['cordoned', 'rack', 'zone', 'labels', 'taints', 'vcpu_overcommit', 'memory_overcommit', 'disk_overcommit', 'pool_low_percent'] },
-  actions: [{ name: 'declare_dead', menu: true, form: { schema: 'DeclareHostDead', fields: ['no_guest_runs'] } }],
+  deletable: true,
+  actions: [
+    { name: 'drain', menu: true, shown: (row) => row.maintenance.state !== 'drained', form: { schema: 'DrainHost', fields: ['stop_running', 'timeout_seconds'], hint: t.host.drainHint } },
+    { name: 'end_maintenance', menu: true, shown: (row) => row.maintenance.state !== 'none', confirm: (row) => t.host.endMaintenance(row.name) },
+    { name: 'declare_dead', menu: true, form: { schema: 'DeclareHostDead', fields: ['no_guest_runs'] } },
+  ],
   tabs: [{ name: 'overview', render: (row) => <HostOverview host={row} /> }],
 }

@@ -1,0 +1,229 @@
+//! Instances that leave a host which its operator empties for maintenance.
+//!
+//! A pass looks at each instance there and does the one step that is due ([`way`] decides which): shut it down, let it
+//! go to another host, or write down why it stays. Everything is in the tables, so any replica goes on from anywhere,
+//! and what stays is looked at again and again. INVARIANT: nothing leaves its host before another one has taken it in
+//! the same transaction; and what was shut down for this is started again, there or here.
+
+mod plan;
+mod steps;
+mod store;
+mod way;
+
+use protocol::HostId;
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use self::steps::Locked;
+use self::store::{Drain, Subject};
+use self::way::{Obstacle, Step, next_step, way_out};
+use super::store as instances;
+use super::store::{placement, recovery};
+use crate::app::App;
+use crate::hosts;
+use crate::http::{ApiError, Selector};
+use crate::quotas;
+use crate::scheduler::{Fleet, Placement, place};
+use crate::volumes::store::attachments;
+
+pub(crate) use self::plan::plan;
+pub use self::way::EvacuationWay;
+
+/// So many instances of one host are on their way at once.
+pub(crate) const AT_ONCE: i64 = 4;
+/// What was shut down and could not leave is left alone for so long.
+const PAUSE: Duration = Duration::minutes(10);
+
+/// Goes on with each host in maintenance. Any number of replicas may run it at once.
+pub(crate) async fn evacuate(app: &App) -> Result<(), sqlx::Error> {
+    let mut conn = app.pool.acquire().await?;
+    let drains = store::drains(&mut conn, None).await?;
+    drop(conn);
+    for drain in drains {
+        if let Err(error) = go_on(app, &drain).await {
+            // One host that cannot be emptied now does not keep the others waiting.
+            tracing::warn!(host = %drain.host, %error, "it could not be emptied; trying again");
+        }
+    }
+    Ok(())
+}
+
+async fn go_on(app: &App, drain: &Drain) -> Result<(), ApiError> {
+    let now = app.clock.now();
+    let mut conn = app.pool.acquire().await?;
+    store::note_left(&mut conn, drain.host, now).await?;
+    let subjects = store::subjects(&mut conn, drain.host, None, drain.standing(now), now).await?;
+    let fleet = placement::fleet(&mut conn, now).await?;
+    for subject in &subjects {
+        if !is_worth_it(&mut conn, &fleet, drain, subject, now).await? {
+            continue;
+        }
+        if let Err(error) = advance(app, drain.host, subject).await {
+            tracing::warn!(instance = %subject.id, %error, "it could not leave its host; trying again");
+        }
+    }
+    drop(conn);
+    let mut tx = app.begin().await?;
+    hosts::store::standing_if_there(&mut tx, drain.host, now).await?;
+    store::settle(&mut tx, drain.host, now).await?;
+    store::end_if_paid(&mut tx, drain.host, now).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Whether there may be something to do, so that no lock is taken of what only waits. Notes why it waits.
+async fn is_worth_it(
+    conn: &mut PgConnection,
+    fleet: &Fleet,
+    drain: &Drain,
+    subject: &Subject,
+    now: OffsetDateTime,
+) -> Result<bool, sqlx::Error> {
+    if drain.ends() || subject.was_stopped {
+        return Ok(true);
+    }
+    match next_step(&subject.facts, drain.stop_running) {
+        Step::Stay(obstacle) => {
+            store::note(conn, drain.host, subject, "stays", &Err(obstacle), now).await?;
+            Ok(false)
+        }
+        Step::Stop { .. } | Step::Leave { .. } => {
+            let Some(request) = placement::request(conn, subject.id.into()).await? else { return Ok(false) };
+            // It is asked again when it matters.
+            let Placement::Nowhere(explanation) = place(fleet, &request) else { return Ok(true) };
+            store::note(conn, drain.host, subject, "stays", &Err(nowhere(explanation.summary)), now).await?;
+            Ok(false)
+        }
+        Step::Await | Step::GiveBack(_) => Ok(true),
+    }
+}
+
+/// Does what is due with one instance. INVARIANT: the host's row is held, so that the maintenance does not end meanwhile and
+/// no more than so many are on their way.
+async fn advance(app: &App, host: HostId, of: &Subject) -> Result<(), ApiError> {
+    let mut tx = app.begin().await?;
+    if !recovery::take_turn(&mut tx, of.id).await? {
+        return Ok(());
+    }
+    let selector = Selector::Id(of.id);
+    let Some(row) = instances::find_in(&mut tx, of.project_id.into(), &selector).await? else {
+        return Ok(());
+    };
+    // In everybody's order: volumes, quotas, the turn of placement, and hosts last.
+    attachments::lock_all_shared(&mut tx, of.id).await?;
+    quotas::store::lock_before_going(&mut tx, &[of.id], &[], &[]).await?;
+    placement::take_turn(&mut tx).await?;
+    let now = app.clock.now();
+    let Some(standing) = hosts::store::standing_if_there(&mut tx, host, now).await? else { return Ok(()) };
+    let Some(drain) = store::drains(&mut tx, Some(host)).await?.pop() else { return Ok(()) };
+    let mut subjects = store::subjects(&mut tx, host, Some(of.id), standing, now).await?;
+    let Some(subject) = subjects.pop() else { return Ok(()) };
+    let locked = Locked { app, drain: &drain, project: of.project_id.into(), row, now };
+    do_step(&locked, &mut tx, &subject).await?;
+    Ok(tx.commit().await?)
+}
+
+async fn do_step(locked: &Locked<'_>, conn: &mut PgConnection, subject: &Subject) -> Result<(), ApiError> {
+    let (drain, now) = (locked.drain, locked.now);
+    let is_here = locked.row.host_id.map(HostId::from) == Some(drain.host);
+    if drain.ends() || !is_here {
+        // It goes on where it is: here, or where something else has taken it.
+        if subject.facts.owed {
+            locked.start(conn).await?;
+        }
+        return Ok(store::paid(conn, drain.host, subject.id, None).await?);
+    }
+    if subject.was_stopped && !subject.facts.owed {
+        store::paid(conn, drain.host, subject.id, None).await?;
+    }
+    match next_step(&subject.facts, drain.stop_running) {
+        Step::Stay(obstacle) => note(locked, conn, subject, "stays", Err(obstacle)).await,
+        Step::Await => {
+            let phase = if is_stopping(subject) { "stopping" } else { "waiting" };
+            let found = if is_stopping(subject) {
+                way_out(&subject.facts, drain.stop_running)
+            } else {
+                Err(not_confirmed())
+            };
+            note(locked, conn, subject, phase, found).await
+        }
+        Step::GiveBack(obstacle) => give_back(locked, conn, subject, obstacle).await,
+        Step::Stop { .. } if subject.due_at.is_some_and(|due| due > now) => Ok(()),
+        step @ (Step::Stop { .. } | Step::Leave { .. }) => {
+            if let Some(obstacle) = no_room(conn, subject.id, now).await? {
+                return if subject.facts.owed {
+                    give_back(locked, conn, subject, obstacle).await
+                } else {
+                    note(locked, conn, subject, "stays", Err(obstacle)).await
+                };
+            }
+            let way = way_out(&subject.facts, drain.stop_running);
+            if !is_stopping(subject) && store::on_their_way(conn, drain.host).await? >= AT_ONCE {
+                return note(locked, conn, subject, "waiting", way).await;
+            }
+            let phase = if matches!(step, Step::Stop { .. }) { "stopping" } else { "moving" };
+            note(locked, conn, subject, phase, way).await?;
+            match step {
+                Step::Leave { starts } => {
+                    locked.leave(conn, starts).await?;
+                    Ok(store::paid(conn, drain.host, subject.id, None).await?)
+                }
+                Step::Stop { owed } => {
+                    let operation = locked.stop(conn).await?;
+                    if owed {
+                        store::owe(conn, drain.host, subject.id, operation).await?;
+                    }
+                    Ok(())
+                }
+                Step::Stay(_) | Step::Await | Step::GiveBack(_) => Ok(()),
+            }
+        }
+    }
+}
+
+fn is_stopping(subject: &Subject) -> bool {
+    subject.phase.as_deref() == Some("stopping")
+}
+
+fn not_confirmed() -> Obstacle {
+    Obstacle::new("not_confirmed", "its owner has stopped it, and this host has not confirmed that yet")
+}
+
+async fn give_back(
+    locked: &Locked<'_>,
+    conn: &mut PgConnection,
+    subject: &Subject,
+    obstacle: Obstacle,
+) -> Result<(), ApiError> {
+    locked.start(conn).await?;
+    store::paid(conn, locked.drain.host, subject.id, Some(locked.now + PAUSE)).await?;
+    note(locked, conn, subject, "stays", Err(obstacle)).await
+}
+
+async fn note(
+    locked: &Locked<'_>,
+    conn: &mut PgConnection,
+    subject: &Subject,
+    phase: &str,
+    found: Result<EvacuationWay, Obstacle>,
+) -> Result<(), ApiError> {
+    Ok(store::note(conn, locked.drain.host, subject, phase, &found, locked.now).await?)
+}
+
+/// Why no other host takes it, if none does.
+async fn no_room(
+    conn: &mut PgConnection,
+    instance: Uuid,
+    now: OffsetDateTime,
+) -> Result<Option<Obstacle>, sqlx::Error> {
+    let Some(request) = placement::request(conn, instance.into()).await? else { return Ok(None) };
+    let fleet = placement::fleet(conn, now).await?;
+    Ok(match place(&fleet, &request) {
+        Placement::Host(_) => None,
+        Placement::Nowhere(explanation) => Some(nowhere(explanation.summary)),
+    })
+}
+
+fn nowhere(summary: String) -> Obstacle {
+    Obstacle::new("no_room", summary)
+}

@@ -1,0 +1,42 @@
+//! What would become of each instance of a host that is emptied, in one snapshot.
+
+use protocol::HostId;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::store::{self, Subject};
+use super::way::way_out;
+use crate::http::ApiError;
+use crate::instances::store::placement;
+use crate::scheduler::{Placement, joined, place};
+
+/// Notes the way of each instance, or why it stays: each placed beside those before it. What is on its way already is left
+/// as it is.
+pub(crate) async fn plan(conn: &mut PgConnection, host: HostId, now: OffsetDateTime) -> Result<(), ApiError> {
+    let Some(drain) = store::drains(conn, Some(host)).await?.pop() else { return Ok(()) };
+    let subjects = store::subjects(conn, host, None, drain.standing(now), now).await?;
+    let waits = |subject: &Subject| !matches!(subject.phase.as_deref(), Some("stopping" | "moving"));
+    let mut fleet = placement::fleet(conn, now).await?;
+    let mut wanted = Vec::new();
+    for subject in subjects.into_iter().filter(waits) {
+        let request = placement::request(conn, subject.id.into()).await?;
+        wanted.push((subject, request));
+    }
+    for index in 0..wanted.len() {
+        let (_, rest) = wanted.split_at_mut(index);
+        let Some(((subject, request), later)) = rest.split_first_mut() else { break };
+        let mut found = way_out(&subject.facts, drain.stop_running);
+        if let (Ok(_), Some(request)) = (&found, request) {
+            match place(&fleet, request) {
+                Placement::Host(other) => {
+                    fleet.take(other, request.size);
+                    joined(request, other, later.iter_mut().filter_map(|(_, other)| other.as_mut()));
+                }
+                Placement::Nowhere(explanation) => found = Err(super::nowhere(explanation.summary)),
+            }
+        }
+        let phase = if found.is_ok() { "waiting" } else { "stays" };
+        store::note(conn, host, subject, phase, &found, now).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Which way an instance leaves a host that is being emptied, and what is to be done next. No I/O.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::hosts::store::Standing;
+
+/// How an instance leaves its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EvacuationWay {
+    /// It is stopped, and goes to another host as it is.
+    Move,
+    /// It is shut down, goes to another host, and is started there.
+    RestartElsewhere,
+}
+
+impl EvacuationWay {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Move => "move",
+            Self::RestartElsewhere => "restart_elsewhere",
+        }
+    }
+}
+
+/// Why it is still there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Obstacle {
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl Obstacle {
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// Its guest, as its owner wants it and its host has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guest {
+    /// It runs or comes up, or nobody knows.
+    Runs,
+    Paused,
+    /// It has ended by itself, and is not started again.
+    Ended,
+    /// It is to be stopped, and its host has not confirmed that.
+    GoesDown,
+    /// Its host has said of exactly this intent that no domain runs.
+    AtRest,
+}
+
+/// What is known of an instance on such a host.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    pub deleting: bool,
+    pub guest: Guest,
+    /// A volume of it that is on the disk of this host alone.
+    pub local_volume: Option<String>,
+    /// A volume of it of which this host merges layers.
+    pub merging: Option<String>,
+    /// It was shut down for this, and its owner has not wanted anything else since.
+    pub owed: bool,
+    pub host: Standing,
+}
+
+const LOCAL: &str = "is on the disk of this host alone, and does not move; its owner deletes it, or goes on with a copy \
+                     in a shared pool";
+
+/// The way of an instance, whether there is room elsewhere or not.
+pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay, Obstacle> {
+    use EvacuationWay::{Move, RestartElsewhere};
+    let refused = |code, message: &str| Err(Obstacle::new(code, message));
+    if facts.deleting {
+        return refused(
+            "being_deleted",
+            "its owner has deleted it; it is gone when this host has confirmed that",
+        );
+    }
+    if let Some(name) = &facts.local_volume {
+        return refused("local_volume", &format!("the data of its volume {name} {LOCAL}"));
+    }
+    let again = if facts.owed { RestartElsewhere } else { Move };
+    match (facts.host, facts.guest) {
+        (Standing::Dead, Guest::Runs) => return Ok(RestartElsewhere),
+        (Standing::Dead, _) => return Ok(again),
+        (Standing::Heard, _) | (Standing::Silent, Guest::AtRest) => {}
+        (Standing::Silent, _) => {
+            return refused(
+                "host_silent",
+                "nothing is heard of this host, so nobody knows whether its guest runs; it goes on when the host is \
+                 back, or you have declared it dead",
+            );
+        }
+    }
+    if let Some(name) = &facts.merging {
+        let message = format!("this host merges layers of its volume {name}; it goes when that is done");
+        return refused("merging", &message);
+    }
+    match facts.guest {
+        Guest::Paused => refused(
+            "paused",
+            "it is paused, and what it has in memory would be lost; its owner resumes or stops it",
+        ),
+        Guest::Runs if !stop_running => refused(
+            "running",
+            "it runs; drain with `stop_running` to shut it down, or wait until its owner stops it",
+        ),
+        Guest::Runs => Ok(RestartElsewhere),
+        Guest::Ended | Guest::GoesDown | Guest::AtRest => Ok(again),
+    }
+}
+
+/// What is to be done with it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing, as long as that is so.
+    Stay(Obstacle),
+    /// Nothing: its host is about to confirm that it is stopped.
+    Await,
+    /// Its guest goes down. Whether it is to be started again elsewhere.
+    Stop { owed: bool },
+    /// It goes to another host, and starts there or not.
+    Leave { starts: bool },
+    /// It was shut down and cannot leave after all: it starts again where it is.
+    GiveBack(Obstacle),
+}
+
+pub(super) fn next_step(facts: &Facts, stop_running: bool) -> Step {
+    match way_out(facts, stop_running) {
+        // What is merged is waited for: it ends by itself.
+        Err(obstacle) if facts.owed && !matches!(obstacle.code, "merging" | "host_silent") => {
+            Step::GiveBack(obstacle)
+        }
+        Err(obstacle) => Step::Stay(obstacle),
+        Ok(_) if facts.host == Standing::Dead => {
+            Step::Leave { starts: facts.owed || facts.guest == Guest::Runs }
+        }
+        Ok(_) => match facts.guest {
+            Guest::AtRest => Step::Leave { starts: facts.owed },
+            Guest::GoesDown => Step::Await,
+            Guest::Runs => Step::Stop { owed: true },
+            Guest::Ended | Guest::Paused => Step::Stop { owed: false },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(guest: Guest) -> Facts {
+        Facts {
+            deleting: false,
+            guest,
+            local_volume: None,
+            merging: None,
+            owed: false,
+            host: Standing::Heard,
+        }
+    }
+
+    fn code(facts: &Facts, stop_running: bool) -> Option<&'static str> {
+        way_out(facts, stop_running).err().map(|obstacle| obstacle.code)
+    }
+
+    #[test]
+    fn nothing_that_runs_is_touched_unless_it_may_be_stopped() {
+        for guest in [Guest::Runs, Guest::Paused] {
+            assert!(matches!(next_step(&of(guest), false), Step::Stay(_)), "{guest:?}");
+        }
+        assert_eq!(next_step(&of(Guest::Runs), true), Step::Stop { owed: true });
+        assert_eq!(code(&of(Guest::Paused), true), Some("paused"));
+        assert_eq!(next_step(&of(Guest::Ended), false), Step::Stop { owed: false });
+        assert_eq!(next_step(&of(Guest::GoesDown), false), Step::Await);
+        assert_eq!(next_step(&of(Guest::AtRest), false), Step::Leave { starts: false });
+        assert_eq!(
+            next_step(&Facts { owed: true, ..of(Guest::AtRest) }, false),
+            Step::Leave { starts: true }
+        );
+    }
+
+    #[test]
+    fn what_was_shut_down_and_cannot_leave_starts_again() {
+        let stopped = Facts { owed: true, ..of(Guest::AtRest) };
+        let local = Facts { local_volume: Some("own".to_owned()), ..stopped.clone() };
+        assert!(matches!(next_step(&local, true), Step::GiveBack(Obstacle { code: "local_volume", .. })));
+        let merging = Facts { merging: Some("root".to_owned()), ..stopped };
+        assert!(matches!(next_step(&merging, true), Step::Stay(_)), "that ends by itself");
+    }
+
+    #[test]
+    fn of_a_silent_host_nothing_is_taken_but_what_it_has_said_is_stopped() {
+        for guest in [Guest::Runs, Guest::Paused, Guest::Ended, Guest::GoesDown] {
+            let silent = Facts { host: Standing::Silent, ..of(guest) };
+            assert_eq!(code(&silent, true), Some("host_silent"), "{guest:?}");
+            let owed = Facts { owed: true, ..silent };
+            assert!(matches!(next_step(&owed, true), Step::Stay(_)), "nothing can be started there, either");
+        }
+        let silent = Facts { host: Standing::Silent, ..of(Guest::AtRest) };
+        assert_eq!(next_step(&silent, false), Step::Leave { starts: false });
+        let dead = Facts { host: Standing::Dead, ..of(Guest::Runs) };
+        assert_eq!(next_step(&dead, false), Step::Leave { starts: true });
+        let local = Facts { local_volume: Some("own".to_owned()), ..dead };
+        assert_eq!(code(&local, false), Some("local_volume"));
+    }
+}
