@@ -294,6 +294,7 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         | "finish_image_upload"
         | "create_host_join_token"
         | "stop_instance"
+        | "migrate_instance"
         | "rebuild_instance"
         | "revert_resize"
         | "unrescue_instance"

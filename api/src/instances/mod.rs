@@ -9,6 +9,7 @@ mod deeds;
 mod fit;
 mod leases;
 mod lost;
+pub(crate) mod migration;
 mod model;
 mod reconcile;
 mod recovery;
