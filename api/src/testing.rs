@@ -370,7 +370,12 @@ pub(crate) struct TestHost<'a> {
 
 impl TestHost<'_> {
     pub(crate) async fn open_session(&mut self) {
-        let body = json!({"protocol_version": 1, "agent_version": "test", "inventory": inventory()});
+        self.open_session_with(inventory()).await;
+    }
+
+    /// The same of a host that is like this.
+    pub(crate) async fn open_session_with(&mut self, inventory: Inventory) {
+        let body = json!({"protocol_version": 1, "agent_version": "test", "inventory": inventory});
         let opened = self.call(Method::POST, "/agent/v1/sessions", Some(body)).await.expect(200);
         self.epoch = opened["epoch"].as_i64().unwrap();
     }
@@ -475,6 +480,12 @@ impl TestHost<'_> {
         let page = self.desired(0).await;
         let objects = page["objects"].as_array().unwrap().iter();
         objects.filter(|object| object["kind"] == "remove_layers").cloned().collect()
+    }
+
+    /// Reports this of migrations.
+    pub(crate) async fn report_migrations(&self, migrations: Value) -> Answer {
+        let body = json!({"epoch": self.epoch, "reports": [], "migrations": migrations});
+        self.call(Method::POST, "/agent/v1/observed", Some(body)).await
     }
 
     /// Reports that nothing is left of what these orders name.

@@ -22,6 +22,7 @@ mod insight;
 mod inventory;
 mod kept;
 pub mod metadata;
+pub mod migration;
 pub mod networks;
 pub mod reconcile;
 pub mod report;

@@ -45,6 +45,7 @@ pub(crate) fn running(id: InstanceId) -> InstanceSpec {
         nics: Vec::new(),
         seed: Seed::new(None, Vec::new()),
         on_host_failure: Default::default(),
+        migration: None,
         operation_id: Some(OperationId::from(Uuid::now_v7())),
         request_id: None,
     }

@@ -82,6 +82,8 @@ ids! {
     KeyPairId
     /// A file of a volume: what was written to it between two snapshots.
     LayerId
+    /// A running instance on its way from one host to another.
+    MigrationId
     /// A private Ethernet of a tenant.
     NetworkId
     /// The record of one mutating call and what became of it.

@@ -16,10 +16,10 @@ mod vni;
 pub use digest::{ParseDigestError, Sha256};
 pub use id::{
     AddressPoolId, ApiKeyId, BlobId, ConsoleId, FloatingIpId, GroupId, HostId, ImageId, InstanceId,
-    InstanceTypeId, KeyPairId, LayerId, NetworkId, OperationId, PlacementGroupId, PolicyAttachmentId,
-    PolicyId, PoolId, PortId, PrincipalId, ProjectId, RemovalId, RequestId, RouterId, RouterInterfaceId,
-    SecurityGroupId, SecurityGroupRuleId, SnapshotId, SnapshotScheduleId, SubnetId, TransferId, UploadId,
-    VolumeId,
+    InstanceTypeId, KeyPairId, LayerId, MigrationId, NetworkId, OperationId, PlacementGroupId,
+    PolicyAttachmentId, PolicyId, PoolId, PortId, PrincipalId, ProjectId, RemovalId, RequestId, RouterId,
+    RouterInterfaceId, SecurityGroupId, SecurityGroupRuleId, SnapshotId, SnapshotScheduleId, SubnetId,
+    TransferId, UploadId, VolumeId,
 };
 pub use mac::{MacAddress, ParseMacError};
 pub use name::{Name, ParseNameError};

@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::hosts;
 use crate::http::{ApiError, FieldError, JsonBody};
 use crate::instances::store::{departures, hosts as instances, placement};
-use crate::instances::{OF_VOLUMES, Observed, Outcome, outcome};
+use crate::instances::{OF_VOLUMES, Observed, Outcome, migration, outcome};
 use crate::operations::store::{self as operations, End};
 use crate::ports::cards;
 use crate::quotas;
@@ -62,6 +62,10 @@ pub(super) async fn report(
         let message = format!("at most {MAX_REPORTS} removals");
         return Err(ApiError::invalid(vec![FieldError::new("/removed", "too_many", message)]));
     }
+    if batch.migrations.len() > MAX_REPORTS {
+        let message = format!("at most {MAX_REPORTS} migrations");
+        return Err(ApiError::invalid(vec![FieldError::new("/migrations", "too_many", message)]));
+    }
     // One order for everybody, so that two batches cannot lock each other out; and all instances before a volume of
     // any.
     batch.reports.sort_by_key(|report| report.id);
@@ -69,7 +73,8 @@ pub(super) async fn report(
     let mut tx = app.begin().await?;
     host.session(&mut tx, batch.epoch).await?;
     let ids: Vec<_> = batch.reports.iter().map(|report| report.id).collect();
-    instances::lock_all(&mut tx, host.0, &ids).await?;
+    let migrations: Vec<_> = batch.migrations.iter().map(|report| report.id.as_uuid()).collect();
+    instances::lock_all(&mut tx, host.0, &ids, &migrations).await?;
     let (mut ignored, mut gone, mut merged, mut left) = (Vec::new(), Vec::new(), Vec::new(), false);
     let mut let_go = Vec::new();
     for report in &batch.reports {
@@ -96,6 +101,10 @@ pub(super) async fn report(
     }
     if !removed.is_empty() || !gone.is_empty() || left {
         placement::retry_now(&mut tx, now).await?;
+    }
+    batch.migrations.sort_by_key(|report| report.instance_id);
+    for report in &batch.migrations {
+        migration::fold(&mut tx, host.0, report, now).await?;
     }
     if let Some(network) = batch.network {
         fold_network(&mut tx, host.0, network, now).await?;
@@ -173,6 +182,10 @@ async fn fold(
     let_go.extend(&leaving.let_go);
     if OF_VOLUMES.contains(&stored.operation_kind.as_str()) {
         // It ends with what is said of its volume.
+        return Ok(Folded::Stored);
+    }
+    if stored.operation_kind == "migrate_instance" && stored.is_migrating {
+        // It ends with what becomes of the migration.
         return Ok(Folded::Stored);
     }
     if leaving.is_held && stored.operation_kind == "detach_port" {

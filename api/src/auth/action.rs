@@ -300,6 +300,7 @@ actions! {
         RebootInstance(Instance) = "compute:RebootInstance",
         DeleteInstance(Instance) = "compute:DeleteInstance",
         MoveInstance(Instance) = "compute:MoveInstance",
+        MigrateInstance(Instance) = "compute:MigrateInstance",
         GetInstanceSerial(Instance) = "compute:GetInstanceSerial",
         GetInstanceMetrics(Instance) = "compute:GetInstanceMetrics",
         GetInstanceGuest(Instance) = "compute:GetInstanceGuest",

@@ -8,6 +8,7 @@ const DECIDED_IN_CLOUD: &[&str] = &[
     actions::UpdateQuotas::NAME,
     actions::PublishImage::NAME,
     actions::ForceDetachVolume::NAME,
+    actions::MigrateInstance::NAME,
     actions::UseCustomSize::NAME,
 ];
 

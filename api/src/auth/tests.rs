@@ -295,6 +295,7 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         | "create_host_join_token"
         | "drain_host"
         | "stop_instance"
+        | "migrate_instance"
         | "rebuild_instance"
         | "revert_resize"
         | "unrescue_instance"

@@ -62,6 +62,9 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     let drains = repeat(&app, &shutdown, "drains", Duration::from_secs(5), Some(Topic::Drains), |app| {
         Box::pin(async move { instances::evacuate(&app).await })
     });
+    let migrations = repeat(&app, &shutdown, "migrations", Duration::from_secs(5), None, |app| {
+        Box::pin(async move { instances::migration::look_after(&app).await })
+    });
     let merges = repeat(&app, &shutdown, "merges", Duration::from_secs(10), Some(Topic::Merges), |app| {
         Box::pin(async move { volumes::merge(&app).await })
     });
@@ -90,7 +93,7 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     }));
     tokio::join!(
         placement, networks, lost_cards, lost_hosts, recovery, drains, heartbeats, deadlines, sweep, notary,
-        sequencer, merges, removals, snapshots, schedules, leases, resizes, imports
+        sequencer, migrations, merges, removals, snapshots, schedules, leases, resizes, imports
     );
 }
 

@@ -340,6 +340,11 @@ impl From<sqlx::Error> for ApiError {
             Self::caused(ErrorCode::DatabaseUnavailable, error).retry_after(1)
         } else if projectless {
             Self::not_found()
+        } else if violated_constraint(&error) == Some("instances_stay_as_they_are_on_their_way") {
+            Self::because(
+                ErrorCode::WrongState,
+                "the instance is on its way to another host; wait until that is over, or cancel the operation",
+            )
         } else if busy {
             Self::caused(ErrorCode::Busy, error).retry_after(1)
         } else {

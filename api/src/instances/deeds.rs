@@ -1,10 +1,11 @@
 //! Changing the intent of an instance, in the transaction of whoever does it: a call or a controller.
 
+use protocol::agent::Power;
 use protocol::{HostId, PrincipalId, ProjectId, RequestId};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::store::{self, NewIntent, Row, departures};
+use super::store::{self, NewIntent, Row, departures, migrations};
 use crate::app::App;
 use crate::audit::{self, Actor, Deed, Outcome};
 use crate::auth::{Action, Allowed, InProject};
@@ -48,6 +49,10 @@ pub(super) async fn intend(
         now: intent.now,
     };
     operations::store::begin_for(conn, behalf.project, behalf.principal, behalf.action, begin).await?;
+    // Whose power is cut need not arrive anywhere.
+    if intent.deletion_requested || (intent.power == Power::Stopped && intent.stop_mode == "force") {
+        migrations::give_up(conn, row.id).await?;
+    }
     let revision = match row.host_id.map(HostId::from) {
         Some(host) if intent.cards_change => hosts::store::bump_networks(conn, host).await?,
         Some(host) => Some(hosts::store::bump_revision(conn, host).await?),

@@ -10,6 +10,7 @@ pub(crate) mod evacuation;
 mod fit;
 mod leases;
 mod lost;
+pub(crate) mod migration;
 mod model;
 mod reconcile;
 mod recovery;

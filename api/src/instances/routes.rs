@@ -9,6 +9,7 @@ mod force_detach;
 mod inherit;
 mod lists;
 mod many;
+mod migrating;
 mod moving;
 mod ports;
 mod power;
@@ -60,6 +61,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(rebuild::rescue_instance))
         .routes(routes!(rebuild::unrescue_instance))
         .routes(routes!(moving::move_instance))
+        .routes(routes!(migrating::migrate_instance))
         .routes(routes!(ports::attach_port))
         .routes(routes!(ports::detach_port))
         .routes(routes!(volumes::attach_volume))

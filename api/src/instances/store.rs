@@ -8,6 +8,7 @@ pub(super) mod heritage;
 pub(crate) mod hosts;
 pub(crate) mod leases;
 mod lists;
+pub(crate) mod migrations;
 pub(crate) mod placement;
 pub(crate) mod rebuilding;
 pub(crate) mod recovery;

@@ -9,6 +9,9 @@ use crate::verify::Finding;
 /// Transfers are swept some seconds after they have ended.
 const SWEPT: Duration = Duration::minutes(5);
 
+/// A source that lives says within seconds what has become of a migration.
+const LINGERS: Duration = Duration::hours(1);
+
 /// Deletions, operations and parts of serial logs that should have come to their end.
 pub(crate) async fn verify(
     conn: &mut PgConnection,
@@ -26,6 +29,20 @@ pub(crate) async fn verify(
              AND NOT EXISTS (SELECT FROM volumes v WHERE v.id = o.resource_id)
              AND NOT EXISTS (SELECT FROM snapshots s WHERE s.id = o.resource_id)
              AND NOT EXISTS (SELECT FROM images i WHERE i.id = o.resource_id)
+           UNION ALL
+           SELECT 'host_reservation_differs', h.id,
+                  format('%s vCPUs and %s MiB reserved, %s and %s counted', h.vcpus_reserved, h.memory_mib_reserved,
+                         c.vcpus, c.memory_mib)
+           FROM hosts h CROSS JOIN LATERAL (
+               SELECT coalesce(sum(r.vcpus), 0) AS vcpus, coalesce(sum(r.memory_mib), 0) AS memory_mib FROM (
+                   SELECT i.vcpus_held, i.memory_mib_held FROM instances i WHERE i.host_id = h.id
+                   UNION ALL
+                   SELECT m.vcpus, m.memory_mib FROM migrations m WHERE m.destination_host_id = h.id
+               ) r (vcpus, memory_mib)) c
+           WHERE (h.vcpus_reserved, h.memory_mib_reserved) IS DISTINCT FROM (c.vcpus, c.memory_mib)
+           UNION ALL
+           SELECT 'migration_lingers', m.instance_id, 'its time was over an hour ago, and its source has said nothing of it'
+           FROM migrations m WHERE m.due_at < $4
            UNION ALL
            SELECT 'transfer_lingers', t.id, 'what its host was asked for was not removed when its time was over'
            FROM transfers t WHERE t.expires_at < $1
@@ -49,7 +66,8 @@ pub(crate) async fn verify(
                              (SELECT g.pool_id FROM guarded_pools_since($2) g WHERE g.host_id = h.id))"#,
         now - SWEPT,
         now - WITNESS_FRESH,
-        now - UNREACHABLE_AFTER
+        now - UNREACHABLE_AFTER,
+        now - LINGERS
     )
     .fetch_all(conn)
     .await?;

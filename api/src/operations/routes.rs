@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, Call, ErrorCode, MutationQuery, Page, PageQuery, Path};
 use crate::images;
+use crate::instances::migration;
 use crate::nudge::Topic;
 
 const MAX_WAIT_SECONDS: u16 = 300;
@@ -103,7 +104,8 @@ async fn get_operation(
 }
 
 /// Cancel an operation that can be: an import, the end of an upload, or the making of an image from a disk. The image is
-/// then as before, or empty, and nothing of the file is kept.
+/// then as before, or empty, and nothing of the file is kept. And a migration until the guest is handed over: it runs on
+/// where it was. One that has begun ends when the host says so, and may yet succeed if that was too late.
 #[utoipa::path(post, path = "/v1/projects/{project}/operations/{operation}/cancel", tag = "operations",
     params(MutationQuery),
     responses(
@@ -122,15 +124,24 @@ async fn cancel_operation(
     let before = store::find(conn, allowed, id.as_uuid()).await?.ok_or_else(ApiError::not_found)?;
     let refusal = match (before.status, before.kind.as_str()) {
         (OperationStatus::Running, "import_image" | "finish_image_upload" | "create_image") => None,
+        (OperationStatus::Running, "migrate_instance") => None,
         (OperationStatus::Running, _) => Some("this kind of operation cannot be cancelled"),
         _ => Some("the operation has ended already"),
     };
     if let Some(refusal) = refusal {
         return Err(ApiError::because(ErrorCode::WrongState, refusal));
     }
-    images::cancel_import(conn, id, now).await?;
-    let end = store::End::Cancelled { code: "cancelled", detail: "somebody asked for it" };
-    store::finish(conn, id, &end, now).await?;
+    if before.kind == "migrate_instance" {
+        // Its source may have handed the guest over by now: then the operation goes on.
+        if !migration::cancel(conn, before.resource_id, id, now).await? {
+            let detail = "the guest is handed over already; migrate it back instead";
+            return Err(ApiError::because(ErrorCode::WrongState, detail));
+        }
+    } else {
+        images::cancel_import(conn, id, now).await?;
+        let end = store::End::Cancelled { code: "cancelled", detail: "somebody asked for it" };
+        store::finish(conn, id, &end, now).await?;
+    }
     let after = store::find(conn, allowed, id.as_uuid()).await?.ok_or_else(ApiError::not_found)?;
     change.note_before(&before);
     change.commit(StatusCode::OK, None, &after).await

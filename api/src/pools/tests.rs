@@ -3,6 +3,7 @@
 mod force;
 mod lost;
 mod merging;
+mod migrating;
 mod moving;
 mod policies;
 mod removal;

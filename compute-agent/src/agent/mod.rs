@@ -41,6 +41,7 @@ use crate::image_cache;
 use crate::insight::Insight;
 use crate::inventory::LastInventory;
 use crate::metadata::Metadata;
+use crate::migration::Relays;
 use crate::networks::keeper::REPAIR;
 use crate::networks::{HostNetworking, Keeper, NetworkStore};
 use crate::reconcile::boots::Boots;
@@ -155,6 +156,7 @@ pub async fn run(
         control_plane: Arc::clone(&control_plane),
         clock: Arc::clone(&clock),
         guards: Arc::clone(&guards),
+        relays: Arc::new(Relays::new(state_dir.path.clone(), underlay_address, Arc::clone(&hypervisor))),
         machine_boot,
         checkpoint: Arc::new(Uninterrupted),
     }));

@@ -16,7 +16,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{DesiredBody, DesiredPage, Disk, InstanceSpec, Nic, SaveMemory};
+use protocol::agent::{DesiredBody, DesiredPage, Disk, InstanceSpec, Migration, Nic, SaveMemory};
 use protocol::{Generation, InstanceId, LayerId, Name, OperationId, Sha256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
@@ -90,6 +90,14 @@ impl Wanted {
     pub fn save_memory(&self) -> Option<&SaveMemory> {
         match self {
             Self::Instance(spec) => spec.save_memory.as_ref(),
+            Self::Deleted { .. } => None,
+        }
+    }
+
+    /// The part of this host in a migration.
+    pub fn migration(&self) -> Option<Migration> {
+        match self {
+            Self::Instance(spec) => spec.migration,
             Self::Deleted { .. } => None,
         }
     }

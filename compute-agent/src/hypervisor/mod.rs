@@ -8,6 +8,8 @@ mod measured;
 mod probe;
 pub mod simulated;
 
+use std::os::unix::net::UnixStream;
+
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{
@@ -94,6 +96,28 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// waiting for it; [`Domain::volumes`] shows when it is done. Never the layer that is written to: whoever
     /// loses sight of the guest then would not know which file holds the newest.
     async fn merge(&self, id: InstanceId, merge: &Merge) -> Result<(), HypervisorError>;
+
+    /// Makes a domain for a guest that comes from another host. It waits, and nothing in it runs before
+    /// [`Hypervisor::resume`]. [`HypervisorError::Exists`] when the instance already has one.
+    async fn create_waiting(&self, spec: &DomainSpec) -> Result<(), HypervisorError>;
+
+    /// Lets a domain that waits take its guest from there. When that breaks off, the domain ends.
+    async fn receive(&self, id: InstanceId, way: UnixStream) -> Result<(), HypervisorError>;
+
+    /// Begins to send a running guest there. Returns without waiting for it; [`Hypervisor::transfer`] tells how far it is.
+    /// When that breaks off, the guest goes on.
+    async fn send(
+        &self,
+        id: InstanceId,
+        way: UnixStream,
+        max_downtime_ms: u32,
+    ) -> Result<(), HypervisorError>;
+
+    /// Sends it no further. Does nothing to one that is sent.
+    async fn cancel_sending(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
+    /// Whether the guest of a domain is on its way.
+    async fn transfer(&self, id: InstanceId) -> Result<Transfer, HypervisorError>;
 
     /// Opens a console of a running guest, beside others that are open. It ends with the guest, and when the stream is
     /// dropped. [`HypervisorError::NoDisplay`] for the display of a guest that has none.
@@ -237,6 +261,19 @@ pub enum Beside {
         file: Utf8PathBuf,
         size: MemoryMib,
     },
+}
+
+/// Whether a guest is on its way between two hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// It is not, whatever there was before.
+    Idle,
+    /// The domain waits for it.
+    Waiting,
+    /// It is being sent: so much of its memory need not be sent any more.
+    Sending { done_bytes: u64, total_bytes: u64 },
+    /// The other side has said that it has all of it.
+    Sent,
 }
 
 /// Two neighbours in a chain that become one.

@@ -8,9 +8,11 @@
 mod call;
 mod kept;
 mod machine;
+mod migrating;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -19,7 +21,7 @@ use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{
     Acceleration, Architecture, CardCounters, ConsoleKind, DiskCounters, GuestInfo, Inventory, IoLimits,
-    MemorySample, Nic, PauseReason,
+    LIVE_MIGRATION, MemorySample, Nic, PauseReason,
 };
 use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use rand::rngs::StdRng;
@@ -29,7 +31,7 @@ use uuid::Uuid;
 
 use super::{
     Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, EndCause, Event, Hypervisor, HypervisorError,
-    Measured, MeasuredCard, MeasuredDisk, Merge, NewLayer, SeenVolume,
+    Measured, MeasuredCard, MeasuredDisk, Merge, NewLayer, SeenVolume, Transfer,
 };
 use crate::consoles;
 use crate::kept::{KeptFile, Locked};
@@ -44,9 +46,10 @@ const EVENT_BUFFER: usize = 1024;
 const CONSOLE_BYTES: usize = 4096;
 
 /// See the module.
-#[derive(Debug)]
+/// Clones are the same.
+#[derive(Debug, Clone)]
 pub struct Simulated {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     /// Consoles say back whatever they are told.
     open_consoles: Arc<AtomicUsize>,
     begun: Instant,
@@ -73,6 +76,8 @@ struct State {
     /// The connection breaks when the next guest is frozen.
     breaks_when_frozen: bool,
     resumes: u32,
+    /// Guests that come and go; the state of one that is gone says nothing.
+    transfers: HashMap<InstanceId, Transfer>,
     failures: HashMap<Call, u32>,
     reachable: bool,
 }
@@ -103,12 +108,13 @@ impl Simulated {
             frozen: HashSet::new(),
             breaks_when_frozen: false,
             resumes: 0,
+            transfers: HashMap::new(),
             failures: HashMap::new(),
             reachable: true,
         };
         let open_consoles = Arc::default();
         let events = broadcast::Sender::new(EVENT_BUFFER);
-        Self { state: Mutex::new(state), open_consoles, begun: Instant::now(), events }
+        Self { state: Arc::new(Mutex::new(state)), open_consoles, begun: Instant::now(), events }
     }
 
     /// The guest powers itself off. False when there is no domain.
@@ -359,7 +365,7 @@ impl Hypervisor for Simulated {
             acceleration: Acceleration::Simulated,
             acceleration_detail: "no guest runs on this host".to_owned(),
             architectures: vec![Architecture::X86_64, Architecture::Aarch64, Architecture::Riscv64],
-            features: Vec::new(),
+            features: vec![LIVE_MIGRATION.to_owned()],
             cpu_models: Vec::new(),
             boot_id: state.machine.boot_id,
             underlay_address: None,
@@ -392,6 +398,7 @@ impl Hypervisor for Simulated {
                 state.tuned.insert((id, disk.volume), (disk.size_gib, disk.limits));
             }
             state.domains.insert(id, domain);
+            state.transfers.remove(&id);
             state.starts.count(id, spec.boot);
         }
         self.emit(Event::Changed { id });
@@ -441,6 +448,10 @@ impl Hypervisor for Simulated {
         {
             let mut state = self.reached()?;
             state.resumes += 1;
+            // QEMU would let it run as soon as it has come, or beside the one that it was sent to.
+            if matches!(state.transfers.get(&id), Some(Transfer::Waiting | Transfer::Sent)) {
+                return Err(refused(Call::Resume, "simulated: it would run twice"));
+            }
             let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
             domain.state = DomainState::Running;
         }
@@ -596,6 +607,35 @@ impl Hypervisor for Simulated {
         }
         self.emit(Event::Changed { id });
         Ok(())
+    }
+
+    async fn create_waiting(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        self.begin_waiting(spec)
+    }
+
+    async fn receive(&self, id: InstanceId, way: UnixStream) -> Result<(), HypervisorError> {
+        self.take(id, way)
+    }
+
+    async fn send(&self, id: InstanceId, way: UnixStream, _: u32) -> Result<(), HypervisorError> {
+        self.give(id, way)
+    }
+
+    async fn cancel_sending(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.step().await;
+        let mut state = self.reached()?;
+        if matches!(state.transfers.get(&id), Some(Transfer::Sending { .. })) {
+            state.transfers.insert(id, Transfer::Idle);
+        }
+        Ok(())
+    }
+
+    async fn transfer(&self, id: InstanceId) -> Result<Transfer, HypervisorError> {
+        let state = self.reached()?;
+        if !state.domains.contains_key(&id) {
+            return Err(HypervisorError::NotFound(id));
+        }
+        Ok(state.transfers.get(&id).copied().unwrap_or(Transfer::Idle))
     }
 
     async fn open_console(

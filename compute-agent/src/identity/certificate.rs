@@ -1,10 +1,11 @@
 //! The little that the agent reads in certificates, and the requests it makes for them.
 
+use protocol::HostId;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::IdentityError;
 use crate::host_storage::BoxError;
@@ -39,6 +40,15 @@ pub(super) fn validity(certificate_pem: &str) -> Result<Validity, IdentityError>
         not_before: validity.not_before.to_datetime(),
         not_after: validity.not_after.to_datetime(),
     })
+}
+
+/// The host that a certificate stands for, which the caller has verified: its one name, as the authority writes it.
+pub(crate) fn host_named(certificate: &CertificateDer<'_>) -> Option<HostId> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let names = parsed.subject_alternative_name().ok()??.value;
+    let [GeneralName::DNSName(name)] = names.general_names.as_slice() else { return None };
+    let host: HostId = name.strip_suffix(".host.cumulo.internal")?.parse().ok()?;
+    (format!("{host}.host.cumulo.internal") == *name).then_some(host)
 }
 
 pub(super) fn new_key() -> Result<KeyPair, IdentityError> {

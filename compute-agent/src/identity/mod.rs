@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use certificate::Validity;
+pub(crate) use certificate::host_named;
 pub use endpoint::{Endpoint, ParseEndpointError};
 
 /// The name in the control plane's certificate, whatever its address is.

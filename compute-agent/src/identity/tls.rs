@@ -7,8 +7,8 @@ use protocol::Sha256;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate::{parse_pem, unusable};
 use super::pin::PinnedAuthority;
@@ -31,6 +31,21 @@ pub fn mutual(identity: &Identity) -> Result<ClientConfig, IdentityError> {
         .with_root_certificates(roots)
         .with_client_auth_cert(vec![parse_pem(&identity.certificate_pem)?], key)
         .map_err(unusable("certificate"))
+}
+
+/// What this host has to show, and the authority that it goes by.
+pub(crate) struct HostKey {
+    pub authority: CertificateDer<'static>,
+    pub certificate: CertificateDer<'static>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+pub(crate) fn host_key(identity: &Identity) -> Result<HostKey, IdentityError> {
+    Ok(HostKey {
+        authority: parse_pem(&identity.ca_pem)?,
+        certificate: parse_pem(&identity.certificate_pem)?,
+        key: PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(unusable("key"))?,
+    })
 }
 
 /// For joining: the authority is known by its digest alone.
@@ -74,6 +89,6 @@ fn builder(endpoint: &Endpoint, mut config: ClientConfig) -> reqwest::ClientBuil
         .tcp_keepalive(KEEPALIVE)
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

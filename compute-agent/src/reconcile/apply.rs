@@ -1,6 +1,7 @@
 //! Doing one step. Dumb: everything was decided before.
 
 mod disks;
+mod migrating;
 
 use std::sync::Arc;
 
@@ -93,6 +94,13 @@ impl Reconciler {
             Step::RecordPaused { paused } => self.amend_record(id, |record| record.paused = *paused).await,
             Step::Suspend => self.suspend(id).await,
             Step::Resume => self.resume(id).await,
+            Step::RecordIncoming { id } => self.record_incoming(instance(wanted)?, *id).await,
+            Step::CreateWaiting { id } => self.create_waiting(instance(wanted)?, *id).await,
+            Step::Expect { .. } => self.expect(instance(wanted)?).await,
+            Step::RecordArrived => self.record_arrived(instance(wanted)?).await,
+            Step::RecordOutgoing { id, stage } => self.record_outgoing(instance(wanted)?, *id, *stage).await,
+            Step::Send { .. } => self.send(instance(wanted)?).await,
+            Step::CallOff { id } => self.call_off(instance(wanted)?, *id).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,
             Step::RemoveFiles => {
@@ -109,10 +117,12 @@ impl Reconciler {
                     instance(wanted).is_ok_and(|spec| spec.boot == *boot && spec.load_memory.is_some());
                 // INVARIANT: written down before the guest goes on, or its disks would be those of another moment when
                 // it is loaded again.
-                let was_loaded = same.is_some_and(|record| record.loaded);
+                let was_loaded = same.as_ref().is_some_and(|record| record.loaded);
                 let (loaded, to_resume) = (loads || was_loaded, loads && !was_loaded);
+                let outgoing = same.and_then(|record| record.outgoing);
                 let new = self.new_record(*boot, Phase::Started);
-                self.record(id, Some(BootRecord { freezing, paused, loaded, to_resume, ..new })).await?;
+                self.record(id, Some(BootRecord { freezing, paused, loaded, to_resume, outgoing, ..new }))
+                    .await?;
                 self.remember(id, |memory| memory.pressed_at = None);
                 Ok(())
             }
@@ -300,6 +310,8 @@ impl Reconciler {
             loaded: false,
             freezing: false,
             paused: false,
+            incoming: None,
+            outgoing: None,
         }
     }
 

@@ -10,12 +10,13 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::InstanceId;
 use protocol::agent::EndReason;
+use protocol::{InstanceId, MigrationId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::migrating::Outgoing;
 use crate::durable::{self, Survive};
 
 /// The newest boot of an instance on this host.
@@ -40,6 +41,12 @@ pub struct BootRecord {
     /// Its guest was made to stand still because its owner wants that, or is about to be.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// Its domain waits for a guest of another host, and nothing in it has run here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incoming: Option<MigrationId>,
+    /// Its guest was to go to another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outgoing: Option<Outgoing>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

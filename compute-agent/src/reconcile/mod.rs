@@ -12,6 +12,7 @@ pub(crate) mod chains;
 mod disks;
 pub mod events;
 mod guarded;
+pub mod migrating;
 mod observe;
 mod pauses;
 pub mod plan;
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocol::InstanceId;
-use protocol::agent::{InstanceReport, PauseReason, Step as Told};
+use protocol::agent::{InstanceReport, Migration, PauseReason, Step as Told};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -40,11 +41,12 @@ use crate::desired::{DesiredStore, Wanted};
 use crate::durable::off_thread;
 use crate::guard::Guards;
 use crate::host_storage::HostStorage;
-use crate::hypervisor::{Domain, DomainState, EndCause, Hypervisor};
+use crate::hypervisor::{Domain, DomainState, EndCause, Hypervisor, HypervisorError, Transfer};
+use crate::migration::Relays;
 use crate::networks::Keeper;
 use crate::report::Outbox;
 use apply::{Limits, StepError};
-use boots::Boots;
+use boots::{BootRecord, Boots};
 use pauses::has_room;
 use plan::{Memory, Plan, Seen, Step, plan};
 use view::DomainView;
@@ -66,6 +68,7 @@ pub struct Parts {
     pub control_plane: Arc<dyn ControlPlane>,
     pub clock: SharedClock,
     pub guards: Arc<Guards>,
+    pub relays: Arc<Relays>,
     /// The machine's current boot.
     pub machine_boot: Uuid,
     pub checkpoint: Arc<dyn Checkpoint>,
@@ -244,7 +247,12 @@ impl Reconciler {
         }
         let record = self.parts.boots.get(id);
         let is_live = domain.as_ref().is_some_and(|domain| domain.state != DomainState::Off);
-        let (idle, in_use) = disks::idle(wanted, domain.as_ref().filter(|_| is_live));
+        let comes = matches!(wanted.migration(), Some(Migration::Incoming { .. }));
+        let (idle, in_use) = match disks::idle(wanted, domain.as_ref().filter(|_| is_live)) {
+            // Another host has them open.
+            (idle, in_use) if comes => (Vec::new(), [idle, in_use].concat()),
+            known => known,
+        };
         let files = self.parts.storage.look(id, &idle, &in_use, wanted.doomed()).await;
         let files = files.map_err(|error| {
             let detail = error.detail();
@@ -267,7 +275,21 @@ impl Reconciler {
         let ports = self.parts.networks.readiness(wanted.nics().iter().map(|nic| nic.port_id));
         let machine_boot = self.parts.machine_boot;
         let memory_saved = self.is_memory_saved(wanted).await;
-        Ok(Seen { domain, record, files, guard, ports, has_room, machine_boot, memory_saved, memory })
+        let transfer = self.look_at_transfer(id, record.as_ref(), is_live).await?;
+        let expected_at = wanted.migration().and_then(|one| self.parts.relays.expected_at(id, one.id()));
+        Ok(Seen {
+            domain,
+            record,
+            files,
+            guard,
+            ports,
+            has_room,
+            machine_boot,
+            memory_saved,
+            transfer,
+            expected_at,
+            memory,
+        })
     }
 
     /// Looks whether there is room if that may be what the guest waits for.
@@ -281,6 +303,26 @@ impl Reconciler {
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "how much room there is in the pool is not known");
                 false
+            }
+        }
+    }
+
+    /// How far a guest is that comes or goes.
+    async fn look_at_transfer(
+        &self,
+        id: InstanceId,
+        record: Option<&BootRecord>,
+        is_live: bool,
+    ) -> Result<Option<Transfer>, Outcome> {
+        if !is_live || !migrating::is_underway(record) {
+            return Ok(None);
+        }
+        match self.parts.hypervisor.transfer(id).await {
+            Ok(transfer) => Ok(Some(transfer)),
+            Err(HypervisorError::NotFound(_)) => Ok(None),
+            Err(error) => {
+                tracing::warn!(instance = %id, error = %chain(&error), "how far the guest is cannot be seen");
+                Err(Outcome::Wait(self.parts.clock.now() + ASK_AGAIN))
             }
         }
     }
@@ -307,6 +349,10 @@ impl Reconciler {
             Step::EnsureVolumes { .. }
                 | Step::RecordStarting
                 | Step::CreateDomain
+                | Step::RecordIncoming { .. }
+                | Step::CreateWaiting { .. }
+                | Step::RecordArrived
+                | Step::Send { .. }
                 | Step::AttachDisk { .. }
                 | Step::Snapshot { .. }
                 | Step::Merge(_)
@@ -359,6 +405,7 @@ impl Reconciler {
     }
 
     fn report(&self, wanted: &Wanted, seen: &Seen) {
+        self.parts.outbox.report_migration(wanted.id(), migrating::told(wanted, seen));
         let Some(observation) = observe::observe(wanted, seen) else { return };
         self.parts.outbox.report(InstanceReport {
             id: wanted.id(),

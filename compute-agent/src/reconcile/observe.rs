@@ -5,7 +5,7 @@ use protocol::agent::{EndReason, ObservedState, PauseReason, Power, Step as Told
 
 use super::boots::Phase;
 use super::plan::{Seen, Step};
-use super::{cards, disks, guarded, pauses};
+use super::{cards, disks, guarded, migrating, pauses};
 use crate::desired::Wanted;
 use crate::hypervisor::{Domain, DomainState};
 
@@ -30,6 +30,9 @@ impl Observation {
 
 /// `None` while the truth is being found out: the last word stands.
 pub(super) fn observe(wanted: &Wanted, seen: &Seen) -> Option<Observation> {
+    if migrating::is_silent(wanted, seen) {
+        return None;
+    }
     let failure = seen.memory.failure;
     if let Some(domain) = seen.live() {
         let state = live_state(wanted, domain);
@@ -182,6 +185,13 @@ pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
         Step::TuneDisk { volume } if seen.memory.tuned.contains_key(volume) => &[Told::DiskChanged],
         Step::TuneDisk { .. }
         | Step::DetachNic { .. }
+        | Step::RecordIncoming { .. }
+        | Step::CreateWaiting { .. }
+        | Step::Expect { .. }
+        | Step::RecordArrived
+        | Step::RecordOutgoing { .. }
+        | Step::Send { .. }
+        | Step::CallOff { .. }
         | Step::Guard(_)
         | Step::Unguard
         | Step::Thaw

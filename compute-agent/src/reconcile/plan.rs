@@ -4,12 +4,13 @@
 //! process may die anywhere: the next look decides the same as if nothing had happened.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use protocol::agent::{
     Disk, EndReason, InstanceSpec, IoLimits, MemoryFile, NotTaken, PauseReason, Power, StopMode,
 };
-use protocol::{Generation, LayerId, MacAddress, PortId, SizeGib, VolumeId};
+use protocol::{Generation, LayerId, MacAddress, MigrationId, PortId, SizeGib, VolumeId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -17,11 +18,12 @@ use super::boots::{BootRecord, Phase};
 use super::cards::{plan_cards, plan_network};
 use super::disks::{plan_at_rest, plan_disks, plan_files};
 use super::guarded::{plan_guard, plan_guard_of_running, plan_unguard};
+use super::migrating::{Stage, plan_migration};
 use super::pauses::{Resumed, plan_paused};
 use crate::desired::Wanted;
 use crate::guard::{Entry, Guarding};
 use crate::host_storage::Files;
-use crate::hypervisor::{Domain, DomainState, EndCause};
+use crate::hypervisor::{Domain, DomainState, EndCause, Transfer};
 use crate::networks::Readiness;
 
 /// A guest that ignores the power button is asked again this often: some only listen once they have booted.
@@ -49,6 +51,10 @@ pub struct Seen {
     pub machine_boot: Uuid,
     /// Whether the file is there that is to have the guest's memory.
     pub memory_saved: bool,
+    /// Of a guest that comes from another host or goes to one.
+    pub transfer: Option<Transfer>,
+    /// Where this host expects it.
+    pub expected_at: Option<SocketAddr>,
     pub memory: Memory,
 }
 
@@ -83,6 +89,10 @@ pub struct Memory {
     pub resumed: Option<Resumed>,
     /// Why the snapshot of that generation was not taken.
     pub not_taken: Option<(Generation, NotTaken)>,
+    /// The migration for which this process may begin to send the guest.
+    pub may_send: Option<MigrationId>,
+    /// The one that was called off.
+    pub called_off: Option<MigrationId>,
     /// Why the last step failed, for the instance's owner; gone with the next that works.
     pub failure: Option<&'static str>,
 }
@@ -164,6 +174,33 @@ pub enum Step {
     Resume,
     /// Write down that the guest goes on from the memory with which its boot began.
     RecordResumed,
+    /// Write down that a domain of that boot is to wait for a guest of another host.
+    RecordIncoming {
+        id: MigrationId,
+    },
+    /// Make that domain, and write down that it is there.
+    CreateWaiting {
+        id: MigrationId,
+    },
+    /// Listen for the guest.
+    Expect {
+        id: MigrationId,
+    },
+    /// Write down that the guest is this host's.
+    RecordArrived,
+    /// Write down what becomes of a guest that is to go to another host.
+    RecordOutgoing {
+        id: MigrationId,
+        stage: Stage,
+    },
+    /// Send it.
+    Send {
+        id: MigrationId,
+    },
+    /// Send it no further.
+    CallOff {
+        id: MigrationId,
+    },
     PressPowerButton,
     DestroyDomain,
     /// Write down that the boot is over.
@@ -231,6 +268,9 @@ impl Seen {
 }
 
 pub fn plan(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Plan {
+    if let Some(plan) = plan_migration(wanted, seen, now) {
+        return plan;
+    }
     match wanted {
         Wanted::Instance(spec) if seen.may_be_frozen() && !is_cut_off(spec) => {
             let again = seen.memory.thaw_again.unwrap_or(now);

@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use camino::Utf8PathBuf;
 use protocol::agent::{
-    InstanceReport, MAX_DETAIL_CHARS, NetworkReport, ObservedBatch, ObservedState, Step, StepReport,
+    InstanceReport, MAX_DETAIL_CHARS, MigrationReport, NetworkReport, ObservedBatch, ObservedState, Step,
+    StepReport,
 };
 use protocol::{Generation, InstanceId, OperationId, RemovalId, Sha256};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub struct Outbox {
     network: Mutex<NetworkItem>,
     /// Removals that are carried out, until the control plane knows.
     removed: Mutex<BTreeSet<RemovalId>>,
+    /// The newest word about each migration, and whether it was told. Nothing of it is in the digest: as long as the feed
+    /// tells of a migration, an agent that starts anew says it again.
+    migrations: Mutex<HashMap<InstanceId, (MigrationReport, bool)>>,
     /// Held while a trail is written, so that an older one cannot replace a newer one.
     disk: Mutex<()>,
     dirty: Notify,
@@ -70,6 +74,7 @@ pub struct Outgoing {
     pub network: Option<NetworkReport>,
     network_version: u64,
     pub removed: Vec<RemovalId>,
+    pub migrations: Vec<MigrationReport>,
 }
 
 impl Outbox {
@@ -85,6 +90,7 @@ impl Outbox {
             items: Mutex::new(items),
             network: Mutex::default(),
             removed: Mutex::default(),
+            migrations: Mutex::default(),
             disk: Mutex::default(),
             dirty: Notify::new(),
         })
@@ -115,6 +121,19 @@ impl Outbox {
         if network.latest.as_ref() != Some(&report) {
             network.latest = Some(report);
             network.version += 1;
+            self.dirty.notify_one();
+        }
+    }
+
+    /// Replaces the word about the migration of an instance; nothing is said of one that is over.
+    pub fn report_migration(&self, id: InstanceId, report: Option<MigrationReport>) {
+        let mut migrations = self.migrations();
+        let Some(report) = report else {
+            migrations.remove(&id);
+            return;
+        };
+        if migrations.get(&id).is_none_or(|(known, _)| *known != report) {
+            migrations.insert(id, (report, false));
             self.dirty.notify_one();
         }
     }
@@ -167,8 +186,12 @@ impl Outbox {
         let network_version = network.version;
         let network = network.latest.clone().filter(|_| network_version > network.sent_version);
         let removed: Vec<_> = self.removed().iter().copied().take(limit).collect();
-        let is_due = !reports.is_empty() || network.is_some() || !removed.is_empty();
-        is_due.then_some(Outgoing { reports, versions, network, network_version, removed })
+        let migrations = self.migrations();
+        let untold = migrations.values().filter(|(_, told)| !told).map(|(report, _)| report.clone());
+        let migrations: Vec<_> = untold.take(limit).collect();
+        let is_due =
+            !reports.is_empty() || network.is_some() || !removed.is_empty() || !migrations.is_empty();
+        is_due.then_some(Outgoing { reports, versions, network, network_version, removed, migrations })
     }
 
     /// The control plane has what was sent; what it `ignored` need not be told again, but it is not stored
@@ -184,6 +207,9 @@ impl Outbox {
             network.sent_version = network.sent_version.max(sent.network_version);
         }
         self.removed().retain(|removal| !sent.removed.contains(removal));
+        for (known, told) in self.migrations().values_mut() {
+            *told |= sent.migrations.contains(known);
+        }
         let mut gone = Vec::new();
         for (report, version) in sent.reports.iter().zip(&sent.versions) {
             let Some((trail_changed, all_told)) = self
@@ -207,6 +233,7 @@ impl Outbox {
     pub fn resend_all(&self) {
         self.lock().values_mut().for_each(|item| item.version += 1);
         self.network().version += 1;
+        self.migrations().values_mut().for_each(|(_, told)| *told = false);
         self.dirty.notify_one();
     }
 
@@ -251,6 +278,16 @@ impl Outbox {
 
     fn removed(&self) -> MutexGuard<'_, BTreeSet<RemovalId>> {
         self.removed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn migrations(&self) -> MutexGuard<'_, HashMap<InstanceId, (MigrationReport, bool)>> {
+        self.migrations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest word about the migration of an instance.
+    #[cfg(test)]
+    pub fn migration(&self, id: InstanceId) -> Option<MigrationReport> {
+        self.migrations().get(&id).map(|(report, _)| report.clone())
     }
 
     /// The newest report of an instance and the steps of its open operation.

@@ -94,7 +94,8 @@ impl Sender {
         while let Some(mut outgoing) = self.outbox.outgoing(MAX_REPORTS) {
             let (reports, network) = (std::mem::take(&mut outgoing.reports), outgoing.network.clone());
             let removed = outgoing.removed.clone();
-            let batch = ObservedBatch { epoch, reports, removed, network };
+            let migrations = outgoing.migrations.clone();
+            let batch = ObservedBatch { epoch, reports, removed, migrations, network };
             let accepted = self.control_plane.observed(&batch).await?;
             if !accepted.ignored.is_empty() {
                 tracing::warn!(ignored = ?accepted.ignored, "the control plane ignored reports");

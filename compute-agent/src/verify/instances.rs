@@ -55,6 +55,8 @@ pub(super) fn differences(
             has_room: false,
             machine_boot,
             memory_saved: false,
+            transfer: None,
+            expected_at: None,
             // Sizes and limits of disks are known to the hypervisor alone.
             memory: Memory { tuned: wanted.disks().iter().map(tuning).collect(), ..Memory::default() },
         };
@@ -120,6 +122,14 @@ fn words(step: &Step) -> String {
         Step::Suspend => "let its guest stand still",
         Step::Resume => "let its guest go on",
         Step::RecordResumed => "write down that its guest goes on",
+        Step::RecordIncoming { .. } | Step::CreateWaiting { .. } => {
+            "make a place for its guest, which comes from another host"
+        }
+        Step::Expect { .. } => "listen for its guest, which comes from another host",
+        Step::RecordArrived => "write down that its guest has come",
+        Step::RecordOutgoing { .. } => "write down what becomes of its guest, which is to go to another host",
+        Step::Send { .. } => "send its guest to another host",
+        Step::CallOff { .. } => "send its guest no further",
         Step::DestroyDomain => "cut its power",
         Step::RecordEnded { .. } => "write down that it has ended",
         Step::RemoveFiles => "remove its files",

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{
-    Architecture, Disk, Epoch, GuestHardware, HostNetwork, HostRequest, MemoryFile, Nic, OnHostFailure,
-    SaveMemory, VolumeSpec,
+    Architecture, Disk, Epoch, GuestHardware, HostNetwork, HostRequest, MemoryFile, Migration, Nic,
+    OnHostFailure, SaveMemory, VolumeSpec,
 };
 use crate::image::Format;
 use crate::{
@@ -130,6 +130,9 @@ pub struct InstanceSpec {
     /// With [`OnHostFailure::Restart`] it has shared disks only, and runs only under the guard; see [`super::GuardedPool`].
     #[serde(default, skip_serializing_if = "OnHostFailure::is_wait")]
     pub on_host_failure: OnHostFailure,
+    /// The guest comes from another host or goes to one. Alone of all this it may change within a generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<Migration>,
     /// The operation whose trail the steps belong to, if one is open.
     pub operation_id: Option<OperationId>,
     /// The request that made this generation, for logs and the domain's metadata.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::agent::{Epoch, NetworkReport, VolumeReport};
+use crate::agent::{Epoch, MigrationReport, NetworkReport, VolumeReport};
 use crate::{Generation, InstanceId, LayerId, MacAddress, OperationId, RemovalId};
 
 /// The most reports in one batch.
@@ -25,6 +25,9 @@ pub struct ObservedBatch {
     /// Of what these name, nothing is left: see [`super::DesiredBody::RemoveLayers`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<RemovalId>,
+    /// Of migrations that the feed told of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub migrations: Vec<MigrationReport>,
     /// Present when it has changed since it was last accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkReport>,

@@ -60,6 +60,7 @@ const WITHOUT: &[(&str, &[&str])] = &[
             "confirm_resize",
             "force_detach_volume",
             "create_console",
+            "migrate_instance",
             "move_instance",
             "pause_instance",
             "reboot_instance",

@@ -11,6 +11,7 @@ mod frames;
 mod groups;
 mod hostile;
 mod life;
+mod migration;
 mod network;
 mod quota;
 mod restart;

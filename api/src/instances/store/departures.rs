@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::hosts;
+use crate::instances::store::migrations;
 use crate::nudge::{self, Topic};
 use crate::ports::cards;
 use crate::snapshots::store::hosts as snapshots;
@@ -20,6 +21,7 @@ pub(crate) async fn leave(
     host: HostId,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
+    migrations::give_up(conn, id).await?;
     // The guest of which one was being taken is gone.
     snapshots::end_with(conn, &[id], now).await?;
     let detaching = sqlx::query_scalar!(

@@ -1,8 +1,10 @@
 //! SQL of instances as their host's agent sees them. Every function is scoped to one host.
 
+use std::net::IpAddr;
+
 use protocol::agent::{
     Architecture, DesiredBody, DesiredObject, Firmware, GuestHardware, InstanceReport, InstanceSpec,
-    MemoryFile, OnHostFailure, PauseReason, SaveMemory, Seed, StopMode, VolumeReport,
+    MemoryFile, Migration, OnHostFailure, PauseReason, SaveMemory, Seed, StopMode, VolumeReport,
 };
 use protocol::{
     Generation, HostId, InstanceId, LayerId, MacAddress, MemoryMib, OperationId, Revision, TransferId,
@@ -51,6 +53,32 @@ struct DesiredRow {
     on_host_failure: String,
     /// What this boot goes on from.
     resumes_from: Option<Json<MemoryFile>>,
+    /// Of one that comes here or leaves.
+    migration_id: Option<Uuid>,
+    comes_from: Option<Uuid>,
+    goes_to: Option<Uuid>,
+    migration_address: Option<String>,
+    migration_port: Option<i32>,
+    max_downtime_ms: Option<i32>,
+    migration_cancelled: bool,
+}
+
+impl DesiredRow {
+    /// The host's part in a migration. The source hears of it when the destination is ready.
+    fn migration(&self) -> Option<Migration> {
+        let id = self.migration_id?.into();
+        if let Some(source) = self.comes_from {
+            return Some(Migration::Incoming { id, source: source.into() });
+        }
+        let address: IpAddr = self.migration_address.as_deref()?.parse().ok()?;
+        Some(Migration::Outgoing {
+            id,
+            destination: self.goes_to?.into(),
+            address: (address, u16::try_from(self.migration_port?).ok()?).into(),
+            max_downtime_ms: self.max_downtime_ms?.unsigned_abs(),
+            cancelled: self.migration_cancelled,
+        })
+    }
 }
 
 /// What of this host's instances changed after the revision, oldest first.
@@ -61,7 +89,13 @@ pub(crate) async fn desired_after(
 ) -> Result<Vec<DesiredObject>, ApiError> {
     let rows = sqlx::query_as!(
         DesiredRow,
-        r#"SELECT i.id, i.generation, i.desired_revision AS "desired_revision!", i.architecture, i.firmware,
+        r#"SELECT i.id, i.generation, i.architecture, i.firmware,
+                  CASE WHEN i.host_id = $1 THEN i.desired_revision ELSE m.desired_revision END AS "desired_revision!",
+                  m.id AS "migration_id?",
+                  CASE WHEN m.destination_host_id = $1 THEN m.source_host_id END AS comes_from,
+                  CASE WHEN m.source_host_id = $1 THEN m.destination_host_id END AS goes_to,
+                  host(m.address) AS migration_address, m.port AS "migration_port?", m.max_downtime_ms AS "max_downtime_ms?",
+                  m.cancelled_at IS NOT NULL AS "migration_cancelled!",
                   t.hardware AS "hardware: Json<GuestHardware>",
                   i.vcpus, i.memory_mib, i.hostname, i.user_data, i.ssh_authorized_keys, i.power, i.boot,
                   i.stop_mode, i.stop_timeout_seconds,
@@ -80,7 +114,9 @@ pub(crate) async fn desired_after(
                    WHERE s.id = i.resume_snapshot_id AND i.resume_boot = i.boot
                      AND i.power = 'running') AS "resumes_from: Json<MemoryFile>"
            FROM instances i JOIN instance_types t ON t.id = i.instance_type_id
-           WHERE i.host_id = $1 AND i.desired_revision > $2 ORDER BY i.desired_revision"#,
+           LEFT JOIN migrations m ON m.instance_id = i.id
+           WHERE i.host_id = $1 AND i.desired_revision > $2
+              OR m.destination_host_id = $1 AND m.desired_revision > $2"#,
         host.as_uuid(),
         after.0
     )
@@ -98,7 +134,10 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
     let revision = Revision(row.desired_revision);
     let id = InstanceId::from(row.id);
     let generation = Generation(row.generation);
-    let operation_id = Some(OperationId::from(row.operation_id));
+    let migration = row.migration();
+    // Its trail is that of the host that it is on.
+    let operation_id = Some(OperationId::from(row.operation_id))
+        .filter(|_| !matches!(migration, Some(Migration::Incoming { .. })));
     if row.deletion_requested {
         return Ok(DesiredObject {
             revision,
@@ -134,6 +173,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
         nics: row.nics.0.into_iter().filter_map(NicRow::into_nic).collect(),
         seed: Seed::new(row.user_data, row.ssh_authorized_keys),
         on_host_failure: OnHostFailure::from_name(&row.on_host_failure).ok_or_else(broken)?,
+        migration,
         operation_id,
         request_id: Some(row.request_id.into()),
     };
@@ -175,6 +215,8 @@ pub(crate) struct Reported {
     pub observed_leaving_cards: Vec<MacAddress>,
     pub operation_id: OperationId,
     pub operation_kind: String,
+    /// It is on its way to another host.
+    pub is_migrating: bool,
 }
 
 /// Locks an instance of this host. `None` when it is not there or not this host's.
@@ -188,7 +230,8 @@ pub(crate) async fn lock_reported(
                   observed_state, observed_end_reason, observed_paused, observed_detail,
                   observed_volumes AS "observed_volumes: Json<Vec<VolumeReport>>",
                   observed_leaving_cards AS "observed_leaving_cards: Json<Vec<MacAddress>>",
-                  (SELECT kind FROM operations o WHERE o.id = operation_id) AS "operation_kind!"
+                  (SELECT kind FROM operations o WHERE o.id = operation_id) AS "operation_kind!",
+                  EXISTS (SELECT FROM migrations m WHERE m.instance_id = instances.id) AS "is_migrating!"
            FROM instances WHERE id = $1 AND host_id = $2 FOR UPDATE"#,
         id.as_uuid(),
         host.as_uuid()
@@ -215,6 +258,7 @@ pub(crate) async fn lock_reported(
         observed_leaving_cards: row.observed_leaving_cards.0,
         operation_id: row.operation_id.into(),
         operation_kind: row.operation_kind,
+        is_migrating: row.is_migrating,
     }))
 }
 
@@ -246,17 +290,24 @@ pub(crate) async fn set_observed(
     Ok(())
 }
 
-/// Locks those of these instances that are this host's, before anything that belongs to one of them.
+/// Locks those of these instances that are this host's, and those of migrations in which it has a part, before anything
+/// that belongs to one of them.
 pub(crate) async fn lock_all(
     conn: &mut PgConnection,
     host: HostId,
     ids: &[InstanceId],
+    migrations: &[Uuid],
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
     sqlx::query!(
-        "SELECT FROM instances WHERE id = ANY($1) AND host_id = $2 ORDER BY id FOR UPDATE",
+        "SELECT FROM instances
+         WHERE id = ANY($1) AND host_id = $2
+            OR id IN (SELECT instance_id FROM migrations
+                      WHERE id = ANY($3) AND (source_host_id = $2 OR destination_host_id = $2))
+         ORDER BY id FOR UPDATE",
         &ids,
-        host.as_uuid()
+        host.as_uuid(),
+        migrations
     )
     .execute(conn)
     .await?;

@@ -26,9 +26,14 @@ pub(in super::super) async fn reached(
 ) -> Result<BTreeMap<Uuid, BTreeSet<Uuid>>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"WITH RECURSIVE reached (host_id, network_id) AS (
-             SELECT i.host_id, p.network_id FROM instances i
-             JOIN ports p ON p.instance_id = i.id AND NOT p.detaching
-             WHERE i.host_id = ANY($1)
+             (SELECT i.host_id, p.network_id FROM instances i
+              JOIN ports p ON p.instance_id = i.id AND NOT p.detaching
+              WHERE i.host_id = ANY($1)
+              UNION
+              -- The cards of guests that are on their way there find their networks.
+              SELECT m.destination_host_id, p.network_id FROM migrations m
+              JOIN ports p ON p.instance_id = m.instance_id
+              WHERE m.destination_host_id = ANY($1))
              UNION
              SELECT r.host_id, there.network_id
              FROM reached r

@@ -8,6 +8,7 @@
 //! console.rs    displays and serial ports as streams
 //! snapshot.rs   snapshots, of guests at rest if that is wanted
 //! memory.rs     memory that is saved and loaded
+//! migrating.rs  guests that come and go
 //! stats.rs      counters of all domains
 //! guest.rs      what a guest's agent says
 //! xml/          domain XML and our metadata in it
@@ -20,19 +21,21 @@ mod guest;
 mod lifecycle;
 mod link;
 mod memory;
+mod migrating;
 mod snapshot;
 mod stats;
 mod sys;
 mod xml;
 
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{
-    Acceleration, Architecture, ConsoleKind, GuestInfo, Inventory, IoLimits, NESTED_VIRTUALIZATION, Nic,
-    PauseReason,
+    Acceleration, Architecture, ConsoleKind, GuestInfo, Inventory, IoLimits, LIVE_MIGRATION,
+    NESTED_VIRTUALIZATION, Nic, PauseReason,
 };
 use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::net::UnixStream;
@@ -50,7 +53,7 @@ use self::sys::DiskError;
 use super::probe::{self, Verdict};
 use super::{
     Beside, Card, Domain, DomainDisk, DomainSpec, DomainState, Event, Hypervisor, HypervisorError, Measured,
-    Merge, NewLayer, SeenVolume,
+    Merge, NewLayer, SeenVolume, Transfer,
 };
 use crate::clock::{Clock as _, SystemClock};
 use crate::consoles;
@@ -195,7 +198,12 @@ impl Hypervisor for Libvirt {
             acceleration: verdict.acceleration,
             acceleration_detail: verdict.detail,
             architectures: [vec![Architecture::X86_64], emulated].concat(),
-            features: nests.then(|| NESTED_VIRTUALIZATION.to_owned()).into_iter().collect(),
+            features: nests
+                .then_some(NESTED_VIRTUALIZATION)
+                .into_iter()
+                .chain([LIVE_MIGRATION])
+                .map(str::to_owned)
+                .collect(),
             cpu_models,
             boot_id: probe::boot_id().map_err(unread)?,
             underlay_address: None,
@@ -210,7 +218,8 @@ impl Hypervisor for Libvirt {
         let acceleration = self.verdict().await?.acceleration;
         let xml = xml::domain(spec, acceleration).map_err(|e| refused("render the domain", e))?;
         let id = spec.id;
-        let result = self.link.call(CREATE_LIMIT, move |connect| create(connect, id, &xml)).await;
+        let flags = raw::VIR_DOMAIN_NONE;
+        let result = self.link.call(CREATE_LIMIT, move |connect| create(connect, id, &xml, flags)).await;
         if result.is_ok() {
             tracing::info!(%id, generation = %spec.generation, boot = spec.boot, request_id = ?spec.request_id, "domain started");
         }
@@ -348,6 +357,39 @@ impl Hypervisor for Libvirt {
             Ok::<_, BoxError>(())
         };
         self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "merge layers", merge)).await
+    }
+
+    async fn create_waiting(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        let acceleration = self.verdict().await?.acceleration;
+        let xml = xml::waiting(spec, acceleration).map_err(|e| refused("render the domain", e))?;
+        let (id, flags) = (spec.id, raw::VIR_DOMAIN_START_PAUSED);
+        self.link.call(CREATE_LIMIT, move |connect| create(connect, id, &xml, flags)).await
+    }
+
+    async fn receive(&self, id: InstanceId, way: StdUnixStream) -> Result<(), HypervisorError> {
+        let receive = move |domain: &Handle| migrating::receive(domain, &way);
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "take the guest", receive)).await
+    }
+
+    async fn send(
+        &self,
+        id: InstanceId,
+        way: StdUnixStream,
+        max_downtime_ms: u32,
+    ) -> Result<(), HypervisorError> {
+        let send = move |domain: &Handle| migrating::send(domain, &way, max_downtime_ms);
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "send the guest", send)).await
+    }
+
+    async fn cancel_sending(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let attempted = "send the guest no further";
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, attempted, migrating::cancel)).await
+    }
+
+    async fn transfer(&self, id: InstanceId) -> Result<Transfer, HypervisorError> {
+        let attempted = "see how far the guest is";
+        let look = move |domain: &Handle| migrating::look(domain).map_err(|error| refused(attempted, error));
+        self.link.call(ASK_LIMIT, move |connect| with_domain(connect, id, attempted, look)).await
     }
 
     async fn open_console(
@@ -562,8 +604,13 @@ fn pause_reason(handle: &Handle, reason: u32) -> PauseReason {
     }
 }
 
-fn create(connect: &Connect, id: InstanceId, xml: &str) -> Result<(), HypervisorError> {
-    match Handle::create_xml(connect, xml, raw::VIR_DOMAIN_NONE) {
+fn create(
+    connect: &Connect,
+    id: InstanceId,
+    xml: &str,
+    flags: raw::virDomainCreateFlags,
+) -> Result<(), HypervisorError> {
+    match Handle::create_xml(connect, xml, flags) {
         Ok(_) => Ok(()),
         // libvirt has no code of its own for "there is one already", so look.
         Err(_) if Handle::lookup_by_uuid(connect, id.as_uuid()).is_ok() => Err(HypervisorError::Exists(id)),

@@ -15,7 +15,7 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use std::fs::File;
 use std::io;
 use std::mem::{ManuallyDrop, transmute};
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::sync::OnceLock;
@@ -291,6 +291,39 @@ pub(super) fn has_block_job(domain: &Domain, target: &str) -> Result<bool, Error
         1 => Ok(true),
         _ => Err(Error::last_error()),
     }
+}
+
+/// Gives a command to the QEMU of a domain, with a file of ours. QEMU gets a descriptor of its own.
+pub(super) fn monitor_command_with_file(
+    domain: &Domain,
+    command: &str,
+    file: BorrowedFd<'_>,
+) -> Result<String, Error> {
+    let command = CString::new(command).unwrap_or_default();
+    let mut file = file.as_raw_fd();
+    let mut answer = ptr::null_mut();
+    // SAFETY: the domain's handle, the command and the one descriptor are alive during the call, which reads them. We want no
+    // files back, so the places for them may be null; `answer` is a string that is ours if the call succeeds.
+    let status = unsafe {
+        sys::virDomainQemuMonitorCommandWithFiles(
+            domain.as_ptr(),
+            command.as_ptr(),
+            1,
+            &mut file,
+            ptr::null_mut(),
+            ptr::null_mut(),
+            &mut answer,
+            0,
+        )
+    };
+    if status < 0 || answer.is_null() {
+        return Err(Error::last_error());
+    }
+    // SAFETY: libvirt has made a string that ends with a NUL, and gives it to us to free.
+    let text = unsafe { CStr::from_ptr(answer) }.to_string_lossy().into_owned();
+    // SAFETY: it came from malloc, and nobody has it any more.
+    unsafe { nix::libc::free(answer.cast()) };
+    Ok(text)
 }
 
 /// Starts to merge one layer, on which another stands, into the one below.

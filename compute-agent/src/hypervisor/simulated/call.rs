@@ -13,6 +13,7 @@ pub enum Call {
     Restore,
     Thaw,
     Merge,
+    Resume,
 }
 
 impl Call {
@@ -28,6 +29,7 @@ impl Call {
             Self::Restore => "load the memory",
             Self::Thaw => "thaw the guest",
             Self::Merge => "merge layers",
+            Self::Resume => "let the guest go on",
         }
     }
 }

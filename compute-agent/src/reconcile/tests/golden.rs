@@ -67,6 +67,8 @@ fn records() -> Vec<(&'static str, Option<BootRecord>)> {
             loaded: false,
             freezing: false,
             paused: false,
+            incoming: None,
+            outgoing: None,
         })
     };
     vec![
@@ -110,6 +112,8 @@ fn what_follows_from_what() {
                     ports: HashMap::new(),
                     has_room: true,
                     machine_boot: THIS,
+                    transfer: None,
+                    expected_at: None,
                     memory_saved: false,
                     memory: Memory {
                         seed_made: Some(Generation(1)),

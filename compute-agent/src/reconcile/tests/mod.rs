@@ -7,9 +7,11 @@ mod guarded;
 mod killed;
 mod lives;
 mod memory;
+mod migrating;
 mod pauses;
 mod shared;
 
+use std::net::Ipv4Addr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +31,7 @@ use crate::guard;
 use crate::host_storage::{Doomed, Files, HostStorage, SimulatedStorage};
 use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
 use crate::hypervisor::{DomainState, Event, Hypervisor};
+use crate::migration::Relays;
 use crate::networks::simulated::SimulatedNetworking;
 use crate::networks::{Keeper, NetworkStore};
 use crate::report::Outbox;
@@ -132,6 +135,11 @@ impl Host {
             control_plane: Arc::clone(&self.control_plane) as _,
             clock: Arc::clone(&self.clock) as _,
             guards: guard::tests::guards(&self.folder("."), self.machine_boot, Arc::clone(&self.clock) as _),
+            relays: Arc::new(Relays::new(
+                self.folder("."),
+                Some(Ipv4Addr::LOCALHOST.into()),
+                Arc::clone(&self.hypervisor) as _,
+            )),
             machine_boot: self.machine_boot,
             checkpoint: Arc::new(KillAt(AtomicU64::new(kill_at))),
         });

@@ -23,7 +23,7 @@ pub(super) use consoles::consoles;
 pub(super) use disks::{disk_at, disk_for, found, snapshot};
 pub(super) use emulators::{boots_with_uefi, emulator};
 pub(super) use processors::usable_models;
-pub(super) use render::domain;
+pub(super) use render::{domain, waiting};
 pub(super) use saved::resumed;
 
 /// The namespace of our element in a domain's metadata.

@@ -75,6 +75,23 @@ pub(in super::super) fn domain(spec: &DomainSpec, acceleration: Acceleration) ->
     Ok(quick_xml::se::to_string(&domain)?)
 }
 
+/// The same of one that waits for a guest. The place of every device follows from the specification alone, so a guest that had
+/// one plugged in since its start may not fit; QEMU says so before the guest stops running where it is.
+pub(in super::super) fn waiting(
+    spec: &DomainSpec,
+    acceleration: Acceleration,
+) -> Result<String, RenderError> {
+    const OPEN: &str = "<domain ";
+    const CLOSE: &str = "</domain>";
+    let rendered = domain(spec, acceleration)?;
+    let inner =
+        rendered.strip_prefix(OPEN).and_then(|rest| rest.strip_suffix(CLOSE)).ok_or(RenderError::Saved)?;
+    Ok(format!(
+        "{OPEN}xmlns:qemu=\"http://libvirt.org/schemas/domain/qemu/1.0\" {inner}<qemu:commandline><qemu:arg value=\"-incoming\"/>\
+         <qemu:arg value=\"defer\"/></qemu:commandline>{CLOSE}"
+    ))
+}
+
 /// Images are not signed for any key that we know of, so UEFI starts what it finds.
 fn os<'a>(spec: &'a DomainSpec, machine: &'static str) -> Result<Os<'a>, RenderError> {
     let kind = OsType { arch: spec.architecture, machine, virtualization: "hvm" };

@@ -1,0 +1,138 @@
+//! Live migration: a running guest goes to another host without being stopped.
+//!
+//! The destination makes a domain that waits, the source sends the guest there, and says when it has handed it over. Only
+//! then the instance changes hands, and only then its new host lets the guest go on. Before the source was told where to
+//! send it, a migration is ended here; after that the source alone knows whether it has happened.
+
+mod checks;
+mod reports;
+
+use protocol::{HostId, OperationId};
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+
+use super::store::migrations::{self, Migration, Stuck};
+use crate::app::App;
+use crate::http::{ApiError, violated_constraint};
+use crate::operations::store::{self as operations, End};
+
+pub(super) use self::checks::{choose, refuse_now};
+pub(crate) use self::reports::fold;
+
+/// How long it may take. An operation has some minutes more.
+pub(super) const DUE: Duration = Duration::minutes(10);
+
+/// Why one is cancelled: a code and words.
+type Why = (&'static str, &'static str);
+const REQUESTED: Why = ("cancelled", "somebody asked for it; the instance runs on where it was");
+const TOO_LATE: Why = (
+    "migration_timed_out",
+    "the guest was not sent in time; it runs on where it was. One that changes its memory fast needs more `max_downtime_ms`",
+);
+const NO_DESTINATION: Why =
+    ("migration_failed", "the host that it was to go to was declared dead; it runs on where it was");
+const NO_SOURCE: Why = (
+    "migration_failed",
+    "the host that it runs on was declared dead before it was handed over; move it to start it elsewhere",
+);
+
+/// Looks after migrations that cannot go on by themselves. Any number of replicas may run it at once.
+pub(crate) async fn look_after(app: &App) -> Result<(), sqlx::Error> {
+    let mut conn = app.pool.acquire().await?;
+    let stuck = migrations::stuck(&mut conn, app.clock.now()).await?;
+    drop(conn);
+    for one in stuck {
+        let mut tx = app.begin().await?;
+        match look_after_one(&mut tx, &one, app.clock.now()).await {
+            Ok(()) => tx.commit().await?,
+            // One that cannot be ended now does not keep the others waiting.
+            Err(error) => tracing::info!(instance = %one.instance_id, %error, "trying again"),
+        }
+    }
+    Ok(())
+}
+
+async fn look_after_one(
+    conn: &mut PgConnection,
+    one: &Stuck,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    if !migrations::lock_instance(conn, one.instance_id).await? {
+        return Ok(());
+    }
+    let Some(of) = migrations::of_instance(conn, one.instance_id).await? else { return Ok(()) };
+    if one.source_dead {
+        return end(conn, &of, &failed(NO_SOURCE), now).await;
+    }
+    let why = if one.destination_dead { NO_DESTINATION } else { TOO_LATE };
+    call_off(conn, &of, why, now).await
+}
+
+/// Cancels the migration that this operation is about. False when there is none any more.
+pub(crate) async fn cancel(
+    conn: &mut PgConnection,
+    instance: uuid::Uuid,
+    operation: OperationId,
+    now: OffsetDateTime,
+) -> Result<bool, sqlx::Error> {
+    if !migrations::lock_instance(conn, instance).await? {
+        return Ok(false);
+    }
+    let of = migrations::of_instance(conn, instance).await?.filter(|of| of.operation() == operation);
+    let Some(of) = of else { return Ok(false) };
+    call_off(conn, &of, REQUESTED, now).await?;
+    Ok(true)
+}
+
+/// Ends it at once if the source does not know of it yet, and asks the source otherwise.
+async fn call_off(
+    conn: &mut PgConnection,
+    of: &Migration,
+    why: Why,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    if !of.is_sent() {
+        let end_with = if why == REQUESTED { cancelled() } else { failed(why) };
+        return end(conn, of, &end_with, now).await;
+    }
+    migrations::set_cancelled(conn, of, why, now).await?;
+    operations::step(conn, of.operation(), "cancelling", now, Some(why.1)).await
+}
+
+/// Its guest stays where it is.
+async fn end(
+    conn: &mut PgConnection,
+    of: &Migration,
+    how: &End,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    migrations::end(conn, of).await?;
+    operations::finish(conn, of.operation(), how, now).await
+}
+
+fn failed((code, detail): Why) -> End {
+    End::Failed { code, detail: Some(detail.to_owned()) }
+}
+
+const fn cancelled() -> End {
+    End::Cancelled { code: REQUESTED.0, detail: REQUESTED.1 }
+}
+
+/// Begins one, in the transaction of the call that has chosen the destination.
+pub(super) async fn begin(conn: &mut PgConnection, new: &migrations::New) -> Result<(), ApiError> {
+    migrations::insert(conn, new).await.map_err(|error| match violated_constraint(&error) {
+        Some(name) if name.starts_with("hosts_") => checks::no_room(),
+        _ => error.into(),
+    })?;
+    operations::step(conn, new.operation, "placed", new.due_at - DUE, None).await?;
+    Ok(())
+}
+
+/// Both hosts, before either is told.
+pub(super) async fn hold(
+    conn: &mut PgConnection,
+    source: HostId,
+    destination: HostId,
+) -> Result<(), sqlx::Error> {
+    migrations::hold_hosts(conn, source, destination).await
+}

@@ -1,0 +1,234 @@
+//! Whether a guest can go, and where to.
+
+use protocol::agent::{
+    CpuModel, GuestHardware, Inventory, LIVE_MIGRATION, ObservedState, OnHostFailure, Power,
+};
+use protocol::{HostId, InstanceId};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::super::model::InstanceState;
+use super::super::store::migrations::{self, HostFacts};
+use super::super::store::{Row, placement};
+use crate::hosts::store::is_declared_dead;
+use crate::http::{ApiError, ErrorCode, FieldError, Selector};
+use crate::scheduler::{Fleet, Occupied, Placement, Rejection, place, rejections};
+use crate::volumes::store::attachments;
+
+const MERGE_SECONDS: u32 = 10;
+
+fn refused<T>(why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T, ApiError> {
+    Err(ApiError::because(ErrorCode::WrongState, why))
+}
+
+pub(super) fn no_room() -> ApiError {
+    ApiError::because(ErrorCode::InsufficientCapacity, "the host has no room for it any more; try again")
+}
+
+/// What stands in the way of an instance, which is locked; gives the host that it runs on.
+pub(in crate::instances) async fn refuse_now(
+    conn: &mut PgConnection,
+    row: &Row,
+) -> Result<(HostId, GuestHardware), ApiError> {
+    let Some(host) = row.host_id.map(HostId::from) else { return refused("it is on no host") };
+    let state = super::super::verbs::state_of(row);
+    let runs = row.observed().is_some_and(|seen| {
+        seen.state == ObservedState::Running && seen.boot == row.boot && seen.paused.is_none()
+    });
+    if row.intent().power != Power::Running || state != InstanceState::Running || !runs {
+        return refused(
+            "its guest does not run; one that is stopped is moved with `move`, one that stands still has to go on first",
+        );
+    }
+    if row.on_host_failure == OnHostFailure::Restart.as_str() {
+        return refused(
+            "it starts elsewhere when its host dies, and its guard does not go with a running guest yet; set its \
+             `on_host_failure` to wait for as long as that takes",
+        );
+    }
+    if let Some(name) = attachments::lock_all_shared(conn, row.id).await? {
+        return refused(format!(
+            "the data of its volume {name} is on the disk of its host, and only a guest all of whose volumes are in shared \
+             pools goes to another"
+        ));
+    }
+    if migrations::of_instance(conn, row.id).await?.is_some() {
+        return refused(
+            "it is on its way to another host already; wait until that is over, or cancel the operation",
+        );
+    }
+    if let Some(name) = attachments::merging(conn, row.id).await? {
+        let detail =
+            format!("its host is still merging layers of its volume {name}; try again when it is done");
+        return Err(ApiError::because(ErrorCode::WrongState, detail).retry_after(MERGE_SECONDS));
+    }
+    let way = migrations::in_the_way(conn, row.id).await?;
+    if way.snapshot {
+        return refused("a snapshot of it is being taken; try again when it is there");
+    }
+    if way.devices_change {
+        return refused(
+            "a volume or a network card of it comes, goes or changes just now; try again when that is done",
+        );
+    }
+    if way.hard_group {
+        return refused("the hard rule of its placement group could be broken while it is on two hosts");
+    }
+    if is_declared_dead(conn, host).await? {
+        return refused("its host was declared dead; move it instead");
+    }
+    Ok((host, way.hardware.0))
+}
+
+/// The destination: the host that is named, if it takes it, or the best one.
+pub(in crate::instances) async fn choose(
+    conn: &mut PgConnection,
+    row: &Row,
+    (source, hardware): (HostId, &GuestHardware),
+    named: Option<&str>,
+    now: OffsetDateTime,
+) -> Result<HostId, ApiError> {
+    let facts = migrations::host_facts(conn).await?;
+    let from = facts.iter().find(|host| host.id == source).and_then(|host| host.inventory.as_ref());
+    let Some(from) = from else { return refused("its host has told nothing of itself yet") };
+    if let Some(why) = unfit(from) {
+        return refused(format!("its own host cannot send it: {why}"));
+    }
+    placement::take_turn(conn).await?;
+    let request = placement::request(conn, InstanceId::from(row.id)).await?;
+    let request = request.ok_or_else(ApiError::not_found)?;
+    let fleet = placement::fleet(conn, now).await?;
+    let why_not = |host: &HostFacts| {
+        if host.id == source {
+            return Some("it runs there");
+        }
+        host.inventory.as_ref().map_or(Some("it has told nothing of itself yet"), |to| {
+            unfit(to).or_else(|| differs(from, to, &hardware.cpu_model))
+        })
+    };
+    if let Some(named) = named {
+        let selector = Selector::parse(named);
+        let is_named = |host: &&HostFacts| {
+            selector.as_ref().is_some_and(|selector| {
+                selector.id() == Some(host.id.as_uuid()) || selector.name() == Some(host.name.as_str())
+            })
+        };
+        let host = facts.iter().find(is_named).ok_or_else(|| {
+            ApiError::invalid(vec![FieldError::new("/host", "not_found", "this cloud has no such host")])
+        })?;
+        let occupied = Occupied::of(&fleet, &request);
+        let filters = fleet.host(host.id).into_iter().flat_map(|one| rejections(one, &request, &occupied));
+        let misfit = why_not(host).map(|why| FieldError::new("/host", "unfit", why));
+        let errors: Vec<_> = misfit.into_iter().chain(filters.map(|reason| rejected(reason))).collect();
+        ApiError::reject(errors)?;
+        return Ok(host.id);
+    }
+    let fit = |id: HostId| facts.iter().any(|host| host.id == id && why_not(host).is_none());
+    let candidates: Vec<_> = fleet.hosts().iter().filter(|one| fit(one.id)).cloned().collect();
+    if candidates.is_empty() {
+        return refused(
+            "no other host runs the same QEMU on a processor of the same kind, with an address for other hosts and an agent \
+             that takes running guests",
+        );
+    }
+    match place(&Fleet::new(candidates, fleet.weights, fleet.types), &request) {
+        Placement::Host(host) => Ok(host),
+        Placement::Nowhere(explanation) => Err(ApiError::no_room(explanation)),
+    }
+}
+
+/// A filter of placement that the named host fails.
+fn rejected(reason: Rejection) -> FieldError {
+    let code = match reason {
+        Rejection::PoolMissing => "pool_missing",
+        Rejection::Leaving => "leaving",
+        Rejection::NotReady => "not_ready",
+        Rejection::Cordoned => "cordoned",
+        Rejection::Architecture => "architecture",
+        Rejection::Features => "features",
+        Rejection::HostLabels => "host_labels",
+        Rejection::Tainted => "tainted",
+        Rejection::Vcpus => "vcpus",
+        Rejection::Memory => "memory",
+        _ => "placement",
+    };
+    let message = match reason {
+        Rejection::PoolMissing => "it does not have a shared pool that volumes of the instance are in",
+        Rejection::Leaving => {
+            "it has not said yet that nothing of an earlier stay of the instance is left there"
+        }
+        Rejection::NotReady => "its agent is silent, degraded or new",
+        Rejection::Cordoned => "it is cordoned",
+        Rejection::Vcpus | Rejection::Memory => "it has too little left of that",
+        _ => "placement would not put the instance there",
+    };
+    FieldError::new("/host", code, message)
+}
+
+/// Why a host takes part in no migration.
+fn unfit(host: &Inventory) -> Option<&'static str> {
+    if !host.features.iter().any(|feature| feature == LIVE_MIGRATION) {
+        Some("its agent does not know of migrations, or it has no address for other hosts")
+    } else if host.underlay_address.is_none() {
+        Some("it has no address for other hosts; start its agent with --underlay-address")
+    } else {
+        None
+    }
+}
+
+/// Why a guest that runs on one host would not go on running on the other.
+fn differs(from: &Inventory, to: &Inventory, cpu: &CpuModel) -> Option<&'static str> {
+    if from.hypervisor != to.hypervisor {
+        Some("it runs another version of QEMU or libvirt")
+    } else if from.acceleration != to.acceleration {
+        Some("its guests run on hardware and the other's are emulated, or the other way round")
+    } else if !matches!(cpu, CpuModel::Named(_)) && from.cpu_model != to.cpu_model {
+        Some(
+            "its processor is another one, and the guest has that of its host; a type with a named `cpu_model` goes between them",
+        )
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::agent::{Acceleration, Architecture};
+    use protocol::{MemoryMib, SizeGib};
+
+    use super::*;
+
+    fn host() -> Inventory {
+        Inventory {
+            cpus: 1,
+            memory_mib: MemoryMib(1),
+            disk_gib: SizeGib(1),
+            cpu_model: "One".to_owned(),
+            hypervisor: "QEMU 10".to_owned(),
+            acceleration: Acceleration::Kvm,
+            acceleration_detail: String::new(),
+            architectures: vec![Architecture::X86_64],
+            features: vec![LIVE_MIGRATION.to_owned()],
+            cpu_models: Vec::new(),
+            boot_id: uuid::Uuid::nil(),
+            underlay_address: Some([192, 0, 2, 1].into()),
+        }
+    }
+
+    #[test]
+    fn a_guest_goes_where_its_machine_can_be_the_same() {
+        let named = CpuModel::Named("EPYC".parse().unwrap());
+        assert_eq!(differs(&host(), &host(), &CpuModel::HostPassthrough), None);
+        let other_cpu = Inventory { cpu_model: "Other".to_owned(), ..host() };
+        assert!(differs(&host(), &other_cpu, &CpuModel::HostPassthrough).is_some());
+        assert!(differs(&host(), &other_cpu, &CpuModel::HostModel).is_some());
+        assert_eq!(differs(&host(), &other_cpu, &named), None);
+        let newer = Inventory { hypervisor: "QEMU 11".to_owned(), ..host() };
+        assert!(differs(&host(), &newer, &named).is_some());
+        let emulated = Inventory { acceleration: Acceleration::Tcg, ..host() };
+        assert!(differs(&host(), &emulated, &named).is_some());
+        assert!(unfit(&Inventory { features: Vec::new(), ..host() }).is_some());
+        assert!(unfit(&Inventory { underlay_address: None, ..host() }).is_some());
+        assert_eq!(unfit(&host()), None);
+    }
+}

@@ -1,0 +1,76 @@
+//! What hosts say of migrations, which is believed as far as their part in them goes.
+
+use protocol::HostId;
+use protocol::agent::{MAX_DETAIL_CHARS, MigrationReport, MigrationState};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::{Migration, REQUESTED, TOO_LATE, call_off, cancelled, end, failed, migrations};
+use crate::agents::clean;
+use crate::operations::store::{self as operations, End};
+
+/// A port below that is a service of the host's own.
+const FIRST_PORT: u16 = 1024;
+
+/// Folds one report in; its instance is locked. What the host has no part in, or is over, is ignored.
+pub(crate) async fn fold(
+    conn: &mut PgConnection,
+    host: HostId,
+    report: &MigrationReport,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let Some(of) = migrations::of_host(conn, host, report.id, report.instance_id).await? else {
+        return Ok(());
+    };
+    let is_source = host == of.source();
+    match &report.state {
+        MigrationState::Ready { address } if !is_source && of.cancel_code.is_none() => {
+            let own = migrations::underlay_of(conn, host).await?;
+            if own != Some(address.ip()) || address.port() < FIRST_PORT {
+                tracing::warn!(%host, migration = %of.id, "a host names an address that is not its own: ignored");
+                return Ok(());
+            }
+            if migrations::set_ready(conn, &of, *address).await? {
+                operations::step(conn, of.operation(), "destination_ready", now, None).await?;
+            }
+            Ok(())
+        }
+        MigrationState::Refused { detail } if !is_source && !of.is_sent() => {
+            end(conn, &of, &failed_because(detail), now).await
+        }
+        MigrationState::Refused { .. } if !is_source => call_off(conn, &of, REFUSED, now).await,
+        MigrationState::Transferring { done_bytes, total_bytes } if is_source && of.is_sent() => {
+            let (done, total) = (counted(*done_bytes), counted(*total_bytes));
+            operations::step(conn, of.operation(), "transferring", now, None).await?;
+            operations::set_progress(conn, of.operation(), done.min(total), Some(total)).await.map(drop)
+        }
+        MigrationState::HandedOver if is_source && of.is_sent() => {
+            migrations::change_hands(conn, &of, now).await?;
+            operations::step(conn, of.operation(), "handed_over", now, None).await
+        }
+        MigrationState::Ended { detail } if is_source && of.is_sent() => {
+            end(conn, &of, &why_ended(&of, detail), now).await
+        }
+        _ => Ok(()),
+    }
+}
+
+const REFUSED: super::Why =
+    ("migration_failed", "the host that it was to go to cannot take it any more; it runs on where it was");
+
+fn why_ended(of: &Migration, detail: &str) -> End {
+    match of.cancel_code.as_deref() {
+        None => failed_because(detail),
+        Some(code) if code == REQUESTED.0 => cancelled(),
+        Some(code) if code == TOO_LATE.0 => failed(TOO_LATE),
+        Some(_) => failed_because(of.cancel_detail.as_deref().unwrap_or(detail)),
+    }
+}
+
+fn failed_because(detail: &str) -> End {
+    End::Failed { code: "migration_failed", detail: Some(clean(detail, MAX_DETAIL_CHARS)) }
+}
+
+fn counted(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

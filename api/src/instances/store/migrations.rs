@@ -1,0 +1,339 @@
+//! SQL of instances that are on their way from one host to another.
+
+use std::net::{IpAddr, SocketAddr};
+
+use protocol::agent::{GuestHardware, Inventory};
+use protocol::{HostId, InstanceId, MigrationId, OperationId};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::hosts;
+use crate::nudge::{self, Topic};
+use crate::ports::cards;
+use crate::volumes::store::attachments;
+
+/// A migration that begins.
+pub(in crate::instances) struct New {
+    pub id: MigrationId,
+    pub instance: InstanceId,
+    pub operation: OperationId,
+    pub source: HostId,
+    pub destination: HostId,
+    pub max_downtime_ms: i32,
+    pub due_at: OffsetDateTime,
+}
+
+/// A migration under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Migration {
+    pub id: Uuid,
+    pub instance_id: Uuid,
+    pub operation_id: Uuid,
+    pub source_host_id: Uuid,
+    pub destination_host_id: Uuid,
+    /// Where the destination waits: the source knows of the migration.
+    pub port: Option<i32>,
+    pub cancel_code: Option<String>,
+    pub cancel_detail: Option<String>,
+}
+
+impl Migration {
+    pub fn operation(&self) -> OperationId {
+        self.operation_id.into()
+    }
+
+    pub fn source(&self) -> HostId {
+        self.source_host_id.into()
+    }
+
+    pub fn destination(&self) -> HostId {
+        self.destination_host_id.into()
+    }
+
+    /// Whether the source was told: then only the source can say that it does not happen.
+    pub const fn is_sent(&self) -> bool {
+        self.port.is_some()
+    }
+}
+
+/// What tells whether a guest can go from one host to another.
+pub(in crate::instances) struct HostFacts {
+    pub id: HostId,
+    pub name: String,
+    pub inventory: Option<Inventory>,
+}
+
+/// Of all hosts.
+pub(in crate::instances) async fn host_facts(conn: &mut PgConnection) -> Result<Vec<HostFacts>, sqlx::Error> {
+    let rows =
+        sqlx::query!(r#"SELECT id, name, inventory AS "inventory: Json<Inventory>" FROM hosts ORDER BY id"#)
+            .fetch_all(conn)
+            .await?;
+    let facts = rows.into_iter().map(|row| HostFacts {
+        id: row.id.into(),
+        name: row.name,
+        inventory: row.inventory.map(|inventory| inventory.0),
+    });
+    Ok(facts.collect())
+}
+
+/// What stands in the way of a guest beside its intent.
+pub(in crate::instances) struct InTheWay {
+    /// A volume or a network card comes or goes.
+    pub devices_change: bool,
+    /// A snapshot is being taken.
+    pub snapshot: bool,
+    pub hard_group: bool,
+    pub hardware: Json<GuestHardware>,
+}
+
+pub(in crate::instances) async fn in_the_way(
+    conn: &mut PgConnection,
+    id: Uuid,
+) -> Result<InTheWay, sqlx::Error> {
+    sqlx::query_as!(
+        InTheWay,
+        r#"SELECT EXISTS (SELECT FROM volumes v WHERE v.instance_id = i.id
+                            AND (v.attachment_state <> 'attached' OR v.observed_state IS DISTINCT FROM 'ready'
+                                 OR v.observed_generation IS DISTINCT FROM v.spec_generation))
+                  OR EXISTS (SELECT FROM ports p WHERE p.instance_id = i.id AND p.detaching) AS "devices_change!",
+                  EXISTS (SELECT FROM snapshots s WHERE s.instance_id = i.id AND s.state = 'creating') AS "snapshot!",
+                  EXISTS (SELECT FROM placement_groups g
+                          WHERE g.id = i.placement_group_id AND g.strength = 'hard') AS "hard_group!",
+                  t.hardware AS "hardware: Json<GuestHardware>"
+           FROM instances i JOIN instance_types t ON t.id = i.instance_type_id WHERE i.id = $1"#,
+        id
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Holds two hosts in the order of everybody.
+async fn hold(conn: &mut PgConnection, hosts: [HostId; 2]) -> Result<(), sqlx::Error> {
+    let hosts = hosts.map(HostId::as_uuid);
+    sqlx::query!("SELECT FROM hosts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", &hosts[..])
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Holds both hosts of a migration that is to begin.
+pub(in crate::instances) async fn hold_hosts(
+    conn: &mut PgConnection,
+    source: HostId,
+    destination: HostId,
+) -> Result<(), sqlx::Error> {
+    hold(conn, [source, destination]).await
+}
+
+/// Stores it, and tells the destination. A trigger takes the capacity there; a CHECK fails when somebody was faster.
+pub(in crate::instances) async fn insert(conn: &mut PgConnection, new: &New) -> Result<(), sqlx::Error> {
+    // The networks of its cards have to be there.
+    let revision = hosts::store::bump_networks(conn, new.destination).await?.unwrap_or_default();
+    sqlx::query!(
+        "INSERT INTO migrations (id, instance_id, operation_id, source_host_id, destination_host_id, vcpus, memory_mib,
+                                 max_downtime_ms, due_at, desired_revision)
+         SELECT $1, id, $3, $4, $5, vcpus_held, memory_mib_held, $6, $7, $8 FROM instances WHERE id = $2",
+        new.id.as_uuid(),
+        new.instance.as_uuid(),
+        new.operation.as_uuid(),
+        new.source.as_uuid(),
+        new.destination.as_uuid(),
+        new.max_downtime_ms,
+        new.due_at,
+        revision.0
+    )
+    .execute(&mut *conn)
+    .await?;
+    nudge::send(conn, Topic::Host(new.destination)).await
+}
+
+/// The migration of that id of that instance, which is locked, if the host has a part in it.
+pub(crate) async fn of_host(
+    conn: &mut PgConnection,
+    host: HostId,
+    id: MigrationId,
+    instance: InstanceId,
+) -> Result<Option<Migration>, sqlx::Error> {
+    sqlx::query_as!(
+        Migration,
+        "SELECT id, instance_id, operation_id, source_host_id, destination_host_id, port, cancel_code, cancel_detail
+         FROM migrations
+         WHERE id = $1 AND instance_id = $2 AND (source_host_id = $3 OR destination_host_id = $3) FOR UPDATE",
+        id.as_uuid(),
+        instance.as_uuid(),
+        host.as_uuid()
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// The migration of an instance, which is locked.
+pub(crate) async fn of_instance(
+    conn: &mut PgConnection,
+    instance: Uuid,
+) -> Result<Option<Migration>, sqlx::Error> {
+    sqlx::query_as!(
+        Migration,
+        "SELECT id, instance_id, operation_id, source_host_id, destination_host_id, port, cancel_code, cancel_detail
+         FROM migrations WHERE instance_id = $1 FOR UPDATE",
+        instance
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Why a migration cannot go on by itself.
+pub(in crate::instances) struct Stuck {
+    pub instance_id: Uuid,
+    pub source_dead: bool,
+    pub destination_dead: bool,
+}
+
+/// Those of dead hosts, and those whose time is over and that are not cancelled yet.
+pub(in crate::instances) async fn stuck(
+    conn: &mut PgConnection,
+    now: OffsetDateTime,
+) -> Result<Vec<Stuck>, sqlx::Error> {
+    sqlx::query_as!(
+        Stuck,
+        r#"SELECT m.instance_id, s.declared_dead_at IS NOT NULL AS "source_dead!",
+                  d.declared_dead_at IS NOT NULL AS "destination_dead!"
+           FROM migrations m JOIN hosts s ON s.id = m.source_host_id JOIN hosts d ON d.id = m.destination_host_id
+           WHERE s.declared_dead_at IS NOT NULL
+              OR m.cancelled_at IS NULL AND (d.declared_dead_at IS NOT NULL OR m.due_at <= $1)
+           ORDER BY m.instance_id"#,
+        now
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Locks an instance by its id; false when it is gone.
+pub(in crate::instances) async fn lock_instance(
+    conn: &mut PgConnection,
+    id: Uuid,
+) -> Result<bool, sqlx::Error> {
+    let locked = sqlx::query!("SELECT FROM instances WHERE id = $1 FOR UPDATE", id).execute(conn).await?;
+    Ok(locked.rows_affected() == 1)
+}
+
+/// Where a host says that it is reached.
+pub(crate) async fn underlay_of(
+    conn: &mut PgConnection,
+    host: HostId,
+) -> Result<Option<IpAddr>, sqlx::Error> {
+    let text = sqlx::query_scalar!("SELECT host(underlay_address) FROM hosts WHERE id = $1", host.as_uuid())
+        .fetch_optional(conn)
+        .await?;
+    Ok(text.flatten().and_then(|text| text.parse().ok()))
+}
+
+/// Notes where the destination waits, and tells the source. False when that was known.
+pub(crate) async fn set_ready(
+    conn: &mut PgConnection,
+    of: &Migration,
+    address: SocketAddr,
+) -> Result<bool, sqlx::Error> {
+    let changed = sqlx::query!(
+        "UPDATE migrations SET address = $2::text::inet, port = $3
+         WHERE id = $1 AND (address, port) IS DISTINCT FROM ($2::text::inet, $3)",
+        of.id,
+        address.ip().to_string(),
+        i32::from(address.port())
+    )
+    .execute(&mut *conn)
+    .await?;
+    if changed.rows_affected() == 0 {
+        return Ok(false);
+    }
+    tell_source(conn, of).await?;
+    Ok(true)
+}
+
+/// Asks the source to send no more.
+pub(crate) async fn set_cancelled(
+    conn: &mut PgConnection,
+    of: &Migration,
+    (code, detail): (&str, &str),
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE migrations SET cancelled_at = $2, cancel_code = $3, cancel_detail = $4
+         WHERE id = $1 AND cancelled_at IS NULL",
+        of.id,
+        now,
+        code,
+        detail
+    )
+    .execute(&mut *conn)
+    .await?;
+    tell_source(conn, of).await
+}
+
+/// The source has its specification anew, in the same generation.
+async fn tell_source(conn: &mut PgConnection, of: &Migration) -> Result<(), sqlx::Error> {
+    let revision = hosts::store::bump_revision(conn, of.source()).await?;
+    sqlx::query!("UPDATE instances SET desired_revision = $2 WHERE id = $1", of.instance_id, revision.0)
+        .execute(&mut *conn)
+        .await?;
+    nudge::send(conn, Topic::Host(of.source())).await
+}
+
+/// Ends the migration of an instance, which is locked and stays where it is, if there is one: the destination gives up what
+/// it has of it.
+pub(crate) async fn give_up(conn: &mut PgConnection, instance: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT end_migration($1)", instance).execute(conn).await?;
+    Ok(())
+}
+
+/// The same, and the source is told.
+pub(crate) async fn end(conn: &mut PgConnection, of: &Migration) -> Result<(), sqlx::Error> {
+    give_up(conn, of.instance_id).await?;
+    tell_source(conn, of).await
+}
+
+/// INVARIANT: the source has said of this migration that it has handed the guest over, so that it never lets it go on. From
+/// the commit on the instance is the destination's, and the source has to let go of what it has of it.
+pub(crate) async fn change_hands(
+    conn: &mut PgConnection,
+    of: &Migration,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let (id, source, destination) = (InstanceId::from(of.instance_id), of.source(), of.destination());
+    hold(conn, [source, destination]).await?;
+    // Its place there is the instance's from now on.
+    sqlx::query!("DELETE FROM migrations WHERE id = $1", of.id).execute(&mut *conn).await?;
+    // Both documents change with it.
+    let there = hosts::store::bump_networks(conn, destination).await?.unwrap_or_default();
+    let left = hosts::store::bump_networks(conn, source).await?.unwrap_or_default();
+    attachments::place(conn, id, destination.as_uuid()).await?;
+    let generation = sqlx::query_scalar!(
+        "UPDATE instances SET host_id = $2, left_host_id = $3, desired_revision = $4, generation = generation + 1,
+                updated_at = $5, guarded_from = NULL
+         WHERE id = $1 RETURNING generation",
+        of.instance_id,
+        destination.as_uuid(),
+        source.as_uuid(),
+        there.0,
+        now
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    sqlx::query!("UPDATE ports SET host_revision = NULL WHERE instance_id = $1", of.instance_id)
+        .execute(&mut *conn)
+        .await?;
+    cards::came_to_host(conn, id, there.0).await?;
+    sqlx::query!(
+        "INSERT INTO departures (instance_id, host_id, generation, desired_revision) VALUES ($1, $2, $3, $4)",
+        of.instance_id,
+        source.as_uuid(),
+        generation,
+        left.0
+    )
+    .execute(&mut *conn)
+    .await?;
+    nudge::send_all(conn, &[Topic::Host(destination), Topic::Host(source)]).await
+}

@@ -1,0 +1,169 @@
+//! Guests on their way between two hosts: QEMU on one side, this agent, TLS, the other agent, QEMU on the other side.
+//!
+//! Neither QEMU nor libvirt listens anywhere. The destination's agent does, at the host's underlay address, while it
+//! expects a guest, for the agent of the source alone. QEMU gets one end of a pair of sockets and this agent keeps the other:
+//! when the agent ends, so does what is under way, and the guest runs on at its source.
+
+mod tls;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixStream as Pair;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+use protocol::{HostId, InstanceId, MigrationId};
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use self::tls::Tls;
+use crate::hypervisor::Hypervisor;
+
+/// How long the other side may take to say who it is.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a guest is expected. The control plane gives up earlier.
+const EXPECTED: Duration = Duration::from_secs(15 * 60);
+
+/// See the module.
+pub struct Relays {
+    state_dir: Utf8PathBuf,
+    underlay_address: Option<IpAddr>,
+    hypervisor: Arc<dyn Hypervisor>,
+    underway: Mutex<HashMap<InstanceId, Underway>>,
+}
+
+struct Underway {
+    migration: MigrationId,
+    /// Where the guest is expected.
+    address: Option<SocketAddr>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Relays {
+    /// The identity is read anew for each migration, since its certificate is renewed now and then.
+    pub fn new(
+        state_dir: Utf8PathBuf,
+        underlay_address: Option<IpAddr>,
+        hypervisor: Arc<dyn Hypervisor>,
+    ) -> Self {
+        Self { state_dir, underlay_address, hypervisor, underway: Mutex::default() }
+    }
+
+    /// Where the guest of this migration is expected.
+    pub fn expected_at(&self, id: InstanceId, migration: MigrationId) -> Option<SocketAddr> {
+        let underway = self.lock();
+        let one = underway.get(&id).filter(|one| one.migration == migration && !one.task.is_finished());
+        one.and_then(|one| one.address)
+    }
+
+    /// Expects the guest from that host. Whoever else calls is turned away.
+    pub async fn expect(&self, id: InstanceId, migration: MigrationId, source: HostId) -> io::Result<()> {
+        let no_address = || io::Error::other("this host has no underlay address");
+        let tls = self.tls()?;
+        let listener = TcpListener::bind((self.underlay_address.ok_or_else(no_address)?, 0)).await?;
+        let address = listener.local_addr()?;
+        let hypervisor = Arc::clone(&self.hypervisor);
+        let task = tokio::spawn(async move {
+            match timeout(EXPECTED, accept(&listener, &tls, source)).await {
+                Ok(mut stream) => {
+                    // Nobody else is let in.
+                    drop(listener);
+                    let (theirs, ours) = match pair() {
+                        Ok(pair) => pair,
+                        Err(error) => return tracing::warn!(instance = %id, %error, "no sockets for a guest"),
+                    };
+                    if let Err(error) = hypervisor.receive(id, theirs).await {
+                        return tracing::warn!(instance = %id, error = %crate::chain(&error), "it is not taken");
+                    }
+                    carry(id, &mut stream, ours).await;
+                }
+                Err(_) => tracing::warn!(instance = %id, "nobody has sent the guest that was expected"),
+            }
+        });
+        self.put(id, Underway { migration, address: Some(address), task });
+        Ok(())
+    }
+
+    /// A way to that host, for QEMU to write to. It ends with this agent.
+    pub async fn reach(
+        &self,
+        id: InstanceId,
+        migration: MigrationId,
+        (destination, address): (HostId, SocketAddr),
+    ) -> io::Result<Pair> {
+        let tls = self.tls()?;
+        let connect = async { tls.connect(TcpStream::connect(address).await?, destination).await };
+        let mut stream = timeout(HANDSHAKE, connect).await??;
+        let (theirs, ours) = pair()?;
+        let task = tokio::spawn(async move { carry(id, &mut stream, ours).await });
+        self.put(id, Underway { migration, address: None, task });
+        Ok(theirs)
+    }
+
+    fn tls(&self) -> io::Result<Tls> {
+        Tls::of(&self.state_dir).map_err(|error| io::Error::other(crate::chain(&error)))
+    }
+
+    fn put(&self, id: InstanceId, underway: Underway) {
+        self.lock().insert(id, underway);
+    }
+
+    /// Nothing of that instance is on its way any more.
+    pub fn forget(&self, id: InstanceId) {
+        self.lock().remove(&id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<InstanceId, Underway>> {
+        self.underway.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first connection of that host.
+async fn accept(
+    listener: &TcpListener,
+    tls: &Tls,
+    source: HostId,
+) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
+    loop {
+        let accepted = async { tls.accept(listener.accept().await?.0, source) };
+        let handshake = match accepted.await {
+            Ok(handshake) => handshake,
+            Err(error) => {
+                tracing::warn!(%error, "no connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        match timeout(HANDSHAKE, handshake).await {
+            Ok(Ok(stream)) => return stream,
+            Ok(Err(error)) => tracing::warn!(%error, "somebody was turned away"),
+            Err(_) => tracing::warn!("somebody was turned away who did not say who it is"),
+        }
+    }
+}
+
+fn pair() -> io::Result<(Pair, UnixStream)> {
+    let (theirs, ours) = Pair::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((theirs, UnixStream::from_std(ours)?))
+}
+
+async fn carry(id: InstanceId, stream: &mut (impl AsyncRead + AsyncWrite + Unpin), mut qemu: UnixStream) {
+    match copy_bidirectional(stream, &mut qemu).await {
+        Ok((taken, given)) => tracing::info!(instance = %id, taken, given, "a guest was carried"),
+        Err(error) => tracing::info!(instance = %id, %error, "the way of a guest has ended"),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,200 @@
+//! The decision about a guest that comes from another host or goes to one. Pure.
+//!
+//! INVARIANT: what was handed over is written down before it is told, and never goes on here. A guest that has come goes on
+//! when the instance is this host's, which the control plane says only after that.
+
+use std::time::Duration;
+
+use protocol::MigrationId;
+use protocol::agent::{InstanceSpec, Migration, MigrationReport, MigrationState, Power};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::boots::{BootRecord, Phase};
+use super::cards::plan_network;
+use super::plan::{Plan, Seen, Step};
+use crate::desired::Wanted;
+use crate::hypervisor::{Domain, DomainState, Transfer};
+
+/// How soon to look how far a guest is.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The same when it stands still for that.
+const LOOK_SOON: Duration = Duration::from_millis(50);
+/// How soon to look at a guest that waits.
+const WAITS: Duration = Duration::from_secs(5);
+
+const NOT_SENT: &str = "The guest could not be sent to the other host, or not in one piece.";
+const HAS_ENDED: &str = "The guest has ended before it was sent.";
+const STANDS_STILL: &str = "The guest stands still.";
+const STILL_HERE: &str = "The other host has a virtual machine of an earlier stay still.";
+const DID_NOT_WAIT: &str = "The virtual machine that was to take the guest has ended.";
+
+/// What a host has begun to do with a guest that is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outgoing {
+    pub id: MigrationId,
+    pub stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It may be on its way.
+    Begun,
+    /// The destination has it: it never goes on here.
+    HandedOver,
+    /// It stays, and is not sent any more under this id.
+    Kept,
+}
+
+/// Whether the guest's transfer has to be looked at.
+pub(super) fn is_underway(record: Option<&BootRecord>) -> bool {
+    record.is_some_and(|record| {
+        record.incoming.is_some() || record.outgoing.is_some_and(|one| one.stage == Stage::Begun)
+    })
+}
+
+/// `None` when the instance is made as it is wanted like any other.
+pub(super) fn plan_migration(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Option<Plan> {
+    let Wanted::Instance(spec) = wanted else { return None };
+    match spec.migration {
+        Some(Migration::Incoming { id, .. }) => Some(plan_incoming(spec, id, seen, now)),
+        Some(Migration::Outgoing { .. }) | None => {
+            plan_arrived(spec, seen, now).or_else(|| plan_outgoing(spec, seen, now))
+        }
+    }
+}
+
+/// Makes a domain that waits, and says where.
+fn plan_incoming(spec: &InstanceSpec, id: MigrationId, seen: &Seen, now: OffsetDateTime) -> Plan {
+    let record = seen.record.as_ref().filter(|record| record.incoming == Some(id));
+    match (&seen.domain, record) {
+        (Some(Domain { state: DomainState::Running, .. }), _) => Plan::Wait(now + WAITS),
+        (Some(_), Some(_)) if seen.transfer != Some(Transfer::Waiting) => Plan::Wait(now + WAITS),
+        (Some(_), Some(_)) if seen.expected_at.is_some() => Plan::Wait(now + WAITS),
+        (Some(_), Some(_)) => Plan::Do(Step::Expect { id }),
+        // Of an earlier attempt; nothing of it has run.
+        (Some(_), None) => Plan::Do(Step::DestroyDomain),
+        // One is enough: the source has sent what it had.
+        (None, Some(record)) if record.phase == Phase::Started => Plan::Settled,
+        (None, _) if !seen.files.seed || seen.memory.seed_made != Some(spec.generation) => {
+            Plan::Do(Step::EnsureSeed)
+        }
+        (None, None) => Plan::Do(Step::RecordIncoming { id }),
+        (None, Some(_)) => Plan::Do(Step::CreateWaiting { id }),
+    }
+}
+
+/// The instance is this host's now. One that has no domain any more has ended, like one whose QEMU has crashed.
+fn plan_arrived(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Option<Plan> {
+    seen.record.as_ref()?.incoming?;
+    if seen.live().is_none() {
+        return Some(Plan::Do(Step::RecordArrived));
+    }
+    if seen.transfer == Some(Transfer::Waiting) {
+        return Some(Plan::Do(Step::DestroyDomain));
+    }
+    Some(plan_network(spec, seen, now).unwrap_or(Plan::Do(Step::RecordArrived)))
+}
+
+fn plan_outgoing(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Option<Plan> {
+    let record = seen.record.as_ref()?;
+    let asked = match spec.migration {
+        Some(Migration::Outgoing { id, cancelled, .. }) => Some((id, cancelled)),
+        _ => None,
+    };
+    match record.outgoing {
+        Some(Outgoing { id, stage: Stage::HandedOver }) if asked.is_some_and(|(asked, _)| asked == id) => {
+            Some(Plan::Settled)
+        }
+        // Nobody has taken it: its boot is over.
+        Some(Outgoing { stage: Stage::HandedOver, .. }) => seen.live().map(|_| Plan::Do(Step::DestroyDomain)),
+        Some(Outgoing { id, stage: Stage::Begun }) if spec.power != Power::Stopped => {
+            seen.live()?;
+            let is_wanted = asked == Some((id, false));
+            Some(plan_begun(id, is_wanted, seen, now))
+        }
+        known => {
+            let (id, cancelled) = asked.filter(|(id, _)| known.is_none_or(|known| known.id != *id))?;
+            let domain = seen.live()?;
+            let is_at_rest = record.phase == Phase::Started
+                && record.boot == spec.boot
+                && record.stop_deadline.is_none()
+                && !record.to_resume
+                && !record.freezing;
+            let goes = domain.state == DomainState::Running && is_at_rest && !cancelled;
+            let stage = if goes { Stage::Begun } else { Stage::Kept };
+            Some(Plan::Do(Step::RecordOutgoing { id, stage }))
+        }
+    }
+}
+
+fn plan_begun(id: MigrationId, is_wanted: bool, seen: &Seen, now: OffsetDateTime) -> Plan {
+    let stands_still = seen.live().is_some_and(|domain| domain.state != DomainState::Running);
+    match seen.transfer {
+        Some(Transfer::Sent) => Plan::Do(Step::RecordOutgoing { id, stage: Stage::HandedOver }),
+        Some(Transfer::Sending { .. }) if !is_wanted && seen.memory.called_off != Some(id) => {
+            Plan::Do(Step::CallOff { id })
+        }
+        Some(Transfer::Sending { .. }) if stands_still => Plan::Wait(now + LOOK_SOON),
+        Some(Transfer::Sending { .. }) => Plan::Wait(now + LOOK_AGAIN),
+        // Only the process that has written it down sends it: whatever an earlier one had begun has ended with that.
+        Some(Transfer::Idle) if is_wanted && seen.memory.may_send == Some(id) => Plan::Do(Step::Send { id }),
+        Some(Transfer::Idle) => Plan::Do(Step::RecordOutgoing { id, stage: Stage::Kept }),
+        Some(Transfer::Waiting) | None => Plan::Wait(now + LOOK_AGAIN),
+    }
+}
+
+/// What the control plane is to know of it.
+pub(super) fn told(wanted: &Wanted, seen: &Seen) -> Option<MigrationReport> {
+    let Wanted::Instance(spec) = wanted else { return None };
+    let state = match spec.migration? {
+        Migration::Incoming { id, .. } => incoming(id, seen)?,
+        Migration::Outgoing { id, .. } => outgoing(id, seen)?,
+    };
+    Some(MigrationReport { id: spec.migration?.id(), instance_id: spec.id, state })
+}
+
+fn incoming(id: MigrationId, seen: &Seen) -> Option<MigrationState> {
+    let refused = |detail: &str| Some(MigrationState::Refused { detail: detail.to_owned() });
+    let waits = seen.record.as_ref().filter(|record| record.incoming == Some(id));
+    match (&seen.domain, waits) {
+        (Some(Domain { state: DomainState::Running, .. }), _) => refused(STILL_HERE),
+        (None, Some(record)) if record.phase == Phase::Started => refused(DID_NOT_WAIT),
+        (None, _) => seen.memory.failure.and_then(refused),
+        (Some(_), _) => seen.expected_at.map(|address| MigrationState::Ready { address }),
+    }
+}
+
+fn outgoing(id: MigrationId, seen: &Seen) -> Option<MigrationState> {
+    let ended = |detail: &str| Some(MigrationState::Ended { detail: detail.to_owned() });
+    let stage = seen.record.as_ref().and_then(|record| record.outgoing).filter(|one| one.id == id);
+    match (stage.map(|one| one.stage), seen.live()) {
+        (Some(Stage::HandedOver), _) => Some(MigrationState::HandedOver),
+        (Some(Stage::Kept), Some(Domain { state: DomainState::Paused(_), .. })) => ended(STANDS_STILL),
+        (Some(Stage::Kept), Some(_)) => ended(NOT_SENT),
+        (Some(Stage::Begun), Some(_)) => match seen.transfer {
+            Some(Transfer::Sending { done_bytes, total_bytes }) if total_bytes > 0 => {
+                Some(MigrationState::Transferring { done_bytes, total_bytes })
+            }
+            _ => None,
+        },
+        (None, Some(_)) => None,
+        (_, None) => {
+            let is_over = seen.record.as_ref().is_some_and(|record| matches!(record.phase, Phase::Ended(_)));
+            if is_over { ended(HAS_ENDED) } else { None }
+        }
+    }
+}
+
+/// Whether nothing is said of the instance itself: it is another host's, or about to be.
+pub(super) fn is_silent(wanted: &Wanted, seen: &Seen) -> bool {
+    let comes = matches!(wanted, Wanted::Instance(spec)
+        if matches!(spec.migration, Some(Migration::Incoming { .. })));
+    let stands_still = seen.live().is_some_and(|domain| domain.state != DomainState::Running);
+    let record = seen.record.as_ref();
+    comes
+        || record.is_some_and(|record| record.incoming.is_some())
+        || stands_still
+            && record.and_then(|record| record.outgoing).is_some_and(|one| one.stage != Stage::Kept)
+}

@@ -1,0 +1,225 @@
+//! Guests between two hosts, with agents that are killed at each step on either side: one runs, never two.
+
+use std::time::Duration;
+
+use protocol::agent::{DesiredBody, InstanceSpec, Migration, MigrationState};
+use protocol::{Generation, HostId, MigrationId};
+
+use super::*;
+use crate::migration::tests::identify;
+
+/// Two hosts, and the control plane between them.
+struct Two {
+    hosts: [Host; 2],
+    ids: [HostId; 2],
+    spec: InstanceSpec,
+    migration: MigrationId,
+    /// Whose the instance is.
+    owner: usize,
+    is_over: bool,
+    cancelled: bool,
+    told: [Option<DesiredBody>; 2],
+}
+
+const HOME: usize = 0;
+const AWAY: usize = 1;
+
+impl Two {
+    async fn start() -> Self {
+        let ids = [HostId::from(Uuid::now_v7()), HostId::from(Uuid::now_v7())];
+        let hosts = [Host::new(), Host::new()];
+        for (host, id) in hosts.iter().zip(ids) {
+            identify(&host.folder("."), id);
+        }
+        let spec = samples::running(samples::instance_id());
+        let mut life = hosts[HOME].start_agent(NEVER);
+        life.want(samples::wish(&spec));
+        life.settle(spec.id).await;
+        let migration = MigrationId::from(Uuid::now_v7());
+        let spec = samples::next(&spec);
+        let mut two = Self {
+            hosts,
+            ids,
+            spec,
+            migration,
+            owner: HOME,
+            is_over: false,
+            cancelled: false,
+            told: [None, None],
+        };
+        let incoming = Migration::Incoming { id: migration, source: two.ids[HOME] };
+        two.told = [Some(samples::wish(&two.spec)), Some(two.wish(Some(incoming)))];
+        two
+    }
+
+    fn wish(&self, migration: Option<Migration>) -> DesiredBody {
+        samples::wish(&InstanceSpec { migration, ..self.spec.clone() })
+    }
+
+    fn let_go(&self) -> DesiredBody {
+        DesiredBody::DeleteInstance {
+            id: self.spec.id,
+            generation: self.spec.generation,
+            layers: Vec::new(),
+            pools: Vec::new(),
+            operation_id: None,
+        }
+    }
+
+    /// As the control plane takes in what a host says of the migration.
+    fn hear(&mut self, host: usize, said: &MigrationState) {
+        if self.is_over {
+            return;
+        }
+        match said {
+            MigrationState::Ready { address } if host == AWAY => {
+                let outgoing = Migration::Outgoing {
+                    id: self.migration,
+                    destination: self.ids[AWAY],
+                    address: *address,
+                    max_downtime_ms: 300,
+                    cancelled: self.cancelled,
+                };
+                self.told[HOME] = Some(self.wish(Some(outgoing)));
+            }
+            MigrationState::HandedOver => {
+                assert_eq!(host, HOME);
+                self.is_over = true;
+                self.owner = AWAY;
+                self.spec.generation = Generation(self.spec.generation.0 + 1);
+                self.told = [Some(self.let_go()), Some(self.wish(None))];
+            }
+            MigrationState::Ended { .. } | MigrationState::Refused { .. } => {
+                self.is_over = true;
+                self.told = [Some(self.wish(None)), Some(self.let_go())];
+            }
+            _ => {}
+        }
+    }
+
+    async fn running(&self) -> Vec<usize> {
+        let mut running = Vec::new();
+        for (index, host) in self.hosts.iter().enumerate() {
+            let domains = host.hypervisor.domains().await.unwrap();
+            if domains.iter().any(|domain| domain.state == DomainState::Running) {
+                running.push(index);
+            }
+        }
+        running
+    }
+
+    /// Lets both agents work, the killed ones anew, until the migration is over and nothing moves any more. True when
+    /// somebody was killed.
+    async fn play(&mut self, kill_at: [u64; 2]) -> bool {
+        let mut lives = [HOME, AWAY].map(|index| self.hosts[index].start_agent(kill_at[index]));
+        let (mut was_killed, mut quiet) = (false, 0);
+        for _ in 0..400 {
+            let mut settled = 0;
+            for index in [HOME, AWAY] {
+                if let Some(told) = &self.told[index] {
+                    lives[index].want(told.clone());
+                }
+                while let Ok(event) = lives[index].events.try_recv() {
+                    if let Event::Ended { id, why } = event {
+                        lives[index].reconciler.ended(id, why);
+                    }
+                }
+                match lives[index].reconciler.pass(self.spec.id).await {
+                    Outcome::Interrupted => {
+                        was_killed = true;
+                        lives[index] = self.hosts[index].start_agent(NEVER);
+                    }
+                    Outcome::Wait(until) => lives[index].clock.advance_to(until),
+                    Outcome::Settled => settled += 1,
+                    _ => {}
+                }
+                if let Some(said) = lives[index].outbox.migration(self.spec.id) {
+                    self.hear(index, &said.state);
+                }
+                assert!(self.running().await.len() < 2, "it runs on both");
+            }
+            quiet = if self.is_over && settled == 2 { quiet + 1 } else { 0 };
+            if quiet == 3 {
+                return was_killed;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("it never ends: {:?}", self.told);
+    }
+
+    /// It runs where it belongs, without having been started anew, and nothing of it is elsewhere.
+    async fn check(&self, what: &str) {
+        let id = self.spec.id;
+        assert_eq!(self.running().await, [self.owner], "{what}");
+        let starts = self.hosts.iter().map(|host| host.hypervisor.starts(id, 1)).sum::<u32>();
+        assert_eq!(starts, 1, "{what}");
+        let other = self.hosts[1 - self.owner].hypervisor.domains().await.unwrap();
+        assert_eq!(other.len(), 0, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_goes_to_the_other_host_and_is_not_started_there() {
+    let mut two = Two::start().await;
+    assert!(!two.play([NEVER, NEVER]).await);
+    assert_eq!(two.owner, AWAY);
+    two.check("nobody was killed").await;
+}
+
+#[tokio::test]
+async fn whoever_is_killed_wherever_one_guest_runs() {
+    for side in [HOME, AWAY] {
+        let mut went = 0;
+        for step in 0.. {
+            let mut two = Two::start().await;
+            let mut kill_at = [NEVER; 2];
+            kill_at[side] = step;
+            let was_killed = two.play(kill_at).await;
+            two.check(&format!("side {side} at step {step}")).await;
+            went += usize::from(two.owner == AWAY);
+            if !was_killed {
+                break;
+            }
+        }
+        assert!(went > 1, "of side {side}, it never went");
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_is_asked_to_stop_before_it_has_begun_keeps_the_guest() {
+    let mut two = Two::start().await;
+    two.cancelled = true;
+    two.play([NEVER, NEVER]).await;
+    assert_eq!(two.owner, HOME);
+    two.check("cancelled").await;
+}
+
+#[tokio::test]
+async fn a_guest_that_was_handed_over_and_that_nobody_has_never_runs_again() {
+    let mut two = Two::start().await;
+    // The control plane hears nothing of the source any more, and gives the migration up.
+    let mut lives = [HOME, AWAY].map(|index| two.hosts[index].start_agent(NEVER));
+    for _ in 0..400 {
+        for index in [HOME, AWAY] {
+            lives[index].want(two.told[index].clone().unwrap());
+            if let Outcome::Wait(until) = lives[index].reconciler.pass(two.spec.id).await {
+                lives[index].clock.advance_to(until);
+            }
+        }
+        if let Some(said) = lives[AWAY].outbox.migration(two.spec.id) {
+            two.hear(AWAY, &said.state);
+        }
+        let said = lives[HOME].outbox.migration(two.spec.id);
+        if said.is_some_and(|said| said.state == MigrationState::HandedOver) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(two.running().await, [0_usize; 0]);
+    two.spec.generation = Generation(two.spec.generation.0 + 1);
+    lives[HOME].want(two.wish(None));
+    let mut life = two.hosts[HOME].start_agent(NEVER);
+    life.settle(two.spec.id).await;
+    assert_eq!(two.running().await, [0_usize; 0]);
+    assert!(matches!(life.state(two.spec.id), ObservedState::Stopped { .. }));
+}

@@ -1,0 +1,75 @@
+//! A running guest goes from one host to another.
+//!
+//! INVARIANT: the destination runs no guest code before it is told of the instance as its own, and the control plane says
+//! that only after the source has reported [`MigrationState::HandedOver`], which the source writes down before, and after
+//! which it never lets that guest go on.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{HostId, InstanceId, MigrationId};
+
+/// A feature of hosts whose agents know of migrations. To others, the specification of a guest that is to come is that of
+/// one that is to be started.
+pub const LIVE_MIGRATION: &str = "live_migration";
+
+/// The most that a guest may be asked to stand still, in milliseconds.
+pub const MAX_DOWNTIME_MS: u32 = 60_000;
+
+/// The part of a host in a migration; see [`super::InstanceSpec::migration`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "part", rename_all = "snake_case")]
+pub enum Migration {
+    /// Make a domain that waits for what the source sends, and say where: [`MigrationState::Ready`]. Nothing is started.
+    Incoming { id: MigrationId, source: HostId },
+    /// Send the running guest there.
+    Outgoing {
+        id: MigrationId,
+        destination: HostId,
+        address: SocketAddr,
+        /// How long the guest may stand still at the end.
+        max_downtime_ms: u32,
+        /// Send no more, unless it has been handed over.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        cancelled: bool,
+    },
+}
+
+impl Migration {
+    pub const fn id(&self) -> MigrationId {
+        match self {
+            Self::Incoming { id, .. } | Self::Outgoing { id, .. } => *id,
+        }
+    }
+}
+
+/// What a host says of a migration, in [`super::ObservedBatch::migrations`]; a later word replaces an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationReport {
+    pub id: MigrationId,
+    pub instance_id: InstanceId,
+    pub state: MigrationState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MigrationState {
+    /// The destination: the domain waits, and its agent listens there for the source alone.
+    Ready { address: SocketAddr },
+    /// The destination cannot take it.
+    Refused {
+        /// For people, in a sentence. Never a path or a host name.
+        detail: String,
+    },
+    /// The source: that many bytes of the guest's memory are sent or need not be.
+    Transferring { done_bytes: u64, total_bytes: u64 },
+    /// The source: the destination has all of it, and this host never lets the guest go on, whatever happens.
+    HandedOver,
+    /// The source: the guest runs on here, and is not sent any more under this id.
+    Ended {
+        /// As of [`Self::Refused`].
+        detail: String,
+    },
+}
