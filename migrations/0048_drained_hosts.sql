@@ -36,7 +36,7 @@ CREATE TABLE evacuations (
     project_id  uuid NOT NULL REFERENCES projects ON DELETE CASCADE,
     name        text NOT NULL,
     phase       text NOT NULL CHECK (phase IN ('waiting', 'stays', 'stopping', 'moving', 'left')),
-    way         text CHECK (way IN ('move', 'restart_elsewhere')),
+    way         text CHECK (way IN ('move', 'migrate', 'restart_elsewhere')),
     -- Why it is not further.
     code        text,
     message     text,
@@ -44,7 +44,7 @@ CREATE TABLE evacuations (
     -- owner wanted it to be stopped anyway.
     stopped_by  uuid,
     stop_at     timestamptz,
-    -- It is not shut down again before.
+    -- It is neither shut down nor sent again before.
     due_at      timestamptz,
     updated_at  timestamptz NOT NULL,
     PRIMARY KEY (host_id, instance_id),

@@ -174,7 +174,11 @@ async fn leftovers(conn: &mut PgConnection, host: Uuid) -> Result<Vec<Leftover>,
                SELECT 5, 'files_to_be_removed', r.id::text
                FROM layer_removals r WHERE r.host_id = $1 AND r.pool_id IS NULL
                UNION ALL
-               SELECT 6, 'departures', d.instance_id::text FROM departures d WHERE d.host_id = $1)
+               SELECT 6, 'arrivals', p.name || '/' || i.name
+               FROM migrations m JOIN instances i ON i.id = m.instance_id JOIN projects p ON p.id = i.project_id
+               WHERE m.destination_host_id = $1
+               UNION ALL
+               SELECT 7, 'departures', d.instance_id::text FROM departures d WHERE d.host_id = $1)
            SELECT kind AS "kind!", count(*) AS "count!",
                   (array_agg(name ORDER BY name))[1:3] AS "names!"
            FROM found GROUP BY rank, kind ORDER BY rank"#,
@@ -211,6 +215,7 @@ impl Leftover {
             "volumes" => format!("{count} {}{}", if one { "volume" } else { "volumes" }, names()),
             "snapshots" => format!("{count} {}{}", if one { "snapshot" } else { "snapshots" }, names()),
             "images_in_the_making" => format!("{count} images that it makes{}", names()),
+            "arrivals" => format!("{count} instances that are on their way to it{}", names()),
             "files_to_be_removed" => format!("{count} orders to remove files that it has not confirmed"),
             _ => format!("{count} instances that it has not confirmed to have let go of"),
         }

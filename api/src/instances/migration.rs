@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::http::{ApiError, violated_constraint};
 use crate::operations::store::{self as operations, End};
 
-pub(super) use self::checks::{choose, refuse_now};
+pub(super) use self::checks::{choose, destination, refuse_now};
 pub(crate) use self::reports::fold;
 
 /// How long it may take. An operation has some minutes more.

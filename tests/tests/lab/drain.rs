@@ -45,6 +45,7 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
         let [(own, in_own), (runs, mut in_runs), (stopped, in_stopped)] =
             guests(lab, &project, wanted).await?;
         write(&mut in_runs, "/dev/vda", 1, 900)?;
+        let boot_id = in_runs.output("cat /proc/sys/kernel/random/boot_id")?;
         drop((in_own, in_runs, in_stopped));
         stopped.stop().await?;
         stopped.wait_for_state("stopped", LIMIT).await?;
@@ -52,12 +53,12 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
 
         let drain = format!("/v1/hosts/{home}/drain");
         lab.cloud.post(&drain, json!({})).await?.expect(202)?;
-        wait_remaining(lab, &home, &[("own", "local_volume"), ("runs", "running")], LIMIT).await?;
-        ensure!(stopped.get().await?["host"]["name"] == away.as_str(), "it has not moved");
-        lab.cloud.post(&drain, json!({"stop_running": true, "timeout_seconds": 30})).await?.expect(202)?;
         wait_remaining(lab, &home, &[("own", "local_volume")], LIMIT).await?;
+        ensure!(stopped.get().await?["host"]["name"] == away.as_str(), "it has not moved");
         ensure!(index_of(lab, &runs)? == 1, "it has not moved");
         let mut in_runs = lab.shell(&runs, LIMIT).await?;
+        let now = in_runs.output("cat /proc/sys/kernel/random/boot_id")?;
+        ensure!(now == boot_id, "the guest was started anew: {now}, and not {boot_id}");
         holds(&mut in_runs, "/dev/vda", 1, 900)?;
         ensure!(maintenance(lab, &home).await?["state"] == "draining");
         let host = format!("/v1/hosts/{home}");

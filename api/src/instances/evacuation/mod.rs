@@ -5,6 +5,7 @@
 //! and what stays is looked at again and again. INVARIANT: nothing leaves its host before another one has taken it in
 //! the same transaction; and what was shut down for this is started again, there or here.
 
+mod live;
 mod plan;
 mod steps;
 mod store;
@@ -17,7 +18,8 @@ use uuid::Uuid;
 
 use self::steps::Locked;
 use self::store::{Drain, Subject};
-use self::way::{Obstacle, Step, next_step, way_out};
+use self::way::{Guest, Obstacle, Step, next_step, way_out};
+use super::migration;
 use super::store as instances;
 use super::store::{placement, recovery};
 use crate::app::App;
@@ -55,11 +57,12 @@ async fn go_on(app: &App, drain: &Drain) -> Result<(), ApiError> {
     store::note_left(&mut conn, drain.host, now).await?;
     let subjects = store::subjects(&mut conn, drain.host, None, drain.standing(now), now).await?;
     let fleet = placement::fleet(&mut conn, now).await?;
-    for subject in &subjects {
-        if !is_worth_it(&mut conn, &fleet, drain, subject, now).await? {
+    for mut subject in subjects {
+        live::look(&mut conn, &mut subject, now).await?;
+        if !is_worth_it(&mut conn, &fleet, drain, &subject, now).await? {
             continue;
         }
-        if let Err(error) = advance(app, drain.host, subject).await {
+        if let Err(error) = advance(app, drain.host, &subject).await {
             tracing::warn!(instance = %subject.id, %error, "it could not leave its host; trying again");
         }
     }
@@ -87,7 +90,7 @@ async fn is_worth_it(
             store::note(conn, drain.host, subject, "stays", &Err(obstacle), now).await?;
             Ok(false)
         }
-        Step::Stop { .. } | Step::Leave { .. } => {
+        Step::Migrate | Step::Stop { .. } | Step::Leave { .. } => {
             let Some(request) = placement::request(conn, subject.id.into()).await? else { return Ok(false) };
             // It is asked again when it matters.
             let Placement::Nowhere(explanation) = place(fleet, &request) else { return Ok(true) };
@@ -114,13 +117,32 @@ async fn advance(app: &App, host: HostId, of: &Subject) -> Result<(), ApiError> 
     quotas::store::lock_before_going(&mut tx, &[of.id], &[], &[]).await?;
     placement::take_turn(&mut tx).await?;
     let now = app.clock.now();
+    let destination = destination(&mut tx, host, of, now).await?;
     let Some(standing) = hosts::store::standing_if_there(&mut tx, host, now).await? else { return Ok(()) };
     let Some(drain) = store::drains(&mut tx, Some(host)).await?.pop() else { return Ok(()) };
     let mut subjects = store::subjects(&mut tx, host, Some(of.id), standing, now).await?;
-    let Some(subject) = subjects.pop() else { return Ok(()) };
-    let locked = Locked { app, drain: &drain, project: of.project_id.into(), row, now };
+    let Some(mut subject) = subjects.pop() else { return Ok(()) };
+    if subject.facts.guest == Guest::Runs && destination.is_none() {
+        subject.facts.bound =
+            of.facts.bound.clone().or_else(|| Some("no other host takes it just now".to_owned()));
+    }
+    let locked = Locked { app, drain: &drain, project: of.project_id.into(), row, destination, now };
     do_step(&locked, &mut tx, &subject).await?;
     Ok(tx.commit().await?)
+}
+
+/// Where its guest would go while it runs. Both hosts are held, in everybody's order.
+async fn destination(
+    conn: &mut PgConnection,
+    host: HostId,
+    of: &Subject,
+    now: OffsetDateTime,
+) -> Result<Option<HostId>, ApiError> {
+    let destination = live::look(conn, &mut of.clone(), now).await?;
+    if let Some(destination) = destination {
+        migration::hold(conn, host, destination).await?;
+    }
+    Ok(destination)
 }
 
 async fn do_step(locked: &Locked<'_>, conn: &mut PgConnection, subject: &Subject) -> Result<(), ApiError> {
@@ -137,19 +159,25 @@ async fn do_step(locked: &Locked<'_>, conn: &mut PgConnection, subject: &Subject
         store::paid(conn, drain.host, subject.id, None).await?;
     }
     match next_step(&subject.facts, drain.stop_running) {
-        Step::Stay(obstacle) => note(locked, conn, subject, "stays", Err(obstacle)).await,
+        Step::Stay(obstacle) => {
+            if subject.was_sent {
+                // It is sent again, but not at once.
+                store::paid(conn, drain.host, subject.id, Some(now + PAUSE)).await?;
+            }
+            note(locked, conn, subject, "stays", Err(obstacle)).await
+        }
         Step::Await => {
-            let phase = if is_stopping(subject) { "stopping" } else { "waiting" };
-            let found = if is_stopping(subject) {
-                way_out(&subject.facts, drain.stop_running)
-            } else {
-                Err(not_confirmed())
+            let way = way_out(&subject.facts, drain.stop_running);
+            let (phase, found) = match subject.facts.guest {
+                Guest::OnItsWay => ("moving", way),
+                _ if is_stopping(subject) => ("stopping", way),
+                _ => ("waiting", Err(not_confirmed())),
             };
             note(locked, conn, subject, phase, found).await
         }
         Step::GiveBack(obstacle) => give_back(locked, conn, subject, obstacle).await,
         Step::Stop { .. } if subject.due_at.is_some_and(|due| due > now) => Ok(()),
-        step @ (Step::Stop { .. } | Step::Leave { .. }) => {
+        step @ (Step::Migrate | Step::Stop { .. } | Step::Leave { .. }) => {
             if let Some(obstacle) = no_room(conn, subject.id, now).await? {
                 return if subject.facts.owed {
                     give_back(locked, conn, subject, obstacle).await
@@ -175,6 +203,10 @@ async fn do_step(locked: &Locked<'_>, conn: &mut PgConnection, subject: &Subject
                     }
                     Ok(())
                 }
+                Step::Migrate => match locked.destination {
+                    Some(destination) => locked.migrate(conn, destination).await,
+                    None => Ok(()),
+                },
                 Step::Stay(_) | Step::Await | Step::GiveBack(_) => Ok(()),
             }
         }

@@ -4,6 +4,7 @@ use protocol::HostId;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::live;
 use super::store::{self, Subject};
 use super::way::way_out;
 use crate::http::ApiError;
@@ -18,7 +19,8 @@ pub(crate) async fn plan(conn: &mut PgConnection, host: HostId, now: OffsetDateT
     let waits = |subject: &Subject| !matches!(subject.phase.as_deref(), Some("stopping" | "moving"));
     let mut fleet = placement::fleet(conn, now).await?;
     let mut wanted = Vec::new();
-    for subject in subjects.into_iter().filter(waits) {
+    for mut subject in subjects.into_iter().filter(waits) {
+        live::look(conn, &mut subject, now).await?;
         let request = placement::request(conn, subject.id.into()).await?;
         wanted.push((subject, request));
     }

@@ -12,9 +12,12 @@ use crate::audit::{Actor, Deed};
 use crate::auth::{Action, actions};
 use crate::http::ApiError;
 use crate::instances::deeds::{self, Behalf, intend};
+use crate::instances::migration;
 use crate::instances::reconcile::place_at_once;
 use crate::instances::routes::present_intent;
+use crate::instances::store::migrations::New;
 use crate::instances::store::{NewIntent, Row, departures, leases};
+use crate::instances::types::MigrateInstance;
 use crate::operations;
 
 /// An instance that is locked, as are its volumes, what its project uses, the turn of placement and the host.
@@ -23,6 +26,8 @@ pub(super) struct Locked<'a> {
     pub drain: &'a Drain,
     pub project: ProjectId,
     pub row: Row,
+    /// The host that takes its guest while it runs, which is held, too.
+    pub destination: Option<HostId>,
     pub now: OffsetDateTime,
 }
 
@@ -38,6 +43,23 @@ impl Locked<'_> {
         let why = "its host is taken into maintenance: it shuts down, goes to another host and starts there";
         self.tell(conn, &self.row, "stop_for_maintenance", &next, why).await?;
         Ok(next.operation_id)
+    }
+
+    /// Sends its guest to that host as it runs.
+    pub(super) async fn migrate(&self, conn: &mut PgConnection, destination: HostId) -> Result<(), ApiError> {
+        let next = self.present();
+        let why = "its host is taken into maintenance: it goes to another one while it runs";
+        self.tell(conn, &self.row, "migrate_for_maintenance", &next, why).await?;
+        let new = New {
+            id: self.app.clock.new_id(),
+            instance: self.row.id.into(),
+            operation: next.operation_id,
+            source: self.drain.host,
+            destination,
+            max_downtime_ms: MigrateInstance::default().max_downtime_ms(),
+            due_at: self.now + migration::DUE,
+        };
+        migration::begin(conn, &new).await
     }
 
     /// Starts it again where it is.

@@ -56,6 +56,8 @@ pub(super) struct Subject {
     pub due_at: Option<OffsetDateTime>,
     /// It was shut down for this, whatever its owner has wanted since.
     pub was_stopped: bool,
+    /// It was sent to another host while it ran, and is still here.
+    pub was_sent: bool,
     pub facts: Facts,
 }
 
@@ -64,6 +66,7 @@ struct Row {
     project_id: Uuid,
     name: String,
     power: String,
+    migrating: bool,
     deleting: bool,
     ended_by_itself: bool,
     at_rest: bool,
@@ -72,6 +75,7 @@ struct Row {
     phase: Option<String>,
     due_at: Option<OffsetDateTime>,
     was_stopped: bool,
+    was_sent: bool,
     owed: bool,
 }
 
@@ -80,6 +84,7 @@ impl Row {
         match self.power.as_str() {
             "stopped" if self.at_rest => Guest::AtRest,
             "stopped" => Guest::GoesDown,
+            _ if self.migrating => Guest::OnItsWay,
             _ if self.ended_by_itself => Guest::Ended,
             "paused" => Guest::Paused,
             _ => Guest::Runs,
@@ -93,6 +98,7 @@ impl Row {
             local_volume: self.local_volume,
             merging: self.merging,
             owed: self.owed,
+            bound: None,
             host,
         };
         Subject {
@@ -102,6 +108,7 @@ impl Row {
             phase: self.phase,
             due_at: self.due_at,
             was_stopped: self.was_stopped,
+            was_sent: self.was_sent,
             facts,
         }
     }
@@ -119,6 +126,7 @@ pub(super) async fn subjects(
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT i.id, i.project_id, i.name, i.power,
+                  EXISTS (SELECT FROM migrations m WHERE m.instance_id = i.id) AS "migrating!",
                   i.deletion_requested_at IS NOT NULL AS "deleting!",
                   coalesce(i.observed_boot >= i.boot AND i.observed_end_reason
                            IN ('guest_shutdown', 'crashed', 'unobserved'), false) AS "ended_by_itself!",
@@ -131,6 +139,7 @@ pub(super) async fn subjects(
                    ORDER BY v.id LIMIT 1) AS merging,
                   e.phase AS "phase?", e.due_at AS "due_at?",
                   e.stopped_by IS NOT NULL AS "was_stopped!",
+                  (e.phase = 'moving' AND e.way = 'migrate') IS TRUE AS "was_sent!",
                   (e.stopped_by IS NOT NULL AND i.power = 'stopped' AND i.deletion_requested_at IS NULL
                    AND NOT coalesce(e.stop_at <= $3 AND i.stop_at IS NULL, false)
                    AND NOT EXISTS (SELECT FROM operations o WHERE o.resource_id = i.id AND o.id > e.stopped_by
@@ -198,7 +207,7 @@ pub(super) async fn owe(
     Ok(())
 }
 
-/// Nothing is owed to it any more, and it is not shut down again before that time.
+/// Nothing is owed to it any more, and it is neither shut down nor sent again before that time.
 pub(super) async fn paid(
     conn: &mut PgConnection,
     host: HostId,

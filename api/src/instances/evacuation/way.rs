@@ -11,6 +11,8 @@ use crate::hosts::store::Standing;
 pub enum EvacuationWay {
     /// It is stopped, and goes to another host as it is.
     Move,
+    /// It goes to another host while it runs.
+    Migrate,
     /// It is shut down, goes to another host, and is started there.
     RestartElsewhere,
 }
@@ -19,6 +21,7 @@ impl EvacuationWay {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Move => "move",
+            Self::Migrate => "migrate",
             Self::RestartElsewhere => "restart_elsewhere",
         }
     }
@@ -42,6 +45,8 @@ impl Obstacle {
 pub(super) enum Guest {
     /// It runs or comes up, or nobody knows.
     Runs,
+    /// It runs, and is on its way to another host.
+    OnItsWay,
     Paused,
     /// It has ended by itself, and is not started again.
     Ended,
@@ -62,6 +67,8 @@ pub(super) struct Facts {
     pub merging: Option<String>,
     /// It was shut down for this, and its owner has not wanted anything else since.
     pub owed: bool,
+    /// Why a guest that runs cannot go as it is.
+    pub bound: Option<String>,
     pub host: Standing,
 }
 
@@ -70,7 +77,7 @@ const LOCAL: &str = "is on the disk of this host alone, and does not move; its o
 
 /// The way of an instance, whether there is room elsewhere or not.
 pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay, Obstacle> {
-    use EvacuationWay::{Move, RestartElsewhere};
+    use EvacuationWay::{Migrate, Move, RestartElsewhere};
     let refused = |code, message: &str| Err(Obstacle::new(code, message));
     if facts.deleting {
         return refused(
@@ -83,7 +90,7 @@ pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay
     }
     let again = if facts.owed { RestartElsewhere } else { Move };
     match (facts.host, facts.guest) {
-        (Standing::Dead, Guest::Runs) => return Ok(RestartElsewhere),
+        (Standing::Dead, Guest::Runs | Guest::OnItsWay) => return Ok(RestartElsewhere),
         (Standing::Dead, _) => return Ok(again),
         (Standing::Heard, _) | (Standing::Silent, Guest::AtRest) => {}
         (Standing::Silent, _) => {
@@ -94,6 +101,9 @@ pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay
             );
         }
     }
+    if facts.guest == Guest::OnItsWay {
+        return Ok(Migrate);
+    }
     if let Some(name) = &facts.merging {
         let message = format!("this host merges layers of its volume {name}; it goes when that is done");
         return refused("merging", &message);
@@ -103,11 +113,17 @@ pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay
             "paused",
             "it is paused, and what it has in memory would be lost; its owner resumes or stops it",
         ),
-        Guest::Runs if !stop_running => refused(
-            "running",
-            "it runs; drain with `stop_running` to shut it down, or wait until its owner stops it",
-        ),
-        Guest::Runs => Ok(RestartElsewhere),
+        Guest::Runs | Guest::OnItsWay => match &facts.bound {
+            None => Ok(Migrate),
+            Some(_) if stop_running => Ok(RestartElsewhere),
+            Some(why) => refused(
+                "running",
+                &format!(
+                    "it runs, and cannot go as it is: {why}. Drain with `stop_running` to shut it down, or wait until its \
+                     owner stops it"
+                ),
+            ),
+        },
         Guest::Ended | Guest::GoesDown | Guest::AtRest => Ok(again),
     }
 }
@@ -117,8 +133,10 @@ pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay
 pub(super) enum Step {
     /// Nothing, as long as that is so.
     Stay(Obstacle),
-    /// Nothing: its host is about to confirm that it is stopped.
+    /// Nothing: its host is about to confirm that it is stopped, or that it has left.
     Await,
+    /// It goes to another host while it runs.
+    Migrate,
     /// Its guest goes down. Whether it is to be started again elsewhere.
     Stop { owed: bool },
     /// It goes to another host, and starts there or not.
@@ -135,11 +153,12 @@ pub(super) fn next_step(facts: &Facts, stop_running: bool) -> Step {
         }
         Err(obstacle) => Step::Stay(obstacle),
         Ok(_) if facts.host == Standing::Dead => {
-            Step::Leave { starts: facts.owed || facts.guest == Guest::Runs }
+            Step::Leave { starts: facts.owed || matches!(facts.guest, Guest::Runs | Guest::OnItsWay) }
         }
-        Ok(_) => match facts.guest {
+        Ok(way) => match facts.guest {
             Guest::AtRest => Step::Leave { starts: facts.owed },
-            Guest::GoesDown => Step::Await,
+            Guest::GoesDown | Guest::OnItsWay => Step::Await,
+            Guest::Runs if way == EvacuationWay::Migrate => Step::Migrate,
             Guest::Runs => Step::Stop { owed: true },
             Guest::Ended | Guest::Paused => Step::Stop { owed: false },
         },
@@ -157,6 +176,7 @@ mod tests {
             local_volume: None,
             merging: None,
             owed: false,
+            bound: Some("the other host has another processor".to_owned()),
             host: Standing::Heard,
         }
     }
@@ -179,6 +199,20 @@ mod tests {
             next_step(&Facts { owed: true, ..of(Guest::AtRest) }, false),
             Step::Leave { starts: true }
         );
+    }
+
+    #[test]
+    fn a_guest_that_can_go_while_it_runs_is_not_stopped() {
+        let free = Facts { bound: None, ..of(Guest::Runs) };
+        for stop_running in [false, true] {
+            assert_eq!(next_step(&free, stop_running), Step::Migrate);
+            assert_eq!(way_out(&free, stop_running), Ok(EvacuationWay::Migrate));
+            assert_eq!(next_step(&of(Guest::OnItsWay), stop_running), Step::Await);
+        }
+        let merging = Facts { merging: Some("root".to_owned()), ..free };
+        assert_eq!(code(&merging, true), Some("merging"));
+        let dead = Facts { host: Standing::Dead, ..of(Guest::OnItsWay) };
+        assert_eq!(next_step(&dead, false), Step::Leave { starts: true });
     }
 
     #[test]

@@ -10,7 +10,6 @@ use time::OffsetDateTime;
 use super::super::model::InstanceState;
 use super::super::store::migrations::{self, HostFacts};
 use super::super::store::{Row, placement};
-use crate::hosts::store::is_declared_dead;
 use crate::http::{ApiError, ErrorCode, FieldError, Selector};
 use crate::scheduler::{Fleet, Occupied, Placement, Rejection, place, rejections};
 use crate::volumes::store::attachments;
@@ -30,6 +29,17 @@ pub(in crate::instances) async fn refuse_now(
     conn: &mut PgConnection,
     row: &Row,
 ) -> Result<(HostId, GuestHardware), ApiError> {
+    if let Some(name) = attachments::lock_all_shared(conn, row.id).await? {
+        return refused(format!(
+            "the data of its volume {name} is on the disk of its host, and only a guest all of whose volumes are in shared \
+             pools goes to another"
+        ));
+    }
+    in_the_way(conn, row).await
+}
+
+/// The same for one all of whose volumes are in shared pools; nothing has to be locked.
+async fn in_the_way(conn: &mut PgConnection, row: &Row) -> Result<(HostId, GuestHardware), ApiError> {
     let Some(host) = row.host_id.map(HostId::from) else { return refused("it is on no host") };
     let state = super::super::verbs::state_of(row);
     let runs = row.observed().is_some_and(|seen| {
@@ -45,12 +55,6 @@ pub(in crate::instances) async fn refuse_now(
             "it starts elsewhere when its host dies, and its guard does not go with a running guest yet; set its \
              `on_host_failure` to wait for as long as that takes",
         );
-    }
-    if let Some(name) = attachments::lock_all_shared(conn, row.id).await? {
-        return refused(format!(
-            "the data of its volume {name} is on the disk of its host, and only a guest all of whose volumes are in shared \
-             pools goes to another"
-        ));
     }
     if migrations::of_instance(conn, row.id).await?.is_some() {
         return refused(
@@ -74,10 +78,20 @@ pub(in crate::instances) async fn refuse_now(
     if way.hard_group {
         return refused("the hard rule of its placement group could be broken while it is on two hosts");
     }
-    if is_declared_dead(conn, host).await? {
+    if way.host_dead {
         return refused("its host was declared dead; move it instead");
     }
     Ok((host, way.hardware.0))
+}
+
+/// The host that would take an instance all of whose volumes are in shared pools, as far as can be told without a lock.
+pub(in crate::instances) async fn destination(
+    conn: &mut PgConnection,
+    row: &Row,
+    now: OffsetDateTime,
+) -> Result<HostId, ApiError> {
+    let (source, hardware) = in_the_way(conn, row).await?;
+    choose(conn, row, (source, &hardware), None, now).await
 }
 
 /// The destination: the host that is named, if it takes it, or the best one.
@@ -94,7 +108,6 @@ pub(in crate::instances) async fn choose(
     if let Some(why) = unfit(from) {
         return refused(format!("its own host cannot send it: {why}"));
     }
-    placement::take_turn(conn).await?;
     let request = placement::request(conn, InstanceId::from(row.id)).await?;
     let request = request.ok_or_else(ApiError::not_found)?;
     let fleet = placement::fleet(conn, now).await?;

@@ -5,6 +5,7 @@ use axum::response::Response;
 
 use super::super::migration;
 use super::super::store::migrations::New;
+use super::super::store::placement;
 use super::super::types::{Instance, MigrateInstance};
 use super::power::next_intent;
 use super::{accept, change_intent, lock, refuse_deleting};
@@ -35,6 +36,7 @@ pub(super) async fn migrate_instance(
     let next = next_intent(&app, &call, &change, &row);
     let (conn, allowed) = change.parts();
     let (source, hardware) = migration::refuse_now(conn, &row).await?;
+    placement::take_turn(conn).await?;
     let destination = migration::choose(conn, &row, (source, &hardware), body.host.as_deref(), now).await?;
     migration::hold(conn, source, destination).await?;
     change_intent(conn, allowed, &row, "migrate_instance", &next).await?;

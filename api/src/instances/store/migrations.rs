@@ -86,6 +86,8 @@ pub(in crate::instances) struct InTheWay {
     /// A snapshot is being taken.
     pub snapshot: bool,
     pub hard_group: bool,
+    /// Its host was declared dead.
+    pub host_dead: bool,
     pub hardware: Json<GuestHardware>,
 }
 
@@ -102,6 +104,8 @@ pub(in crate::instances) async fn in_the_way(
                   EXISTS (SELECT FROM snapshots s WHERE s.instance_id = i.id AND s.state = 'creating') AS "snapshot!",
                   EXISTS (SELECT FROM placement_groups g
                           WHERE g.id = i.placement_group_id AND g.strength = 'hard') AS "hard_group!",
+                  EXISTS (SELECT FROM hosts h
+                          WHERE h.id = i.host_id AND h.declared_dead_at IS NOT NULL) AS "host_dead!",
                   t.hardware AS "hardware: Json<GuestHardware>"
            FROM instances i JOIN instance_types t ON t.id = i.instance_type_id WHERE i.id = $1"#,
         id

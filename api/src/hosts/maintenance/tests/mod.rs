@@ -2,6 +2,7 @@
 
 mod emptying;
 mod guide;
+mod live;
 mod races;
 mod removal;
 

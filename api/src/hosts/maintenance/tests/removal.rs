@@ -131,6 +131,8 @@ async fn nothing_that_names_hosts_is_forgotten() {
         ("instances.host_id", "a"),
         ("layer_removals.host_id", "a"),
         ("layers.host_id", "a"),
+        ("migrations.destination_host_id", "a"),
+        ("migrations.source_host_id", "a"),
         ("transfers.host_id", "a"),
         ("volumes.host_id", "a"),
     ];
