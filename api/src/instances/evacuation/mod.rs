@@ -86,6 +86,7 @@ async fn is_worth_it(
         return Ok(true);
     }
     match next_step(&subject.facts, drain.stop_running) {
+        Step::Stay(_) if subject.was_sent => Ok(true),
         Step::Stay(obstacle) => {
             store::note(conn, drain.host, subject, "stays", &Err(obstacle), now).await?;
             Ok(false)
@@ -164,53 +165,62 @@ async fn do_step(locked: &Locked<'_>, conn: &mut PgConnection, subject: &Subject
                 // It is sent again, but not at once.
                 store::paid(conn, drain.host, subject.id, Some(now + PAUSE)).await?;
             }
-            note(locked, conn, subject, "stays", Err(obstacle)).await
+            note(locked, conn, subject, "stays", &Err(obstacle)).await
         }
-        Step::Await => {
-            let way = way_out(&subject.facts, drain.stop_running);
-            let (phase, found) = match subject.facts.guest {
-                Guest::OnItsWay => ("moving", way),
-                _ if is_stopping(subject) => ("stopping", way),
-                _ => ("waiting", Err(not_confirmed())),
-            };
-            note(locked, conn, subject, phase, found).await
+        Step::Await if subject.facts.guest == Guest::OnItsWay => {
+            note(locked, conn, subject, "moving", &Ok(EvacuationWay::Migrate)).await
         }
+        Step::Await if is_stopping(subject) => Ok(()),
+        Step::Await => note(locked, conn, subject, "waiting", &Err(not_confirmed())).await,
         Step::GiveBack(obstacle) => give_back(locked, conn, subject, obstacle).await,
+        Step::Migrate => {
+            let Some(destination) = locked.destination else { return Ok(()) };
+            if !goes(locked, conn, subject, "moving").await? {
+                return Ok(());
+            }
+            locked.migrate(conn, destination).await
+        }
         Step::Stop { .. } if subject.due_at.is_some_and(|due| due > now) => Ok(()),
-        step @ (Step::Migrate | Step::Stop { .. } | Step::Leave { .. }) => {
-            if let Some(obstacle) = no_room(conn, subject.id, now).await? {
-                return if subject.facts.owed {
-                    give_back(locked, conn, subject, obstacle).await
-                } else {
-                    note(locked, conn, subject, "stays", Err(obstacle)).await
-                };
+        Step::Stop { owed } => {
+            if !goes(locked, conn, subject, "stopping").await? {
+                return Ok(());
             }
-            let way = way_out(&subject.facts, drain.stop_running);
-            if !is_stopping(subject) && store::on_their_way(conn, drain.host).await? >= AT_ONCE {
-                return note(locked, conn, subject, "waiting", way).await;
+            let operation = locked.stop(conn).await?;
+            if owed {
+                store::owe(conn, drain.host, subject.id, operation).await?;
             }
-            let phase = if matches!(step, Step::Stop { .. }) { "stopping" } else { "moving" };
-            note(locked, conn, subject, phase, way).await?;
-            match step {
-                Step::Leave { starts } => {
-                    locked.leave(conn, starts).await?;
-                    Ok(store::paid(conn, drain.host, subject.id, None).await?)
-                }
-                Step::Stop { owed } => {
-                    let operation = locked.stop(conn).await?;
-                    if owed {
-                        store::owe(conn, drain.host, subject.id, operation).await?;
-                    }
-                    Ok(())
-                }
-                Step::Migrate => match locked.destination {
-                    Some(destination) => locked.migrate(conn, destination).await,
-                    None => Ok(()),
-                },
-                Step::Stay(_) | Step::Await | Step::GiveBack(_) => Ok(()),
+            Ok(())
+        }
+        Step::Leave { starts } => {
+            if !goes(locked, conn, subject, "moving").await? {
+                return Ok(());
             }
+            locked.leave(conn, starts).await?;
+            Ok(store::paid(conn, drain.host, subject.id, None).await?)
         }
     }
+}
+
+/// Whether it goes on its way, or further on it. Notes that, or why not.
+async fn goes(
+    locked: &Locked<'_>,
+    conn: &mut PgConnection,
+    subject: &Subject,
+    phase: &str,
+) -> Result<bool, ApiError> {
+    let drain = locked.drain;
+    if let Some(obstacle) = no_room(conn, subject.id, locked.now).await? {
+        if subject.facts.owed {
+            give_back(locked, conn, subject, obstacle).await?;
+        } else {
+            note(locked, conn, subject, "stays", &Err(obstacle)).await?;
+        }
+        return Ok(false);
+    }
+    let way = way_out(&subject.facts, drain.stop_running);
+    let goes = is_stopping(subject) || store::on_their_way(conn, drain.host).await? < AT_ONCE;
+    note(locked, conn, subject, if goes { phase } else { "waiting" }, &way).await?;
+    Ok(goes)
 }
 
 fn is_stopping(subject: &Subject) -> bool {
@@ -229,7 +239,7 @@ async fn give_back(
 ) -> Result<(), ApiError> {
     locked.start(conn).await?;
     store::paid(conn, locked.drain.host, subject.id, Some(locked.now + PAUSE)).await?;
-    note(locked, conn, subject, "stays", Err(obstacle)).await
+    note(locked, conn, subject, "stays", &Err(obstacle)).await
 }
 
 async fn note(
@@ -237,9 +247,9 @@ async fn note(
     conn: &mut PgConnection,
     subject: &Subject,
     phase: &str,
-    found: Result<EvacuationWay, Obstacle>,
+    found: &Result<EvacuationWay, Obstacle>,
 ) -> Result<(), ApiError> {
-    Ok(store::note(conn, locked.drain.host, subject, phase, &found, locked.now).await?)
+    Ok(store::note(conn, locked.drain.host, subject, phase, found, locked.now).await?)
 }
 
 /// Why no other host takes it, if none does.
