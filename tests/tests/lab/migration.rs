@@ -81,7 +81,7 @@ async fn a_guest_goes_to_the_other_host_and_back_with_its_connection() -> Result
         let mut shell = lab.shell(&instance, LIMIT).await?;
         let mut listener = lab.shell(&other, LIMIT).await?;
         let address = other.get().await?["nics"][0]["addresses"][0].as_str().context("no address")?.to_owned();
-        listener.output(&format!("(nc -l -p {COUNTER} > /run/counted 2>&1 &)"))?;
+        listener.output(&format!("(sleep 100000 | nc -l -p {COUNTER} > /run/counted 2>&1 &)"))?;
         shell.output(&format!(
             "(i=0; while usleep 200000; do i=$((i + 1)); echo $i; done) | nc {address} {COUNTER} > /dev/null 2>&1 &"
         ))?;
