@@ -45,7 +45,7 @@ nextest: cargo
 	@command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
 
 test: nextest ## Run everything that must be true of a change (what CI runs)
-	@deploy/packages host foreign build guests console
+	@deploy/packages host foreign build guests console debian
 	@deploy/check
 
 lab: nextest ## Run the tests that need several hosts: make lab HOSTS=3

@@ -5,6 +5,7 @@
 //! `make bench NAME=b1` prints a table and writes `target/bench/b1.json`. Nothing here asserts a time.
 
 mod compare;
+mod completion;
 mod control;
 mod create;
 mod disk;
@@ -60,6 +61,8 @@ enum Name {
     B15,
     /// Memory of the control plane and its PostgreSQL.
     B18,
+    /// A name that the shell completes, beside curl of the same list.
+    B19,
 }
 
 #[tokio::main]
@@ -79,5 +82,6 @@ async fn main() -> Result<()> {
         Name::B14 => overlay::run(rounds),
         Name::B15 => spread::run(rounds, arguments.size).await,
         Name::B18 => memory::control_plane(),
+        Name::B19 => completion::run(&site().await?, rounds).await,
     }
 }
