@@ -52,6 +52,7 @@ CREATE TABLE evacuations (
     CONSTRAINT evacuations_that_stay_say_why CHECK (phase <> 'stays' OR code IS NOT NULL)
 );
 CREATE INDEX evacuations_of_instance ON evacuations (instance_id);
+CREATE INDEX evacuations_of_project ON evacuations (project_id);
 
 -- The maintenance of a host, for the operator; of what remains the first.
 CREATE FUNCTION maintenance_of(host uuid) RETURNS jsonb LANGUAGE sql STABLE AS $$
