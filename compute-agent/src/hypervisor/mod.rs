@@ -247,6 +247,8 @@ pub struct DomainDisk {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLayer {
     pub volume: VolumeId,
+    /// Whether other hosts reach its file, too.
+    pub shared: bool,
     pub layer: Utf8PathBuf,
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocol::agent::{HostNetwork, NetworkCheck, NetworkFault, NetworkReport, NetworkSubject};
-use protocol::{InstanceId, PortId, Revision};
+use protocol::{InstanceId, NetworkId, PortId, Revision};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 
@@ -38,6 +38,8 @@ pub struct Keeper {
     asked: AtomicU64,
     nudge: Notify,
     ports: Mutex<HashMap<PortId, Port>>,
+    /// Those that the host was last made to match, and whether cards can be used in them.
+    networks: Mutex<HashMap<NetworkId, bool>>,
     changed: Mutex<HashSet<InstanceId>>,
     has_changed: Notify,
 }
@@ -66,6 +68,7 @@ impl Keeper {
             asked: AtomicU64::new(0),
             nudge: Notify::new(),
             ports: Mutex::default(),
+            networks: Mutex::default(),
             changed: Mutex::default(),
             has_changed: Notify::new(),
         }
@@ -127,6 +130,23 @@ impl Keeper {
         ports.into_iter().map(|port| (port, readiness(port))).collect()
     }
 
+    /// Whether cards find their bridges in these networks, as far as is known. That of a guest which is on its way here is
+    /// no port of this host yet.
+    pub fn networks(&self, wanted: impl IntoIterator<Item = NetworkId>) -> HashMap<NetworkId, Readiness> {
+        let stored = self.store.get();
+        let is_named = |id: NetworkId| {
+            stored.as_ref().is_some_and(|stored| stored.networks.networks.iter().any(|one| one.id == id))
+        };
+        let known = lock(&self.networks);
+        let readiness = |id| match known.get(&id) {
+            _ if !is_named(id) => Readiness::Unnamed,
+            None => Readiness::Pending,
+            Some(true) => Readiness::Ready,
+            Some(false) => Readiness::Faulty,
+        };
+        wanted.into_iter().map(|id| (id, readiness(id))).collect()
+    }
+
     /// Waits for instances whose cards have become ready, faulty or unknown, and names them.
     pub async fn changed(&self) -> HashSet<InstanceId> {
         loop {
@@ -173,6 +193,8 @@ impl Keeper {
     }
 
     fn learn(&self, networks: &HostNetwork, outcome: &Outcome) {
+        let usable = networks.networks.iter().map(|one| (one.id, !outcome.unusable.contains(&one.id)));
+        *lock(&self.networks) = usable.collect();
         let new = ports_of(networks, outcome);
         let old = std::mem::replace(&mut *lock(&self.ports), new.clone());
         let differing = |a: &HashMap<PortId, Port>, b: &HashMap<PortId, Port>| {

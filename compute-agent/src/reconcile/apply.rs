@@ -5,7 +5,7 @@ mod migrating;
 
 use std::sync::Arc;
 
-use protocol::agent::{Firmware, InstanceSpec, MemoryFile};
+use protocol::agent::{Firmware, InstanceSpec, MemoryFile, Migration};
 use protocol::{InstanceId, MacAddress, PortId};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -214,6 +214,9 @@ impl Reconciler {
     /// What is not ready after that has to be waited for.
     async fn ensure_network(&self, spec: &InstanceSpec) -> Result<(), StepError> {
         self.parts.networks.ensure().await;
+        if matches!(spec.migration, Some(Migration::Incoming { .. })) {
+            return Ok(());
+        }
         let ports = self.parts.networks.readiness(spec.nics.iter().map(|nic| nic.port_id));
         let ready = ports.values().all(|readiness| *readiness == Readiness::Ready);
         if ready { Ok(()) } else { Err(StepError::LookAgain) }

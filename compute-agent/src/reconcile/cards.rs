@@ -33,6 +33,18 @@ pub(super) fn plan_network(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime
     }
 }
 
+/// The same for a guest that comes from another host, whose ports are not this host's yet: its cards need their bridges.
+pub(super) fn plan_bridges(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Option<Plan> {
+    let readiness = |nic: &Nic| seen.networks.get(&nic.network_id).unwrap_or(&Readiness::Unnamed);
+    if spec.nics.iter().any(|nic| *readiness(nic) == Readiness::Pending) {
+        Some(Plan::Do(Step::EnsureNetwork))
+    } else {
+        let ready = spec.nics.iter().all(|nic| *readiness(nic) == Readiness::Ready);
+        // Nobody says that they are.
+        (!ready).then_some(Plan::Wait(now + LOOK_AGAIN))
+    }
+}
+
 /// Makes the cards of a running domain those that are wanted.
 pub(super) fn plan_cards(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDateTime) -> Plan {
     let asked = |card: &Card| seen.memory.detaching.get(&card.mac).copied();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::boots::{BootRecord, Phase};
-use super::cards::plan_network;
+use super::cards::{plan_bridges, plan_network};
 use super::plan::{Plan, Seen, Step};
 use crate::desired::Wanted;
 use crate::hypervisor::{Domain, DomainState, Transfer};
@@ -20,6 +20,8 @@ use crate::hypervisor::{Domain, DomainState, Transfer};
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// The same when it stands still for that.
 const LOOK_SOON: Duration = Duration::from_millis(50);
+/// How long a domain that is to take a guest may fail to be made before that is said, which ends the migration.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How soon to look at a guest that waits.
 const WAITS: Duration = Duration::from_secs(5);
 
@@ -80,8 +82,10 @@ fn plan_incoming(spec: &InstanceSpec, id: MigrationId, seen: &Seen, now: OffsetD
         (None, _) if !seen.files.seed || seen.memory.seed_made != Some(spec.generation) => {
             Plan::Do(Step::EnsureSeed)
         }
-        (None, None) => Plan::Do(Step::RecordIncoming { id }),
-        (None, Some(_)) => Plan::Do(Step::CreateWaiting { id }),
+        (None, known) => plan_bridges(spec, seen, now).unwrap_or(Plan::Do(match known {
+            None => Step::RecordIncoming { id },
+            Some(_) => Step::CreateWaiting { id },
+        })),
     }
 }
 
@@ -146,22 +150,26 @@ fn plan_begun(id: MigrationId, is_wanted: bool, seen: &Seen, now: OffsetDateTime
 }
 
 /// What the control plane is to know of it.
-pub(super) fn told(wanted: &Wanted, seen: &Seen) -> Option<MigrationReport> {
+pub(super) fn told(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Option<MigrationReport> {
     let Wanted::Instance(spec) = wanted else { return None };
     let state = match spec.migration? {
-        Migration::Incoming { id, .. } => incoming(id, seen)?,
+        Migration::Incoming { id, .. } => incoming(id, seen, now)?,
         Migration::Outgoing { id, .. } => outgoing(id, seen)?,
     };
     Some(MigrationReport { id: spec.migration?.id(), instance_id: spec.id, state })
 }
 
-fn incoming(id: MigrationId, seen: &Seen) -> Option<MigrationState> {
+fn incoming(id: MigrationId, seen: &Seen, now: OffsetDateTime) -> Option<MigrationState> {
     let refused = |detail: &str| Some(MigrationState::Refused { detail: detail.to_owned() });
     let waits = seen.record.as_ref().filter(|record| record.incoming == Some(id));
     match (&seen.domain, waits) {
         (Some(Domain { state: DomainState::Running, .. }), _) => refused(STILL_HERE),
         (None, Some(record)) if record.phase == Phase::Started => refused(DID_NOT_WAIT),
-        (None, _) => seen.memory.failure.and_then(refused),
+        // What fails may work the next time.
+        (None, _) => {
+            let is_over = seen.memory.failing_since.is_some_and(|since| now >= since + PATIENCE);
+            seen.memory.failure.filter(|_| is_over).and_then(refused)
+        }
         (Some(_), _) => seen.expected_at.map(|address| MigrationState::Ready { address }),
     }
 }

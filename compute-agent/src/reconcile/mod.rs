@@ -211,7 +211,7 @@ impl Reconciler {
                     return Round::End(Outcome::Interrupted);
                 }
                 self.remember(id, |memory| {
-                    memory.failure = None;
+                    (memory.failure, memory.failing_since) = (None, None);
                     memory.not_taken = memory.not_taken.filter(|_| !matches!(step, Step::Snapshot { .. }));
                 });
                 self.note(wanted, observe::told_after(step, seen)).await;
@@ -273,6 +273,8 @@ impl Reconciler {
             memory.missing_since = if is_live { None } else { memory.missing_since.or(Some(now)) };
         });
         let ports = self.parts.networks.readiness(wanted.nics().iter().map(|nic| nic.port_id));
+        let awaited = wanted.nics().iter().filter(|_| comes).map(|nic| nic.network_id);
+        let networks = self.parts.networks.networks(awaited);
         let machine_boot = self.parts.machine_boot;
         let memory_saved = self.is_memory_saved(wanted).await;
         let transfer = self.look_at_transfer(id, record.as_ref(), is_live).await?;
@@ -283,6 +285,7 @@ impl Reconciler {
             files,
             guard,
             ports,
+            networks,
             has_room,
             machine_boot,
             memory_saved,
@@ -405,7 +408,9 @@ impl Reconciler {
     }
 
     fn report(&self, wanted: &Wanted, seen: &Seen) {
-        self.parts.outbox.report_migration(wanted.id(), migrating::told(wanted, seen));
+        self.parts
+            .outbox
+            .report_migration(wanted.id(), migrating::told(wanted, seen, self.parts.clock.now()));
         let Some(observation) = observe::observe(wanted, seen) else { return };
         self.parts.outbox.report(InstanceReport {
             id: wanted.id(),
@@ -442,7 +447,11 @@ impl Reconciler {
     fn fail(&self, wanted: &Arc<Wanted>, detail: &'static str, cause: &str) -> Outcome {
         let id = wanted.id();
         tracing::warn!(instance = %id, generation = %wanted.generation(), cause, "cannot go on: {detail}");
-        self.remember(id, |memory| memory.failure = Some(detail));
+        let now = self.parts.clock.now();
+        self.remember(id, |memory| {
+            memory.failure = Some(detail);
+            memory.failing_since = memory.failing_since.or(Some(now));
+        });
         Outcome::Failed(Arc::clone(wanted))
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use protocol::agent::{
     Disk, EndReason, InstanceSpec, IoLimits, MemoryFile, NotTaken, PauseReason, Power, StopMode,
 };
-use protocol::{Generation, LayerId, MacAddress, MigrationId, PortId, SizeGib, VolumeId};
+use protocol::{Generation, LayerId, MacAddress, MigrationId, NetworkId, PortId, SizeGib, VolumeId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -45,6 +45,8 @@ pub struct Seen {
     pub guard: Guarding,
     /// Of the network cards that are wanted.
     pub ports: HashMap<PortId, Readiness>,
+    /// Of the networks that a guest which comes from another host needs.
+    pub networks: HashMap<NetworkId, Readiness>,
     /// Whether a guest that had no room in the pool may go on.
     pub has_room: bool,
     /// The machine's current boot.
@@ -95,6 +97,8 @@ pub struct Memory {
     pub called_off: Option<MigrationId>,
     /// Why the last step failed, for the instance's owner; gone with the next that works.
     pub failure: Option<&'static str>,
+    /// Since when no step has worked.
+    pub failing_since: Option<OffsetDateTime>,
 }
 
 impl Memory {

@@ -56,6 +56,7 @@ pub(super) fn differences(
             machine_boot,
             memory_saved: false,
             transfer: None,
+            networks: HashMap::new(),
             expected_at: None,
             // Sizes and limits of disks are known to the hypervisor alone.
             memory: Memory { tuned: wanted.disks().iter().map(tuning).collect(), ..Memory::default() },

@@ -3,12 +3,11 @@
 mod network;
 mod router;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use protocol::NetworkId;
-use protocol::agent::{HostNetwork, Network, Router};
+use protocol::agent::{HostNetwork, Router};
 
 use super::desired::Desired;
 
@@ -20,14 +19,17 @@ pub(super) struct Underlay {
     pub mtu: Option<u32>,
 }
 
+/// All that the document names, also where no port is (yet): the card of a guest that comes finds its bridge.
 pub(super) fn render(want: &HostNetwork, underlay: Option<Underlay>) -> Desired {
     let networks: BTreeMap<_, _> = want.networks.iter().map(|network| (network.id, network)).collect();
-    let (near, routers) = needed(want, &networks);
     let mut desired = Desired::default();
-    for network in want.networks.iter().filter(|network| near.contains(&network.id)) {
+    for network in &want.networks {
         desired.units.push(network::render(network, underlay));
     }
-    for router in routers {
+    let is_near = |router: &&Router| {
+        router.interfaces.iter().any(|interface| networks.contains_key(&interface.network_id))
+    };
+    for router in want.routers.iter().filter(is_near) {
         desired.units.push(router::render(router, &networks));
         if router.external {
             desired.forwarding = true;
@@ -35,30 +37,6 @@ pub(super) fn render(want: &HostNetwork, underlay: Option<Underlay>) -> Desired 
         }
     }
     desired
-}
-
-/// The networks with a port here, whatever routers lead to from there, and these routers.
-fn needed<'a>(
-    want: &'a HostNetwork,
-    networks: &BTreeMap<NetworkId, &Network>,
-) -> (BTreeSet<NetworkId>, Vec<&'a Router>) {
-    let mut near: BTreeSet<NetworkId> =
-        want.networks.iter().filter(|network| !network.ports.is_empty()).map(|network| network.id).collect();
-    let mut far: Vec<&Router> = want.routers.iter().collect();
-    let mut routers = Vec::new();
-    loop {
-        let (reached, rest): (Vec<_>, Vec<_>) = far.into_iter().partition(|router| {
-            router.interfaces.iter().any(|interface| near.contains(&interface.network_id))
-        });
-        if reached.is_empty() {
-            return (near, routers);
-        }
-        let there =
-            reached.iter().flat_map(|router| &router.interfaces).map(|interface| interface.network_id);
-        near.extend(there.filter(|id| networks.contains_key(id)));
-        routers.extend(reached);
-        far = rest;
-    }
 }
 
 /// The default route's destination in the family of an address.

@@ -22,7 +22,8 @@ pub const MAX_NETWORK_FAULTS: usize = 500;
 pub struct HostNetwork {
     /// Underlay addresses of all other hosts: VXLAN is accepted from these alone.
     pub peers: Vec<IpAddr>,
-    /// Networks with a port on this host, and those that a router of such a network reaches.
+    /// Networks with a port on this host or of a guest that is on its way here, and those that a router of such a network
+    /// reaches.
     pub networks: Vec<Network>,
     /// Routers with an interface in one of `networks`.
     pub routers: Vec<Router>,

@@ -132,7 +132,7 @@ pub(in crate::instances) async fn choose(
         let occupied = Occupied::of(&fleet, &request);
         let filters = fleet.host(host.id).into_iter().flat_map(|one| rejections(one, &request, &occupied));
         let misfit = why_not(host).map(|why| FieldError::new("/host", "unfit", why));
-        let errors: Vec<_> = misfit.into_iter().chain(filters.map(|reason| rejected(reason))).collect();
+        let errors: Vec<_> = misfit.into_iter().chain(filters.map(rejected)).collect();
         ApiError::reject(errors)?;
         return Ok(host.id);
     }

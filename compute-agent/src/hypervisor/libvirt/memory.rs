@@ -8,7 +8,7 @@ use protocol::{MIB, MemoryMib};
 use virt::connect::Connect;
 use virt::domain::Domain as Handle;
 
-use super::{raw, refused, xml};
+use super::{owner, raw, refused, xml};
 use crate::hypervisor::{DomainSpec, HypervisorError};
 
 /// How long a guest goes on while its memory is saved. One that changes it faster than it is written would never end.
@@ -64,6 +64,7 @@ impl Saving {
 /// the present one's: the files of the disks, and our metadata.
 pub(super) fn load(connect: &Connect, spec: &DomainSpec, memory: &Utf8Path) -> Result<(), HypervisorError> {
     let attempted = "load the memory";
+    owner::give(connect, &owner::shared(&spec.disks))?;
     let saved = Handle::save_image_get_xml_desc(connect, memory.as_str(), 0);
     let saved = saved.map_err(|error| refused(attempted, error))?;
     let described = xml::resumed(&saved, spec).map_err(|error| refused(attempted, error))?;

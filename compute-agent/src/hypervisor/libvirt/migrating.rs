@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use virt::domain::Domain as Handle;
 
-use super::{BoxError, sys};
+use super::{BoxError, sys, xml};
 use crate::hypervisor::Transfer;
 
 /// What QEMU calls the socket.
@@ -85,6 +85,11 @@ pub(super) fn receive(domain: &Handle, way: &UnixStream) -> Result<(), BoxError>
 }
 
 pub(super) fn send(domain: &Handle, way: &UnixStream, max_downtime_ms: u32) -> Result<(), BoxError> {
+    if !xml::leaves_owners(&domain.get_xml_desc(0)?)? {
+        return Err(
+            "an earlier release has started it, and libvirt would take its disks when it ends here".into()
+        );
+    }
     enable(domain, &BOTH)?;
     // A guest that changes its memory faster than it is sent is slowed down.
     enable(domain, &["auto-converge"])?;

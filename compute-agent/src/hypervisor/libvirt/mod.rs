@@ -9,6 +9,7 @@
 //! snapshot.rs   snapshots, of guests at rest if that is wanted
 //! memory.rs     memory that is saved and loaded
 //! migrating.rs  guests that come and go
+//! owner.rs      whose the files of disks are that several hosts reach
 //! stats.rs      counters of all domains
 //! guest.rs      what a guest's agent says
 //! xml/          domain XML and our metadata in it
@@ -22,6 +23,7 @@ mod lifecycle;
 mod link;
 mod memory;
 mod migrating;
+mod owner;
 mod snapshot;
 mod stats;
 mod sys;
@@ -217,9 +219,8 @@ impl Hypervisor for Libvirt {
     async fn create(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
         let acceleration = self.verdict().await?.acceleration;
         let xml = xml::domain(spec, acceleration).map_err(|e| refused("render the domain", e))?;
-        let id = spec.id;
-        let flags = raw::VIR_DOMAIN_NONE;
-        let result = self.link.call(CREATE_LIMIT, move |connect| create(connect, id, &xml, flags)).await;
+        let start = starting(spec, xml, raw::VIR_DOMAIN_NONE);
+        let (id, result) = (spec.id, self.link.call(CREATE_LIMIT, start).await);
         if result.is_ok() {
             tracing::info!(%id, generation = %spec.generation, boot = spec.boot, request_id = ?spec.request_id, "domain started");
         }
@@ -274,13 +275,18 @@ impl Hypervisor for Libvirt {
 
     async fn attach_disk(&self, id: InstanceId, disk: &DomainDisk) -> Result<(), HypervisorError> {
         let attempted = "plug the disk in";
-        let disk = disk.clone();
+        let (disk, given) = (disk.clone(), owner::shared(std::slice::from_ref(disk)));
         let attach = move |domain: &Handle| {
             let running = xml::found(&domain.get_xml_desc(0)?)?;
             domain.attach_device_flags(&xml::disk_for(&running, &disk)?, raw::VIR_DOMAIN_AFFECT_LIVE)?;
             Ok::<_, BoxError>(())
         };
-        self.link.call(CREATE_LIMIT, move |connect| on_domain(connect, id, attempted, attach)).await
+        self.link
+            .call(CREATE_LIMIT, move |connect| {
+                owner::give(connect, &given)?;
+                on_domain(connect, id, attempted, attach)
+            })
+            .await
     }
 
     async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), HypervisorError> {
@@ -324,10 +330,13 @@ impl Hypervisor for Libvirt {
             Beside::Memory { size, .. } => memory::limit(*size) + SNAPSHOT_LIMIT,
             Beside::Nothing | Beside::Rest => SNAPSHOT_LIMIT,
         };
+        let given = owner::shared_new(layers);
         let (layers, how, until) = (layers.to_vec(), beside.clone(), Instant::now() + limit);
         let snapshot = move |domain: &Handle| snapshot::take(domain, id, &layers, &how, until);
-        let taking =
-            self.link.call(limit, move |connect| with_domain(connect, id, "take a snapshot", snapshot));
+        let taking = self.link.call(limit, move |connect| {
+            owner::give(connect, &given)?;
+            with_domain(connect, id, "take a snapshot", snapshot)
+        });
         match beside {
             Beside::Memory { file, size } => self.while_saving(id, file, *size, taking).await,
             Beside::Nothing | Beside::Rest => taking.await,
@@ -362,8 +371,7 @@ impl Hypervisor for Libvirt {
     async fn create_waiting(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
         let acceleration = self.verdict().await?.acceleration;
         let xml = xml::waiting(spec, acceleration).map_err(|e| refused("render the domain", e))?;
-        let (id, flags) = (spec.id, raw::VIR_DOMAIN_START_PAUSED);
-        self.link.call(CREATE_LIMIT, move |connect| create(connect, id, &xml, flags)).await
+        self.link.call(CREATE_LIMIT, starting(spec, xml, raw::VIR_DOMAIN_START_PAUSED)).await
     }
 
     async fn receive(&self, id: InstanceId, way: StdUnixStream) -> Result<(), HypervisorError> {
@@ -601,6 +609,19 @@ fn pause_reason(handle: &Handle, reason: u32) -> PauseReason {
         PauseReason::PoolFull
     } else {
         PauseReason::IoError
+    }
+}
+
+/// Starts a domain with files that are QEMU's.
+fn starting(
+    spec: &DomainSpec,
+    xml: String,
+    flags: raw::virDomainCreateFlags,
+) -> impl FnOnce(&Connect) -> Result<(), HypervisorError> + Send + 'static {
+    let (id, given) = (spec.id, owner::shared(&spec.disks));
+    move |connect| {
+        owner::give(connect, &given)?;
+        create(connect, id, &xml, flags)
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use protocol::InstanceId;
 use protocol::agent::PauseReason;
 
-use super::{Card, Simulated, seen};
+use super::{Call, Card, Simulated, seen};
 use crate::hypervisor::{Domain, DomainSpec, DomainState, EndCause, Event, HypervisorError, Transfer};
 
 const TOTAL: u64 = 1 << 20;
@@ -19,6 +19,7 @@ impl Simulated {
         if state.domains.contains_key(&id) {
             return Err(HypervisorError::Exists(id));
         }
+        state.fail_if_asked(Call::Create)?;
         let domain = Domain {
             id,
             generation: spec.generation,

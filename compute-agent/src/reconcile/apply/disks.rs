@@ -112,7 +112,7 @@ impl Reconciler {
             let disk = disk(spec, added.volume)?;
             self.parts.storage.add_layer(&disk.volume, added.layer, added.below).await?;
             let layer = self.parts.storage.layer(disk.volume.pool.as_ref(), added.layer).await?;
-            new.push(NewLayer { volume: added.volume, layer });
+            new.push(NewLayer { volume: added.volume, shared: disk.volume.pool.is_some(), layer });
         }
         if let Some(memory) = memory {
             drop(turn);

@@ -20,9 +20,7 @@ impl Reconciler {
         self.record(spec.id, Some(record)).await
     }
 
-    /// Its networks come first, since a card finds its bridge when it is made.
     pub(super) async fn create_waiting(&self, spec: &InstanceSpec, id: MigrationId) -> Result<(), StepError> {
-        self.parts.networks.ensure().await;
         let domain = self.domain_spec(spec).await?;
         let turn = self.turn().await;
         let created = self.parts.hypervisor.create_waiting(&domain).await;

@@ -14,7 +14,7 @@ use crate::hypervisor::simulated::Call;
 use crate::samples::{fault, instance_id, networks, next, nic, running, wish};
 
 impl Life {
-    fn want_networks(&self, revision: i64, networks: &HostNetwork) {
+    pub(super) fn want_networks(&self, revision: i64, networks: &HostNetwork) {
         let revision = Revision(revision);
         let body = DesiredBody::Network(Box::new(networks.clone()));
         let objects = vec![DesiredObject { revision, body }];

@@ -113,6 +113,7 @@ fn what_follows_from_what() {
                     has_room: true,
                     machine_boot: THIS,
                     transfer: None,
+                    networks: HashMap::new(),
                     expected_at: None,
                     memory_saved: false,
                     memory: Memory {

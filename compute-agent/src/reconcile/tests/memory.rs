@@ -82,8 +82,11 @@ async fn that_of_another_instant_than_the_layers_is_never_kept() {
     for disk in &wanted.disks {
         let [below, layer] = disk.volume.layers[..] else { panic!("two layers") };
         host.storage.add_layer(&disk.volume, layer, below).await.unwrap();
-        layers
-            .push(NewLayer { volume: disk.volume.id, layer: host.storage.layer(None, layer).await.unwrap() });
+        layers.push(NewLayer {
+            volume: disk.volume.id,
+            shared: false,
+            layer: host.storage.layer(None, layer).await.unwrap(),
+        });
     }
     host.hypervisor.snapshot(spec.id, &layers, &Beside::Nothing).await.unwrap();
     life.want(wish(&wanted));

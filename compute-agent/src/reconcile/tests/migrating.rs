@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use protocol::agent::{DesiredBody, InstanceSpec, Migration, MigrationState};
+use protocol::agent::{DesiredBody, HostNetwork, InstanceSpec, Migration, MigrationState, NetworkSubject};
 use protocol::{Generation, HostId, MigrationId};
 
 use super::*;
+use crate::hypervisor::simulated::Call;
 use crate::migration::tests::identify;
 
 /// Two hosts, and the control plane between them.
@@ -26,14 +27,18 @@ const AWAY: usize = 1;
 
 impl Two {
     async fn start() -> Self {
+        Self::start_with(samples::running(samples::instance_id())).await
+    }
+
+    async fn start_with(spec: InstanceSpec) -> Self {
         let ids = [HostId::from(Uuid::now_v7()), HostId::from(Uuid::now_v7())];
         let hosts = [Host::new(), Host::new()];
         for (host, id) in hosts.iter().zip(ids) {
             identify(&host.folder("."), id);
         }
-        let spec = samples::running(samples::instance_id());
         let mut life = hosts[HOME].start_agent(NEVER);
         life.want(samples::wish(&spec));
+        life.want_networks(1, &samples::networks(&spec));
         life.settle(spec.id).await;
         let migration = MigrationId::from(Uuid::now_v7());
         let spec = samples::next(&spec);
@@ -95,6 +100,13 @@ impl Two {
             }
             _ => {}
         }
+    }
+
+    /// The document of the destination before the guest is its own: no port of it is named.
+    fn networks_on_the_way(&self) -> HostNetwork {
+        let mut networks = samples::networks(&self.spec);
+        networks.networks.iter_mut().for_each(|network| network.ports.clear());
+        networks
     }
 
     async fn running(&self) -> Vec<usize> {
@@ -198,7 +210,7 @@ async fn a_source_that_is_asked_to_stop_before_it_has_begun_keeps_the_guest() {
 async fn a_guest_that_was_handed_over_and_that_nobody_has_never_runs_again() {
     let mut two = Two::start().await;
     // The control plane hears nothing of the source any more, and gives the migration up.
-    let mut lives = [HOME, AWAY].map(|index| two.hosts[index].start_agent(NEVER));
+    let lives = [HOME, AWAY].map(|index| two.hosts[index].start_agent(NEVER));
     for _ in 0..400 {
         for index in [HOME, AWAY] {
             lives[index].want(two.told[index].clone().unwrap());
@@ -222,4 +234,73 @@ async fn a_guest_that_was_handed_over_and_that_nobody_has_never_runs_again() {
     life.settle(two.spec.id).await;
     assert_eq!(two.running().await, [0_usize; 0]);
     assert!(matches!(life.state(two.spec.id), ObservedState::Stopped { .. }));
+}
+
+fn with_a_card() -> InstanceSpec {
+    InstanceSpec { nics: vec![samples::nic(1)], ..samples::running(samples::instance_id()) }
+}
+
+/// A card finds no bridge before that.
+#[tokio::test]
+async fn a_guest_is_expected_when_its_networks_are_there() {
+    let mut two = Two::start_with(with_a_card()).await;
+    let network = two.spec.nics[0].network_id;
+    let away = two.hosts[AWAY].start_agent(NEVER);
+    away.want(two.told[AWAY].clone().unwrap());
+    let nothing_is_made = async |two: &Two| {
+        assert!(matches!(away.reconciler.pass(two.spec.id).await, Outcome::Wait(_)));
+        assert_eq!(two.hosts[AWAY].hypervisor.domains().await.unwrap(), []);
+        assert_eq!(away.outbox.migration(two.spec.id), None, "it may come yet");
+    };
+    nothing_is_made(&two).await;
+    two.hosts[AWAY].networking.set_faults(vec![samples::fault(NetworkSubject::Network(network))]);
+    away.want_networks(1, &two.networks_on_the_way());
+    nothing_is_made(&two).await;
+    two.hosts[AWAY].networking.set_faults(Vec::new());
+    away.keeper.ensure().await;
+    away.reconciler.pass(two.spec.id).await;
+    assert_eq!(two.hosts[AWAY].hypervisor.domains().await.unwrap().len(), 1);
+    let said = away.outbox.migration(two.spec.id).unwrap();
+    assert!(matches!(said.state, MigrationState::Ready { .. }), "{said:?}");
+    drop(away);
+    // With the change of hands, the port is named, too.
+    let home = two.hosts[HOME].start_agent(NEVER);
+    home.want_networks(2, &samples::networks(&two.spec));
+    let away = two.hosts[AWAY].start_agent(NEVER);
+    away.want_networks(2, &samples::networks(&two.spec));
+    two.play([NEVER, NEVER]).await;
+    assert_eq!(two.owner, AWAY);
+    two.check("its networks were awaited").await;
+}
+
+#[tokio::test]
+async fn a_domain_that_could_not_be_made_at_once_is_tried_again() {
+    let mut two = Two::start().await;
+    two.hosts[AWAY].hypervisor.fail_next(Call::Create, 3);
+    two.play([NEVER, NEVER]).await;
+    assert_eq!(two.owner, AWAY);
+    two.check("made at the fourth attempt").await;
+}
+
+#[tokio::test]
+async fn a_domain_that_cannot_be_made_is_given_up_and_the_guest_stays() {
+    let mut two = Two::start().await;
+    two.hosts[AWAY].hypervisor.fail_next(Call::Create, u32::MAX);
+    let away = two.hosts[AWAY].start_agent(NEVER);
+    away.want(two.told[AWAY].clone().unwrap());
+    let begun = away.clock.now();
+    let said = loop {
+        assert!(matches!(away.reconciler.pass(two.spec.id).await, Outcome::Failed(_)));
+        if let Some(said) = away.outbox.migration(two.spec.id) {
+            break said;
+        }
+        away.clock.advance_to(away.clock.now() + Duration::from_secs(20));
+    };
+    assert_eq!(away.clock.now() - begun, Duration::from_secs(60));
+    assert!(matches!(said.state, MigrationState::Refused { .. }), "{said:?}");
+    two.hear(AWAY, &said.state);
+    drop(away);
+    two.play([NEVER, NEVER]).await;
+    assert_eq!(two.owner, HOME);
+    two.check("it stays").await;
 }

@@ -1,4 +1,6 @@
-use protocol::agent::{AddressPair, StaticRoute};
+use std::collections::BTreeSet;
+
+use protocol::agent::{AddressPair, Network, StaticRoute};
 
 use super::*;
 use crate::links::desired::{Device, Kind, Unit};
@@ -24,23 +26,31 @@ fn inner<'a>(unit: &'a Unit, name: &str) -> &'a Device {
 }
 
 #[test]
-fn only_what_a_local_port_reaches_is_there() {
+fn what_the_document_names_is_there_and_a_router_where_it_leads() {
     let [mut near, far, further, apart] = [7, 8, 9, 10].map(|number| network(number, true));
     near.ports.push(port(&near, 11));
     let routers = [router(1, &[&far, &further]), router(2, &[&near, &far]), router(3, &[&apart])];
-    let want = document(&[&near, &far, &further, &apart], &[&routers[0], &routers[1], &routers[2]]);
+    let want = document(&[&near, &far, &further], &[&routers[0], &routers[1], &routers[2]]);
     assert_eq!(
         names(&render(&want, Some(UNDERLAY))),
         [
             vec!["cbr7", "cvx7", "ct00000000000b", "csv7"],
             vec!["cbr8", "cvx8"],
             vec!["cbr9", "cvx9"],
-            vec!["cri000000000207", "cri000000000208"],
             vec!["cri000000000108", "cri000000000109"],
+            vec!["cri000000000207", "cri000000000208"],
         ]
     );
-    let nothing = document(&[&far, &apart], &[&routers[0], &routers[2]]);
-    assert_eq!(render(&nothing, Some(UNDERLAY)), Desired::default());
+}
+
+/// The card of a guest that comes from another host needs its bridge before the port is this host's.
+#[test]
+fn a_network_without_a_port_has_its_bridge_and_no_services() {
+    let mut awaited = network(7, true);
+    awaited.remote_ports.push(remote(&port(&awaited, 11), "192.0.2.2"));
+    let desired = render(&document(&[&awaited], &[]), Some(UNDERLAY));
+    assert_eq!(names(&desired), [vec!["cbr7", "cvx7"]]);
+    assert!(desired.units[0].namespace.is_none() && desired.units[0].faults.is_empty());
 }
 
 #[test]

@@ -86,12 +86,23 @@ struct Source<'a> {
     seclabel: Option<SecurityLabel>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 struct SecurityLabel {
     #[serde(rename = "@model")]
     model: &'static str,
     #[serde(rename = "@relabel")]
     relabel: &'static str,
+}
+
+/// Whose the file is stays as it is when the domain begins, and when it ends.
+const UNTOUCHED: SecurityLabel = SecurityLabel { model: "dac", relabel: "no" };
+
+impl<'a> Source<'a> {
+    /// libvirt gives the files of a disk to QEMU's user, and takes them back at the end, which would be the end of a guest
+    /// that has gone to another host meanwhile. What other hosts reach is QEMU's for good: see `owner.rs`.
+    fn of_layer(file: &'a Utf8Path, shared: bool) -> Result<Self, RenderError> {
+        Ok(Self { file: path(file)?, seclabel: shared.then_some(UNTOUCHED) })
+    }
 }
 
 /// Empty ends the chain.
@@ -140,8 +151,8 @@ fn disk(disk: &DomainDisk, target: DiskTarget) -> Result<Disk<'_>, RenderError> 
         kind: "file",
         device: "disk",
         driver: Driver { cache: disk.shared.then_some("none"), ..Driver::new("qcow2", Some("unmap")) },
-        source: Source { file: path(top)?, seclabel: None },
-        backing_store: backing_store(disk.base.as_deref(), below)?,
+        source: Source::of_layer(top, disk.shared)?,
+        backing_store: backing_store(disk.base.as_deref(), below, disk.shared)?,
         target,
         readonly: None,
         boot: None,
@@ -162,6 +173,7 @@ pub(super) fn files(one: &DomainDisk) -> Result<String, RenderError> {
 fn backing_store<'a>(
     base: Option<&'a Utf8Path>,
     layers: &'a [Utf8PathBuf],
+    shared: bool,
 ) -> Result<BackingStore<'a>, RenderError> {
     let over = |source, under| BackingStore {
         kind: Some("file"),
@@ -173,11 +185,10 @@ fn backing_store<'a>(
     if let Some(base) = base {
         // The base is shared by instances of many owners: it stays root's, world-readable, so that no QEMU can
         // ever write it. libvirt would otherwise hand it to QEMU's user.
-        let untouched = SecurityLabel { model: "dac", relabel: "no" };
-        chain = over(Source { file: path(base)?, seclabel: Some(untouched) }, chain);
+        chain = over(Source { file: path(base)?, seclabel: Some(UNTOUCHED) }, chain);
     }
     for layer in layers {
-        chain = over(Source { file: path(layer)?, seclabel: None }, chain);
+        chain = over(Source::of_layer(layer, shared)?, chain);
     }
     Ok(chain)
 }
@@ -294,12 +305,11 @@ pub(in super::super) fn snapshot(
     let mut disk = Vec::with_capacity(running.len());
     for found in running {
         let new = layers.iter().find(|new| Some(new.volume) == found.volume_id());
-        let source = new.map(|new| path(&new.layer)).transpose()?;
         disk.push(OfDisk {
             name: &found.target,
             snapshot: if new.is_some() { "external" } else { "no" },
             driver: new.map(|_| Format { kind: "qcow2" }),
-            source: source.map(|file| Source { file, seclabel: None }),
+            source: new.map(|new| Source::of_layer(&new.layer, new.shared)).transpose()?,
         });
     }
     let memory = memory.map(path).transpose()?.map(|file| Memory { snapshot: "external", file });

@@ -13,7 +13,7 @@ use quick_xml::events::Event;
 use super::disks::Found;
 use super::render::RenderError;
 use super::*;
-use crate::hypervisor::{Card, DomainDisk, DomainSpec, SeenVolume};
+use crate::hypervisor::{Card, DomainDisk, DomainSpec, NewLayer, SeenVolume};
 
 fn disk(n: u128) -> DomainDisk {
     DomainDisk {
@@ -254,6 +254,30 @@ fn renders_a_domain_with_volumes_and_reads_them_back() {
         disk_for(&[], &empty).unwrap().contains("vdc"),
         "the first places are those of root disk and seed"
     );
+}
+
+/// What other hosts reach stays whose it is, however it comes to the domain; what is this host's alone is libvirt's to give.
+#[test]
+fn every_file_of_a_chain_in_a_shared_pool_is_left_alone() {
+    let chain = DomainDisk { shared: true, layers: vec![layer(2), layer(3), layer(4)], ..disk(2) };
+    let rendered = |disk: &DomainDisk| {
+        domain(&DomainSpec { disks: vec![disk.clone()], ..spec() }, Acceleration::Kvm).unwrap()
+    };
+    let label = "><seclabel model=\"dac\" relabel=\"no\"/></source>";
+    for xml in [rendered(&chain), disk_for(&[], &chain).unwrap(), super::disks::files(&chain).unwrap()] {
+        for file in &chain.layers {
+            assert!(xml.contains(&format!("<source file=\"{file}\"{label}")), "{file} in {xml}");
+        }
+    }
+    valid(&rendered(&chain)).unwrap();
+    assert!(leaves_owners(&rendered(&chain)).unwrap());
+    assert!(!leaves_owners(&rendered(&DomainDisk { shared: false, ..chain.clone() })).unwrap());
+    let running = found(&rendered(&chain)).unwrap();
+    for shared in [true, false] {
+        let new = NewLayer { volume: chain.volume, shared, layer: layer(5) };
+        let xml = snapshot(&running, &[new], None).unwrap();
+        assert_eq!(xml.contains(&format!("<source file=\"{}\"{label}", layer(5))), shared, "{xml}");
+    }
 }
 
 #[test]
