@@ -140,6 +140,7 @@ fn spec() -> InstanceSpec {
         }],
         seed: Seed::new(None, Vec::new()),
         on_host_failure: Default::default(),
+        migration: None,
         operation_id: None,
         request_id: None,
     }

@@ -18,6 +18,7 @@ use compute_agent::guard::clock::KernelClock;
 use compute_agent::host_storage::{ByteStream, LocalPool, OwnPool};
 use compute_agent::hypervisor::libvirt::{Libvirt, Options};
 use compute_agent::hypervisor::{Event, Hypervisor as _, SeenVolume};
+use compute_agent::migration::Relays;
 use compute_agent::networks::simulated::SimulatedNetworking;
 use compute_agent::networks::{Keeper, NetworkStore};
 use compute_agent::reconcile::boots::Boots;
@@ -116,6 +117,7 @@ impl Site {
             control_plane: Arc::new(Images(self.images.clone())),
             clock: Arc::new(SystemClock),
             guards: Arc::new(guards),
+            relays: Arc::new(Relays::new(self.folder("state"), None, Arc::clone(&libvirt) as _)),
             machine_boot: self.machine_boot,
             checkpoint: Arc::new(DiesAt(AtomicU64::new(dies_at))),
         });
@@ -207,6 +209,7 @@ pub fn instance(image: Option<&ImageSource>, disks: usize, user_data: Option<Str
         nics: Vec::new(),
         seed: Seed::new(user_data.map(String::into_bytes), Vec::new()),
         on_host_failure: Default::default(),
+        migration: None,
         operation_id: None,
         request_id: None,
     }

@@ -186,7 +186,7 @@ async fn no_snapshot_has_what_was_written_later_without_what_was_written_before(
     for disk in &spec.disks[1..] {
         let (top, new) = (disk.volume.top().unwrap(), layer());
         site.pool.add_layer(&disk.volume, new, top).await.unwrap();
-        let new = NewLayer { volume: disk.volume.id, layer: site.layer(new) };
+        let new = NewLayer { volume: disk.volume.id, shared: false, layer: site.layer(new) };
         agent.libvirt.snapshot(spec.id, &[new], &Beside::Nothing).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

@@ -354,7 +354,7 @@ async fn disks_are_plugged_in_and_changed() {
 async fn snapshots_keep_what_was_and_what_is_between_merges() {
     let mut lab = Lab::start().await;
     let mut spec = lab.spec(&lab.host.make_base("base.qcow2", &guest::obedient(HELLO)));
-    spec.disks.push(lab.disk(None, 1));
+    spec.disks.push(DomainDisk { shared: true, ..lab.disk(None, 1) });
     lab.create(&spec).await;
     let write = |disk: &DomainDisk, byte: u8, place: &str| {
         let device = format!("/machine/peripheral/ua-{}/virtio-backend", disk.volume);
@@ -375,8 +375,11 @@ async fn snapshots_keep_what_was_and_what_is_between_merges() {
     for (byte, place) in [(2, "64k 128k"), (3, "128k 64k")] {
         let (old_root, old_data) = layers.last().unwrap();
         let [root_top, data_top] = [old_root, old_data].map(|old| lab.host.make_overlay(old, Uuid::now_v7()));
-        let new = [(root.volume, &root_top), (data.volume, &data_top)]
-            .map(|(volume, layer)| NewLayer { volume, layer: layer.clone() });
+        let new = [(&root, &root_top), (&data, &data_top)].map(|(of, layer)| NewLayer {
+            volume: of.volume,
+            shared: of.shared,
+            layer: layer.clone(),
+        });
         let taken = Instant::now();
         lab.libvirt.snapshot(spec.id, &new, &Beside::Nothing).await.unwrap();
         println!("snapshot of two disks taken in {:?}", taken.elapsed());
@@ -391,8 +394,8 @@ async fn snapshots_keep_what_was_and_what_is_between_merges() {
 
     // A guest without the agent cannot be frozen: nothing happens, and nothing is left frozen.
     let layer = lab.host.make_overlay(of_data.last().unwrap(), Uuid::now_v7());
-    let frozen =
-        lab.libvirt.snapshot(spec.id, &[NewLayer { volume: data.volume, layer }], &Beside::Rest).await;
+    let new = NewLayer { volume: data.volume, shared: true, layer };
+    let frozen = lab.libvirt.snapshot(spec.id, &[new], &Beside::Rest).await;
     assert!(matches!(frozen, Err(HypervisorError::NoGuestAgent)), "{frozen:?}");
     assert_eq!(volumes(&lab).await[1], chain(&of_data));
 
@@ -414,6 +417,14 @@ async fn snapshots_keep_what_was_and_what_is_between_merges() {
     let ended = Instant::now();
     lab.libvirt.destroy(spec.id).await.unwrap();
     lab.ended(spec.id, EndCause::Destroyed, ended).await;
+    for layer in &of_data {
+        let kept = ownership(layer);
+        assert!(
+            !kept.starts_with("0:") && kept.ends_with(" 600"),
+            "what other hosts reach stays QEMU's: {kept}"
+        );
+    }
+    assert_eq!(ownership(&layers.last().unwrap().0), "0:0 600", "and the rest is ours again");
     fs::remove_file(&of_data[1]).unwrap();
     for (byte, place) in [(1, "0 64k"), (2, "64k 64k"), (3, "128k 64k"), (4, "256k 64k")] {
         assert!(holds(&of_data[2], byte, place), "{byte} at {place}");

@@ -35,6 +35,13 @@ fn counted(shell: &mut Shell) -> Result<u64> {
     last.parse().with_context(|| format!("{last:?} is no number"))
 }
 
+/// The longest time between two numbers after that one, in seconds of the guest that counts.
+fn gap(shell: &mut Shell, after: u64) -> Result<String> {
+    shell.output(&format!(
+        "awk 'NR > {after} && $2 - last > most {{ most = $2 - last }} {{ last = $2 }} END {{ print most }}' /run/counted"
+    ))
+}
+
 async fn counts_on(shell: &mut Shell) -> Result<()> {
     let so_far = counted(shell)?;
     eventually("an open connection to go on", EFFECT, async || {
@@ -81,7 +88,10 @@ async fn a_guest_goes_to_the_other_host_and_back_with_its_connection() -> Result
         let mut shell = lab.shell(&instance, LIMIT).await?;
         let mut listener = lab.shell(&other, LIMIT).await?;
         let address = other.get().await?["nics"][0]["addresses"][0].as_str().context("no address")?.to_owned();
-        listener.output(&format!("(sleep 100000 | nc -l -p {COUNTER} > /run/counted 2>&1 &)"))?;
+        listener.output(&format!(
+            "(sleep 100000 | nc -l -p {COUNTER} 2>&1 | while read n; do read up rest < /proc/uptime; echo $n $up; done \
+             > /run/counted &)"
+        ))?;
         shell.output(&format!(
             "(i=0; while usleep 200000; do i=$((i + 1)); echo $i; done) | nc {address} {COUNTER} > /dev/null 2>&1 &"
         ))?;
@@ -92,11 +102,15 @@ async fn a_guest_goes_to_the_other_host_and_back_with_its_connection() -> Result
         drop(shell);
 
         let home = index_of(lab, &instance)?;
+        let owners = shared.owners()?;
+        ensure!(owners.len() == 1 && !owners.contains(&(0, 0)), "{owners:?}");
         for to in [1 - home, home] {
+            let before = counted(&mut listener)?;
             let operation = migrate(lab, &instance, to).await?;
             ensure!(operation["status"] == "succeeded", "{operation}");
             let mut shell = is_the_same(lab, &instance, to, &boot_id).await?;
             counts_on(&mut listener).await?;
+            eprintln!("the connection stood still for {} s", gap(&mut listener, before)?);
             holds(&mut shell, &disk, 1, 0)?;
             write(&mut shell, &disk, 2, 100)?;
             holds(&mut shell, &disk, 2, 100)?;
@@ -107,6 +121,8 @@ async fn a_guest_goes_to_the_other_host_and_back_with_its_connection() -> Result
                 instance.project.cloud.post(&dry, json!({})).await?.success()
             })
             .await?;
+            // Where the end of the domain there has changed nothing for the one here.
+            ensure!(shared.owners()? == owners, "{:?}, and not {owners:?}", shared.owners()?);
         }
         lab.verify().await?;
         drop(listener);

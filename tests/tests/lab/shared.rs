@@ -1,7 +1,9 @@
 //! Pools that two hosts share: what a guest wrote on one host, a guest on the other reads; and whatever dies, no disk has
 //! two guests.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -57,6 +59,14 @@ impl Shared {
             Ok(())
         })
         .await
+    }
+
+    /// Whose the files of its layers are.
+    pub fn owners(&self) -> Result<BTreeSet<(u32, u32)>> {
+        let layers = fs::read_dir(self.data.join("layers"))?;
+        layers
+            .map(|layer| layer?.metadata().map(|found| (found.uid(), found.gid())).map_err(Into::into))
+            .collect()
     }
 
     /// Waits until no layer is left in it.
