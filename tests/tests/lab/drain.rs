@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use lab::{Guest, Lab, LabOptions, eventually, in_lab};
 use serde_json::{Value, json};
 
+use crate::migration::shell_on;
 use crate::scene::LIMIT;
 use crate::shared::{Shared, in_pool, index_of};
 use crate::volumes::disk::{CHANGE, from_image, guests, holds, write};
@@ -56,7 +57,7 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
         wait_remaining(lab, &home, &[("own", "local_volume")], LIMIT).await?;
         ensure!(stopped.get().await?["host"]["name"] == away.as_str(), "it has not moved");
         ensure!(index_of(lab, &runs)? == 1, "it has not moved");
-        let mut in_runs = lab.shell(&runs, LIMIT).await?;
+        let mut in_runs = shell_on(lab, 1, &runs)?;
         let now = in_runs.output("cat /proc/sys/kernel/random/boot_id")?;
         ensure!(now == boot_id, "the guest was started anew: {now}, and not {boot_id}");
         holds(&mut in_runs, "/dev/vda", 1, 900)?;

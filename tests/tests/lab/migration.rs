@@ -13,7 +13,8 @@ use crate::volumes::disk::{CHANGE, curtain, device, guests, holds, write};
 /// Where the other guest counts what comes.
 const COUNTER: u16 = 7000;
 
-fn shell_on(lab: &Lab, index: usize, instance: &Instance) -> Result<Shell> {
+/// In a guest that was started on another host, whose serial log stays there.
+pub(crate) fn shell_on(lab: &Lab, index: usize, instance: &Instance) -> Result<Shell> {
     tokio::task::block_in_place(|| Shell::open(&lab.hosts[index], instance))
 }
 
