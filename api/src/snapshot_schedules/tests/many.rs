@@ -93,7 +93,7 @@ async fn of_many_snapshots_those_of_schedules_with_news_are_looked_at() {
     let often = json!({"name": "often", "volume": "data", "every_hours": 6, "keep": 1});
     cloud.post(SCHEDULES, often).await.expect(201);
     triggers(&cloud, "DISABLE").await;
-    let mut tx = cloud.app.pool.begin().await.unwrap();
+    let mut tx = cloud.app.begin().await.unwrap();
     for sql in MANY {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
     }
