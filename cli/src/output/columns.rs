@@ -147,7 +147,8 @@ mod tests {
                 if list.method == client::Method::GET { ("get", "200") } else { ("post", "202") };
             let answer = &document["paths"][&list.path][method]["responses"][status]["content"]["application/json"]
                 ["schema"];
-            let item = property(&document, answer, "items").unwrap_or(answer);
+            let lists = ["items", "evacuations"];
+            let item = lists.iter().find_map(|list| property(&document, answer, list)).unwrap_or(answer);
             for column in columns {
                 let found = column.split('.').try_fold(item, |at, name| property(&document, at, name));
                 assert!(found.is_some(), "{noun} has no {column}");
