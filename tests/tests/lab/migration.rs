@@ -134,6 +134,7 @@ async fn a_guest_goes_to_the_other_host_and_back_with_its_connection() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn whoever_is_killed_in_the_middle_the_guest_runs_once_and_is_the_same() -> Result<()> {
     in_lab(LabOptions { hosts: 2 }, async |lab| {
         let shared = Shared::start(lab).await?;

@@ -266,6 +266,7 @@ async fn counts_beyond(shell: &mut Shell, number: u64) -> Result<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn a_guest_goes_on_from_its_memory_whoever_was_killed_meanwhile() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;
