@@ -43,6 +43,12 @@ async fn what_was_acknowledged_is_there_after_restarts_and_a_failover() -> Resul
             Ok(())
         })
         .await?;
+        eventually("verify to find nothing", LIMIT, async || {
+            let found = cloud.replicas[1].findings()?;
+            ensure!(found.is_empty(), "{found:#?}");
+            Ok(())
+        })
+        .await?;
         let report = fleet.end().await?;
         ensure!(report["starts"] == load.created() && report["started_twice"] == json!([]), "{report}");
         Ok(())
