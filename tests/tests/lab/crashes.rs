@@ -42,6 +42,7 @@ async fn no_instance_is_lost_doubled_or_restarted_by_a_dying_agent() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn no_instance_is_lost_doubled_or_restarted_by_a_dying_libvirtd() -> Result<()> {
     survive(Victim::Libvirtd).await
 }

@@ -127,6 +127,7 @@ async fn space_that_is_used_again_reads_as_zeros() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn a_volume_stays_with_a_guest_that_does_not_let_go() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;
