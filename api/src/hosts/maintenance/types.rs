@@ -14,8 +14,8 @@ const DEFAULT_TIMEOUT_SECONDS: u32 = 60;
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrainHost {
-    /// Whether running instances are shut down, started on another host and so interrupted. Without it they stay, and so
-    /// does what is paused in any case.
+    /// Whether running instances that cannot go as they run are shut down, started on another host and so interrupted.
+    /// Without it they stay, and so does what is paused in any case.
     #[serde(default)]
     pub stop_running: bool,
     /// How long each guest may take to shut down before its power is cut; 60 unless given.
@@ -51,7 +51,7 @@ pub enum MaintenanceState {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct HostMaintenance {
     pub state: MaintenanceState,
-    /// Whether running instances are shut down for it.
+    /// Whether running instances that cannot go as they run are shut down for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_running: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -118,32 +118,23 @@ async fn advance(app: &App, host: HostId, of: &Subject) -> Result<(), ApiError> 
     quotas::store::lock_before_going(&mut tx, &[of.id], &[], &[]).await?;
     placement::take_turn(&mut tx).await?;
     let now = app.clock.now();
-    let destination = destination(&mut tx, host, of, now).await?;
+    let mut looked = of.clone();
+    let destination = live::look(&mut tx, &mut looked, now).await?;
+    if let Some(destination) = destination {
+        // Both, in everybody's order.
+        migration::hold(&mut tx, host, destination).await?;
+    }
     let Some(standing) = hosts::store::standing_if_there(&mut tx, host, now).await? else { return Ok(()) };
     let Some(drain) = store::drains(&mut tx, Some(host)).await?.pop() else { return Ok(()) };
     let mut subjects = store::subjects(&mut tx, host, Some(of.id), standing, now).await?;
     let Some(mut subject) = subjects.pop() else { return Ok(()) };
     if subject.facts.guest == Guest::Runs && destination.is_none() {
         subject.facts.bound =
-            of.facts.bound.clone().or_else(|| Some("no other host takes it just now".to_owned()));
+            looked.facts.bound.or_else(|| Some("no other host takes it just now".to_owned()));
     }
     let locked = Locked { app, drain: &drain, project: of.project_id.into(), row, destination, now };
     do_step(&locked, &mut tx, &subject).await?;
     Ok(tx.commit().await?)
-}
-
-/// Where its guest would go while it runs. Both hosts are held, in everybody's order.
-async fn destination(
-    conn: &mut PgConnection,
-    host: HostId,
-    of: &Subject,
-    now: OffsetDateTime,
-) -> Result<Option<HostId>, ApiError> {
-    let destination = live::look(conn, &mut of.clone(), now).await?;
-    if let Some(destination) = destination {
-        migration::hold(conn, host, destination).await?;
-    }
-    Ok(destination)
 }
 
 async fn do_step(locked: &Locked<'_>, conn: &mut PgConnection, subject: &Subject) -> Result<(), ApiError> {
