@@ -135,9 +135,8 @@ async fn accept(
     source: HostId,
 ) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
     loop {
-        let accepted = async { tls.accept(listener.accept().await?.0, source) };
-        let handshake = match accepted.await {
-            Ok(handshake) => handshake,
+        let handshake = match listener.accept().await {
+            Ok((stream, _)) => tls.accept(stream, source),
             Err(error) => {
                 tracing::warn!(%error, "no connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
