@@ -124,15 +124,18 @@ impl Lab {
         Ok(project)
     }
 
-    /// The host that runs an instance.
+    /// The host that runs an instance. A host whose libvirt is dead may be beside it.
     pub fn host_of(&self, instance: &Instance) -> Result<&Host> {
         let domain = format!("cumulo-{}", instance.id);
+        let mut silent = Vec::new();
         for host in &self.hosts {
-            if host.virsh.domains()?.contains(&domain) {
-                return Ok(host);
+            match host.virsh.domains() {
+                Ok(domains) if domains.contains(&domain) => return Ok(host),
+                Ok(_) => {}
+                Err(error) => silent.push(format!("{}: {error:#}", host.name())),
             }
         }
-        anyhow::bail!("no host has {domain}")
+        anyhow::bail!("no host has {domain}; these did not say: {silent:?}")
     }
 
     /// A shell in a fast guest, once that has booted.
