@@ -17,7 +17,7 @@ use camino::Utf8PathBuf;
 use protocol::{HostId, InstanceId, MigrationId};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use self::tls::Tls;
@@ -25,6 +25,8 @@ use crate::hypervisor::Hypervisor;
 
 /// How long the other side may take to say who it is.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How many may be saying so at a time.
+const CALLERS: usize = 64;
 /// How long a guest is expected. The control plane gives up earlier.
 const EXPECTED: Duration = Duration::from_secs(15 * 60);
 
@@ -128,25 +130,30 @@ impl Relays {
     }
 }
 
-/// The first connection of that host.
+/// The first connection of that host. Callers say who they are side by side: one that says nothing holds nobody up.
 async fn accept(
     listener: &TcpListener,
     tls: &Tls,
     source: HostId,
 ) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
+    let mut callers = JoinSet::new();
     loop {
-        let handshake = match listener.accept().await {
-            Ok((stream, _)) => tls.accept(stream, source),
-            Err(error) => {
-                tracing::warn!(%error, "no connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        match timeout(HANDSHAKE, handshake).await {
-            Ok(Ok(stream)) => return stream,
-            Ok(Err(error)) => tracing::warn!(%error, "somebody was turned away"),
-            Err(_) => tracing::warn!("somebody was turned away who did not say who it is"),
+        tokio::select! {
+            accepted = listener.accept(), if callers.len() < CALLERS => match accepted {
+                Ok((stream, _)) => {
+                    callers.spawn(timeout(HANDSHAKE, tls.accept(stream, source)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(said) = callers.join_next() => match said {
+                Ok(Ok(Ok(stream))) => return stream,
+                Ok(Ok(Err(error))) => tracing::warn!(%error, "somebody was turned away"),
+                Ok(Err(_)) => tracing::warn!("somebody was turned away who did not say who it is"),
+                Err(error) => tracing::error!(%error, "a caller was not heard"),
+            },
         }
     }
 }

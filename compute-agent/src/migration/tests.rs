@@ -143,12 +143,16 @@ async fn nobody_else_gets_in_and_the_guest_goes_nowhere_else() {
         until(&third.hypervisor, id, Transfer::Idle).await;
     }
     drop(TcpStream::connect(address).await.unwrap());
+    // These stay, and say nothing: nobody waits for them.
+    let silent = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
     assert_eq!(destination.hypervisor.transfer(id).await.unwrap(), Transfer::Waiting);
     // And the right one all the same.
     source.hypervisor.create(&domain(id)).await.unwrap();
-    let way = source.relays.reach(id, migration, (destination.host, address)).await.unwrap();
+    let way = source.relays.reach(id, migration, (destination.host, address));
+    let way = timeout(HANDSHAKE / 2, way).await.expect("it waits for the silent ones").unwrap();
     source.hypervisor.send(id, way, 300).await.unwrap();
     until(&source.hypervisor, id, Transfer::Sent).await;
+    drop(silent);
 }
 
 #[tokio::test]

@@ -60,9 +60,12 @@ pub async fn attach(volume: &Volume, instance: &Instance, shell: &mut Shell) -> 
     soon_device(shell, volume).await
 }
 
+/// So many lines are more than one cluster of 64 KiB, and not much work for a guest that is emulated.
+const LINES: u32 = 20_000;
+
 /// Writes lines that depend on `seed`, at this place.
 pub fn write(shell: &mut Shell, device: &str, seed: u32, at_mib: u64) -> Result<()> {
-    let lines = format!("seq {seed} {}", seed + 100_000);
+    let lines = format!("seq {seed} {}", seed + LINES);
     shell.output(&format!("{lines} | dd of={device} bs=1M seek={at_mib} conv=fsync 2>/dev/null")).map(|_| ())
 }
 
@@ -71,7 +74,7 @@ pub fn holds(shell: &mut Shell, device: &str, seed: u32, at_mib: u64) -> Result<
     let line = format!(
         "seq {seed} {} > /run/want; length=$(wc -c < /run/want); blockdev --flushbufs {device}; \
          dd if={device} bs=1M skip={at_mib} 2>/dev/null | head -c $length | cmp - /run/want",
-        seed + 100_000
+        seed + LINES
     );
     shell.output(&line).map(|_| ())
 }
