@@ -323,6 +323,9 @@ pub enum HypervisorError {
     /// Nothing was asked of it.
     #[error("no agent in the guest listens")]
     NoGuestAgent,
+    /// It runs on, and goes once it has been stopped and started.
+    #[error("an earlier QEMU, or an earlier release of this agent, has started the guest")]
+    StartedEarlier,
     #[error("the guest's file systems could not be frozen")]
     NotFrozen(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the hypervisor refused to {attempted}")]

@@ -579,9 +579,8 @@ impl Hypervisor for Simulated {
     async fn cancel_sending(&self, id: InstanceId) -> Result<(), HypervisorError> {
         self.step().await;
         let mut state = self.reached()?;
-        if matches!(state.transfers.get(&id), Some(Transfer::Sending { .. })) {
-            state.transfers.insert(id, Transfer::Idle);
-        }
+        state.fail_if_asked(Call::CancelSending)?;
+        state.cancel_sending(id);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
+use nix::sys::socket::{setsockopt, sockopt};
 use protocol::{HostId, InstanceId, MigrationId};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -27,6 +28,8 @@ use crate::hypervisor::Hypervisor;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many may be saying so at a time.
 const CALLERS: usize = 64;
+/// How long the other side may say nothing, even that it is there.
+const SILENCE: Duration = Duration::from_secs(30);
 /// How long a guest is expected. The control plane gives up earlier.
 const EXPECTED: Duration = Duration::from_secs(15 * 60);
 
@@ -104,7 +107,11 @@ impl Relays {
         (destination, address): (HostId, SocketAddr),
     ) -> io::Result<Pair> {
         let tls = self.tls()?;
-        let connect = async { tls.connect(TcpStream::connect(address).await?, destination).await };
+        let connect = async {
+            let stream = TcpStream::connect(address).await?;
+            end_with_the_other_side(&stream)?;
+            tls.connect(stream, destination).await
+        };
         let mut stream = timeout(HANDSHAKE, connect).await??;
         let (theirs, ours) = pair()?;
         let task = tokio::spawn(async move { carry(id, &mut stream, ours).await });
@@ -140,9 +147,10 @@ async fn accept(
     loop {
         tokio::select! {
             accepted = listener.accept(), if callers.len() < CALLERS => match accepted {
-                Ok((stream, _)) => {
-                    callers.spawn(timeout(HANDSHAKE, tls.accept(stream, source)));
-                }
+                Ok((stream, _)) => match end_with_the_other_side(&stream) {
+                    Ok(()) => drop(callers.spawn(timeout(HANDSHAKE, tls.accept(stream, source)))),
+                    Err(error) => tracing::warn!(%error, "a connection was given up"),
+                },
                 Err(error) => {
                     tracing::warn!(%error, "no connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -156,6 +164,16 @@ async fn accept(
             },
         }
     }
+}
+
+/// A guest does not stand still for a host that is gone without having said so.
+fn end_with_the_other_side(stream: &TcpStream) -> io::Result<()> {
+    let ask_after = u32::try_from(SILENCE.as_secs() / 3).unwrap_or(u32::MAX);
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &ask_after)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &ask_after)?;
+    setsockopt(stream, sockopt::TcpUserTimeout, &u32::try_from(SILENCE.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
 }
 
 fn pair() -> io::Result<(Pair, UnixStream)> {

@@ -273,6 +273,8 @@ impl Reconciler {
     async fn destroy_domain(&self, id: InstanceId) -> Result<(), StepError> {
         let _turn = self.turn().await;
         let destroyed = self.parts.hypervisor.destroy(id).await;
+        // Nobody is expected for what is gone.
+        self.parts.relays.forget(id);
         destroyed.map_err(|error| StepError::of(error, NOT_STOPPED))
     }
 

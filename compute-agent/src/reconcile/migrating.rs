@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::boots::{BootRecord, Phase};
 use super::cards::{plan_bridges, plan_network};
-use super::plan::{Plan, Seen, Step};
+use super::plan::{Plan, Seen, Step, is_cut_off};
 use crate::desired::Wanted;
 use crate::hypervisor::{Domain, DomainState, Transfer};
 
@@ -20,12 +20,17 @@ use crate::hypervisor::{Domain, DomainState, Transfer};
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// The same when it stands still for that.
 const LOOK_SOON: Duration = Duration::from_millis(50);
+/// How much longer than it may a guest stands still for its way before it is called back: the other side is gone.
+const STOOD_STILL: Duration = Duration::from_secs(10);
+/// How soon to call off once more what goes on all the same.
+const CALL_OFF_AGAIN: Duration = Duration::from_secs(5);
 /// How long a domain that is to take a guest may fail to be made before that is said, which ends the migration.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How soon to look at a guest that waits.
 const WAITS: Duration = Duration::from_secs(5);
 
 const NOT_SENT: &str = "The guest could not be sent to the other host, or not in one piece.";
+const STARTED_EARLIER: &str = "The guest was started before QEMU or the agent was upgraded. It can go once it has been stopped and started.";
 const HAS_ENDED: &str = "The guest has ended before it was sent.";
 const STANDS_STILL: &str = "The guest stands still.";
 const STILL_HERE: &str = "The other host has a virtual machine of an earlier stay still.";
@@ -98,14 +103,20 @@ fn plan_arrived(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Option
     if seen.transfer == Some(Transfer::Waiting) {
         return Some(Plan::Do(Step::DestroyDomain));
     }
+    // Its power is cut whether or not it has a network.
+    if is_cut_off(spec) {
+        return Some(Plan::Do(Step::RecordArrived));
+    }
     Some(plan_network(spec, seen, now).unwrap_or(Plan::Do(Step::RecordArrived)))
 }
 
 fn plan_outgoing(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Option<Plan> {
     let record = seen.record.as_ref()?;
-    let asked = match spec.migration {
-        Some(Migration::Outgoing { id, cancelled, .. }) => Some((id, cancelled)),
-        _ => None,
+    let (asked, downtime) = match spec.migration {
+        Some(Migration::Outgoing { id, cancelled, max_downtime_ms, .. }) => {
+            (Some((id, cancelled)), Duration::from_millis(max_downtime_ms.into()))
+        }
+        _ => (None, Duration::ZERO),
     };
     match record.outgoing {
         Some(Outgoing { id, stage: Stage::HandedOver }) if asked.is_some_and(|(asked, _)| asked == id) => {
@@ -115,7 +126,8 @@ fn plan_outgoing(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Optio
         Some(Outgoing { stage: Stage::HandedOver, .. }) => seen.live().map(|_| Plan::Do(Step::DestroyDomain)),
         Some(Outgoing { id, stage: Stage::Begun }) if spec.power != Power::Stopped => {
             seen.live()?;
-            let is_wanted = asked == Some((id, false));
+            let has_stood = seen.memory.paused_since.map_or(time::Duration::ZERO, |since| now - since);
+            let is_wanted = asked == Some((id, false)) && has_stood < downtime + STOOD_STILL;
             Some(plan_begun(id, is_wanted, seen, now))
         }
         known => {
@@ -135,11 +147,11 @@ fn plan_outgoing(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Optio
 
 fn plan_begun(id: MigrationId, is_wanted: bool, seen: &Seen, now: OffsetDateTime) -> Plan {
     let stands_still = seen.live().is_some_and(|domain| domain.state != DomainState::Running);
+    let was_called_off =
+        seen.memory.called_off.is_some_and(|(one, at)| one == id && now < at + CALL_OFF_AGAIN);
     match seen.transfer {
         Some(Transfer::Sent) => Plan::Do(Step::RecordOutgoing { id, stage: Stage::HandedOver }),
-        Some(Transfer::Sending { .. }) if !is_wanted && seen.memory.called_off != Some(id) => {
-            Plan::Do(Step::CallOff { id })
-        }
+        Some(Transfer::Sending { .. }) if !is_wanted && !was_called_off => Plan::Do(Step::CallOff { id }),
         Some(Transfer::Sending { .. }) if stands_still => Plan::Wait(now + LOOK_SOON),
         Some(Transfer::Sending { .. }) => Plan::Wait(now + LOOK_AGAIN),
         // Only the process that has written it down sends it: whatever an earlier one had begun has ended with that.
@@ -180,6 +192,7 @@ fn outgoing(id: MigrationId, seen: &Seen) -> Option<MigrationState> {
     match (stage.map(|one| one.stage), seen.live()) {
         (Some(Stage::HandedOver), _) => Some(MigrationState::HandedOver),
         (Some(Stage::Kept), Some(Domain { state: DomainState::Paused(_), .. })) => ended(STANDS_STILL),
+        (Some(Stage::Kept), Some(_)) if seen.memory.started_earlier == Some(id) => ended(STARTED_EARLIER),
         (Some(Stage::Kept), Some(_)) => ended(NOT_SENT),
         (Some(Stage::Begun), Some(_)) => match seen.transfer {
             Some(Transfer::Sending { done_bytes, total_bytes }) if total_bytes > 0 => {

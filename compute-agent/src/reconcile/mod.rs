@@ -457,6 +457,7 @@ impl Reconciler {
 
     async fn forget(&self, id: InstanceId) -> Outcome {
         self.memories().remove(&id);
+        self.parts.relays.forget(id);
         let outbox = Arc::clone(&self.parts.outbox);
         if let Err(error) = off_thread(move || outbox.forget(id)).await {
             tracing::warn!(instance = %id, %error, "the trail could not be removed");

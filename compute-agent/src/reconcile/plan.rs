@@ -93,8 +93,10 @@ pub struct Memory {
     pub not_taken: Option<(Generation, NotTaken)>,
     /// The migration for which this process may begin to send the guest.
     pub may_send: Option<MigrationId>,
-    /// The one that was called off.
-    pub called_off: Option<MigrationId>,
+    /// The one that cannot go before it has been started anew.
+    pub started_earlier: Option<MigrationId>,
+    /// The one that was called off, and when last.
+    pub called_off: Option<(MigrationId, OffsetDateTime)>,
     /// Why the last step failed, for the instance's owner; gone with the next that works.
     pub failure: Option<&'static str>,
     /// Since when no step has worked.
@@ -289,7 +291,7 @@ pub fn plan(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Plan {
 }
 
 /// Whose power is cut needs no thawing.
-fn is_cut_off(spec: &InstanceSpec) -> bool {
+pub(super) fn is_cut_off(spec: &InstanceSpec) -> bool {
     spec.power == Power::Stopped && spec.stop == StopMode::Force
 }
 
@@ -349,8 +351,7 @@ fn plan_running(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDa
         return Plan::Do(Step::RecordStarted { boot: domain.boot });
     }
     if seen.record.as_ref().is_some_and(|record| record.to_resume) {
-        let stands_still = domain.state == DomainState::Paused(PauseReason::Suspended);
-        return Plan::Do(if stands_still { Step::Resume } else { Step::RecordResumed });
+        return plan_going_on(domain);
     }
     let rest = match domain.state {
         DomainState::ShuttingDown | DomainState::Off | DomainState::Unreadable => return Plan::Settled,
@@ -361,6 +362,12 @@ fn plan_running(spec: &InstanceSpec, domain: &Domain, seen: &Seen, now: OffsetDa
         DomainState::Paused(reason) => plan_paused(reason, seen, now),
     };
     plan_guard_of_running(seen, now, rest)
+}
+
+/// A guest that was loaded or has come from elsewhere.
+fn plan_going_on(domain: &Domain) -> Plan {
+    let stands_still = domain.state == DomainState::Paused(PauseReason::Suspended);
+    Plan::Do(if stands_still { Step::Resume } else { Step::RecordResumed })
 }
 
 /// What is written down first tells whoever comes later that the guest may go on when its owner wants it to.
@@ -404,6 +411,9 @@ fn plan_stop(mode: StopMode, domain: &Domain, seen: &Seen, now: OffsetDateTime) 
         return Plan::Do(Step::DestroyDomain);
     }
     // It hears of the button when it goes on.
+    if record.to_resume {
+        return plan_going_on(domain);
+    }
     if let DomainState::Paused(reason) = domain.state
         && let resume @ Plan::Do(_) = plan_paused(reason, seen, now)
     {

@@ -31,6 +31,24 @@ struct QmpError {
 }
 
 #[derive(Deserialize)]
+struct Version {
+    qemu: Release,
+}
+
+#[derive(Deserialize)]
+struct Release {
+    major: u32,
+    minor: u32,
+}
+
+impl Release {
+    /// Machines change with these two numbers; `version` is as libvirt writes it.
+    const fn has_the_machines_of(&self, version: u32) -> bool {
+        self.major * 1000 + self.minor == version / 1000
+    }
+}
+
+#[derive(Deserialize)]
 struct Status {
     status: String,
 }
@@ -84,12 +102,15 @@ pub(super) fn receive(domain: &Handle, way: &UnixStream) -> Result<(), BoxError>
     ask(domain, "migrate-incoming", json!({"uri": format!("fd:{WAY}")})).map(drop)
 }
 
+/// Whether the other host makes the same machine of its description: a QEMU from before an upgrade has an older one, which
+/// tells only when the guest stands still already. And libvirt leaves its disks alone when it ends here.
+pub(super) fn is_of_today(domain: &Handle) -> Result<bool, BoxError> {
+    let Version { qemu } = serde_json::from_value(ask(domain, "query-version", Value::Null)?)?;
+    let installed = domain.get_connect()?.get_hyp_version()?;
+    Ok(qemu.has_the_machines_of(installed) && xml::leaves_owners(&domain.get_xml_desc(0)?)?)
+}
+
 pub(super) fn send(domain: &Handle, way: &UnixStream, max_downtime_ms: u32) -> Result<(), BoxError> {
-    if !xml::leaves_owners(&domain.get_xml_desc(0)?)? {
-        return Err(
-            "an earlier release has started it, and libvirt would take its disks when it ends here".into()
-        );
-    }
     enable(domain, &BOTH)?;
     // A guest that changes its memory faster than it is sent is slowed down.
     enable(domain, &["auto-converge"])?;
@@ -103,20 +124,66 @@ pub(super) fn cancel(domain: &Handle) -> Result<(), BoxError> {
     ask(domain, "migrate_cancel", Value::Null).map(drop)
 }
 
-/// INVARIANT: a guest counts as sent by the state of its QEMU, which no failed attempt and no arrival leaves behind.
 pub(super) fn look(domain: &Handle) -> Result<Transfer, BoxError> {
-    let Status { status } = serde_json::from_value(ask(domain, "query-status", Value::Null)?)?;
-    match status.as_str() {
-        "postmigrate" => return Ok(Transfer::Sent),
-        "inmigrate" => return Ok(Transfer::Waiting),
-        _ => {}
-    }
-    let info: MigrationInfo = serde_json::from_value(ask(domain, "query-migrate", Value::Null)?)?;
+    judge(|command| ask(domain, command, Value::Null))
+}
+
+/// INVARIANT: a guest counts as sent by the state of its QEMU, which no failed attempt and no arrival leaves behind. That is
+/// asked last: what ends between the two answers has not failed.
+fn judge(mut ask: impl FnMut(&str) -> Result<Value, BoxError>) -> Result<Transfer, BoxError> {
+    let info: MigrationInfo = serde_json::from_value(ask("query-migrate")?)?;
+    let Status { status } = serde_json::from_value(ask("query-status")?)?;
     let is_over =
         matches!(info.status.as_deref(), None | Some("none" | "completed" | "failed" | "cancelled"));
-    if is_over && status != "finish-migrate" {
-        return Ok(Transfer::Idle);
+    Ok(match status.as_str() {
+        "postmigrate" => Transfer::Sent,
+        "inmigrate" => Transfer::Waiting,
+        status if is_over && status != "finish-migrate" => Transfer::Idle,
+        _ => {
+            let Ram { total, remaining } = info.ram.unwrap_or(Ram { total: 0, remaining: 0 });
+            Transfer::Sending { done_bytes: total.saturating_sub(remaining), total_bytes: total }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// QEMU between two states: each answer is that of the moment in which it is asked for.
+    fn seen(moments: [(&str, &str); 2]) -> Transfer {
+        let mut moments = moments.into_iter();
+        let answered = judge(|command| {
+            let (status, migration) = moments.next().unwrap();
+            Ok(match command {
+                "query-status" => json!({"status": status}),
+                _ => json!({"status": migration, "ram": {"total": 100, "remaining": 40}}),
+            })
+        });
+        answered.unwrap()
     }
-    let Ram { total, remaining } = info.ram.unwrap_or(Ram { total: 0, remaining: 0 });
-    Ok(Transfer::Sending { done_bytes: total.saturating_sub(remaining), total_bytes: total })
+
+    #[test]
+    fn machines_change_with_releases_and_not_with_their_corrections() {
+        let said = json!({"qemu": {"micro": 7, "minor": 2, "major": 10}, "package": "Debian 1:10.2.7"});
+        let Version { qemu } = serde_json::from_value(said).unwrap();
+        assert!(qemu.has_the_machines_of(10_002_007) && qemu.has_the_machines_of(10_002_011));
+        assert!(!qemu.has_the_machines_of(10_001_007) && !qemu.has_the_machines_of(11_002_007));
+    }
+
+    #[test]
+    fn what_ends_while_it_is_looked_at_has_not_failed() {
+        let (runs, stopped, sent) =
+            (("running", "active"), ("finish-migrate", "active"), ("postmigrate", "completed"));
+        for before in [runs, stopped] {
+            assert_eq!(seen([before, sent]), Transfer::Sent);
+        }
+        let sending = Transfer::Sending { done_bytes: 60, total_bytes: 100 };
+        assert_eq!(seen([runs, stopped]), sending);
+        assert_eq!(seen([("finish-migrate", "completed"); 2]), sending);
+        for over in ["none", "failed", "cancelled", "completed"] {
+            assert_eq!(seen([("running", over); 2]), Transfer::Idle);
+        }
+        assert_eq!(seen([("inmigrate", "none"); 2]), Transfer::Waiting);
+    }
 }

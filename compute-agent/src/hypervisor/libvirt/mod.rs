@@ -385,8 +385,15 @@ impl Hypervisor for Libvirt {
         way: StdUnixStream,
         max_downtime_ms: u32,
     ) -> Result<(), HypervisorError> {
-        let send = move |domain: &Handle| migrating::send(domain, &way, max_downtime_ms);
-        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "send the guest", send)).await
+        let attempted = "send the guest";
+        let send = move |domain: &Handle| {
+            let fits = migrating::is_of_today(domain).map_err(|error| refused(attempted, error))?;
+            if !fits {
+                return Err(HypervisorError::StartedEarlier);
+            }
+            migrating::send(domain, &way, max_downtime_ms).map_err(|error| refused(attempted, error))
+        };
+        self.link.call(ASK_LIMIT, move |connect| with_domain(connect, id, attempted, send)).await
     }
 
     async fn cancel_sending(&self, id: InstanceId) -> Result<(), HypervisorError> {

@@ -14,6 +14,8 @@ pub enum Call {
     Thaw,
     Merge,
     Resume,
+    CancelSending,
+    Arrive,
 }
 
 impl Call {
@@ -24,6 +26,8 @@ impl Call {
             Self::Destroy => "cut the power",
             Self::AttachCard => "plug the network card in",
             Self::AttachDisk => "plug the disk in",
+            Self::CancelSending => "send the guest no further",
+            Self::Arrive => "say that the guest has come",
             Self::TuneDisk => "change the disk",
             Self::Snapshot => "take a snapshot",
             Self::Restore => "load the memory",

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use protocol::InstanceId;
 use protocol::agent::PauseReason;
 
-use super::{Call, Card, Simulated, seen};
+use super::{Call, Card, Simulated, State, seen};
 use crate::hypervisor::{Domain, DomainSpec, DomainState, EndCause, Event, HypervisorError, Transfer};
 
 const TOTAL: u64 = 1 << 20;
@@ -42,7 +42,16 @@ impl Simulated {
         let this = self.clone();
         std::thread::spawn(move || match receive(way) {
             Ok(mut way) => {
-                this.lock().transfers.insert(id, Transfer::Idle);
+                let mut state = this.lock();
+                if state.fail_if_asked(Call::Arrive).is_err() {
+                    drop(state);
+                    // It says nothing until the other side has gone.
+                    let _ = way.read(&mut [0]);
+                    this.end(id, EndCause::Crashed);
+                    return;
+                }
+                state.transfers.insert(id, Transfer::Idle);
+                drop(state);
                 let _ = way.write_all(&[GUEST]);
             }
             Err(_) => drop(this.end(id, EndCause::Crashed)),
@@ -59,18 +68,49 @@ impl Simulated {
         drop(state);
         let this = self.clone();
         std::thread::spawn(move || {
-            let sent = send(way).is_ok();
+            let way = this.switch_over(id, way);
+            let sent = way.and_then(|mut way| way.read_exact(&mut [0])).is_ok();
             let mut state = this.lock();
-            let still = matches!(state.transfers.get(&id), Some(Transfer::Sending { .. }));
-            let outcome = if sent && still { Transfer::Sent } else { Transfer::Idle };
-            state.transfers.insert(id, outcome);
-            if let (Transfer::Sent, Some(domain)) = (outcome, state.domains.get_mut(&id)) {
-                domain.state = DomainState::Paused(PauseReason::Suspended);
+            if state.is_sending(id) {
+                state.transfers.insert(id, if sent { Transfer::Sent } else { Transfer::Idle });
+                if !sent {
+                    state.go_on(id);
+                }
             }
             drop(state);
             this.emit(Event::Changed { id });
         });
         Ok(())
+    }
+
+    /// The guest stands still for what is left of it.
+    fn switch_over(&self, id: InstanceId, mut way: UnixStream) -> io::Result<UnixStream> {
+        let mut state = self.lock();
+        if let (true, Some(domain)) = (state.is_sending(id), state.domains.get_mut(&id)) {
+            domain.state = DomainState::Paused(PauseReason::Suspended);
+        }
+        drop(state);
+        way.write_all(&[GUEST])?;
+        Ok(way)
+    }
+}
+
+impl State {
+    fn is_sending(&self, id: InstanceId) -> bool {
+        matches!(self.transfers.get(&id), Some(Transfer::Sending { .. }))
+    }
+
+    fn go_on(&mut self, id: InstanceId) {
+        if let Some(domain) = self.domains.get_mut(&id) {
+            domain.state = DomainState::Running;
+        }
+    }
+
+    pub(super) fn cancel_sending(&mut self, id: InstanceId) {
+        if self.is_sending(id) {
+            self.transfers.insert(id, Transfer::Idle);
+            self.go_on(id);
+        }
     }
 }
 
@@ -78,10 +118,4 @@ fn receive(mut way: UnixStream) -> io::Result<UnixStream> {
     let mut guest = [0];
     way.read_exact(&mut guest)?;
     Ok(way)
-}
-
-fn send(mut way: UnixStream) -> io::Result<()> {
-    way.write_all(&[GUEST])?;
-    let mut arrived = [0];
-    way.read_exact(&mut arrived)
 }

@@ -4,6 +4,7 @@ use protocol::MigrationId;
 use protocol::agent::{InstanceSpec, Migration};
 
 use super::{Reconciler, StepError};
+use crate::hypervisor::HypervisorError;
 use crate::reconcile::boots::{BootRecord, Phase};
 use crate::reconcile::migrating::{Outgoing, Stage};
 
@@ -87,6 +88,9 @@ impl Reconciler {
             }
         };
         if let Err(error) = self.parts.hypervisor.send(spec.id, way, max_downtime_ms).await {
+            if matches!(error, HypervisorError::StartedEarlier) {
+                self.remember(spec.id, |memory| memory.started_earlier = Some(id));
+            }
             tracing::warn!(instance = %spec.id, error = %crate::chain(&error), "a guest is not sent");
             return Err(StepError::LookAgain);
         }
@@ -94,7 +98,8 @@ impl Reconciler {
     }
 
     pub(super) async fn call_off(&self, spec: &InstanceSpec, id: MigrationId) -> Result<(), StepError> {
-        self.remember(spec.id, |memory| memory.called_off = Some(id));
+        let now = self.parts.clock.now();
+        self.remember(spec.id, |memory| memory.called_off = Some((id, now)));
         let cancelled = self.parts.hypervisor.cancel_sending(spec.id).await;
         super::unless_ignored(spec.id, cancelled)
     }

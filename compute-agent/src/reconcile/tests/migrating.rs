@@ -1,8 +1,11 @@
 //! Guests between two hosts, with agents that are killed at each step on either side: one runs, never two.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use protocol::agent::{DesiredBody, HostNetwork, InstanceSpec, Migration, MigrationState, NetworkSubject};
+use protocol::agent::{
+    DesiredBody, HostNetwork, InstanceSpec, Migration, MigrationState, NetworkSubject, Power, StopMode,
+};
 use protocol::{Generation, HostId, MigrationId};
 
 use super::*;
@@ -19,6 +22,9 @@ struct Two {
     owner: usize,
     is_over: bool,
     cancelled: bool,
+    /// Whether it is cancelled once the guest is on its way.
+    cancelled_midway: bool,
+    expected_at: Option<SocketAddr>,
     told: [Option<DesiredBody>; 2],
 }
 
@@ -50,6 +56,8 @@ impl Two {
             owner: HOME,
             is_over: false,
             cancelled: false,
+            cancelled_midway: false,
+            expected_at: None,
             told: [None, None],
         };
         let incoming = Migration::Incoming { id: migration, source: two.ids[HOME] };
@@ -59,6 +67,16 @@ impl Two {
 
     fn wish(&self, migration: Option<Migration>) -> DesiredBody {
         samples::wish(&InstanceSpec { migration, ..self.spec.clone() })
+    }
+
+    fn send(&self, cancelled: bool) -> DesiredBody {
+        self.wish(Some(Migration::Outgoing {
+            id: self.migration,
+            destination: self.ids[AWAY],
+            address: self.expected_at.unwrap(),
+            max_downtime_ms: 300,
+            cancelled,
+        }))
     }
 
     fn let_go(&self) -> DesiredBody {
@@ -78,14 +96,12 @@ impl Two {
         }
         match said {
             MigrationState::Ready { address } if host == AWAY => {
-                let outgoing = Migration::Outgoing {
-                    id: self.migration,
-                    destination: self.ids[AWAY],
-                    address: *address,
-                    max_downtime_ms: 300,
-                    cancelled: self.cancelled,
-                };
-                self.told[HOME] = Some(self.wish(Some(outgoing)));
+                self.expected_at = Some(*address);
+                self.told[HOME] = Some(self.send(self.cancelled));
+            }
+            MigrationState::Transferring { .. } if self.cancelled_midway => {
+                self.cancelled = true;
+                self.told[HOME] = Some(self.send(true));
             }
             MigrationState::HandedOver => {
                 assert_eq!(host, HOME);
@@ -303,4 +319,85 @@ async fn a_domain_that_cannot_be_made_is_given_up_and_the_guest_stays() {
     two.play([NEVER, NEVER]).await;
     assert_eq!(two.owner, HOME);
     two.check("it stays").await;
+}
+
+#[tokio::test]
+async fn a_guest_does_not_stand_still_for_a_host_that_says_nothing() {
+    let mut two = Two::start().await;
+    two.hosts[AWAY].hypervisor.fail_next(Call::Arrive, u32::MAX);
+    let begun = two.hosts[HOME].clock.now();
+    two.play([NEVER, NEVER]).await;
+    assert_eq!(two.owner, HOME);
+    two.check("called back").await;
+    let stood = two.hosts[HOME].clock.now() - begun;
+    assert!(stood < Duration::from_secs(15), "{stood}");
+}
+
+#[tokio::test]
+async fn what_could_not_be_called_off_is_called_off_again() {
+    let mut two = Two::start().await;
+    two.cancelled_midway = true;
+    two.hosts[AWAY].hypervisor.fail_next(Call::Arrive, u32::MAX);
+    two.hosts[HOME].hypervisor.fail_next(Call::CancelSending, 1);
+    let begun = two.hosts[HOME].clock.now();
+    two.play([NEVER, NEVER]).await;
+    assert_eq!(two.owner, HOME);
+    two.check("called off twice").await;
+    let took = two.hosts[HOME].clock.now() - begun;
+    assert!((5..9).contains(&took.whole_seconds()), "{took}");
+}
+
+/// The change of hands has been heard of, and the next thing that its owner wants.
+async fn arrived_with(change: impl FnOnce(&mut InstanceSpec)) -> (Two, Life) {
+    let mut two = Two::start_with(with_a_card()).await;
+    let away = two.hosts[AWAY].start_agent(NEVER);
+    away.want_networks(1, &two.networks_on_the_way());
+    drop(away);
+    let lives = [HOME, AWAY].map(|index| two.hosts[index].start_agent(NEVER));
+    for _ in 0..400 {
+        for index in [HOME, AWAY] {
+            lives[index].want(two.told[index].clone().unwrap());
+            if let Outcome::Wait(until) = lives[index].reconciler.pass(two.spec.id).await {
+                lives[index].clock.advance_to(until);
+            }
+            if let Some(said) = lives[index].outbox.migration(two.spec.id) {
+                two.hear(index, &said.state);
+            }
+        }
+        if two.owner == AWAY {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(two.owner, AWAY);
+    change(&mut two.spec);
+    let [_, away] = lives;
+    away.want(two.wish(None));
+    (two, away)
+}
+
+#[tokio::test]
+async fn one_that_is_stopped_as_it_comes_goes_on_to_hear_of_it() {
+    let (two, mut away) = arrived_with(|spec| {
+        spec.power = Power::Stopped;
+        spec.stop = StopMode::Graceful { timeout_seconds: 60 };
+    })
+    .await;
+    away.want_networks(2, &samples::networks(&two.spec));
+    let begun = away.clock.now();
+    away.settle(two.spec.id).await;
+    assert!(matches!(away.state(two.spec.id), ObservedState::Stopped { .. }));
+    assert!(away.clock.now() - begun < Duration::from_secs(30), "its power was cut");
+}
+
+#[tokio::test]
+async fn one_whose_power_is_cut_as_it_comes_waits_for_no_network() {
+    let (two, mut away) = arrived_with(|spec| {
+        spec.power = Power::Stopped;
+        spec.stop = StopMode::Force;
+    })
+    .await;
+    away.settle(two.spec.id).await;
+    assert!(matches!(away.state(two.spec.id), ObservedState::Stopped { .. }));
+    assert_eq!(two.hosts[AWAY].hypervisor.domains().await.unwrap(), []);
 }
