@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{KeyUses, Passwords, PolicyCache, Tokens, Turns};
 use crate::clock::Clock;
 use crate::consoles::Consoles;
-use crate::database;
+use crate::database::{self, Pools};
 use crate::events::EventStreams;
 use crate::fleet_metrics::FleetMetrics;
 use crate::hosts::Heartbeats;
@@ -22,10 +22,14 @@ use crate::pki::Ca;
 
 /// Handles to the outside, cheap to clone. Nothing here is state of the cloud: that is all in PostgreSQL.
 #[derive(Clone)]
-pub struct App(Arc<Parts>);
+pub struct App {
+    parts: Arc<Parts>,
+    /// The connections that this handle takes; see [`Pools`].
+    pub pool: PgPool,
+}
 
 pub struct Parts {
-    pub pool: PgPool,
+    pub pools: Pools,
     pub clock: Clock,
     pub passwords: Passwords,
     pub tokens: Tokens,
@@ -49,7 +53,12 @@ pub struct Parts {
 
 impl App {
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self { pool: parts.pools.own.clone(), parts: Arc::new(parts) }
+    }
+
+    /// The same for what agents ask, with their share of the connections.
+    pub(crate) fn for_agents(&self) -> Self {
+        Self { pool: self.parts.pools.agents.clone(), parts: Arc::clone(&self.parts) }
     }
 
     /// Every transaction begins here or in the next: see [`database::begin`].
@@ -66,6 +75,6 @@ impl App {
 impl Deref for App {
     type Target = Parts;
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.parts
     }
 }

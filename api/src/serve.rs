@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use camino::Utf8PathBuf;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::agent_router;
@@ -16,7 +15,7 @@ use crate::auth::{self, KeyUses, Passwords, PolicyCache, Turns};
 use crate::clock::Clock;
 use crate::consoles::{ConsoleOptions, Consoles};
 use crate::controllers;
-use crate::database::Database;
+use crate::database::{Database, Pools};
 use crate::events::EventStreams;
 use crate::fleet_metrics::FleetMetrics;
 use crate::hosts::Heartbeats;
@@ -69,7 +68,7 @@ pub async fn serve(options: Options, shutdown: CancellationToken) -> anyhow::Res
     let database = Database::open(options.database_url.as_deref(), &options.data_dir).await?;
     let keeper_shutdown = CancellationToken::new();
     let keeper = tokio::spawn(database.keeper.run(keeper_shutdown.clone()));
-    let served = serve_with(&options, database.pool, shutdown).await;
+    let served = serve_with(&options, database.pools, shutdown).await;
     // PostgreSQL goes last.
     keeper_shutdown.cancel();
     keeper.await.context("the keeper of PostgreSQL panicked")??;
@@ -83,16 +82,16 @@ fn make_data_dir(options: &Options) -> std::io::Result<()> {
     std::fs::set_permissions(&options.data_dir, std::fs::Permissions::from_mode(0o711))
 }
 
-async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn serve_with(options: &Options, pools: Pools, shutdown: CancellationToken) -> anyhow::Result<()> {
     let clock = Clock::system();
     let passwords = Passwords::new().map_err(|error| plain(&error))?;
-    let tokens = auth::bootstrap::run(&pool, &clock, &passwords, &options.first_run)
+    let tokens = auth::bootstrap::run(&pools.own, &clock, &passwords, &options.first_run)
         .await
         .map_err(|error| plain(&error))
         .context("cannot prepare users and keys")?;
-    let ca = crate::pki_store::load_or_make(&pool, &clock).await?;
+    let ca = crate::pki_store::load_or_make(&pools.own, &clock).await?;
     let app = App::new(Parts {
-        pool: pool.clone(),
+        pools,
         clock: clock.clone(),
         passwords,
         tokens,
@@ -121,11 +120,11 @@ async fn serve_with(options: &Options, pool: PgPool, shutdown: CancellationToken
     let public = public_listener(options, shutdown.clone()).await?;
     tracing::info!(api = %public.address()?, agents = %agents.address()?, "cumulo-api is up");
 
-    let listening = tokio::spawn(app.nudges.clone().listen(pool));
+    let listening = tokio::spawn(app.nudges.clone().listen(app.pool.clone()));
     let controllers = tokio::spawn(controllers::run(app.clone(), shutdown.clone()));
     tokio::join!(
         net::serve(public, public_router(app.clone()), shutdown.clone()),
-        net::serve(agents, agent_router(app.clone()), shutdown),
+        net::serve(agents, agent_router(&app), shutdown),
     );
     app.consoles.ended().await;
     listening.abort();

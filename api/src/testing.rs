@@ -33,6 +33,7 @@ use crate::auth::bootstrap::{FirstRunOptions, PasswordChange};
 use crate::auth::{self, KeyUses, Passwords, PolicyCache, Turns};
 use crate::clock::Clock;
 use crate::consoles::{ConsoleOptions, Consoles};
+use crate::database::Pools;
 use crate::database::testing::TestDatabase;
 use crate::events::EventStreams;
 use crate::fleet_metrics::FleetMetrics;
@@ -107,14 +108,16 @@ impl TestCloud {
     pub(crate) async fn start_importing(importer: Importer) -> Self {
         let database = TestDatabase::create().await;
         let consoles = ConsoleOptions::default();
-        Self::made(database.pool.clone(), Some(database), &EdgeOptions::default(), importer, consoles).await
+        let pools = Pools::one(database.pool.clone());
+        Self::made(pools, Some(database), &EdgeOptions::default(), importer, consoles).await
     }
 
     /// The same, with consoles like this.
     pub(crate) async fn start_with_consoles(consoles: ConsoleOptions) -> Self {
         let database = TestDatabase::create().await;
         let importer = Importer::new(ImportOptions::default()).unwrap();
-        Self::made(database.pool.clone(), Some(database), &EdgeOptions::default(), importer, consoles).await
+        let pools = Pools::one(database.pool.clone());
+        Self::made(pools, Some(database), &EdgeOptions::default(), importer, consoles).await
     }
 
     /// The same, with a line to its database that can be cut.
@@ -128,6 +131,14 @@ impl TestCloud {
         (Self::on(pool, Some(database)).await, line)
     }
 
+    /// The same, with pools like those of the program, of these sizes.
+    pub(crate) async fn start_sharing(own: u32, agents: u32) -> Self {
+        let database = TestDatabase::create().await;
+        let pools = Pools::of_sizes(database.options(), own, agents);
+        let importer = Importer::new(ImportOptions::default()).unwrap();
+        Self::made(pools, Some(database), &EdgeOptions::default(), importer, ConsoleOptions::default()).await
+    }
+
     /// An empty cloud on this database.
     pub(crate) async fn on(pool: PgPool, database: Option<TestDatabase>) -> Self {
         Self::on_with(pool, database, &EdgeOptions::default()).await
@@ -135,11 +146,11 @@ impl TestCloud {
 
     async fn on_with(pool: PgPool, database: Option<TestDatabase>, options: &EdgeOptions) -> Self {
         let importer = Importer::new(ImportOptions::default()).unwrap();
-        Self::made(pool, database, options, importer, ConsoleOptions::default()).await
+        Self::made(Pools::one(pool), database, options, importer, ConsoleOptions::default()).await
     }
 
     async fn made(
-        pool: PgPool,
+        pools: Pools,
         database: Option<TestDatabase>,
         options: &EdgeOptions,
         imports: Importer,
@@ -162,15 +173,15 @@ impl TestCloud {
             first_run_credentials: Some(credentials_file.clone()),
             first_run_password_change: PasswordChange::Optional,
         };
-        let tokens = auth::bootstrap::run(&pool, &clock, &passwords, &first_run).await.unwrap();
+        let tokens = auth::bootstrap::run(&pools.own, &clock, &passwords, &first_run).await.unwrap();
         // A cloud that has its administrator already shows no password again.
         let credentials = std::fs::read(&credentials_file)
             .map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());
         let made = Ca::generate(clock.now()).unwrap();
         let nudges = Nudges::default();
-        tokio::spawn(nudges.clone().listen(pool.clone()));
+        tokio::spawn(nudges.clone().listen(pools.own.clone()));
         let app = App::new(Parts {
-            pool,
+            pools,
             clock,
             passwords,
             sign_ins: Turns::default(),
@@ -190,7 +201,7 @@ impl TestCloud {
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             fleet: FleetMetrics::default(),
         });
-        let (router, agents) = (public_router(app.clone()), agent_router(app.clone()));
+        let (router, agents) = (public_router(app.clone()), agent_router(&app));
         Self { app, router, agents, _database: database, token: Mutex::default(), credentials, seconds, data }
     }
 
@@ -204,8 +215,8 @@ impl TestCloud {
     /// The same, with consoles like this.
     pub(crate) async fn replica_with_consoles(&self, consoles: ConsoleOptions) -> Self {
         let importer = Importer::new(ImportOptions::default()).unwrap();
-        let pool = self.app.pool.clone();
-        let mut replica = Self::made(pool, None, &EdgeOptions::default(), importer, consoles).await;
+        let pools = self.app.pools.clone();
+        let mut replica = Self::made(pools, None, &EdgeOptions::default(), importer, consoles).await;
         replica.credentials = self.credentials.clone();
         replica
     }

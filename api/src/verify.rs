@@ -77,10 +77,10 @@ pub struct Report {
 /// # Errors
 /// When its database cannot be reached; what is wrong in it is a finding.
 pub async fn run(options: &Options) -> anyhow::Result<Report> {
-    let Database { pool, keeper } =
+    let Database { pools, keeper } =
         Database::join(options.database_url.as_deref(), &options.data_dir).await?;
-    let looked = look_at_all(&pool, options).await;
-    pool.close().await;
+    let looked = look_at_all(&pools.own, options).await;
+    pools.own.close().await;
     keeper.leave().await.context("cannot stop PostgreSQL again")?;
     looked
 }

@@ -7,7 +7,7 @@ use super::{consoles, desired, heartbeat, images, insight, join, observed, sessi
 use crate::app::App;
 
 /// Every route of the agent protocol; see [`protocol::agent`].
-pub(crate) fn agent_router(app: App) -> Router {
+pub(crate) fn agent_router(app: &App) -> Router {
     let router = Router::new()
         .route("/agent/v1/join", post(join::join))
         .route("/agent/v1/renew", post(join::renew))
@@ -22,5 +22,5 @@ pub(crate) fn agent_router(app: App) -> Router {
         .route("/agent/v1/consoles/{id}", get(consoles::bring))
         .route("/agent/v1/images/{id}", post(images::take))
         .route("/agent/v1/images/{id}/status", post(images::note));
-    crate::http::router::layered(router, app)
+    crate::http::router::layered(router, app.for_agents())
 }

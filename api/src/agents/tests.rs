@@ -1,5 +1,7 @@
 //! The agent protocol, spoken well and badly.
 
+mod crowd;
+
 use std::time::Duration;
 
 use axum::http::Method;

@@ -48,10 +48,10 @@ pub struct Recovered {
 /// Makes or enables the user as an administrator without password, second factor and sessions, and gives the
 /// one-time code with which they set a password.
 pub async fn recover(options: &Options) -> anyhow::Result<Recovered> {
-    let Database { pool, keeper } =
+    let Database { pools, keeper } =
         Database::join(options.database_url.as_deref(), &options.data_dir).await?;
-    let recovered = recover_in(&pool, &Clock::system(), &options.user, &options.detach).await;
-    pool.close().await;
+    let recovered = recover_in(&pools.own, &Clock::system(), &options.user, &options.detach).await;
+    pools.own.close().await;
     keeper.leave().await.context("cannot stop PostgreSQL again")?;
     recovered.map_err(|error| anyhow::anyhow!("{error}")).context("cannot recover the user")
 }

@@ -1,10 +1,11 @@
 //! The database: the only state there is.
 //!
 //! It is either one that the operator names or a [private cluster](private_cluster) of our own. Opening it
-//! waits for PostgreSQL, brings the schema up to date under a lock that replicas share, and yields a pool
-//! that fails fast: when PostgreSQL is away a request learns so within a second.
+//! waits for PostgreSQL, brings the schema up to date under a lock that replicas share, and yields [`Pools`]
+//! that fail fast: when PostgreSQL is away a request learns so within a second.
 
 mod connect;
+mod pools;
 pub mod private_cluster;
 mod servers;
 #[cfg(test)]
@@ -12,33 +13,19 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use camino::{Utf8Path, Utf8PathBuf};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 pub use self::connect::is_unavailable;
+pub use self::pools::Pools;
 use self::private_cluster::{ClusterError, PrivateCluster, Settings};
-use self::servers::{Servers, refuse_standby};
+use self::servers::Servers;
 
 /// Every schema change since the beginning, embedded in the program.
 pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
-
-const MAX_CONNECTIONS: u32 = 20;
-
-/// A request that gets no connection for this long is better answered with 503.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Nothing a request does takes long; what does is stuck, and must not hold locks meanwhile. Statements are planned
-/// once for each connection: they are short, and planning one anew takes several times as long as running it.
-const SESSION: &str = "SET statement_timeout = '15s'; \
-    SET lock_timeout = '5s'; \
-    SET plan_cache_mode = 'force_generic_plan'; \
-    SET idle_in_transaction_session_timeout = '10s'";
 
 /// Begins a transaction that leaves nothing behind when its future is dropped half-way, as that of a request is when its
 /// client goes: sqlx knows of a transaction once PostgreSQL has answered, and would put the connection back into the pool
@@ -90,8 +77,8 @@ pub enum OpenError {
 
 /// An open database with the current schema.
 pub struct Database {
-    pub pool: PgPool,
-    /// Must run for as long as the pool is used.
+    pub pools: Pools,
+    /// Must run for as long as the pools are used.
     pub keeper: Keeper,
 }
 
@@ -104,7 +91,7 @@ enum Kept {
     /// It is ours to start again.
     Private(Box<PrivateCluster>),
     /// Others run it; its primary is followed.
-    Servers(Servers, PgPool),
+    Servers(Servers, Pools),
 }
 
 impl Database {
@@ -118,8 +105,8 @@ impl Database {
 
     async fn open_servers(servers: Servers) -> Result<Self, OpenError> {
         let servers = servers.map(|options| options.application_name("cumulo-api"));
-        let pool = prepare(&servers).await?;
-        Ok(Self { pool: pool.clone(), keeper: Keeper(Kept::Servers(servers, pool)) })
+        let pools = prepare(&servers).await?;
+        Ok(Self { pools: pools.clone(), keeper: Keeper(Kept::Servers(servers, pools)) })
     }
 
     /// Opens the database for a moment, beside the control plane that may be running on it. A private one that
@@ -145,7 +132,7 @@ impl Database {
         let cluster = PrivateCluster::start(&directory, &Settings::default()).await?;
         let servers = Servers::from(cluster.connect_options().application_name("cumulo-api"));
         match prepare(&servers).await {
-            Ok(pool) => Ok(Self { pool, keeper: Keeper(Kept::Private(Box::new(cluster))) }),
+            Ok(pools) => Ok(Self { pools, keeper: Keeper(Kept::Private(Box::new(cluster))) }),
             Err(error) => {
                 cluster.stop().await?;
                 Err(error)
@@ -168,38 +155,24 @@ impl Keeper {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ClusterError> {
         match self.0 {
             Kept::Private(cluster) => cluster.supervise(shutdown).await,
-            Kept::Servers(servers, pool) => {
-                servers.follow_the_primary(pool, shutdown).await;
+            Kept::Servers(servers, pools) => {
+                servers.follow_the_primary(pools, shutdown).await;
                 Ok(())
             }
         }
     }
 }
 
-async fn prepare(servers: &Servers) -> Result<PgPool, OpenError> {
+async fn prepare(servers: &Servers) -> Result<Pools, OpenError> {
     let (options, mut connection) = connect::patiently(servers).await.map_err(OpenError::Connect)?;
     migrate(&mut connection).await?;
     // Closing is a courtesy; the schema is in place.
     connection.close().await.ok();
-    Ok(pool(options))
+    Ok(Pools::new(options))
 }
 
 /// Migrations run outside the pool: they may take longer than a request.
 async fn migrate(connection: &mut PgConnection) -> Result<(), MigrateError> {
     tracing::debug!("bringing the database schema up to date");
     MIGRATOR.run(connection).await
-}
-
-/// A pool that connects when it is first used.
-fn pool(options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(MAX_CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                refuse_standby(connection).await?;
-                connection.execute(SESSION).await.map(drop)
-            })
-        })
-        .connect_lazy_with(options)
 }

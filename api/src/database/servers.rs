@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions as _, Error, PgPool};
+use sqlx::{ConnectOptions as _, Error};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::OpenError;
+use super::{OpenError, Pools};
 
 /// How often the primary is asked whether it still is.
 const LOOK: Duration = Duration::from_millis(500);
@@ -80,11 +80,11 @@ impl Servers {
         }
     }
 
-    /// Lets the pool connect to whichever server is the primary, until `shutdown`.
-    pub(super) async fn follow_the_primary(self, pool: PgPool, shutdown: CancellationToken) {
+    /// Lets the pools connect to whichever server is the primary, until `shutdown`.
+    pub(super) async fn follow_the_primary(self, pools: Pools, shutdown: CancellationToken) {
         if self.0.len() > 1 {
             tokio::select! {
-                () = self.follow(pool) => {}
+                () = self.follow(pools) => {}
                 () = shutdown.cancelled() => {}
             }
         } else {
@@ -92,7 +92,7 @@ impl Servers {
         }
     }
 
-    async fn follow(&self, pool: PgPool) {
+    async fn follow(&self, pools: Pools) {
         let mut primary: Option<PgConnection> = None;
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -106,7 +106,7 @@ impl Servers {
             primary = None;
             match self.connect().await {
                 Ok((options, connection)) => {
-                    use_server(&pool, options);
+                    use_server(&pools, &options);
                     primary = Some(connection);
                 }
                 Err(error) => tracing::warn!(%error, "no PostgreSQL is the primary"),
@@ -115,15 +115,17 @@ impl Servers {
     }
 }
 
-fn use_server(pool: &PgPool, options: PgConnectOptions) {
-    if address(&options) == address(&pool.connect_options()) {
+fn use_server(pools: &Pools, options: &PgConnectOptions) {
+    if address(options) == address(&pools.own.connect_options()) {
         return;
     }
     tracing::warn!(host = options.get_host(), port = options.get_port(), "another PostgreSQL is the primary");
-    pool.set_connect_options(options);
-    // A machine that vanished did not end its connections. Nobody shall wait for an answer from there.
-    for _ in 0..pool.size() {
-        pool.try_acquire().map(PoolConnection::detach);
+    for pool in pools.each() {
+        pool.set_connect_options(options.clone());
+        // A machine that vanished did not end its connections. Nobody shall wait for an answer from there.
+        for _ in 0..pool.size() {
+            pool.try_acquire().map(PoolConnection::detach);
+        }
     }
 }
 

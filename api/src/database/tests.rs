@@ -3,6 +3,8 @@
 mod keys;
 mod outage;
 
+use std::time::Duration;
+
 use sqlx::ConnectOptions as _;
 use tokio::time::Instant;
 
@@ -12,9 +14,9 @@ use super::*;
 #[tokio::test]
 async fn a_private_database_opens_from_nothing_with_schema_and_session_limits() {
     let folder = ClusterFolder::new();
-    let Database { pool, keeper } = Database::open(None, &folder.root).await.unwrap();
+    let Database { pools, keeper } = Database::open(None, &folder.root).await.unwrap();
     let applied: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations").fetch_one(&pool).await.unwrap();
+        sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations").fetch_one(&pools.own).await.unwrap();
     assert_eq!(applied, i64::try_from(MIGRATOR.iter().count()).unwrap());
     for (setting, value) in [
         ("statement_timeout", "15s"),
@@ -23,15 +25,17 @@ async fn a_private_database_opens_from_nothing_with_schema_and_session_limits() 
         ("fsync", "on"),
         ("synchronous_commit", "on"),
     ] {
-        let query = sqlx::query_scalar("SELECT current_setting($1)").bind(setting);
-        let found: String = query.fetch_one(&pool).await.unwrap();
-        assert_eq!(found, value, "{setting}");
+        for pool in pools.each() {
+            let query = sqlx::query_scalar("SELECT current_setting($1)").bind(setting);
+            let found: String = query.fetch_one(pool).await.unwrap();
+            assert_eq!(found, value, "{setting}");
+        }
     }
     let shutdown = CancellationToken::new();
     let keeper = tokio::spawn(keeper.run(shutdown.clone()));
     shutdown.cancel();
     keeper.await.unwrap().unwrap();
-    assert!(is_unavailable(&sqlx::query("SELECT 1").execute(&pool).await.unwrap_err()));
+    assert!(is_unavailable(&sqlx::query("SELECT 1").execute(&pools.own).await.unwrap_err()));
 }
 
 #[tokio::test]

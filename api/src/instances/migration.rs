@@ -5,6 +5,7 @@
 //! send it, a migration is ended here; after that the source alone knows whether it has happened.
 
 mod checks;
+mod hosts;
 mod reports;
 
 use protocol::{HostId, OperationId};
@@ -17,6 +18,7 @@ use crate::http::{ApiError, violated_constraint};
 use crate::operations::store::{self as operations, End};
 
 pub(super) use self::checks::{choose, destination, refuse_now};
+pub(super) use self::hosts::Hosts;
 pub(crate) use self::reports::fold;
 
 /// How long it may take. An operation has some minutes more.

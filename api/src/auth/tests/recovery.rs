@@ -100,11 +100,11 @@ async fn it_works_beside_a_control_plane_that_runs_and_without_one() {
     assert!(nothing.to_string().contains("there is no database in"), "{nothing}");
     assert!(!folder.root.join("elsewhere").exists());
 
-    let Database { pool, keeper } = Database::open(None, &folder.root).await.unwrap();
+    let Database { pools, keeper } = Database::open(None, &folder.root).await.unwrap();
     let running = recover(&options(&folder.root)).await.unwrap();
     let users = "SELECT count(*) FROM principals WHERE name = 'ada'";
-    assert_eq!(sqlx::query_scalar::<_, i64>(users).fetch_one(&pool).await.unwrap(), 1);
-    pool.close().await;
+    assert_eq!(sqlx::query_scalar::<_, i64>(users).fetch_one(&pools.own).await.unwrap(), 1);
+    pools.own.close().await;
     keeper.leave().await.unwrap();
     let pid = folder.root.join("postgresql/data/postmaster.pid");
     assert!(!pid.exists());
@@ -113,21 +113,22 @@ async fn it_works_beside_a_control_plane_that_runs_and_without_one() {
     assert_ne!(running.code, stopped.code);
     assert!(!pid.exists(), "PostgreSQL was left running");
 
-    let Database { pool, keeper } = Database::open(None, &folder.root).await.unwrap();
+    let Database { pools, keeper } = Database::open(None, &folder.root).await.unwrap();
     let (made, again): (bool, bool) = sqlx::query_as(
         "SELECT bool_or((after ->> 'made')::bool), bool_or(NOT (after ->> 'made')::bool) FROM audit_records",
     )
-    .fetch_one(&pool)
+    .fetch_one(&pools.own)
     .await
     .unwrap();
     assert!(made && again);
     // The first start that follows does not make another administrator.
     let passwords = crate::auth::Passwords::new().unwrap();
-    crate::auth::bootstrap::run(&pool, &Clock::system(), &passwords, &FirstRunOptions::default())
+    crate::auth::bootstrap::run(&pools.own, &Clock::system(), &passwords, &FirstRunOptions::default())
         .await
         .unwrap();
-    let users: i64 = sqlx::query_scalar("SELECT count(*) FROM principals").fetch_one(&pool).await.unwrap();
+    let users: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM principals").fetch_one(&pools.own).await.unwrap();
     assert_eq!(users, 1);
-    pool.close().await;
+    pools.own.close().await;
     keeper.leave().await.unwrap();
 }

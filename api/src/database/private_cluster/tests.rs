@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::database::testing::ClusterFolder as Folder;
-use crate::database::{is_unavailable, pool};
+use crate::database::{Pools, is_unavailable};
 
 async fn query(cluster: &PrivateCluster, sql: &'static str) -> String {
     let mut connection = cluster.connect_options().connect().await.unwrap();
@@ -134,7 +134,7 @@ async fn a_pid_file_that_names_another_process_is_not_believed() {
 async fn a_killed_server_is_back_within_seconds_and_requests_fail_fast_meanwhile() {
     let folder = Folder::new();
     let cluster = folder.start().await.unwrap();
-    let pool = pool(cluster.connect_options());
+    let pool = Pools::new(cluster.connect_options()).own;
     let pid = cluster.pid();
     let shutdown = CancellationToken::new();
     let keeper = tokio::spawn(cluster.supervise(shutdown.clone()));

@@ -1,5 +1,7 @@
 //! PostgreSQL dies under a serving API.
 
+use std::time::Duration;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -11,8 +13,8 @@ use crate::testing::{TestCloud, request};
 #[tokio::test]
 async fn a_killed_postgresql_is_a_503_at_once_and_comes_back_by_itself() {
     let folder = ClusterFolder::new();
-    let Database { pool, keeper } = Database::open(None, &folder.root).await.unwrap();
-    let cloud = TestCloud::on(pool, None).await;
+    let Database { pools, keeper } = Database::open(None, &folder.root).await.unwrap();
+    let cloud = TestCloud::on(pools.own, None).await;
     cloud.post("/v1/projects", json!({"name": "demo"})).await.expect(201);
 
     let pid = std::fs::read_to_string(folder.cluster().join("data/postmaster.pid")).unwrap();

@@ -15,6 +15,7 @@ use crate::instances::store as instances;
 pub(super) async fn look(
     conn: &mut PgConnection,
     subject: &mut Subject,
+    hosts: &migration::Hosts,
     now: OffsetDateTime,
 ) -> Result<Option<HostId>, ApiError> {
     let facts = &mut subject.facts;
@@ -29,7 +30,7 @@ pub(super) async fn look(
     let Some(row) = instances::find_in(conn, subject.project_id.into(), &selector).await? else {
         return Ok(None);
     };
-    match migration::destination(conn, &row, now).await {
+    match migration::destination(conn, &row, hosts).await {
         Ok(host) => Ok(Some(host)),
         Err(error) => match error.refusal() {
             Some((_, why)) => {

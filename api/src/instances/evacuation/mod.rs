@@ -26,7 +26,7 @@ use crate::app::App;
 use crate::hosts;
 use crate::http::{ApiError, Selector};
 use crate::quotas;
-use crate::scheduler::{Fleet, Placement, place};
+use crate::scheduler::{Placement, place};
 use crate::volumes::store::attachments;
 
 pub(crate) use self::plan::plan;
@@ -56,17 +56,18 @@ async fn go_on(app: &App, drain: &Drain) -> Result<(), ApiError> {
     let mut conn = app.pool.acquire().await?;
     store::note_left(&mut conn, drain.host, now).await?;
     let subjects = store::subjects(&mut conn, drain.host, None, drain.standing(now), now).await?;
-    let fleet = placement::fleet(&mut conn, now).await?;
+    drop(conn);
+    let hosts = migration::Hosts::at(now);
     for mut subject in subjects {
-        live::look(&mut conn, &mut subject, now).await?;
-        if !is_worth_it(&mut conn, &fleet, drain, &subject, now).await? {
-            continue;
-        }
-        if let Err(error) = advance(app, drain.host, &subject).await {
+        // Given back before the next transaction takes one.
+        let mut conn = app.pool.acquire().await?;
+        live::look(&mut conn, &mut subject, &hosts, now).await?;
+        let is_worth_it = is_worth_it(&mut conn, &hosts, drain, &subject, now).await?;
+        drop(conn);
+        if is_worth_it && let Err(error) = advance(app, drain.host, &subject).await {
             tracing::warn!(instance = %subject.id, %error, "it could not leave its host; trying again");
         }
     }
-    drop(conn);
     let mut tx = app.begin().await?;
     hosts::store::standing_if_there(&mut tx, drain.host, now).await?;
     store::settle(&mut tx, drain.host, now).await?;
@@ -77,7 +78,7 @@ async fn go_on(app: &App, drain: &Drain) -> Result<(), ApiError> {
 /// Whether there may be something to do, so that no lock is taken of what only waits. Notes why it waits.
 async fn is_worth_it(
     conn: &mut PgConnection,
-    fleet: &Fleet,
+    hosts: &migration::Hosts,
     drain: &Drain,
     subject: &Subject,
     now: OffsetDateTime,
@@ -94,6 +95,7 @@ async fn is_worth_it(
         Step::Migrate | Step::Stop { .. } | Step::Leave { .. } => {
             let Some(request) = placement::request(conn, subject.id.into()).await? else { return Ok(false) };
             // It is asked again when it matters.
+            let fleet = &hosts.read(conn).await?.fleet;
             let Placement::Nowhere(explanation) = place(fleet, &request) else { return Ok(true) };
             store::note(conn, drain.host, subject, "stays", &Err(nowhere(explanation.summary)), now).await?;
             Ok(false)
@@ -118,8 +120,8 @@ async fn advance(app: &App, host: HostId, of: &Subject) -> Result<(), ApiError> 
     quotas::store::lock_before_going(&mut tx, &[of.id], &[], &[]).await?;
     placement::take_turn(&mut tx).await?;
     let now = app.clock.now();
-    let mut looked = of.clone();
-    let destination = live::look(&mut tx, &mut looked, now).await?;
+    let (mut looked, hosts) = (of.clone(), migration::Hosts::at(now));
+    let destination = live::look(&mut tx, &mut looked, &hosts, now).await?;
     if let Some(destination) = destination {
         // Both, in everybody's order.
         migration::hold(&mut tx, host, destination).await?;
@@ -132,7 +134,8 @@ async fn advance(app: &App, host: HostId, of: &Subject) -> Result<(), ApiError> 
         subject.facts.bound =
             looked.facts.bound.or_else(|| Some("no other host takes it just now".to_owned()));
     }
-    let locked = Locked { app, drain: &drain, project: of.project_id.into(), row, destination, now };
+    let project = of.project_id.into();
+    let locked = Locked { app, drain: &drain, project, row, hosts: &hosts, destination, now };
     do_step(&locked, &mut tx, &subject).await?;
     Ok(tx.commit().await?)
 }
@@ -200,7 +203,7 @@ async fn goes(
     phase: &str,
 ) -> Result<bool, ApiError> {
     let drain = locked.drain;
-    if let Some(obstacle) = no_room(conn, subject.id, locked.now).await? {
+    if let Some(obstacle) = no_room(conn, subject.id, locked.hosts).await? {
         if subject.facts.owed {
             give_back(locked, conn, subject, obstacle).await?;
         } else {
@@ -247,11 +250,10 @@ async fn note(
 async fn no_room(
     conn: &mut PgConnection,
     instance: Uuid,
-    now: OffsetDateTime,
+    hosts: &migration::Hosts,
 ) -> Result<Option<Obstacle>, sqlx::Error> {
     let Some(request) = placement::request(conn, instance.into()).await? else { return Ok(None) };
-    let fleet = placement::fleet(conn, now).await?;
-    Ok(match place(&fleet, &request) {
+    Ok(match place(&hosts.read(conn).await?.fleet, &request) {
         Placement::Host(_) => None,
         Placement::Nowhere(explanation) => Some(nowhere(explanation.summary)),
     })

@@ -8,6 +8,7 @@ use super::live;
 use super::store::{self, Subject};
 use super::way::way_out;
 use crate::http::ApiError;
+use crate::instances::migration;
 use crate::instances::store::placement;
 use crate::scheduler::{Placement, joined, place};
 
@@ -17,13 +18,14 @@ pub(crate) async fn plan(conn: &mut PgConnection, host: HostId, now: OffsetDateT
     let Some(drain) = store::drains(conn, Some(host)).await?.pop() else { return Ok(()) };
     let subjects = store::subjects(conn, host, None, drain.standing(now), now).await?;
     let waits = |subject: &Subject| !matches!(subject.phase.as_deref(), Some("stopping" | "moving"));
-    let mut fleet = placement::fleet(conn, now).await?;
+    let hosts = migration::Hosts::at(now);
     let mut wanted = Vec::new();
     for mut subject in subjects.into_iter().filter(waits) {
-        live::look(conn, &mut subject, now).await?;
+        live::look(conn, &mut subject, &hosts, now).await?;
         let request = placement::request(conn, subject.id.into()).await?;
         wanted.push((subject, request));
     }
+    let mut fleet = hosts.read(conn).await?.fleet.clone();
     for index in 0..wanted.len() {
         let (_, rest) = wanted.split_at_mut(index);
         let Some(((subject, request), later)) = rest.split_first_mut() else { break };

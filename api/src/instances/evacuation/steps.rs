@@ -26,6 +26,8 @@ pub(super) struct Locked<'a> {
     pub drain: &'a Drain,
     pub project: ProjectId,
     pub row: Row,
+    /// As of when the turn of placement was taken.
+    pub hosts: &'a migration::Hosts,
     /// The host that takes its guest while it runs, which is held, too.
     pub destination: Option<HostId>,
     pub now: OffsetDateTime,

@@ -5,11 +5,11 @@ use protocol::agent::{
 };
 use protocol::{HostId, InstanceId};
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 
 use super::super::model::InstanceState;
 use super::super::store::migrations::{self, HostFacts};
 use super::super::store::{Row, placement};
+use super::hosts::Hosts;
 use crate::http::{ApiError, ErrorCode, FieldError, Selector};
 use crate::scheduler::{Fleet, Occupied, Placement, Rejection, place, rejections};
 use crate::volumes::store::attachments;
@@ -88,10 +88,10 @@ async fn in_the_way(conn: &mut PgConnection, row: &Row) -> Result<(HostId, Guest
 pub(in crate::instances) async fn destination(
     conn: &mut PgConnection,
     row: &Row,
-    now: OffsetDateTime,
+    hosts: &Hosts,
 ) -> Result<HostId, ApiError> {
     let (source, hardware) = in_the_way(conn, row).await?;
-    choose(conn, row, (source, &hardware), None, now).await
+    choose(conn, row, (source, &hardware), None, hosts).await
 }
 
 /// The destination: the host that is named, if it takes it, or the best one.
@@ -100,17 +100,17 @@ pub(in crate::instances) async fn choose(
     row: &Row,
     (source, hardware): (HostId, &GuestHardware),
     named: Option<&str>,
-    now: OffsetDateTime,
+    hosts: &Hosts,
 ) -> Result<HostId, ApiError> {
-    let facts = migrations::host_facts(conn).await?;
-    let from = facts.iter().find(|host| host.id == source).and_then(|host| host.inventory.as_ref());
+    let hosts = hosts.read(conn).await?;
+    let from = hosts.facts(source).and_then(|host| host.inventory.as_ref());
     let Some(from) = from else { return refused("its host has told nothing of itself yet") };
     if let Some(why) = unfit(from) {
         return refused(format!("its own host cannot send it: {why}"));
     }
     let request = placement::request(conn, InstanceId::from(row.id)).await?;
     let request = request.ok_or_else(ApiError::not_found)?;
-    let fleet = placement::fleet(conn, now).await?;
+    let fleet = &hosts.fleet;
     let why_not = |host: &HostFacts| {
         if host.id == source {
             return Some("it runs there");
@@ -126,17 +126,17 @@ pub(in crate::instances) async fn choose(
                 selector.id() == Some(host.id.as_uuid()) || selector.name() == Some(host.name.as_str())
             })
         };
-        let host = facts.iter().find(is_named).ok_or_else(|| {
+        let host = hosts.facts.iter().find(is_named).ok_or_else(|| {
             ApiError::invalid(vec![FieldError::new("/host", "not_found", "this cloud has no such host")])
         })?;
-        let occupied = Occupied::of(&fleet, &request);
+        let occupied = Occupied::of(fleet, &request);
         let filters = fleet.host(host.id).into_iter().flat_map(|one| rejections(one, &request, &occupied));
         let misfit = why_not(host).map(|why| FieldError::new("/host", "unfit", why));
         let errors: Vec<_> = misfit.into_iter().chain(filters.map(rejected)).collect();
         ApiError::reject(errors)?;
         return Ok(host.id);
     }
-    let fit = |id: HostId| facts.iter().any(|host| host.id == id && why_not(host).is_none());
+    let fit = |id: HostId| hosts.facts(id).is_some_and(|host| why_not(host).is_none());
     let candidates: Vec<_> = fleet.hosts().iter().filter(|one| fit(one.id)).cloned().collect();
     if candidates.is_empty() {
         return refused(
@@ -144,7 +144,7 @@ pub(in crate::instances) async fn choose(
              that takes running guests",
         );
     }
-    match place(&Fleet::new(candidates, fleet.weights, fleet.types), &request) {
+    match place(&Fleet::new(candidates, fleet.weights, fleet.types.clone()), &request) {
         Placement::Host(host) => Ok(host),
         Placement::Nowhere(explanation) => Err(ApiError::no_room(explanation)),
     }

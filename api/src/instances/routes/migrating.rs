@@ -37,7 +37,9 @@ pub(super) async fn migrate_instance(
     let (conn, allowed) = change.parts();
     let (source, hardware) = migration::refuse_now(conn, &row).await?;
     placement::take_turn(conn).await?;
-    let destination = migration::choose(conn, &row, (source, &hardware), body.host.as_deref(), now).await?;
+    let hosts = migration::Hosts::at(now);
+    let destination =
+        migration::choose(conn, &row, (source, &hardware), body.host.as_deref(), &hosts).await?;
     migration::hold(conn, source, destination).await?;
     change_intent(conn, allowed, &row, "migrate_instance", &next).await?;
     let new = New {
