@@ -54,6 +54,8 @@ pub(super) struct Subject {
     /// Of the evacuation, if it is known.
     pub phase: Option<String>,
     pub due_at: Option<OffsetDateTime>,
+    /// Since when it waits for what may pass.
+    pub waits_since: Option<OffsetDateTime>,
     /// It was shut down for this, whatever its owner has wanted since.
     pub was_stopped: bool,
     /// It was sent to another host while it ran, and is still here.
@@ -67,6 +69,7 @@ struct Row {
     name: String,
     power: String,
     migrating: bool,
+    snapshot: bool,
     deleting: bool,
     ended_by_itself: bool,
     at_rest: bool,
@@ -74,6 +77,7 @@ struct Row {
     merging: Option<String>,
     phase: Option<String>,
     due_at: Option<OffsetDateTime>,
+    waits_since: Option<OffsetDateTime>,
     was_stopped: bool,
     was_sent: bool,
     owed: bool,
@@ -98,6 +102,7 @@ impl Row {
             local_volume: self.local_volume,
             merging: self.merging,
             owed: self.owed,
+            snapshot: self.snapshot,
             bound: None,
             host,
         };
@@ -107,6 +112,7 @@ impl Row {
             name: self.name,
             phase: self.phase,
             due_at: self.due_at,
+            waits_since: self.waits_since,
             was_stopped: self.was_stopped,
             was_sent: self.was_sent,
             facts,
@@ -127,6 +133,7 @@ pub(super) async fn subjects(
         Row,
         r#"SELECT i.id, i.project_id, i.name, i.power,
                   EXISTS (SELECT FROM migrations m WHERE m.instance_id = i.id) AS "migrating!",
+                  EXISTS (SELECT FROM snapshots s WHERE s.taking_instance_id = i.id) AS "snapshot!",
                   i.deletion_requested_at IS NOT NULL AS "deleting!",
                   coalesce(i.observed_boot >= i.boot AND i.observed_end_reason
                            IN ('guest_shutdown', 'crashed', 'unobserved'), false) AS "ended_by_itself!",
@@ -137,7 +144,7 @@ pub(super) async fn subjects(
                    WHERE v.instance_id = i.id AND EXISTS (
                        SELECT FROM layers l WHERE l.id = ANY (chain_of(v.layer_id)) AND l.parent_merge = 'asked')
                    ORDER BY v.id LIMIT 1) AS merging,
-                  e.phase AS "phase?", e.due_at AS "due_at?",
+                  e.phase AS "phase?", e.due_at AS "due_at?", e.waits_since AS "waits_since?",
                   e.stopped_by IS NOT NULL AS "was_stopped!",
                   (e.phase = 'moving' AND e.way = 'migrate') IS TRUE AS "was_sent!",
                   (e.stopped_by IS NOT NULL AND i.power = 'stopped' AND i.deletion_requested_at IS NULL
@@ -167,10 +174,15 @@ pub(super) async fn note(
 ) -> Result<(), sqlx::Error> {
     let (way, obstacle) = (found.as_ref().ok(), found.as_ref().err());
     sqlx::query!(
-        "INSERT INTO evacuations (host_id, instance_id, project_id, name, phase, way, code, message, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        "INSERT INTO evacuations (host_id, instance_id, project_id, name, phase, way, code, message, updated_at,
+                                  waits_since)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $7::text = 'busy' THEN $9::timestamptz END)
          ON CONFLICT (host_id, instance_id) DO UPDATE SET name = excluded.name, phase = excluded.phase,
-             way = excluded.way, code = excluded.code, message = excluded.message, updated_at = excluded.updated_at
+             way = excluded.way, code = excluded.code, message = excluded.message, updated_at = excluded.updated_at,
+             waits_since = CASE WHEN excluded.code IN ('running', 'no_room') OR excluded.way = 'restart_elsewhere'
+                                THEN evacuations.waits_since
+                                WHEN excluded.code = 'busy' THEN coalesce(evacuations.waits_since, excluded.waits_since)
+                           END
          WHERE (evacuations.name, evacuations.phase, evacuations.way, evacuations.code, evacuations.message)
             IS DISTINCT FROM (excluded.name, excluded.phase, excluded.way, excluded.code, excluded.message)",
         host.as_uuid(),

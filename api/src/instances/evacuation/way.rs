@@ -38,6 +38,11 @@ impl Obstacle {
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// Of one that stays for this, or waits until it has passed.
+    pub(super) fn phase(&self) -> &'static str {
+        if self.code == "busy" { "waiting" } else { "stays" }
+    }
 }
 
 /// Its guest, as its owner wants it and its host has told.
@@ -56,6 +61,14 @@ pub(super) enum Guest {
     AtRest,
 }
 
+/// Why a guest that runs cannot go as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bound {
+    pub why: String,
+    /// It ends by itself, and is waited for.
+    pub passes: bool,
+}
+
 /// What is known of an instance on such a host.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
@@ -67,8 +80,9 @@ pub(super) struct Facts {
     pub merging: Option<String>,
     /// It was shut down for this, and its owner has not wanted anything else since.
     pub owed: bool,
-    /// Why a guest that runs cannot go as it is.
-    pub bound: Option<String>,
+    /// A snapshot of it is being taken.
+    pub snapshot: bool,
+    pub bound: Option<Bound>,
     pub host: Standing,
 }
 
@@ -115,8 +129,12 @@ pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay
         ),
         Guest::Runs | Guest::OnItsWay => match &facts.bound {
             None => Ok(Migrate),
+            Some(Bound { why, passes: true }) => refused(
+                "busy",
+                &format!("it runs, and does not go as it is just now: {why}. It is looked at again"),
+            ),
             Some(_) if stop_running => Ok(RestartElsewhere),
-            Some(why) => refused(
+            Some(Bound { why, .. }) => refused(
                 "running",
                 &format!(
                     "it runs, and cannot go as it is: {why}. Drain with `stop_running` to shut it down, or wait until its \
@@ -169,6 +187,10 @@ pub(super) fn next_step(facts: &Facts, stop_running: bool) -> Step {
 mod tests {
     use super::*;
 
+    fn bound(passes: bool) -> Bound {
+        Bound { why: "the other host has another processor".to_owned(), passes }
+    }
+
     fn of(guest: Guest) -> Facts {
         Facts {
             deleting: false,
@@ -176,7 +198,8 @@ mod tests {
             local_volume: None,
             merging: None,
             owed: false,
-            bound: Some("the other host has another processor".to_owned()),
+            snapshot: false,
+            bound: Some(bound(false)),
             host: Standing::Heard,
         }
     }
@@ -213,6 +236,16 @@ mod tests {
         assert_eq!(code(&merging, true), Some("merging"));
         let dead = Facts { host: Standing::Dead, ..of(Guest::OnItsWay) };
         assert_eq!(next_step(&dead, false), Step::Leave { starts: true });
+    }
+
+    #[test]
+    fn what_passes_is_waited_for() {
+        for stop_running in [false, true] {
+            let busy = Facts { bound: Some(bound(true)), ..of(Guest::Runs) };
+            assert_eq!(code(&busy, stop_running), Some("busy"));
+            let dead = Facts { host: Standing::Dead, ..busy };
+            assert_eq!(next_step(&dead, stop_running), Step::Leave { starts: true });
+        }
     }
 
     #[test]

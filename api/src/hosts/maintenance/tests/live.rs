@@ -1,5 +1,7 @@
 //! Guests that leave while they run.
 
+mod waiting;
+
 use protocol::agent::{Inventory, LIVE_MIGRATION};
 use serde_json::{Value, json};
 
