@@ -97,7 +97,7 @@ pub struct Evacuation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub way: Option<EvacuationWay>,
     /// Why it stays or waits: `running`, `busy`, `paused`, `local_volume`, `merging`, `no_room`, `not_confirmed`,
-    /// `host_silent` or `being_deleted`.
+    /// `host_silent`, `being_deleted` or `arriving`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// The same in words, with what to do.

@@ -69,6 +69,7 @@ struct Row {
     name: String,
     power: String,
     migrating: bool,
+    arrives: bool,
     snapshot: bool,
     deleting: bool,
     ended_by_itself: bool,
@@ -86,6 +87,7 @@ struct Row {
 impl Row {
     fn guest(&self) -> Guest {
         match self.power.as_str() {
+            _ if self.arrives => Guest::Arrives,
             "stopped" if self.at_rest => Guest::AtRest,
             "stopped" => Guest::GoesDown,
             _ if self.migrating => Guest::OnItsWay,
@@ -120,8 +122,8 @@ impl Row {
     }
 }
 
-/// The instances on the host, and those elsewhere to which it owes a start; or one of them. A start is owed as long as its
-/// owner has not wanted it to be stopped since, and its time to be stopped has not come.
+/// The instances on the host, those on their way to it, and those elsewhere to which it owes a start; or one of them. A
+/// start is owed as long as its owner has not wanted it to be stopped since, and its time to be stopped has not come.
 pub(super) async fn subjects(
     conn: &mut PgConnection,
     host: HostId,
@@ -132,7 +134,7 @@ pub(super) async fn subjects(
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT i.id, i.project_id, i.name, i.power,
-                  EXISTS (SELECT FROM migrations m WHERE m.instance_id = i.id) AS "migrating!",
+                  m.id IS NOT NULL AS "migrating!", coalesce(m.destination_host_id = $1, false) AS "arrives!",
                   EXISTS (SELECT FROM snapshots s WHERE s.taking_instance_id = i.id) AS "snapshot!",
                   i.deletion_requested_at IS NOT NULL AS "deleting!",
                   coalesce(i.observed_boot >= i.boot AND i.observed_end_reason
@@ -152,7 +154,9 @@ pub(super) async fn subjects(
                    AND NOT EXISTS (SELECT FROM operations o WHERE o.resource_id = i.id AND o.id > e.stopped_by
                                      AND o.kind = 'stop_instance')) IS TRUE AS "owed!"
            FROM instances i LEFT JOIN evacuations e ON e.instance_id = i.id AND e.host_id = $1
-           WHERE (i.host_id = $1 OR e.stopped_by IS NOT NULL) AND ($2::uuid IS NULL OR i.id = $2)
+           LEFT JOIN migrations m ON m.instance_id = i.id
+           WHERE (i.host_id = $1 OR e.stopped_by IS NOT NULL OR m.destination_host_id = $1)
+             AND ($2::uuid IS NULL OR i.id = $2)
            ORDER BY i.id"#,
         host.as_uuid(),
         instance,
@@ -249,12 +253,20 @@ pub(super) async fn on_their_way(conn: &mut PgConnection, host: HostId) -> Resul
 }
 
 /// Notes which instances have left the host: those that are gone, and those that another host has and whose operation has
-/// ended there.
+/// ended there. Of those that did not arrive nothing is left.
 pub(super) async fn note_left(
     conn: &mut PgConnection,
     host: HostId,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM evacuations e WHERE e.host_id = $1 AND e.code = 'arriving' AND NOT EXISTS (
+             SELECT FROM instances i LEFT JOIN migrations m ON m.instance_id = i.id
+             WHERE i.id = e.instance_id AND (i.host_id = $1 OR m.destination_host_id = $1))",
+        host.as_uuid()
+    )
+    .execute(&mut *conn)
+    .await?;
     sqlx::query!(
         "UPDATE evacuations e SET phase = 'left', code = NULL, message = NULL, stopped_by = NULL, updated_at = $2
          WHERE e.host_id = $1 AND e.phase <> 'left' AND NOT EXISTS (
@@ -278,6 +290,7 @@ pub(super) async fn settle(
     sqlx::query!(
         "WITH found AS (
              SELECT CASE WHEN EXISTS (SELECT FROM instances WHERE host_id = $1)
+                           OR EXISTS (SELECT FROM migrations WHERE destination_host_id = $1)
                            OR EXISTS (SELECT FROM evacuations WHERE host_id = $1 AND phase <> 'left')
                          THEN 'draining' ELSE 'drained' END AS state),
          changed AS (

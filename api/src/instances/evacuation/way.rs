@@ -41,7 +41,7 @@ impl Obstacle {
 
     /// Of one that stays for this, or waits until it has passed.
     pub(super) fn phase(&self) -> &'static str {
-        if self.code == "busy" { "waiting" } else { "stays" }
+        if matches!(self.code, "busy" | "arriving") { "waiting" } else { "stays" }
     }
 }
 
@@ -52,6 +52,8 @@ pub(super) enum Guest {
     Runs,
     /// It runs, and is on its way to another host.
     OnItsWay,
+    /// It runs elsewhere, and is on its way to this host.
+    Arrives,
     Paused,
     /// It has ended by itself, and is not started again.
     Ended,
@@ -93,6 +95,12 @@ const LOCAL: &str = "is on the disk of this host alone, and does not move; its o
 pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay, Obstacle> {
     use EvacuationWay::{Migrate, Move, RestartElsewhere};
     let refused = |code, message: &str| Err(Obstacle::new(code, message));
+    if facts.guest == Guest::Arrives {
+        return refused(
+            "arriving",
+            "it is on its way to this host; when it is there it leaves like all others",
+        );
+    }
     if facts.deleting {
         return refused(
             "being_deleted",
@@ -127,7 +135,7 @@ pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay
             "paused",
             "it is paused, and what it has in memory would be lost; its owner resumes or stops it",
         ),
-        Guest::Runs | Guest::OnItsWay => match &facts.bound {
+        Guest::Runs | Guest::OnItsWay | Guest::Arrives => match &facts.bound {
             None => Ok(Migrate),
             Some(Bound { why, passes: true }) => refused(
                 "busy",
@@ -175,7 +183,7 @@ pub(super) fn next_step(facts: &Facts, stop_running: bool) -> Step {
         }
         Ok(way) => match facts.guest {
             Guest::AtRest => Step::Leave { starts: facts.owed },
-            Guest::GoesDown | Guest::OnItsWay => Step::Await,
+            Guest::GoesDown | Guest::OnItsWay | Guest::Arrives => Step::Await,
             Guest::Runs if way == EvacuationWay::Migrate => Step::Migrate,
             Guest::Runs => Step::Stop { owed: true },
             Guest::Ended | Guest::Paused => Step::Stop { owed: false },
@@ -239,10 +247,12 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_waited_for() {
+    fn what_passes_and_who_arrives_is_waited_for() {
         for stop_running in [false, true] {
             let busy = Facts { bound: Some(bound(true)), ..of(Guest::Runs) };
             assert_eq!(code(&busy, stop_running), Some("busy"));
+            let arriving = Facts { deleting: true, ..of(Guest::Arrives) };
+            assert_eq!(code(&arriving, stop_running), Some("arriving"));
             let dead = Facts { host: Standing::Dead, ..busy };
             assert_eq!(next_step(&dead, stop_running), Step::Leave { starts: true });
         }

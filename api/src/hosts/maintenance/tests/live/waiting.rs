@@ -1,9 +1,11 @@
-//! What a drain waits for: what passes by itself.
+//! What a drain waits for: what passes by itself, and guests that come.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::{HOST, INSTANCES, drain, fast, obey, outline};
-use super::{TestCloud, TestHost, evacuate, two, web};
+use super::{TestCloud, TestHost, evacuate, runs, say, send, spec, two, web};
+
+const OTHER: &str = "/v1/hosts/host-2";
 
 fn way(phase: &str, way: &str, code: &str) -> [String; 3] {
     [phase, way, code].map(str::to_owned)
@@ -82,5 +84,46 @@ async fn the_host_that_would_take_it_is_waited_for_and_not_for_ever() {
         heard(&cloud, &[&hosts[0], &third]).await;
         evacuate(&cloud.app).await.unwrap();
         assert_eq!(web(&cloud).await, way("stopping", "restart_elsewhere", "-"));
+    }
+}
+
+/// Of the second host, which is drained, too: its state, and what remains.
+async fn other(cloud: &TestCloud) -> (Value, Vec<[String; 4]>) {
+    let told = cloud.get(OTHER).await.expect(200)["maintenance"].clone();
+    (told["state"].clone(), outline(&told["remaining"]))
+}
+
+#[tokio::test]
+async fn a_host_to_which_a_guest_is_on_its_way_is_not_drained() {
+    for arrives in [false, true] {
+        let cloud = TestCloud::start().await;
+        let (hosts, id) = two(&cloud).await;
+        let body = json!({"host": "host-2"});
+        cloud.post(&format!("{INSTANCES}/web/migrate"), body).await.expect(202);
+        let begun = cloud.post(&format!("{OTHER}/drain"), json!({})).await.expect(202);
+        let arriving = [["web", "waiting", "-", "arriving"].map(str::to_owned)];
+        assert_eq!(outline(&begun["evacuations"]), arriving);
+        let migration = send(&hosts, &id).await;
+        for _ in 0..2 {
+            evacuate(&cloud.app).await.unwrap();
+            assert_eq!(other(&cloud).await, (json!("draining"), arriving.to_vec()));
+        }
+        if !arrives {
+            let ended = json!({"kind": "ended", "detail": "The other side hung up."});
+            say(&hosts[0], &migration, &id, ended).await;
+            evacuate(&cloud.app).await.unwrap();
+            assert_eq!(other(&cloud).await, (json!("drained"), vec![]));
+            let told = cloud.get(&format!("{OTHER}/evacuations")).await.expect(200);
+            assert_eq!(told["items"], json!([]), "it never was here");
+            continue;
+        }
+        say(&hosts[0], &migration, &id, json!({"kind": "handed_over"})).await;
+        evacuate(&cloud.app).await.unwrap();
+        assert_eq!(other(&cloud).await.0, "draining");
+        obey(&hosts[0]).await;
+        runs(&hosts[1], &id).await;
+        evacuate(&cloud.app).await.unwrap();
+        assert_eq!(other(&cloud).await.1, [["web", "moving", "migrate", "-"].map(str::to_owned)]);
+        assert_eq!(spec(&hosts[0], &id).await["migration"]["part"], "incoming");
     }
 }
