@@ -144,7 +144,7 @@ pub(super) async fn subjects(
                    ORDER BY v.position LIMIT 1) AS local_volume,
                   (SELECT v.name FROM volumes v
                    WHERE v.instance_id = i.id AND EXISTS (
-                       SELECT FROM layers l WHERE l.id = ANY (chain_of(v.layer_id)) AND l.parent_merge = 'asked')
+                       SELECT FROM layers l WHERE l.id = ANY (chain_of(v.layer_id)) AND l.parent_merge IS NOT NULL)
                    ORDER BY v.id LIMIT 1) AS merging,
                   e.phase AS "phase?", e.due_at AS "due_at?", e.waits_since AS "waits_since?",
                   e.stopped_by IS NOT NULL AS "was_stopped!",
