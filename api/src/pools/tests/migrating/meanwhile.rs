@@ -2,15 +2,100 @@
 
 use serde_json::{Value, json};
 
-use super::super::execute;
 use super::super::merging::{asked, asked_of, report, root};
-use super::{MIGRATE, two};
+use super::super::execute;
+use super::{
+    MIGRATE, able, absent, address, begun, fast, findings, operation, running, say, spec, two,
+};
+use crate::instances::migration::{look_after, look_after_one};
+use crate::instances::store::migrations::{Stuck, stuck};
 use crate::instances::evacuate;
-use crate::testing::TestCloud;
+use crate::testing::{TestCloud, TestHost};
 use crate::volumes::merge;
 
 fn up() -> Value {
     json!({"state": "running"})
+}
+
+async fn generation(host: &TestHost<'_>, id: &Value) -> i64 {
+    spec(host, id).await.unwrap()["generation"].as_i64().unwrap()
+}
+
+/// Both are heard of now, and nothing is left of the instance where it is not.
+async fn heard(cloud: &TestCloud, hosts: &[TestHost<'_>; 2]) {
+    for host in hosts {
+        host.beat(json!([fast(super::directory(1), 20)])).await.expect(200);
+    }
+    cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+}
+
+async fn seen(cloud: &TestCloud) -> Vec<Stuck> {
+    let mut conn = cloud.app.pool.acquire().await.unwrap();
+    stuck(&mut conn, None, cloud.app.clock.now()).await.unwrap()
+}
+
+/// A replica that has slept since it saw this goes on.
+async fn go_on(cloud: &TestCloud, seen: &[Stuck]) {
+    let mut tx = cloud.app.begin().await.unwrap();
+    assert_eq!(seen.len(), 1);
+    look_after_one(&mut tx, &seen[0], cloud.app.clock.now()).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_seen_of_an_earlier_migration_ends_no_later_one() {
+    for dead in [false, true] {
+        let cloud = TestCloud::start().await;
+        let mut hosts = two(&cloud).await;
+        let (id, home, away) = running(&cloud, &hosts).await;
+        let (home_index, home_id) = (usize::from(hosts[1].id == home.id), home.id);
+        let (first, _) = begun(&cloud, away, &id).await;
+        cloud.pass(if dead { 30 } else { 601 });
+        if dead {
+            let path = format!("/v1/hosts/{home_id}/declare_dead");
+            cloud.post(&path, json!({"no_guest_runs": true})).await.expect(200);
+        }
+        let seen = seen(&cloud).await;
+        look_after(&cloud.app).await.unwrap();
+        assert_eq!(operation(&cloud, &first).await["status"], "failed");
+
+        let number = u8::try_from(home_index).unwrap() + 1;
+        hosts[home_index].open_session_with(able(number)).await;
+        let (home, away) = (&hosts[home_index], &hosts[1 - home_index]);
+        heard(&cloud, &hosts).await;
+        let now = generation(home, &id).await;
+        absent(away, &id, now).await;
+        home.report(&id, now, 1, up()).await;
+        let (second, migration) = begun(&cloud, away, &id).await;
+        say(away, &migration, &id, json!({"kind": "ready", "address": address(&hosts, away, 40000)})).await;
+        go_on(&cloud, &seen).await;
+        assert_eq!(operation(&cloud, &second).await["status"], "running", "{dead}");
+        let told = spec(home, &id).await.unwrap();
+        assert_eq!(told["migration"]["part"], "outgoing", "{told}");
+        assert_eq!(told["migration"].get("cancelled"), None, "{told}");
+        say(home, &migration, &id, json!({"kind": "handed_over"})).await;
+        assert!(spec(away, &id).await.unwrap().get("migration").is_none());
+        assert_eq!(findings(&cloud).await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_so_any_more_ends_none() {
+    let cloud = TestCloud::start().await;
+    let mut hosts = two(&cloud).await;
+    let (id, home, away) = running(&cloud, &hosts).await;
+    let index = usize::from(hosts[1].id == home.id);
+    let (accepted, migration) = begun(&cloud, away, &id).await;
+    say(away, &migration, &id, json!({"kind": "ready", "address": address(&hosts, away, 40000)})).await;
+    cloud.pass(30);
+    let path = format!("/v1/hosts/{}/declare_dead", home.id);
+    cloud.post(&path, json!({"no_guest_runs": true})).await.expect(200);
+    let seen = seen(&cloud).await;
+    // It was not dead after all.
+    hosts[index].open_session_with(able(u8::try_from(index).unwrap() + 1)).await;
+    go_on(&cloud, &seen).await;
+    assert_eq!(operation(&cloud, &accepted).await["status"], "running");
+    assert_eq!(spec(&hosts[index], &id).await.unwrap()["migration"]["part"], "outgoing");
 }
 
 #[tokio::test]
