@@ -1,17 +1,21 @@
 //! What else happens while a guest is on its way, or is about to go.
 
+use axum::http::Method;
 use serde_json::{Value, json};
 
 use super::super::merging::{asked, asked_of, report, root};
-use super::super::execute;
+use super::super::{WEB, execute};
 use super::{
     MIGRATE, able, absent, address, begun, fast, findings, operation, running, say, spec, two,
 };
 use crate::instances::migration::{look_after, look_after_one};
 use crate::instances::store::migrations::{Stuck, stuck};
-use crate::instances::evacuate;
+use crate::instances::{end_leases, evacuate};
+use crate::snapshot_schedules;
 use crate::testing::{TestCloud, TestHost};
 use crate::volumes::merge;
+
+const SCHEDULES: &str = "/v1/projects/demo/snapshot_schedules";
 
 fn up() -> Value {
     json!({"state": "running"})
@@ -156,4 +160,54 @@ async fn one_merge_that_cannot_be_taken_in_keeps_no_other_waiting() {
     execute(&cloud, "SELECT end_migration(id) FROM instances WHERE name = 'web'").await;
     merge(&cloud.app).await.unwrap();
     assert_eq!(merges().await, [false, false]);
+}
+
+#[tokio::test]
+async fn a_scheduled_snapshot_waits_until_it_is_there() {
+    let cloud = TestCloud::start().await;
+    let hosts = two(&cloud).await;
+    let (id, home, away) = running(&cloud, &hosts).await;
+    let often = format!("{SCHEDULES}/often");
+    let body = json!({"name": "often", "instance": "web", "every_hours": 1, "keep": 1});
+    cloud.post(SCHEDULES, body).await.expect(201);
+    let due = cloud.get(&often).await.expect(200)["next_at"].clone();
+    let (accepted, _) = begun(&cloud, away, &id).await;
+    cloud.pass(3600);
+    cloud.sign_in_again().await;
+    snapshot_schedules::run(&cloud.app).await.unwrap();
+    let shown = cloud.get(&often).await.expect(200);
+    assert_eq!((shown.get("last_run"), &shown["next_at"]), (None, &due), "{shown}");
+
+    let operation = accepted["operation"]["id"].as_str().unwrap();
+    cloud.post(&format!("/v1/projects/demo/operations/{operation}/cancel"), json!({})).await.expect(200);
+    home.report(&id, generation(home, &id).await, 1, up()).await;
+    snapshot_schedules::run(&cloud.app).await.unwrap();
+    let shown = cloud.get(&often).await.expect(200);
+    assert_eq!(shown["last_run"]["state"], "creating", "{shown}");
+    assert_ne!(shown["next_at"], due);
+}
+
+#[tokio::test]
+async fn a_time_that_comes_meanwhile_is_named_by_what_it_is_for() {
+    for (what, at, words) in
+        [("stop_at", "stopped", "its time to be stopped has come"), ("delete_at", "deleted", "")]
+    {
+        let cloud = TestCloud::start().await;
+        let hosts = two(&cloud).await;
+        let (id, _, away) = running(&cloud, &hosts).await;
+        let lease = json!({"lease": {what: "2026-06-01T13:00:00Z"}});
+        cloud.call(Method::PATCH, WEB, Some(lease)).await.expect(200);
+        let (_, migration) = begun(&cloud, away, &id).await;
+        say(away, &migration, &id, json!({"kind": "ready", "address": address(&hosts, away, 40000)})).await;
+        cloud.pass(3600);
+        end_leases(&cloud.app).await.unwrap();
+        cloud.sign_in_again().await;
+        let shown = cloud.get(WEB).await.expect(200);
+        if at == "deleted" {
+            assert_eq!(shown["state"], "deleting", "that ends its migration");
+            continue;
+        }
+        let detail = shown["lease"]["detail"].as_str().unwrap();
+        assert!(detail.contains(words) && detail.contains("on its way"), "{detail}");
+    }
 }
