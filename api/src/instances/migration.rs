@@ -31,6 +31,10 @@ const TOO_LATE: Why = (
 );
 const NO_DESTINATION: Why =
     ("migration_failed", "the host that it was to go to was declared dead; it runs on where it was");
+const OLDER_DESTINATION: Why = (
+    "migration_failed",
+    "the host that it was to go to has an agent now that takes no running guests; it runs on where it was",
+);
 const NO_SOURCE: Why = (
     "migration_failed",
     "the host that it runs on was declared dead before it was handed over; move it to start it elsewhere",
@@ -70,7 +74,13 @@ pub(crate) async fn look_after_one(
     if one.source_dead {
         return end(conn, &of, &failed(NO_SOURCE), now).await;
     }
-    let why = if one.destination_dead { NO_DESTINATION } else { TOO_LATE };
+    let why = if one.destination_dead {
+        NO_DESTINATION
+    } else if one.destination_unable {
+        OLDER_DESTINATION
+    } else {
+        TOO_LATE
+    };
     call_off(conn, &of, why, now).await
 }
 

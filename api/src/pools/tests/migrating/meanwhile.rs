@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::super::merging::{asked, asked_of, report, root};
 use super::super::{WEB, execute};
 use super::{
-    MIGRATE, able, absent, address, begun, fast, findings, operation, running, say, spec, two,
+    EMPTY, MIGRATE, able, absent, address, begun, fast, findings, lets_go, operation, reserved, running, say,
+    spec, two,
 };
 use crate::instances::migration::{look_after, look_after_one};
 use crate::instances::store::migrations::{Stuck, stuck};
@@ -209,5 +210,34 @@ async fn a_time_that_comes_meanwhile_is_named_by_what_it_is_for() {
         }
         let detail = shown["lease"]["detail"].as_str().unwrap();
         assert!(detail.contains(words) && detail.contains("on its way"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_before_migrations_is_sent_no_guest() {
+    for sent in [false, true] {
+        let cloud = TestCloud::start().await;
+        let mut hosts = two(&cloud).await;
+        let (id, _, away) = running(&cloud, &hosts).await;
+        let index = usize::from(hosts[1].id == away.id);
+        let (accepted, migration) = begun(&cloud, away, &id).await;
+        if sent {
+            say(away, &migration, &id, json!({"kind": "ready", "address": address(&hosts, away, 40000)}))
+                .await;
+        }
+        hosts[index].open_session().await;
+        let (home, away) = (&hosts[1 - index], &hosts[index]);
+        // To it that would be an instance to be started.
+        assert_eq!(spec(away, &id).await, None, "{sent}");
+        look_after(&cloud.app).await.unwrap();
+        if sent {
+            assert_eq!(spec(home, &id).await.unwrap()["migration"]["cancelled"], true);
+            say(home, &migration, &id, json!({"kind": "ended", "detail": "It was called off."})).await;
+        }
+        let told = operation(&cloud, &accepted).await;
+        assert_eq!((&told["status"], &told["error"]["code"]), (&json!("failed"), &json!("migration_failed")));
+        assert!(told["error"]["detail"].as_str().unwrap().contains("agent"), "{told}");
+        assert_eq!((spec(away, &id).await, lets_go(away, &id).await), (None, true));
+        assert_eq!(reserved(&cloud, away).await, EMPTY);
     }
 }
