@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::hosts;
 use crate::http::{ApiError, FieldError, JsonBody};
 use crate::instances::store::{departures, hosts as instances, placement};
-use crate::instances::{OF_VOLUMES, Observed, Outcome, migration, outcome};
+use crate::instances::{OF_MIGRATIONS, OF_VOLUMES, Observed, Outcome, migration, outcome};
 use crate::operations::store::{self as operations, End};
 use crate::ports::cards;
 use crate::quotas;
@@ -184,7 +184,7 @@ async fn fold(
         // It ends with what is said of its volume.
         return Ok(Folded::Stored);
     }
-    if stored.operation_kind == "migrate_instance" && stored.is_migrating {
+    if stored.is_migrating && OF_MIGRATIONS.contains(&stored.operation_kind.as_str()) {
         // It ends with what becomes of the migration.
         return Ok(Folded::Stored);
     }

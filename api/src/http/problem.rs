@@ -279,6 +279,11 @@ impl ApiError {
         self
     }
 
+    /// Whether it may be otherwise soon without the caller's doing.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(&*self.0, Kind::Problem(failure) if failure.retry_after_secs.is_some())
+    }
+
     /// The sentence of a refusal that is the caller's to act on; `None` for what is not.
     pub(crate) fn refusal(&self) -> Option<(ErrorCode, &str)> {
         match &*self.0 {

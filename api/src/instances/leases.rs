@@ -92,7 +92,8 @@ async fn end(
         Err(error) => {
             let Some((_, why)) = error.refusal() else { return Err(error) };
             savepoint.rollback().await?;
-            let why = format!("its time to be deleted has come, but {why}");
+            let what = if verb == Verb::Delete { "deleted" } else { "stopped" };
+            let why = format!("its time to be {what} has come, but {why}");
             Ok(leases::postpone(conn, row.id, &why, now + RETRY).await?)
         }
     }

@@ -33,6 +33,10 @@ const TOO_LATE: Why = (
 );
 const NO_DESTINATION: Why =
     ("migration_failed", "the host that it was to go to was declared dead; it runs on where it was");
+const OLDER_DESTINATION: Why = (
+    "migration_failed",
+    "the host that it was to go to has an agent now that takes no running guests; it runs on where it was",
+);
 const NO_SOURCE: Why = (
     "migration_failed",
     "the host that it runs on was declared dead before it was handed over; move it to start it elsewhere",
@@ -41,7 +45,7 @@ const NO_SOURCE: Why = (
 /// Looks after migrations that cannot go on by themselves. Any number of replicas may run it at once.
 pub(crate) async fn look_after(app: &App) -> Result<(), sqlx::Error> {
     let mut conn = app.pool.acquire().await?;
-    let stuck = migrations::stuck(&mut conn, app.clock.now()).await?;
+    let stuck = migrations::stuck(&mut conn, None, app.clock.now()).await?;
     drop(conn);
     for one in stuck {
         let mut tx = app.begin().await?;
@@ -54,19 +58,31 @@ pub(crate) async fn look_after(app: &App) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-async fn look_after_one(
+/// INVARIANT: what was seen before the locks were taken decides nothing. Meanwhile that migration may have ended and another
+/// one begun, of which the source alone knows whether it has happened.
+pub(crate) async fn look_after_one(
     conn: &mut PgConnection,
-    one: &Stuck,
+    seen: &Stuck,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
-    if !migrations::lock_instance(conn, one.instance_id).await? {
+    if !migrations::lock_instance(conn, seen.instance_id).await? {
         return Ok(());
     }
-    let Some(of) = migrations::of_instance(conn, one.instance_id).await? else { return Ok(()) };
+    let of = migrations::of_instance(conn, seen.instance_id).await?.filter(|of| of.id == seen.id);
+    let Some(of) = of else { return Ok(()) };
+    // Neither host comes back before this is decided.
+    migrations::hold_hosts(conn, of.source(), of.destination()).await?;
+    let Some(one) = migrations::stuck(conn, Some(of.id), now).await?.pop() else { return Ok(()) };
     if one.source_dead {
         return end(conn, &of, &failed(NO_SOURCE), now).await;
     }
-    let why = if one.destination_dead { NO_DESTINATION } else { TOO_LATE };
+    let why = if one.destination_dead {
+        NO_DESTINATION
+    } else if one.destination_unable {
+        OLDER_DESTINATION
+    } else {
+        TOO_LATE
+    };
     call_off(conn, &of, why, now).await
 }
 

@@ -28,7 +28,7 @@ pub(crate) use evacuation::evacuate;
 pub(crate) use fit::misfits;
 pub(crate) use leases::{confirm_resizes, end_leases};
 pub(crate) use lost::end_on_lost_hosts;
-pub(crate) use model::{OF_VOLUMES, Observed, Outcome, outcome};
+pub(crate) use model::{OF_MIGRATIONS, OF_VOLUMES, Observed, Outcome, outcome};
 pub(crate) use reconcile::place_pending;
 pub(crate) use recovery::recover;
 pub(crate) use routes::{OfVolume, Resume, change_volumes, resume_instance, router};

@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::auth::{Action, Allowed, InProject, actions};
 use crate::http::{ApiError, Call, ErrorCode, MutationQuery, Page, PageQuery, Path};
 use crate::images;
-use crate::instances::migration;
+use crate::instances::{OF_MIGRATIONS, migration};
 use crate::nudge::Topic;
 
 const MAX_WAIT_SECONDS: u16 = 300;
@@ -124,14 +124,14 @@ async fn cancel_operation(
     let before = store::find(conn, allowed, id.as_uuid()).await?.ok_or_else(ApiError::not_found)?;
     let refusal = match (before.status, before.kind.as_str()) {
         (OperationStatus::Running, "import_image" | "finish_image_upload" | "create_image") => None,
-        (OperationStatus::Running, "migrate_instance") => None,
+        (OperationStatus::Running, kind) if OF_MIGRATIONS.contains(&kind) => None,
         (OperationStatus::Running, _) => Some("this kind of operation cannot be cancelled"),
         _ => Some("the operation has ended already"),
     };
     if let Some(refusal) = refusal {
         return Err(ApiError::because(ErrorCode::WrongState, refusal));
     }
-    if before.kind == "migrate_instance" {
+    if OF_MIGRATIONS.contains(&before.kind.as_str()) {
         // Its source may have handed the guest over by now: then the operation goes on.
         if !migration::cancel(conn, before.resource_id, id, now).await? {
             let detail = "the guest is handed over already; migrate it back instead";

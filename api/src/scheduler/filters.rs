@@ -43,6 +43,20 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Whether the host may take it soon without anybody's doing: what it lacks comes back, or comes free.
+    pub const fn may_pass(self) -> bool {
+        matches!(
+            self,
+            Self::Leaving
+                | Self::NotReady
+                | Self::NoGuard
+                | Self::PoolLow
+                | Self::Vcpus
+                | Self::Memory
+                | Self::Disk
+        )
+    }
+
     /// In the order in which they are asked for.
     pub const ALL: [Self; 16] = [
         Self::VolumesElsewhere,

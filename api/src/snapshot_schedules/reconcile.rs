@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::store::running::{self, Due, News, Ran, Turn};
 use crate::app::App;
 use crate::http::{ApiError, ErrorCode, Labels};
-use crate::instances::store::guests;
+use crate::instances::store::{guests, migrations};
 use crate::snapshots::model::Consistency;
 use crate::snapshots::store::taking::{self, New, Source};
 use crate::volumes::store::layers;
@@ -65,6 +65,10 @@ async fn run_slot(app: &App, due: &Due, now: OffsetDateTime) -> Result<(), sqlx:
     let mut tx = app.begin().await?;
     if let Some(instance) = due.instance_id {
         guests::lock(&mut tx, &[instance]).await?;
+        if migrations::of_instance(&mut tx, instance).await?.is_some() {
+            // It has begun a moment ago; the slot is run when it is over.
+            return tx.rollback().await;
+        }
     }
     if let Some(volume) = due.volume_id {
         layers::lock_volumes(&mut tx, &[volume]).await?;

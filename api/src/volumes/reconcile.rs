@@ -21,14 +21,19 @@ pub(crate) async fn merge(app: &App) -> Result<(), sqlx::Error> {
     layers::take_back_merges(&mut conn).await?;
     let merged = layers::merged(&mut conn).await?;
     drop(conn);
+    // One that cannot be taken in or asked for now does not keep the others waiting.
     for layer in merged {
-        finish(app, layer, now).await?;
+        if let Err(error) = finish(app, layer, now).await {
+            tracing::warn!(%layer, %error, "a merge could not be taken in; trying again");
+        }
     }
     let mut conn = app.pool.acquire().await?;
     let to_merge = layers::to_merge(&mut conn).await?;
     drop(conn);
     for volume in to_merge {
-        ask(app, &volume, now).await?;
+        if let Err(error) = ask(app, &volume, now).await {
+            tracing::warn!(volume = %volume.volume, %error, "no merge could be asked for; trying again");
+        }
     }
     Ok(())
 }

@@ -74,7 +74,7 @@ pub struct HostMaintenance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EvacuationPhase {
-    /// Its turn comes.
+    /// Its turn comes, or what `message` says has to pass.
     Waiting,
     /// It cannot leave; `message` says why. It is looked at again every few seconds.
     Stays,
@@ -96,8 +96,8 @@ pub struct Evacuation {
     /// How it leaves; absent while it cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub way: Option<EvacuationWay>,
-    /// Why it stays or waits: `running`, `paused`, `local_volume`, `merging`, `no_room`, `not_confirmed`, `host_silent` or
-    /// `being_deleted`.
+    /// Why it stays or waits: `running`, `busy`, `paused`, `local_volume`, `merging`, `no_room`, `not_confirmed`,
+    /// `host_silent`, `being_deleted` or `arriving`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// The same in words, with what to do.

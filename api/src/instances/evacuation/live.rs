@@ -2,14 +2,18 @@
 
 use protocol::HostId;
 use sqlx::PgConnection;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::store::Subject;
-use super::way::Guest;
+use super::way::{Bound, Guest};
 use crate::hosts::store::Standing;
 use crate::http::{ApiError, Selector};
 use crate::instances::migration;
 use crate::instances::store as instances;
+
+/// So long what may pass is waited for. What ends for certain, a snapshot that is being taken or a merge, is waited for as
+/// long as that takes.
+const PATIENCE: Duration = Duration::minutes(5);
 
 /// Finds the host that would take it, or notes what binds it to its own. Of what does not run nothing is found.
 pub(super) async fn look(
@@ -23,7 +27,8 @@ pub(super) async fn look(
         return Ok(None);
     }
     if subject.was_sent || subject.due_at.is_some_and(|due| due > now) {
-        facts.bound = Some("it was sent to another host a moment ago and did not get there".to_owned());
+        let why = "it was sent to another host a moment ago and did not get there".to_owned();
+        facts.bound = Some(Bound { why, passes: false });
         return Ok(None);
     }
     let selector = Selector::Id(subject.id);
@@ -34,7 +39,9 @@ pub(super) async fn look(
         Ok(host) => Ok(Some(host)),
         Err(error) => match error.refusal() {
             Some((_, why)) => {
-                facts.bound = Some(why.to_owned());
+                let has_waited = subject.waits_since.is_some_and(|since| since + PATIENCE <= now);
+                let passes = facts.snapshot || error.may_pass() && !has_waited;
+                facts.bound = Some(Bound { why: why.to_owned(), passes });
                 Ok(None)
             }
             None => Err(error),

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use self::steps::Locked;
 use self::store::{Drain, Subject};
-use self::way::{Guest, Obstacle, Step, next_step, way_out};
+use self::way::{Bound, Guest, Obstacle, Step, next_step, way_out};
 use super::migration;
 use super::store as instances;
 use super::store::{placement, recovery};
@@ -36,6 +36,8 @@ pub use self::way::EvacuationWay;
 pub(crate) const AT_ONCE: i64 = 4;
 /// What was shut down and could not leave is left alone for so long.
 const PAUSE: Duration = Duration::minutes(10);
+/// Of one that began to run a moment ago.
+const NOT_NOW: &str = "no other host takes it just now";
 
 /// Goes on with each host in maintenance. Any number of replicas may run it at once.
 pub(crate) async fn evacuate(app: &App) -> Result<(), sqlx::Error> {
@@ -89,7 +91,7 @@ async fn is_worth_it(
     match next_step(&subject.facts, drain.stop_running) {
         Step::Stay(_) if subject.was_sent => Ok(true),
         Step::Stay(obstacle) => {
-            store::note(conn, drain.host, subject, "stays", &Err(obstacle), now).await?;
+            store::note(conn, drain.host, subject, obstacle.phase(), &Err(obstacle), now).await?;
             Ok(false)
         }
         Step::Migrate | Step::Stop { .. } | Step::Leave { .. } => {
@@ -132,7 +134,7 @@ async fn advance(app: &App, host: HostId, of: &Subject) -> Result<(), ApiError> 
     let Some(mut subject) = subjects.pop() else { return Ok(()) };
     if subject.facts.guest == Guest::Runs && destination.is_none() {
         subject.facts.bound =
-            looked.facts.bound.or_else(|| Some("no other host takes it just now".to_owned()));
+            looked.facts.bound.or_else(|| Some(Bound { why: NOT_NOW.to_owned(), passes: true }));
     }
     let project = of.project_id.into();
     let locked = Locked { app, drain: &drain, project, row, hosts: &hosts, destination, now };
@@ -159,7 +161,7 @@ async fn do_step(locked: &Locked<'_>, conn: &mut PgConnection, subject: &Subject
                 // It is sent again, but not at once.
                 store::paid(conn, drain.host, subject.id, Some(now + PAUSE)).await?;
             }
-            note(locked, conn, subject, "stays", &Err(obstacle)).await
+            note(locked, conn, subject, obstacle.phase(), &Err(obstacle)).await
         }
         Step::Await if subject.facts.guest == Guest::OnItsWay => {
             note(locked, conn, subject, "moving", &Ok(EvacuationWay::Migrate)).await

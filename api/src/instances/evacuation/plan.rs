@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::live;
 use super::store::{self, Subject};
-use super::way::way_out;
+use super::way::{Obstacle, way_out};
 use crate::http::ApiError;
 use crate::instances::migration;
 use crate::instances::store::placement;
@@ -39,7 +39,7 @@ pub(crate) async fn plan(conn: &mut PgConnection, host: HostId, now: OffsetDateT
                 Placement::Nowhere(explanation) => found = Err(super::nowhere(explanation.summary)),
             }
         }
-        let phase = if found.is_ok() { "waiting" } else { "stays" };
+        let phase = found.as_ref().map_or_else(Obstacle::phase, |_| "waiting");
         store::note(conn, host, subject, phase, &found, now).await?;
     }
     Ok(())

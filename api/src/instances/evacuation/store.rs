@@ -54,6 +54,8 @@ pub(super) struct Subject {
     /// Of the evacuation, if it is known.
     pub phase: Option<String>,
     pub due_at: Option<OffsetDateTime>,
+    /// Since when it waits for what may pass.
+    pub waits_since: Option<OffsetDateTime>,
     /// It was shut down for this, whatever its owner has wanted since.
     pub was_stopped: bool,
     /// It was sent to another host while it ran, and is still here.
@@ -67,6 +69,8 @@ struct Row {
     name: String,
     power: String,
     migrating: bool,
+    arrives: bool,
+    snapshot: bool,
     deleting: bool,
     ended_by_itself: bool,
     at_rest: bool,
@@ -74,6 +78,7 @@ struct Row {
     merging: Option<String>,
     phase: Option<String>,
     due_at: Option<OffsetDateTime>,
+    waits_since: Option<OffsetDateTime>,
     was_stopped: bool,
     was_sent: bool,
     owed: bool,
@@ -82,6 +87,7 @@ struct Row {
 impl Row {
     fn guest(&self) -> Guest {
         match self.power.as_str() {
+            _ if self.arrives => Guest::Arrives,
             "stopped" if self.at_rest => Guest::AtRest,
             "stopped" => Guest::GoesDown,
             _ if self.migrating => Guest::OnItsWay,
@@ -98,6 +104,7 @@ impl Row {
             local_volume: self.local_volume,
             merging: self.merging,
             owed: self.owed,
+            snapshot: self.snapshot,
             bound: None,
             host,
         };
@@ -107,6 +114,7 @@ impl Row {
             name: self.name,
             phase: self.phase,
             due_at: self.due_at,
+            waits_since: self.waits_since,
             was_stopped: self.was_stopped,
             was_sent: self.was_sent,
             facts,
@@ -114,8 +122,8 @@ impl Row {
     }
 }
 
-/// The instances on the host, and those elsewhere to which it owes a start; or one of them. A start is owed as long as its
-/// owner has not wanted it to be stopped since, and its time to be stopped has not come.
+/// The instances on the host, those on their way to it, and those elsewhere to which it owes a start; or one of them. A
+/// start is owed as long as its owner has not wanted it to be stopped since, and its time to be stopped has not come.
 pub(super) async fn subjects(
     conn: &mut PgConnection,
     host: HostId,
@@ -126,7 +134,8 @@ pub(super) async fn subjects(
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT i.id, i.project_id, i.name, i.power,
-                  EXISTS (SELECT FROM migrations m WHERE m.instance_id = i.id) AS "migrating!",
+                  m.id IS NOT NULL AS "migrating!", coalesce(m.destination_host_id = $1, false) AS "arrives!",
+                  EXISTS (SELECT FROM snapshots s WHERE s.taking_instance_id = i.id) AS "snapshot!",
                   i.deletion_requested_at IS NOT NULL AS "deleting!",
                   coalesce(i.observed_boot >= i.boot AND i.observed_end_reason
                            IN ('guest_shutdown', 'crashed', 'unobserved'), false) AS "ended_by_itself!",
@@ -135,9 +144,9 @@ pub(super) async fn subjects(
                    ORDER BY v.position LIMIT 1) AS local_volume,
                   (SELECT v.name FROM volumes v
                    WHERE v.instance_id = i.id AND EXISTS (
-                       SELECT FROM layers l WHERE l.id = ANY (chain_of(v.layer_id)) AND l.parent_merge = 'asked')
+                       SELECT FROM layers l WHERE l.id = ANY (chain_of(v.layer_id)) AND l.parent_merge IS NOT NULL)
                    ORDER BY v.id LIMIT 1) AS merging,
-                  e.phase AS "phase?", e.due_at AS "due_at?",
+                  e.phase AS "phase?", e.due_at AS "due_at?", e.waits_since AS "waits_since?",
                   e.stopped_by IS NOT NULL AS "was_stopped!",
                   (e.phase = 'moving' AND e.way = 'migrate') IS TRUE AS "was_sent!",
                   (e.stopped_by IS NOT NULL AND i.power = 'stopped' AND i.deletion_requested_at IS NULL
@@ -145,7 +154,9 @@ pub(super) async fn subjects(
                    AND NOT EXISTS (SELECT FROM operations o WHERE o.resource_id = i.id AND o.id > e.stopped_by
                                      AND o.kind = 'stop_instance')) IS TRUE AS "owed!"
            FROM instances i LEFT JOIN evacuations e ON e.instance_id = i.id AND e.host_id = $1
-           WHERE (i.host_id = $1 OR e.stopped_by IS NOT NULL) AND ($2::uuid IS NULL OR i.id = $2)
+           LEFT JOIN migrations m ON m.instance_id = i.id
+           WHERE (i.host_id = $1 OR e.stopped_by IS NOT NULL OR m.destination_host_id = $1)
+             AND ($2::uuid IS NULL OR i.id = $2)
            ORDER BY i.id"#,
         host.as_uuid(),
         instance,
@@ -167,10 +178,15 @@ pub(super) async fn note(
 ) -> Result<(), sqlx::Error> {
     let (way, obstacle) = (found.as_ref().ok(), found.as_ref().err());
     sqlx::query!(
-        "INSERT INTO evacuations (host_id, instance_id, project_id, name, phase, way, code, message, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        "INSERT INTO evacuations (host_id, instance_id, project_id, name, phase, way, code, message, updated_at,
+                                  waits_since)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $7::text = 'busy' THEN $9::timestamptz END)
          ON CONFLICT (host_id, instance_id) DO UPDATE SET name = excluded.name, phase = excluded.phase,
-             way = excluded.way, code = excluded.code, message = excluded.message, updated_at = excluded.updated_at
+             way = excluded.way, code = excluded.code, message = excluded.message, updated_at = excluded.updated_at,
+             waits_since = CASE WHEN excluded.code IN ('running', 'no_room') OR excluded.way = 'restart_elsewhere'
+                                THEN evacuations.waits_since
+                                WHEN excluded.code = 'busy' THEN coalesce(evacuations.waits_since, excluded.waits_since)
+                           END
          WHERE (evacuations.name, evacuations.phase, evacuations.way, evacuations.code, evacuations.message)
             IS DISTINCT FROM (excluded.name, excluded.phase, excluded.way, excluded.code, excluded.message)",
         host.as_uuid(),
@@ -237,12 +253,20 @@ pub(super) async fn on_their_way(conn: &mut PgConnection, host: HostId) -> Resul
 }
 
 /// Notes which instances have left the host: those that are gone, and those that another host has and whose operation has
-/// ended there.
+/// ended there. Of those that did not arrive nothing is left.
 pub(super) async fn note_left(
     conn: &mut PgConnection,
     host: HostId,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM evacuations e WHERE e.host_id = $1 AND e.code = 'arriving' AND NOT EXISTS (
+             SELECT FROM instances i LEFT JOIN migrations m ON m.instance_id = i.id
+             WHERE i.id = e.instance_id AND (i.host_id = $1 OR m.destination_host_id = $1))",
+        host.as_uuid()
+    )
+    .execute(&mut *conn)
+    .await?;
     sqlx::query!(
         "UPDATE evacuations e SET phase = 'left', code = NULL, message = NULL, stopped_by = NULL, updated_at = $2
          WHERE e.host_id = $1 AND e.phase <> 'left' AND NOT EXISTS (
@@ -266,6 +290,7 @@ pub(super) async fn settle(
     sqlx::query!(
         "WITH found AS (
              SELECT CASE WHEN EXISTS (SELECT FROM instances WHERE host_id = $1)
+                           OR EXISTS (SELECT FROM migrations WHERE destination_host_id = $1)
                            OR EXISTS (SELECT FROM evacuations WHERE host_id = $1 AND phase <> 'left')
                          THEN 'draining' ELSE 'drained' END AS state),
          changed AS (

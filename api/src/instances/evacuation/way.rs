@@ -38,6 +38,11 @@ impl Obstacle {
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// Of one that stays for this, or waits until it has passed.
+    pub(super) fn phase(&self) -> &'static str {
+        if matches!(self.code, "busy" | "arriving") { "waiting" } else { "stays" }
+    }
 }
 
 /// Its guest, as its owner wants it and its host has told.
@@ -47,6 +52,8 @@ pub(super) enum Guest {
     Runs,
     /// It runs, and is on its way to another host.
     OnItsWay,
+    /// It runs elsewhere, and is on its way to this host.
+    Arrives,
     Paused,
     /// It has ended by itself, and is not started again.
     Ended,
@@ -54,6 +61,14 @@ pub(super) enum Guest {
     GoesDown,
     /// Its host has said of exactly this intent that no domain runs.
     AtRest,
+}
+
+/// Why a guest that runs cannot go as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bound {
+    pub why: String,
+    /// It ends by itself, and is waited for.
+    pub passes: bool,
 }
 
 /// What is known of an instance on such a host.
@@ -67,8 +82,9 @@ pub(super) struct Facts {
     pub merging: Option<String>,
     /// It was shut down for this, and its owner has not wanted anything else since.
     pub owed: bool,
-    /// Why a guest that runs cannot go as it is.
-    pub bound: Option<String>,
+    /// A snapshot of it is being taken.
+    pub snapshot: bool,
+    pub bound: Option<Bound>,
     pub host: Standing,
 }
 
@@ -79,6 +95,12 @@ const LOCAL: &str = "is on the disk of this host alone, and does not move; its o
 pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay, Obstacle> {
     use EvacuationWay::{Migrate, Move, RestartElsewhere};
     let refused = |code, message: &str| Err(Obstacle::new(code, message));
+    if facts.guest == Guest::Arrives {
+        return refused(
+            "arriving",
+            "it is on its way to this host; when it is there it leaves like all others",
+        );
+    }
     if facts.deleting {
         return refused(
             "being_deleted",
@@ -113,10 +135,14 @@ pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay
             "paused",
             "it is paused, and what it has in memory would be lost; its owner resumes or stops it",
         ),
-        Guest::Runs | Guest::OnItsWay => match &facts.bound {
+        Guest::Runs | Guest::OnItsWay | Guest::Arrives => match &facts.bound {
             None => Ok(Migrate),
+            Some(Bound { why, passes: true }) => refused(
+                "busy",
+                &format!("it runs, and does not go as it is just now: {why}. It is looked at again"),
+            ),
             Some(_) if stop_running => Ok(RestartElsewhere),
-            Some(why) => refused(
+            Some(Bound { why, .. }) => refused(
                 "running",
                 &format!(
                     "it runs, and cannot go as it is: {why}. Drain with `stop_running` to shut it down, or wait until its \
@@ -157,7 +183,7 @@ pub(super) fn next_step(facts: &Facts, stop_running: bool) -> Step {
         }
         Ok(way) => match facts.guest {
             Guest::AtRest => Step::Leave { starts: facts.owed },
-            Guest::GoesDown | Guest::OnItsWay => Step::Await,
+            Guest::GoesDown | Guest::OnItsWay | Guest::Arrives => Step::Await,
             Guest::Runs if way == EvacuationWay::Migrate => Step::Migrate,
             Guest::Runs => Step::Stop { owed: true },
             Guest::Ended | Guest::Paused => Step::Stop { owed: false },
@@ -169,6 +195,10 @@ pub(super) fn next_step(facts: &Facts, stop_running: bool) -> Step {
 mod tests {
     use super::*;
 
+    fn bound(passes: bool) -> Bound {
+        Bound { why: "the other host has another processor".to_owned(), passes }
+    }
+
     fn of(guest: Guest) -> Facts {
         Facts {
             deleting: false,
@@ -176,7 +206,8 @@ mod tests {
             local_volume: None,
             merging: None,
             owed: false,
-            bound: Some("the other host has another processor".to_owned()),
+            snapshot: false,
+            bound: Some(bound(false)),
             host: Standing::Heard,
         }
     }
@@ -213,6 +244,18 @@ mod tests {
         assert_eq!(code(&merging, true), Some("merging"));
         let dead = Facts { host: Standing::Dead, ..of(Guest::OnItsWay) };
         assert_eq!(next_step(&dead, false), Step::Leave { starts: true });
+    }
+
+    #[test]
+    fn what_passes_and_who_arrives_is_waited_for() {
+        for stop_running in [false, true] {
+            let busy = Facts { bound: Some(bound(true)), ..of(Guest::Runs) };
+            assert_eq!(code(&busy, stop_running), Some("busy"));
+            let arriving = Facts { deleting: true, ..of(Guest::Arrives) };
+            assert_eq!(code(&arriving, stop_running), Some("arriving"));
+            let dead = Facts { host: Standing::Dead, ..busy };
+            assert_eq!(next_step(&dead, stop_running), Step::Leave { starts: true });
+        }
     }
 
     #[test]

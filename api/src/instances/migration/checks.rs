@@ -14,10 +14,16 @@ use crate::http::{ApiError, ErrorCode, FieldError, Selector};
 use crate::scheduler::{Fleet, Occupied, Placement, Rejection, place, rejections};
 use crate::volumes::store::attachments;
 
-const MERGE_SECONDS: u32 = 10;
+/// After so long it is worth trying again what passes by itself.
+const SECONDS: u32 = 10;
 
 fn refused<T>(why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T, ApiError> {
     Err(ApiError::because(ErrorCode::WrongState, why))
+}
+
+/// The same of what passes by itself.
+fn not_now<T>(why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T, ApiError> {
+    Err(ApiError::because(ErrorCode::WrongState, why).retry_after(SECONDS))
 }
 
 pub(super) fn no_room() -> ApiError {
@@ -46,9 +52,9 @@ async fn in_the_way(conn: &mut PgConnection, row: &Row) -> Result<(HostId, Guest
         seen.state == ObservedState::Running && seen.boot == row.boot && seen.paused.is_none()
     });
     if row.intent().power != Power::Running || state != InstanceState::Running || !runs {
-        return refused(
-            "its guest does not run; one that is stopped is moved with `move`, one that stands still has to go on first",
-        );
+        let why = "its guest does not run; one that is stopped is moved with `move`, one that stands still has to go on first";
+        // It may be coming up.
+        return if row.intent().power == Power::Running { not_now(why) } else { refused(why) };
     }
     if row.on_host_failure == OnHostFailure::Restart.as_str() {
         return refused(
@@ -57,21 +63,21 @@ async fn in_the_way(conn: &mut PgConnection, row: &Row) -> Result<(HostId, Guest
         );
     }
     if migrations::of_instance(conn, row.id).await?.is_some() {
-        return refused(
+        return not_now(
             "it is on its way to another host already; wait until that is over, or cancel the operation",
         );
     }
     if let Some(name) = attachments::merging(conn, row.id).await? {
-        let detail =
-            format!("its host is still merging layers of its volume {name}; try again when it is done");
-        return Err(ApiError::because(ErrorCode::WrongState, detail).retry_after(MERGE_SECONDS));
+        return not_now(format!(
+            "its host is still merging layers of its volume {name}; try again when it is done"
+        ));
     }
     let way = migrations::in_the_way(conn, row.id).await?;
     if way.snapshot {
-        return refused("a snapshot of it is being taken; try again when it is there");
+        return not_now("a snapshot of it is being taken; try again when it is there");
     }
     if way.devices_change {
-        return refused(
+        return not_now(
             "a volume or a network card of it comes, goes or changes just now; try again when that is done",
         );
     }
@@ -146,7 +152,11 @@ pub(in crate::instances) async fn choose(
     }
     match place(&Fleet::new(candidates, fleet.weights, fleet.types.clone()), &request) {
         Placement::Host(host) => Ok(host),
-        Placement::Nowhere(explanation) => Err(ApiError::no_room(explanation)),
+        Placement::Nowhere(explanation) => {
+            let may_pass = explanation.rejections.iter().any(|one| one.reason.may_pass());
+            let error = ApiError::no_room(explanation);
+            Err(if may_pass { error.retry_after(SECONDS) } else { error })
+        }
     }
 }
 

@@ -81,7 +81,8 @@ impl DesiredRow {
     }
 }
 
-/// What of this host's instances changed after the revision, oldest first.
+/// What of this host's instances changed after the revision, oldest first. INVARIANT: a host whose agent knows of no
+/// migrations hears nothing of a guest that is to come: it would start it.
 pub(crate) async fn desired_after(
     conn: &mut PgConnection,
     host: HostId,
@@ -116,7 +117,8 @@ pub(crate) async fn desired_after(
            FROM instances i JOIN instance_types t ON t.id = i.instance_type_id
            LEFT JOIN migrations m ON m.instance_id = i.id
            WHERE i.host_id = $1 AND i.desired_revision > $2
-              OR m.destination_host_id = $1 AND m.desired_revision > $2"#,
+              OR m.destination_host_id = $1 AND m.desired_revision > $2
+                 AND (SELECT knows_migrations(h.inventory) FROM hosts h WHERE h.id = $1)"#,
         host.as_uuid(),
         after.0
     )

@@ -190,26 +190,35 @@ pub(crate) async fn of_instance(
 }
 
 /// Why a migration cannot go on by itself.
-pub(in crate::instances) struct Stuck {
+pub(crate) struct Stuck {
+    pub id: Uuid,
     pub instance_id: Uuid,
     pub source_dead: bool,
     pub destination_dead: bool,
+    /// Its agent has been replaced by one that knows of no migrations.
+    pub destination_unable: bool,
 }
 
-/// Those of dead hosts, and those whose time is over and that are not cancelled yet.
-pub(in crate::instances) async fn stuck(
+/// Those of dead hosts, and those that are not cancelled yet although their time is over or their destination takes none any
+/// more; or one of them.
+pub(crate) async fn stuck(
     conn: &mut PgConnection,
+    only: Option<Uuid>,
     now: OffsetDateTime,
 ) -> Result<Vec<Stuck>, sqlx::Error> {
     sqlx::query_as!(
         Stuck,
-        r#"SELECT m.instance_id, s.declared_dead_at IS NOT NULL AS "source_dead!",
-                  d.declared_dead_at IS NOT NULL AS "destination_dead!"
+        r#"SELECT m.id, m.instance_id, s.declared_dead_at IS NOT NULL AS "source_dead!",
+                  d.declared_dead_at IS NOT NULL AS "destination_dead!",
+                  NOT knows_migrations(d.inventory) AS "destination_unable!"
            FROM migrations m JOIN hosts s ON s.id = m.source_host_id JOIN hosts d ON d.id = m.destination_host_id
-           WHERE s.declared_dead_at IS NOT NULL
-              OR m.cancelled_at IS NULL AND (d.declared_dead_at IS NOT NULL OR m.due_at <= $1)
+           WHERE (s.declared_dead_at IS NOT NULL
+                  OR m.cancelled_at IS NULL AND (d.declared_dead_at IS NOT NULL OR m.due_at <= $1
+                                                 OR NOT knows_migrations(d.inventory)))
+             AND ($2::uuid IS NULL OR m.id = $2)
            ORDER BY m.instance_id"#,
-        now
+        now,
+        only
     )
     .fetch_all(conn)
     .await

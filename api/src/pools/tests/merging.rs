@@ -11,13 +11,13 @@ use crate::volumes::merge;
 const SNAPSHOTS: &str = "/v1/projects/demo/snapshots";
 
 /// The disk that `web` boots from, as this host is told of it.
-async fn root(host: &TestHost<'_>, web: &Value) -> (i64, Value) {
+pub(super) async fn root(host: &TestHost<'_>, web: &Value) -> (i64, Value) {
     let (generation, mut disks) = host.disks(&web["id"]).await.expect("the instance is elsewhere");
     (generation, disks.remove(0)["volume"].take())
 }
 
 /// The host has the newest of `web`, and has merged these layers of its disk.
-async fn report(host: &TestHost<'_>, web: &Value, state: Value, merged: Value) {
+pub(super) async fn report(host: &TestHost<'_>, web: &Value, state: Value, merged: Value) {
     let (generation, disk) = root(host, web).await;
     let said =
         json!([{"id": disk["id"], "generation": disk["generation"], "state": "ready", "merged": merged}]);
@@ -25,12 +25,22 @@ async fn report(host: &TestHost<'_>, web: &Value, state: Value, merged: Value) {
 }
 
 /// `web` on one of the hosts, which has been told to merge what the first of these snapshots has left.
-async fn asked<'a, 'b>(
+pub(super) async fn asked<'a, 'b>(
     cloud: &TestCloud,
     hosts: &'b [TestHost<'a>; 2],
     snapshots: &[&str],
 ) -> (Value, &'b TestHost<'a>, &'b TestHost<'a>) {
-    let (web, home, away) = made(cloud, hosts, instance("web")).await;
+    asked_of(cloud, hosts, "web", snapshots).await
+}
+
+/// The same of an instance of this name.
+pub(super) async fn asked_of<'a, 'b>(
+    cloud: &TestCloud,
+    hosts: &'b [TestHost<'a>; 2],
+    name: &str,
+    snapshots: &[&str],
+) -> (Value, &'b TestHost<'a>, &'b TestHost<'a>) {
+    let (web, home, away) = made(cloud, hosts, instance(name)).await;
     report(home, &web, running(), json!([])).await;
     for name in snapshots {
         let body = json!({"name": name, "volume": web["volumes"][0]["volume"]["id"]});

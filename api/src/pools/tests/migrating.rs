@@ -1,5 +1,7 @@
 //! Running guests that go from one host to another, with hosts that the test plays.
 
+mod meanwhile;
+
 use protocol::agent::{Inventory, LIVE_MIGRATION};
 use serde_json::{Value, json};
 

@@ -18,6 +18,7 @@ pub(in super::super) struct Due {
     pub next_at: OffsetDateTime,
 }
 
+/// Those whose slot has come, but for what is on its way to another host: that is taken when it is there.
 pub(in super::super) async fn due(
     conn: &mut PgConnection,
     now: OffsetDateTime,
@@ -26,7 +27,9 @@ pub(in super::super) async fn due(
         Due,
         "SELECT s.id, s.volume_id, coalesce(s.instance_id, v.instance_id) AS instance_id, s.next_at
          FROM snapshot_schedules s LEFT JOIN volumes v ON v.id = s.volume_id
-         WHERE NOT s.paused AND s.next_at <= $1 ORDER BY s.next_at LIMIT 100",
+         WHERE NOT s.paused AND s.next_at <= $1
+           AND NOT EXISTS (SELECT FROM migrations m WHERE m.instance_id = coalesce(s.instance_id, v.instance_id))
+         ORDER BY s.next_at LIMIT 100",
         now
     )
     .fetch_all(conn)

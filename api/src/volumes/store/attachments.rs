@@ -158,12 +158,13 @@ pub(crate) async fn lock_all_shared(
     Ok(rows.into_iter().find(|row| row.pool_id.is_none()).map(|row| row.name))
 }
 
-/// Names a volume of the instance, all of which are locked, of which the host has still to merge layers.
+/// Names a volume of the instance, all of which are locked, of which the host has still to merge layers, or has merged some
+/// and that is not taken in.
 pub(crate) async fn merging(conn: &mut PgConnection, instance: Uuid) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar!(
         "SELECT name FROM volumes
          WHERE instance_id = $1
-           AND EXISTS (SELECT FROM layers WHERE id = ANY (chain_of(layer_id)) AND parent_merge = 'asked')
+           AND EXISTS (SELECT FROM layers WHERE id = ANY (chain_of(layer_id)) AND parent_merge IS NOT NULL)
          ORDER BY id LIMIT 1",
         instance
     )

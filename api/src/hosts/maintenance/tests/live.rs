@@ -1,5 +1,7 @@
 //! Guests that leave while they run.
 
+mod waiting;
+
 use protocol::agent::{Inventory, LIVE_MIGRATION};
 use serde_json::{Value, json};
 
@@ -76,6 +78,56 @@ async fn what_can_go_while_it_runs_is_not_stopped() {
     assert!(kinds.contains(&&json!("migrate_for_maintenance")), "{kinds:?}");
     assert!(!kinds.contains(&&json!("stop_for_maintenance")), "{kinds:?}");
     assert_eq!(findings(&cloud).await, [""; 0]);
+}
+
+/// The newest operation that a drain has begun to send `web` with.
+async fn operation(cloud: &TestCloud) -> Value {
+    let operations = cloud.get("/v1/projects/demo/operations").await.expect(200);
+    let mut items = operations["items"].as_array().unwrap().iter();
+    items.find(|one| one["kind"] == "migrate_for_maintenance").cloned().unwrap()
+}
+
+/// Its host says that the guest runs, as it is wanted now.
+async fn runs(host: &TestHost<'_>, id: &Value) {
+    let here = spec(host, id).await["generation"].as_i64().unwrap();
+    host.report(id, here, 1, json!({"state": "running"})).await;
+}
+
+#[tokio::test]
+async fn its_operation_ends_with_the_migration_and_not_before() {
+    for ends_with in ["ended", "handed_over", "cancelled"] {
+        let cloud = TestCloud::start().await;
+        let (hosts, id) = two(&cloud).await;
+        drain(&cloud, false).await;
+        evacuate(&cloud.app).await.unwrap();
+        runs(&hosts[0], &id).await;
+        assert_eq!(operation(&cloud).await["status"], "running", "it has not begun");
+        let migration = send(&hosts, &id).await;
+        runs(&hosts[0], &id).await;
+        let progress = json!({"kind": "transferring", "done_bytes": 250, "total_bytes": 1000});
+        say(&hosts[0], &migration, &id, progress).await;
+        let told = operation(&cloud).await;
+        assert_eq!((&told["status"], &told["progress_percent"]), (&json!("running"), &json!(25)));
+        if ends_with == "handed_over" {
+            say(&hosts[0], &migration, &id, json!({"kind": "handed_over"})).await;
+            evacuate(&cloud.app).await.unwrap();
+            assert_eq!(super::maintenance(&cloud).await["state"], "draining", "the guest stands still");
+            runs(&hosts[1], &id).await;
+            evacuate(&cloud.app).await.unwrap();
+            assert_eq!(super::maintenance(&cloud).await["state"], "drained");
+            assert_eq!(operation(&cloud).await["status"], "succeeded");
+            continue;
+        }
+        if ends_with == "cancelled" {
+            let id = told["id"].as_str().unwrap();
+            cloud.post(&format!("/v1/projects/demo/operations/{id}/cancel"), json!({})).await.expect(200);
+        }
+        say(&hosts[0], &migration, &id, json!({"kind": "ended", "detail": "The other side hung up."})).await;
+        let told = operation(&cloud).await;
+        let (status, code) =
+            if ends_with == "ended" { ("failed", "migration_failed") } else { ("cancelled", "cancelled") };
+        assert_eq!((&told["status"], &told["error"]["code"]), (&json!(status), &json!(code)));
+    }
 }
 
 #[tokio::test]
