@@ -19,6 +19,7 @@ pub mod clock;
 pub mod consoles;
 pub mod controllers;
 pub mod database;
+pub mod drift;
 pub mod events;
 pub mod fleet_metrics;
 pub mod floating_ips;

@@ -12,10 +12,12 @@ use uuid::Uuid;
 use crate::audit::{self, ExpectedHead};
 use crate::clock::Clock;
 use crate::database::Database;
+use crate::drift;
 use crate::hosts;
 use crate::images::{self, ImageStoreOptions};
 use crate::instances;
 use crate::networks;
+use crate::operations;
 use crate::pools;
 use crate::quotas;
 use crate::snapshots;
@@ -108,7 +110,9 @@ pub async fn look(
     findings.extend(pools::verify(conn, now).await?);
     findings.extend(snapshots::verify(conn, now).await?);
     findings.extend(hosts::verify(conn, now).await?);
+    findings.extend(drift::verify(conn, now).await?);
     findings.extend(instances::verify(conn, now).await?);
+    findings.extend(operations::verify(conn, now).await?);
     let deleted_before = now - SWEPT_WITHIN;
     findings.extend(images::verify_rows(conn, deleted_before).await?.into_iter().map(of_images));
     Ok(Report { audit_records: audit.links, audit_head: audit.head, findings })

@@ -86,6 +86,7 @@ pub fn insert(parent: Command, path: &[&str], make: &dyn Fn(&str) -> Command) ->
             let about = match noun.as_str() {
                 "me" => "Commands about yourself".to_owned(),
                 "capacity" => "What there is room for".to_owned(),
+                "drift" => "What differs on hosts from what is wanted of them".to_owned(),
                 "service" => "The service itself: its version and health".to_owned(),
                 noun => format!("Commands about each {}", noun.replace('-', " ")),
             };

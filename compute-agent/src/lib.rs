@@ -3,7 +3,7 @@
 //! [`desired`] keeps the wishes, [`reconcile`] carries them out through [`hypervisor`] and
 //! [`host_storage`] on [`networks`], [`metadata`] answers its guests, [`report`] tells, [`consoles`] shows, [`control_plane`] is the line and [`identity`] the passport.
 //! [`guard`] ends guests when the host is cut off from their disks,
-//! and runs without the agent. [`agent`] puts them together, [`verify`] compares the host with all of it and changes nothing. To the host the agent only ever dials
+//! and runs without the agent. [`agent`] puts them together, [`verify`] compares the host with all of it and changes nothing, which [`drift`] does regularly. To the host the agent only ever dials
 //! out: it listens nowhere but inside the tenants' networks, for their metadata.
 
 pub mod agent;
@@ -12,6 +12,7 @@ pub mod clock;
 pub mod consoles;
 pub mod control_plane;
 pub mod desired;
+mod drift;
 mod durable;
 pub mod guard;
 pub mod host_storage;

@@ -7,6 +7,7 @@
 pub(crate) mod asking;
 mod consoles;
 mod desired;
+mod drift;
 mod heartbeat;
 mod images;
 mod insight;

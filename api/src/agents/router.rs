@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::{consoles, desired, heartbeat, images, insight, join, observed, session, transfers};
+use super::{consoles, desired, drift, heartbeat, images, insight, join, observed, session, transfers};
 use crate::app::App;
 
 /// Every route of the agent protocol; see [`protocol::agent`].
@@ -16,6 +16,7 @@ pub(crate) fn agent_router(app: &App) -> Router {
         .route("/agent/v1/observed", post(observed::report))
         .route("/agent/v1/heartbeat", post(heartbeat::beat))
         .route("/agent/v1/insight", post(insight::take))
+        .route("/agent/v1/drift", post(drift::take))
         .route("/agent/v1/blobs/{sha256}", get(desired::get_blob))
         .route("/agent/v1/transfers/{id}", post(transfers::fill))
         .route("/agent/v1/requests/{id}/refusal", post(transfers::refuse))

@@ -153,6 +153,7 @@ actions! {
         ListProjects(Project) = "project:ListProjects",
         ListInstanceTypes(InstanceType) = "compute:ListInstanceTypes",
         ListHosts(Host) = "host:ListHosts",
+        ListDrift(Host) = "host:ListDrift",
         CreateHostJoinToken(Host) = "host:CreateHostJoinToken",
         ListUsers(User) = "iam:ListUsers",
         ListGroups(Group) = "iam:ListGroups",

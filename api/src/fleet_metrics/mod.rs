@@ -10,6 +10,7 @@ mod text;
 
 use std::time::Duration as Patience;
 
+use protocol::agent::DriftCode;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Mutex;
 
@@ -78,6 +79,13 @@ fn describe(fleet: &store::Fleet, now: OffsetDateTime) -> String {
         instances.map(|one| (vec![("state", one.state.as_str())], one.count)),
     );
     text.gauge(
+        "cumulo_drift",
+        "Differences of hosts from what is wanted of them, as their agents found twice in a row",
+        DriftCode::ALL.iter().map(|code| {
+            (vec![("code", code.as_str())], fleet.drift.get(code.as_str()).copied().unwrap_or_default())
+        }),
+    );
+    text.gauge(
         "cumulo_image_store_bytes",
         "Bytes in the image store that are kept",
         [(vec![], fleet.image_store_bytes)],
@@ -128,6 +136,14 @@ fn describe_hosts(text: &mut Text, fleet: &store::Fleet, now: OffsetDateTime) {
     each("cumulo_host_pool_low", "1 if it is almost full and takes no new volumes", &|host| {
         Some(host.pool_low.into())
     });
+    each("cumulo_host_drift", "In how many things it differs from what is wanted of it", &|host| {
+        host.drift.map(Into::into)
+    });
+    each(
+        "cumulo_host_drift_look_age_seconds",
+        "How long ago its agent looked for that; up to five minutes are usual",
+        &|host| host.drift_looked_at.map(|at| (now - at).whole_seconds()),
+    );
 }
 
 fn describe_pools(text: &mut Text, fleet: &store::Fleet) {

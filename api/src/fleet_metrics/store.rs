@@ -1,5 +1,7 @@
 //! SQL of the metrics: names and numbers alone, nothing of tenants.
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -8,6 +10,8 @@ pub(super) struct Fleet {
     pub pools: Vec<Pool>,
     pub instances: Vec<Instances>,
     pub image_store_bytes: i64,
+    /// By code.
+    pub drift: HashMap<String, i64>,
 }
 
 pub(super) struct Host {
@@ -27,6 +31,8 @@ pub(super) struct Host {
     pub pool_free_bytes: Option<i64>,
     pub pool_image_cache_bytes: Option<i64>,
     pub pool_low: bool,
+    pub drift: Option<i32>,
+    pub drift_looked_at: Option<OffsetDateTime>,
 }
 
 pub(super) struct Pool {
@@ -51,8 +57,9 @@ pub(super) async fn read(conn: &mut PgConnection) -> Result<Fleet, sqlx::Error> 
                   maintenance IS NOT NULL AS "in_maintenance!",
                   (SELECT count(*) FROM instances i WHERE i.host_id = h.id) AS "instances!",
                   vcpus_capacity, vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
-                  disk_gib_reserved, pool_total_bytes, pool_free_bytes, pool_image_cache_bytes, pool_low
-           FROM hosts h ORDER BY name"#
+                  disk_gib_reserved, pool_total_bytes, pool_free_bytes, pool_image_cache_bytes, pool_low,
+                  l.differences AS "drift?", l.looked_at AS "drift_looked_at?"
+           FROM hosts h LEFT JOIN host_looks l ON l.host_id = h.id ORDER BY name"#
     )
     .fetch_all(&mut *conn)
     .await?;
@@ -76,7 +83,9 @@ pub(super) async fn read(conn: &mut PgConnection) -> Result<Fleet, sqlx::Error> 
     let image_store_bytes = sqlx::query_scalar!(
         r#"SELECT coalesce(sum(size_bytes), 0)::bigint AS "bytes!" FROM blobs WHERE state IN ('stored', 'part')"#
     )
-    .fetch_one(conn)
+    .fetch_one(&mut *conn)
     .await?;
-    Ok(Fleet { hosts, pools, instances, image_store_bytes })
+    let drift = sqlx::query!(r#"SELECT code, count(*) AS "count!" FROM drift GROUP BY code"#);
+    let drift = drift.fetch_all(conn).await?.into_iter().map(|row| (row.code, row.count)).collect();
+    Ok(Fleet { hosts, pools, instances, image_store_bytes, drift })
 }

@@ -39,6 +39,9 @@ async fn hosts_pools_and_instances_are_counted() {
     low["pool"] = pool;
     host.call(Method::POST, "/agent/v1/heartbeat", Some(low)).await.expect(200);
     cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+    let differs = json!([{"code": "pool_unusable", "about": {"kind": "host"}, "detail": "mount it"}]);
+    let differs = json!({"epoch": host.epoch, "total": 3, "differences": differs});
+    host.call(Method::POST, "/agent/v1/drift", Some(differs)).await.expect(200);
     cloud.pass(6);
     let lines = metrics(&cloud).await;
     for expected in [
@@ -54,6 +57,10 @@ async fn hosts_pools_and_instances_are_counted() {
         "cumulo_host_pool_free_bytes{host=\"host-1\"} 9663676416",
         "cumulo_host_pool_image_cache_bytes{host=\"host-1\"} 7",
         "cumulo_host_pool_low{host=\"host-1\"} 1",
+        "cumulo_host_drift{host=\"host-1\"} 3",
+        "cumulo_host_drift_look_age_seconds{host=\"host-1\"} 6",
+        "cumulo_drift{code=\"pool_unusable\"} 1",
+        "cumulo_drift{code=\"unknown_guest\"} 0",
         "cumulo_pool_capacity_bytes{pool=\"fast\"} 21474836480",
         "cumulo_pool_reserved_bytes{pool=\"fast\"} 1073741824",
         "cumulo_pool_free_bytes{pool=\"fast\"} 3221225472",

@@ -24,6 +24,8 @@ pub(super) struct Row {
     pub hypervisor_degraded: Option<String>,
     pub quarantined: i32,
     pub network_faults: Json<Vec<NetworkFault>>,
+    pub drift: Option<i32>,
+    pub drift_looked_at: Option<OffsetDateTime>,
     pub last_seen_at: Option<OffsetDateTime>,
     pub vcpus_capacity: i32,
     pub vcpus_reserved: i32,
@@ -95,6 +97,8 @@ impl Row {
             maintenance: self.maintenance.0,
             quarantined_domains: self.quarantined,
             network_faults: self.network_faults.0,
+            drift: self.drift,
+            drift_looked_at: self.drift_looked_at,
             agent_version: self.agent_version,
             inventory: self.inventory.map(|inventory| inventory.0),
             last_seen_at: self.last_seen_at,
@@ -129,7 +133,8 @@ pub(super) async fn list(
                   shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>",
                   ARRAY(SELECT jsonb_object_keys(l.guarded) FROM host_leases l WHERE l.host_id = hosts.id ORDER BY 1)
                       AS "guarded_pools!", declared_dead_at, maintenance_of(id) AS "maintenance!: Json<HostMaintenance>",
-                  created_at
+                  (SELECT l.differences FROM host_looks l WHERE l.host_id = hosts.id) AS drift,
+                  (SELECT l.looked_at FROM host_looks l WHERE l.host_id = hosts.id) AS drift_looked_at, created_at
            FROM hosts
            WHERE id > $1 AND ($2::text IS NULL OR name = $2)
              AND ($3::text IS NULL OR $3 = CASE
@@ -165,7 +170,8 @@ pub(super) async fn find<A: Action<On: OfResource>>(
                   shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>",
                   ARRAY(SELECT jsonb_object_keys(l.guarded) FROM host_leases l WHERE l.host_id = hosts.id ORDER BY 1)
                       AS "guarded_pools!", declared_dead_at, maintenance_of(id) AS "maintenance!: Json<HostMaintenance>",
-                  created_at
+                  (SELECT l.differences FROM host_looks l WHERE l.host_id = hosts.id) AS drift,
+                  (SELECT l.looked_at FROM host_looks l WHERE l.host_id = hosts.id) AS drift_looked_at, created_at
            FROM hosts WHERE id = $1 OR name = $2"#,
         selector.id(),
         selector.name()

@@ -81,6 +81,14 @@ pub struct Host {
     /// What of its virtual networks it could not make.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub network_faults: Vec<NetworkFault>,
+    /// In how many things it differed from what is wanted of it when its agent last looked; `GET /v1/drift` names them. Absent
+    /// until its agent has looked: then nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    pub drift: Option<i32>,
+    /// When that was, to within five minutes. What is old says little about now.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub drift_looked_at: Option<OffsetDateTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
     /// What the host can really do, as its agent probed it.

@@ -13,10 +13,10 @@ use super::problem::{ApiError, ErrorCode, Problem};
 use super::{limits, request};
 use crate::app::App;
 use crate::{
-    address_pools, api_keys, audit, auth, consoles, events, floating_ips, groups, hosts, images, insight,
-    instance_types, instances, key_pairs, networks, operations, placement_groups, placement_settings,
-    placements, policies, pools, ports, projects, quotas, routers, security_groups, service_accounts,
-    snapshot_schedules, snapshots, subnets, users, volumes, web_ui,
+    address_pools, api_keys, audit, auth, consoles, drift, events, floating_ips, groups, hosts, images,
+    insight, instance_types, instances, key_pairs, networks, operations, placement_groups,
+    placement_settings, placements, policies, pools, ports, projects, quotas, routers, security_groups,
+    service_accounts, snapshot_schedules, snapshots, subnets, users, volumes, web_ui,
 };
 
 #[derive(OpenApi)]
@@ -100,6 +100,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .merge(quotas::router())
         .merge(events::router())
         .merge(hosts::router())
+        .merge(drift::router())
         .merge(audit::router())
         .merge(super::health::router())
 }

@@ -9,7 +9,7 @@ use crate::verify::Finding;
 /// Transfers are swept some seconds after they have ended.
 const SWEPT: Duration = Duration::minutes(5);
 
-/// A source that lives says within seconds what has become of a migration.
+/// A source that lives says within seconds what has become of a migration, and a lease is looked at every few seconds.
 const LINGERS: Duration = Duration::hours(1);
 
 /// Deletions, operations and parts of serial logs that should have come to their end.
@@ -50,6 +50,17 @@ pub(crate) async fn verify(
            SELECT 'released_address_given', f.id,
                   format('%s is a floating IP and in the list of those that were given back', host(f.address))
            FROM floating_ips f JOIN released_floating_addresses r ON r.address = f.address
+           UNION ALL
+           SELECT 'lease_held_by_nobody', i.id,
+                  format('%s is to be stopped or deleted on behalf of somebody who is not there any more; set its times anew, or take '
+                         'them away', i.name)
+           FROM instances i
+           WHERE i.lease_principal_id IS NOT NULL
+             AND NOT EXISTS (SELECT FROM principals p WHERE p.id = i.lease_principal_id)
+           UNION ALL
+           SELECT 'lease_lingers', i.id,
+                  format('the time of %s has come, and nobody has tried to end it', i.name)
+           FROM instances i WHERE i.lease_due_at < $4 AND i.deletion_requested_at IS NULL
            UNION ALL
            SELECT 'instance_restarts_without_its_disk', i.id,
                   format('%s is to start elsewhere when its host dies, and its volume %s is in no shared pool', i.name, v.name)

@@ -7,7 +7,9 @@ mod reconcile;
 mod routes;
 pub(crate) mod store;
 mod types;
+mod verify;
 
 pub(crate) use reconcile::expire;
 pub(crate) use routes::{check_wait, router, wait_for_end};
 pub use types::{Operation, OperationError, OperationStatus, TrailStep};
+pub(crate) use verify::verify;

@@ -12,7 +12,7 @@ use crate::auth::{Action, Allowed, InProject};
 use crate::nudge::{self, Topic};
 
 /// An operation that no host ends in this time has failed; the intent behind it stays.
-const DEADLINE: Duration = Duration::minutes(15);
+pub(super) const DEADLINE: Duration = Duration::minutes(15);
 
 /// A new operation.
 pub(crate) struct Begin<'a> {

@@ -1,5 +1,6 @@
 //! Looks for pools that are not what they should be.
 
+use protocol::agent::LEASE_SECONDS;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -32,12 +33,22 @@ pub(crate) async fn verify(
            FROM pools p
            WHERE p.disk_gib_reserved > 0 AND NOT EXISTS (SELECT FROM pool_hosts h WHERE h.pool_id = p.id)
            UNION ALL
+           SELECT DISTINCT 'pool_lease_of_stranger', p.id,
+                  format('somebody keeps a lease fresh in the pool %s who is no host of this cloud, but calls itself %s: a host that was '
+                         'removed runs on and may write to disks there; find it and cut it off', p.name, s.host)
+           FROM host_leases w JOIN hosts wh ON wh.id = w.host_id AND wh.last_seen_at >= $1
+           CROSS JOIN LATERAL jsonb_to_recordset(w.seen) AS s (pool text, host uuid, unchanged_seconds integer)
+           JOIN pools p ON p.name = s.pool
+           WHERE w.seen_at >= $1 AND s.unchanged_seconds < $2
+             AND NOT EXISTS (SELECT FROM hosts h WHERE h.id = s.host)
+           UNION ALL
            SELECT 'pool_reservation_drift', p.id,
                   format('%s GiB of the pool %s reserved, %s counted', p.disk_gib_reserved, p.name, c.counted)
            FROM pools p CROSS JOIN LATERAL (
                SELECT coalesce(sum(size_gib), 0) AS counted FROM volumes WHERE pool_id = p.id) c
            WHERE p.disk_gib_reserved <> c.counted"#,
-        now - UNREACHABLE_AFTER
+        now - UNREACHABLE_AFTER,
+        LEASE_SECONDS.cast_signed()
     )
     .fetch_all(conn)
     .await

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::fields::Invalid;
 
 /// What people look for first. A column is a path: `image.name`, `nics.addresses.address`.
-const CHOSEN: [(&str, &[&str]); 27] = [
+const CHOSEN: [(&str, &[&str]); 28] = [
     (
         "instance",
         &[
@@ -48,6 +48,7 @@ const CHOSEN: [(&str, &[&str]); 27] = [
     ("security-group", &["name", "is_default", "description", "created_at"]),
     ("instance-type", &["name", "vcpus", "memory_mib", "root_disk_gib", "architecture"]),
     ("host", &["name", "state", "vcpus", "memory_mib", "disk_gib", "last_seen_at"]),
+    ("drift", &["since", "host.name", "code", "about.kind", "about.name", "detail", "repair"]),
     ("host drain", &["project", "instance.name", "phase", "way", "code", "message"]),
     ("evacuation", &["project", "instance.name", "phase", "way", "code", "message"]),
     ("operation", &["created_at", "kind", "resource_name", "status", "progress_percent", "id"]),

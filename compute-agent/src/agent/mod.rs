@@ -33,6 +33,7 @@ use crate::desired::DesiredStore;
 use crate::desired::feed::Feed;
 use crate::desired::images::Images;
 use crate::desired::removals::Removals;
+use crate::drift::Drift;
 use crate::guard::Guards;
 use crate::guard::witness::Witness;
 use crate::host_storage::HostStorage;
@@ -50,6 +51,7 @@ use crate::reconcile::{Parts, Reconciler, Uninterrupted, events};
 use crate::report::Outbox;
 use crate::report::sender::Sender;
 use crate::session::Session;
+use crate::verify::RunningHost;
 
 /// What a step under way may take to end when the agent is told to.
 const LAST_STEP: Duration = Duration::from_secs(10);
@@ -148,7 +150,7 @@ pub async fn run(
     let hypervisor_events = hypervisor.events();
     let reconciler = Arc::new(Reconciler::new(Parts {
         desired: Arc::clone(&desired),
-        boots,
+        boots: Arc::clone(&boots),
         outbox: Arc::clone(&outbox),
         hypervisor: Arc::clone(&hypervisor),
         storage: Arc::clone(&storage),
@@ -160,7 +162,7 @@ pub async fn run(
         machine_boot,
         checkpoint: Arc::new(Uninterrupted),
     }));
-    let workers = Workers::new(Arc::clone(&reconciler), clock, stop.clone());
+    let workers = Workers::new(Arc::clone(&reconciler), Arc::clone(&clock), stop.clone());
     let session = Arc::new(Session::default());
     let removals =
         Arc::new(Removals::new(Arc::clone(&storage), Arc::clone(&reconciler), Arc::clone(&outbox)));
@@ -177,6 +179,15 @@ pub async fn run(
         Arc::clone(&hypervisor),
         Arc::clone(&desired),
     );
+    let host = RunningHost::new(
+        &state_dir.path,
+        (Arc::clone(&desired), boots, Arc::clone(&guards)),
+        (Arc::clone(&networks), Arc::clone(&keeper)),
+        Arc::clone(&reconciler),
+        clock,
+        machine_boot,
+    );
+    let drift = host.map(|host| Drift::new(Arc::clone(&control_plane), Arc::clone(&session), Arc::new(host)));
     let feed = Feed {
         control_plane: Arc::clone(&control_plane),
         hypervisor,
@@ -213,6 +224,7 @@ pub async fn run(
         () = feed.run() => {}
         () = sender.run() => {}
         () = insight.run() => {}
+        () = look(drift) => {}
         () = image_cache::keep(storage, desired) => {}
         () = keeper.run(reconciler.acting(), REPAIR) => {}
         () = events::watch(Arc::clone(&reconciler), workers.clone(), Arc::clone(&keeper), hypervisor_events) => {}
@@ -223,4 +235,12 @@ pub async fn run(
         tracing::warn!("a step was still under way");
     }
     Ok(())
+}
+
+/// Looks for what differs; does nothing where there is nothing to look at.
+async fn look(drift: Option<Drift>) {
+    match drift {
+        Some(drift) => drift.run().await,
+        None => std::future::pending().await,
+    }
 }

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::agent::{
-    DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, HostNetwork,
-    HostRequest, ImageStatus, InsightAccepted, InsightBatch, InstanceReport, Inventory, MAX_REPORTS,
-    NetworkReport, ObservedAccepted, ObservedBatch, ObservedState, OpenSession, Refusal, RefusalReason,
-    Sending, SessionOpened, Step, StepReport, VolumeSpec,
+    DesiredBody, DesiredObject, DesiredPage, DesiredQuery, DriftAccepted, DriftReport, Epoch, Heartbeat,
+    HeartbeatReply, HostNetwork, HostRequest, ImageStatus, InsightAccepted, InsightBatch, InstanceReport,
+    Inventory, MAX_REPORTS, NetworkReport, ObservedAccepted, ObservedBatch, ObservedState, OpenSession,
+    Refusal, RefusalReason, Sending, SessionOpened, Step, StepReport, VolumeSpec,
 };
 use protocol::{ConsoleId, HostId, InstanceId, Revision, Sha256, TransferId};
 use tokio::io::DuplexStream;
@@ -55,6 +55,8 @@ struct State {
     steps: Vec<StepReport>,
     last_heartbeat: Option<Heartbeat>,
     insight: Vec<InsightBatch>,
+    drift: Vec<DriftReport>,
+    drift_unwanted: bool,
     transfers: HashMap<TransferId, Vec<u8>>,
     images_asked: BTreeMap<TransferId, DesiredObject>,
     images: HashMap<TransferId, Vec<u8>>,
@@ -253,6 +255,16 @@ impl FakeControlPlane {
     }
 
     /// What was measured since this was asked last.
+    /// What was told to differ.
+    pub fn take_drift(&self) -> Vec<DriftReport> {
+        std::mem::take(&mut self.lock().drift)
+    }
+
+    /// Whether anybody wants to know, as in an earlier release nobody does.
+    pub fn want_drift(&self, wanted: bool) {
+        self.change(|state| state.drift_unwanted = !wanted);
+    }
+
     pub fn take_insight(&self) -> Vec<InsightBatch> {
         std::mem::take(&mut self.lock().insight)
     }
@@ -390,6 +402,16 @@ impl ControlPlane for FakeControlPlane {
         let batch = InsightBatch { epoch: *epoch, samples: samples.clone(), guests: guests.clone() };
         self.change(|state| state.insight.push(batch));
         Ok(InsightAccepted { sample_seconds: 1, guest_seconds: 60 })
+    }
+
+    async fn drift(&self, report: &DriftReport) -> Result<DriftAccepted, ControlPlaneError> {
+        let mut state = self.in_session("what differs", report.epoch)?;
+        if state.drift_unwanted {
+            let code = "not_found".to_owned();
+            return Err(ControlPlaneError::Refused { call: "what differs", status: 404, code });
+        }
+        state.drift.push(report.clone());
+        Ok(DriftAccepted { look_seconds: 60 })
     }
 
     async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, ControlPlaneError> {

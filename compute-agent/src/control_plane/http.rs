@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt};
 use protocol::agent::{
-    CONSOLE_PROTOCOL, DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ImageStatus,
-    InsightAccepted, InsightBatch, ObservedAccepted, ObservedBatch, OpenSession, Refusal, RenewRequest,
-    RenewResponse, RequestQuery, SendQuery, SessionOpened,
+    CONSOLE_PROTOCOL, DesiredPage, DesiredQuery, DriftAccepted, DriftReport, Epoch, Heartbeat,
+    HeartbeatReply, ImageStatus, InsightAccepted, InsightBatch, ObservedAccepted, ObservedBatch, OpenSession,
+    Refusal, RenewRequest, RenewResponse, RequestQuery, SendQuery, SessionOpened,
 };
 use protocol::{ConsoleId, Sha256, TransferId};
 use reqwest::{Body, Client, RequestBuilder, Response, StatusCode};
@@ -180,6 +180,10 @@ impl ControlPlane for HttpControlPlane {
 
     async fn insight(&self, batch: &InsightBatch) -> Result<InsightAccepted, ControlPlaneError> {
         self.post("the measurements", "/agent/v1/insight", batch).await
+    }
+
+    async fn drift(&self, report: &DriftReport) -> Result<DriftAccepted, ControlPlaneError> {
+        self.post("what differs", "/agent/v1/drift", report).await
     }
 
     async fn blob(&self, sha256: Sha256) -> Result<ByteStream, ControlPlaneError> {

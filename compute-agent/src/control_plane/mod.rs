@@ -6,8 +6,8 @@ pub mod http;
 
 use async_trait::async_trait;
 use protocol::agent::{
-    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ImageStatus, InsightAccepted, InsightBatch,
-    ObservedAccepted, ObservedBatch, OpenSession, Refusal, SessionOpened,
+    DesiredPage, DesiredQuery, DriftAccepted, DriftReport, Epoch, Heartbeat, HeartbeatReply, ImageStatus,
+    InsightAccepted, InsightBatch, ObservedAccepted, ObservedBatch, OpenSession, Refusal, SessionOpened,
 };
 use protocol::{ConsoleId, Sha256, TransferId};
 use thiserror::Error;
@@ -29,6 +29,9 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// What was measured, and what guests say.
     async fn insight(&self, batch: &InsightBatch) -> Result<InsightAccepted, ControlPlaneError>;
+
+    /// What differs on this host from what is wanted.
+    async fn drift(&self, report: &DriftReport) -> Result<DriftAccepted, ControlPlaneError>;
 
     /// The bytes of a stored image.
     async fn blob(&self, sha256: Sha256) -> Result<ByteStream, ControlPlaneError>;

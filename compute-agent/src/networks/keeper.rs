@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::faults::fair;
 use super::store::NetworkStore;
-use super::{HostNetworking, Outcome, Readiness};
+use super::{Found, HostNetworking, Outcome, Readiness};
 use crate::chain;
 use crate::clock::SharedClock;
 use crate::report::Outbox;
@@ -33,6 +33,8 @@ pub struct Keeper {
     outbox: Arc<Outbox>,
     clock: SharedClock,
     check: Mutex<Option<NetworkCheck>>,
+    /// What that comparison found; `None` when it could not be made.
+    found: Mutex<Option<Vec<Found>>>,
     /// Held while the host is made to match; the number of the first question that came too late for the last one.
     covers: tokio::sync::Mutex<u64>,
     asked: AtomicU64,
@@ -64,6 +66,7 @@ impl Keeper {
             outbox,
             clock,
             check: Mutex::default(),
+            found: Mutex::default(),
             covers: tokio::sync::Mutex::new(0),
             asked: AtomicU64::new(0),
             nudge: Notify::new(),
@@ -147,6 +150,17 @@ impl Keeper {
         wanted.into_iter().map(|id| (id, readiness(id))).collect()
     }
 
+    /// What differed when the host was last compared with the document. `None` when that could not be found out, or is too
+    /// long ago.
+    pub fn differences(&self) -> Option<Vec<Found>> {
+        if self.store.get().is_none() {
+            return Some(Vec::new());
+        }
+        let is_fresh = |check: &NetworkCheck| self.clock.now() - check.checked_at < 2 * CHECK;
+        let is_known = lock(&self.check).as_ref().is_some_and(is_fresh);
+        lock(&self.found).clone().filter(|_| is_known)
+    }
+
     /// Waits for instances whose cards have become ready, faulty or unknown, and names them.
     pub async fn changed(&self) -> HashSet<InstanceId> {
         loop {
@@ -181,10 +195,12 @@ impl Keeper {
     }
 
     async fn compare(&self, revision: Revision, wanted: &HostNetwork, checked_at: OffsetDateTime) {
-        let (differences, first) = match self.networking.look(wanted).await {
-            Ok(found) => (found.len(), found.into_iter().next().map(|found| found.detail)),
-            Err(error) => (1, Some(chain(&error))),
+        let looked = self.networking.look(wanted).await;
+        let (differences, first) = match &looked {
+            Ok(found) => (found.len(), found.first().map(|found| found.detail.clone())),
+            Err(error) => (1, Some(chain(error))),
         };
+        *lock(&self.found) = looked.ok();
         if let Some(first) = &first {
             tracing::warn!(differences, first, "the networks are not as wanted");
         }

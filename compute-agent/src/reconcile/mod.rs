@@ -18,6 +18,7 @@ mod pauses;
 pub mod plan;
 #[cfg(test)]
 mod tests;
+pub mod underway;
 pub mod view;
 pub mod workers;
 
@@ -49,6 +50,7 @@ use apply::{Limits, StepError};
 use boots::{BootRecord, Boots};
 use pauses::has_room;
 use plan::{Memory, Plan, Seen, Step, plan};
+use underway::Underway;
 use view::DomainView;
 
 /// More steps than this without rest means that a deed has no effect.
@@ -78,6 +80,7 @@ pub struct Parts {
 pub struct Reconciler {
     parts: Parts,
     pub view: DomainView,
+    pub underway: Underway,
     limits: Limits,
     memories: Mutex<HashMap<InstanceId, Memory>>,
     /// False until the newest wishes are known, and while another agent speaks for this host.
@@ -140,6 +143,7 @@ impl Reconciler {
     pub fn new(parts: Parts) -> Self {
         Self {
             view: DomainView::new(Arc::clone(&parts.hypervisor)),
+            underway: Underway::default(),
             limits: Limits::default(),
             memories: Mutex::default(),
             acting: watch::Sender::new(false),
@@ -204,6 +208,7 @@ impl Reconciler {
             return Round::End(Outcome::Interrupted);
         }
         tracing::debug!(instance = %id, ?step, "begin");
+        let _underway = self.underway.begin(id);
         match self.apply(wanted, step).await {
             Ok(()) => {
                 tracing::info!(instance = %id, generation = %wanted.generation(), ?step, "done");

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use protocol::agent::{
-    DesiredPage, DesiredQuery, Epoch, Heartbeat, HeartbeatReply, ImageStatus, InsightAccepted, InsightBatch,
-    ObservedAccepted, ObservedBatch, OpenSession, Refusal, SessionOpened,
+    DesiredPage, DesiredQuery, DriftAccepted, DriftReport, Epoch, Heartbeat, HeartbeatReply, ImageStatus,
+    InsightAccepted, InsightBatch, ObservedAccepted, ObservedBatch, OpenSession, Refusal, SessionOpened,
 };
 use protocol::{ConsoleId, Sha256, TransferId};
 use tokio::sync::watch;
@@ -67,6 +67,10 @@ impl ControlPlane for Line {
 
     async fn insight(&self, batch: &InsightBatch) -> Result<InsightAccepted, ControlPlaneError> {
         self.unless_cut(self.real.insight(batch)).await
+    }
+
+    async fn drift(&self, report: &DriftReport) -> Result<DriftAccepted, ControlPlaneError> {
+        self.unless_cut(self.real.drift(report)).await
     }
 
     async fn blob(&self, sha256: Sha256) -> Result<ByteStream, ControlPlaneError> {

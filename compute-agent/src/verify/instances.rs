@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use networking::names;
 use protocol::InstanceId;
-use protocol::agent::{PauseReason, VolumeSpec};
+use protocol::agent::{DriftCode, DriftSubject, PauseReason, VolumeSpec};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::pools::Pools;
-use super::{Difference, Host, about_instance};
+use super::{Difference, Host};
 use crate::desired::Wanted;
 use crate::host_storage::Files;
 use crate::hypervisor::{Domain, DomainState};
@@ -33,6 +33,7 @@ pub(super) fn differences(
     let mut found = Vec::new();
     for wanted in ids.into_iter().filter_map(|id| host.desired.get(id)) {
         let id = wanted.id();
+        let about = DriftSubject::Instance(id);
         let files = pools.local.instances.get(&id);
         let (domain, record) = (domains.get(&id).cloned(), host.boots.get(id));
         let live = domain.as_ref().filter(|domain| domain.state != DomainState::Off);
@@ -64,13 +65,15 @@ pub(super) fn differences(
         if seen.domain.as_ref().is_some_and(|domain| domain.state == DomainState::Unreadable) {
             let detail =
                 "look at its domain with virsh dumpxml: the agent cannot read it, and leaves it alone";
-            found.push(Difference::new("instances", about_instance(id), detail.to_owned()));
+            found.push(Difference::new(DriftCode::InstanceUnreadable, about, detail.to_owned()));
             continue;
         }
-        let paused = seen.live().and_then(|domain| paused(domain.state));
-        let due = paused.or_else(|| next(&plan(&wanted, &seen, now)));
-        let details = due.into_iter().chain(missing(&wanted, &seen, &devices));
-        found.extend(details.map(|detail| Difference::new("instances", about_instance(id), detail)));
+        match seen.live().and_then(|domain| paused(domain.state)) {
+            Some(detail) => found.push(Difference::new(DriftCode::InstanceStandsStill, about, detail)),
+            None => found.extend(next(&plan(&wanted, &seen, now), about)),
+        }
+        let missing = missing(&wanted, &seen, &devices).into_iter();
+        found.extend(missing.map(|(code, detail)| Difference::new(code, about, detail)));
     }
     found
 }
@@ -92,11 +95,16 @@ fn paused(state: DomainState) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn next(plan: &Plan) -> Option<String> {
+fn next(plan: &Plan, about: DriftSubject) -> Option<Difference> {
     match plan {
         Plan::Settled => None,
-        Plan::Wait(_) => Some("wait: it is on its way to what is wanted".to_owned()),
-        Plan::Do(step) => Some(words(step)),
+        Plan::Wait(_) => {
+            let detail = "wait: it is on its way to what is wanted".to_owned();
+            Some(Difference::passing("instances", about, detail))
+        }
+        // It may have been asked for, and take its time.
+        Plan::Do(step @ Step::Merge(_)) => Some(Difference::passing("instances", about, words(step))),
+        Plan::Do(step) => Some(Difference::new(DriftCode::InstanceDiffers, about, words(step))),
     }
 }
 
@@ -140,18 +148,22 @@ fn words(step: &Step) -> String {
 }
 
 /// What a running domain lacks. No step brings it back: the guest has to be stopped and started.
-fn missing(wanted: &Wanted, seen: &Seen, devices: &HashSet<String>) -> Vec<String> {
+fn missing(wanted: &Wanted, seen: &Seen, devices: &HashSet<String>) -> Vec<(DriftCode, String)> {
     let (Wanted::Instance(spec), Some(domain)) = (wanted, seen.live()) else { return Vec::new() };
     let files = [("disk", seen.files.volumes), ("image", seen.files.bases), ("seed", seen.files.seed)];
     let files = files.into_iter().filter(|(_, is_there)| !is_there);
     let plugged = spec.nics.iter().filter(|nic| domain.cards.iter().any(|card| card.mac == nic.mac));
     let taps = plugged.map(|nic| names::tap(nic.port_id)).filter(|tap| !devices.contains(tap));
     let broken = broken(spec, domain).map(|volume| {
-        format!("look at its disk {}: its layers are not those that it shall have", volume.serial())
+        let serial = volume.serial();
+        let detail = format!("look at its disk {serial}: its layers are not those that it shall have");
+        (DriftCode::InstanceDiskDiffers, detail)
     });
+    let gone = |what: &str| format!("stop and start it: it runs, but its {what} is gone");
+    let unplugged = |tap: String| format!("stop and start it: its network card has no device {tap}");
     files
-        .map(|(what, _)| format!("stop and start it: it runs, but its {what} is gone"))
+        .map(|(what, _)| (DriftCode::InstanceFileMissing, gone(what)))
         .chain(broken)
-        .chain(taps.map(|tap| format!("stop and start it: its network card has no device {tap}")))
+        .chain(taps.map(|tap| (DriftCode::InstanceCardMissing, unplugged(tap))))
         .collect()
 }

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use camino::Utf8Path;
 use protocol::InstanceId;
+use protocol::agent::{DriftCode, DriftSubject};
 use storage::Inventory;
 
-use super::{Difference, HOST, Host, about_instance};
-use crate::hypervisor::Domain;
+use super::{Difference, Host};
+use crate::hypervisor::{Domain, DomainState};
 
 /// Domains, files, records and open files that nothing accounts for.
 pub(super) fn differences(
@@ -22,33 +23,41 @@ pub(super) fn differences(
     let aside: HashSet<_> = host.desired.set_aside().into_iter().collect();
     let stray = |id: &&InstanceId| !wanted.contains(*id);
     let mut found = Vec::new();
-    let mut note = |about: String, detail: String| found.push(Difference::new("leftovers", about, detail));
+    let mut note = |code, id, detail: &str| {
+        found.push(Difference::new(code, DriftSubject::Instance(id), detail.to_owned()));
+    };
     for id in domains.keys().filter(stray).collect::<BTreeSet<_>>() {
         let why = if aside.contains(id) {
             "the control plane no longer knows it"
         } else {
             "nothing is wanted of it"
         };
-        note(about_instance(*id), format!("decide about its domain: {why}, so it is left alone"));
+        let (code, what) = match domains.get(id).map(|domain| domain.state) {
+            Some(DomainState::Off) => (DriftCode::UnknownDomain, "its domain"),
+            _ => (DriftCode::UnknownGuest, "its domain, which runs"),
+        };
+        note(code, *id, &format!("decide about {what}: {why}, so it is left alone"));
     }
     for id in pool.instances.keys().filter(stray) {
-        note(about_instance(*id), "decide about its seed and logs: nothing is wanted of it".to_owned());
+        note(DriftCode::UnknownFiles, *id, "decide about its seed and logs: nothing is wanted of it");
     }
     for id in host.boots.ids().iter().filter(stray) {
-        note(about_instance(*id), "decide about the record of its boots: nothing is wanted of it".to_owned());
+        note(DriftCode::UnknownRecord, *id, "decide about the record of its boots: nothing is wanted of it");
     }
     for id in host.guards.ids().iter().filter(stray) {
-        note(about_instance(*id), "decide about it: nothing is wanted of it, and it is guarded".to_owned());
+        note(DriftCode::UnknownRecord, *id, "decide about it: nothing is wanted of it, and it is guarded");
     }
     for (process, id) in open_files(&pool.root).into_iter().filter(|(_, id)| stray(&id)) {
-        note(about_instance(id), format!("look at {process}: it has a file of it open"));
+        note(DriftCode::UnknownProcess, id, &format!("look at {process}: it has a file of it open"));
     }
     for name in &pool.foreign {
-        note(HOST.to_owned(), format!("remove instances/{name} from the pool: it is not ours"));
+        let detail = format!("remove instances/{name} from the pool: it is not ours");
+        found.push(Difference::new(DriftCode::ForeignFile, DriftSubject::Host, detail));
     }
     if !pool.unfinished.is_empty() {
         let detail = format!("finish or clear away {} unfinished works in the pool", pool.unfinished.len());
-        note(HOST.to_owned(), detail);
+        // The agent is at it, or clears it away when it starts.
+        found.push(Difference::passing("leftovers", DriftSubject::Host, detail));
     }
     found
 }

@@ -6,6 +6,7 @@
 mod instances;
 mod leftovers;
 mod pools;
+mod running;
 mod settings;
 
 use std::collections::HashMap;
@@ -18,12 +19,14 @@ use camino::{Utf8Path, Utf8PathBuf};
 use networking::links::Links;
 use networking::packets::Packets;
 use networking::services::Services;
-use protocol::agent::{HostNetwork, NetworkSubject};
+use protocol::agent::{DriftCode, DriftSubject, HostDifference, HostNetwork};
 use protocol::{InstanceId, Revision};
 use serde::Serialize;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub(crate) use running::RunningHost;
 pub use settings::Settings;
 
 use self::pools::Pools;
@@ -56,15 +59,52 @@ pub struct Report {
 pub struct Difference {
     /// `devices`, `packet_rules`, `services`, `pools`, `guard`, `instances` or `leftovers`.
     pub part: &'static str,
+    /// What kind of difference it is; absent of what is under way, which is over by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<DriftCode>,
     /// Its kind and id.
     pub about: String,
     /// What is to be done.
     pub detail: String,
+    #[serde(skip)]
+    subject: DriftSubject,
 }
 
 impl Difference {
-    fn new(part: &'static str, about: String, detail: String) -> Self {
-        Self { part, about, detail }
+    fn new(code: DriftCode, subject: DriftSubject, detail: String) -> Self {
+        Self { part: part(code), code: Some(code), about: about(subject), detail, subject }
+    }
+
+    /// Of something that is under way.
+    fn passing(part: &'static str, subject: DriftSubject, detail: String) -> Self {
+        Self { part, code: None, about: about(subject), detail, subject }
+    }
+
+    fn told(self) -> Option<HostDifference> {
+        Some(HostDifference { code: self.code?, about: self.subject, detail: self.detail })
+    }
+}
+
+const fn part(code: DriftCode) -> &'static str {
+    match code {
+        DriftCode::NetworkDeviceDiffers => "devices",
+        DriftCode::PacketRulesDiffer => "packet_rules",
+        DriftCode::NetworkServiceDiffers => "services",
+        DriftCode::PoolUnusable => "pools",
+        DriftCode::GuardFaulty => "guard",
+        DriftCode::InstanceDiffers
+        | DriftCode::InstanceStandsStill
+        | DriftCode::InstanceUnreadable
+        | DriftCode::InstanceFileMissing
+        | DriftCode::InstanceDiskDiffers
+        | DriftCode::InstanceCardMissing => "instances",
+        DriftCode::UnknownGuest
+        | DriftCode::UnknownDomain
+        | DriftCode::UnknownFiles
+        | DriftCode::UnknownRecord
+        | DriftCode::UnknownProcess
+        | DriftCode::ForeignFile
+        | DriftCode::Unknown => "leftovers",
     }
 }
 
@@ -72,10 +112,10 @@ impl Difference {
 struct Host {
     state_dir: Utf8PathBuf,
     settings: Settings,
-    desired: DesiredStore,
-    boots: Boots,
-    guards: Guards,
-    networks: NetworkStore,
+    desired: Arc<DesiredStore>,
+    boots: Arc<Boots>,
+    guards: Arc<Guards>,
+    networks: Arc<NetworkStore>,
 }
 
 /// Looks at the host whose agent has this state folder. While there are differences, looks again until `patience` is
@@ -98,16 +138,10 @@ async fn look(state_dir: &Utf8Path, machine_boot: Uuid) -> Result<Report> {
     let host = Host::read(state_dir, machine_boot)?;
     let uri = host.settings.libvirt_uri.clone();
     let uri = uri.context("the hypervisor of this agent is simulated: there is nothing to look at")?;
-    let root = host.state_dir.join("pool");
-    let domains = domains(Options { uri, pool: root.clone() }).await?;
-    let (pools, unusable) = Pools::of(&host, &root)?;
+    let domains = domains(Options { uri, pool: host.pool() }).await?;
     let stored = host.networks.get();
     let mut differences = host.networks(stored.as_ref().map(|stored| &stored.networks)).await?;
-    let now = SystemClock.now();
-    differences.extend(unusable);
-    differences.extend(host.guards());
-    differences.extend(instances::differences(&host, &domains, &pools, machine_boot, now));
-    differences.extend(leftovers::differences(&host, &domains, &pools.local));
+    differences.extend(host.beside_networks(&domains, machine_boot, SystemClock.now())?);
     let revision = stored.map(|stored| stored.revision);
     Ok(Report { revision, instances: host.desired.ids().len(), differences })
 }
@@ -121,19 +155,42 @@ impl Host {
         let guards = Guards::open(state_dir, shared, machine_boot, Arc::new(KernelClock));
         Ok(Self {
             settings,
-            guards: guards.with_context(unreadable("guarded guests"))?,
-            desired: DesiredStore::open(state_dir.join("desired")).with_context(unreadable("wishes"))?,
-            boots: Boots::open(state_dir.join("boots")).with_context(unreadable("records of boots"))?,
-            networks: NetworkStore::open(state_dir.join("networks.json"))
-                .with_context(unreadable("networks"))?,
+            guards: Arc::new(guards.with_context(unreadable("guarded guests"))?),
+            desired: Arc::new(
+                DesiredStore::open(state_dir.join("desired")).with_context(unreadable("wishes"))?,
+            ),
+            boots: Arc::new(
+                Boots::open(state_dir.join("boots")).with_context(unreadable("records of boots"))?,
+            ),
+            networks: Arc::new(
+                NetworkStore::open(state_dir.join("networks.json")).with_context(unreadable("networks"))?,
+            ),
             state_dir: state_dir.to_owned(),
         })
+    }
+
+    fn pool(&self) -> Utf8PathBuf {
+        self.state_dir.join("pool")
+    }
+
+    /// Everything but the networks. Reads files.
+    fn beside_networks(
+        &self,
+        domains: &HashMap<InstanceId, Domain>,
+        machine_boot: Uuid,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Difference>> {
+        let (pools, mut differences) = Pools::of(self, &self.pool())?;
+        differences.extend(self.guards());
+        differences.extend(instances::differences(self, domains, &pools, machine_boot, now));
+        differences.extend(leftovers::differences(self, domains, &pools.local));
+        Ok(differences)
     }
 
     /// What keeps the guard from its work.
     fn guards(&self) -> Vec<Difference> {
         let faults = self.guards.faults().into_iter();
-        faults.map(|detail| Difference::new("guard", HOST.to_owned(), detail)).collect()
+        faults.map(|detail| Difference::new(DriftCode::GuardFaulty, DriftSubject::Host, detail)).collect()
     }
 
     async fn networks(&self, wanted: Option<&HostNetwork>) -> Result<Vec<Difference>> {
@@ -141,15 +198,17 @@ impl Host {
         let packets = Packets::new(self.settings.packets());
         let services = Services::new(self.state_dir.join(networks::FOLDER));
         let found = networks::look(&links, &packets, &services, wanted).await?;
-        let part = |part| match part {
-            Part::Devices => "devices",
-            Part::PacketRules => "packet_rules",
-            Part::Services => "services",
-        };
-        let difference =
-            |found: networks::Found| Difference::new(part(found.part), about(found.subject), found.detail);
-        Ok(found.into_iter().map(difference).collect())
+        Ok(found.into_iter().map(of_networks).collect())
     }
+}
+
+fn of_networks(found: networks::Found) -> Difference {
+    let code = match found.part {
+        Part::Devices => DriftCode::NetworkDeviceDiffers,
+        Part::PacketRules => DriftCode::PacketRulesDiffer,
+        Part::Services => DriftCode::NetworkServiceDiffers,
+    };
+    Difference::new(code, found.subject.into(), found.detail)
 }
 
 /// Every domain of ours.
@@ -167,18 +226,15 @@ async fn domains(options: Options) -> Result<HashMap<InstanceId, Domain>> {
     }
 }
 
-fn about(subject: NetworkSubject) -> String {
+fn about(subject: DriftSubject) -> String {
     match subject {
-        NetworkSubject::Port(id) => format!("port {id}"),
-        NetworkSubject::Network(id) => format!("network {id}"),
-        NetworkSubject::Router(id) => format!("router {id}"),
-        NetworkSubject::SecurityGroup(id) => format!("security group {id}"),
-        NetworkSubject::Host => HOST.to_owned(),
+        DriftSubject::Host => HOST.to_owned(),
+        DriftSubject::Instance(id) => format!("instance {id}"),
+        DriftSubject::Port(id) => format!("port {id}"),
+        DriftSubject::Network(id) => format!("network {id}"),
+        DriftSubject::Router(id) => format!("router {id}"),
+        DriftSubject::SecurityGroup(id) => format!("security group {id}"),
     }
-}
-
-fn about_instance(id: InstanceId) -> String {
-    format!("instance {id}")
 }
 
 /// For people: a line for each difference, then what it comes to.
@@ -208,21 +264,27 @@ impl fmt::Display for Report {
 
 #[cfg(test)]
 mod tests {
+    use protocol::NetworkId;
+
     use super::*;
 
     #[test]
     fn what_is_found_is_a_table_and_a_sentence() {
         let clean = Report { revision: Some(Revision(7)), instances: 2, differences: Vec::new() };
         assert_eq!(clean.to_string(), "The host is as wanted: 2 instances and revision 7 of the networks.");
+        let network = DriftSubject::Network(NetworkId::from_uuid(Uuid::nil()));
         let differences = vec![
-            Difference::new("devices", "network 1".to_owned(), "make device cbr7".to_owned()),
-            Difference::new("packet_rules", HOST.to_owned(), "make table inet cumulo".to_owned()),
+            Difference::new(DriftCode::NetworkDeviceDiffers, network, "make device cbr7".to_owned()),
+            Difference::passing("instances", DriftSubject::Host, "wait".to_owned()),
         ];
         let expected = "\
-PART          ABOUT      TO BE DONE
-devices       network 1  make device cbr7
-packet_rules  host       make table inet cumulo
+PART       ABOUT                                         TO BE DONE
+devices    network 00000000-0000-0000-0000-000000000000  make device cbr7
+instances  host                                          wait
 2 differences from what is wanted: 0 instances; the host was never told of networks.";
+        let told: Vec<_> = differences.iter().cloned().filter_map(Difference::told).collect();
         assert_eq!(Report { revision: None, instances: 0, differences }.to_string(), expected);
+        let (code, detail) = (DriftCode::NetworkDeviceDiffers, "make device cbr7".to_owned());
+        assert_eq!(told, [HostDifference { code, about: network, detail }]);
     }
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use camino::Utf8Path;
-use protocol::agent::{ImageSource, VolumeSpec};
+use protocol::agent::{DriftCode, DriftSubject, ImageSource, VolumeSpec};
 use protocol::{LayerId, Name};
 use storage::{Inventory, SharedInventory};
 
-use super::{Difference, HOST, Host};
+use super::{Difference, Host};
 use crate::chain;
 use crate::host_storage::Doomed;
 
@@ -28,7 +28,7 @@ impl Pools {
                 Ok(found) => _ = shared.insert(name.clone(), found),
                 Err(error) => {
                     let detail = format!("make the shared pool {name} usable: {}", chain(&error));
-                    differences.push(Difference::new("pools", HOST.to_owned(), detail));
+                    differences.push(Difference::new(DriftCode::PoolUnusable, DriftSubject::Host, detail));
                 }
             }
         }

@@ -27,10 +27,10 @@ use compute_agent::reconcile::{Checkpoint, Moment, Outcome, Parts, Reconciler};
 use compute_agent::report::Outbox;
 use futures_util::StreamExt as _;
 use protocol::agent::{
-    Architecture, DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Disk, Epoch, Firmware,
-    GuestHardware, Heartbeat, HeartbeatReply, ImageSource, ImageStatus, InsightAccepted, InsightBatch,
-    InstanceReport, InstanceSpec, IoLimits, ObservedAccepted, ObservedBatch, OpenSession, Power, Refusal,
-    Seed, SessionOpened, StopMode, VolumeSpec,
+    Architecture, DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Disk, DriftAccepted, DriftReport,
+    Epoch, Firmware, GuestHardware, Heartbeat, HeartbeatReply, ImageSource, ImageStatus, InsightAccepted,
+    InsightBatch, InstanceReport, InstanceSpec, IoLimits, ObservedAccepted, ObservedBatch, OpenSession,
+    Power, Refusal, Seed, SessionOpened, StopMode, VolumeSpec,
 };
 use protocol::{
     ConsoleId, GIB, Generation, InstanceId, LayerId, MemoryMib, Revision, Sha256, SizeGib, TransferId,
@@ -307,6 +307,10 @@ impl ControlPlane for Images {
 
     async fn heartbeat(&self, _: &Heartbeat) -> Result<HeartbeatReply, ControlPlaneError> {
         silent("heartbeat")
+    }
+
+    async fn drift(&self, _: &DriftReport) -> Result<DriftAccepted, ControlPlaneError> {
+        silent("drift")
     }
 
     async fn insight(&self, _: &InsightBatch) -> Result<InsightAccepted, ControlPlaneError> {

@@ -8,6 +8,7 @@
 //! POST /agent/v1/observed                ObservedBatch    -> ObservedAccepted
 //! POST /agent/v1/heartbeat               Heartbeat        -> HeartbeatReply
 //! POST /agent/v1/insight                 InsightBatch     -> InsightAccepted    (best effort)
+//! POST /agent/v1/drift                   DriftReport      -> DriftAccepted      (best effort)
 //! GET  /agent/v1/blobs/{sha256}                           -> the image's bytes
 //! POST /agent/v1/transfers/{id}?epoch    bytes            -> 204                (answers DesiredBody::SendSerialLog)
 //! POST /agent/v1/images/{id}?epoch       bytes            -> 204                (answers DesiredBody::SendImage)
@@ -22,6 +23,7 @@
 
 mod console;
 mod desired;
+mod drift;
 mod hardware;
 mod image;
 mod insight;
@@ -40,6 +42,9 @@ pub use console::{
 pub use desired::{
     DesiredBody, DesiredObject, DesiredPage, DesiredQuery, Firmware, ImageSource, InstanceSpec,
     MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, Power, Seed, StopMode,
+};
+pub use drift::{
+    DriftAccepted, DriftCode, DriftReport, DriftSubject, HostDifference, MAX_DRIFT, MAX_DRIFT_DETAIL_CHARS,
 };
 pub use hardware::{
     BootOrder, CpuModel, CpuTopology, DiskBus, GuestHardware, NicModel, NoCpuModel, is_model_name,

@@ -4,11 +4,28 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Guest, LabOptions, in_lab};
-use serde_json::json;
+use lab::{Guest, Lab, LabOptions, eventually, in_lab};
+use serde_json::{Value, json};
 
 /// Emulated guests share the processors of one machine.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Agents look about once a minute, and twice.
+const LOOKED: Duration = Duration::from_secs(240);
+
+/// What differs on hosts, once there is so much of it and all have looked.
+async fn drift(lab: &Lab, count: usize) -> Result<Vec<Value>> {
+    eventually(format!("{count} differences"), LOOKED, async || {
+        let answer = lab.cloud.get("/v1/drift").await?.success()?;
+        let found = answer["items"].as_array().context("no list")?.clone();
+        ensure!(found.len() == count, "{found:#?}");
+        let hosts = lab.cloud.get("/v1/hosts").await?.success()?;
+        let host = &hosts["items"][0];
+        ensure!(host["drift"] == json!(count) && host["drift_looked_at"].is_string(), "{host:#}");
+        Ok(found)
+    })
+    .await
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_names_each_damage_and_the_next_agent_repairs_it() -> Result<()> {
@@ -80,6 +97,23 @@ async fn verify_names_each_damage_and_the_next_agent_repairs_it() -> Result<()> 
         fs::remove_dir(&stray)?;
         host.agent.start().await?;
         lab.verify().await?;
+
+        // Beside a running agent, the operator reads of it at the control plane, and that it is over.
+        let kept_seed = fs::read(&seed)?;
+        fs::remove_file(&seed)?;
+        fs::create_dir(&stray)?;
+        let found = drift(lab, 2).await?;
+        let about = |code: &str| found.iter().find(|one| one["code"] == code).map(|one| &one["about"]);
+        let gone = about("instance_file_missing").with_context(|| format!("{found:?}"))?;
+        ensure!(gone["id"] == json!(instance.id) && gone["name"] == "vm", "{gone}");
+        let left = about("unknown_files").with_context(|| format!("{found:?}"))?;
+        ensure!(left["id"] == "0190163d-8694-739b-aea5-966c26f8ad91", "{left}");
+        ensure!(
+            found.iter().all(|one| one["repair"].as_str().is_some_and(|it| it.starts_with("an operator")))
+        );
+        fs::write(&seed, kept_seed)?;
+        fs::remove_dir(&stray)?;
+        drift(lab, 0).await?;
 
         instance.delete().await?.success()?;
         instance.wait_gone(LIMIT).await?;

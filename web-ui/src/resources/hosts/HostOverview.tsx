@@ -4,6 +4,7 @@ import { Overview } from '../../app/Overview'
 import { bytes } from '../../parts/format'
 import { UsageBar } from '../../parts/UsageBar'
 import { t } from '../../strings'
+import { HostDrift } from './HostDrift'
 
 export function HostOverview({ host }: { host: Schemas['Host'] }) {
   const { pool, maintenance } = host
@@ -16,6 +17,7 @@ export function HostOverview({ host }: { host: Schemas['Host'] }) {
         </Alert>
       )}
       {host.inventory?.acceleration_detail && <Alert variant="light" color="gray">{host.inventory.acceleration_detail}</Alert>}
+      <HostDrift host={host} />
       <SimpleGrid cols={{ base: 1, sm: 3 }}>
         {(['vcpus', 'memory_mib', 'disk_gib'] as const).map((key) => (
           <Card withBorder key={key}><UsageBar resource={key} used={host[key].reserved} limit={host[key].total} /></Card>
