@@ -165,8 +165,9 @@ fn api(machine: &Machine, place: &Place) -> Result<Daemon> {
         command.args(["--agent-listen", &place.agent_listen()]);
         command.args(["--first-run-credentials", CREDENTIALS, "--first-run-password-change", "optional"]);
         place.choose_database(&mut command);
-        // Tests ask as one user from one address, as often as they can.
+        // Tests ask as one user from one address, as often as they can, and all hosts of a fleet are there.
         command.env("CUMULO_RATE_LIMIT", "0").env("CUMULO_ADDRESS_RATE_LIMIT", "0");
+        command.env("CUMULO_MAX_CONNECTIONS_PER_ADDRESS", "4096");
         command
     }))
 }

@@ -23,6 +23,9 @@ const TOKENS: &str = "/var/lib/cumulo/fleet-tokens";
 const REPORT: &str = "/var/lib/cumulo/fleet-report.json";
 /// Each agent comes to rest before the process ends.
 const END: Duration = Duration::from_secs(30);
+/// How long hosts take to join, and each of very many.
+const READY: Duration = Duration::from_secs(120);
+const READY_EACH: Duration = Duration::from_secs(1);
 /// Far more than any test has.
 const ENOUGH: u32 = 10_000_000;
 
@@ -40,8 +43,18 @@ impl Fleet {
         hosts: usize,
         options: &[&str],
     ) -> Result<Self> {
+        let tokens = tokens(cloud, hosts).await?;
+        fs::write(control.machine.outside(TOKENS), tokens).context("write the join tokens")?;
+        Self::with(control, cloud, hosts, options).await
+    }
+
+    /// Those that have joined before and have ended, without options.
+    pub async fn again(control: &ControlPlane, cloud: &Cloud, hosts: usize) -> Result<Self> {
+        Self::with(control, cloud, hosts, &[]).await
+    }
+
+    async fn with(control: &ControlPlane, cloud: &Cloud, hosts: usize, options: &[&str]) -> Result<Self> {
         let machine = control.machine.clone();
-        fs::write(machine.outside(TOKENS), tokens(cloud, hosts).await?).context("write the join tokens")?;
         let (program, inside) = (binaries::find("cumulo-agent")?, machine.clone());
         let (count, control_plane) = (hosts.to_string(), control.agent_url());
         let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
@@ -53,7 +66,7 @@ impl Fleet {
         });
         let mut fleet = Self { process, hosts, machine };
         fleet.process.start().await?;
-        fleet.wait_ready(cloud, Duration::from_secs(120)).await?;
+        fleet.wait_ready(cloud, READY + READY_EACH * u32::try_from(hosts)?).await?;
         Ok(fleet)
     }
 
@@ -82,6 +95,24 @@ impl Fleet {
         let report = self.machine.outside(REPORT);
         let text = fs::read(&report).with_context(|| format!("read {report}"))?;
         serde_json::from_slice(&text).with_context(|| format!("understand {report}"))
+    }
+
+    /// What has come of each ordeal that is over.
+    pub fn ordeals(&self) -> Result<Vec<Value>> {
+        let file = self.machine.outside(STATE).join("ordeals.jsonl");
+        let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        // The last line may be half written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("understand {line}")))
+            .collect()
+    }
+
+    /// What happened in a group of hosts that share a pool.
+    pub fn history(&self, group: &str) -> Result<String> {
+        let file = self.machine.outside(STATE).join(format!("pools/{group}.history"));
+        fs::read_to_string(&file).with_context(|| format!("read {file}"))
     }
 
     /// The files that the hosts have of instances.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use protocol::{InstanceId, Name};
 
 use super::Times;
-use super::clock::{Moment, SharedBootClock};
+use super::clock::Moment;
 use super::entries::Fenced;
-use super::processes::Process;
+use super::machine::{Process, SharedMachine};
 use super::recorder::Recorder;
 use super::state::Shared;
 use super::terms::{Offence, offence};
@@ -19,7 +19,7 @@ const LAST_ROUNDS: u32 = 3;
 
 pub(super) struct Decider {
     pub(super) state: Shared,
-    pub(super) clock: SharedBootClock,
+    pub(super) machine: SharedMachine,
     pub(super) recorder: Recorder,
     pub(super) watchdog: Option<Watchdog>,
     pub(super) times: Times,
@@ -35,13 +35,16 @@ struct Doomed {
     boot: i64,
     pool: Name,
     why: Offence,
-    processes: Vec<Arc<Process>>,
+    processes: Vec<Arc<dyn Process>>,
 }
 
 impl Decider {
     /// Decides again and again, until it was told to end and nothing that is guarded runs.
     pub(super) fn run(&mut self) {
         while !self.may_end() {
+            if self.state.is_over() {
+                return;
+            }
             self.decide();
             std::thread::sleep(self.times.decide);
         }
@@ -51,17 +54,17 @@ impl Decider {
     }
 
     fn decide(&mut self) {
-        let now = self.clock.now();
+        let now = self.machine.now();
         let doomed = self.doomed(now);
         self.announce(&doomed, now);
         for one in &doomed {
             for process in &one.processes {
                 if let Err(error) = process.kill() {
-                    tracing::error!(instance = %one.id, pid = process.pid, %error, "its power cannot be cut");
+                    tracing::error!(instance = %one.id, pid = process.pid(), %error, "its power cannot be cut");
                 }
             }
         }
-        let is_doomed = |pid: &i32| doomed.iter().flat_map(|one| &one.processes).any(|it| it.pid == *pid);
+        let is_doomed = |pid: &i32| doomed.iter().flat_map(|one| &one.processes).any(|it| it.pid() == *pid);
         self.dying.retain(|pid, _| is_doomed(pid));
         let overdue = self.dying.values().any(|since| now.since(*since) >= self.times.dying);
         if overdue && !self.is_hopeless {
@@ -89,8 +92,8 @@ impl Decider {
     fn announce(&mut self, doomed: &[Doomed], now: Moment) {
         let mut records = Vec::new();
         for one in doomed {
-            let new = one.processes.iter().filter(|process| !self.dying.contains_key(&process.pid));
-            let new: Vec<_> = new.map(|process| process.pid).collect();
+            let new = one.processes.iter().filter(|process| !self.dying.contains_key(&process.pid()));
+            let new: Vec<_> = new.map(|process| process.pid()).collect();
             if new.is_empty() {
                 continue;
             }

@@ -40,6 +40,11 @@ impl ProcessId {
             .ok_or_else(|| io::Error::other("/proc shows no such process"))
     }
 
+    /// The thread that asks, for guards that are threads: the kernel knows it as it knows processes.
+    pub(super) fn own_thread() -> io::Result<Self> {
+        Self::of(nix::unistd::gettid().as_raw()).ok_or_else(|| io::Error::other("/proc shows no such thread"))
+    }
+
     pub(super) fn is_alive(self) -> bool {
         Self::of(self.pid) == Some(self)
     }

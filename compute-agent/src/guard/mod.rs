@@ -25,13 +25,14 @@ mod guards;
 mod harden;
 pub mod lease;
 mod lock;
+pub(crate) mod machine;
 mod processes;
 mod recorder;
 mod rounds;
 pub mod run;
 mod sealed;
 pub mod second;
-mod state;
+pub(crate) mod state;
 mod status;
 mod terms;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use protocol::agent::{LEASE_SECONDS, LEASE_WRITE_SECONDS};
 
 pub use entries::{Entry, Held};
 pub use guards::{Guarding, Guards, Unready};
+pub(crate) use machine::SharedMachine;
 pub use run::{Options, run};
 pub use terms::Lease;
 

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use camino::Utf8Path;
 use protocol::InstanceId;
@@ -17,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::machine::{self, Found};
 use crate::hypervisor::libvirt::domain_name;
 
 /// Where libvirt leaves a file with the pid of each domain.
@@ -24,26 +26,31 @@ const PID_FILES: &str = "/run/libvirt/qemu";
 
 /// A process that cannot be mistaken for another one.
 #[derive(Debug)]
-pub(super) struct Process {
-    pub(super) pid: i32,
+struct Process {
+    pid: i32,
     descriptor: OwnedFd,
 }
 
 impl Process {
-    pub(super) fn open(pid: i32) -> io::Result<Self> {
+    fn open(pid: i32) -> io::Result<Self> {
         let known = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Self { pid, descriptor: pidfd_open(known, PidfdFlags::empty())? })
     }
+}
 
-    /// Whether any thread of it may still run.
-    pub(super) fn is_alive(&self) -> bool {
+impl machine::Process for Process {
+    fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    fn is_alive(&self) -> bool {
         let mut asked = [PollFd::new(&self.descriptor, PollFlags::IN)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         // What cannot be asked counts as alive: it is killed once more.
         poll(&mut asked, Some(&at_once)).map_or(true, |ended| ended == 0)
     }
 
-    pub(super) fn kill(&self) -> io::Result<()> {
+    fn kill(&self) -> io::Result<()> {
         match pidfd_send_signal(&self.descriptor, Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
@@ -52,21 +59,18 @@ impl Process {
 }
 
 /// The living QEMUs of instances that `is_asked_for`, those left out that are `known`.
-pub(super) fn find(
-    is_asked_for: impl Fn(InstanceId) -> bool,
-    known: &[i32],
-) -> io::Result<BTreeMap<InstanceId, Vec<Process>>> {
-    let ours = machine("self");
-    let mut found: BTreeMap<InstanceId, Vec<Process>> = BTreeMap::new();
+pub(super) fn find(is_asked_for: impl Fn(InstanceId) -> bool, known: &[i32]) -> io::Result<Found> {
+    let ours = machine_of("self");
+    let mut found: Found = BTreeMap::new();
     let mut take = |pid: i32, is_named: bool| {
-        if known.contains(&pid) || found.values().flatten().any(|process| process.pid == pid) {
+        if known.contains(&pid) || found.values().flatten().any(|process| process.pid() == pid) {
             return;
         }
         // They end while we look.
         let Ok(process) = Process::open(pid) else { return };
         let Some(id) = instance_of(pid).filter(|id| is_asked_for(*id)) else { return };
-        if (is_named || machine(&pid.to_string()) == ours) && process.is_alive() {
-            found.entry(id).or_default().push(process);
+        if (is_named || machine_of(&pid.to_string()) == ours) && machine::Process::is_alive(&process) {
+            found.entry(id).or_default().push(Arc::new(process));
         }
     };
     named_by_libvirt(Utf8Path::new(PID_FILES)).into_iter().for_each(|pid| take(pid, true));
@@ -85,7 +89,7 @@ fn named_by_libvirt(folder: &Utf8Path) -> Vec<i32> {
     pid_files.filter_map(|file| fs::read_to_string(file.path()).ok()?.trim().parse().ok()).collect()
 }
 
-fn machine(pid: &str) -> Option<std::path::PathBuf> {
+fn machine_of(pid: &str) -> Option<std::path::PathBuf> {
     fs::read_link(Path::new("/proc").join(pid).join("ns/uts")).ok()
 }
 

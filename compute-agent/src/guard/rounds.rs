@@ -8,10 +8,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use protocol::{HostId, InstanceId, Name};
 
 use super::Times;
-use super::clock::SharedBootClock;
 use super::entries::{self, Entry};
 use super::lease::Place;
-use super::processes;
+use super::machine::SharedMachine;
 use super::state::{Guest, Shared, State};
 use super::status::{Status, StatusFile};
 use super::writer::Writer;
@@ -26,7 +25,7 @@ pub(super) struct Rounds {
     pub(super) folder: Utf8PathBuf,
     pub(super) host: HostId,
     pub(super) state: Shared,
-    pub(super) clock: SharedBootClock,
+    pub(super) machine: SharedMachine,
     pub(super) times: Times,
     /// What does not change of what is said.
     pub(super) status: Status,
@@ -38,6 +37,9 @@ pub(super) struct Rounds {
 impl Rounds {
     pub(super) fn run(mut self) {
         for round in 0.. {
+            if self.state.is_over() {
+                return;
+            }
             self.round(round % LOOK_THROUGH == 0);
             std::thread::sleep(self.times.round);
         }
@@ -73,8 +75,8 @@ impl Rounds {
         for (name, root) in places {
             let Slot::Vacant(free) = self.pools.entry(name) else { continue };
             let place = Place { name: free.key().clone(), root: root.clone() };
-            let (state, clock) = (self.state.clone(), Arc::clone(&self.clock));
-            let writer = Writer { place, host: self.host, state, clock, times: self.times };
+            let (state, machine) = (self.state.clone(), Arc::clone(&self.machine));
+            let writer = Writer { place, host: self.host, state, machine, times: self.times };
             match writer.start() {
                 Ok(()) => _ = free.insert(root),
                 Err(error) => tracing::error!(%error, "no thread for the lease in {root}"),
@@ -92,15 +94,15 @@ impl Rounds {
             if all_found && !looks_through || state.guests.is_empty() {
                 return;
             }
-            state.guests.values().flat_map(|guest| &guest.processes).map(|process| process.pid).collect()
+            state.guests.values().flat_map(|guest| &guest.processes).map(|process| process.pid()).collect()
         };
         let guarded: Vec<InstanceId> = self.state.lock().guests.keys().copied().collect();
-        match processes::find(|id| guarded.binary_search(&id).is_ok(), &known) {
+        match self.machine.find(&|id| guarded.binary_search(&id).is_ok(), &known) {
             Ok(found) => {
                 let mut state = self.state.lock();
                 for (id, processes) in found {
                     if let Some(guest) = state.guests.get_mut(&id) {
-                        guest.processes.extend(processes.into_iter().map(Arc::new));
+                        guest.processes.extend(processes);
                     }
                 }
             }
@@ -112,7 +114,7 @@ impl Rounds {
         let status = {
             let state = self.state.lock();
             Status {
-                at: self.clock.now(),
+                at: self.machine.now(),
                 ending: state.ending.is_some(),
                 leases: state.leases.clone(),
                 pools: self.pools.clone(),

@@ -10,12 +10,12 @@ use protocol::HostId;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
-use super::clock::KernelClock;
 use super::decision::Decider;
 use super::lock::{Lock, ProcessId};
+use super::machine::{SharedMachine, ThisMachine};
 use super::recorder::Recorder;
 use super::rounds::{Rounds, folder};
-use super::state::{Shared, State};
+use super::state::{Over, Shared, State};
 use super::status::{self, Status, StatusFile};
 use super::watchdog::Watchdog;
 use super::{Times, entries, harden};
@@ -39,45 +39,64 @@ pub struct Options {
 /// # Errors
 /// When another guard of the folder lives, or the folder or the watchdog cannot be used.
 pub fn run(options: &Options) -> Result<()> {
+    let _lock = take(options)?;
+    harden::harden();
+    let mut decider = set_up(options, Arc::new(ThisMachine), ProcessId::own()?, Over::default())?;
+    tracing::info!(host = %options.host, watchdog = options.watchdog.is_some(), "the guard starts");
+    listen(decider.state.clone())?;
+    // Last: whatever fails before needs no reset.
+    decider.watchdog = options.watchdog.as_deref().map(Watchdog::arm).transpose()?;
+    decider.run();
+    tracing::info!("the guard ends: no guarded guest runs");
+    Ok(())
+}
+
+/// Guards a machine that is simulated, from this thread on, until it is over: as if it had been killed.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_on(machine: SharedMachine, options: &Options, over: &Over) -> Result<()> {
+    let _lock = take(options)?;
+    set_up(options, machine, ProcessId::own_thread()?, over.clone())?.run();
+    Ok(())
+}
+
+fn take(options: &Options) -> Result<Lock> {
     let folder = folder(&options.state_dir);
     entries::make(&folder).with_context(|| format!("{folder} cannot be made"))?;
-    let _lock = Lock::take(&folder)?;
-    harden::harden();
+    Lock::take(&folder)
+}
+
+/// Starts the threads but the one that decides.
+fn set_up(options: &Options, machine: SharedMachine, process: ProcessId, over: Over) -> Result<Decider> {
+    let folder = folder(&options.state_dir);
     let before = last_word(&folder);
-    let status = Status::new(options.machine_boot, ProcessId::own()?);
+    let status = Status::new(options.machine_boot, process);
     let file = StatusFile::open(&folder, before.as_ref());
     let file = file.with_context(|| format!("the status in {folder} cannot be opened"))?;
-    let state = Shared::new(restored(before, options.machine_boot));
-    let clock = Arc::new(KernelClock);
+    let state = Shared::new(restored(before, options.machine_boot), over);
     let recorder = Recorder::start(folder.clone()).context("no thread for records")?;
     let rounds = Rounds {
         state_dir: options.state_dir.clone(),
         folder,
         host: options.host,
         state: state.clone(),
-        clock: Arc::clone(&clock) as _,
+        machine: Arc::clone(&machine),
         times: options.times,
         status,
         file,
         pools: BTreeMap::new(),
     };
-    tracing::info!(host = %options.host, watchdog = options.watchdog.is_some(), "the guard starts");
     thread::Builder::new().name("rounds".to_owned()).spawn(move || rounds.run())?;
-    listen(state.clone())?;
-    // Last: whatever fails before needs no reset.
-    let watchdog = options.watchdog.as_deref().map(Watchdog::arm).transpose()?;
-    Decider {
+    Ok(Decider {
         state,
-        clock,
+        machine,
         recorder,
-        watchdog,
+        watchdog: None,
         times: options.times,
         dying: BTreeMap::new(),
         is_hopeless: false,
-    }
-    .run();
-    tracing::info!("the guard ends: no guarded guest runs");
-    Ok(())
+    })
 }
 
 fn last_word(folder: &camino::Utf8Path) -> Option<Status> {

@@ -10,8 +10,9 @@ use camino::Utf8PathBuf;
 use protocol::agent::{LEASE_WRITE_SECONDS, MAX_SEEN_LEASES, SeenLease};
 use protocol::{HostId, Name};
 
-use super::clock::{KernelClock, Moment, SharedBootClock};
+use super::clock::Moment;
 use super::lease::{Place, Record};
+use super::machine::{SharedMachine, ThisMachine};
 
 const EVERY: Duration = Duration::from_secs(LEASE_WRITE_SECONDS as u64);
 /// What was not read again for so long is not told.
@@ -33,17 +34,25 @@ type Sights = BTreeMap<(Name, HostId), Sight>;
 /// See the module. Its threads end with it.
 pub struct Witness {
     sights: Arc<Mutex<Sights>>,
-    clock: SharedBootClock,
+    machine: SharedMachine,
 }
 
 impl Witness {
     /// Looks into these pools from now on.
     pub fn start(host: HostId, pools: impl IntoIterator<Item = (Name, Utf8PathBuf)>) -> Self {
-        let witness = Self { sights: Arc::default(), clock: Arc::new(KernelClock) };
+        Self::start_on(Arc::new(ThisMachine), host, pools)
+    }
+
+    pub(crate) fn start_on(
+        machine: SharedMachine,
+        host: HostId,
+        pools: impl IntoIterator<Item = (Name, Utf8PathBuf)>,
+    ) -> Self {
+        let witness = Self { sights: Arc::default(), machine };
         for (name, root) in pools {
-            let (sights, clock) = (Arc::downgrade(&witness.sights), Arc::clone(&witness.clock));
+            let (sights, machine) = (Arc::downgrade(&witness.sights), Arc::clone(&witness.machine));
             let place = Place { name, root };
-            let watch = move || watch(&place, host, &sights, &clock);
+            let watch = move || watch(&place, host, &sights, &machine);
             if let Err(error) = thread::Builder::new().name("witness".to_owned()).spawn(watch) {
                 tracing::error!(%error, "no thread that looks at the leases of a pool");
             }
@@ -53,16 +62,16 @@ impl Witness {
 
     /// What was seen lately.
     pub fn told(&self) -> Vec<SeenLease> {
-        told(&self.sights.lock().unwrap_or_else(PoisonError::into_inner), self.clock.now())
+        told(&self.sights.lock().unwrap_or_else(PoisonError::into_inner), self.machine.now())
     }
 }
 
-fn watch(place: &Place, own: HostId, sights: &Weak<Mutex<Sights>>, clock: &SharedBootClock) {
+fn watch(place: &Place, own: HostId, sights: &Weak<Mutex<Sights>>, machine: &SharedMachine) {
     let mut before = None;
     loop {
-        let begun = clock.now();
-        let read = place.read_all(MAX_SEEN_LEASES);
-        let ended = clock.now();
+        let begun = machine.now();
+        let read = machine.reach(&place.name).and_then(|()| place.read_all(MAX_SEEN_LEASES));
+        let ended = machine.now();
         let Some(sights) = sights.upgrade() else { return };
         let fault = match read {
             Ok(records) => {
@@ -75,7 +84,7 @@ fn watch(place: &Place, own: HostId, sights: &Weak<Mutex<Sights>>, clock: &Share
         };
         drop(sights);
         say_once(place, &mut before, fault);
-        thread::sleep(EVERY.saturating_sub(clock.now().since(begun)).max(Duration::from_secs(1)));
+        thread::sleep(EVERY.saturating_sub(machine.now().since(begun)).max(Duration::from_secs(1)));
     }
 }
 

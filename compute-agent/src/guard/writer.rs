@@ -7,8 +7,9 @@ use protocol::HostId;
 use uuid::Uuid;
 
 use super::Times;
-use super::clock::{Moment, SharedBootClock};
+use super::clock::Moment;
 use super::lease::Place;
+use super::machine::SharedMachine;
 use super::state::Shared;
 
 /// Enough for a file of one block.
@@ -18,7 +19,7 @@ pub(super) struct Writer {
     pub(super) place: Place,
     pub(super) host: HostId,
     pub(super) state: Shared,
-    pub(super) clock: SharedBootClock,
+    pub(super) machine: SharedMachine,
     pub(super) times: Times,
 }
 
@@ -32,17 +33,18 @@ impl Writer {
         let mut counter = None;
         // The disks of guests are in the pool that was there first.
         let mut identity = None;
-        loop {
-            let begun = self.clock.now();
+        while !self.state.is_over() {
+            let begun = self.machine.now();
             let written = self.renew(&mut identity, &mut counter, begun);
             let pause = if written { self.times.write } else { self.times.retry };
-            thread::sleep(pause.saturating_sub(self.clock.now().since(begun)));
+            thread::sleep(pause.saturating_sub(self.machine.now().since(begun)));
         }
     }
 
     fn renew(&self, identity: &mut Option<Uuid>, known: &mut Option<u64>, begun: Moment) -> bool {
         let pool = &self.place.name;
-        let written = self.next(*known).and_then(|counter| {
+        let reached = self.machine.reach(pool);
+        let written = reached.and_then(|()| self.next(*known)).and_then(|counter| {
             let identity = match *identity {
                 Some(identity) => identity,
                 None => *identity.insert(self.place.identity()?),
@@ -50,7 +52,7 @@ impl Writer {
             self.place.write(identity, self.host, counter)?;
             Ok(counter)
         });
-        let ended = self.clock.now();
+        let ended = self.machine.now();
         match written {
             Ok(counter) => {
                 *known = Some(counter);

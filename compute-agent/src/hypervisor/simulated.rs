@@ -7,6 +7,7 @@
 
 mod call;
 mod kept;
+mod lives;
 mod machine;
 mod migrating;
 mod told;
@@ -39,6 +40,8 @@ use crate::kept::{KeptFile, Locked};
 pub use call::Call;
 use kept::Starts;
 pub use kept::Tally;
+pub use lives::Hearer;
+use lives::Lives;
 pub use machine::SimulatedMachine;
 
 /// Events that a slow receiver may fall behind before it has to look again.
@@ -65,6 +68,7 @@ struct State {
     dice: StdRng,
     domains: BTreeMap<InstanceId, Domain>,
     starts: Starts,
+    lives: Lives,
     presses: HashMap<InstanceId, u32>,
     detachments_asked: u32,
     /// What [`Hypervisor::tune_disk`] or the start gave each disk.
@@ -95,12 +99,13 @@ impl Simulated {
     }
 
     fn with(machine: SimulatedMachine, file: KeptFile, kept: kept::Kept) -> Self {
-        let state = State {
+        let mut state = State {
             file,
             dice: StdRng::seed_from_u64(machine.seed),
             machine,
             domains: kept.domains.into_iter().map(|domain| (domain.id, domain)).collect(),
             starts: kept.starts,
+            lives: Lives::default(),
             presses: HashMap::new(),
             detachments_asked: 0,
             tuned: HashMap::new(),
@@ -113,6 +118,8 @@ impl Simulated {
             failures: HashMap::new(),
             reachable: true,
         };
+        // Those that were kept began before.
+        state.lives.look(&state.domains);
         let open_consoles = Arc::default();
         let events = broadcast::Sender::new(EVENT_BUFFER);
         Self { state: Arc::new(Mutex::new(state)), open_consoles, begun: Instant::now(), events }

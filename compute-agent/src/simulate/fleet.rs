@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +11,7 @@ use super::host::SimulatedHost;
 use super::joining::join_all;
 use super::options::Options;
 use super::report::Report;
+use super::sharing;
 use crate::agent::StateDir;
 use crate::clock::{SharedClock, SystemClock};
 
@@ -22,6 +23,11 @@ const APART: Duration = Duration::from_millis(20);
 /// # Errors
 /// When a host cannot join or be opened. A host that ends before its time is told and does not end the others.
 pub async fn run(options: &Options, stop: CancellationToken) -> Result<()> {
+    let faults = options.faults;
+    ensure!(
+        options.sharing.is_none() || faults.restart.is_none() && faults.silence.is_none(),
+        "hosts that share pools have --ordeals, and neither restart nor silence among their --faults"
+    );
     let _fleet = StateDir::take(&options.state_dir)?;
     let mut folders = Vec::with_capacity(options.hosts);
     for number in 1..=options.hosts {
@@ -39,8 +45,11 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<()> {
         hosts.push(Arc::new(opened.with_context(|| format!("{name} cannot be simulated"))?));
     }
     tracing::info!(hosts = hosts.len(), "the fleet starts");
-    let ended = be(&hosts, &stop).await;
-    let report = Report::of(&hosts);
+    let (ended, ordeals) = match options.sharing {
+        Some(sharing) => (0, Some(sharing::run(options, sharing, &hosts, &stop).await?)),
+        None => (be(&hosts, &stop).await, None),
+    };
+    let report = Report::of(&hosts, ordeals);
     tracing::info!("the fleet ends; {report}");
     if let Some(file) = &options.report {
         report.write(file)?;

@@ -22,12 +22,8 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(real: Arc<HttpControlPlane>) -> Self {
-        Self { real, is_cut: watch::Sender::new(false) }
-    }
-
-    pub(super) fn set_cut(&self, is_cut: bool) {
-        self.is_cut.send_replace(is_cut);
+    pub(super) fn new(real: Arc<HttpControlPlane>, is_cut: watch::Sender<bool>) -> Self {
+        Self { real, is_cut }
     }
 
     async fn unless_cut<T>(

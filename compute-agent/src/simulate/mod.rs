@@ -14,6 +14,7 @@ mod joining;
 mod line;
 mod options;
 mod report;
+mod sharing;
 #[cfg(test)]
 mod tests;
 

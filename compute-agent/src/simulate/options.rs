@@ -61,6 +61,19 @@ pub struct Options {
     /// What faults are drawn from: the same seed, the same faults.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// So many hosts each share a pool, a real directory, and have a guard: sim-0001 to sim-0003 the pool shared-001, …
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(2..=100))]
+    pub sharing: Option<usize>,
+    /// How many ordeals the groups go through, those of the seeds from --seed on: their hosts are cut off, stopped and killed.
+    /// A group begins one when --guests run in it, and the next one when those have been deleted and as many others run.
+    #[arg(long, default_value_t = 0, requires = "sharing")]
+    pub ordeals: u64,
+    /// How many guests run in a group when all is well.
+    #[arg(long, default_value_t = 3, requires = "sharing", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub guests: usize,
+    /// Guards keep their leases and kill nobody: to see that this is found.
+    #[arg(long, hide = true, requires = "sharing")]
+    pub toothless_guards: bool,
     /// Where to write at the end, as JSON, what runs and how often anything was started.
     #[arg(long)]
     pub report: Option<Utf8PathBuf>,

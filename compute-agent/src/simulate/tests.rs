@@ -46,6 +46,9 @@ fn options_are_checked() {
         &["--hosts", "1", "--cpus", "0"],
         &["--hosts", "1", "--create-latency", "2"],
         &["--hosts", "1", "--faults", "fire=1m"],
+        &["--hosts", "3", "--sharing", "1"],
+        &["--hosts", "3", "--ordeals", "1"],
+        &["--hosts", "3", "--sharing", "3", "--guests", "0"],
     ] {
         assert!(options(&folder, bad).is_err(), "{bad:?}");
     }
@@ -62,6 +65,15 @@ async fn hosts_that_have_not_joined_need_a_token_each() {
     assert!(refusal(&with_tokens).await.contains("no join token left"));
     std::fs::write(&tokens, "not a token\n").unwrap();
     assert!(refusal(&with_tokens).await.contains("did not join"));
+}
+
+#[tokio::test]
+async fn hosts_that_share_pools_have_ordeals_and_no_other_interruptions() {
+    let (_dir, folder) = folder();
+    for faults in ["restart=10m", "silence=10m/40s"] {
+        let options = options(&folder, &["--hosts", "3", "--sharing", "3", "--faults", faults]).unwrap();
+        assert!(refusal(&options).await.contains("have --ordeals"), "{faults}");
+    }
 }
 
 #[tokio::test]

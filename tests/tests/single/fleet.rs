@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 const HOSTS: usize = 50;
 const INSTANCES: usize = 500;
 const CLIENTS: usize = 16;
+const FEW_HOSTS: usize = 8;
+const FEW_INSTANCES: usize = 60;
 const LIMIT: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,13 +80,53 @@ async fn no_boot_runs_twice_whoever_is_killed_and_nothing_is_left() -> Result<()
     .await
 }
 
+/// Each agent is started anew and falls silent several times while its guests are made, and no boot runs twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_that_are_started_anew_and_fall_silent_bring_every_guest_up_once() -> Result<()> {
+    in_lab(LabOptions { hosts: 0 }, async |lab| {
+        let faults = "restart=10s,silence=12s/4s";
+        let options = ["--create-latency", "300ms", "--faults", faults];
+        let mut fleet = Fleet::start(&lab.control, &lab.cloud, FEW_HOSTS, &options).await?;
+        let project = roomy_project(&lab.cloud, "faults").await?;
+        create_some(&project, FEW_INSTANCES, &AtomicUsize::new(0)).await?;
+        eventually("all to run", LIMIT, async || {
+            let instances = project.instances().await?;
+            let running = instances.iter().filter(|one| one["state"] == "running").count();
+            ensure!(running == FEW_INSTANCES, "{running} run");
+            Ok(())
+        })
+        .await?;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let report = fleet.end().await?;
+        let count = |what: &str| report[what].as_u64().unwrap_or_default();
+        ensure!(count("restarts") >= FEW_HOSTS as u64 && count("silences") > 0, "{report}");
+        ensure!(report["guests"] == FEW_INSTANCES && report["starts"] == FEW_INSTANCES, "{report}");
+        ensure!(report["started_twice"] == json!([]), "{report}");
+        // Without faults all is well at once.
+        let healthy = Fleet::again(&lab.control, &lab.cloud, FEW_HOSTS).await?;
+        eventually("the control plane to find nothing", LIMIT, async || {
+            let findings = lab.control.findings()?;
+            ensure!(findings.is_empty(), "{findings:#?}");
+            Ok(())
+        })
+        .await?;
+        drop(healthy);
+        Ok(())
+    })
+    .await
+}
+
 fn summary(instance: &Value) -> Value {
     json!([instance["name"], instance["state"], instance["state_reason"], instance["state_detail"]])
 }
 
 /// As a program would that wants each exactly once: with a key, until there is an answer.
 async fn create_all(project: &Project, asked: &AtomicUsize) -> Result<()> {
-    let created = stream::iter(0..INSTANCES).map(Ok).try_for_each_concurrent(CLIENTS, async |number| {
+    create_some(project, INSTANCES, asked).await
+}
+
+async fn create_some(project: &Project, count: usize, asked: &AtomicUsize) -> Result<()> {
+    let created = stream::iter(0..count).map(Ok).try_for_each_concurrent(CLIENTS, async |number| {
         let name = format!("vm-{number:03}");
         let body = json!({"name": name, "image": "nothing", "instance_type": "small",
             "networks": [{"network": "fleet"}]});

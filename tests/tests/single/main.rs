@@ -7,6 +7,7 @@ mod fleet;
 mod guides;
 mod life;
 mod machines;
+mod ordeals;
 mod replicas;
 mod story;
 mod terraform;

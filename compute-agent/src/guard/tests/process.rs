@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::super::clock::{BootClock, KernelClock, Moment};
 use super::super::entries::{self, Fenced};
+use super::super::machine::{SharedMachine, ThisMachine};
 use super::super::status::{self, Status};
 use super::super::{Entry, FOLDER, Held, Options, Times, run, second};
 use super::{FakeGuard, guards};
@@ -436,20 +437,21 @@ fn the_agent_stands_in_for_a_guard_that_is_dead_and_for_no_other() {
     let entry = Entry { boot: 3, pools: [(pool(), held)].into(), written: now };
     guards.put(guest.id, &entry).unwrap();
     let mut told = BTreeSet::new();
+    let machine: SharedMachine = Arc::new(ThisMachine);
 
     // Dead, but the lease has not lapsed.
     fake.look(ago(20));
-    second::look(&guards, &mut told);
+    second::look(&machine, &guards, &mut told);
     guest.lives_for(Duration::from_millis(200));
     // Lapsed, but it is the guard's own business.
     fake.status.leases.get_mut(&pool()).unwrap().renewed = Some(ago(lease + 1));
     fake.look(KernelClock.now());
-    second::look(&guards, &mut told);
+    second::look(&machine, &guards, &mut told);
     guest.lives_for(Duration::from_millis(200));
     assert!(!fake.has_record(guest.id));
 
     fake.look(ago(20));
-    second::look(&guards, &mut told);
+    second::look(&machine, &guards, &mut told);
     guest.wait_killed();
     assert_eq!(site.fenced(&guest).unwrap().boot, 3);
 }

@@ -28,6 +28,7 @@ struct Keeping<'a> {
 
 impl Keep for State {
     fn keep(&mut self) {
+        self.lives.look(&self.domains);
         if self.file.is_there() {
             self.file.write(&Keeping { domains: self.domains.values().collect(), starts: &self.starts });
         }
@@ -81,7 +82,7 @@ pub struct Tally {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use camino::Utf8PathBuf;
     use uuid::Uuid;
 
@@ -90,7 +91,7 @@ mod tests {
     use crate::hypervisor::{DomainSpec, Hypervisor};
     use crate::samples::{instance_id, nic, running};
 
-    fn spec(id: InstanceId) -> DomainSpec {
+    pub(in crate::hypervisor::simulated) fn spec(id: InstanceId) -> DomainSpec {
         let spec = running(id);
         DomainSpec {
             id,

@@ -1,0 +1,228 @@
+//! Whether a history is one that may be: no instance writes on two hosts at once. Pure.
+
+use std::collections::BTreeMap;
+
+use protocol::{InstanceId, Name};
+use serde::Serialize;
+
+use super::history::{Record, What};
+
+/// How long a guest may go on after its host has stood still, without a watchdog: the guard has to notice. See decision 24.
+pub(super) const MOMENT: u64 = 2_000_000;
+
+/// What must not be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "finding", rename_all = "snake_case")]
+pub(in crate::simulate) enum Finding {
+    /// Guests of one instance could write on two hosts, for so many microseconds from then on.
+    TwoAtOnce {
+        instance: InstanceId,
+        hosts: [Name; 2],
+        from: u64,
+        microseconds: u64,
+    },
+    /// A boot began twice, and not on one host that had lost its power in between.
+    BootTwice {
+        instance: InstanceId,
+        boot: i64,
+        host: Name,
+        at: u64,
+    },
+    /// A guest went to another host that was not guarded on both.
+    MovedUnguarded {
+        instance: InstanceId,
+        host: Name,
+        at: u64,
+    },
+    /// A beginning while it ran there, or an end of what did not run, or of another boot.
+    Unaccounted {
+        instance: InstanceId,
+        boot: i64,
+        host: Name,
+        at: u64,
+    },
+    /// A host lost its power and a guest of it did not end.
+    OutlivedPower {
+        instance: InstanceId,
+        host: Name,
+        at: u64,
+    },
+    TimeGoesBack {
+        at: u64,
+    },
+}
+
+/// What a history comes to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub(super) struct Verdict {
+    pub(super) findings: Vec<Finding>,
+    /// Guests that began on another host than the one before.
+    pub(super) moved: usize,
+    /// The longest time that a guest went on beside another after its host had stood still, in microseconds.
+    pub(super) longest_moment: u64,
+}
+
+/// A time in which a guest can write.
+#[derive(Debug, Clone)]
+struct Writing {
+    host: Name,
+    from: u64,
+    to: u64,
+    /// It began when the host went on after it had stood still.
+    is_woken: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    boot: i64,
+    /// Since when it can write; not while the host stands still.
+    since: Option<u64>,
+    is_woken: bool,
+}
+
+#[derive(Default)]
+struct Host {
+    stands_still: bool,
+    powers_lost: u32,
+    guests: BTreeMap<InstanceId, Running>,
+}
+
+#[derive(Default)]
+struct Checker {
+    hosts: BTreeMap<Name, Host>,
+    writings: BTreeMap<InstanceId, Vec<Writing>>,
+    /// Where each boot began, and how often that host had lost its power.
+    boots: BTreeMap<(InstanceId, i64), (Name, u32)>,
+    /// Where the newest guest of each began, and whether it was guarded.
+    last: BTreeMap<InstanceId, (Name, bool)>,
+    verdict: Verdict,
+}
+
+/// See the module. Guests that still run at the end of it run on.
+pub(super) fn check(records: &[Record]) -> Verdict {
+    let mut checker = Checker::default();
+    let mut before = 0;
+    for record in records {
+        if record.at < before {
+            checker.verdict.findings.push(Finding::TimeGoesBack { at: record.at });
+        }
+        before = before.max(record.at);
+        checker.take(record);
+    }
+    checker.end()
+}
+
+impl Checker {
+    fn take(&mut self, record: &Record) {
+        let (at, name) = (record.at, &record.host);
+        match record.what {
+            What::Began { instance, boot, guarded } => self.began(name, at, instance, boot, guarded),
+            What::Ended { instance, boot } => self.ended(name, at, instance, boot),
+            What::StandsStill => {
+                self.host(name).stands_still = true;
+                self.stop_writing(name, at);
+            }
+            What::GoesOn => {
+                let host = self.host(name);
+                host.stands_still = false;
+                for guest in host.guests.values_mut().filter(|guest| guest.since.is_none()) {
+                    (guest.since, guest.is_woken) = (Some(at), true);
+                }
+            }
+            What::PowerLost => {
+                self.stop_writing(name, at);
+                let host = self.host(name);
+                (host.stands_still, host.powers_lost) = (false, host.powers_lost + 1);
+                for instance in std::mem::take(&mut host.guests).into_keys() {
+                    let finding = Finding::OutlivedPower { instance, host: name.clone(), at };
+                    self.verdict.findings.push(finding);
+                }
+            }
+            What::Fault { .. } => {}
+        }
+    }
+
+    fn began(&mut self, name: &Name, at: u64, instance: InstanceId, boot: i64, guarded: bool) {
+        let host = self.host(name);
+        let (since, powers_lost) = ((!host.stands_still).then_some(at), host.powers_lost);
+        let before = host.guests.insert(instance, Running { boot, since, is_woken: false });
+        if let Some(before) = before {
+            self.write(name, instance, before, at);
+            self.verdict.findings.push(Finding::Unaccounted { instance, boot, host: name.clone(), at });
+        }
+        let known = self.boots.insert((instance, boot), (name.clone(), powers_lost));
+        if known.is_some_and(|(host, lost)| host != *name || lost == powers_lost) {
+            self.verdict.findings.push(Finding::BootTwice { instance, boot, host: name.clone(), at });
+        }
+        let last = self.last.insert(instance, (name.clone(), guarded));
+        if let Some((_, was_guarded)) = last.filter(|(host, _)| host != name) {
+            self.verdict.moved += 1;
+            if !(was_guarded && guarded) {
+                self.verdict.findings.push(Finding::MovedUnguarded { instance, host: name.clone(), at });
+            }
+        }
+    }
+
+    fn ended(&mut self, name: &Name, at: u64, instance: InstanceId, boot: i64) {
+        match self.host(name).guests.remove(&instance) {
+            Some(guest) if guest.boot == boot => self.write(name, instance, guest, at),
+            found => {
+                if let Some(guest) = found {
+                    self.write(name, instance, guest, at);
+                }
+                self.verdict.findings.push(Finding::Unaccounted { instance, boot, host: name.clone(), at });
+            }
+        }
+    }
+
+    fn stop_writing(&mut self, name: &Name, at: u64) {
+        let host = self.host(name);
+        let stopped: Vec<_> = host.guests.iter().map(|(id, guest)| (*id, *guest)).collect();
+        host.guests.values_mut().for_each(|guest| guest.since = None);
+        for (id, guest) in stopped {
+            self.write(name, id, guest, at);
+        }
+    }
+
+    fn write(&mut self, host: &Name, instance: InstanceId, guest: Running, to: u64) {
+        if let Some(from) = guest.since {
+            let writing = Writing { host: host.clone(), from, to, is_woken: guest.is_woken };
+            self.writings.entry(instance).or_default().push(writing);
+        }
+    }
+
+    fn host(&mut self, name: &Name) -> &mut Host {
+        self.hosts.entry(name.clone()).or_default()
+    }
+
+    fn end(mut self) -> Verdict {
+        for name in self.hosts.keys().cloned().collect::<Vec<_>>() {
+            self.stop_writing(&name, u64::MAX);
+        }
+        for (instance, writings) in &self.writings {
+            for (number, one) in writings.iter().enumerate() {
+                for other in writings[number + 1..].iter().filter(|other| other.host != one.host) {
+                    judge(&mut self.verdict, *instance, one, other);
+                }
+            }
+        }
+        self.verdict
+    }
+}
+
+fn judge(verdict: &mut Verdict, instance: InstanceId, one: &Writing, other: &Writing) {
+    let (from, to) = (one.from.max(other.from), one.to.min(other.to));
+    if from >= to {
+        return;
+    }
+    let moment = [one, other].into_iter().filter(|writing| writing.is_woken).map(|it| to - it.from).min();
+    match moment.filter(|moment| *moment <= MOMENT) {
+        Some(moment) => verdict.longest_moment = verdict.longest_moment.max(moment),
+        None => {
+            let mut hosts = [one.host.clone(), other.host.clone()];
+            hosts.sort_unstable();
+            let microseconds = to - from;
+            verdict.findings.push(Finding::TwoAtOnce { instance, hosts, from, microseconds });
+        }
+    }
+}
