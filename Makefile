@@ -52,7 +52,7 @@ lab: nextest ## Run the tests that need several hosts: make lab HOSTS=3
 	@deploy/packages host foreign build guests
 	@CUMULO_LAB_HOSTS=$(or $(HOSTS),3) cargo nextest run --package tests --test lab
 
-chaos: nextest ## Run every fault that a cloud has to survive, for an hour or so
+chaos: nextest ## Run every fault that a cloud has to survive, for some hours
 	@deploy/packages host foreign build guests console
 	@cargo nextest run --package tests --run-ignored all
 

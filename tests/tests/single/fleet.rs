@@ -82,6 +82,7 @@ async fn no_boot_runs_twice_whoever_is_killed_and_nothing_is_left() -> Result<()
 
 /// Each agent is started anew and falls silent several times while its guests are made, and no boot runs twice.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn agents_that_are_started_anew_and_fall_silent_bring_every_guest_up_once() -> Result<()> {
     in_lab(LabOptions { hosts: 0 }, async |lab| {
         let faults = "restart=10s,silence=12s/4s";

@@ -48,6 +48,7 @@ async fn a_thousand_ordeals_and_no_instance_runs_on_two_hosts_at_once() -> Resul
 
 /// With guards that let live whom they should kill, it is found: the check can fail.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many faults: make chaos"]
 async fn instances_that_run_on_two_hosts_at_once_are_found() -> Result<()> {
     in_lab(LabOptions { hosts: 0 }, async |lab| {
         let mut fleet = start(lab, 4, &(TELLING..TELLING + 4), &["--toothless-guards"]).await?;
