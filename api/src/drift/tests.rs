@@ -166,6 +166,7 @@ async fn a_report_takes_the_place_of_the_one_before_and_what_stays_keeps_its_age
     assert_eq!(details(&cloud).await, ["a", "b"]);
     cloud.call(Method::POST, "/v1/hosts/host-1/drain", Some(json!({}))).await;
     cloud.pass(600);
+    cloud.sign_in_again().await;
     cloud.delete("/v1/hosts/host-1").await.expect(204);
     assert_eq!(details(&cloud).await, Vec::<String>::new());
 }
