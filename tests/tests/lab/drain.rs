@@ -78,7 +78,9 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
         })
         .await?;
         lab.hosts[0].wait_empty(CHANGE).await?;
+        // One whose guard kept its leases fresh after that would be told apart from one that is switched off.
         lab.hosts[0].agent.kill().await?;
+        lab.hosts[0].guard.kill().await?;
         eventually("the host to be removed", CHANGE, async || {
             lab.cloud.delete(&host).await?.expect(204)?;
             Ok(())
