@@ -175,6 +175,22 @@ impl Two {
         panic!("it never ends: {:?}", self.told);
     }
 
+    /// Lets both agents do one thing, and gives the control plane what those that it hears say.
+    async fn turn(&mut self, lives: &[Life; 2], heard: &[usize]) {
+        for index in [HOME, AWAY] {
+            lives[index].want(self.told[index].clone().unwrap());
+            if let Outcome::Wait(until) = lives[index].reconciler.pass(self.spec.id).await {
+                lives[index].clock.advance_to(until);
+            }
+            let said = lives[index].outbox.migration(self.spec.id).filter(|_| heard.contains(&index));
+            if let Some(said) = said {
+                self.hear(index, &said.state);
+            }
+        }
+        // The bytes of the guest take a moment.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+
     /// It runs where it belongs, without having been started anew, and nothing of it is elsewhere.
     async fn check(&self, what: &str) {
         let id = self.spec.id;
@@ -228,20 +244,11 @@ async fn a_guest_that_was_handed_over_and_that_nobody_has_never_runs_again() {
     // The control plane hears nothing of the source any more, and gives the migration up.
     let lives = [HOME, AWAY].map(|index| two.hosts[index].start_agent(NEVER));
     for _ in 0..400 {
-        for index in [HOME, AWAY] {
-            lives[index].want(two.told[index].clone().unwrap());
-            if let Outcome::Wait(until) = lives[index].reconciler.pass(two.spec.id).await {
-                lives[index].clock.advance_to(until);
-            }
-        }
-        if let Some(said) = lives[AWAY].outbox.migration(two.spec.id) {
-            two.hear(AWAY, &said.state);
-        }
+        two.turn(&lives, &[AWAY]).await;
         let said = lives[HOME].outbox.migration(two.spec.id);
         if said.is_some_and(|said| said.state == MigrationState::HandedOver) {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert_eq!(two.running().await, [0_usize; 0]);
     two.spec.generation = Generation(two.spec.generation.0 + 1);
@@ -355,19 +362,10 @@ async fn arrived_with(change: impl FnOnce(&mut InstanceSpec)) -> (Two, Life) {
     drop(away);
     let lives = [HOME, AWAY].map(|index| two.hosts[index].start_agent(NEVER));
     for _ in 0..400 {
-        for index in [HOME, AWAY] {
-            lives[index].want(two.told[index].clone().unwrap());
-            if let Outcome::Wait(until) = lives[index].reconciler.pass(two.spec.id).await {
-                lives[index].clock.advance_to(until);
-            }
-            if let Some(said) = lives[index].outbox.migration(two.spec.id) {
-                two.hear(index, &said.state);
-            }
-        }
+        two.turn(&lives, &[HOME, AWAY]).await;
         if two.owner == AWAY {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert_eq!(two.owner, AWAY);
     change(&mut two.spec);
