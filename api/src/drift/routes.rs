@@ -6,7 +6,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::store;
-use super::types::{Drift, DriftQuery, is_code};
+use super::types::{Drift, DriftKind, DriftQuery};
 use crate::app::App;
 use crate::auth::actions;
 use crate::http::{ApiError, Call, ErrorCode, Page, PageQuery};
@@ -22,7 +22,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 ))]
 async fn list_drift(State(app): State<App>, call: Call) -> Result<axum::Json<Page<Drift>>, ApiError> {
     let DriftQuery { limit, cursor, host, code, kind } = call.query()?;
-    if code.as_deref().is_some_and(|code| !is_code(code)) {
+    if code.as_deref().is_some_and(|code| DriftCode::from_name(code).is_none()) {
         let codes: Vec<_> = DriftCode::ALL.iter().map(|code| code.as_str()).collect();
         let detail = format!("code: one of {}", codes.join(", "));
         return Err(ApiError::because(ErrorCode::InvalidQuery, detail));
@@ -38,7 +38,7 @@ async fn list_drift(State(app): State<App>, call: Call) -> Result<axum::Json<Pag
         after,
         host: host.as_deref(),
         code: code.as_deref(),
-        kind: kind.map(super::types::DriftKind::as_str),
+        kind: kind.map(DriftKind::as_str),
         rows: query.rows(),
     };
     let items = store::list(conn, allowed, &filter).await?;

@@ -3,6 +3,7 @@
 use protocol::agent::DriftCode;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -22,6 +23,7 @@ pub struct DriftQuery {
     /// Only what differs on the host with this name or id.
     pub host: Option<String>,
     /// Only differences with this code.
+    #[param(schema_with = codes)]
     pub code: Option<String>,
     /// Only what is about this kind of thing.
     #[param(inline)]
@@ -93,6 +95,8 @@ pub struct DriftAbout {
 }
 
 /// The codes that a filter may name.
-pub(super) fn is_code(text: &str) -> bool {
-    DriftCode::from_name(text).is_some()
+fn codes() -> Object {
+    let names = DriftCode::ALL.map(DriftCode::as_str);
+    let codes = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names));
+    codes.description(Some("Only differences with this code.")).build()
 }
