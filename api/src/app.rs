@@ -13,7 +13,7 @@ use crate::consoles::Consoles;
 use crate::database::{self, Pools};
 use crate::events::EventStreams;
 use crate::fleet_metrics::FleetMetrics;
-use crate::hosts::Heartbeats;
+use crate::hosts::{Fencer, Heartbeats};
 use crate::http::Edge;
 use crate::images::{ImageStore, Importer};
 use crate::networks::Documents;
@@ -44,6 +44,8 @@ pub struct Parts {
     pub event_streams: EventStreams,
     pub consoles: Consoles,
     pub heartbeats: Heartbeats,
+    /// How silent hosts are switched off, if that is not left to the operator.
+    pub fence: Option<Fencer>,
     pub edge: Edge,
     pub metrics: PrometheusHandle,
     pub fleet: FleetMetrics,

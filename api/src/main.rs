@@ -25,6 +25,9 @@ enum Command {
     /// Look for what must never be: a touched audit log, a quota that does not add up. Works while the control plane
     /// runs. Ends with 1 if anything is found.
     Verify(api::verify::Options),
+    /// Try the fence command before it is needed: call it with `status` for a host, as `serve` would with `off`, and print
+    /// what it says. Switches nothing off.
+    Fence(api::hosts::FenceTryOptions),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -34,6 +37,7 @@ fn main() -> anyhow::Result<()> {
         Command::Serve(options) => serve(*options),
         Command::Recover(options) => recover(&options),
         Command::Verify(options) => verify(&options),
+        Command::Fence(options) => fence(&options),
         Command::Openapi => {
             println!("{}", api::http::openapi_document().to_pretty_json()?);
             Ok(())
@@ -53,6 +57,13 @@ async fn recover(options: &api::auth::recovery::Options) -> anyhow::Result<()> {
         recovered.policies.join(", ")
     );
     println!("{}", recovered.code);
+    Ok(())
+}
+
+#[tokio::main]
+async fn fence(options: &api::hosts::FenceTryOptions) -> anyhow::Result<()> {
+    log_to_stderr("warn");
+    println!("{}", api::hosts::try_program(options).await?);
     Ok(())
 }
 

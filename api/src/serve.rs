@@ -18,7 +18,7 @@ use crate::controllers;
 use crate::database::{Database, Pools};
 use crate::events::EventStreams;
 use crate::fleet_metrics::FleetMetrics;
-use crate::hosts::Heartbeats;
+use crate::hosts::{FenceOptions, Heartbeats};
 use crate::http::{Edge, EdgeOptions, Ticks, public_router};
 use crate::images::{ImageStoreOptions, ImportOptions, Importer};
 use crate::net::{self, ConnectionLimits, Listener, PublicCertificate, TrustedProxies, tls};
@@ -59,11 +59,15 @@ pub struct Options {
     pub imports: ImportOptions,
     #[command(flatten)]
     pub consoles: ConsoleOptions,
+    #[command(flatten)]
+    pub fence: FenceOptions,
 }
 
 /// Runs until `shutdown`, then answers what is under way and stops the private PostgreSQL.
 pub async fn serve(options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     net::require_tls_unless_loopback(options.listen, options.tls_certificate.is_some())?;
+    // Before anything is made: it is also what an operator gets wrong first.
+    options.fence.open()?;
     make_data_dir(&options).context("cannot prepare the data directory")?;
     let database = Database::open(options.database_url.as_deref(), &options.data_dir).await?;
     let keeper_shutdown = CancellationToken::new();
@@ -105,6 +109,7 @@ async fn serve_with(options: &Options, pools: Pools, shutdown: CancellationToken
         event_streams: EventStreams::default(),
         consoles: Consoles::new(options.consoles.clone()),
         heartbeats: Heartbeats::default(),
+        fence: options.fence.open()?,
         edge: Edge::new(&options.edge, &Ticks::monotonic()),
         metrics: install_metrics()?,
         fleet: FleetMetrics::default(),

@@ -197,6 +197,7 @@ impl TestCloud {
             consoles: Consoles::new(consoles),
             shutdown: CancellationToken::new(),
             heartbeats: Heartbeats::default(),
+            fence: None,
             edge: Edge::new(options, &ticks),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             fleet: FleetMetrics::default(),

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::nudge::Topic;
 use crate::{
-    agents, api_keys, audit, auth, consoles, events, http, images, insight, instances, networks, operations,
-    pools, ports, snapshot_schedules, snapshots, volumes,
+    agents, api_keys, audit, auth, consoles, events, hosts, http, images, insight, instances, networks,
+    operations, pools, ports, snapshot_schedules, snapshots, volumes,
 };
 
 /// Keys that ended are kept this long, for whoever asks what happened.
@@ -59,6 +59,15 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     let recovery = repeat(&app, &shutdown, "recovery", Duration::from_secs(5), None, |app| {
         Box::pin(async move { instances::recover(&app).await })
     });
+    let silence = repeat(&app, &shutdown, "silence", Duration::from_secs(5), None, |app| {
+        Box::pin(async move { hosts::watch_for_silence(&app).await })
+    });
+    // Each waits for one program at a time.
+    let fences = futures_util::future::join_all((0..hosts::FENCES_AT_ONCE).map(|_| {
+        repeat(&app, &shutdown, "fences", Duration::from_secs(5), None, |app| {
+            Box::pin(async move { hosts::fence(&app).await })
+        })
+    }));
     let drains = repeat(&app, &shutdown, "drains", Duration::from_secs(5), Some(Topic::Drains), |app| {
         Box::pin(async move { instances::evacuate(&app).await })
     });
@@ -93,7 +102,8 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     }));
     tokio::join!(
         placement, networks, lost_cards, lost_hosts, recovery, drains, heartbeats, deadlines, sweep, notary,
-        sequencer, migrations, merges, removals, snapshots, schedules, leases, resizes, imports
+        sequencer, migrations, merges, removals, snapshots, schedules, leases, resizes, imports, silence,
+        fences
     );
 }
 

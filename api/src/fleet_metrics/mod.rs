@@ -136,6 +136,17 @@ fn describe_hosts(text: &mut Text, fleet: &store::Fleet, now: OffsetDateTime) {
     each("cumulo_host_pool_low", "1 if it is almost full and takes no new volumes", &|host| {
         Some(host.pool_low.into())
     });
+    let unfenced = |host: &store::Host| state(host) == HostState::Unreachable;
+    each(
+        "cumulo_host_fence_failures",
+        "Calls of the fence command since the host fell silent that did not switch it off",
+        &|host| host.fence_failures.filter(|_| unfenced(host)).map(Into::into),
+    );
+    each(
+        "cumulo_host_fence_held",
+        "1 if it is silent and something keeps it from being switched off",
+        &|host| Some((host.fence_held && unfenced(host)).into()),
+    );
     each("cumulo_host_drift", "In how many things it differs from what is wanted of it", &|host| {
         host.drift.map(Into::into)
     });

@@ -3,6 +3,7 @@
 //! A machine joins with a one-time token and from then on speaks through [`crate::agents`]. What it can do
 //! comes from its agent; what placement has given away is kept by the database itself.
 
+mod fencing;
 mod heartbeats;
 pub(crate) mod leases;
 mod maintenance;
@@ -16,6 +17,10 @@ mod tests;
 mod types;
 mod verify;
 
+#[cfg(test)]
+pub(crate) use fencing::fence_with;
+pub(crate) use fencing::{AT_ONCE as FENCES_AT_ONCE, fence, watch as watch_for_silence};
+pub use fencing::{FenceOptions, Fencer, TryOptions as FenceTryOptions, try_program};
 pub use heartbeats::Heartbeats;
 pub(crate) use model::{HostState, UNREACHABLE_AFTER, WITNESS_FRESH};
 pub(crate) use routes::{hash_secret, router};

@@ -23,7 +23,6 @@ use crate::http::{
     validate_labels,
 };
 use crate::instances::store::placement;
-use crate::nudge::{self, Topic};
 
 const DEFAULT_TTL_SECONDS: u32 = 600;
 
@@ -132,8 +131,6 @@ async fn declare_host_dead(
     }
     let (conn, allowed) = change.parts();
     store::declare_dead(conn, allowed, id, now).await?;
-    // Cards and shared volumes that were to leave its guests have left.
-    nudge::send(conn, Topic::Networks).await?;
     let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
     let version = row.version();
     change.commit(StatusCode::OK, Some(version), &row.into_wire(now)).await

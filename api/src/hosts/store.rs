@@ -7,11 +7,13 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::fencing::{self, HostFencing};
 use super::maintenance::HostMaintenance;
 use super::model::{HostState, Offered, Overcommit, UNREACHABLE_AFTER, offered_capacity};
 use super::types::{Capacity, DiskCapacity, Host, HostPool, NewHost, Pool};
 use crate::auth::{Action, Allowed, OfResource, actions};
 use crate::http::{ApiError, ErrorCode, Labels, Version, violated_constraint};
+use crate::nudge::{self, Topic};
 
 /// A host's row.
 #[derive(Debug, Clone)]
@@ -36,6 +38,7 @@ pub(super) struct Row {
     pub shared_pools: Json<Vec<HostPool>>,
     pub guarded_pools: Vec<String>,
     pub declared_dead_at: Option<OffsetDateTime>,
+    pub fencing: Option<Json<HostFencing>>,
     pub maintenance: Json<HostMaintenance>,
     pub disk_overcommit: f64,
     pub pool_total_bytes: Option<i64>,
@@ -69,10 +72,11 @@ impl Row {
 
     pub(super) fn into_wire(self, now: OffsetDateTime) -> Host {
         let pool = self.pool();
+        let state = HostState::of(self.last_seen_at, self.hypervisor_degraded.is_some(), now);
         Host {
             id: self.id.into(),
             name: self.name,
-            state: HostState::of(self.last_seen_at, self.hypervisor_degraded.is_some(), now),
+            state,
             state_reason: self.hypervisor_degraded,
             vcpus: Capacity { total: self.vcpus_capacity, reserved: self.vcpus_reserved },
             memory_mib: Capacity { total: self.memory_mib_capacity, reserved: self.memory_mib_reserved },
@@ -94,6 +98,7 @@ impl Row {
             shared_pools: self.shared_pools.0,
             guarded_pools: self.guarded_pools,
             declared_dead_at: self.declared_dead_at,
+            fencing: self.fencing.filter(|_| state == HostState::Unreachable).map(|fencing| fencing.0),
             maintenance: self.maintenance.0,
             quarantined_domains: self.quarantined,
             network_faults: self.network_faults.0,
@@ -132,7 +137,8 @@ pub(super) async fn list(
                   rack, zone, labels AS "labels: Json<Labels>", taints, cordoned, vcpu_overcommit, memory_overcommit,
                   shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>",
                   ARRAY(SELECT jsonb_object_keys(l.guarded) FROM host_leases l WHERE l.host_id = hosts.id ORDER BY 1)
-                      AS "guarded_pools!", declared_dead_at, maintenance_of(id) AS "maintenance!: Json<HostMaintenance>",
+                      AS "guarded_pools!", declared_dead_at, fencing_of(id) AS "fencing: Json<HostFencing>",
+                  maintenance_of(id) AS "maintenance!: Json<HostMaintenance>",
                   (SELECT l.differences FROM host_looks l WHERE l.host_id = hosts.id) AS drift,
                   (SELECT l.looked_at FROM host_looks l WHERE l.host_id = hosts.id) AS drift_looked_at, created_at
            FROM hosts
@@ -169,7 +175,8 @@ pub(super) async fn find<A: Action<On: OfResource>>(
                   rack, zone, labels AS "labels: Json<Labels>", taints, cordoned, vcpu_overcommit, memory_overcommit,
                   shared_pools_of(id) AS "shared_pools!: Json<Vec<HostPool>>",
                   ARRAY(SELECT jsonb_object_keys(l.guarded) FROM host_leases l WHERE l.host_id = hosts.id ORDER BY 1)
-                      AS "guarded_pools!", declared_dead_at, maintenance_of(id) AS "maintenance!: Json<HostMaintenance>",
+                      AS "guarded_pools!", declared_dead_at, fencing_of(id) AS "fencing: Json<HostFencing>",
+                  maintenance_of(id) AS "maintenance!: Json<HostMaintenance>",
                   (SELECT l.differences FROM host_looks l WHERE l.host_id = hosts.id) AS drift,
                   (SELECT l.looked_at FROM host_looks l WHERE l.host_id = hosts.id) AS drift_looked_at, created_at
            FROM hosts WHERE id = $1 OR name = $2"#,
@@ -384,6 +391,7 @@ pub(crate) async fn open_session(
     .await?;
     let Some(own) = own else { return Ok(None) };
     super::leases::forget(conn, host, now).await?;
+    fencing::store::is_back(conn, host).await?;
     let cloud = cloud_ratios(conn).await?;
     let ratios = cloud.with(own.vcpu_overcommit, own.memory_overcommit, own.disk_overcommit);
     let offered = offered_capacity(inventory, ratios);
@@ -471,11 +479,20 @@ pub(crate) async fn standing_if_there(
     Ok(row.map(|row| Standing::of(row.last_seen_at, row.dead, now)))
 }
 
-/// Notes that nothing runs on the host any more. Its session ends: an agent that is alive has to hear anew what is
-/// wanted before it does anything.
+/// The operator says that nothing runs on the host any more.
 pub(super) async fn declare_dead(
     conn: &mut PgConnection,
     _allowed: &Allowed<actions::DeclareHostDead>,
+    host: Uuid,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    lay_dead(conn, host, now).await
+}
+
+/// Notes that nothing runs on the host any more. Its session ends: an agent that is alive has to hear anew what is
+/// wanted before it does anything.
+pub(super) async fn lay_dead(
+    conn: &mut PgConnection,
     host: Uuid,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
@@ -486,9 +503,15 @@ pub(super) async fn declare_dead(
         host,
         now
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
+    // Cards and shared volumes that were to leave its guests have left.
+    nudge::send(conn, Topic::Networks).await
+}
+
+/// Whether a host that is declared dead was switched off, so the operator's program, and nobody had to say so.
+pub(crate) async fn is_switched_off(conn: &mut PgConnection, host: HostId) -> Result<bool, sqlx::Error> {
+    fencing::store::is_switched_off(conn, host).await
 }
 
 /// What the control plane knows of a host's session.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
+use super::fencing::HostFencing;
 use super::maintenance::HostMaintenance;
 use super::model::HostState;
 use crate::http::{FieldError, Labels, LabelsPatch, not_null, nullable};
@@ -71,9 +72,13 @@ pub struct Host {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub guarded_pools: Vec<String>,
-    /// When the operator said that nothing runs on it any more; absent once it was heard again.
+    /// When the operator said, or proved by the fence command, that nothing runs on it any more; absent once it was heard
+    /// again.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub declared_dead_at: Option<OffsetDateTime>,
+    /// What becomes of switching it off, while nothing is heard of it; absent where that is left to the operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fencing: Option<HostFencing>,
     /// Whether it is being emptied, and what is still there.
     pub maintenance: HostMaintenance,
     /// Domains that the control plane does not know. They are left alone.

@@ -7,6 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use super::fencing;
 use super::model::{HostState, UNREACHABLE_AFTER};
 use crate::verify::Finding;
 
@@ -29,7 +30,8 @@ struct Row {
     paused: i64,
 }
 
-/// Everything of hosts that are heard of. What a silent one is like, nobody knows.
+/// Everything of hosts that are heard of. What a silent one is like, nobody knows; what keeps it from being switched off is
+/// known.
 pub(crate) async fn verify(
     conn: &mut PgConnection,
     now: OffsetDateTime,
@@ -48,8 +50,15 @@ pub(crate) async fn verify(
            FROM hosts WHERE last_seen_at >= $1 ORDER BY name"#,
         now - UNREACHABLE_AFTER
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
+    let unfenced = fencing::store::unfenced(conn, now).await?.into_iter().map(|one| {
+        let (code, how) = match one.state.as_str() {
+            "held" => ("host_fence_held", "is silent and is not switched off"),
+            _ => ("host_fence_failed", "is silent and could not be switched off"),
+        };
+        Finding::new(code, one.id, format!("{} {how}: {}", one.name, one.detail))
+    });
     let untold = (untold > 0).then(|| Finding {
         code: "network_changes_untold".to_owned(),
         id: None,
@@ -59,7 +68,7 @@ pub(crate) async fn verify(
         ),
     });
     let ready = hosts.iter().filter(|host| host.is_ready(now));
-    Ok(untold.into_iter().chain(ready.flat_map(|host| host.findings(now))).collect())
+    Ok(untold.into_iter().chain(ready.flat_map(|host| host.findings(now))).chain(unfenced).collect())
 }
 
 impl Row {

@@ -107,6 +107,9 @@ impl Locked<'_> {
         let declared_dead = hosts::store::is_declared_dead(conn, self.host).await?;
         let proof = match self.proof(conn).await? {
             Some(proof) => Proof::Lease(proof),
+            None if declared_dead && hosts::store::is_switched_off(conn, self.host).await? => {
+                Proof::SwitchedOff
+            }
             None if declared_dead => Proof::Operator,
             None => return Ok(false),
         };

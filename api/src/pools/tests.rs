@@ -1,5 +1,6 @@
 //! Pools through the router, with hosts that the test plays.
 
+mod fencing;
 mod force;
 mod lost;
 mod merging;

@@ -10,6 +10,8 @@ pub(super) enum Proof {
     /// Its host has reported it.
     Report,
     Operator,
+    /// So the operator's program.
+    SwitchedOff,
 }
 
 impl Proof {
@@ -26,6 +28,7 @@ impl Proof {
                     .to_owned()
             }
             Self::Operator => "the operator has declared its host dead".to_owned(),
+            Self::SwitchedOff => "nothing was heard of its host, which was switched off".to_owned(),
         }
     }
 
@@ -34,6 +37,7 @@ impl Proof {
             Self::Lease(lapsed) => json!({"lapsed_lease": lapsed}),
             Self::Report => json!("reported_fenced"),
             Self::Operator => json!("declared_dead"),
+            Self::SwitchedOff => json!("switched_off"),
         }
     }
 }

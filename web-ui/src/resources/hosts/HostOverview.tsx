@@ -16,6 +16,9 @@ export function HostOverview({ host }: { host: Schemas['Host'] }) {
           {maintenance.remaining.map((one) => <Text size="sm" key={one.instance.id}>{one.project}/{one.instance.name}: {one.message ?? t.state(one.phase)}</Text>)}
         </Alert>
       )}
+      {host.fencing && (
+        <Alert variant="light" color={host.fencing.state === 'off' ? 'teal' : 'orange'} title={t.host.fencing(host.fencing.state, host.fencing.attempts)}>{host.fencing.detail}</Alert>
+      )}
       {host.inventory?.acceleration_detail && <Alert variant="light" color="gray">{host.inventory.acceleration_detail}</Alert>}
       <HostDrift host={host} />
       <SimpleGrid cols={{ base: 1, sm: 3 }}>
