@@ -60,6 +60,10 @@ impl Wanted {
         if let Some(lost) = to_make.iter().find(|layer| made.contains(layer)) {
             return Ok(Err(PoolError::LostLayer(*lost)));
         }
+        // Only what is to be made is asked about: what stands was not removed.
+        if let Some(removed) = self.made.removed_of(to_make.iter().copied())?.first() {
+            return Ok(Err(PoolError::RemovedLayer(*removed)));
+        }
         // What is merged before it was ever made is not made.
         to_make.retain(|layer| !self.merges.contains(layer));
         let mut chain = Chain { to_make, ..Chain::default() };

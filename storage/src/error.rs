@@ -54,6 +54,8 @@ pub enum PoolError {
     NoBase(Sha256),
     #[error("layer {0} of a volume is lost: it was made, and its file is not there")]
     LostLayer(LayerId),
+    #[error("layer {0} of a volume was removed here by order: what it held is gone")]
+    RemovedLayer(LayerId),
     #[error("layer {0} of a volume does not stand on the one that it shall stand on")]
     BrokenChain(LayerId),
     #[error("layer {0} of a volume, or what it stands on, must not be opened")]
@@ -86,6 +88,8 @@ pub enum Blame {
     Reach,
     /// The files of a volume: they are not those that are named, and were left as they are.
     Chain,
+    /// The volume itself: it was deleted here. Trying again does not help.
+    Deleted,
     /// This host.
     Host,
 }
@@ -99,6 +103,7 @@ impl PoolError {
             Self::Convert(_, why) if why.blames_image() => Blame::Image,
             Self::Full { .. } => Blame::Space,
             Self::Unusable { .. } => Blame::Reach,
+            Self::RemovedLayer(_) => Blame::Deleted,
             Self::LostLayer(_) | Self::BrokenChain(_) | Self::UnsafeLayer(..) => Blame::Chain,
             Self::Io { source, .. } | Self::QemuImg { source, .. } if is_full(source) => Blame::Space,
             Self::Shared(error) => error.blame(),

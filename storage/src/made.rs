@@ -2,12 +2,16 @@
 //!
 //! ```text
 //! <folder>/layers/<uuid>     an empty file for each layer that was made and not removed
+//!         /removed/<uuid>    the same for each that was removed by order
 //!         /identity.json     of the pool that this host had, beside a local pool
 //! ```
 //!
 //! A volume whose top is missing looks like one of which nothing was made yet, and a file system that is not mounted
 //! looks like an empty pool. Who made a layer anew then would roll the guest's disk back. INVARIANT: a layer is written
 //! down here before its maker hears that it is there, and crossed out before its file is removed.
+//!
+//! What was removed stays written down, too: a control plane whose database was restored may ask for it again, and an empty
+//! disk is not what it means. The ids of layers are never given twice.
 
 use std::fs::{self, File};
 use std::io;
@@ -23,6 +27,8 @@ use crate::durable::{PRIVATE_DIR, Unfinished, exists, make_dir, sync_dir};
 /// Beside what a local pool has.
 const MARKER: &str = "cumulo-local-pool.json";
 const IDENTITY: &str = "identity.json";
+/// Of so many removed layers it is known that they were; of the oldest it is forgotten.
+const REMOVED_KEPT: usize = 100_000;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -44,6 +50,8 @@ impl MadeLayers {
     pub(crate) fn open(&self, layers: &Utf8Path) -> io::Result<()> {
         make_dir(&self.folder, PRIVATE_DIR)?;
         make_dir(&self.layers(), PRIVATE_DIR)?;
+        make_dir(&self.removed(), PRIVATE_DIR)?;
+        self.forget_oldest(REMOVED_KEPT)?;
         for entry in layers.read_dir_utf8()? {
             let layer = entry?.file_name().strip_suffix(".qcow2").and_then(|id| id.parse().ok());
             if let Some(layer) = layer {
@@ -68,6 +76,28 @@ impl MadeLayers {
         Ok(made)
     }
 
+    /// Those that were made and then removed by order.
+    pub(crate) fn removed_of(&self, layers: impl IntoIterator<Item = LayerId>) -> io::Result<Vec<LayerId>> {
+        let mut removed = Vec::new();
+        for layer in layers {
+            if exists(&self.removed().join(layer.to_string()))? {
+                removed.push(layer);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The ids of layers begin with the time at which they were given.
+    fn forget_oldest(&self, kept: usize) -> io::Result<()> {
+        let mut names = Vec::new();
+        for entry in self.removed().read_dir_utf8()? {
+            names.push(entry?.file_name().to_owned());
+        }
+        names.sort_unstable();
+        let surplus = names.len().saturating_sub(kept);
+        names[..surplus].iter().try_for_each(|name| fs::remove_file(self.removed().join(name)))
+    }
+
     /// On disk when this returns.
     pub(crate) fn add(&self, layer: LayerId) -> io::Result<()> {
         self.write_down(layer)?;
@@ -78,12 +108,13 @@ impl MadeLayers {
     pub(crate) fn cross_out(&self, layers: &[LayerId]) -> io::Result<bool> {
         let mut any = false;
         for layer in layers {
-            match fs::remove_file(self.entry(*layer)) {
+            match fs::rename(self.entry(*layer), self.removed().join(layer.to_string())) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 gone => any |= gone.is_ok(),
             }
         }
         if any {
+            sync_dir(&self.removed())?;
             sync_dir(&self.layers())?;
         }
         Ok(any)
@@ -121,6 +152,10 @@ impl MadeLayers {
 
     fn layers(&self) -> Utf8PathBuf {
         self.folder.join("layers")
+    }
+
+    fn removed(&self) -> Utf8PathBuf {
+        self.folder.join("removed")
     }
 
     fn entry(&self, layer: LayerId) -> Utf8PathBuf {

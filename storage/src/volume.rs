@@ -57,7 +57,10 @@ impl Pool {
         let base = cached.await?;
         let chain = match self.look_at_chain(volume).await {
             Err(
-                error @ (PoolError::BrokenChain(_) | PoolError::LostLayer(_) | PoolError::UnsafeLayer(..)),
+                error @ (PoolError::BrokenChain(_)
+                | PoolError::LostLayer(_)
+                | PoolError::RemovedLayer(_)
+                | PoolError::UnsafeLayer(..)),
             ) => {
                 tracing::debug!(volume = %volume.id, ?error, "a volume is broken");
                 return Ok(VolumeFound { base, made: false, broken: true, merged: Vec::new() });

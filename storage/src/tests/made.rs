@@ -64,12 +64,37 @@ async fn a_lost_top_is_neither_made_anew_nor_left_out_of_a_copy() {
     fs::rename(&away, &all[3]).unwrap();
     assert_eq!(fixture.pool.ensure_volume(&whole).await.unwrap(), Made::Before);
     assert!(holds_all_marks(&top(&fixture, &whole)));
-    // One that was removed by order is forgotten.
+    // One that was removed by order is not there, and not made anew either: the order was not taken back.
     fs::remove_file(&all[3]).unwrap();
     assert!(fixture.pool.has_any_layer(&[layer(4)]).await.unwrap());
     assert!(fixture.pool.remove_layers(&[layer(4)]).await.unwrap());
     assert!(!fixture.pool.has_any_layer(&[layer(4)]).await.unwrap());
-    assert_eq!(fixture.pool.ensure_volume(&whole).await.unwrap(), Made::Now);
+    let refused = fixture.pool.ensure_volume(&whole).await.unwrap_err();
+    assert!(matches!(refused, PoolError::RemovedLayer(id) if id == layer(4)), "{refused}");
+    assert_eq!(refused.blame(), Blame::Deleted);
+    assert!(!all[3].exists());
+}
+
+#[tokio::test]
+async fn a_disk_that_was_deleted_does_not_come_back_empty() {
+    let host = Host::new();
+    let (pool, disk) = (host.open().unwrap(), volume(1, None, 1));
+    pool.ensure_volume(&disk).await.unwrap();
+    assert!(pool.remove_layers(&disk.layers).await.unwrap());
+    assert!(!pool.has_any_layer(&disk.layers).await.unwrap());
+    for _ in 0..2 {
+        let refused = pool.ensure_volume(&disk).await.unwrap_err();
+        assert!(matches!(refused, PoolError::RemovedLayer(_)), "{refused}");
+        let found = pool.look_at_volume(&disk).await.unwrap();
+        assert!(found.broken && !found.made);
+    }
+    // Deleting it again has nothing to do, and other disks are made as ever.
+    assert!(!pool.remove_layers(&disk.layers).await.unwrap());
+    pool.ensure_volume(&volume(2, None, 1)).await.unwrap();
+    // It outlives the agent.
+    drop(pool);
+    let refused = host.open().unwrap().ensure_volume(&disk).await.unwrap_err();
+    assert!(matches!(refused, PoolError::RemovedLayer(_)), "{refused}");
 }
 
 #[tokio::test]
