@@ -45,6 +45,7 @@ pub mod pools;
 pub mod ports;
 pub mod projects;
 pub mod quotas;
+pub mod restored;
 pub mod routers;
 pub mod scheduler;
 pub mod security_groups;

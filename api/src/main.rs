@@ -28,6 +28,9 @@ enum Command {
     /// Try the fence command before it is needed: call it with `status` for a host, as `serve` would with `off`, and print
     /// what it says. Switches nothing off.
     Fence(api::hosts::FenceTryOptions),
+    /// Say that the database was restored from a backup, before the control plane is started on it: every host begins
+    /// anew, and nothing is concluded from what was known of hosts when the backup was made.
+    Restored(api::restored::Options),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -38,6 +41,7 @@ fn main() -> anyhow::Result<()> {
         Command::Recover(options) => recover(&options),
         Command::Verify(options) => verify(&options),
         Command::Fence(options) => fence(&options),
+        Command::Restored(options) => restored(&options),
         Command::Openapi => {
             println!("{}", api::http::openapi_document().to_pretty_json()?);
             Ok(())
@@ -57,6 +61,14 @@ async fn recover(options: &api::auth::recovery::Options) -> anyhow::Result<()> {
         recovered.policies.join(", ")
     );
     println!("{}", recovered.code);
+    Ok(())
+}
+
+#[tokio::main]
+async fn restored(options: &api::restored::Options) -> anyhow::Result<()> {
+    log_to_stderr("warn");
+    let done = api::restored::restored(options).await?;
+    println!("{} hosts begin anew, and {} instances are asked for anew", done.hosts, done.instances);
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
-use protocol::Sha256;
 use protocol::agent::{DesiredBody, DesiredObject, DesiredPage, DesiredQuery, MAX_WAIT_SECONDS};
+use protocol::{Revision, Sha256};
 use tokio::time::Instant;
 
 use super::peer::Host;
@@ -31,15 +31,17 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
         // One snapshot: the revision and the objects belong together.
         let mut tx = app.begin_reading().await?;
         let session = host.session(&mut tx, query.epoch).await?;
+        // Who has seen more than there is, has seen another database: this one was restored.
+        let after = if query.after > session.desired_revision { Revision(0) } else { query.after };
         let (mut objects, mut requests) = (Vec::new(), Vec::new());
-        if session.desired_revision > query.after {
-            objects = desired_after(&mut tx, host.0, query.after).await?;
-            objects.extend(images::orders_after(&mut tx, host.0, query.after).await?);
+        if session.desired_revision > after {
+            objects = desired_after(&mut tx, host.0, after).await?;
+            objects.extend(images::orders_after(&mut tx, host.0, after).await?);
             let max_seconds = app.consoles.max_seconds();
-            requests = transfers::requests_after(&mut tx, host.0, query.after, max_seconds).await?;
+            requests = transfers::requests_after(&mut tx, host.0, after, max_seconds).await?;
         }
         tx.commit().await?;
-        if session.network_revision > query.after {
+        if session.network_revision > after {
             // Changes come before the revision that tells of them, so one that is read later lacks none of this.
             let document = Box::new(app.documents.of(&app.pool, host.0).await?);
             objects.push(DesiredObject {
@@ -50,7 +52,7 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
         // A card never comes before the network that it is in.
         objects.sort_by_key(|object| (object.revision, !matches!(object.body, DesiredBody::Network(_))));
         let left = until.saturating_duration_since(Instant::now());
-        let complete = query.after.0 == 0;
+        let complete = after.0 == 0;
         if !objects.is_empty() || !requests.is_empty() || complete || left.is_zero() {
             let revision = session.desired_revision;
             return Ok(Json(DesiredPage { revision, complete, objects, requests }));

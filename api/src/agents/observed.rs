@@ -4,9 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use protocol::agent::{
     InstanceReport, MAX_DETAIL_CHARS, MAX_LAYERS, MAX_NETWORK_FAULTS, MAX_REPORTS, NetworkCheck,
-    NetworkFault, NetworkReport, NetworkSubject, ObservedAccepted, ObservedBatch, ObservedState,
+    NetworkFault, NetworkReport, NetworkSubject, ObservedAccepted, ObservedBatch, ObservedState, Power,
 };
-use protocol::{HostId, PortId};
+use protocol::{HostId, InstanceId, PortId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -15,6 +15,7 @@ use super::peer::Host;
 use crate::app::App;
 use crate::hosts;
 use crate::http::{ApiError, FieldError, JsonBody};
+use crate::instances::store::hosts::{Lift, Reported};
 use crate::instances::store::{departures, hosts as instances, placement};
 use crate::instances::{OF_MIGRATIONS, OF_VOLUMES, Observed, Outcome, migration, outcome};
 use crate::operations::store::{self as operations, End};
@@ -25,6 +26,8 @@ use crate::volumes::store::hosts as volumes;
 use crate::volumes::store::layers::{self, Merged};
 
 const MAX_STEPS: usize = 100;
+/// A host that has seen so many generations more than the database is not ahead, but wrong.
+const MOST_AHEAD: i64 = 1_000_000;
 /// Of one instance: those that it has, and those that leave it.
 const MAX_VOLUMES: usize = 64;
 /// The same of network cards.
@@ -76,10 +79,14 @@ pub(super) async fn report(
     let migrations: Vec<_> = batch.migrations.iter().map(|report| report.id.as_uuid()).collect();
     instances::lock_all(&mut tx, host.0, &ids, &migrations).await?;
     let (mut ignored, mut gone, mut merged, mut left) = (Vec::new(), Vec::new(), Vec::new(), false);
-    let mut let_go = Vec::new();
+    let (mut let_go, mut ahead) = (Vec::new(), Vec::new());
     for report in &batch.reports {
         match fold(&mut tx, host.0, report, &mut let_go, now).await? {
             Folded::Ignored => ignored.push(report.id),
+            Folded::Ahead(lift) => {
+                ignored.push(report.id);
+                ahead.push(lift);
+            }
             Folded::Stored => merged.extend(merged_of(report)),
             Folded::Left => left = true,
             Folded::Gone => gone.push(report.id),
@@ -101,6 +108,9 @@ pub(super) async fn report(
     }
     if !removed.is_empty() || !gone.is_empty() || left {
         placement::retry_now(&mut tx, now).await?;
+    }
+    for lift in &ahead {
+        instances::lift(&mut tx, host.0, lift, now).await?;
     }
     batch.migrations.sort_by_key(|report| report.instance_id);
     for report in &batch.migrations {
@@ -126,6 +136,8 @@ fn merged_of(report: &InstanceReport) -> impl Iterator<Item = Merged> {
 enum Folded {
     /// It is about something that is not this host's, or overtaken.
     Ignored,
+    /// The host has seen more of it than the database knows, which was restored from a backup.
+    Ahead(Lift),
     /// Nothing is left here of an instance that has gone to another host.
     Left,
     Stored,
@@ -161,6 +173,9 @@ async fn fold(
     });
     // It came back to this host, which tells late of what it let go of: nothing is left only of what was to be deleted.
     let of_an_earlier_stay = observed.state == ObservedState::Absent && !stored.intent.deletion_requested;
+    if from_the_future && !of_an_earlier_stay {
+        return Ok(lift(report.id, &stored, &observed).map_or(Folded::Ignored, Folded::Ahead));
+    }
     if from_the_future || overtaken || of_an_earlier_stay {
         return Ok(Folded::Ignored);
     }
@@ -206,6 +221,27 @@ async fn fold(
     operations::finish(conn, stored.operation_id, &end, now).await?;
     // A deletion is done when nothing is left.
     Ok(if stored.intent.deletion_requested { Folded::Gone } else { Folded::Stored })
+}
+
+/// What makes a host take the stored intent again that has seen newer ones of this instance, which is its own. INVARIANT: what is
+/// observed stays what it was: the host has to do the next generation first.
+fn lift(id: InstanceId, stored: &Reported, observed: &Observed) -> Option<Lift> {
+    let intent = &stored.intent;
+    let is_near = |seen: i64, known: i64| seen.saturating_sub(known) <= MOST_AHEAD;
+    if stored.is_migrating
+        || !is_near(observed.generation, intent.generation)
+        || !is_near(observed.boot, intent.boot)
+    {
+        return None;
+    }
+    // Its guest goes on in the boot that it is in. One that has ended is never started again.
+    let has_ended = observed.boot >= intent.boot && matches!(observed.state, ObservedState::Stopped { .. });
+    let next = i64::from(has_ended && intent.power == Power::Running);
+    Some(Lift {
+        id,
+        generation: observed.generation.max(intent.generation) + 1,
+        boot: observed.boot.max(intent.boot) + next,
+    })
 }
 
 /// Stores what the host says of its networks. Of ports that are not its own it has nothing to say.

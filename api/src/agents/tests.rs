@@ -1,6 +1,7 @@
 //! The agent protocol, spoken well and badly.
 
 mod crowd;
+mod restored;
 
 use std::time::Duration;
 

@@ -10,6 +10,7 @@ mod policies;
 mod removal;
 mod restart;
 mod restart_refusals;
+mod restored;
 mod sending;
 
 use axum::http::Method;

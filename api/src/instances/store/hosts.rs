@@ -264,6 +264,39 @@ pub(crate) async fn lock_reported(
     }))
 }
 
+/// The stored intent of an instance, past what its host has seen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lift {
+    pub id: InstanceId,
+    pub generation: i64,
+    pub boot: i64,
+}
+
+/// Asks the host for what is stored again, as something newer. The instance is locked, and this host's. Holds the host's row.
+pub(crate) async fn lift(
+    conn: &mut PgConnection,
+    host: HostId,
+    lift: &Lift,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let Lift { id, generation, boot } = *lift;
+    tracing::warn!(instance = %id, %host, generation, boot, "its host has seen more than the database knows: it was restored");
+    let revision = crate::hosts::store::bump_revision(conn, host).await?;
+    sqlx::query!(
+        "UPDATE instances SET generation = $3, boot = $4, desired_revision = $5, updated_at = $6
+         WHERE id = $1 AND host_id = $2",
+        id.as_uuid(),
+        host.as_uuid(),
+        generation,
+        boot,
+        revision.0,
+        now
+    )
+    .execute(&mut *conn)
+    .await?;
+    nudge::send(conn, Topic::Host(host)).await
+}
+
 pub(crate) async fn set_observed(
     conn: &mut PgConnection,
     observed: &Observed,

@@ -1,0 +1,110 @@
+//! `cumulo-api restored`: the operator says that the database was restored from a backup, so that nothing is concluded
+//! from what was true when that was made.
+//!
+//! What hosts have seen since is found out by itself: see `lift` in `agents/observed.rs`.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::Context;
+use camino::Utf8PathBuf;
+use serde_json::json;
+use sqlx::{PgConnection, PgPool};
+
+use crate::audit::{self, Actor, Deed, Outcome};
+use crate::clock::Clock;
+use crate::database::Database;
+
+/// What the audit log calls this.
+const RESTORED: &str = "host:DeclareRestored";
+
+/// Which control plane.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Data directory of the control plane, with its private PostgreSQL.
+    #[arg(long, env = "CUMULO_DATA_DIR", default_value = "/var/lib/cumulo/api")]
+    pub data_dir: Utf8PathBuf,
+    /// PostgreSQL of the control plane, if it is not a private one.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+}
+
+/// What there was.
+#[derive(Debug, Clone, Copy)]
+pub struct Restored {
+    /// Hosts that have to begin anew.
+    pub hosts: u64,
+    /// Instances that are asked for anew.
+    pub instances: u64,
+}
+
+/// Makes every host begin anew, and forgets what was known of their being dead, guarded or silent.
+///
+/// # Errors
+/// When the database cannot be reached.
+pub async fn restored(options: &Options) -> anyhow::Result<Restored> {
+    let Database { pools, keeper } =
+        Database::join(options.database_url.as_deref(), &options.data_dir).await?;
+    let done = restored_in(&pools.own, &Clock::system()).await;
+    pools.own.close().await;
+    keeper.leave().await.context("cannot stop PostgreSQL again")?;
+    done.context("cannot note that the database was restored")
+}
+
+pub(crate) async fn restored_in(pool: &PgPool, clock: &Clock) -> Result<Restored, sqlx::Error> {
+    let now = clock.now();
+    let mut tx = crate::database::begin(pool).await?;
+    // Instances first, as everybody locks them. What was on its way to another host then is left to those two.
+    let instances = sqlx::query_scalar!(
+        r#"SELECT i.id FROM instances i
+           WHERE i.host_id IS NOT NULL AND NOT EXISTS (SELECT FROM migrations m WHERE m.instance_id = i.id)
+           ORDER BY i.id FOR UPDATE"#
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    sqlx::query!("SELECT FROM hosts ORDER BY id FOR NO KEY UPDATE").execute(&mut *tx).await?;
+    // An epoch that no host has had since: an agent that was in a session then would not notice.
+    let hosts = sqlx::query!(
+        "UPDATE hosts SET epoch = epoch + 1000000, declared_dead_at = NULL, desired_revision = desired_revision + 1,
+                generation = generation + 1, updated_at = $1",
+        now
+    )
+    .execute(&mut *tx)
+    .await?
+    .rows_affected();
+    // INVARIANT: a lease proves nothing of a guest before its host has told, of this generation, that it has it.
+    sqlx::query!(
+        "UPDATE instances i SET generation = i.generation + 1, desired_revision = h.desired_revision, updated_at = $2,
+                guarded_from = CASE WHEN i.on_host_failure = 'restart' THEN i.generation + 1 ELSE i.guarded_from END
+         FROM hosts h WHERE h.id = i.host_id AND i.id = ANY($1)",
+        &instances,
+        now
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!("UPDATE host_leases SET seen_at = $1, guarded = '{}', seen = '[]'", now)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query!("DELETE FROM fence_watch").execute(&mut *tx).await?;
+    sqlx::query!("DELETE FROM host_fences").execute(&mut *tx).await?;
+    let done = Restored { hosts, instances: instances.len() as u64 };
+    record(&mut tx, clock, done).await?;
+    tx.commit().await?;
+    Ok(done)
+}
+
+async fn record(conn: &mut PgConnection, clock: &Clock, done: Restored) -> Result<(), sqlx::Error> {
+    let actor = Actor {
+        id: None,
+        name: "cumulo-api restored",
+        credential_kind: "none",
+        credential_id: None,
+        source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    let deed = Deed {
+        action: RESTORED,
+        resource: "crn:cumulo:host::host/*".to_owned(),
+        after: Some(json!({"hosts": done.hosts, "instances": done.instances})),
+        ..Deed::default()
+    };
+    audit::write_at(conn, clock, &actor, clock.new_id(), Outcome::Allowed, deed).await
+}
