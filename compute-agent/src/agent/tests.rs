@@ -342,7 +342,8 @@ async fn an_instance_that_returns_before_its_deletion_is_forgotten_runs_again() 
     let spec = cloud.running_instance().await;
     cloud.control_plane.hold_reports(true);
     let gone = next(&spec);
-    cloud.control_plane.want(spec.id, deleted(&spec));
+    // It has gone to another host: its disks stay where they are.
+    cloud.control_plane.want(spec.id, deleted(&InstanceSpec { disks: Vec::new(), ..spec.clone() }));
     cloud.control_plane.wait_for("the deletion is seen", FakeControlPlane::has_seen_everything).await;
     let back = InstanceSpec { boot: spec.boot + 1, ..gone };
     cloud.want(&back);

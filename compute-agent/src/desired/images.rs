@@ -64,7 +64,9 @@ impl From<ControlPlaneError> for NotSent {
 impl From<HostStorageError> for NotSent {
     fn from(error: HostStorageError) -> Self {
         let detail = match &error {
-            HostStorageError::Image(_) => return Self::Said(Sending::Failed { detail: NO_DATA.to_owned() }),
+            HostStorageError::Image(_) | HostStorageError::Deleted(_) => {
+                return Self::Said(Sending::Failed { detail: NO_DATA.to_owned() });
+            }
             HostStorageError::Full(_) => NO_ROOM,
             HostStorageError::Chain(_) | HostStorageError::Reach(_) => error.detail(),
             HostStorageError::Fetch(_) | HostStorageError::Pool(_) => NOT_COPIED,

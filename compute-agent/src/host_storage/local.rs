@@ -25,6 +25,7 @@ impl From<PoolError> for HostStorageError {
             Blame::Space => Self::Full(error.into()),
             Blame::Reach => Self::Reach(error.into()),
             Blame::Chain => Self::Chain(error.into()),
+            Blame::Deleted => Self::Deleted(error.into()),
             Blame::Host => Self::Pool(error.into()),
         }
     }

@@ -192,6 +192,8 @@ pub enum HostStorageError {
     Full(#[source] BoxError),
     #[error("the files of a volume are not those that it shall have")]
     Chain(#[source] BoxError),
+    #[error("a volume was deleted here before")]
+    Deleted(#[source] BoxError),
     #[error("a shared pool cannot be reached")]
     Reach(#[source] BoxError),
     #[error("the pool failed")]
@@ -202,6 +204,10 @@ pub enum HostStorageError {
 pub const BROKEN_CHAIN: &str = "The layers of a disk are not those that it shall have. Nothing of it was changed: \
      the operator of the host has to look at it.";
 
+/// The same of one that was deleted, and is wanted again: by a control plane whose database is older than that.
+pub const DELETED_DISK: &str = "A disk of it was deleted on this host: what it held is gone, and no empty one is made in \
+     its place. Delete the instance.";
+
 impl HostStorageError {
     /// The sentence for the instance's owner: no paths, no host names.
     pub const fn detail(&self) -> &'static str {
@@ -210,6 +216,7 @@ impl HostStorageError {
             Self::Image(_) => "The disk cannot be made from this image.",
             Self::Full(_) => "The host has no disk space left.",
             Self::Chain(_) => BROKEN_CHAIN,
+            Self::Deleted(_) => DELETED_DISK,
             Self::Reach(_) => {
                 "The shared pool of a volume cannot be reached from the host. It tries again by itself."
             }

@@ -87,6 +87,9 @@ struct State {
     /// The instances with files, and whether there is a seed among them.
     instances: HashMap<InstanceId, bool>,
     layers: HashMap<LayerId, SizeGib>,
+    /// Those that were removed by order.
+    #[serde(default)]
+    removed: HashSet<LayerId>,
     /// On which nothing stands any more.
     merged: HashSet<LayerId>,
     #[serde(skip)]
@@ -316,6 +319,9 @@ impl HostStorage for SimulatedStorage {
         if let Some(layer) = state.lost(volume) {
             return Err(HostStorageError::Chain(format!("simulated: layer {layer} is lost").into()));
         }
+        if let Some(layer) = state.to_make(volume).find(|layer| state.removed.contains(layer)) {
+            return Err(HostStorageError::Deleted(format!("simulated: layer {layer} was removed").into()));
+        }
         for layer in state.to_make(volume).collect::<Vec<_>>() {
             state.layers.insert(layer, volume.size_gib);
             state.layers_made += 1;
@@ -374,7 +380,9 @@ impl HostStorage for SimulatedStorage {
         self.step().await;
         let mut state = self.writing()?;
         for layer in doomed.layers {
-            state.layers.remove(layer);
+            if state.layers.remove(layer).is_some() {
+                state.removed.insert(*layer);
+            }
             state.memories.remove(layer);
         }
         Ok(())

@@ -7,7 +7,7 @@ use protocol::{Generation, InstanceId, LayerId, SizeGib, VolumeId};
 use uuid::Uuid;
 
 use super::{Host, Life, NEVER, Outcome};
-use crate::host_storage::BROKEN_CHAIN;
+use crate::host_storage::{BROKEN_CHAIN, DELETED_DISK};
 use crate::hypervisor::Hypervisor;
 use crate::hypervisor::simulated::Call;
 use crate::samples::{booted_again, deleted, disk, instance_id, next, running, stopped, wish};
@@ -376,4 +376,26 @@ async fn deletion_takes_the_layers_that_it_names_and_no_others() {
     life.settle(spec.id).await;
     assert_eq!(host.storage.layers(), spec.disks[1].volume.layers);
     assert_eq!(life.volumes(spec.id), []);
+}
+
+#[tokio::test]
+async fn a_disk_that_was_deleted_and_is_wanted_again_is_not_made_empty() {
+    let host = Host::new();
+    let (mut life, spec) = running_with_two(&host).await;
+    life.want(deleted(&spec));
+    life.settle(spec.id).await;
+    assert_eq!(life.state(spec.id), ObservedState::Absent);
+    let gone = life.desired.get(spec.id).unwrap().generation();
+    assert!(life.desired.forget_deleted(spec.id, gone).unwrap());
+    // A control plane with an older database wants it as it was.
+    let made = host.storage.layers_made();
+    life.want(wish(&spec));
+    while !matches!(life.reconciler.pass(spec.id).await, Outcome::Failed(_)) {}
+    assert_eq!(life.state(spec.id), ObservedState::Failed);
+    assert_eq!(life.outbox.latest(spec.id).unwrap().0.detail.as_deref(), Some(DELETED_DISK));
+    assert_eq!(host.storage.layers_made(), made);
+    // And then its owner deletes it.
+    life.want(deleted(&spec));
+    life.settle(spec.id).await;
+    assert_eq!(life.state(spec.id), ObservedState::Absent);
 }
