@@ -9,7 +9,7 @@ use protocol::{InstanceId, LayerId, Name, Sha256};
 
 use crate::durable::exists;
 use crate::layout::{Layout, instance_of};
-use crate::shared;
+use crate::shared::{self, Unusable};
 
 /// What there is; none of it need be there a moment later when somebody works in the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Inventory {
     }
 }
 
-/// What is in a shared pool, of all hosts.
+/// Images and layers of a shared pool: those that are looked for, or those of them that are there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SharedInventory {
     pub images: BTreeSet<Sha256>,
@@ -62,19 +62,33 @@ pub struct SharedInventory {
 }
 
 impl SharedInventory {
-    /// Looks at the shared pool of this name at `root`.
+    /// What there is of `sought` in the shared pool of this name at `root`. That of all other hosts is not looked at.
     ///
     /// # Errors
-    /// When it cannot be used here, or cannot be read.
-    pub fn of(name: &Name, root: &Utf8Path) -> io::Result<Self> {
-        shared::read(name, root)?.map_err(io::Error::other)?;
+    /// When it cannot be used here, or cannot be read. Does not return while its file system hangs.
+    pub fn of(name: &Name, root: &Utf8Path, sought: &Self) -> io::Result<Self> {
+        let usable = || shared::read(name, root)?.map_err(io::Error::other);
+        let identity = usable()?.identity;
         let layout = Layout::new(root.to_owned());
-        let when_there = |dir: Utf8PathBuf| exists(&dir).map(|is_there| is_there.then_some(dir));
-        // The first agent that comes makes them.
-        let images = when_there(layout.images())?.map(|dir| disks(&dir)).transpose()?.unwrap_or_default();
-        let layers = when_there(layout.layers())?.map(|dir| disks(&dir)).transpose()?.unwrap_or_default();
-        Ok(Self { images, layers })
+        let images = those(&sought.images, |image| layout.image(image))?;
+        let layers = those(&sought.layers, |layer| layout.layer(layer))?;
+        // Where a file system went away meanwhile, all seems to be lost.
+        match usable()?.identity == identity {
+            true => Ok(Self { images, layers }),
+            false => Err(io::Error::other(Unusable::Exchanged)),
+        }
     }
+}
+
+/// Those whose files are there.
+fn those<T: Copy + Ord>(sought: &BTreeSet<T>, path: impl Fn(T) -> Utf8PathBuf) -> io::Result<BTreeSet<T>> {
+    let mut there = BTreeSet::new();
+    for one in sought {
+        if exists(&path(*one))? {
+            there.insert(*one);
+        }
+    }
+    Ok(there)
 }
 
 /// What the qcow2 files of a directory are named after.

@@ -80,7 +80,7 @@ pub enum Unusable {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Marker {
     name: Name,
-    identity: Uuid,
+    pub(crate) identity: Uuid,
     path: Utf8PathBuf,
 }
 
@@ -228,7 +228,6 @@ impl Shared {
     }
 }
 
-/// The file of the pool at `root`, if that is the one of this name, in its place.
 /// The identity of the shared pool of this name at `root`.
 ///
 /// # Errors
@@ -237,6 +236,7 @@ pub fn identity(name: &Name, root: &Utf8Path) -> io::Result<Uuid> {
     Ok(read(name, root)?.map_err(io::Error::other)?.identity)
 }
 
+/// The file of the pool at `root`, if that is the one of this name, in its place.
 pub(crate) fn read(name: &Name, root: &Utf8Path) -> io::Result<Result<Marker, Unusable>> {
     let gone =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);

@@ -183,6 +183,7 @@ pub async fn run(
         &state_dir.path,
         (Arc::clone(&desired), boots, Arc::clone(&guards)),
         (Arc::clone(&networks), Arc::clone(&keeper)),
+        Arc::clone(&storage),
         Arc::clone(&reconciler),
         clock,
         machine_boot,

@@ -24,6 +24,8 @@ use crate::session::{Current, Session};
 const LOOK_SECONDS: u32 = 60;
 /// Whatever it asks for, not more often and not more seldom.
 const LOOK_RANGE: std::ops::RangeInclusive<u32> = 15..=600;
+/// How long a look may take: a file system that is gone may never answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A control plane of an earlier release is asked again after that.
 const NOT_WANTED: Duration = Duration::from_secs(600);
 
@@ -47,11 +49,12 @@ pub struct Drift {
     control_plane: Arc<dyn ControlPlane>,
     session: Arc<Session>,
     host: Arc<dyn Look>,
+    patience: Duration,
 }
 
 impl Drift {
     pub fn new(control_plane: Arc<dyn ControlPlane>, session: Arc<Session>, host: Arc<dyn Look>) -> Self {
-        Self { control_plane, session, host }
+        Self { control_plane, session, host, patience: PATIENCE }
     }
 
     /// Runs until it is dropped.
@@ -86,9 +89,14 @@ impl Drift {
         epoch: Epoch,
         looks: &mut Looks,
     ) -> Result<Option<Duration>, ControlPlaneError> {
-        let counted = match self.host.look().await {
-            Ok(looked) => looks.next(looked),
-            Err(error) => {
+        let counted = match tokio::time::timeout(self.patience, self.host.look()).await {
+            Ok(Ok(looked)) => looks.next(looked),
+            Err(_) => {
+                let bound = self.patience;
+                tracing::warn!(?bound, "looking for what differs takes too long: given up until next time");
+                return Ok(None);
+            }
+            Ok(Err(error)) => {
                 tracing::info!(error = format!("{error:#}"), "could not look for what differs");
                 return Ok(None);
             }

@@ -86,6 +86,31 @@ impl Look for Scene {
     }
 }
 
+/// A host that cannot be looked at to the end.
+struct Hanging;
+
+#[async_trait]
+impl Look for Hanging {
+    async fn look(&self) -> Result<Looked> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_look_that_never_ends_is_given_up() {
+    let (control_plane, session) = (Arc::new(FakeControlPlane::default()), Arc::new(Session::default()));
+    let drift = Drift {
+        patience: Duration::from_millis(20),
+        ..Drift::new(Arc::clone(&control_plane) as _, session, Arc::new(Hanging))
+    };
+    let mut looks = Looks::default();
+    for _ in 0..2 {
+        let told = tokio::time::timeout(Duration::from_secs(20), drift.tell_once(Epoch(0), &mut looks)).await;
+        assert_eq!(told.expect("the look is bounded").unwrap(), None);
+    }
+    assert_eq!(control_plane.take_drift(), []);
+}
+
 #[tokio::test]
 async fn the_control_plane_is_told_all_that_counts_within_bounds() {
     let (control_plane, session) = (Arc::new(FakeControlPlane::default()), Arc::new(Session::default()));

@@ -70,7 +70,8 @@ pub(super) fn differences(
         }
         match seen.live().and_then(|domain| paused(domain.state)) {
             Some(detail) => found.push(Difference::new(DriftCode::InstanceStandsStill, about, detail)),
-            None => found.extend(next(&plan(&wanted, &seen, now), about)),
+            None if pools.are_known(&wanted) => found.extend(next(&plan(&wanted, &seen, now), about)),
+            None => {}
         }
         let missing = missing(&wanted, &seen, &devices).into_iter();
         found.extend(missing.map(|(code, detail)| Difference::new(code, about, detail)));

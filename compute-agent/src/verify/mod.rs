@@ -8,6 +8,9 @@ mod leftovers;
 mod pools;
 mod running;
 mod settings;
+mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,6 +33,7 @@ pub(crate) use running::RunningHost;
 pub use settings::Settings;
 
 use self::pools::Pools;
+use self::shared::{Found, Turns};
 use crate::clock::{Clock, SystemClock};
 use crate::desired::DesiredStore;
 use crate::guard::Guards;
@@ -116,6 +120,7 @@ struct Host {
     boots: Arc<Boots>,
     guards: Arc<Guards>,
     networks: Arc<NetworkStore>,
+    turns: Turns,
 }
 
 /// Looks at the host whose agent has this state folder. While there are differences, looks again until `patience` is
@@ -141,7 +146,10 @@ async fn look(state_dir: &Utf8Path, machine_boot: Uuid) -> Result<Report> {
     let domains = domains(Options { uri, pool: host.pool() }).await?;
     let stored = host.networks.get();
     let mut differences = host.networks(stored.as_ref().map(|stored| &stored.networks)).await?;
-    differences.extend(host.beside_networks(&domains, machine_boot, SystemClock.now())?);
+    // The agent that keeps the states of shared pools is another process, if there is one.
+    let (shared, unusable) = host.shared_pools(&[]).await;
+    differences.extend(unusable);
+    differences.extend(host.beside_networks(&domains, shared, machine_boot, SystemClock.now())?);
     let revision = stored.map(|stored| stored.revision);
     Ok(Report { revision, instances: host.desired.ids().len(), differences })
 }
@@ -166,6 +174,7 @@ impl Host {
                 NetworkStore::open(state_dir.join("networks.json")).with_context(unreadable("networks"))?,
             ),
             state_dir: state_dir.to_owned(),
+            turns: Turns::default(),
         })
     }
 
@@ -173,15 +182,16 @@ impl Host {
         self.state_dir.join("pool")
     }
 
-    /// Everything but the networks. Reads files.
+    /// Everything but the networks and shared pools, of which `shared` was found. Reads files.
     fn beside_networks(
         &self,
         domains: &HashMap<InstanceId, Domain>,
+        shared: Found,
         machine_boot: Uuid,
         now: OffsetDateTime,
     ) -> Result<Vec<Difference>> {
-        let (pools, mut differences) = Pools::of(self, &self.pool())?;
-        differences.extend(self.guards());
+        let pools = Pools::of(&self.pool(), shared)?;
+        let mut differences = self.guards();
         differences.extend(instances::differences(self, domains, &pools, machine_boot, now));
         differences.extend(leftovers::differences(self, domains, &pools.local));
         Ok(differences)
@@ -259,32 +269,5 @@ impl fmt::Display for Report {
             1 => write!(out, "1 difference from what is wanted: {of}."),
             many => write!(out, "{many} differences from what is wanted: {of}."),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use protocol::NetworkId;
-
-    use super::*;
-
-    #[test]
-    fn what_is_found_is_a_table_and_a_sentence() {
-        let clean = Report { revision: Some(Revision(7)), instances: 2, differences: Vec::new() };
-        assert_eq!(clean.to_string(), "The host is as wanted: 2 instances and revision 7 of the networks.");
-        let network = DriftSubject::Network(NetworkId::from_uuid(Uuid::nil()));
-        let differences = vec![
-            Difference::new(DriftCode::NetworkDeviceDiffers, network, "make device cbr7".to_owned()),
-            Difference::passing("instances", DriftSubject::Host, "wait".to_owned()),
-        ];
-        let expected = "\
-PART       ABOUT                                         TO BE DONE
-devices    network 00000000-0000-0000-0000-000000000000  make device cbr7
-instances  host                                          wait
-2 differences from what is wanted: 0 instances; the host was never told of networks.";
-        let told: Vec<_> = differences.iter().cloned().filter_map(Difference::told).collect();
-        assert_eq!(Report { revision: None, instances: 0, differences }.to_string(), expected);
-        let (code, detail) = (DriftCode::NetworkDeviceDiffers, "make device cbr7".to_owned());
-        assert_eq!(told, [HostDifference { code, about: network, detail }]);
     }
 }

@@ -1,38 +1,33 @@
 //! What is in the pools of the host, its own and those that it shares.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result};
 use camino::Utf8Path;
-use protocol::agent::{DriftCode, DriftSubject, ImageSource, VolumeSpec};
+use protocol::agent::{ImageSource, VolumeSpec};
 use protocol::{LayerId, Name};
-use storage::{Inventory, SharedInventory};
+use storage::Inventory;
 
-use super::{Difference, Host};
-use crate::chain;
+use super::shared::{Found, pools_of};
+use crate::desired::Wanted;
 use crate::host_storage::Doomed;
 
 /// See the module.
 pub(super) struct Pools {
     pub(super) local: Inventory,
-    shared: BTreeMap<Name, SharedInventory>,
+    /// INVARIANT: what is in a pool that could not be read counts as there. That it were gone is for an operator a reason to
+    /// stop a guest, which does nothing but wait for the pool.
+    shared: Found,
 }
 
 impl Pools {
-    /// Looks at them; a shared one that cannot be used is a difference, and counts as empty.
-    pub(super) fn of(host: &Host, root: &Utf8Path) -> Result<(Self, Vec<Difference>)> {
+    /// Looks at the host's own.
+    pub(super) fn of(root: &Utf8Path, shared: Found) -> Result<Self> {
         let local = Inventory::of(root).with_context(|| format!("the pool {root} cannot be looked at"))?;
-        let (mut shared, mut differences) = (BTreeMap::new(), Vec::new());
-        for (name, root) in &host.settings.shared_pools {
-            match SharedInventory::of(name, root) {
-                Ok(found) => _ = shared.insert(name.clone(), found),
-                Err(error) => {
-                    let detail = format!("make the shared pool {name} usable: {}", chain(&error));
-                    differences.push(Difference::new(DriftCode::PoolUnusable, DriftSubject::Host, detail));
-                }
-            }
-        }
-        Ok((Self { local, shared }, differences))
+        Ok(Self { local, shared })
+    }
+
+    /// Whether all pools could be read that something of it is in. What is to be done about it is not known otherwise.
+    pub(super) fn are_known(&self, wanted: &Wanted) -> bool {
+        pools_of(wanted).all(|pool| self.shared.contains_key(pool))
     }
 
     /// Whether all layers of the volume are there.
@@ -44,7 +39,7 @@ impl Pools {
     pub(super) fn has_image(&self, volume: &VolumeSpec, image: &ImageSource) -> bool {
         match &volume.pool {
             None => self.local.images.contains(&image.sha256),
-            Some(name) => self.shared.get(name).is_some_and(|pool| pool.images.contains(&image.sha256)),
+            Some(name) => self.shared.get(name).is_none_or(|pool| pool.images.contains(&image.sha256)),
         }
     }
 
@@ -58,7 +53,7 @@ impl Pools {
     fn has_layer(&self, pool: Option<&Name>, layer: LayerId) -> bool {
         match pool {
             None => self.local.layers.contains(&layer),
-            Some(name) => self.shared.get(name).is_some_and(|pool| pool.layers.contains(&layer)),
+            Some(name) => self.shared.get(name).is_none_or(|pool| pool.layers.contains(&layer)),
         }
     }
 }

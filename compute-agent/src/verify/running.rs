@@ -10,11 +10,13 @@ use protocol::InstanceId;
 use protocol::agent::HostDifference;
 use uuid::Uuid;
 
+use super::shared::Turns;
 use super::{Difference, Host, Settings, of_networks};
 use crate::clock::SharedClock;
 use crate::desired::DesiredStore;
 use crate::drift::{Look, Looked};
 use crate::guard::Guards;
+use crate::host_storage::HostStorage;
 use crate::hypervisor::Domain;
 use crate::networks::{Keeper, NetworkStore};
 use crate::reconcile::Reconciler;
@@ -23,6 +25,9 @@ use crate::reconcile::boots::Boots;
 /// What of the agent knows.
 pub(crate) struct RunningHost {
     host: Arc<Host>,
+    /// Held while files are read: what hangs costs one thread, however often a look is begun.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    storage: Arc<dyn HostStorage>,
     keeper: Arc<Keeper>,
     reconciler: Arc<Reconciler>,
     clock: SharedClock,
@@ -35,19 +40,27 @@ impl RunningHost {
         state_dir: &Utf8Path,
         (desired, boots, guards): (Arc<DesiredStore>, Arc<Boots>, Arc<Guards>),
         (networks, keeper): (Arc<NetworkStore>, Arc<Keeper>),
+        storage: Arc<dyn HostStorage>,
         reconciler: Arc<Reconciler>,
         clock: SharedClock,
         machine_boot: Uuid,
     ) -> Option<Self> {
         let settings = Settings::read(state_dir).ok().filter(|settings| settings.libvirt_uri.is_some())?;
-        let host = Host { state_dir: state_dir.to_owned(), settings, desired, boots, guards, networks };
-        Some(Self { host: Arc::new(host), keeper, reconciler, clock, machine_boot })
+        let (state_dir, turns) = (state_dir.to_owned(), Turns::default());
+        let host = Arc::new(Host { state_dir, settings, desired, boots, guards, networks, turns });
+        Some(Self { host, turn: Arc::default(), storage, keeper, reconciler, clock, machine_boot })
     }
 
     async fn beside_networks(&self, domains: Arc<HashMap<InstanceId, Domain>>) -> Result<Vec<Difference>> {
+        let (shared, mut differences) = self.host.shared_pools(&self.storage.shared_pools().await).await;
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let (host, machine_boot, now) = (Arc::clone(&self.host), self.machine_boot, self.clock.now());
-        let look = move || host.beside_networks(&domains, machine_boot, now);
-        tokio::task::spawn_blocking(look).await.context("the look was cut off")?
+        let look = move || {
+            let _turn = turn;
+            host.beside_networks(&domains, shared, machine_boot, now)
+        };
+        differences.extend(tokio::task::spawn_blocking(look).await.context("the look was cut off")??);
+        Ok(differences)
     }
 }
 

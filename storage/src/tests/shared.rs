@@ -88,8 +88,13 @@ async fn what_one_host_made_the_other_one_uses_and_grows() {
         let said = super::tool("qemu-io", &["-f", "qcow2", "-c", read, path.as_str()]);
         assert!(!said.contains("verification failed"), "{said}");
     }
-    let there = SharedInventory::of(&name(), &two.root).unwrap();
+    let other = protocol::Sha256::from_bytes([1; 32]);
+    let sought =
+        SharedInventory { images: [image.sha256, other].into(), layers: [layer(7), layer(8)].into() };
+    let there = SharedInventory::of(&name(), &two.root, &sought).unwrap();
     assert_eq!((there.layers, there.images), ([layer(7)].into(), [image.sha256].into()));
+    let nothing = SharedInventory::of(&name(), &two.root, &SharedInventory::default()).unwrap();
+    assert_eq!(nothing, SharedInventory::default());
     // Nothing of it is in anybody's own pool.
     for local in &two.locals {
         assert!(!local.has_any_layer(&[layer(7)]).await.unwrap());
