@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Result;
 use async_trait::async_trait;
 use protocol::InstanceId;
-use protocol::agent::{DriftReport, Epoch, HostDifference, MAX_DRIFT, MAX_DRIFT_DETAIL_CHARS};
+use protocol::agent::{DriftCode, DriftReport, Epoch, HostDifference, MAX_DRIFT, MAX_DRIFT_DETAIL_CHARS};
 
 use self::looks::Looks;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
@@ -116,9 +116,23 @@ impl Drift {
     }
 }
 
+/// What must not be left out of a report comes first.
+const fn rank(code: DriftCode) -> u8 {
+    match code {
+        // Its disk may be written to from elsewhere, too.
+        DriftCode::UnknownGuest | DriftCode::UnknownProcess => 0,
+        // The reason for much else.
+        DriftCode::GuardFaulty | DriftCode::PoolUnusable => 1,
+        DriftCode::UnknownDomain => 2,
+        DriftCode::UnknownFiles | DriftCode::UnknownRecord | DriftCode::ForeignFile | DriftCode::Unknown => 4,
+        _ => 3,
+    }
+}
+
 /// What fits into a report; it says how much there is.
 fn report(epoch: Epoch, mut differences: Vec<HostDifference>) -> DriftReport {
     let total = u32::try_from(differences.len()).unwrap_or(u32::MAX);
+    differences.sort_by_key(|one| rank(one.code));
     differences.truncate(MAX_DRIFT);
     for one in &mut differences {
         if let Some((end, _)) = one.detail.char_indices().nth(MAX_DRIFT_DETAIL_CHARS) {

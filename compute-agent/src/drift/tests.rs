@@ -111,6 +111,21 @@ async fn a_look_that_never_ends_is_given_up() {
     assert_eq!(control_plane.take_drift(), []);
 }
 
+#[test]
+fn what_runs_and_is_not_wanted_is_never_left_out() {
+    let of = |code, detail: &str| HostDifference { code, ..of_instance(instance_id(), detail) };
+    let mut found: Vec<_> = (0..300).map(|number| of_host(&number.to_string())).collect();
+    found.extend((0..300).map(|number| of(DriftCode::InstanceDiffers, &number.to_string())));
+    let worst = [DriftCode::UnknownProcess, DriftCode::UnknownGuest, DriftCode::PoolUnusable];
+    found.extend(worst.map(|code| of(code, "at once")));
+    found.sort();
+    let report = super::report(Epoch(0), found);
+    assert_eq!((report.total, report.differences.len()), (603, MAX_DRIFT));
+    let told: HashSet<_> = report.differences.iter().map(|one| one.code.as_str()).collect();
+    assert!(worst.iter().all(|code| told.contains(code.as_str())), "{told:?}");
+    assert!(report.differences[..2].iter().all(|one| worst[..2].contains(&one.code)));
+}
+
 #[tokio::test]
 async fn the_control_plane_is_told_all_that_counts_within_bounds() {
     let (control_plane, session) = (Arc::new(FakeControlPlane::default()), Arc::new(Session::default()));
