@@ -359,6 +359,38 @@ async fn an_instance_that_returns_before_its_deletion_is_forgotten_runs_again() 
 }
 
 #[tokio::test]
+async fn an_instance_comes_back_although_its_deletion_could_not_be_written_down_at_once() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = cloud.running_instance().await;
+    cloud.control_plane.hold_reports(true);
+    cloud.control_plane.want(spec.id, deleted(&spec));
+    cloud.control_plane.wait_for("the deletion is seen", FakeControlPlane::has_seen_everything).await;
+    // As on a full disk: neither is its trail written, nor is the wish removed.
+    let outbox = cloud.state_dir().join("outbox");
+    let wish = cloud.state_dir().join(format!("desired/{}.json", spec.id));
+    std::fs::remove_dir_all(&outbox).unwrap();
+    std::fs::write(&outbox, "").unwrap();
+    std::fs::remove_file(&wish).unwrap();
+    std::fs::create_dir(&wish).unwrap();
+    cloud.control_plane.hold_reports(false);
+    cloud.until(spec.id, ObservedState::Absent).await;
+    let back = InstanceSpec { boot: spec.boot + 1, ..next(&spec) };
+    cloud.want(&back);
+    cloud.control_plane.wait_for("the return is seen", FakeControlPlane::has_seen_everything).await;
+    cloud.control_plane.forget_heartbeat();
+    cloud.control_plane.wait_for("a heartbeat", |it| it.heartbeat(|_| ()).is_some()).await;
+    assert_eq!(cloud.hypervisor.starts(spec.id, back.boot), 0);
+
+    std::fs::remove_dir(&wish).unwrap();
+    std::fs::remove_file(&outbox).unwrap();
+    std::fs::create_dir(&outbox).unwrap();
+    cloud.until(spec.id, ObservedState::Running).await;
+    assert_eq!(cloud.hypervisor.starts(spec.id, back.boot), 1);
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn an_agent_whose_session_was_taken_over_does_nothing_until_it_has_it_back() {
     let cloud = Cloud::new();
     let agent = cloud.start_agent();

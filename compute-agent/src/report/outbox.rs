@@ -32,6 +32,8 @@ pub struct Outbox {
     /// The newest word about each migration, and whether it was told. Nothing of it is in the digest: as long as the feed
     /// tells of a migration, an agent that starts anew says it again.
     migrations: Mutex<HashMap<InstanceId, (MigrationReport, bool)>>,
+    /// Deletions that the control plane knows to be done, until nothing is wanted of these instances any more.
+    gone: Mutex<HashMap<InstanceId, Generation>>,
     /// Held while a trail is written, so that an older one cannot replace a newer one.
     disk: Mutex<()>,
     dirty: Notify,
@@ -91,6 +93,7 @@ impl Outbox {
             network: Mutex::default(),
             removed: Mutex::default(),
             migrations: Mutex::default(),
+            gone: Mutex::default(),
             disk: Mutex::default(),
             dirty: Notify::new(),
         })
@@ -171,7 +174,7 @@ impl Outbox {
         trail.is_none_or(|trail| steps.iter().any(|step| !trail.noted.contains(step)))
     }
 
-    /// What has to be sent, at most `limit` reports of instances and as many volumes.
+    /// What has to be sent, at most `limit` reports of instances, as many removals and as many migrations.
     pub fn outgoing(&self, limit: usize) -> Option<Outgoing> {
         let items = self.lock();
         let due = items.values().filter(|item| item.version > item.sent_version);
@@ -195,13 +198,11 @@ impl Outbox {
     }
 
     /// The control plane has what was sent; what it `ignored` need not be told again, but it is not stored
-    /// there and so not in the digest. Named are the instances that are known to be gone, with the
-    /// generation that said so, of which there is nothing left to tell.
-    pub fn acknowledge(
-        &self,
-        sent: &Outgoing,
-        ignored: &[InstanceId],
-    ) -> io::Result<Vec<(InstanceId, Generation)>> {
+    /// there and so not in the digest. See [`Self::gone`].
+    ///
+    /// # Errors
+    /// When not all of it could be written down: the steps are told again after a restart, which does no harm.
+    pub fn acknowledge(&self, sent: &Outgoing, ignored: &[InstanceId]) -> io::Result<()> {
         if sent.network.is_some() {
             let mut network = self.network();
             network.sent_version = network.sent_version.max(sent.network_version);
@@ -210,7 +211,7 @@ impl Outbox {
         for (known, told) in self.migrations().values_mut() {
             *told |= sent.migrations.contains(known);
         }
-        let mut gone = Vec::new();
+        let mut written = Ok(());
         for (report, version) in sent.reports.iter().zip(&sent.versions) {
             let Some((trail_changed, all_told)) = self
                 .lock()
@@ -220,13 +221,27 @@ impl Outbox {
                 continue;
             };
             if trail_changed {
-                self.write_trail(report.id)?;
+                written = written.and(self.write_trail(report.id));
             }
             if all_told && report.state == ObservedState::Absent {
-                gone.push((report.id, report.generation));
+                self.lock_gone().insert(report.id, report.generation);
             }
         }
-        Ok(gone)
+        written
+    }
+
+    /// The instances that the control plane knows to be gone, with the generation that said so, of which there is nothing
+    /// left to tell. Named until [`Self::let_go`]: nobody reports them a second time.
+    pub fn gone(&self) -> Vec<(InstanceId, Generation)> {
+        self.lock_gone().iter().map(|(id, generation)| (*id, *generation)).collect()
+    }
+
+    /// Nothing is wanted of it any more, or something else than its deletion.
+    pub fn let_go(&self, id: InstanceId, generation: Generation) {
+        let mut gone = self.lock_gone();
+        if gone.get(&id) == Some(&generation) {
+            gone.remove(&id);
+        }
     }
 
     /// The control plane asked for everything again.
@@ -270,6 +285,10 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<InstanceId, Item>> {
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_gone(&self) -> MutexGuard<'_, HashMap<InstanceId, Generation>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn network(&self) -> MutexGuard<'_, NetworkItem> {
@@ -448,9 +467,33 @@ mod tests {
         outbox.report(report(id, ObservedState::Absent));
         let sent = outbox.outgoing(10).unwrap();
         outbox.note(id, OperationId::from(Uuid::now_v7()), &[Step::Absent], AT).unwrap();
-        assert!(outbox.acknowledge(&sent, &[]).unwrap().is_empty(), "a step is left to tell");
+        outbox.acknowledge(&sent, &[]).unwrap();
+        assert_eq!(outbox.gone(), [], "a step is left to tell");
         let rest = outbox.outgoing(10).unwrap();
-        assert_eq!(outbox.acknowledge(&rest, &[id]).unwrap(), [(id, Generation(1))]);
+        outbox.acknowledge(&rest, &[id]).unwrap();
+        assert_eq!(outbox.gone(), [(id, Generation(1))]);
         assert_eq!(outbox.digest(), empty);
+        outbox.let_go(id, Generation(2));
+        assert_eq!(outbox.gone(), [(id, Generation(1))], "that is another deletion");
+        outbox.let_go(id, Generation(1));
+        assert_eq!(outbox.gone(), []);
+    }
+
+    #[test]
+    fn what_is_gone_is_named_although_nothing_can_be_written_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Utf8PathBuf::from_path_buf(dir.path().join("outbox")).unwrap();
+        let outbox = Outbox::open(folder.clone()).unwrap();
+        let ids = [(); 3].map(|()| InstanceId::from(Uuid::now_v7()));
+        for id in ids {
+            outbox.report(report(id, ObservedState::Absent));
+            outbox.note(id, OperationId::from(Uuid::now_v7()), &[Step::Absent], AT).unwrap();
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        let sent = outbox.outgoing(10).unwrap();
+        outbox.acknowledge(&sent, &[]).unwrap_err();
+        let mut gone: Vec<_> = outbox.gone().into_iter().map(|(id, _)| id).collect();
+        gone.sort_unstable();
+        assert_eq!(gone, ids);
     }
 }

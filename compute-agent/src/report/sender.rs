@@ -102,22 +102,24 @@ impl Sender {
             }
             outgoing.reports = batch.reports;
             let outbox = Arc::clone(&self.outbox);
-            match off_thread(move || outbox.acknowledge(&outgoing, &accepted.ignored)).await {
-                Ok(gone) => self.forget(gone).await,
-                // They are told again after a restart, which does no harm.
-                Err(error) => tracing::warn!(%error, "an acknowledgement could not be written down"),
+            if let Err(error) = off_thread(move || outbox.acknowledge(&outgoing, &accepted.ignored)).await {
+                tracing::warn!(%error, "an acknowledgement could not be written down");
             }
+            self.forget_gone().await;
         }
         Ok(())
     }
 
-    /// The control plane knows that these are gone: nothing is wanted of them any more.
-    async fn forget(&self, gone: Vec<(protocol::InstanceId, protocol::Generation)>) {
-        for (id, generation) in gone {
+    /// The control plane knows that these are gone: nothing is wanted of them any more. What fails, or is cut off with the
+    /// session, is made up for later: whoever comes back is refused until then.
+    async fn forget_gone(&self) {
+        for (id, generation) in self.outbox.gone() {
             let desired = Arc::clone(&self.desired);
             match off_thread(move || desired.forget_deleted(id, generation)).await {
-                Ok(true) => self.workers.nudge(id),
-                Ok(false) => {}
+                Ok(_) => {
+                    self.outbox.let_go(id, generation);
+                    self.workers.nudge(id);
+                }
                 Err(error) => {
                     tracing::warn!(instance = %id, %error, "a done deletion could not be forgotten");
                 }
@@ -126,6 +128,7 @@ impl Sender {
     }
 
     async fn beat(&self, epoch: Epoch) {
+        self.forget_gone().await;
         let heartbeat = Heartbeat {
             epoch,
             hypervisor: self.health().await,
