@@ -20,6 +20,9 @@ use crate::durable::off_thread;
 /// Pauses after an attempt that failed.
 const RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
 
+/// At least so long after one that worked. By a clock that goes wrong, a new certificate is due at once.
+const PAUSE: Duration = Duration::from_secs(600);
+
 #[derive(Debug, Error)]
 pub enum RenewError {
     #[error(transparent)]
@@ -45,6 +48,7 @@ pub async fn keep_valid(mut identity: Identity, control_plane: Arc<HttpControlPl
                 backoff.reset();
                 identity = renewed;
                 tracing::info!("certificate renewed");
+                tokio::time::sleep(PAUSE).await;
             }
             Err(error) => {
                 tracing::error!(error = %crate::chain(&error), "certificate not renewed");

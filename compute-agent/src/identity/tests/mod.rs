@@ -4,6 +4,7 @@ mod server;
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use protocol::agent::{Epoch, Heartbeat, HypervisorHealth, JoinToken};
@@ -12,6 +13,7 @@ use protocol::{Name, Sha256};
 use super::join::{JoinError, Joined, join};
 use super::{Endpoint, Identity, IdentityError, renew};
 use crate::chain;
+use crate::clock::ManualClock;
 use crate::control_plane::http::HttpControlPlane;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
 use server::{Server, Trust};
@@ -143,6 +145,26 @@ async fn a_certificate_is_renewed_for_the_same_key_and_used_at_once() {
     assert_eq!(stored.key_pem, before.key_pem);
     control_plane.heartbeat(&heartbeat(1)).await.unwrap();
     assert_eq!(server.last_client_certificate(), Some(renewed.certificate_pem));
+}
+
+#[tokio::test]
+async fn by_a_clock_that_goes_wrong_a_certificate_is_renewed_once_and_not_without_end() {
+    let (server, host) = (Server::start(Trust::Right).await, Host::new());
+    host.join(&server, "host-1").await.unwrap();
+    let identity = Identity::load(&host.state_dir()).unwrap();
+    let clock = Arc::new(ManualClock::default());
+    clock.advance_to(identity.validity().unwrap().not_after);
+    let control_plane = Arc::new(HttpControlPlane::new(&identity).unwrap());
+    let keeping = tokio::spawn(renew::keep_valid(identity, control_plane, clock));
+    let renewed = async {
+        while server.requests() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), renewed).await.expect("it is due");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(server.requests(), 2, "the join and one renewal");
+    keeping.abort();
 }
 
 #[tokio::test]
