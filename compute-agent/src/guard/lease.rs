@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use protocol::agent::MAX_SEEN_LEASES;
 use protocol::{HostId, Name};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ use crate::durable::{self, make_folder};
 /// The folder of the leases in a pool.
 pub const FOLDER: &str = "leases";
 const BLOCK: usize = 4096;
+/// How many leases of a pool are looked at. Hosts that are no more leave theirs behind: there may be many more of these than
+/// are told of.
+pub(super) const MAX_FILES: usize = 10 * MAX_SEEN_LEASES;
 
 /// What a lease says. Fields that a later release adds are not looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +32,16 @@ pub struct Record {
     /// The pool's identity.
     pub pool: Uuid,
     pub counter: u64,
+}
+
+/// What the leases of a pool say.
+#[derive(Debug, Default)]
+pub struct Readings {
+    pub records: Vec<Record>,
+    /// Of these nothing is known.
+    pub unreadable: Vec<(HostId, io::Error)>,
+    /// There are more than were looked at.
+    pub is_cut: bool,
 }
 
 /// Aligned as reading and writing past the page cache wants it.
@@ -84,20 +98,25 @@ impl Place {
         self.read_of(host, identity)
     }
 
-    /// What the leases of all hosts say, at most `limit`. Those that say nothing, as while they are written, are left out.
-    pub fn read_all(&self, limit: usize) -> io::Result<Vec<Record>> {
+    /// What the leases of all hosts say, of at most `limit`. Those that say nothing, as while they are written, are left out.
+    pub fn read_all(&self, limit: usize) -> io::Result<Readings> {
         let identity = self.identity()?;
         let entries = match fs::read_dir(self.folder()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Readings::default()),
             entries => entries?,
         };
-        let mut found = Vec::new();
+        let (mut found, mut looked_at) = (Readings::default(), 0);
         for entry in entries {
             let name = entry?.file_name();
             let Some(host) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-            found.extend(self.read_of(host, identity)?);
-            if found.len() >= limit {
+            if looked_at == limit {
+                found.is_cut = true;
                 break;
+            }
+            looked_at += 1;
+            match self.read_of(host, identity) {
+                Ok(record) => found.records.extend(record),
+                Err(error) => found.unreadable.push((host, error)),
             }
         }
         Ok(found)

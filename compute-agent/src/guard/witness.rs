@@ -1,7 +1,7 @@
 //! What this host sees of the leases of others. A thread per pool: one that hangs has nothing to say, and holds up nobody.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use protocol::agent::{LEASE_WRITE_SECONDS, MAX_SEEN_LEASES, SeenLease};
 use protocol::{HostId, Name};
 
 use super::clock::Moment;
-use super::lease::{Place, Record};
+use super::lease::{FOLDER, MAX_FILES, Place, Readings};
 use super::machine::{SharedMachine, ThisMachine};
 
 const EVERY: Duration = Duration::from_secs(LEASE_WRITE_SECONDS as u64);
@@ -70,15 +70,14 @@ fn watch(place: &Place, own: HostId, sights: &Weak<Mutex<Sights>>, machine: &Sha
     let mut before = None;
     loop {
         let begun = machine.now();
-        let read = machine.reach(&place.name).and_then(|()| place.read_all(MAX_SEEN_LEASES));
+        let read = machine.reach(&place.name).and_then(|()| place.read_all(MAX_FILES));
         let ended = machine.now();
         let Some(sights) = sights.upgrade() else { return };
         let fault = match read {
-            Ok(records) => {
+            Ok(readings) => {
                 let mut sights = sights.lock().unwrap_or_else(PoisonError::into_inner);
-                let others = records.into_iter().filter(|record| record.host != own);
-                see(&mut sights, &place.name, others, begun, ended);
-                None
+                see(&mut sights, place, own, &readings, begun, ended);
+                fault(&readings)
             }
             Err(error) => Some(error.to_string()),
         };
@@ -91,24 +90,36 @@ fn watch(place: &Place, own: HostId, sights: &Weak<Mutex<Sights>>, machine: &Sha
 fn say_once(place: &Place, before: &mut Option<String>, fault: Option<String>) {
     match &fault {
         Some(error) if *before != fault => {
-            tracing::warn!(pool = %place.name, error, "the leases of other hosts cannot be read");
+            tracing::warn!(pool = %place.name, error, "leases of other hosts cannot be read");
         }
         _ => {}
     }
     *before = fault;
 }
 
-/// Takes in what one reading of a pool has found.
-fn see(
-    sights: &mut Sights,
-    pool: &Name,
-    records: impl Iterator<Item = Record>,
-    begun: Moment,
-    ended: Moment,
-) {
-    let mut gone: Vec<_> = sights.keys().filter(|(of, _)| of == pool).map(|(_, host)| *host).collect();
-    for record in records {
-        gone.retain(|host| *host != record.host);
+/// What is not known although the pool could be read.
+fn fault(readings: &Readings) -> Option<String> {
+    let Some((host, error)) = readings.unreadable.first() else {
+        return readings.is_cut.then(|| {
+            format!(
+                "there are more than {MAX_FILES}: remove the files of hosts that are no more from `{FOLDER}`"
+            )
+        });
+    };
+    let others = readings.unreadable.len() - 1;
+    Some(format!("that of host {host}, and {others} more: {error}"))
+}
+
+/// Takes in what one reading of a pool has found. Of a lease that could not be read is known what was known before: it is
+/// told no more after a while.
+fn see(sights: &mut Sights, place: &Place, own: HostId, readings: &Readings, begun: Moment, ended: Moment) {
+    let pool = &place.name;
+    let mut gone: BTreeSet<_> = sights.keys().filter(|(of, _)| of == pool).map(|(_, host)| *host).collect();
+    for (host, _) in &readings.unreadable {
+        gone.remove(host);
+    }
+    for record in readings.records.iter().filter(|record| record.host != own) {
+        gone.remove(&record.host);
         let new = Sight { counter: record.counter, first: ended, last: ended };
         match sights.entry((pool.clone(), record.host)) {
             Slot::Occupied(mut known) if known.get().counter == record.counter => {
@@ -142,19 +153,31 @@ fn told(sights: &Sights, now: Moment) -> Vec<SeenLease> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
+
+    use storage::Pool;
     use uuid::Uuid;
 
-    fn record(host: u128, counter: u64) -> Record {
-        Record { host: HostId::from_uuid(Uuid::from_u128(host)), pool: Uuid::nil(), counter }
+    use super::super::lease::Record;
+    use super::super::sealed;
+    use super::*;
+
+    fn host(number: u128) -> HostId {
+        HostId::from_uuid(Uuid::from_u128(number))
+    }
+
+    fn record(number: u128, counter: u64) -> Record {
+        Record { host: host(number), pool: Uuid::nil(), counter }
     }
 
     #[test]
     fn a_lease_is_unchanged_for_as_long_as_it_was_read_and_not_longer() {
-        let (mut sights, pool) = (Sights::new(), "fast".parse().unwrap());
+        let mut sights = Sights::new();
+        let place = Place { name: "fast".parse().unwrap(), root: "/nonexistent".into() };
         let mut read = |records: &[(u128, u64)], begun, ended, told_at| {
-            let records = records.iter().map(|(host, counter)| record(*host, *counter));
-            see(&mut sights, &pool, records, Moment(begun), Moment(ended));
+            let records = records.iter().map(|(host, counter)| record(*host, *counter)).collect();
+            let readings = Readings { records, ..Readings::default() };
+            see(&mut sights, &place, host(9), &readings, Moment(begun), Moment(ended));
             let told = told(&sights, Moment(told_at)).into_iter();
             told.map(|lease| (lease.counter, lease.unchanged_seconds)).collect::<Vec<_>>()
         };
@@ -167,19 +190,73 @@ mod tests {
         // One that goes back is another one, too.
         assert_eq!(read(&[(1, 7), (2, 1)], 91_000, 92_000, 92_000), [(7, 0), (1, 0)]);
         assert_eq!(read(&[(2, 1)], 96_000, 97_000, 97_000), [(1, 4)]);
+        assert_eq!(read(&[(9, 1)], 98_000, 99_000, 99_000), [], "its own");
+    }
+
+    /// A pool with many leases of hosts that are no more, and some of hosts that live.
+    struct Leases {
+        _dir: tempfile::TempDir,
+        place: Place,
+        pool: Uuid,
+    }
+
+    impl Leases {
+        fn new() -> Self {
+            let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+            let root = Utf8PathBuf::from_path_buf(dir.path().canonicalize().unwrap()).unwrap();
+            let name = "fast".parse().unwrap();
+            let pool = Pool::make_shared(&name, &root).unwrap();
+            fs::create_dir(root.join(FOLDER)).unwrap();
+            Self { _dir: dir, place: Place { name, root }, pool }
+        }
+
+        /// Without waiting for the disk each time.
+        fn write(&self, number: u128, counter: u64) {
+            let record = Record { pool: self.pool, ..record(number, counter) };
+            fs::write(self.path(number), sealed::seal(&record, 4096).unwrap()).unwrap();
+        }
+
+        fn path(&self, number: u128) -> Utf8PathBuf {
+            self.place.root.join(FOLDER).join(host(number).to_string())
+        }
+
+        fn see(&self, sights: &mut Sights, at: u64) -> Option<String> {
+            let readings = self.place.read_all(MAX_FILES).unwrap();
+            see(sights, &self.place, host(u128::MAX), &readings, Moment(at), Moment(at));
+            fault(&readings)
+        }
     }
 
     #[test]
-    fn the_latest_changes_are_told_of_very_many_leases() {
-        let (mut sights, pool) = (Sights::new(), "fast".parse().unwrap());
-        let all = |counters: &dyn Fn(u128) -> u64| -> Vec<Record> {
-            (0..1_200).map(|host| record(host, counters(host))).collect()
-        };
-        see(&mut sights, &pool, all(&|_| 1).into_iter(), Moment(0), Moment(0));
-        let moved = |host| if host >= 1_000 { 2 } else { 1 };
-        see(&mut sights, &pool, all(&moved).into_iter(), Moment(5_000), Moment(5_000));
+    fn leases_of_hosts_that_are_no_more_crowd_out_none_that_lives() {
+        let (leases, mut sights) = (Leases::new(), Sights::new());
+        (0..1_200).for_each(|host| leases.write(host, 1));
+        assert_eq!(leases.see(&mut sights, 0), None);
+        (0..1_200).step_by(6).for_each(|host| leases.write(host, 2));
+        assert_eq!(leases.see(&mut sights, 5_000), None);
         let told = told(&sights, Moment(6_000));
         assert_eq!(told.len(), MAX_SEEN_LEASES);
-        assert_eq!(told.iter().filter(|lease| lease.counter == 2).count(), 200);
+        let living = told.iter().filter(|lease| lease.counter == 2 && lease.unchanged_seconds == 0);
+        assert_eq!(living.count(), 200);
+    }
+
+    #[test]
+    fn a_lease_that_cannot_be_read_silences_no_other() {
+        let (leases, mut sights) = (Leases::new(), Sights::new());
+        (1..=3).for_each(|host| leases.write(host, 1));
+        assert_eq!(leases.see(&mut sights, 0), None);
+        let of = |sights: &Sights, at| -> Vec<_> {
+            told(sights, Moment(at)).iter().map(|lease| (lease.host, lease.unchanged_seconds)).collect()
+        };
+        let away = leases.path(2).with_extension("away");
+        fs::rename(leases.path(2), &away).unwrap();
+        std::os::unix::fs::symlink(&away, leases.path(2)).unwrap();
+        let fault = leases.see(&mut sights, 20_000).unwrap();
+        assert!(fault.contains(&host(2).to_string()), "{fault}");
+        assert_eq!(of(&sights, 20_000), [(host(1), 20), (host(3), 20)]);
+        // It was the same all the time.
+        fs::rename(&away, leases.path(2)).unwrap();
+        assert_eq!(leases.see(&mut sights, 30_000), None);
+        assert_eq!(of(&sights, 30_000), [(host(1), 30), (host(2), 30), (host(3), 30)]);
     }
 }

@@ -35,16 +35,19 @@ fn a_lease_is_written_where_a_pool_is_and_read_by_others() {
 
     let identity = Pool::make_shared(&place.name, &root).unwrap();
     assert!(place.read(host(1)).unwrap().is_none());
-    assert!(place.read_all(9).unwrap().is_empty());
+    assert!(place.read_all(9).unwrap().records.is_empty());
     place.write(identity, host(1), 1).unwrap();
     place.write(identity, host(1), 2).unwrap();
     place.write(identity, host(2), 7).unwrap();
     let own = place.read(host(1)).unwrap().unwrap();
     assert_eq!((own.host, own.pool, own.counter), (host(1), identity, 2));
-    let mut all: Vec<_> = place.read_all(9).unwrap().into_iter().map(|it| (it.host, it.counter)).collect();
+    let all = place.read_all(2).unwrap();
+    assert!(!all.is_cut && all.unreadable.is_empty());
+    let mut all: Vec<_> = all.records.into_iter().map(|it| (it.host, it.counter)).collect();
     all.sort_unstable();
     assert_eq!(all, [(host(1), 2), (host(2), 7)]);
-    assert_eq!(place.read_all(1).unwrap().len(), 1);
+    let cut = place.read_all(1).unwrap();
+    assert_eq!((cut.records.len(), cut.is_cut), (1, true));
     place.write(identity, host(1), u64::MAX).unwrap();
     assert_eq!(fs::metadata(root.join(FOLDER).join(host(1).to_string())).unwrap().len(), 4096);
 
@@ -68,12 +71,12 @@ fn what_is_no_lease_is_not_read_as_one() {
     fs::write(file(4), vec![0xff; 10_000]).unwrap();
     fs::write(leases.join("notes"), "hello").unwrap();
     nix::unistd::mkfifo(file(5).as_std_path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert_eq!(place.read_all(99).unwrap().len(), 1, "the host of a lease is in it");
+    assert_eq!(place.read_all(99).unwrap().records.len(), 1, "the host of a lease is in it");
 
     // Of another pool that was copied here.
     let torn = fs::File::options().write(true).open(file(1)).unwrap();
     torn.write_all_at(b"x", 80).unwrap();
-    assert!(place.read_all(99).unwrap().is_empty());
+    assert!(place.read_all(99).unwrap().records.is_empty());
     assert!(place.read(host(1)).unwrap().is_none());
 }
 
