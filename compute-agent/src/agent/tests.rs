@@ -391,6 +391,30 @@ async fn an_instance_comes_back_although_its_deletion_could_not_be_written_down_
 }
 
 #[tokio::test]
+async fn a_session_that_was_taken_back_is_as_good_as_another() {
+    let cloud = Cloud::new();
+    let agent = cloud.start_agent();
+    let spec = cloud.running_instance().await;
+    let epoch = cloud.control_plane.epoch();
+    cloud.control_plane.take_session_over();
+    cloud.control_plane.wait_for("a new session", |it| it.epoch() > epoch + 1).await;
+    cloud.running_instance().await;
+    // Nobody answers any more: the host goes by what it has heard last, which nobody else does.
+    cloud.control_plane.remove_host();
+    cloud.control_plane.wait_for("it is told", |it| it.told_removed() >= 2).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cloud.hypervisor.guest_shutdown(spec.id);
+    let record = cloud.state_dir().join(format!("boots/{}.json", spec.id));
+    let written_down = async {
+        while !std::fs::read_to_string(&record).unwrap().contains("ended") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), written_down).await.expect("the agent acts");
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn an_agent_whose_session_was_taken_over_does_nothing_until_it_has_it_back() {
     let cloud = Cloud::new();
     let agent = cloud.start_agent();

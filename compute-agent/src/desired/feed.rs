@@ -1,8 +1,8 @@
 //! Following the desired feed: a session, then one long poll after the other.
 //!
-//! A network that fails is waited for, and the host goes on with the last desired state. A session that
-//! somebody else took over is another matter: two agents have one identity, so this one stops acting and
-//! takes the session back ever more slowly, lest the two fight.
+//! A network that fails is waited for, and the host goes on with the last desired state. A session that is
+//! no longer the newest is another matter: its host was declared dead, or two agents have one identity. So
+//! this one stops acting, and takes the session back ever more slowly, lest two fight.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -146,7 +146,7 @@ impl Feed {
             unreachable.reset();
             removed.reset();
             let since = Instant::now();
-            match self.follow(epoch, remembered.as_ref(), &transfers).await {
+            match self.follow(epoch, remembered.as_ref(), &transfers, &mut another_acts).await {
                 Ended::Lost => {}
                 Ended::Outdated => {
                     tracing::info!("the host is not what was remembered of it: opening another session");
@@ -170,7 +170,8 @@ impl Feed {
             tracing::error!(
                 ?epoch,
                 ?pause,
-                "another agent with this host's identity has taken over the session; is the state folder in use twice?"
+                "the session is not this agent's any more: the host was declared dead while it was silent, or another \
+                 agent has a copy of this state folder; nothing is done here until the next session"
             );
             tokio::time::sleep(pause).await;
         }
@@ -228,12 +229,13 @@ impl Feed {
         std::future::pending::<()>().await;
     }
 
-    /// Polls until the session is lost, or has to be another one.
+    /// Polls until the session is lost, or has to be another one. Once it has said what is wanted, nobody else acts on it.
     async fn follow(
         &self,
         epoch: Epoch,
         remembered: Option<&Inventory>,
         transfers: &Arc<Transfers>,
+        another_acts: &mut bool,
     ) -> Ended {
         let mut outdated = std::pin::pin!(self.until_outdated(remembered));
         let mut backoff = Backoff::new(UNREACHABLE.0, UNREACHABLE.1);
@@ -262,6 +264,7 @@ impl Feed {
                         continue;
                     }
                     backoff.reset();
+                    *another_acts = false;
                     self.reconciler.set_acting(true);
                     query.after = page.revision;
                     if page.objects.is_empty() && page.requests.is_empty() && asked.elapsed() < HELD_OPEN {
