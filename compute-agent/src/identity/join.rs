@@ -33,6 +33,26 @@ pub enum JoinError {
     Identity(#[from] IdentityError),
     #[error("the control plane did not let this host join")]
     Refused(#[source] ControlPlaneError),
+    /// Nobody knows whether the token is spent.
+    #[error(
+        "it is not known whether this host has joined: if `cumulo host list` has {name} as `joining`, remove it with \
+         `cumulo host delete {name}` and join with a new token"
+    )]
+    Unanswered {
+        name: Name,
+        #[source]
+        source: ControlPlaneError,
+    },
+    /// The token is spent, or the name is taken.
+    #[error(
+        "the control plane did not let this host join; if the answer to an earlier attempt was lost, `cumulo host list` has \
+         {name} as `joining`: remove it with `cumulo host delete {name}` and join with a new token"
+    )]
+    Spent {
+        name: Name,
+        #[source]
+        source: ControlPlaneError,
+    },
     #[error("the control plane's certificate authority is not the one that the token names")]
     WrongAuthority,
     #[error("the identity could not be stored in {folder}")]
@@ -63,7 +83,7 @@ pub async fn join(
     let client = tls::client(endpoint, tls::pinned(token.ca_sha256)?)?;
     let answer: JoinResponse = http::post(&client, &endpoint.base_url(), "join", "/agent/v1/join", &body)
         .await
-        .map_err(JoinError::Refused)?;
+        .map_err(|error| refused(name, error))?;
     if pin::digest(&parse_pem(&answer.ca_pem)?) != token.ca_sha256 {
         return Err(JoinError::WrongAuthority);
     }
@@ -74,6 +94,19 @@ pub async fn join(
     store(&folder, &membership, &key.serialize_pem(), &answer)
         .map_err(|source| JoinError::Store { folder, source })?;
     Ok(Joined::Now(membership))
+}
+
+fn refused(name: &Name, source: ControlPlaneError) -> JoinError {
+    let name = name.clone();
+    match &source {
+        ControlPlaneError::Unreachable { .. } => JoinError::Unanswered { name, source },
+        ControlPlaneError::Refused { code, .. }
+            if ["invalid_credentials", "name_taken"].contains(&&**code) =>
+        {
+            JoinError::Spent { name, source }
+        }
+        _ => JoinError::Refused(source),
+    }
 }
 
 fn already(

@@ -168,6 +168,20 @@ async fn by_a_clock_that_goes_wrong_a_certificate_is_renewed_once_and_not_withou
 }
 
 #[tokio::test]
+async fn who_joins_is_told_what_to_do_when_an_answer_was_lost() {
+    let (server, host) = (Server::start(Trust::LosesTheAnswer).await, Host::new());
+    let lost = host.join(&server, "host-1").await.unwrap_err();
+    assert!(matches!(lost, JoinError::Unanswered { .. }), "{lost:?}");
+    let again = host.join(&server, "host-1").await.unwrap_err();
+    assert!(matches!(again, JoinError::Spent { .. }), "{again:?}");
+    for error in [lost, again] {
+        let text = chain(&error);
+        assert!(text.contains("`cumulo host delete host-1`") && text.contains("new token"), "{text}");
+    }
+    assert!(matches!(Identity::load(&host.state_dir()), Err(IdentityError::NotJoined { .. })));
+}
+
+#[tokio::test]
 async fn a_control_plane_that_is_not_there_is_unreachable() {
     let (server, host) = (Server::start(Trust::Right).await, Host::new());
     host.join(&server, "host-1").await.unwrap();

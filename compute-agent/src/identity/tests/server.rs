@@ -35,6 +35,8 @@ pub(super) enum Trust {
     Expired,
     /// The certificate is right; the body names another authority.
     AnswersAnotherAuthority,
+    /// Its answer to the first request does not arrive; the token is spent.
+    LosesTheAnswer,
 }
 
 pub(super) struct Server {
@@ -153,7 +155,7 @@ impl Shared {
                 return;
             }
         }
-        self.requests.fetch_add(1, Ordering::SeqCst);
+        let earlier = self.requests.fetch_add(1, Ordering::SeqCst);
         let length = head
             .lines()
             .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok())
@@ -161,7 +163,11 @@ impl Shared {
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await.unwrap();
         let path = head.split(' ').nth(1).unwrap();
-        let (status, answer) = self.answer(path, &body, certificate.is_some());
+        let (status, answer) = match self.trust {
+            Trust::LosesTheAnswer if earlier == 0 => return,
+            Trust::LosesTheAnswer => ("401 Unauthorized", r#"{"code":"invalid_credentials"}"#.to_owned()),
+            _ => self.answer(path, &body, certificate.is_some()),
+        };
         let response = format!(
             "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
             answer.len()
