@@ -49,7 +49,8 @@ pub(super) const fn repair(code: DriftCode) -> &'static str {
             "an operator has to: move the folder of the instance out of the pool if nobody needs it; no agent touches it"
         }
         DriftCode::UnknownRecord => {
-            "an operator has to: stop the agent and move the record out of its state directory; it does no harm until then"
+            "an operator has to: see that no guest of it runs on the host, then stop the agent and move the record out of its \
+             state directory; it does no harm until then"
         }
         DriftCode::UnknownProcess => {
             "an operator has to: end the process that `detail` names, if it is nobody's"
