@@ -98,8 +98,9 @@ struct Checker {
     verdict: Verdict,
 }
 
-/// See the module. Guests that still run at the end of it run on.
-pub(super) fn check(records: &[Record]) -> Verdict {
+/// See the module. Guests that still run have run until `now`, and what becomes of them is judged another time: a host that has
+/// just gone on may end them in a moment.
+pub(super) fn check(records: &[Record], now: u64) -> Verdict {
     let mut checker = Checker::default();
     let mut before = 0;
     for record in records {
@@ -109,7 +110,7 @@ pub(super) fn check(records: &[Record]) -> Verdict {
         before = before.max(record.at);
         checker.take(record);
     }
-    checker.end()
+    checker.end(now)
 }
 
 impl Checker {
@@ -195,9 +196,9 @@ impl Checker {
         self.hosts.entry(name.clone()).or_default()
     }
 
-    fn end(mut self) -> Verdict {
+    fn end(mut self, now: u64) -> Verdict {
         for name in self.hosts.keys().cloned().collect::<Vec<_>>() {
-            self.stop_writing(&name, u64::MAX);
+            self.stop_writing(&name, now);
         }
         for (instance, writings) in &self.writings {
             for (number, one) in writings.iter().enumerate() {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::host::SimulatedHost;
 use super::super::options::Options;
 use super::check::{Finding, Verdict, check};
-use super::history::{History, What};
+use super::history::{History, What, now};
 use super::host::SharingHost;
 use super::ordeal::Ordeal;
 use super::pools::GroupPool;
@@ -181,12 +181,12 @@ impl Group {
 
     fn judge(&self, ordeal: &Ordeal, stop: &CancellationToken) -> Result<()> {
         // Where two run at once there is nothing to wait for.
-        let is_bad = !check(&self.history.records()).findings.is_empty();
+        let is_bad = !self.verdict().findings.is_empty();
         let recovered = !is_bad && self.wait_guests(&BTreeSet::new(), Some(RECOVERED), stop).is_some();
         if stop.is_cancelled() && !is_bad {
             return Ok(());
         }
-        let verdict = check(&self.history.records());
+        let verdict = self.verdict();
         let Self { name, file, .. } = self;
         if !verdict.findings.is_empty() {
             let findings = &verdict.findings;
@@ -197,6 +197,10 @@ impl Group {
         let ordeal_text = ordeal.to_string();
         let line = Line { group: name, seed: ordeal.seed, ordeal: ordeal_text, recovered, verdict: &verdict };
         self.seeds.done(&line)
+    }
+
+    fn verdict(&self) -> Verdict {
+        check(&self.history.records(), now())
     }
 
     /// The guests, once as many run for a while as are to, and none of those that ran before; nothing when it takes too

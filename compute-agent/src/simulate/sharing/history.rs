@@ -101,7 +101,8 @@ impl History {
     }
 }
 
-fn now() -> u64 {
+/// Microseconds of `CLOCK_BOOTTIME`.
+pub(super) fn now() -> u64 {
     let time = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     seconds * 1_000_000 + u64::try_from(time.tv_nsec / 1000).unwrap_or_default()

@@ -32,14 +32,18 @@ fn ended(boot: i64) -> What {
     What::Ended { instance: vm(), boot }
 }
 
-/// Each with its second.
+/// Each with its second. Whoever runs at the end runs for ever.
 fn verdict(history: &[(u64, &str, What)]) -> Verdict {
+    check(&records(history), u64::MAX)
+}
+
+fn records(history: &[(u64, &str, What)]) -> Vec<Record> {
     let record = |(at, host, what): &(u64, &str, What)| Record {
         at: at * SECOND,
         host: name(host),
         what: what.clone(),
     };
-    check(&history.iter().map(record).collect::<Vec<_>>())
+    history.iter().map(record).collect()
 }
 
 fn findings(history: &[(u64, &str, What)]) -> Vec<Finding> {
@@ -116,6 +120,16 @@ fn who_stands_still_does_not_write_and_has_a_moment_afterwards_and_no_more() {
     let begun_still =
         [(1, "a", What::StandsStill), (2, "a", began(1)), (3, "b", began(2)), (9, "b", ended(2))];
     assert_eq!(findings(&begun_still), []);
+}
+
+#[test]
+fn who_has_just_gone_on_still_has_its_moment() {
+    let (still, on) = (What::StandsStill, What::GoesOn);
+    let history = records(&[(1, "a", began(1)), (5, "a", still), (70, "b", began(2)), (90, "a", on)]);
+    let now = check(&history, 90 * SECOND + MOMENT / 2);
+    assert_eq!(now, Verdict { moved: 1, longest_moment: MOMENT / 2, ..Verdict::default() });
+    let late = check(&history, 91 * SECOND + MOMENT).findings;
+    assert!(matches!(late[..], [Finding::TwoAtOnce { from: 90_000_000, .. }]), "{late:?}");
 }
 
 #[test]
