@@ -21,7 +21,7 @@ use crate::fleet_metrics::FleetMetrics;
 use crate::hosts::{FenceOptions, Heartbeats};
 use crate::http::{Edge, EdgeOptions, Ticks, public_router};
 use crate::images::{ImageStoreOptions, ImportOptions, Importer};
-use crate::net::{self, ConnectionLimits, Listener, PublicCertificate, TrustedProxies, tls};
+use crate::net::{self, ConnectionLimits, Listener, PublicCertificate, tls};
 use crate::networks::Documents;
 use crate::nudge::Nudges;
 use crate::pki::ServerCertificates;
@@ -121,7 +121,7 @@ async fn serve_with(options: &Options, pools: Pools, shutdown: CancellationToken
     let agents = Listener::tls(options.agent_listen, tls::agents(&ca, Arc::new(certificates))?)
         .await
         .with_context(|| format!("cannot listen for agents on {}", options.agent_listen))?
-        .limited(options.connections, TrustedProxies::default());
+        .limited(options.connections, options.edge.trusted_proxies.clone());
     let public = public_listener(options, shutdown.clone()).await?;
     tracing::info!(api = %public.address()?, agents = %agents.address()?, "cumulo-api is up");
 

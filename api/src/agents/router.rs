@@ -1,10 +1,11 @@
 //! The agent listener's routes.
 
-use axum::Router;
 use axum::routing::{get, post};
+use axum::{Router, middleware};
 
 use super::{consoles, desired, drift, heartbeat, images, insight, join, observed, session, transfers};
 use crate::app::App;
+use crate::http::limits;
 
 /// Every route of the agent protocol; see [`protocol::agent`].
 pub(crate) fn agent_router(app: &App) -> Router {
@@ -23,5 +24,7 @@ pub(crate) fn agent_router(app: &App) -> Router {
         .route("/agent/v1/consoles/{id}", get(consoles::bring))
         .route("/agent/v1/images/{id}", post(images::take))
         .route("/agent/v1/images/{id}/status", post(images::note));
-    crate::http::router::layered(router, app.for_agents())
+    let app = app.for_agents();
+    let router = router.layer(middleware::from_fn_with_state(app.clone(), limits::counted_agents));
+    crate::http::router::layered(router, app)
 }

@@ -16,7 +16,7 @@ mod headers;
 mod health;
 mod idempotency;
 mod labels;
-mod limits;
+pub(crate) mod limits;
 mod mutation;
 mod openapi;
 mod page;

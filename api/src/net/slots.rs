@@ -6,9 +6,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::TrustedProxies;
 use super::proxies::neighbourhood;
+
+/// Who is refused may try a thousand times a second.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 
 /// Options of `cumulo-api serve`. They count for each of the two listeners on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
@@ -46,6 +50,8 @@ struct Shared {
 struct Taken {
     all: usize,
     by_neighbour: HashMap<IpAddr, usize>,
+    /// When the log last spoke of one that was refused.
+    told: Option<Instant>,
 }
 
 /// Room for one connection, until it is dropped.
@@ -78,9 +84,15 @@ impl Slots {
             }
             return Some(Slot { slots: self.clone(), neighbour });
         };
+        let is_news = taken.told.is_none_or(|told| told.elapsed() > BETWEEN_WARNINGS);
+        if is_news {
+            taken.told = Some(Instant::now());
+        }
         drop(taken);
         metrics::counter!("cumulo_connections_refused_total", "limit" => reason).increment(1);
-        tracing::debug!(%address, limit = reason, "refused one connection too many");
+        if is_news {
+            tracing::warn!(%address, limit = reason, "refused one connection too many; others are not told for a minute");
+        }
         None
     }
 }

@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::PublicCertificate;
 use crate::pki::{Ca, ServerCertificates};
 
-/// HTTP/2 where the client can, as agents do: their long polls then share one connection.
+/// HTTP/2 where the client can, as browsers do: their streams of events then share one connection.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Why TLS cannot be served.

@@ -21,6 +21,7 @@ use crate::identity::{Endpoint, Identity, IdentityError};
 /// Each waits for the disk and for the control plane.
 const AT_ONCE: usize = 8;
 const PROGRESS: Duration = Duration::from_secs(2);
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 /// Far above a token; what is longer is some other file.
 const MAX_LINE_BYTES: u64 = 4096;
 
@@ -89,11 +90,16 @@ fn has_joined(options: &Options, name: &Name, folder: &Utf8Path) -> Result<bool>
 
 /// Takes tokens until one is good: a file may begin with some that were used before.
 async fn join_one(endpoint: &Endpoint, tokens: &Tokens, folder: &Utf8Path, name: &Name) -> Result<()> {
+    let mut token = tokens.next().await?;
     loop {
-        let token = tokens.next().await?;
         match join(endpoint, &token, folder, name).await {
             Err(JoinError::Refused(ControlPlaneError::Refused { status: 401, .. })) => {
                 tracing::info!("a token was used before, or is too old: taking the next");
+                token = tokens.next().await?;
+            }
+            // All hosts have one address, which may not join as fast as it can.
+            Err(JoinError::Refused(ControlPlaneError::Refused { status: 429, .. })) => {
+                tokio::time::sleep(BETWEEN_TRIES).await;
             }
             joined => return Ok(joined.map(drop)?),
         }

@@ -2,7 +2,7 @@
 //!
 //! - [`request`]: how large the head of a request may be, and how long its handler may take.
 //! - [`rate`]: how often somebody may call. Whoever shows a good credential is counted as its owner, and anybody
-//!   else, or who comes in order to sign in, by address ([`counted`]). The counts are in memory: each replica has
+//!   else, or who comes in order to sign in, by address ([`counted`]); hosts by their certificate ([`counted_agents`]). The counts are in memory: each replica has
 //!   its own, and a restart forgets them. Passwords are guarded by more than this, see `auth/backoff`.
 //!
 //! Bodies are bounded where they are read (`http/body.rs`), connections in `net/`.
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -27,7 +27,7 @@ use super::client::Client;
 use super::problem::{ApiError, ErrorCode};
 use crate::app::App;
 use crate::auth::{Credential, Shown, cookies};
-use crate::net::neighbourhood;
+use crate::net::{Peer, neighbourhood};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -42,7 +42,7 @@ const MAX_OWNERS: usize = 10_000;
 /// those of the arguments.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct RateOptions {
-    /// Requests a second of one user or service account; 0 for no limit.
+    /// Requests a second of one user, service account or host; 0 for no limit.
     #[arg(long, env = "CUMULO_RATE_LIMIT", default_value_t = 100)]
     pub rate_limit: u32,
     /// How many of them may come at once.
@@ -120,6 +120,25 @@ impl Limits {
         if let Some(rate) = &self.addresses {
             rate.forget_idle();
         }
+    }
+}
+
+/// The same for agents: a host is counted by the certificate that it has proved to hold, and whoever has none, because it
+/// wants to join, by address.
+pub(crate) async fn counted_agents(State(app): State<App>, request: Request, next: Next) -> Response {
+    let extensions = request.extensions();
+    let limits = &app.edge.limits;
+    let host = extensions.get::<ConnectInfo<Peer>>().and_then(|ConnectInfo(peer)| peer.host);
+    let counted = match host {
+        Some(host) => check(limits.principals.as_ref(), &host.as_uuid(), extensions),
+        None => {
+            let address = neighbourhood(Client::of(extensions).address);
+            check(limits.addresses.as_ref(), &address, extensions)
+        }
+    };
+    match counted {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
     }
 }
 

@@ -4,6 +4,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::Method;
 use axum::routing::get;
+use serde_json::json;
 use tower::ServiceExt as _;
 
 use crate::http::{Client, EdgeOptions, RateOptions, router::layered};
@@ -84,6 +85,35 @@ async fn addresses_are_limited_until_somebody_has_signed_in() {
     cloud.pass(1);
     cloud.send_from(from, login()).await.expect(200);
     cloud.send_from(from, login()).await.expect_problem(429, "too_many_requests");
+}
+
+#[tokio::test]
+async fn agents_are_limited_by_their_certificate_and_whoever_joins_by_address() {
+    let rates = RateOptions {
+        rate_limit: 1,
+        rate_limit_burst: 3,
+        address_rate_limit: 1,
+        address_rate_limit_burst: 2,
+    };
+    let cloud = TestCloud::start_with(limited(rates)).await;
+    let call = async |host: Option<u128>, path: &str| {
+        let host = host.map(|id| uuid::Uuid::from_u128(id).into());
+        cloud.agent_call(host, Method::POST, path, Some(json!({}))).await
+    };
+    for _ in 0..2 {
+        call(None, "/agent/v1/join").await.expect_problem(422, "validation_failed");
+    }
+    let refused = call(None, "/agent/v1/join").await;
+    refused.expect_problem(429, "too_many_requests");
+    assert_eq!(refused.headers["retry-after"], "1");
+    // Without a certificate there is no other way in.
+    call(None, "/agent/v1/heartbeat").await.expect_problem(429, "too_many_requests");
+    // Hosts behind the same address are not concerned, and each counts for itself.
+    for _ in 0..3 {
+        call(Some(1), "/agent/v1/heartbeat").await.expect_problem(422, "validation_failed");
+    }
+    call(Some(1), "/agent/v1/heartbeat").await.expect_problem(429, "too_many_requests");
+    call(Some(2), "/agent/v1/heartbeat").await.expect_problem(422, "validation_failed");
 }
 
 #[tokio::test]
