@@ -26,7 +26,8 @@ impl Heartbeats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host, Beat { at, pool, leases });
     }
 
-    /// Writes what has come in since the last call.
+    /// Writes what has come in since the last call. A host that somebody holds waits for the next one: whoever places
+    /// instances holds hosts in an order of its own, and would wait for this one.
     pub(crate) async fn flush(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
         let heard = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         if heard.is_empty() {
@@ -36,10 +37,10 @@ impl Heartbeats {
         let bytes = |of: fn(&PoolUsage) -> u64| -> Vec<Option<i64>> {
             heard.values().map(|beat| beat.pool.as_ref().map(|pool| believable(of(pool)))).collect()
         };
-        let written = sqlx::query!(
-            // In the order of ids, as whoever else locks several hosts.
-            "WITH held AS MATERIALIZED (
-                 SELECT id FROM hosts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE)
+        let passed_over = sqlx::query_scalar!(
+            r#"WITH held AS MATERIALIZED (
+                 SELECT id FROM hosts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
+             written AS (
              UPDATE hosts SET last_seen_at = GREATEST(last_seen_at, h.at),
                     pool_total_bytes = coalesce(h.total, pool_total_bytes),
                     pool_free_bytes = coalesce(h.free, pool_free_bytes),
@@ -50,27 +51,32 @@ impl Heartbeats {
                     memory_mib_capacity = GREATEST(memory_mib_offered, memory_mib_reserved)
              FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[], $4::bigint[], $5::bigint[])
                   AS h (id, at, total, free, image_cache) JOIN held ON held.id = h.id
-             WHERE hosts.id = h.id",
+             WHERE hosts.id = h.id)
+             SELECT id FROM hosts WHERE id = ANY($1) AND id NOT IN (SELECT id FROM held)"#,
             &ids,
             &times,
             &bytes(|pool| pool.total_bytes) as _,
             &bytes(|pool| pool.free_bytes) as _,
             &bytes(|pool| pool.image_cache_bytes) as _
         )
-        .execute(pool)
+        .fetch_all(pool)
         .await;
-        let written = match written {
-            Ok(_) => leases::store(pool, heard.iter().map(|(id, beat)| (*id, beat.at, &beat.leases))).await,
+        let written = match passed_over {
+            Ok(passed_over) => {
+                let told = heard.iter().map(|(id, beat)| (*id, beat.at, &beat.leases));
+                leases::store(pool, told).await.map(|()| passed_over)
+            }
             Err(error) => Err(error),
         };
-        if written.is_err() {
-            // Nothing is lost but a second; what has come in meanwhile is newer.
-            let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            for (host, beat) in heard {
-                waiting.entry(host).or_insert(beat);
+        // Nothing is lost but a second; what has come in meanwhile is newer.
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (host, beat) in heard {
+            if written.as_ref().is_ok_and(|passed_over| !passed_over.contains(&host.as_uuid())) {
+                continue;
             }
+            waiting.entry(host).or_insert(beat);
         }
-        written
+        written.map(drop)
     }
 }
 

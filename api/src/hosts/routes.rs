@@ -150,8 +150,11 @@ async fn update_host(
     let patch: UpdateHost = call.json()?;
     ApiError::reject(patch.validate())?;
     let mut entry = call.entering(&app, None).await?;
-    if patch.rack.is_some() || patch.zone.is_some() {
-        // Before the host: whoever places instances holds hosts and groups in an order of its own.
+    // Before the host: whoever places instances holds hosts and groups in an order of its own. Who may not do this waits for
+    // nobody, and nobody for him.
+    if (patch.rack.is_some() || patch.zone.is_some())
+        && entry.foresee::<actions::UpdateHost>(&host).await?.is_some()
+    {
         placement::take_turn(entry.conn()).await?;
     }
     let mut change = entry.decide::<actions::UpdateHost>(&host).await?;

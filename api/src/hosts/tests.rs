@@ -198,3 +198,30 @@ async fn an_instance_that_stands_still_says_why() {
     let seen = cloud.get(&format!("{INSTANCES}/web")).await.expect(200);
     assert_eq!((&seen["state"], &seen["state_reason"]), (&json!("running"), &json!("as_requested")));
 }
+
+/// Placement holds several hosts, in an order of its own.
+#[tokio::test]
+async fn a_host_that_is_held_is_heard_later_and_the_others_at_once() {
+    let cloud = TestCloud::start().await;
+    let (held, free) = (cloud.join_host("host-1").await, cloud.join_host("host-2").await);
+    let heard = async |host: &TestHost<'_>| {
+        let sql = "SELECT last_seen_at FROM hosts WHERE id = $1";
+        let heard = sqlx::query_scalar::<_, time::OffsetDateTime>(sql).bind(host.id.as_uuid());
+        heard.fetch_one(&cloud.app.pool).await.unwrap()
+    };
+    cloud.pass(5);
+    let now = cloud.app.clock.now();
+    let mut placing = cloud.app.begin().await.unwrap();
+    let hold = "SELECT FROM hosts WHERE id = $1 FOR NO KEY UPDATE";
+    sqlx::query(hold).bind(held.id.as_uuid()).execute(&mut *placing).await.unwrap();
+    for host in [&held, &free] {
+        host.beat(json!([])).await.expect(200);
+    }
+    cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+    assert!(heard(&held).await < now);
+    assert_eq!(heard(&free).await, now);
+    placing.commit().await.unwrap();
+    cloud.pass(1);
+    cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+    assert_eq!(heard(&held).await, now, "the word that could not be written then");
+}

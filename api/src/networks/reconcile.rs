@@ -25,7 +25,7 @@ pub(crate) async fn spread(app: &App) -> Result<(), sqlx::Error> {
     }
     loop {
         let mut tx = app.begin().await?;
-        // The only other transaction that holds several hosts is one of placement.
+        // Placement holds several hosts, too, in an order of its own.
         placement_turn(&mut tx).await?;
         let hosts = pending::take_hosts(&mut tx, HOSTS).await?;
         if hosts.is_empty() {

@@ -38,8 +38,11 @@ async fn update_placement_settings(State(app): State<App>, call: Call) -> Result
     let patch: UpdatePlacementSettings = call.json()?;
     ApiError::reject(patch.validate())?;
     let mut entry = call.entering(&app, None).await?;
-    // Before the hosts: whoever places instances holds several of them in an order of its own.
-    placement::take_turn(entry.conn()).await?;
+    // Before the hosts: whoever places instances holds several of them in an order of its own. Who may not do this waits for
+    // nobody, and nobody for him.
+    if entry.foresee::<actions::UpdatePlacementSettings>(()).await?.is_some() {
+        placement::take_turn(entry.conn()).await?;
+    }
     let mut change = entry.decide::<actions::UpdatePlacementSettings>(()).await?;
     let now = change.now;
     let (conn, allowed) = change.parts();

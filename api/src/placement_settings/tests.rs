@@ -65,3 +65,20 @@ async fn hosts_offer_as_much_as_the_cloud_says_unless_they_say_otherwise() {
         cloud.call(Method::PATCH, HOST, Some(wrong)).await.expect_problem(422, "validation_failed");
     }
 }
+
+/// Whoever places instances is waited for by those alone who may change what it goes by.
+#[tokio::test]
+async fn who_may_not_change_them_waits_for_nobody() {
+    let cloud = TestCloud::start().await;
+    cloud.join_host("host-1").await;
+    let bearer = cloud.user("ann", false).await;
+    let ann = [("authorization", bearer.as_str())];
+    let mut placing = cloud.app.begin().await.unwrap();
+    crate::instances::store::placement::take_turn(&mut placing).await.unwrap();
+    for (path, body) in [(SETTINGS, json!({"strategy": "pack"})), (HOST, json!({"rack": "a"}))] {
+        let call = cloud.call_with(Method::PATCH, path, &ann, Some(body));
+        let refused = tokio::time::timeout(std::time::Duration::from_secs(4), call).await;
+        assert!([403, 404].contains(&refused.expect("it waits for placement").status.as_u16()), "{path}");
+    }
+    placing.commit().await.unwrap();
+}
