@@ -12,11 +12,14 @@ use std::time::Duration;
 
 use protocol::{HostId, OperationId, TransferId};
 use sqlx::postgres::PgListener;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Executor as _, PgConnection, PgPool};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 const CHANNEL: &str = "cumulo";
+/// When nobody has nudged for so long, PostgreSQL is asked whether it is there, and has as long to answer.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// What one can wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -146,7 +149,7 @@ impl Nudges {
     /// Listens for ever.
     pub async fn listen(self, pool: PgPool) {
         loop {
-            if let Err(error) = self.listen_once(&pool).await {
+            if let Err(error) = self.listen_once(&pool, SILENCE).await {
                 tracing::info!(%error, "not listening for nudges; trying again");
             }
             // Whatever was missed in between, everybody looks again.
@@ -155,16 +158,25 @@ impl Nudges {
         }
     }
 
-    async fn listen_once(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+    async fn listen_once(&self, pool: &PgPool, silence: Duration) -> Result<(), sqlx::Error> {
         let mut listener = PgListener::connect_with(pool).await?;
         listener.listen(CHANNEL).await?;
         self.wake_all();
-        while let Some(notification) = listener.try_recv().await? {
-            if let Ok(topic) = notification.payload().parse() {
-                self.wake(topic);
+        loop {
+            match timeout(silence, listener.try_recv()).await {
+                Ok(Ok(Some(notification))) => {
+                    if let Ok(topic) = notification.payload().parse() {
+                        self.wake(topic);
+                    }
+                }
+                Ok(gone) => return gone.map(drop),
+                // A server whose machine is gone without a word would be listened to for ever.
+                Err(_) => {
+                    let asked = timeout(silence, listener.execute("SELECT"));
+                    asked.await.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))??;
+                }
             }
         }
-        Ok(())
     }
 }
 
@@ -172,7 +184,7 @@ impl Waiter {
     /// Waits for the next nudge, at most this long.
     pub async fn nudged(&mut self, at_most: Duration) {
         // An elapsed time-out is as good as a nudge: the caller looks again either way.
-        let _elapsed = tokio::time::timeout(at_most, self.receiver.changed()).await;
+        let _elapsed = timeout(at_most, self.receiver.changed()).await;
     }
 }
 
@@ -189,6 +201,7 @@ impl Drop for Waiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TestCloud;
 
     #[test]
     fn topics_survive_their_wire_form() {
@@ -203,6 +216,7 @@ mod tests {
             Topic::Merges,
             Topic::Snapshots,
             Topic::Imports,
+            Topic::Drains,
             Topic::Events,
             Topic::EventLog(id),
             Topic::Notary,
@@ -219,9 +233,28 @@ mod tests {
         let mut waiter = nudges.subscribe(Topic::Placement);
         nudges.wake(Topic::Placement);
         // Would hang for a minute if the nudge were lost.
-        let nudged = tokio::time::timeout(Duration::from_secs(5), waiter.nudged(Duration::from_secs(60)));
+        let nudged = timeout(Duration::from_secs(5), waiter.nudged(Duration::from_secs(60)));
         assert!(nudged.await.is_ok());
         drop(waiter);
         assert!(nudges.0.lock().unwrap().is_empty());
+    }
+
+    /// As when the machine of PostgreSQL is gone: nothing is answered, and no connection is ended.
+    #[tokio::test]
+    async fn a_server_that_falls_silent_is_listened_to_no_longer() {
+        let (cloud, line) = TestCloud::start_on_a_line().await;
+        let nudges = Nudges::default();
+        let mut waiter = nudges.subscribe(Topic::Placement);
+        let listening = tokio::spawn({
+            let (nudges, pool) = (nudges.clone(), cloud.app.pool.clone());
+            async move { nudges.listen_once(&pool, Duration::from_millis(200)).await }
+        });
+        waiter.nudged(Duration::from_secs(20)).await;
+        // It lives on while nothing happens and PostgreSQL answers.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!listening.is_finished());
+        line.fall_silent();
+        let ended = timeout(Duration::from_secs(20), listening).await.expect("it listens for ever");
+        assert!(ended.unwrap().is_err());
     }
 }

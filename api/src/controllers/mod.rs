@@ -16,6 +16,12 @@ use crate::{
     operations, pools, ports, snapshot_schedules, snapshots, volumes,
 };
 
+/// For one pass. No statement takes a quarter of it, so what does waits for the answer of a server that is gone without a
+/// word. What it has not committed is done again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For one that also removes files.
+const PATIENCE_WITH_FILES: Duration = Duration::from_secs(600);
+
 /// Keys that ended are kept this long, for whoever asks what happened.
 const KEEP_KEYS: Age = Age::days(7);
 
@@ -27,14 +33,16 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         });
     let heartbeats = repeat(&app, &shutdown, "heartbeats", Duration::from_secs(1), None, |app| {
         Box::pin(async move {
-            app.key_uses.flush(&app.pool).await?;
-            app.heartbeats.flush(&app.pool).await
+            // The one does not wait for the other.
+            let (heard, used) = tokio::join!(app.heartbeats.flush(&app.pool), app.key_uses.flush(&app.pool));
+            heard.and(used)
         })
     });
     let deadlines = repeat(&app, &shutdown, "deadlines", Duration::from_secs(5), None, |app| {
         Box::pin(async move { operations::expire(&app).await })
     });
-    let sweep = repeat(&app, &shutdown, "sweep", Duration::from_secs(30), Some(Topic::Sweep), |app| {
+    let (half_a_minute, sweep_now) = (Duration::from_secs(30), Some(Topic::Sweep));
+    let sweep = repeat_for(PATIENCE_WITH_FILES, &app, &shutdown, "sweep", half_a_minute, sweep_now, |app| {
         Box::pin(async move { sweep(&app).await })
     });
     let notary = repeat(&app, &shutdown, "notary", Duration::from_secs(5), Some(Topic::Notary), |app| {
@@ -94,9 +102,10 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     let resizes = repeat(&app, &shutdown, "resizes", Duration::from_secs(5), None, |app| {
         Box::pin(async move { instances::confirm_resizes(&app).await })
     });
-    // Each does one import at a time.
+    // Each does one import at a time, which has a limit of its own.
+    let (often, import_now) = (Duration::from_secs(5), Some(Topic::Imports));
     let imports = futures_util::future::join_all((0..app.imports.at_once()).map(|_| {
-        repeat(&app, &shutdown, "imports", Duration::from_secs(5), Some(Topic::Imports), |app| {
+        repeat_for(Duration::MAX, &app, &shutdown, "imports", often, import_now, |app| {
             Box::pin(async move { images::run_imports(&app).await })
         })
     }));
@@ -136,10 +145,25 @@ async fn repeat(
     topic: Option<Topic>,
     work: impl Fn(App) -> Work,
 ) {
+    repeat_for(PATIENCE, app, shutdown, name, interval, topic, work).await;
+}
+
+/// The same with this patience.
+async fn repeat_for(
+    patience: Duration,
+    app: &App,
+    shutdown: &CancellationToken,
+    name: &'static str,
+    interval: Duration,
+    topic: Option<Topic>,
+    work: impl Fn(App) -> Work,
+) {
     let mut waiter = topic.map(|topic| app.nudges.subscribe(topic));
     while !shutdown.is_cancelled() {
-        if let Err(error) = work(app.clone()).await {
-            tracing::info!(controller = name, %error, "trying again");
+        match tokio::time::timeout(patience, work(app.clone())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::info!(controller = name, %error, "trying again"),
+            Err(_) => tracing::warn!(controller = name, ?patience, "it did not come to an end; trying again"),
         }
         let pause = async {
             match &mut waiter {

@@ -336,3 +336,20 @@ async fn schedules() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_pass_that_never_ends_is_begun_again() {
+    let cloud = TestCloud::start().await;
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let passes = Cell::new(0);
+    let moment = Duration::from_millis(20);
+    super::repeat_for(moment, &cloud.app, &shutdown, "test", moment, None, |_| {
+        passes.set(passes.get() + 1);
+        if passes.get() == 3 {
+            shutdown.cancel();
+        }
+        Box::pin(std::future::pending())
+    })
+    .await;
+    assert_eq!(passes.get(), 3);
+}

@@ -1,5 +1,7 @@
 //! Cards whose host cannot say any more that they are gone.
 
+use protocol::HostId;
+
 use crate::app::App;
 use crate::hosts;
 use crate::operations::store::{self as operations, End};
@@ -10,16 +12,24 @@ use super::store::leaving;
 pub(crate) async fn release_of_lost_hosts(app: &App) -> Result<(), sqlx::Error> {
     let lost = leaving::lost_hosts(&mut *app.pool.acquire().await?).await?;
     for host in lost {
-        let now = app.clock.now();
-        let mut tx = app.begin().await?;
-        let operations = leaving::release_of_lost(&mut tx, host, now).await?;
-        for operation in operations {
-            operations::finish(&mut tx, operation, &End::Succeeded, now).await?;
+        // The cards of other hosts do not wait for these.
+        if let Err(error) = release(app, host).await {
+            tracing::info!(%host, %error, "cards of a lost host could not be let go of; trying again");
         }
-        // Last, because everybody locks hosts last. It may be heard of again by now.
-        if hosts::store::is_declared_dead(&mut tx, host).await? {
-            tx.commit().await?;
-        }
+    }
+    Ok(())
+}
+
+async fn release(app: &App, host: HostId) -> Result<(), sqlx::Error> {
+    let now = app.clock.now();
+    let mut tx = app.begin().await?;
+    let operations = leaving::release_of_lost(&mut tx, host, now).await?;
+    for operation in operations {
+        operations::finish(&mut tx, operation, &End::Succeeded, now).await?;
+    }
+    // Last, because everybody locks hosts last. It may be heard of again by now.
+    if hosts::store::is_declared_dead(&mut tx, host).await? {
+        tx.commit().await?;
     }
     Ok(())
 }

@@ -24,7 +24,10 @@ pub(crate) async fn run(app: &App) -> Result<(), sqlx::Error> {
     let due = running::due(&mut conn, now).await?;
     drop(conn);
     for one in due {
-        run_slot(app, &one, now).await?;
+        // It is due again at the next pass; the others do not wait for it.
+        if let Err(error) = run_slot(app, &one, now).await {
+            tracing::info!(%error, "a schedule could not be run; trying again");
+        }
     }
     let mut conn = app.pool.acquire().await?;
     let news = running::news(&mut conn).await?;

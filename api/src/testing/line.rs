@@ -1,7 +1,7 @@
 //! A line to PostgreSQL that a test can cut at any message: before it arrives, or before its answer does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
@@ -29,7 +29,9 @@ pub(crate) struct Line {
 struct Fuse {
     /// Messages that still get through, plus one; 0 when nothing is to be cut.
     left: AtomicI64,
-    reply: std::sync::atomic::AtomicBool,
+    reply: AtomicBool,
+    /// Nothing more arrives on either side.
+    silent: AtomicBool,
 }
 
 impl Fuse {
@@ -38,6 +40,12 @@ impl Fuse {
             self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| (left > 0).then(|| left - 1));
         let lost = if self.reply.load(Ordering::SeqCst) { Lost::Reply } else { Lost::Request };
         (left == Ok(1)).then_some(lost)
+    }
+
+    async fn wait_if_silent(&self) {
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending().await
+        }
     }
 }
 
@@ -72,6 +80,11 @@ impl Line {
         self.fuse.left.store(i64::try_from(messages).unwrap() + 1, Ordering::SeqCst);
     }
 
+    /// Lets nothing through any more and ends no connection, as when the machine is gone.
+    pub(crate) fn fall_silent(&self) {
+        self.fuse.silent.store(true, Ordering::SeqCst);
+    }
+
     /// Whether the cut has happened; if not, it will not any more.
     pub(crate) fn was_cut(&self) -> bool {
         self.fuse.left.swap(0, Ordering::SeqCst) == 0
@@ -90,6 +103,7 @@ async fn carry(mut client: UnixStream, mut server: UnixStream, fuse: Arc<Fuse>) 
         tokio::select! {
             read = client.read(&mut asked) => {
                 let Ok(count @ 1..) = read else { return };
+                fuse.wait_if_silent().await;
                 let lost = fuse.burn();
                 if lost == Some(Lost::Request) || server.write_all(&asked[..count]).await.is_err() {
                     return;
@@ -102,6 +116,7 @@ async fn carry(mut client: UnixStream, mut server: UnixStream, fuse: Arc<Fuse>) 
             }
             read = server.read(&mut answered) => {
                 let Ok(count @ 1..) = read else { return };
+                fuse.wait_if_silent().await;
                 if client.write_all(&answered[..count]).await.is_err() {
                     return;
                 }
