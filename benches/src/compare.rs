@@ -14,7 +14,7 @@ impl Series {
         Self { name, values: Vec::new() }
     }
 
-    fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         let sorted = self.sorted();
         sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
     }
@@ -32,20 +32,34 @@ impl Series {
 
 /// Prints the table and writes `target/bench/<name>.json`.
 pub(crate) fn report(name: &str, unit: &str, ours: &Series, peer: &Series) -> Result<()> {
-    let load = std::fs::read_to_string("/proc/loadavg").context("read the load average")?;
-    let load = load.split(' ').next().unwrap_or_default();
+    let load = table(name, unit, &[ours, peer])?;
     let ratio = ours.median() / peer.median();
-    println!("{name}, {unit}, {} rounds each, load average {load}\n", ours.values.len());
-    println!("{:<52} {:>10} {:>10} {:>10}", "", "median", "min", "max");
-    for series in [ours, peer] {
-        let sorted = series.sorted();
-        let (min, max) = (sorted.first().unwrap_or(&f64::NAN), sorted.last().unwrap_or(&f64::NAN));
-        println!("{:<52} {:>10.1} {min:>10.1} {max:>10.1}", series.name, series.median());
-    }
     println!("\nratio of the medians {ratio:.2}, difference {:+.1} {unit}", ours.median() - peer.median());
     let document = json!({"bench": name, "unit": unit, "load_average": load, "ours": ours.json(),
         "peer": peer.json(), "ratio": ratio});
     write(name, &document)
+}
+
+/// The same of series of which none is the peer of another.
+pub(crate) fn report_all(name: &str, unit: &str, all: &[&Series]) -> Result<()> {
+    let load = table(name, unit, all)?;
+    let series: Vec<_> = all.iter().map(|series| series.json()).collect();
+    write(name, &json!({"bench": name, "unit": unit, "load_average": load, "series": series}))
+}
+
+/// Prints the table; gives the load average.
+fn table(name: &str, unit: &str, all: &[&Series]) -> Result<String> {
+    let load = std::fs::read_to_string("/proc/loadavg").context("read the load average")?;
+    let load = load.split(' ').next().unwrap_or_default();
+    let rounds = all.iter().map(|series| series.values.len()).max().unwrap_or_default();
+    println!("\n{name}, {unit}, {rounds} rounds each, load average {load}\n");
+    println!("{:<52} {:>10} {:>10} {:>10}", "", "median", "min", "max");
+    for series in all {
+        let sorted = series.sorted();
+        let (min, max) = (sorted.first().unwrap_or(&f64::NAN), sorted.last().unwrap_or(&f64::NAN));
+        println!("{:<52} {:>10.1} {min:>10.1} {max:>10.1}", series.name, series.median());
+    }
+    Ok(load.to_owned())
 }
 
 pub(crate) fn write(name: &str, document: &Value) -> Result<()> {

@@ -76,6 +76,20 @@ async fn new_identity(control: &Control, cloud: &Cloud, number: usize) -> Result
     Ok((folder, identity))
 }
 
+/// Of a host that has reported nothing.
+pub(crate) fn heartbeat(epoch: Epoch) -> Heartbeat {
+    Heartbeat {
+        epoch,
+        hypervisor: HypervisorHealth::Ok,
+        observed_digest: Sha256::from_bytes(sha2::Sha256::digest("").into()),
+        quarantined: 0,
+        pool: None,
+        shared_pools: Vec::new(),
+        guarded_pools: Vec::new(),
+        seen_leases: Vec::new(),
+    }
+}
+
 /// A host that only listens.
 pub(crate) struct SimulatedHost {
     number: usize,
@@ -89,14 +103,15 @@ impl SimulatedHost {
         control: &Control,
         cloud: &Cloud,
         number: usize,
+        cpus: u32,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self> {
         let (_, identity) = new_identity(control, cloud, number).await?;
         let line = Arc::new(HttpControlPlane::new(&identity)?);
         let inventory = Inventory {
-            cpus: 16,
-            memory_mib: MemoryMib(64 * 1024),
-            disk_gib: SizeGib(1024),
+            cpus,
+            memory_mib: MemoryMib(cpus * 4 * 1024),
+            disk_gib: SizeGib(cpus * 64),
             cpu_model: "simulated".to_owned(),
             hypervisor: "simulated".to_owned(),
             acceleration: Acceleration::Simulated,
@@ -114,25 +129,23 @@ impl SimulatedHost {
         let pause = Duration::from_secs(opened.heartbeat_seconds.into());
         tasks.spawn(async move {
             loop {
-                // It has reported nothing.
-                let observed_digest = Sha256::from_bytes(sha2::Sha256::digest("").into());
-                let beat = Heartbeat {
-                    epoch,
-                    hypervisor: HypervisorHealth::Ok,
-                    observed_digest,
-                    quarantined: 0,
-                    pool: None,
-                    shared_pools: Vec::new(),
-                    guarded_pools: Vec::new(),
-                    seen_leases: Vec::new(),
-                };
-                if let Err(error) = beating.heartbeat(&beat).await {
+                if let Err(error) = beating.heartbeat(&heartbeat(epoch)).await {
                     eprintln!("host {number}: {error}");
                 }
                 tokio::time::sleep(pause).await;
             }
         });
         Ok(Self { number, line, epoch })
+    }
+
+    pub(crate) const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Sends one heartbeat more.
+    pub(crate) async fn beat(&self) -> Result<()> {
+        self.line.heartbeat(&heartbeat(self.epoch)).await?;
+        Ok(())
     }
 
     /// Follows the desired state.

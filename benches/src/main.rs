@@ -8,15 +8,25 @@ mod compare;
 mod completion;
 mod control;
 mod create;
+mod creating;
 mod disk;
 mod documents;
+mod echo;
+mod estate;
+mod faults;
 mod fleet;
+mod heartbeats;
+mod listing;
 mod login;
 mod memory;
 mod overlay;
 mod placement;
+mod postgres;
+mod process;
 mod read;
+mod restart;
 mod rules;
+mod simulated;
 mod site;
 mod snapshot;
 mod spread;
@@ -34,19 +44,25 @@ struct Arguments {
     #[arg(long, default_value_t = 7)]
     rounds: usize,
     #[command(flatten)]
-    size: spread::Size,
+    size: estate::Size,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
     /// POST to running, beside `qemu-img create` and `virsh create` of the same XML.
     B1,
+    /// POSTs of instances on simulated hosts, beside pgbench with as many statements and rows, 32 at once.
+    B2,
     /// GET one instance, beside pgbench's primary-key SELECT, 16 at once.
     B3,
+    /// A page of 500 of 25,000 instances and all pages, beside the same rows as JSON straight from SQL.
+    B4,
     /// Sign-ins, beside bare Argon2 with the same parameters, 8 at once.
     B6,
     /// Placement on 10,000 hosts, beside a loop over arrays.
     B7,
+    /// Heartbeats of 200 agents over mutual TLS, beside an echo of as many bytes.
+    B8,
     /// Memory of the agent, beside libvirtd.
     B10,
     /// A snapshot of a running instance, beside the transaction in QEMU alone; disks of 1, 10 and 100 GiB.
@@ -59,10 +75,16 @@ enum Name {
     B14,
     /// A new rule of a group with 1,000 ports until 100 hosts know it, beside one `nft add element`.
     B15,
+    /// Time until a control plane that has crashed answers, and until its simulated hosts are heard of.
+    B16,
+    /// What a user's client sees of the death of each process, beside a time without.
+    B17,
     /// Memory of the control plane and its PostgreSQL.
     B18,
     /// A name that the shell completes, beside curl of the same list.
     B19,
+    /// What a control plane takes with 1,000 simulated hosts and 20,000 instances at rest.
+    Fleet,
 }
 
 #[tokio::main]
@@ -72,16 +94,22 @@ async fn main() -> Result<()> {
     let site = site::Site::find;
     match arguments.name {
         Name::B1 => create::run(&site().await?, rounds).await,
+        Name::B2 => creating::run(rounds, arguments.size).await,
         Name::B3 => read::run(&site().await?, rounds).await,
+        Name::B4 => listing::run(rounds, arguments.size).await,
         Name::B6 => login::run(&site().await?, rounds).await,
         Name::B7 => placement::run(),
+        Name::B8 => heartbeats::run(rounds, arguments.size).await,
         Name::B10 => memory::agent(),
         Name::B11 => snapshot::run(&site().await?, rounds).await,
         Name::B12 => disk::run(rounds).await,
         Name::B13 => rules::run(rounds),
         Name::B14 => overlay::run(rounds),
         Name::B15 => spread::run(rounds, arguments.size).await,
+        Name::B16 => restart::run(rounds, arguments.size).await,
+        Name::B17 => faults::run(rounds).await,
         Name::B18 => memory::control_plane(),
         Name::B19 => completion::run(&site().await?, rounds).await,
+        Name::Fleet => restart::fleet(arguments.size).await,
     }
 }

@@ -7,36 +7,20 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use camino::Utf8Path;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use lab::{Cloud, Project};
-use reqwest::Method;
-use reqwest::header::HeaderMap;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::compare::{Series, report};
 use crate::control::Control;
+use crate::estate::{self, Size};
 use crate::fleet::{Heard, SimulatedHost, start_agent};
 use crate::world::{Host, two_hosts};
 
-const CLIENTS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How large the cloud is.
-#[derive(Clone, Copy, clap::Args)]
-pub(crate) struct Size {
-    /// Hosts of B15, one of them real; a divisor of the number of ports.
-    #[arg(long, default_value_t = 100)]
-    hosts: usize,
-    /// Ports in the group of B15.
-    #[arg(long, default_value_t = 1000)]
-    ports: usize,
-}
-
 pub(crate) async fn run(rounds: usize, size: Size) -> Result<()> {
-    let Size { hosts, ports } = size;
+    let (hosts, ports) = (size.hosts.unwrap_or(100), size.ports);
     let last = hosts - 1;
     let [real, by_hand] = two_hosts()?;
     prepare_by_hand(&by_hand)?;
@@ -45,11 +29,12 @@ pub(crate) async fn run(rounds: usize, size: Size) -> Result<()> {
     eprintln!("{hosts} hosts join");
     let (mut fleet, mut tasks) = (Vec::new(), JoinSet::new());
     for number in 0..last {
-        fleet.push(SimulatedHost::join(&control, &cloud, number, &mut tasks).await?);
+        fleet.push(SimulatedHost::join(&control, &cloud, number, 16, &mut tasks).await?);
     }
     let agent = start_agent(&control, &cloud, last, real, "192.0.2.1".parse()?, ears.clone()).await?;
     eprintln!("{ports} instances are made");
-    let project = make_instances(&cloud, &control, ports).await?;
+    let project = estate::make(&cloud, &control).await?;
+    estate::fill(&project, 0..ports).await?;
     for host in fleet {
         tasks.spawn(host.listen(ears.clone()));
     }
@@ -117,40 +102,6 @@ impl Fleet {
         }
         Ok(())
     }
-}
-
-/// A group whose members may meet, and the instances in it.
-async fn make_instances(cloud: &Cloud, control: &Control, ports: usize) -> Result<Project> {
-    let project = cloud.project("bench").await?;
-    const ENOUGH: u32 = 10_000_000;
-    let unlimited = json!({"instances": ENOUGH, "vcpus": ENOUGH, "memory_mib": ENOUGH, "disk_gib": ENOUGH,
-        "ports": ENOUGH, "volumes": ENOUGH});
-    cloud
-        .send(Method::PATCH, &project.path("/quotas"), &HeaderMap::new(), Some(unlimited))
-        .await?
-        .success()?;
-    cloud.post(&project.path("/networks"), json!({"name": "fleet"})).await?.success()?;
-    let subnet = json!({"name": "fleet", "network": "fleet", "cidr": "10.20.0.0/16"});
-    cloud.post(&project.path("/subnets"), subnet).await?.success()?;
-    cloud.post(&project.path("/security_groups"), json!({"name": "fleet"})).await?.success()?;
-    let meet = json!({"direction": "ingress", "protocol": "any", "remote_group": "fleet"});
-    cloud.post(&project.path("/security_groups/fleet/rules"), meet).await?.success()?;
-
-    let file = control.folder.path().join("image.raw");
-    std::fs::write(&file, vec![0; 1 << 20])?;
-    let image = json!({"name": "nothing", "format": "raw"});
-    cloud.post(&project.path("/images"), image).await?.success()?;
-    let file = Utf8Path::from_path(&file).context("a path of text")?;
-    project.upload(&project.path("/images/nothing"), file).await?.success()?;
-    cloud.instance_type("small", 1, 256, 1).await?;
-
-    let made = stream::iter(0..ports).map(|number| {
-        let body = json!({"name": format!("fleet-{number}"), "image": "nothing", "instance_type": "small",
-            "networks": [{"network": "fleet", "security_groups": ["fleet"]}]});
-        project.create(body)
-    });
-    made.buffer_unordered(CLIENTS).try_for_each(|_| std::future::ready(Ok(()))).await?;
-    Ok(project)
 }
 
 /// What one who knows nft would have made: a set of networks and ports.
