@@ -81,7 +81,8 @@ fn prepare(control: &Control, postgres: &Postgres) -> Result<String> {
         "\\set id random(1, 10000)\nBEGIN;\n",
         &read(10),
         &insert(2, 3),
-        "UPDATE bench_used SET used = used + 1;\n",
+        // In one order, or they would wait for each other in a circle.
+        "UPDATE bench_used SET used = used + 1 WHERE id IN (SELECT id FROM bench_used ORDER BY id FOR UPDATE);\n",
         "UPDATE bench_read SET payload = repeat('z', 200) WHERE id = :id;\n",
         &insert(2, 4),
         &insert(3, 1),

@@ -34,12 +34,12 @@ const BANNED: &[(&str, &str)] = &[
     ("rustables", "GPL"),
 ];
 
-/// Crates that only one of ours may use directly, and why.
-const RESERVED: &[(&str, &str, &str)] = &[
-    ("virt", "compute-agent", "LGPL-2.1-or-later, and libvirt is the agent's business"),
-    ("sqlx", "api", "the agent cannot touch PostgreSQL"),
-    ("axum", "api", "the agent listens on nothing"),
-    ("rtnetlink", "networking", "devices are made in one place"),
+/// Crates that only these of ours may use directly, and why.
+const RESERVED: &[(&str, &[&str], &str)] = &[
+    ("virt", &["compute-agent"], "LGPL-2.1-or-later, and libvirt is the agent's business"),
+    ("sqlx", &["api", "benches"], "the agent cannot touch PostgreSQL; its own speed is a floor"),
+    ("axum", &["api"], "the agent listens on nothing"),
+    ("rtnetlink", &["networking"], "devices are made in one place"),
 ];
 
 /// Licences that go with Apache-2.0 without further thought.
@@ -109,9 +109,9 @@ fn crates_keep_the_dependency_law() {
         for inner in used.iter().filter(|name| ours.contains_key(**name)) {
             assert!(allowed.contains(inner), "{package} must not use {inner}");
         }
-        for (reserved, owner, reason) in RESERVED {
+        for (reserved, owners, reason) in RESERVED {
             assert!(
-                package == owner || !used.contains(reserved),
+                owners.contains(package) || !used.contains(reserved),
                 "{package} must not use {reserved}: {reason}"
             );
         }
