@@ -62,6 +62,8 @@ pub enum PoolError {
     UnsafeLayer(LayerId, #[source] io::Error),
     #[error("layer {0} of a volume is in use")]
     LayerInUse(LayerId),
+    #[error("layer {0} is not taken from another host: {1}")]
+    NotTaken(LayerId, &'static str),
     #[error("nothing was ever written to volume {0} here")]
     NoData(VolumeId),
     #[error("qemu-img could not {attempted}")]
@@ -97,7 +99,7 @@ pub enum Blame {
 impl PoolError {
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Fetch(..) | Self::Length { .. } | Self::Digest { .. } => Blame::Source,
+            Self::Fetch(..) | Self::Length { .. } | Self::Digest { .. } | Self::NotTaken(..) => Blame::Source,
             Self::Refused(_, why) if why.is_refusal() => Blame::Image,
             Self::VirtualSize { .. } | Self::DiskTooSmall { .. } | Self::NoData(_) => Blame::Image,
             Self::Convert(_, why) if why.blames_image() => Blame::Image,

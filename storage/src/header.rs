@@ -57,7 +57,7 @@ impl Header {
 }
 
 /// Whoever shares the pool could lead elsewhere by a link.
-fn open_itself(path: &Utf8Path) -> io::Result<File> {
+pub(crate) fn open_itself(path: &Utf8Path) -> io::Result<File> {
     let opened = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path);
     opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => io::Error::new(io::ErrorKind::InvalidData, "it is a link"),

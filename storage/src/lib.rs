@@ -21,6 +21,7 @@
 mod base;
 mod cache;
 mod chain;
+mod copied;
 mod durable;
 mod error;
 mod export;
@@ -40,6 +41,7 @@ mod volume;
 mod walls;
 
 pub use cache::{Needed, Usage};
+pub use copied::{LentLayer, NewLayer};
 pub use error::{Blame, PoolError};
 pub use export::Export;
 pub use inventory::{InstanceFiles, Inventory, SharedInventory};

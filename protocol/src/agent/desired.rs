@@ -1,17 +1,19 @@
 //! The desired feed: what a host shall look like.
 
+use std::net::SocketAddr;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{
-    Architecture, Disk, Epoch, GuestHardware, HostNetwork, HostRequest, MemoryFile, Migration, Nic,
-    OnHostFailure, SaveMemory, VolumeSpec,
+    Architecture, CopiedLayer, Disk, Epoch, GuestHardware, HostNetwork, HostRequest, MemoryFile, Migration,
+    Nic, OnHostFailure, SaveMemory, VolumeSpec,
 };
 use crate::image::Format;
 use crate::{
-    Generation, InstanceId, LayerId, MemoryMib, Name, OperationId, RemovalId, RequestId, Revision, Sha256,
-    TransferId,
+    Generation, HostId, InstanceId, LayerId, MemoryMib, MigrationId, Name, OperationId, RemovalId, RequestId,
+    Revision, Sha256, TransferId,
 };
 
 /// The longest long poll.
@@ -85,6 +87,19 @@ pub enum DesiredBody {
     /// `/agent/v1/images/{transfer_id}`. Nobody writes to any of the layers. Those at the top of which there is no
     /// file were never written to. See [`super::ImageStatus`].
     SendImage { transfer_id: TransferId, source: Box<VolumeSpec> },
+    /// An instance that is stopped is to come here with its disks. Fetch these layers from the agent of that host, for which
+    /// to listen, and say where: [`super::MigrationState::Ready`]. Nothing is made of them before the instance is this
+    /// host's; should it not come, [`Self::RemoveLayers`] names them.
+    TakeDisks { id: MigrationId, instance_id: InstanceId, source: HostId, layers: Vec<CopiedLayer> },
+    /// An instance that is stopped is to go with its disks. Give these layers to the agent of that host, which asks for
+    /// them, and keep them.
+    GiveDisks {
+        id: MigrationId,
+        instance_id: InstanceId,
+        destination: HostId,
+        address: SocketAddr,
+        layers: Vec<LayerId>,
+    },
 }
 
 /// An instance as its host shall make it. The same generation always means the same specification.

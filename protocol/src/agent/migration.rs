@@ -8,11 +8,29 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostId, InstanceId, MigrationId};
+use super::ImageSource;
+use crate::{HostId, InstanceId, LayerId, MigrationId, SizeGib};
 
 /// A feature of hosts whose agents know of migrations. To others, the specification of a guest that is to come is that of
 /// one that is to be started.
 pub const LIVE_MIGRATION: &str = "live_migration";
+
+/// A feature of hosts whose agents copy the disks of instances that are stopped: [`super::DesiredBody::TakeDisks`].
+pub const DISK_MOVES: &str = "disk_moves";
+
+/// A layer on the disk of one host that another one takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedLayer {
+    pub id: LayerId,
+    /// The layer that it stands on, which comes before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<LayerId>,
+    /// What it stands on if not on a layer; an empty disk stands on nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSource>,
+    /// No guest sees more of it.
+    pub size_gib: SizeGib,
+}
 
 /// The most that a guest may be asked to stand still, in milliseconds.
 pub const MAX_DOWNTIME_MS: u32 = 60_000;
@@ -63,10 +81,12 @@ pub enum MigrationState {
         /// For people, in a sentence. Never a path or a host name.
         detail: String,
     },
-    /// The source: that many bytes of the guest's memory are sent or need not be.
+    /// The source: that many bytes of the guest's memory are sent or need not be. The destination of disks: so many have come.
     Transferring { done_bytes: u64, total_bytes: u64 },
     /// The source: the destination has all of it, and this host never lets the guest go on, whatever happens.
     HandedOver,
+    /// The destination of disks: all of them are there, each whole and on disk, or was never made.
+    Received,
     /// The source: the guest runs on here, and is not sent any more under this id.
     Ended {
         /// As of [`Self::Refused`].

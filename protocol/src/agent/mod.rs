@@ -60,7 +60,9 @@ pub use lease::{
     GuardedPool, LEASE_SECONDS, LEASE_WRITE_SECONDS, MAX_SEEN_LEASES, OnHostFailure, SeenLease,
     TAKEOVER_SECONDS,
 };
-pub use migration::{LIVE_MIGRATION, MAX_DOWNTIME_MS, Migration, MigrationReport, MigrationState};
+pub use migration::{
+    CopiedLayer, DISK_MOVES, LIVE_MIGRATION, MAX_DOWNTIME_MS, Migration, MigrationReport, MigrationState,
+};
 pub use network::{
     AddressPair, Direction, FloatingIp, HostNetwork, MAX_NETWORK_FAULTS, Metadata, Network, NetworkCheck,
     NetworkFault, NetworkReport, NetworkSubject, Nic, Port, PortAddress, PortRange, Remote, RemotePort,

@@ -3,6 +3,7 @@
 mod base;
 mod bombs;
 mod cache;
+mod copied;
 mod corpus;
 mod export;
 mod formats;
