@@ -43,6 +43,7 @@ use crate::insight::Insight;
 use crate::inventory::LastInventory;
 use crate::metadata::Metadata;
 use crate::migration::Relays;
+use crate::migration::disks::{DiskMoves, Underway};
 use crate::networks::keeper::REPAIR;
 use crate::networks::{HostNetworking, Keeper, NetworkStore};
 use crate::reconcile::boots::Boots;
@@ -164,8 +165,24 @@ pub async fn run(
     }));
     let workers = Workers::new(Arc::clone(&reconciler), Arc::clone(&clock), stop.clone());
     let session = Arc::new(Session::default());
-    let removals =
-        Arc::new(Removals::new(Arc::clone(&storage), Arc::clone(&reconciler), Arc::clone(&outbox)));
+    let disks_underway = Arc::<Underway>::default();
+    let removals = Arc::new(Removals::new(
+        Arc::clone(&storage),
+        Arc::clone(&reconciler),
+        Arc::clone(&outbox),
+        Arc::clone(&disks_underway),
+    ));
+    let disks = DiskMoves {
+        state_dir: state_dir.path.clone(),
+        underlay_address,
+        control_plane: Arc::clone(&control_plane),
+        storage: Arc::clone(&storage),
+        desired: Arc::clone(&desired),
+        domains: Arc::clone(&reconciler.view),
+        outbox: Arc::clone(&outbox),
+        underway: disks_underway,
+        stop: stop.child_token(),
+    };
     let images = Arc::new(Images::new(
         Arc::clone(&control_plane),
         Arc::clone(&storage),
@@ -207,6 +224,7 @@ pub async fn run(
         removals,
         guards: Arc::clone(&guards),
         images,
+        disks: Arc::new(disks),
         consoles: Arc::new(consoles),
     };
     let sender = Sender {

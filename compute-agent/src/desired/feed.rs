@@ -29,6 +29,7 @@ use crate::guard::clock::Moment;
 use crate::host_storage::HostStorage;
 use crate::hypervisor::{Hypervisor, HypervisorError};
 use crate::inventory::LastInventory;
+use crate::migration::disks::DiskMoves;
 use crate::networks::{Keeper, NetworkStore};
 use crate::reconcile::Reconciler;
 use crate::reconcile::workers::Workers;
@@ -63,6 +64,7 @@ pub struct Feed {
     pub removals: Arc<Removals>,
     pub guards: Arc<Guards>,
     pub images: Arc<Images>,
+    pub disks: Arc<DiskMoves>,
     pub consoles: Arc<Consoles>,
 }
 
@@ -302,7 +304,7 @@ impl Feed {
             self.workers.nudge_all();
         }
         changed.into_iter().for_each(|id| self.workers.nudge(id));
-        let mut images = HashSet::new();
+        let (mut images, mut disks) = (HashSet::new(), HashSet::new());
         for object in &page.objects {
             match &object.body {
                 &DesiredBody::SendSerialLog { transfer_id, instance_id, max_bytes } => {
@@ -315,11 +317,16 @@ impl Feed {
                     images.insert(*transfer_id);
                     self.images.begin(*transfer_id, (**source).clone());
                 }
+                body @ (DesiredBody::TakeDisks { id, .. } | DesiredBody::GiveDisks { id, .. }) => {
+                    disks.insert(*id);
+                    self.disks.begin(body);
+                }
                 DesiredBody::Instance(_) | DesiredBody::DeleteInstance { .. } | DesiredBody::Network(_) => {}
             }
         }
         if page.complete {
             self.images.keep_only(&images);
+            self.disks.keep_only(&disks);
         }
         page.requests.iter().for_each(|request| self.consoles.begin(epoch, request));
         Ok(())

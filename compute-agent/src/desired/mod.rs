@@ -124,6 +124,8 @@ impl Wanted {
             DesiredBody::Network(_)
             | DesiredBody::SendSerialLog { .. }
             | DesiredBody::SendImage { .. }
+            | DesiredBody::TakeDisks { .. }
+            | DesiredBody::GiveDisks { .. }
             | DesiredBody::RemoveLayers { .. } => None,
         }
     }

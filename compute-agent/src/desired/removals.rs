@@ -12,6 +12,7 @@ use protocol::{LayerId, Name, RemovalId};
 use crate::backoff::Backoff;
 use crate::chain;
 use crate::host_storage::{BoxError, Doomed, HostStorage};
+use crate::migration::disks::Underway;
 use crate::reconcile::Reconciler;
 use crate::report::Outbox;
 
@@ -23,12 +24,19 @@ pub struct Removals {
     pub storage: Arc<dyn HostStorage>,
     pub reconciler: Arc<Reconciler>,
     pub outbox: Arc<Outbox>,
+    /// What comes from other hosts.
+    pub disks: Arc<Underway>,
     underway: Mutex<HashSet<RemovalId>>,
 }
 
 impl Removals {
-    pub fn new(storage: Arc<dyn HostStorage>, reconciler: Arc<Reconciler>, outbox: Arc<Outbox>) -> Self {
-        Self { storage, reconciler, outbox, underway: Mutex::default() }
+    pub fn new(
+        storage: Arc<dyn HostStorage>,
+        reconciler: Arc<Reconciler>,
+        outbox: Arc<Outbox>,
+        disks: Arc<Underway>,
+    ) -> Self {
+        Self { storage, reconciler, outbox, disks, underway: Mutex::default() }
     }
 
     /// Removes the layers in the background, however long it takes, and reports that.
@@ -38,6 +46,7 @@ impl Removals {
         }
         let this = Arc::clone(self);
         tokio::spawn(async move {
+            let _removing = this.disks.give_up(&layers).await;
             let mut backoff = Backoff::new(RETRY.0, RETRY.1);
             while let Err(error) = this.remove(Doomed { layers: &layers, pools: pool.as_slice() }).await {
                 tracing::warn!(%removal, error = %chain(error.as_ref()), "layers are not removed yet");

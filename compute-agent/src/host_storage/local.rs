@@ -3,14 +3,14 @@
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use futures_util::{StreamExt, TryStreamExt};
-use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
-use protocol::{InstanceId, LayerId, MIB, MemoryMib, Name};
-use storage::{Blame, Export, NewMemory, Pool, PoolError};
+use protocol::agent::{CopiedLayer, ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
+use protocol::{InstanceId, LayerId, MIB, MemoryMib, Name, Sha256};
+use storage::{Blame, Export, LentLayer, NewLayer, NewMemory, Pool, PoolError};
 use tokio_util::io::ReaderStream;
 
 use super::{
-    BoxError, ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError,
-    LocalPool, Needed, Places, UnfinishedMemory, Usage,
+    BoxError, ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, LentDisk,
+    LocalPool, Needed, NewDisk, Places, UnfinishedMemory, Usage,
 };
 use crate::chain;
 
@@ -156,6 +156,26 @@ impl HostStorage for LocalPool {
         Ok(Box::new(self.pool().await?.export(volume).await?))
     }
 
+    async fn has_layer(&self, layer: LayerId) -> Result<bool, HostStorageError> {
+        Ok(self.pool().await?.has_layer(layer).await?)
+    }
+
+    async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {
+        let lent = self.pool().await?.lend_layer(layer).await?;
+        Ok(lent.map(|lent| Box::new(lent) as _))
+    }
+
+    async fn new_layer(
+        &self,
+        of: &CopiedLayer,
+        size_bytes: u64,
+        needed: Needed<'_>,
+    ) -> Result<Box<dyn NewDisk>, HostStorageError> {
+        let pool = self.pool().await?;
+        let new = pool.new_layer(of, size_bytes, needed).await?;
+        Ok(Box::new(LocalNew { pool: pool.clone(), new, of: of.clone() }))
+    }
+
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError> {
         Ok(self.pool().await?.serial_tail(id, max_bytes).await?)
     }
@@ -182,6 +202,40 @@ impl UnfinishedMemory for LocalMemory {
 
     async fn publish(self: Box<Self>, id: LayerId) -> Result<(), HostStorageError> {
         self.pool.publish_memory(self.memory, id).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl LentDisk for LentLayer {
+    fn size_bytes(&self) -> u64 {
+        Self::size_bytes(self)
+    }
+
+    async fn read(&self) -> Result<ByteStream, HostStorageError> {
+        let file = tokio::fs::File::from_std(self.open().await?);
+        Ok(ReaderStream::with_capacity(file, READ_BYTES).boxed())
+    }
+
+    async fn is_unchanged(&self) -> Result<(), HostStorageError> {
+        Ok(Self::is_unchanged(self).await?)
+    }
+}
+
+struct LocalNew {
+    pool: Pool,
+    new: NewLayer,
+    of: CopiedLayer,
+}
+
+#[async_trait]
+impl NewDisk for LocalNew {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), HostStorageError> {
+        Ok(self.new.write(self.of.id, bytes).await?)
+    }
+
+    async fn publish(self: Box<Self>, sha256: Sha256) -> Result<(), HostStorageError> {
+        self.pool.publish_layer(self.new, &self.of, sha256).await?;
         Ok(())
     }
 }

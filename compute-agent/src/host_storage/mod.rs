@@ -12,8 +12,8 @@ use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
-use protocol::{InstanceId, LayerId, MemoryMib, Name, VolumeId};
+use protocol::agent::{CopiedLayer, ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
+use protocol::{InstanceId, LayerId, MemoryMib, Name, Sha256, VolumeId};
 use thiserror::Error;
 
 pub use place::{LocalPool, OwnPool};
@@ -112,6 +112,23 @@ pub trait HostStorage: Send + Sync + 'static {
     /// [`HostStorageError::Image`] when there is nothing to copy.
     async fn export(&self, volume: &VolumeSpec) -> Result<Box<dyn ExportedDisk>, HostStorageError>;
 
+    /// Whether a layer of the host's own is there, whole.
+    async fn has_layer(&self, layer: LayerId) -> Result<bool, HostStorageError>;
+
+    /// Opens a layer of the host's own that nobody uses, for another host; nothing when it was never made.
+    async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError>;
+
+    /// A place for a layer of so many bytes that comes from another host.
+    ///
+    /// # Errors
+    /// [`HostStorageError::Full`] when there is too little room.
+    async fn new_layer(
+        &self,
+        of: &CopiedLayer,
+        size_bytes: u64,
+        needed: Needed<'_>,
+    ) -> Result<Box<dyn NewDisk>, HostStorageError>;
+
     /// The newest part of the serial log.
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError>;
 
@@ -138,6 +155,29 @@ pub trait UnfinishedMemory: Send + Sync {
 
     /// Gives it its name, under which it stays.
     async fn publish(self: Box<Self>, id: LayerId) -> Result<(), HostStorageError>;
+}
+
+/// A layer that another host is given.
+#[async_trait]
+pub trait LentDisk: Send + Sync {
+    /// Length of the file when it was opened.
+    fn size_bytes(&self) -> u64;
+
+    /// The file from its beginning.
+    async fn read(&self) -> Result<ByteStream, HostStorageError>;
+
+    /// Fails when somebody has written to it since it was opened, or is about to.
+    async fn is_unchanged(&self) -> Result<(), HostStorageError>;
+}
+
+/// A layer that comes from another host, which goes when this is dropped.
+#[async_trait]
+pub trait NewDisk: Send + Sync {
+    /// Adds what comes next.
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), HostStorageError>;
+
+    /// Puts it in place, if it is what was to come.
+    async fn publish(self: Box<Self>, sha256: Sha256) -> Result<(), HostStorageError>;
 }
 
 /// A copied disk, which goes when this is dropped.

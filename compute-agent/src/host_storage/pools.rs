@@ -6,13 +6,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use futures_util::future::join_all;
-use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, SharedPoolState, VolumeSpec};
+use protocol::agent::{
+    CopiedLayer, ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, SharedPoolState, VolumeSpec,
+};
 use protocol::{HostId, InstanceId, LayerId, MemoryMib, Name};
 use storage::SharedRoot;
 
 use super::{
-    Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, LocalPool, Needed, Places,
-    UnfinishedMemory, Usage,
+    Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, LentDisk, LocalPool, Needed,
+    NewDisk, Places, UnfinishedMemory, Usage,
 };
 use crate::chain;
 
@@ -178,6 +180,23 @@ impl HostStorage for Pools {
             pool.remove_layers(Doomed { pools: &[], ..doomed }).await?;
         }
         Ok(())
+    }
+
+    async fn has_layer(&self, layer: LayerId) -> Result<bool, HostStorageError> {
+        self.local.has_layer(layer).await
+    }
+
+    async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {
+        self.local.lend_layer(layer).await
+    }
+
+    async fn new_layer(
+        &self,
+        of: &CopiedLayer,
+        size_bytes: u64,
+        needed: Needed<'_>,
+    ) -> Result<Box<dyn NewDisk>, HostStorageError> {
+        self.local.new_layer(of, size_bytes, needed).await
     }
 
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError> {

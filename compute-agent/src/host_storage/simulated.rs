@@ -9,14 +9,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
+use protocol::agent::{CopiedLayer, ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
 use protocol::{GIB, InstanceId, LayerId, MemoryMib, Name, Sha256, SizeGib};
 use serde::{Deserialize, Serialize};
+use sha2::Digest;
 use storage::Space;
 
 use super::{
-    ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed, Places,
-    UnfinishedMemory, Usage,
+    ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, LentDisk, Needed,
+    NewDisk, Places, UnfinishedMemory, Usage,
 };
 use crate::kept::{Keep, KeptFile, Locked};
 
@@ -52,6 +53,58 @@ impl ExportedDisk for SimulatedExport {
     async fn read(&self) -> Result<ByteStream, HostStorageError> {
         let words = self.bytes.chunks(8).map(Bytes::copy_from_slice).map(Ok).collect::<Vec<_>>();
         Ok(stream::iter(words).boxed())
+    }
+}
+
+/// A layer on its way to another host: its id.
+#[derive(Debug)]
+struct SimulatedLoan {
+    bytes: Bytes,
+}
+
+#[async_trait]
+impl LentDisk for SimulatedLoan {
+    fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    async fn read(&self) -> Result<ByteStream, HostStorageError> {
+        let bytes = self.bytes.clone();
+        Ok(stream::iter([Ok(bytes)]).boxed())
+    }
+
+    async fn is_unchanged(&self) -> Result<(), HostStorageError> {
+        Ok(())
+    }
+}
+
+/// A layer on its way from another host.
+#[derive(Debug)]
+struct SimulatedNew {
+    state: Arc<Mutex<State>>,
+    of: CopiedLayer,
+    bytes: Vec<u8>,
+}
+
+#[async_trait]
+impl NewDisk for SimulatedNew {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), HostStorageError> {
+        self.bytes.extend(bytes);
+        Ok(())
+    }
+
+    async fn publish(self: Box<Self>, sha256: Sha256) -> Result<(), HostStorageError> {
+        let mut state = Locked::of(&self.state);
+        let is_whole = Sha256::from_bytes(sha2::Sha256::digest(&self.bytes).into()) == sha256
+            && self.bytes == self.of.id.to_string().as_bytes();
+        if !is_whole {
+            return Err(HostStorageError::Fetch("simulated: that is another layer".into()));
+        }
+        if self.of.below.is_some_and(|below| !state.layers.contains_key(&below)) {
+            return Err(HostStorageError::Chain("simulated: it stands on nothing".into()));
+        }
+        state.layers.insert(self.of.id, self.of.size_gib);
+        Ok(())
     }
 }
 
@@ -406,6 +459,27 @@ impl HostStorage for SimulatedStorage {
         }
         let words: Vec<_> = there.into_iter().map(LayerId::to_string).collect();
         Ok(Box::new(SimulatedExport { bytes: words.join(" ").into(), _counted: counted }))
+    }
+
+    async fn has_layer(&self, layer: LayerId) -> Result<bool, HostStorageError> {
+        Ok(self.lock().layers.contains_key(&layer))
+    }
+
+    async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {
+        let is_there = self.lock().layers.contains_key(&layer);
+        Ok(is_there.then(|| Box::new(SimulatedLoan { bytes: layer.to_string().into() }) as _))
+    }
+
+    async fn new_layer(
+        &self,
+        of: &CopiedLayer,
+        _: u64,
+        _: Needed<'_>,
+    ) -> Result<Box<dyn NewDisk>, HostStorageError> {
+        if self.writing()?.is_full {
+            return Err(HostStorageError::Full("simulated: there is no room".into()));
+        }
+        Ok(Box::new(SimulatedNew { state: Arc::clone(&self.state), of: of.clone(), bytes: Vec::new() }))
     }
 
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Result<Vec<u8>, HostStorageError> {

@@ -4,6 +4,7 @@
 //! expects a guest, for the agent of the source alone. QEMU gets one end of a pair of sockets and this agent keeps the other:
 //! when the agent ends, so does what is under way, and the guest runs on at its source.
 
+pub mod disks;
 mod tls;
 
 use std::collections::HashMap;

@@ -79,7 +79,7 @@ pub struct Parts {
 /// See the module.
 pub struct Reconciler {
     parts: Parts,
-    pub view: DomainView,
+    pub view: Arc<DomainView>,
     pub underway: Underway,
     limits: Limits,
     memories: Mutex<HashMap<InstanceId, Memory>>,
@@ -142,7 +142,7 @@ enum Round {
 impl Reconciler {
     pub fn new(parts: Parts) -> Self {
         Self {
-            view: DomainView::new(Arc::clone(&parts.hypervisor)),
+            view: Arc::new(DomainView::new(Arc::clone(&parts.hypervisor))),
             underway: Underway::default(),
             limits: Limits::default(),
             memories: Mutex::default(),

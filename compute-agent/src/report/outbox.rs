@@ -4,7 +4,7 @@
 //! on disk. The steps of an operation's trail happened once and are written down at once: each is told
 //! once per operation, also across a restart of the agent.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use protocol::agent::{
     InstanceReport, MAX_DETAIL_CHARS, MigrationReport, NetworkReport, ObservedBatch, ObservedState, Step,
     StepReport,
 };
-use protocol::{Generation, InstanceId, OperationId, RemovalId, Sha256};
+use protocol::{Generation, InstanceId, MigrationId, OperationId, RemovalId, Sha256};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 use time::OffsetDateTime;
@@ -34,6 +34,8 @@ pub struct Outbox {
     migrations: Mutex<HashMap<InstanceId, (MigrationReport, bool)>>,
     /// Deletions that the control plane knows to be done, until nothing is wanted of these instances any more.
     gone: Mutex<HashMap<InstanceId, Generation>>,
+    /// The same of disks on their way.
+    disks: Mutex<HashMap<MigrationId, (MigrationReport, bool)>>,
     /// Held while a trail is written, so that an older one cannot replace a newer one.
     disk: Mutex<()>,
     dirty: Notify,
@@ -94,6 +96,7 @@ impl Outbox {
             removed: Mutex::default(),
             migrations: Mutex::default(),
             gone: Mutex::default(),
+            disks: Mutex::default(),
             disk: Mutex::default(),
             dirty: Notify::new(),
         })
@@ -139,6 +142,17 @@ impl Outbox {
             migrations.insert(id, (report, false));
             self.dirty.notify_one();
         }
+    }
+
+    /// Replaces the word about disks on their way.
+    pub fn report_disks(&self, report: MigrationReport) {
+        self.disks().insert(report.id, (report, false));
+        self.dirty.notify_one();
+    }
+
+    /// Nothing more is said of others than these.
+    pub fn keep_only_disks(&self, wanted: &HashSet<MigrationId>) {
+        self.disks().retain(|id, _| wanted.contains(id));
     }
 
     /// Nothing is left of what a [`protocol::agent::DesiredBody::RemoveLayers`] named.
@@ -189,8 +203,9 @@ impl Outbox {
         let network_version = network.version;
         let network = network.latest.clone().filter(|_| network_version > network.sent_version);
         let removed: Vec<_> = self.removed().iter().copied().take(limit).collect();
-        let migrations = self.migrations();
-        let untold = migrations.values().filter(|(_, told)| !told).map(|(report, _)| report.clone());
+        let (migrations, disks) = (self.migrations(), self.disks());
+        let untold = migrations.values().chain(disks.values()).filter(|(_, told)| !told);
+        let untold = untold.map(|(report, _)| report.clone());
         let migrations: Vec<_> = untold.take(limit).collect();
         let is_due =
             !reports.is_empty() || network.is_some() || !removed.is_empty() || !migrations.is_empty();
@@ -208,7 +223,7 @@ impl Outbox {
             network.sent_version = network.sent_version.max(sent.network_version);
         }
         self.removed().retain(|removal| !sent.removed.contains(removal));
-        for (known, told) in self.migrations().values_mut() {
+        for (known, told) in self.migrations().values_mut().chain(self.disks().values_mut()) {
             *told |= sent.migrations.contains(known);
         }
         let mut written = Ok(());
@@ -248,7 +263,7 @@ impl Outbox {
     pub fn resend_all(&self) {
         self.lock().values_mut().for_each(|item| item.version += 1);
         self.network().version += 1;
-        self.migrations().values_mut().for_each(|(_, told)| *told = false);
+        self.migrations().values_mut().chain(self.disks().values_mut()).for_each(|(_, told)| *told = false);
         self.dirty.notify_one();
     }
 
@@ -301,6 +316,10 @@ impl Outbox {
 
     fn migrations(&self) -> MutexGuard<'_, HashMap<InstanceId, (MigrationReport, bool)>> {
         self.migrations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn disks(&self) -> MutexGuard<'_, HashMap<MigrationId, (MigrationReport, bool)>> {
+        self.disks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest word about the migration of an instance.

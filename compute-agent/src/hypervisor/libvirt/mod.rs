@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{
-    Acceleration, Architecture, ConsoleKind, GuestInfo, Inventory, IoLimits, LIVE_MIGRATION,
+    Acceleration, Architecture, ConsoleKind, DISK_MOVES, GuestInfo, Inventory, IoLimits, LIVE_MIGRATION,
     NESTED_VIRTUALIZATION, Nic, PauseReason,
 };
 use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
@@ -203,7 +203,7 @@ impl Hypervisor for Libvirt {
             features: nests
                 .then_some(NESTED_VIRTUALIZATION)
                 .into_iter()
-                .chain([LIVE_MIGRATION])
+                .chain([LIVE_MIGRATION, DISK_MOVES])
                 .map(str::to_owned)
                 .collect(),
             cpu_models,

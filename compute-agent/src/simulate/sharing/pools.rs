@@ -8,14 +8,16 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, SharedPoolState, VolumeSpec};
+use protocol::agent::{
+    CopiedLayer, ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, SharedPoolState, VolumeSpec,
+};
 use protocol::{GIB, InstanceId, LayerId, MemoryMib, Name, SizeGib};
 
 use crate::chain;
 use crate::durable::off_thread;
 use crate::host_storage::{
-    Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, Needed, Places,
-    SimulatedStorage, UnfinishedMemory, Usage,
+    Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, LentDisk, Needed, NewDisk,
+    Places, SimulatedStorage, UnfinishedMemory, Usage,
 };
 
 /// How a host reaches the pool.
@@ -220,6 +222,23 @@ impl HostStorage for SharingStorage {
 
     async fn export(&self, volume: &VolumeSpec) -> Outcome<Box<dyn ExportedDisk>> {
         self.of(volume.pool.as_ref()).await?.export(volume).await
+    }
+
+    async fn has_layer(&self, layer: LayerId) -> Outcome<bool> {
+        self.own.has_layer(layer).await
+    }
+
+    async fn lend_layer(&self, layer: LayerId) -> Outcome<Option<Box<dyn LentDisk>>> {
+        self.own.lend_layer(layer).await
+    }
+
+    async fn new_layer(
+        &self,
+        of: &CopiedLayer,
+        size_bytes: u64,
+        needed: Needed<'_>,
+    ) -> Outcome<Box<dyn NewDisk>> {
+        self.own.new_layer(of, size_bytes, needed).await
     }
 
     async fn serial_tail(&self, id: InstanceId, max_bytes: usize) -> Outcome<Vec<u8>> {
