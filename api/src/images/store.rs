@@ -514,7 +514,8 @@ pub(crate) async fn blob_for_host(
            WHERE b.sha256 = $2 AND b.state = 'stored' AND EXISTS (
                SELECT FROM volumes v JOIN images i ON i.id = v.image_id
                LEFT JOIN instances n ON n.id = v.instance_id AND v.pool_id IS NOT NULL
-               WHERE (v.host_id = $1 OR n.host_id = $1) AND i.blob_id = b.id
+               LEFT JOIN migrations g ON g.instance_id = v.instance_id AND g.layers IS NOT NULL
+               WHERE (v.host_id = $1 OR n.host_id = $1 OR g.destination_host_id = $1) AND i.blob_id = b.id
                UNION ALL
                SELECT FROM snapshot_volumes s JOIN layers l ON l.id = s.layer_id JOIN images i ON i.id = s.image_id
                LEFT JOIN pool_hosts h ON h.pool_id = l.pool_id

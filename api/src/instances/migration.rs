@@ -5,6 +5,7 @@
 //! send it, a migration is ended here; after that the source alone knows whether it has happened.
 
 mod checks;
+mod disks;
 mod hosts;
 mod reports;
 
@@ -18,6 +19,10 @@ use crate::http::{ApiError, violated_constraint};
 use crate::operations::store::{self as operations, End};
 
 pub(super) use self::checks::{choose, destination, refuse_now};
+pub(super) use self::disks::{
+    begin as begin_disks, choose as choose_for_disks, destination as destination_of_disks,
+    obstacle as obstacle_of_disks,
+};
 pub(super) use self::hosts::Hosts;
 pub(crate) use self::reports::fold;
 
@@ -73,6 +78,9 @@ pub(crate) async fn look_after_one(
     // Neither host comes back before this is decided.
     migrations::hold_hosts(conn, of.source(), of.destination()).await?;
     let Some(one) = migrations::stuck(conn, Some(of.id), now).await?.pop() else { return Ok(()) };
+    if of.moves_disks {
+        return end(conn, &of, &failed(disks::why_stuck(&one)), now).await;
+    }
     if one.source_dead {
         return end(conn, &of, &failed(NO_SOURCE), now).await;
     }
@@ -109,8 +117,13 @@ async fn call_off(
     why: Why,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
-    if !of.is_sent() {
-        let end_with = if why == REQUESTED { cancelled() } else { failed(why) };
+    // Of one that is stopped nothing happens at its source: it is here that it is said whose it is.
+    if of.moves_disks || !of.is_sent() {
+        let end_with = match why {
+            REQUESTED if of.moves_disks => cancelled_disks(),
+            REQUESTED => cancelled(),
+            why => failed(why),
+        };
         return end(conn, of, &end_with, now).await;
     }
     migrations::set_cancelled(conn, of, why, now).await?;
@@ -130,6 +143,10 @@ async fn end(
 
 fn failed((code, detail): Why) -> End {
     End::Failed { code, detail: Some(detail.to_owned()) }
+}
+
+const fn cancelled_disks() -> End {
+    End::Cancelled { code: REQUESTED.0, detail: disks::REQUESTED }
 }
 
 const fn cancelled() -> End {

@@ -200,7 +200,8 @@ pub(crate) const OF_VOLUMES: [&str; 4] =
     ["attach_volume", "detach_volume", "force_detach_volume", "update_volume"];
 
 /// Kinds of operations that end with what becomes of a migration, as long as there is one.
-pub(crate) const OF_MIGRATIONS: [&str; 2] = ["migrate_instance", "migrate_for_maintenance"];
+pub(crate) const OF_MIGRATIONS: [&str; 4] =
+    ["migrate_instance", "migrate_for_maintenance", "move_instance", "move_for_maintenance"];
 
 /// Whether the open operation is over, as far as this observation tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 pub(crate) mod cloning;
 mod creating;
 pub(crate) mod departures;
+pub(crate) mod disk_moves;
 pub(crate) mod guests;
 pub(super) mod heritage;
 pub(crate) mod hosts;

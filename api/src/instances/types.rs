@@ -15,7 +15,7 @@ pub use leases::{Lease, PatchedLease, Times, WantedLease};
 pub use listing::{CloudInstance, CloudInstanceQuery, InstanceQuery};
 pub(super) use many::MAX_INSTANCES;
 pub use many::{ActOnInstances, InstanceAction, InstanceActionError, InstanceActions};
-pub(super) use migrating::MigrateInstance;
+pub(super) use migrating::{MigrateInstance, MoveInstance};
 pub use rebuilding::{RebuildInstance, RescueInstance};
 pub use resizing::{Resize, ResizeInstance};
 

@@ -41,7 +41,7 @@ pub(crate) async fn verify(
                ) r (vcpus, memory_mib)) c
            WHERE (h.vcpus_reserved, h.memory_mib_reserved) IS DISTINCT FROM (c.vcpus, c.memory_mib)
            UNION ALL
-           SELECT 'migration_lingers', m.instance_id, 'its time was over an hour ago, and its source has said nothing of it'
+           SELECT 'migration_lingers', m.instance_id, 'its time was over an hour ago, and nobody has ended it'
            FROM migrations m WHERE m.due_at < $4
            UNION ALL
            SELECT 'transfer_lingers', t.id, 'what its host was asked for was not removed when its time was over'

@@ -134,7 +134,11 @@ async fn cancel_operation(
     if OF_MIGRATIONS.contains(&before.kind.as_str()) {
         // Its source may have handed the guest over by now: then the operation goes on.
         if !migration::cancel(conn, before.resource_id, id, now).await? {
-            let detail = "the guest is handed over already; migrate it back instead";
+            let detail = if before.kind.starts_with("migrate") {
+                "the guest is handed over already; migrate it back instead"
+            } else {
+                "the instance has left its host already; move it back instead"
+            };
             return Err(ApiError::because(ErrorCode::WrongState, detail));
         }
     } else {

@@ -3,6 +3,7 @@
 mod attachments;
 mod ending;
 mod migration;
+mod moving;
 mod placement;
 mod races;
 

@@ -86,6 +86,9 @@ async fn layers(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
            WHERE r.desired_revision IS NULL AND r.pool_id IS NULL
              AND NOT EXISTS (SELECT FROM volumes v WHERE v.removal_id = r.id AND v.instance_id IS NOT NULL)
            UNION ALL
+           SELECT 'copy_removed_where_it_is', l.id, 'its host is to remove it as a copy of what is elsewhere, and it is there'
+           FROM layer_removals r JOIN layers l ON l.id = ANY (r.copies) AND l.host_id = r.host_id
+           UNION ALL
            SELECT 'merge_without_layers', d.id, 'what it stands on is to be merged, and stands on nothing'
            FROM layers d LEFT JOIN layers c ON c.id = d.parent_id
            WHERE d.parent_merge IS NOT NULL AND d.kept AND c.parent_id IS NULL
@@ -130,7 +133,8 @@ async fn reservations(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Err
                   format('%s GiB of disk reserved, %s counted', h.disk_gib_reserved, c.counted) AS "detail!"
            FROM hosts h CROSS JOIN LATERAL (
                SELECT (SELECT coalesce(sum(size_gib), 0) FROM volumes WHERE host_id = h.id)
-                    + (SELECT coalesce(sum(memory_gib), 0) FROM layers WHERE host_id = h.id) AS counted) c
+                    + (SELECT coalesce(sum(memory_gib), 0) FROM layers WHERE host_id = h.id)
+                    + (SELECT coalesce(sum(disk_gib), 0) FROM migrations WHERE destination_host_id = h.id) AS counted) c
            WHERE h.disk_gib_reserved <> c.counted"#
     )
     .fetch_all(conn)

@@ -1,4 +1,4 @@
-//! Whether a guest can leave while it runs.
+//! Whether a guest can leave while it runs, and what is on the disk of its host while it does not.
 
 use protocol::HostId;
 use sqlx::PgConnection;
@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 use super::store::Subject;
 use super::way::{Bound, Guest};
 use crate::hosts::store::Standing;
-use crate::http::{ApiError, Selector};
+use crate::http::{ApiError, ErrorCode, Selector};
 use crate::instances::migration;
 use crate::instances::store as instances;
 
@@ -22,8 +22,11 @@ pub(super) async fn look(
     hosts: &migration::Hosts,
     now: OffsetDateTime,
 ) -> Result<Option<HostId>, ApiError> {
+    if subject.facts.local_volume.is_some() {
+        return disks(conn, subject, hosts, now).await;
+    }
     let facts = &mut subject.facts;
-    if facts.guest != Guest::Runs || facts.host != Standing::Heard || facts.local_volume.is_some() {
+    if facts.guest != Guest::Runs || facts.host != Standing::Heard {
         return Ok(None);
     }
     if subject.was_sent || subject.due_at.is_some_and(|due| due > now) {
@@ -42,6 +45,46 @@ pub(super) async fn look(
                 let has_waited = subject.waits_since.is_some_and(|since| since + PATIENCE <= now);
                 let passes = facts.snapshot || error.may_pass() && !has_waited;
                 facts.bound = Some(Bound { why: why.to_owned(), passes });
+                Ok(None)
+            }
+            None => Err(error),
+        },
+    }
+}
+
+/// The host that would take an instance with its disks while no guest runs; or what binds these, and a guest to them.
+async fn disks(
+    conn: &mut PgConnection,
+    subject: &mut Subject,
+    hosts: &migration::Hosts,
+    now: OffsetDateTime,
+) -> Result<Option<HostId>, ApiError> {
+    let facts = &mut subject.facts;
+    let may_go = matches!(facts.guest, Guest::Runs | Guest::Ended | Guest::GoesDown | Guest::AtRest);
+    if facts.host != Standing::Heard || !may_go {
+        return Ok(None);
+    }
+    let why = "it has a volume on the disk of its host, which is copied only while no guest runs".to_owned();
+    facts.bound = Some(Bound { why, passes: false });
+    let rests = matches!(facts.guest, Guest::AtRest | Guest::GoesDown);
+    if rests && (subject.was_sent || subject.due_at.is_some_and(|due| due > now)) {
+        let why = "they were copied to another host a moment ago and did not get there".to_owned();
+        facts.disks_bound = Some(Bound { why, passes: false });
+        return Ok(None);
+    }
+    let selector = Selector::Id(subject.id);
+    let Some(row) = instances::find_in(conn, subject.project_id.into(), &selector).await? else {
+        return Ok(None);
+    };
+    match migration::destination_of_disks(conn, &row, hosts).await {
+        Ok(host) => Ok(Some(host)),
+        Err(error) => match error.refusal() {
+            // That is said like that of others.
+            Some((ErrorCode::InsufficientCapacity, _)) => Ok(None),
+            Some((_, why)) => {
+                let has_waited = subject.waits_since.is_some_and(|since| since + PATIENCE <= now);
+                let passes = facts.snapshot || error.may_pass() && !has_waited;
+                facts.disks_bound = Some(Bound { why: why.to_owned(), passes });
                 Ok(None)
             }
             None => Err(error),

@@ -14,19 +14,18 @@ mod way;
 use protocol::HostId;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
-use uuid::Uuid;
 
 use self::steps::Locked;
 use self::store::{Drain, Subject};
 use self::way::{Bound, Guest, Obstacle, Step, next_step, way_out};
 use super::migration;
 use super::store as instances;
-use super::store::{placement, recovery};
+use super::store::{disk_moves, placement, recovery};
 use crate::app::App;
 use crate::hosts;
 use crate::http::{ApiError, Selector};
 use crate::quotas;
-use crate::scheduler::{Placement, place};
+use crate::scheduler::{Placement, Request, place};
 use crate::volumes::store::attachments;
 
 pub(crate) use self::plan::plan;
@@ -94,8 +93,8 @@ async fn is_worth_it(
             store::note(conn, drain.host, subject, obstacle.phase(), &Err(obstacle), now).await?;
             Ok(false)
         }
-        Step::Migrate | Step::Stop { .. } | Step::Leave { .. } => {
-            let Some(request) = placement::request(conn, subject.id.into()).await? else { return Ok(false) };
+        Step::Migrate | Step::Stop { .. } | Step::Leave { .. } | Step::Copy => {
+            let Some(request) = request_of(conn, subject).await? else { return Ok(false) };
             // It is asked again when it matters.
             let fleet = &hosts.read(conn).await?.fleet;
             let Placement::Nowhere(explanation) = place(fleet, &request) else { return Ok(true) };
@@ -134,7 +133,16 @@ async fn advance(app: &App, host: HostId, of: &Subject) -> Result<(), ApiError> 
     let Some(mut subject) = subjects.pop() else { return Ok(()) };
     if subject.facts.guest == Guest::Runs && destination.is_none() {
         subject.facts.bound =
-            looked.facts.bound.or_else(|| Some(Bound { why: NOT_NOW.to_owned(), passes: true }));
+            looked.facts.bound.clone().or_else(|| Some(Bound { why: NOT_NOW.to_owned(), passes: true }));
+    }
+    if subject.facts.local_volume.is_some() {
+        subject.facts.bound = looked.facts.bound;
+        subject.facts.disks_bound = looked.facts.disks_bound;
+        let goes =
+            matches!(subject.facts.guest, Guest::Runs | Guest::Ended | Guest::GoesDown | Guest::AtRest);
+        if goes && destination.is_none() && subject.facts.disks_bound.is_none() {
+            subject.facts.disks_bound = Some(Bound { why: NOT_NOW.to_owned(), passes: true });
+        }
     }
     let project = of.project_id.into();
     let locked = Locked { app, drain: &drain, project, row, hosts: &hosts, destination, now };
@@ -166,6 +174,9 @@ async fn do_step(locked: &Locked<'_>, conn: &mut PgConnection, subject: &Subject
         Step::Await if subject.facts.guest == Guest::OnItsWay => {
             note(locked, conn, subject, "moving", &Ok(EvacuationWay::Migrate)).await
         }
+        Step::Await if subject.facts.guest == Guest::IsCopied => {
+            note(locked, conn, subject, "moving", &way_out(&subject.facts, drain.stop_running)).await
+        }
         Step::Await if is_stopping(subject) => Ok(()),
         Step::Await => note(locked, conn, subject, "waiting", &Err(not_confirmed())).await,
         Step::GiveBack(obstacle) => give_back(locked, conn, subject, obstacle).await,
@@ -187,6 +198,14 @@ async fn do_step(locked: &Locked<'_>, conn: &mut PgConnection, subject: &Subject
             }
             Ok(())
         }
+        Step::Copy => {
+            let Some(destination) = locked.destination else { return Ok(()) };
+            if !goes(locked, conn, subject, "moving").await? {
+                return Ok(());
+            }
+            // A start that is owed to it is due when it is there.
+            locked.copy(conn, destination).await
+        }
         Step::Leave { starts } => {
             if !goes(locked, conn, subject, "moving").await? {
                 return Ok(());
@@ -205,7 +224,7 @@ async fn goes(
     phase: &str,
 ) -> Result<bool, ApiError> {
     let drain = locked.drain;
-    if let Some(obstacle) = no_room(conn, subject.id, locked.hosts).await? {
+    if let Some(obstacle) = no_room(conn, subject, locked.hosts).await? {
         if subject.facts.owed {
             give_back(locked, conn, subject, obstacle).await?;
         } else {
@@ -248,13 +267,21 @@ async fn note(
     Ok(store::note(conn, locked.drain.host, subject, phase, found, locked.now).await?)
 }
 
+/// What another host has to offer that is to take it.
+async fn request_of(conn: &mut PgConnection, subject: &Subject) -> Result<Option<Request>, sqlx::Error> {
+    match subject.facts.local_volume {
+        Some(_) => disk_moves::request(conn, subject.id.into()).await,
+        None => placement::request(conn, subject.id.into()).await,
+    }
+}
+
 /// Why no other host takes it, if none does.
 async fn no_room(
     conn: &mut PgConnection,
-    instance: Uuid,
+    subject: &Subject,
     hosts: &migration::Hosts,
 ) -> Result<Option<Obstacle>, sqlx::Error> {
-    let Some(request) = placement::request(conn, instance.into()).await? else { return Ok(None) };
+    let Some(request) = request_of(conn, subject).await? else { return Ok(None) };
     Ok(match place(&hosts.read(conn).await?.fleet, &request) {
         Placement::Host(_) => None,
         Placement::Nowhere(explanation) => Some(nowhere(explanation.summary)),

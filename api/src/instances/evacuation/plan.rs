@@ -9,7 +9,6 @@ use super::store::{self, Subject};
 use super::way::{Obstacle, way_out};
 use crate::http::ApiError;
 use crate::instances::migration;
-use crate::instances::store::placement;
 use crate::scheduler::{Placement, joined, place};
 
 /// Notes the way of each instance, or why it stays: each placed beside those before it. What is on its way already is left
@@ -22,7 +21,7 @@ pub(crate) async fn plan(conn: &mut PgConnection, host: HostId, now: OffsetDateT
     let mut wanted = Vec::new();
     for mut subject in subjects.into_iter().filter(waits) {
         live::look(conn, &mut subject, &hosts, now).await?;
-        let request = placement::request(conn, subject.id.into()).await?;
+        let request = super::request_of(conn, &subject).await?;
         wanted.push((subject, request));
     }
     let mut fleet = hosts.read(conn).await?.fleet.clone();

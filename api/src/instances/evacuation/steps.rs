@@ -64,6 +64,16 @@ impl Locked<'_> {
         migration::begin(conn, &new).await
     }
 
+    /// Sends its disks to that host, on which it is when they are there.
+    pub(super) async fn copy(&self, conn: &mut PgConnection, destination: HostId) -> Result<(), ApiError> {
+        let next = self.present();
+        let why = "its host is taken into maintenance: its disks are copied to another one";
+        self.tell(conn, &self.row, "move_for_maintenance", &next, why).await?;
+        let hosts = (self.drain.host, destination);
+        let new = New::of_disks(self.app.clock.new_id(), self.row.id, next.operation_id, hosts, self.now);
+        migration::begin_disks(conn, &self.row, new, self.now).await
+    }
+
     /// Starts it again where it is.
     pub(super) async fn start(&self, conn: &mut PgConnection) -> Result<(), ApiError> {
         if !self.row.boots() {

@@ -58,7 +58,7 @@ pub(super) struct Subject {
     pub waits_since: Option<OffsetDateTime>,
     /// It was shut down for this, whatever its owner has wanted since.
     pub was_stopped: bool,
-    /// It was sent to another host while it ran, and is still here.
+    /// It, or its disks, was sent to another host, and it is still here.
     pub was_sent: bool,
     pub facts: Facts,
 }
@@ -88,6 +88,7 @@ impl Row {
     fn guest(&self) -> Guest {
         match self.power.as_str() {
             _ if self.arrives => Guest::Arrives,
+            "stopped" if self.migrating => Guest::IsCopied,
             "stopped" if self.at_rest => Guest::AtRest,
             "stopped" => Guest::GoesDown,
             _ if self.migrating => Guest::OnItsWay,
@@ -102,6 +103,7 @@ impl Row {
             deleting: self.deleting,
             guest: self.guest(),
             local_volume: self.local_volume,
+            disks_bound: None,
             merging: self.merging,
             owed: self.owed,
             snapshot: self.snapshot,
@@ -148,7 +150,8 @@ pub(super) async fn subjects(
                    ORDER BY v.id LIMIT 1) AS merging,
                   e.phase AS "phase?", e.due_at AS "due_at?", e.waits_since AS "waits_since?",
                   e.stopped_by IS NOT NULL AS "was_stopped!",
-                  (e.phase = 'moving' AND e.way = 'migrate') IS TRUE AS "was_sent!",
+                  (e.phase = 'moving' AND (e.way = 'migrate' OR EXISTS (
+                       SELECT FROM volumes v WHERE v.instance_id = i.id AND v.pool_id IS NULL))) IS TRUE AS "was_sent!",
                   (e.stopped_by IS NOT NULL AND i.power = 'stopped' AND i.deletion_requested_at IS NULL
                    AND NOT coalesce(e.stop_at <= $3 AND i.stop_at IS NULL, false)
                    AND NOT EXISTS (SELECT FROM operations o WHERE o.resource_id = i.id AND o.id > e.stopped_by

@@ -52,6 +52,8 @@ pub(super) enum Guest {
     Runs,
     /// It runs, and is on its way to another host.
     OnItsWay,
+    /// It is stopped, and its disks are on their way to another host.
+    IsCopied,
     /// It runs elsewhere, and is on its way to this host.
     Arrives,
     Paused,
@@ -78,6 +80,8 @@ pub(super) struct Facts {
     pub guest: Guest,
     /// A volume of it that is on the disk of this host alone.
     pub local_volume: Option<String>,
+    /// What keeps that there; nothing if it is copied to another host while no guest runs.
+    pub disks_bound: Option<Bound>,
     /// A volume of it of which this host merges layers.
     pub merging: Option<String>,
     /// It was shut down for this, and its owner has not wanted anything else since.
@@ -88,8 +92,7 @@ pub(super) struct Facts {
     pub host: Standing,
 }
 
-const LOCAL: &str = "is on the disk of this host alone, and does not move; its owner deletes it, or goes on with a copy \
-                     in a shared pool";
+const LOCAL: &str = "is on the disk of this host alone";
 
 /// The way of an instance, whether there is room elsewhere or not.
 pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay, Obstacle> {
@@ -108,13 +111,14 @@ pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay
         );
     }
     if let Some(name) = &facts.local_volume {
-        return refused("local_volume", &format!("the data of its volume {name} {LOCAL}"));
+        local(facts, name)?;
     }
     let again = if facts.owed { RestartElsewhere } else { Move };
     match (facts.host, facts.guest) {
         (Standing::Dead, Guest::Runs | Guest::OnItsWay) => return Ok(RestartElsewhere),
         (Standing::Dead, _) => return Ok(again),
-        (Standing::Heard, _) | (Standing::Silent, Guest::AtRest) => {}
+        (Standing::Heard, _) => {}
+        (Standing::Silent, Guest::AtRest) if facts.local_volume.is_none() => {}
         (Standing::Silent, _) => {
             return refused(
                 "host_silent",
@@ -125,6 +129,9 @@ pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay
     }
     if facts.guest == Guest::OnItsWay {
         return Ok(Migrate);
+    }
+    if facts.guest == Guest::IsCopied {
+        return Ok(again);
     }
     if let Some(name) = &facts.merging {
         let message = format!("this host merges layers of its volume {name}; it goes when that is done");
@@ -150,7 +157,27 @@ pub(super) fn way_out(facts: &Facts, stop_running: bool) -> Result<EvacuationWay
                 ),
             ),
         },
-        Guest::Ended | Guest::GoesDown | Guest::AtRest => Ok(again),
+        Guest::Ended | Guest::GoesDown | Guest::AtRest | Guest::IsCopied => Ok(again),
+    }
+}
+
+/// Whether what an instance has on the disk of this host lets it go.
+fn local(facts: &Facts, name: &str) -> Result<(), Obstacle> {
+    let refused = |code, message: String| Err(Obstacle::new(code, message));
+    if facts.host == Standing::Dead {
+        let lost = "which is dead; its owner deletes it, or goes on with a copy that is elsewhere";
+        return refused("local_volume", format!("the data of its volume {name} {LOCAL}, {lost}"));
+    }
+    match &facts.disks_bound {
+        Some(Bound { why, passes: true }) => refused(
+            "busy",
+            format!("the data of its volume {name} {LOCAL}, and is not copied just now: {why}"),
+        ),
+        Some(Bound { why, passes: false }) => refused(
+            "local_volume",
+            format!("the data of its volume {name} {LOCAL}, and does not move: {why}"),
+        ),
+        None => Ok(()),
     }
 }
 
@@ -167,6 +194,8 @@ pub(super) enum Step {
     Stop { owed: bool },
     /// It goes to another host, and starts there or not.
     Leave { starts: bool },
+    /// Its disks are copied to another host, which has it then.
+    Copy,
     /// It was shut down and cannot leave after all: it starts again where it is.
     GiveBack(Obstacle),
 }
@@ -174,7 +203,7 @@ pub(super) enum Step {
 pub(super) fn next_step(facts: &Facts, stop_running: bool) -> Step {
     match way_out(facts, stop_running) {
         // What is merged is waited for: it ends by itself.
-        Err(obstacle) if facts.owed && !matches!(obstacle.code, "merging" | "host_silent") => {
+        Err(obstacle) if facts.owed && !matches!(obstacle.code, "merging" | "host_silent" | "busy") => {
             Step::GiveBack(obstacle)
         }
         Err(obstacle) => Step::Stay(obstacle),
@@ -182,8 +211,9 @@ pub(super) fn next_step(facts: &Facts, stop_running: bool) -> Step {
             Step::Leave { starts: facts.owed || matches!(facts.guest, Guest::Runs | Guest::OnItsWay) }
         }
         Ok(way) => match facts.guest {
+            Guest::AtRest if facts.local_volume.is_some() => Step::Copy,
             Guest::AtRest => Step::Leave { starts: facts.owed },
-            Guest::GoesDown | Guest::OnItsWay | Guest::Arrives => Step::Await,
+            Guest::GoesDown | Guest::OnItsWay | Guest::IsCopied | Guest::Arrives => Step::Await,
             Guest::Runs if way == EvacuationWay::Migrate => Step::Migrate,
             Guest::Runs => Step::Stop { owed: true },
             Guest::Ended | Guest::Paused => Step::Stop { owed: false },
@@ -204,6 +234,7 @@ mod tests {
             deleting: false,
             guest,
             local_volume: None,
+            disks_bound: None,
             merging: None,
             owed: false,
             snapshot: false,
@@ -261,10 +292,35 @@ mod tests {
     #[test]
     fn what_was_shut_down_and_cannot_leave_starts_again() {
         let stopped = Facts { owed: true, ..of(Guest::AtRest) };
-        let local = Facts { local_volume: Some("own".to_owned()), ..stopped.clone() };
+        let local = Facts {
+            local_volume: Some("own".to_owned()),
+            disks_bound: Some(bound(false)),
+            ..stopped.clone()
+        };
         assert!(matches!(next_step(&local, true), Step::GiveBack(Obstacle { code: "local_volume", .. })));
         let merging = Facts { merging: Some("root".to_owned()), ..stopped };
         assert!(matches!(next_step(&merging, true), Step::Stay(_)), "that ends by itself");
+    }
+
+    #[test]
+    fn what_is_on_the_disk_of_the_host_is_copied_while_no_guest_runs() {
+        let local = |guest| Facts { local_volume: Some("own".to_owned()), ..of(guest) };
+        assert_eq!(next_step(&local(Guest::AtRest), false), Step::Copy);
+        assert_eq!(next_step(&local(Guest::IsCopied), false), Step::Await);
+        assert_eq!(next_step(&local(Guest::Ended), false), Step::Stop { owed: false });
+        assert_eq!(code(&local(Guest::Runs), false), Some("running"));
+        assert_eq!(next_step(&local(Guest::Runs), true), Step::Stop { owed: true });
+        let owed = Facts { owed: true, ..local(Guest::AtRest) };
+        assert_eq!(
+            (next_step(&owed, true), way_out(&owed, true)),
+            (Step::Copy, Ok(EvacuationWay::RestartElsewhere))
+        );
+        let busy = Facts { disks_bound: Some(bound(true)), ..owed };
+        assert!(matches!(next_step(&busy, true), Step::Stay(Obstacle { code: "busy", .. })));
+        let silent = Facts { host: Standing::Silent, ..local(Guest::AtRest) };
+        assert_eq!(code(&silent, false), Some("host_silent"), "it has to send them");
+        let bound = Facts { disks_bound: Some(bound(false)), ..local(Guest::Runs) };
+        assert_eq!(code(&bound, true), Some("local_volume"), "it is not shut down for nothing");
     }
 
     #[test]

@@ -9,20 +9,20 @@ use sqlx::PgConnection;
 use super::super::model::InstanceState;
 use super::super::store::migrations::{self, HostFacts};
 use super::super::store::{Row, placement};
-use super::hosts::Hosts;
+use super::hosts::{Hosts, Read};
 use crate::http::{ApiError, ErrorCode, FieldError, Selector};
-use crate::scheduler::{Fleet, Occupied, Placement, Rejection, place, rejections};
+use crate::scheduler::{Fleet, Occupied, Placement, Rejection, Request, place, rejections};
 use crate::volumes::store::attachments;
 
 /// After so long it is worth trying again what passes by itself.
 const SECONDS: u32 = 10;
 
-fn refused<T>(why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T, ApiError> {
+pub(super) fn refused<T>(why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T, ApiError> {
     Err(ApiError::because(ErrorCode::WrongState, why))
 }
 
 /// The same of what passes by itself.
-fn not_now<T>(why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T, ApiError> {
+pub(super) fn not_now<T>(why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T, ApiError> {
     Err(ApiError::because(ErrorCode::WrongState, why).retry_after(SECONDS))
 }
 
@@ -116,7 +116,6 @@ pub(in crate::instances) async fn choose(
     }
     let request = placement::request(conn, InstanceId::from(row.id)).await?;
     let request = request.ok_or_else(ApiError::not_found)?;
-    let fleet = &hosts.fleet;
     let why_not = |host: &HostFacts| {
         if host.id == source {
             return Some("it runs there");
@@ -125,6 +124,20 @@ pub(in crate::instances) async fn choose(
             unfit(to).or_else(|| differs(from, to, &hardware.cpu_model))
         })
     };
+    let none = "no other host runs the same QEMU on a processor of the same kind, with an address for other hosts and an agent \
+                that takes running guests";
+    pick(hosts, &request, named, why_not, none)
+}
+
+/// The host that is named, if it takes it, or the best one, of those that `why_not` says nothing against.
+pub(super) fn pick(
+    hosts: &Read,
+    request: &Request,
+    named: Option<&str>,
+    why_not: impl Fn(&HostFacts) -> Option<&'static str>,
+    none: &'static str,
+) -> Result<HostId, ApiError> {
+    let fleet = &hosts.fleet;
     if let Some(named) = named {
         let selector = Selector::parse(named);
         let is_named = |host: &&HostFacts| {
@@ -135,8 +148,8 @@ pub(in crate::instances) async fn choose(
         let host = hosts.facts.iter().find(is_named).ok_or_else(|| {
             ApiError::invalid(vec![FieldError::new("/host", "not_found", "this cloud has no such host")])
         })?;
-        let occupied = Occupied::of(fleet, &request);
-        let filters = fleet.host(host.id).into_iter().flat_map(|one| rejections(one, &request, &occupied));
+        let occupied = Occupied::of(fleet, request);
+        let filters = fleet.host(host.id).into_iter().flat_map(|one| rejections(one, request, &occupied));
         let misfit = why_not(host).map(|why| FieldError::new("/host", "unfit", why));
         let errors: Vec<_> = misfit.into_iter().chain(filters.map(rejected)).collect();
         ApiError::reject(errors)?;
@@ -145,12 +158,9 @@ pub(in crate::instances) async fn choose(
     let fit = |id: HostId| hosts.facts(id).is_some_and(|host| why_not(host).is_none());
     let candidates: Vec<_> = fleet.hosts().iter().filter(|one| fit(one.id)).cloned().collect();
     if candidates.is_empty() {
-        return refused(
-            "no other host runs the same QEMU on a processor of the same kind, with an address for other hosts and an agent \
-             that takes running guests",
-        );
+        return refused(none);
     }
-    match place(&Fleet::new(candidates, fleet.weights, fleet.types.clone()), &request) {
+    match place(&Fleet::new(candidates, fleet.weights, fleet.types.clone()), request) {
         Placement::Host(host) => Ok(host),
         Placement::Nowhere(explanation) => {
             let may_pass = explanation.rejections.iter().any(|one| one.reason.may_pass());
@@ -173,6 +183,8 @@ fn rejected(reason: Rejection) -> FieldError {
         Rejection::Tainted => "tainted",
         Rejection::Vcpus => "vcpus",
         Rejection::Memory => "memory",
+        Rejection::Disk => "disk",
+        Rejection::PoolLow => "pool_low",
         _ => "placement",
     };
     let message = match reason {
@@ -182,7 +194,8 @@ fn rejected(reason: Rejection) -> FieldError {
         }
         Rejection::NotReady => "its agent is silent, degraded or new",
         Rejection::Cordoned => "it is cordoned",
-        Rejection::Vcpus | Rejection::Memory => "it has too little left of that",
+        Rejection::PoolLow => "its disks are almost full",
+        Rejection::Vcpus | Rejection::Memory | Rejection::Disk => "it has too little left of that",
         _ => "placement would not put the instance there",
     };
     FieldError::new("/host", code, message)

@@ -1,10 +1,13 @@
 //! What hosts say of migrations, which is believed as far as their part in them goes.
 
+use std::net::SocketAddr;
+
 use protocol::HostId;
 use protocol::agent::{MAX_DETAIL_CHARS, MigrationReport, MigrationState};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::disks;
 use super::{Migration, REQUESTED, TOO_LATE, call_off, cancelled, end, failed, migrations};
 use crate::agents::clean;
 use crate::operations::store::{self as operations, End};
@@ -22,12 +25,13 @@ pub(crate) async fn fold(
     let Some(of) = migrations::of_host(conn, host, report.id, report.instance_id).await? else {
         return Ok(());
     };
+    if of.moves_disks {
+        return disks::fold(conn, host, &of, &report.state, now).await;
+    }
     let is_source = host == of.source();
     match &report.state {
         MigrationState::Ready { address } if !is_source && of.cancel_code.is_none() => {
-            let own = migrations::underlay_of(conn, host).await?;
-            if own != Some(address.ip()) || address.port() < FIRST_PORT {
-                tracing::warn!(%host, migration = %of.id, "a host names an address that is not its own: ignored");
+            if !is_own(conn, host, *address).await? {
                 return Ok(());
             }
             if migrations::set_ready(conn, &of, *address).await? {
@@ -55,6 +59,20 @@ pub(crate) async fn fold(
     }
 }
 
+/// Whether a host may be reached there, as it says.
+pub(super) async fn is_own(
+    conn: &mut PgConnection,
+    host: HostId,
+    address: SocketAddr,
+) -> Result<bool, sqlx::Error> {
+    let own = migrations::underlay_of(conn, host).await?;
+    let is_own = own == Some(address.ip()) && address.port() >= FIRST_PORT;
+    if !is_own {
+        tracing::warn!(%host, "a host names an address that is not its own: ignored");
+    }
+    Ok(is_own)
+}
+
 const REFUSED: super::Why =
     ("migration_failed", "the host that it was to go to cannot take it any more; it runs on where it was");
 
@@ -67,10 +85,10 @@ fn why_ended(of: &Migration, detail: &str) -> End {
     }
 }
 
-fn failed_because(detail: &str) -> End {
+pub(super) fn failed_because(detail: &str) -> End {
     End::Failed { code: "migration_failed", detail: Some(clean(detail, MAX_DETAIL_CHARS)) }
 }
 
-fn counted(bytes: u64) -> i64 {
+pub(super) fn counted(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -5,25 +5,29 @@ use axum::response::Response;
 use protocol::HostId;
 use protocol::agent::{ObservedState, Power};
 
-use super::super::store::{Row, departures};
-use super::super::types::Instance;
+use super::super::migration;
+use super::super::store::migrations::New;
+use super::super::store::{Row, departures, placement};
+use super::super::types::{Instance, MoveInstance};
 use super::power::next_intent;
 use super::{NewIntent, accept, change_intent, lock, refuse_deleting};
 use crate::app::App;
 use crate::auth::actions;
 use crate::hosts;
-use crate::http::{ApiError, Call, ErrorCode, MutationQuery, NoFields, Path};
+use crate::http::{ApiError, Call, ErrorCode, Mutation, MutationQuery, Path};
 use crate::quotas;
 use crate::volumes::store::attachments;
 
 /// When to ask again while layers are merged.
 pub(super) const MERGE_SECONDS: u32 = 10;
 
-/// Move a stopped instance, all of whose volumes are in shared pools, to another host that has them. It stays stopped;
-/// of a host that the operator has declared dead its instances are taken as they are, and start on another one if they
-/// were to run.
+/// Move a stopped instance to another host. It stays stopped. Volumes in shared pools are there at once; what is on the disk
+/// of its host is copied first, and the operation tells how far that is. Until it is there the instance is where it was,
+/// nothing of it can be changed, and the operation can be cancelled. Of a host that the operator has declared dead,
+/// instances all of whose volumes are in shared pools are taken as they are, and start on another one if they were to run.
+/// To name the host takes `compute:MigrateInstance`. A dry run says what stands in the way.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/move", tag = "instances",
-    params(MutationQuery), responses(
+    params(MutationQuery), request_body = MoveInstance, responses(
         (status = 202, body = Instance),
 ))]
 pub(super) async fn move_instance(
@@ -31,27 +35,34 @@ pub(super) async fn move_instance(
     Path((project, instance)): Path<(String, String)>,
     call: Call,
 ) -> Result<Response, ApiError> {
-    call.json::<NoFields>()?;
+    let body: MoveInstance = call.json()?;
     let mut change = call.changing::<actions::MoveInstance>(&app, (&project, &instance)).await?;
+    if body.host.is_some() {
+        change = change.also::<actions::MigrateInstance>((&project, &instance), ApiError::not_found).await?;
+    }
     let row = lock(&mut change).await?;
     refuse_deleting(&row)?;
     let host = row.host_id.map(HostId::from).ok_or_else(|| {
         ApiError::because(ErrorCode::WrongState, "it is on no host; it goes to one that takes it")
     })?;
     let now = change.now;
-    if let Some(name) = attachments::lock_all_shared(change.conn(), row.id).await? {
-        let detail = format!("the data of its volume {name} is on the disk of its host, and does not move");
+    let local = attachments::lock_all_shared(change.conn(), row.id).await?;
+    let is_dead = hosts::store::is_declared_dead(change.conn(), host).await?;
+    if let Some(name) = local.as_ref().filter(|_| is_dead) {
+        let detail =
+            format!("the data of its volume {name} is on the disk of its host, which is declared dead");
         return Err(ApiError::because(ErrorCode::WrongState, detail));
     }
+    if !is_dead && !has_stopped(&row) {
+        return Err(ApiError::because(ErrorCode::WrongState, why_not(&row)));
+    }
+    if local.is_some() || body.host.is_some() {
+        return move_disks(&app, &call, change, row, body.host.as_deref()).await;
+    }
     quotas::store::lock_before_going(change.conn(), &[row.id], &[], &[]).await?;
-    if !hosts::store::is_declared_dead(change.conn(), host).await? {
-        if !has_stopped(&row) {
-            return Err(ApiError::because(ErrorCode::WrongState, why_not(&row)));
-        }
-        if let Some(name) = attachments::merging(change.conn(), row.id).await? {
-            let detail = merging(&name);
-            return Err(ApiError::because(ErrorCode::WrongState, detail).retry_after(MERGE_SECONDS));
-        }
+    if !is_dead && let Some(name) = attachments::merging(change.conn(), row.id).await? {
+        let detail = merging(&name);
+        return Err(ApiError::because(ErrorCode::WrongState, detail).retry_after(MERGE_SECONDS));
     }
     let present = next_intent(&app, &call, &change, &row);
     let runs = row.intent().power == Power::Running;
@@ -65,6 +76,28 @@ pub(super) async fn move_instance(
     let on_no_host = Row { host_id: None, ..row };
     change_intent(conn, allowed, &on_no_host, "move_instance", &next).await?;
     accept(&app, change, on_no_host.id).await
+}
+
+/// It goes to a host that is chosen now, and its disks before it.
+async fn move_disks(
+    app: &App,
+    call: &Call,
+    mut change: Mutation<actions::MoveInstance>,
+    row: Row,
+    named: Option<&str>,
+) -> Result<Response, ApiError> {
+    let now = change.now;
+    let next = next_intent(app, call, &change, &row);
+    let (conn, allowed) = change.parts();
+    let source = migration::obstacle_of_disks(conn, &row).await?;
+    placement::take_turn(conn).await?;
+    let hosts = migration::Hosts::at(now);
+    let destination = migration::choose_for_disks(conn, &row, source, named, &hosts).await?;
+    migration::hold(conn, source, destination).await?;
+    change_intent(conn, allowed, &row, "move_instance", &next).await?;
+    let new = New::of_disks(app.clock.new_id(), row.id, next.operation_id, (source, destination), now);
+    migration::begin_disks(conn, &row, new, now).await?;
+    accept(app, change, row.id).await
 }
 
 /// INVARIANT: its host has said of exactly this intent that no domain runs, so that none will without another wish.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::http::ApiError;
 use crate::instances::model::{Intent, Observed, stored};
-use crate::instances::store::{NicRow, departures};
+use crate::instances::store::{NicRow, departures, disk_moves};
 use crate::nudge::{self, Topic};
 use crate::ports::cards;
 use crate::snapshots::store::hosts as snapshots;
@@ -115,7 +115,7 @@ pub(crate) async fn desired_after(
                    WHERE s.id = i.resume_snapshot_id AND i.resume_boot = i.boot
                      AND i.power = 'running') AS "resumes_from: Json<MemoryFile>"
            FROM instances i JOIN instance_types t ON t.id = i.instance_type_id
-           LEFT JOIN migrations m ON m.instance_id = i.id
+           LEFT JOIN migrations m ON m.instance_id = i.id AND m.layers IS NULL
            WHERE i.host_id = $1 AND i.desired_revision > $2
               OR m.destination_host_id = $1 AND m.desired_revision > $2
                  AND (SELECT knows_migrations(h.inventory) FROM hosts h WHERE h.id = $1)"#,
@@ -128,6 +128,7 @@ pub(crate) async fn desired_after(
     objects.extend(volumes::removals_after(conn, host, after).await?);
     objects.extend(transfers_after(conn, host, after).await?);
     objects.extend(departures::after(conn, host, after).await?);
+    objects.extend(disk_moves::after(conn, host, after).await?);
     objects.sort_by_key(|object| object.revision);
     Ok(objects)
 }

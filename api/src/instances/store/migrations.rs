@@ -9,6 +9,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::disk_moves;
 use crate::hosts;
 use crate::nudge::{self, Topic};
 use crate::ports::cards;
@@ -25,6 +26,20 @@ pub(in crate::instances) struct New {
     pub due_at: OffsetDateTime,
 }
 
+impl New {
+    /// Of an instance that is stopped, from one host to another.
+    pub(in crate::instances) fn of_disks(
+        id: MigrationId,
+        instance: Uuid,
+        operation: OperationId,
+        (source, destination): (HostId, HostId),
+        due_at: OffsetDateTime,
+    ) -> Self {
+        // Nothing stands still: nothing runs.
+        Self { id, instance: instance.into(), operation, source, destination, max_downtime_ms: 1, due_at }
+    }
+}
+
 /// A migration under way.
 #[derive(Debug, Clone)]
 pub(crate) struct Migration {
@@ -37,6 +52,8 @@ pub(crate) struct Migration {
     pub port: Option<i32>,
     pub cancel_code: Option<String>,
     pub cancel_detail: Option<String>,
+    /// It is stopped, and its disks are copied: see [`super::disk_moves`].
+    pub moves_disks: bool,
 }
 
 impl Migration {
@@ -83,6 +100,8 @@ pub(in crate::instances) async fn host_facts(conn: &mut PgConnection) -> Result<
 pub(in crate::instances) struct InTheWay {
     /// A volume or a network card comes or goes.
     pub devices_change: bool,
+    /// One of them goes.
+    pub devices_leave: bool,
     /// A snapshot is being taken.
     pub snapshot: bool,
     pub hard_group: bool,
@@ -101,6 +120,8 @@ pub(in crate::instances) async fn in_the_way(
                             AND (v.attachment_state <> 'attached' OR v.observed_state IS DISTINCT FROM 'ready'
                                  OR v.observed_generation IS DISTINCT FROM v.spec_generation))
                   OR EXISTS (SELECT FROM ports p WHERE p.instance_id = i.id AND p.detaching) AS "devices_change!",
+                  EXISTS (SELECT FROM volumes v WHERE v.instance_id = i.id AND v.attachment_state = 'detaching')
+                  OR EXISTS (SELECT FROM ports p WHERE p.instance_id = i.id AND p.detaching) AS "devices_leave!",
                   EXISTS (SELECT FROM snapshots s WHERE s.instance_id = i.id AND s.state = 'creating') AS "snapshot!",
                   EXISTS (SELECT FROM placement_groups g
                           WHERE g.id = i.placement_group_id AND g.strength = 'hard') AS "hard_group!",
@@ -163,9 +184,10 @@ pub(crate) async fn of_host(
 ) -> Result<Option<Migration>, sqlx::Error> {
     sqlx::query_as!(
         Migration,
-        "SELECT id, instance_id, operation_id, source_host_id, destination_host_id, port, cancel_code, cancel_detail
-         FROM migrations
-         WHERE id = $1 AND instance_id = $2 AND (source_host_id = $3 OR destination_host_id = $3) FOR UPDATE",
+        r#"SELECT id, instance_id, operation_id, source_host_id, destination_host_id, port, cancel_code, cancel_detail,
+                  layers IS NOT NULL AS "moves_disks!"
+           FROM migrations
+           WHERE id = $1 AND instance_id = $2 AND (source_host_id = $3 OR destination_host_id = $3) FOR UPDATE"#,
         id.as_uuid(),
         instance.as_uuid(),
         host.as_uuid()
@@ -181,8 +203,9 @@ pub(crate) async fn of_instance(
 ) -> Result<Option<Migration>, sqlx::Error> {
     sqlx::query_as!(
         Migration,
-        "SELECT id, instance_id, operation_id, source_host_id, destination_host_id, port, cancel_code, cancel_detail
-         FROM migrations WHERE instance_id = $1 FOR UPDATE",
+        r#"SELECT id, instance_id, operation_id, source_host_id, destination_host_id, port, cancel_code, cancel_detail,
+                  layers IS NOT NULL AS "moves_disks!"
+           FROM migrations WHERE instance_id = $1 FOR UPDATE"#,
         instance
     )
     .fetch_optional(conn)
@@ -195,7 +218,7 @@ pub(crate) struct Stuck {
     pub instance_id: Uuid,
     pub source_dead: bool,
     pub destination_dead: bool,
-    /// Its agent has been replaced by one that knows of no migrations.
+    /// Its agent has been replaced by one that knows of no such migrations.
     pub destination_unable: bool,
 }
 
@@ -210,11 +233,13 @@ pub(crate) async fn stuck(
         Stuck,
         r#"SELECT m.id, m.instance_id, s.declared_dead_at IS NOT NULL AS "source_dead!",
                   d.declared_dead_at IS NOT NULL AS "destination_dead!",
-                  NOT knows_migrations(d.inventory) AS "destination_unable!"
+                  NOT CASE WHEN m.layers IS NULL THEN knows_migrations(d.inventory)
+                           ELSE knows_disk_moves(d.inventory) END AS "destination_unable!"
            FROM migrations m JOIN hosts s ON s.id = m.source_host_id JOIN hosts d ON d.id = m.destination_host_id
            WHERE (s.declared_dead_at IS NOT NULL
                   OR m.cancelled_at IS NULL AND (d.declared_dead_at IS NOT NULL OR m.due_at <= $1
-                                                 OR NOT knows_migrations(d.inventory)))
+                                                 OR NOT CASE WHEN m.layers IS NULL THEN knows_migrations(d.inventory)
+                                                             ELSE knows_disk_moves(d.inventory) END))
              AND ($2::uuid IS NULL OR m.id = $2)
            ORDER BY m.instance_id"#,
         now,
@@ -308,7 +333,8 @@ pub(crate) async fn end(conn: &mut PgConnection, of: &Migration) -> Result<(), s
     tell_source(conn, of).await
 }
 
-/// INVARIANT: the source has said of this migration that it has handed the guest over, so that it never lets it go on. From
+/// INVARIANT: the source has said of this migration that it has handed the guest over, so that it never lets it go on; or no
+/// guest runs, and the destination has said that it has all of the disks. From
 /// the commit on the instance is the destination's, and the source has to let go of what it has of it.
 pub(crate) async fn change_hands(
     conn: &mut PgConnection,
@@ -319,6 +345,9 @@ pub(crate) async fn change_hands(
     hold(conn, [source, destination]).await?;
     // Its place there is the instance's from now on.
     sqlx::query!("DELETE FROM migrations WHERE id = $1", of.id).execute(&mut *conn).await?;
+    if of.moves_disks {
+        disk_moves::change_place(conn, of, now).await?;
+    }
     // Both documents change with it.
     let there = hosts::store::bump_networks(conn, destination).await?.unwrap_or_default();
     let left = hosts::store::bump_networks(conn, source).await?.unwrap_or_default();

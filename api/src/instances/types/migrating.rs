@@ -1,4 +1,4 @@
-//! The wire of live migrations.
+//! The wire of migrations, live and cold.
 
 use protocol::agent::MAX_DOWNTIME_MS;
 use serde::Deserialize;
@@ -10,6 +10,14 @@ use crate::http::FieldError;
 const DOWNTIME_MS: u32 = 300;
 /// Less than that no network carries.
 const LEAST_DOWNTIME_MS: u32 = 10;
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoveInstance {
+    /// Name or id of the host that it shall go to; the best one unless given.
+    #[schema(example = "host-2")]
+    pub host: Option<String>,
+}
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -113,7 +113,7 @@ async fn it_waits_for_the_layers_that_its_host_merges() {
 }
 
 #[tokio::test]
-async fn what_has_data_on_its_host_stays_there() {
+async fn what_has_data_on_a_host_that_cannot_send_it_stays_there() {
     let cloud = TestCloud::start().await;
     let hosts = two_with_the_pool(&cloud).await;
     let mut body = instance("web");
@@ -125,7 +125,7 @@ async fn what_has_data_on_its_host_stays_there() {
     cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
     home.report(&web["id"], 2, 1, json!({"state": "stopped", "reason": "requested"})).await;
     let refused = move_it(&cloud).await.expect_problem(409, "wrong_state");
-    assert!(refused["detail"].as_str().unwrap().contains("volume own"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("cannot send its disks"), "{refused}");
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
 }
 

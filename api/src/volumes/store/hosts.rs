@@ -34,11 +34,23 @@ pub(crate) struct DiskRow {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct ImageRow {
+pub(crate) struct ImageRow {
     sha256: Option<Sha256>,
     format: Option<String>,
     size_bytes: Option<u64>,
     virtual_size_bytes: Option<u64>,
+}
+
+impl ImageRow {
+    /// `None` when it has no content.
+    pub(crate) fn into_source(self) -> Option<ImageSource> {
+        Some(ImageSource {
+            sha256: self.sha256?,
+            format: Format::from_name(&self.format?)?,
+            size_bytes: self.size_bytes?,
+            virtual_size_bytes: self.virtual_size_bytes?,
+        })
+    }
 }
 
 impl DiskRow {
@@ -46,12 +58,7 @@ impl DiskRow {
     pub(crate) fn into_disk(self) -> Option<Disk> {
         let image = match self.image {
             None => None,
-            Some(image) => Some(ImageSource {
-                sha256: image.sha256?,
-                format: Format::from_name(&image.format?)?,
-                size_bytes: image.size_bytes?,
-                virtual_size_bytes: image.virtual_size_bytes?,
-            }),
+            Some(image) => Some(image.into_source()?),
         };
         Some(Disk {
             volume: VolumeSpec {
@@ -76,7 +83,7 @@ pub(crate) async fn removals_after(
 ) -> Result<Vec<DesiredObject>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT id, desired_revision AS "desired_revision!",
-                  ARRAY(SELECT l.id FROM layers l WHERE l.removal_id = r.id ORDER BY l.id) AS "layers!",
+                  coalesce(r.copies, ARRAY(SELECT l.id FROM layers l WHERE l.removal_id = r.id ORDER BY l.id)) AS "layers!",
                   (SELECT p.name FROM pools p WHERE p.id = r.pool_id) AS pool
            FROM layer_removals r WHERE host_id = $1 AND desired_revision > $2"#,
         host.as_uuid(),

@@ -1,6 +1,7 @@
 //! What leaves, in which way, and what stays.
 
 use axum::http::Method;
+use protocol::agent::{DISK_MOVES, Inventory};
 use serde_json::{Value, json};
 
 use super::{
@@ -8,7 +9,7 @@ use super::{
     state, stop, two, work,
 };
 use crate::instances::{evacuate, place_pending};
-use crate::testing::TestCloud;
+use crate::testing::{TestCloud, inventory};
 
 fn rows<const N: usize>(rows: [[&str; 4]; N]) -> Vec<[String; 4]> {
     rows.map(|row| row.map(str::to_owned)).to_vec()
@@ -210,6 +211,66 @@ async fn a_guest_that_has_ended_by_itself_stays_so_elsewhere() {
 }
 
 #[tokio::test]
+async fn what_is_on_its_disk_is_copied_before_it_leaves() {
+    let cloud = TestCloud::start().await;
+    let mut hosts = two(&cloud).await;
+    for (host, number) in hosts.iter_mut().zip(1..) {
+        host.open_session_with(able(number)).await;
+        host.beat(json!([super::fast()])).await.expect(200);
+    }
+    cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+    made(&cloud, &hosts[0], "own", false).await;
+    made(&cloud, &hosts[0], "web", false).await;
+    stop(&cloud, &hosts[0], "own").await;
+    // Nowhere to go: nothing is shut down for that.
+    drain(&cloud, true).await;
+    work(&cloud, &hosts).await;
+    let expected = rows([["own", "stays", "-", "no_room"], ["web", "stays", "-", "no_room"]]);
+    assert_eq!(evacuations(&cloud).await, expected);
+    assert_eq!(state(&cloud, "web").await, "running");
+    cordon(&cloud, "host-2", false).await;
+    let planned = cloud.post(&format!("{HOST}/drain?dry_run=true"), json!({})).await.expect(200);
+    let expected = rows([["own", "waiting", "move", "-"], ["web", "stays", "-", "running"]]);
+    assert_eq!(outline(&planned["evacuations"]), expected);
+
+    drain(&cloud, true).await;
+    evacuate(&cloud.app).await.unwrap();
+    assert_eq!(
+        (home(&cloud, "own").await, evacuations(&cloud).await[0][1].as_str()),
+        (json!("host-1"), "moving")
+    );
+    evacuate(&cloud.app).await.unwrap();
+    // The first try fails. It stays for a while, and is tried again.
+    execute(&cloud, "SELECT end_migration(id) FROM instances WHERE name = 'own'").await;
+    evacuate(&cloud.app).await.unwrap();
+    assert_eq!(
+        evacuations(&cloud).await[0].clone().map(|one| one.to_string())[1..],
+        ["stays", "-", "local_volume"]
+    );
+    work(&cloud, &hosts).await;
+    work(&cloud, &hosts).await;
+    assert_eq!((home(&cloud, "web").await, state(&cloud, "web").await), (json!("host-2"), json!("running")));
+    assert_eq!(home(&cloud, "own").await, "host-1");
+    cloud.pass(601);
+    for host in &hosts {
+        host.beat(json!([super::fast()])).await.expect(200);
+    }
+    cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+    work(&cloud, &hosts).await;
+    assert_eq!((home(&cloud, "own").await, state(&cloud, "own").await), (json!("host-2"), json!("stopped")));
+    assert_eq!(maintenance(&cloud).await["state"], "drained");
+    assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+fn able(number: u8) -> Inventory {
+    Inventory {
+        features: vec![DISK_MOVES.to_owned()],
+        underlay_address: Some([192, 0, 2, number].into()),
+        ..inventory()
+    }
+}
+
+#[tokio::test]
 async fn of_a_dead_host_everything_in_pools_is_taken() {
     let cloud = TestCloud::start().await;
     let hosts = two(&cloud).await;
@@ -223,7 +284,7 @@ async fn of_a_dead_host_everything_in_pools_is_taken() {
     cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
     evacuate(&cloud.app).await.unwrap();
     let code = |found: Vec<[String; 4]>| found.into_iter().map(|one| one[3].clone()).collect::<Vec<_>>();
-    assert_eq!(code(evacuations(&cloud).await), ["local_volume", "host_silent"]);
+    assert_eq!(code(evacuations(&cloud).await), ["host_silent", "host_silent"]);
     cloud.post(&format!("{HOST}/declare_dead"), json!({"no_guest_runs": true})).await.expect(200);
     for _ in 0..3 {
         evacuate(&cloud.app).await.unwrap();

@@ -77,6 +77,19 @@ async fn obey(host: &TestHost<'_>) {
                 host.report(&object["id"], generation, 0, json!({"state": "absent"})).await;
             }
             "remove_layers" => host.report_removed(json!([object["removal_id"]])).await,
+            "take_disks" => {
+                let say = async |state: Value| {
+                    let report =
+                        json!([{"id": object["id"], "instance_id": object["instance_id"], "state": state}]);
+                    host.report_migrations(report).await.expect(200);
+                };
+                // That of another host is of no account.
+                for address in ["192.0.2.1:40000", "192.0.2.2:40000"] {
+                    say(json!({"kind": "ready", "address": address})).await;
+                }
+                say(json!({"kind": "received"})).await;
+            }
+            "give_disks" => {}
             other => panic!("{other}"),
         }
     }
