@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
-use lab::{Guest, LabOptions, eventually, in_lab};
+use lab::{Guest, Instance, Lab, LabOptions, Shell, Volume, eventually, in_lab};
 use serde_json::json;
 
 use crate::scene::{EFFECT, LIMIT};
+use crate::shared::index_of;
 use disk::{
     CHANGE, attach, curtain, device, from_image, guests, has_none, holds, is_zero, soon_device, write,
 };
@@ -73,9 +74,48 @@ async fn data_on_one_host_is_not_attached_on_another() -> Result<()> {
         ensure!(lab.host_of(&third)?.name() == lab.host_of(&first)?.name(), "it is not with its volume");
         let disk = device(&mut in_third, &volume)?;
         holds(&mut in_third, &disk, 1, 0)?;
+        moves_with_its_disks(lab, &third, &mut in_third, &volume).await?;
         curtain(lab, &[&first, &second, &third], &[&volume]).await
     })
     .await
+}
+
+/// Its system and its data are on the disk of one host, and then on that of the other; nothing is left at the first.
+async fn moves_with_its_disks(
+    lab: &Lab,
+    instance: &Instance,
+    shell: &mut Shell,
+    volume: &Volume,
+) -> Result<()> {
+    let disk = device(shell, volume)?;
+    write(shell, &disk, 2, 300)?;
+    write(shell, "/dev/vda", 3, 900)?;
+    instance.stop().await?;
+    instance.wait_for_state("stopped", LIMIT).await?;
+    let home = index_of(lab, instance)?;
+    let layers = || {
+        Ok::<_, anyhow::Error>(
+            lab.hosts[home].leftovers()?.into_iter().filter(|file| file.contains("/layers/")).count(),
+        )
+    };
+    let before = layers()?;
+    let accepted = instance.action("move", json!({})).await?;
+    let operation = accepted["operation"]["id"].as_str().context("no operation")?;
+    let done = instance.wait_operation(operation, LIMIT).await?;
+    ensure!(done["status"] == "succeeded", "{done}");
+    ensure!(index_of(lab, instance)? != home, "it is where it was");
+    eventually("the files at its first host to go", CHANGE, async || {
+        let left = layers()?;
+        ensure!(left + 2 == before, "{left} of {before}");
+        Ok(())
+    })
+    .await?;
+    instance.start().await?;
+    let mut shell = lab.shell(instance, LIMIT).await?;
+    let disk = device(&mut shell, volume)?;
+    holds(&mut shell, &disk, 1, 0)?;
+    holds(&mut shell, &disk, 2, 300)?;
+    holds(&mut shell, "/dev/vda", 3, 900)
 }
 
 #[tokio::test(flavor = "multi_thread")]
