@@ -43,9 +43,10 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
         let (home, away) = (lab.hosts[0].name().to_owned(), lab.hosts[1].name().to_owned());
         cordon(lab, &away, true).await?;
         let wanted = [("own", from_image()), ("runs", in_pool()), ("stopped", in_pool())];
-        let [(own, in_own), (runs, mut in_runs), (stopped, in_stopped)] =
+        let [(own, mut in_own), (runs, mut in_runs), (stopped, in_stopped)] =
             guests(lab, &project, wanted).await?;
         write(&mut in_runs, "/dev/vda", 1, 900)?;
+        write(&mut in_own, "/dev/vda", 2, 900)?;
         let boot_id = in_runs.output("cat /proc/sys/kernel/random/boot_id")?;
         drop((in_own, in_runs, in_stopped));
         stopped.stop().await?;
@@ -54,7 +55,7 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
 
         let drain = format!("/v1/hosts/{home}/drain");
         lab.cloud.post(&drain, json!({})).await?.expect(202)?;
-        wait_remaining(lab, &home, &[("own", "local_volume")], LIMIT).await?;
+        wait_remaining(lab, &home, &[("own", "running")], LIMIT).await?;
         ensure!(stopped.get().await?["host"]["name"] == away.as_str(), "it has not moved");
         eventually("the host that it has left to let go of it", CHANGE, async || {
             ensure!(index_of(lab, &runs)? == 1, "it has not");
@@ -69,9 +70,9 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
         let host = format!("/v1/hosts/{home}");
         lab.cloud.delete(&host).await?.problem(409, "in_use")?;
 
-        own.delete().await?.success()?;
-        own.wait_gone(LIMIT).await?;
-        eventually("the host to be drained", CHANGE, async || {
+        // What is on this host's own disk goes along when its guest may be stopped.
+        lab.cloud.post(&drain, json!({"stop_running": true})).await?.expect(202)?;
+        eventually("the host to be drained", LIMIT, async || {
             let seen = maintenance(lab, &home).await?;
             ensure!(seen["state"] == "drained", "{seen}");
             Ok(())
@@ -96,8 +97,10 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
         })
         .await?;
         holds(&mut in_runs, "/dev/vda", 1, 900)?;
-        drop(in_runs);
-        for instance in [&runs, &stopped] {
+        let mut in_own = lab.shell(&own, LIMIT).await?;
+        holds(&mut in_own, "/dev/vda", 2, 900)?;
+        drop((in_runs, in_own));
+        for instance in [&own, &runs, &stopped] {
             instance.delete().await?.success()?;
             instance.wait_gone(LIMIT).await?;
         }

@@ -90,9 +90,9 @@ async fn moves_with_its_disks(
     let disk = device(shell, volume)?;
     write(shell, &disk, 2, 300)?;
     write(shell, "/dev/vda", 3, 900)?;
+    let home = index_of(lab, instance)?;
     instance.stop().await?;
     instance.wait_for_state("stopped", LIMIT).await?;
-    let home = index_of(lab, instance)?;
     let layers = || {
         Ok::<_, anyhow::Error>(
             lab.hosts[home].leftovers()?.into_iter().filter(|file| file.contains("/layers/")).count(),
@@ -103,7 +103,6 @@ async fn moves_with_its_disks(
     let operation = accepted["operation"]["id"].as_str().context("no operation")?;
     let done = instance.wait_operation(operation, LIMIT).await?;
     ensure!(done["status"] == "succeeded", "{done}");
-    ensure!(index_of(lab, instance)? != home, "it is where it was");
     eventually("the files at its first host to go", CHANGE, async || {
         let left = layers()?;
         ensure!(left + 2 == before, "{left} of {before}");
@@ -112,6 +111,7 @@ async fn moves_with_its_disks(
     .await?;
     instance.start().await?;
     let mut shell = lab.shell(instance, LIMIT).await?;
+    ensure!(index_of(lab, instance)? != home, "it is where it was");
     let disk = device(&mut shell, volume)?;
     holds(&mut shell, &disk, 1, 0)?;
     holds(&mut shell, &disk, 2, 300)?;
