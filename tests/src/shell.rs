@@ -17,7 +17,7 @@ use crate::host::Host;
 use crate::machine::said_or_failed;
 
 /// QEMU looks once a second whether somebody sits at the console.
-const GREETING: Duration = Duration::from_secs(20);
+const GREETING: Duration = Duration::from_secs(60);
 /// A command that does not end by itself in this time fails.
 const LIMIT: Duration = Duration::from_secs(60);
 /// A guest's terminal takes no longer line.
