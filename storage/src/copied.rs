@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::CopiedLayer;
-use protocol::{LayerId, MIB, Sha256};
+use protocol::{LayerId, MIB, MigrationId, Sha256};
 use sha2::Digest;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
@@ -20,6 +20,7 @@ use crate::{Made, Needed, Pool, PoolError, qemu_img};
 
 const LEND: &str = "open a layer for another host";
 const STORE: &str = "store a layer of another host";
+const IS_THERE: &str = "a file of that name is there, which has not come by this move";
 /// Left out of the file where it is empty.
 const BLOCK: usize = 64 << 10;
 static NOTHING: [u8; BLOCK] = [0; BLOCK];
@@ -122,12 +123,19 @@ impl Pool {
     /// Opens a layer for another host; `None` when it was never made.
     ///
     /// # Errors
-    /// [`PoolError::LostLayer`] when it was made and is not there, [`PoolError::LayerInUse`] when a guest may write to it.
+    /// [`PoolError::LostLayer`] when it was made and is not there, [`PoolError::RemovedLayer`] when it was removed by order,
+    /// [`PoolError::LayerInUse`] when a guest may write to it.
     pub async fn lend_layer(&self, layer: LayerId) -> Result<Option<LentLayer>, PoolError> {
         let (path, made) = (self.layer(layer), self.inner().layout.made().clone());
         blocking(LEND, move || {
             if !exists(&path)? {
-                return Ok(if made.has(layer)? { Err(PoolError::LostLayer(layer)) } else { Ok(None) });
+                return Ok(if made.has(layer)? {
+                    Err(PoolError::LostLayer(layer))
+                } else if made.removed_of([layer])?.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(PoolError::RemovedLayer(layer))
+                });
             }
             let file = open_itself(&path)?;
             if is_in_use(&path)? {
@@ -145,6 +153,21 @@ impl Pool {
     pub async fn has_layer(&self, layer: LayerId) -> Result<bool, PoolError> {
         let (path, made) = (self.layer(layer), self.inner().layout.made().clone());
         blocking("look for a layer", move || Ok(exists(&path)? && made.has(layer)?)).await
+    }
+
+    /// Whether the layer has come by that move.
+    ///
+    /// # Errors
+    /// [`PoolError::NotTaken`] when there is a file of that name that has not: it may be older than what the source has.
+    pub async fn has_come(&self, layer: LayerId, by: MigrationId) -> Result<bool, PoolError> {
+        let (path, made) = (self.layer(layer), self.inner().layout.made().clone());
+        blocking("look for a layer", move || {
+            Ok(match (exists(&path)?, made.came_by(layer, by)?) {
+                (true, false) => Err(PoolError::NotTaken(layer, IS_THERE)),
+                (is_there, _) => Ok(is_there),
+            })
+        })
+        .await?
     }
 
     /// Makes a place for a layer of so many bytes. Images that nobody needs give way to it.
@@ -176,7 +199,8 @@ impl Pool {
         mut new: NewLayer,
         of: &CopiedLayer,
         sha256: Sha256,
-    ) -> Result<Made, PoolError> {
+        by: MigrationId,
+    ) -> Result<(), PoolError> {
         let layer = of.id;
         let refused = |why| Err(PoolError::NotTaken(layer, why));
         if new.got != new.size_bytes {
@@ -223,11 +247,17 @@ impl Pool {
         blocking("put a layer of another host in place", move || {
             let _bases_stay = bases_stay;
             std::fs::set_permissions(unfinished.path(), Permissions::from_mode(PRIVATE_FILE))?;
-            let made = unfinished.publish_new(&target)?;
-            record.add(layer)?;
-            Ok(made)
+            if exists(&target)? {
+                return Ok(Err(PoolError::NotTaken(layer, IS_THERE)));
+            }
+            // Written down first: what is there without that would be a stranger's.
+            record.add_by(layer, by)?;
+            Ok(match unfinished.publish_new(&target)? {
+                Made::Now => Ok(()),
+                Made::Before => Err(PoolError::NotTaken(layer, IS_THERE)),
+            })
         })
-        .await
+        .await?
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a pool has had: which layers, and in a local one which pool it is.
 //!
 //! ```text
-//! <folder>/layers/<uuid>     an empty file for each layer that was made and not removed
+//! <folder>/layers/<uuid>     a file for each layer that was made and not removed; it names the move that it came by, if any
 //!         /removed/<uuid>    the same for each that was removed by order
 //!         /identity.json     of the pool that this host had, beside a local pool
 //! ```
@@ -14,10 +14,10 @@
 //! disk is not what it means. The ids of layers are never given twice.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::{InstanceId, LayerId};
+use protocol::{InstanceId, LayerId, MigrationId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -102,6 +102,22 @@ impl MadeLayers {
     pub(crate) fn add(&self, layer: LayerId) -> io::Result<()> {
         self.write_down(layer)?;
         sync_dir(&self.layers())
+    }
+
+    /// The same of one that comes from another host: by which move.
+    pub(crate) fn add_by(&self, layer: LayerId, by: MigrationId) -> io::Result<()> {
+        let mut entry = File::create(self.entry(layer))?;
+        entry.write_all(by.to_string().as_bytes())?;
+        entry.sync_all()?;
+        sync_dir(&self.layers())
+    }
+
+    /// Whether it came by that move.
+    pub(crate) fn came_by(&self, layer: LayerId, by: MigrationId) -> io::Result<bool> {
+        match fs::read(self.entry(layer)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            read => Ok(read? == by.to_string().as_bytes()),
+        }
     }
 
     /// False when none of them was written down.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use futures_util::{StreamExt, TryStreamExt};
 use protocol::agent::{CopiedLayer, ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
-use protocol::{InstanceId, LayerId, MIB, MemoryMib, Name, Sha256};
+use protocol::{InstanceId, LayerId, MIB, MemoryMib, MigrationId, Name, Sha256};
 use storage::{Blame, Export, LentLayer, NewLayer, NewMemory, Pool, PoolError};
 use tokio_util::io::ReaderStream;
 
@@ -160,6 +160,10 @@ impl HostStorage for LocalPool {
         Ok(self.pool().await?.has_layer(layer).await?)
     }
 
+    async fn has_come(&self, layer: LayerId, by: MigrationId) -> Result<bool, HostStorageError> {
+        Ok(self.pool().await?.has_come(layer, by).await?)
+    }
+
     async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {
         let lent = self.pool().await?.lend_layer(layer).await?;
         Ok(lent.map(|lent| Box::new(lent) as _))
@@ -234,9 +238,8 @@ impl NewDisk for LocalNew {
         Ok(self.new.write(self.of.id, bytes).await?)
     }
 
-    async fn publish(self: Box<Self>, sha256: Sha256) -> Result<(), HostStorageError> {
-        self.pool.publish_layer(self.new, &self.of, sha256).await?;
-        Ok(())
+    async fn publish(self: Box<Self>, sha256: Sha256, by: MigrationId) -> Result<(), HostStorageError> {
+        Ok(self.pool.publish_layer(self.new, &self.of, sha256, by).await?)
     }
 }
 

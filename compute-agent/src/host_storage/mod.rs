@@ -13,7 +13,7 @@ use camino::Utf8PathBuf;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use protocol::agent::{CopiedLayer, ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
-use protocol::{InstanceId, LayerId, MemoryMib, Name, Sha256, VolumeId};
+use protocol::{InstanceId, LayerId, MemoryMib, MigrationId, Name, Sha256, VolumeId};
 use thiserror::Error;
 
 pub use place::{LocalPool, OwnPool};
@@ -115,6 +115,12 @@ pub trait HostStorage: Send + Sync + 'static {
     /// Whether a layer of the host's own is there, whole.
     async fn has_layer(&self, layer: LayerId) -> Result<bool, HostStorageError>;
 
+    /// Whether a layer has come by that move.
+    ///
+    /// # Errors
+    /// When a file of that name is there that has not.
+    async fn has_come(&self, layer: LayerId, by: MigrationId) -> Result<bool, HostStorageError>;
+
     /// Opens a layer of the host's own that nobody uses, for another host; nothing when it was never made.
     async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError>;
 
@@ -176,8 +182,8 @@ pub trait NewDisk: Send + Sync {
     /// Adds what comes next.
     async fn write(&mut self, bytes: &[u8]) -> Result<(), HostStorageError>;
 
-    /// Puts it in place, if it is what was to come.
-    async fn publish(self: Box<Self>, sha256: Sha256) -> Result<(), HostStorageError>;
+    /// Puts it in place, if it is what was to come by that move.
+    async fn publish(self: Box<Self>, sha256: Sha256, by: MigrationId) -> Result<(), HostStorageError>;
 }
 
 /// A copied disk, which goes when this is dropped.

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use protocol::agent::{
     CopiedLayer, ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, SharedPoolState, VolumeSpec,
 };
-use protocol::{HostId, InstanceId, LayerId, MemoryMib, Name};
+use protocol::{HostId, InstanceId, LayerId, MemoryMib, MigrationId, Name};
 use storage::SharedRoot;
 
 use super::{
@@ -184,6 +184,10 @@ impl HostStorage for Pools {
 
     async fn has_layer(&self, layer: LayerId) -> Result<bool, HostStorageError> {
         self.local.has_layer(layer).await
+    }
+
+    async fn has_come(&self, layer: LayerId, by: MigrationId) -> Result<bool, HostStorageError> {
+        self.local.has_come(layer, by).await
     }
 
     async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {

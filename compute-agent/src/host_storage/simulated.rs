@@ -10,7 +10,7 @@ use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::agent::{CopiedLayer, ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, VolumeSpec};
-use protocol::{GIB, InstanceId, LayerId, MemoryMib, Name, Sha256, SizeGib};
+use protocol::{GIB, InstanceId, LayerId, MemoryMib, MigrationId, Name, Sha256, SizeGib};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 use storage::Space;
@@ -93,7 +93,7 @@ impl NewDisk for SimulatedNew {
         Ok(())
     }
 
-    async fn publish(self: Box<Self>, sha256: Sha256) -> Result<(), HostStorageError> {
+    async fn publish(self: Box<Self>, sha256: Sha256, _: MigrationId) -> Result<(), HostStorageError> {
         let mut state = Locked::of(&self.state);
         let is_whole = Sha256::from_bytes(sha2::Sha256::digest(&self.bytes).into()) == sha256
             && self.bytes == self.of.id.to_string().as_bytes();
@@ -463,6 +463,10 @@ impl HostStorage for SimulatedStorage {
 
     async fn has_layer(&self, layer: LayerId) -> Result<bool, HostStorageError> {
         Ok(self.lock().layers.contains_key(&layer))
+    }
+
+    async fn has_come(&self, layer: LayerId, _: MigrationId) -> Result<bool, HostStorageError> {
+        self.has_layer(layer).await
     }
 
     async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {

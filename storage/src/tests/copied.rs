@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use protocol::agent::CopiedLayer;
-use protocol::{Sha256, SizeGib};
+use protocol::{MigrationId, Sha256, SizeGib};
 use sha2::Digest;
 
 use super::volumes::{cached, holds, io, top};
@@ -31,12 +31,16 @@ async fn bytes(fixture: &Fixture, layer: LayerId) -> Vec<u8> {
     bytes
 }
 
-async fn take(fixture: &Fixture, of: &CopiedLayer, bytes: &[u8], told: Sha256) -> Result<Made, PoolError> {
+fn by(number: u128) -> MigrationId {
+    MigrationId::from_uuid(uuid::Uuid::from_u128(number))
+}
+
+async fn take(fixture: &Fixture, of: &CopiedLayer, bytes: &[u8], told: Sha256) -> Result<(), PoolError> {
     let mut new = fixture.pool.new_layer(of, bytes.len() as u64, &no_others).await?;
     for chunk in bytes.chunks(300_000) {
         new.write(of.id, chunk).await?;
     }
-    fixture.pool.publish_layer(new, of, told).await
+    fixture.pool.publish_layer(new, of, told, by(1)).await
 }
 
 #[tokio::test]
@@ -59,7 +63,7 @@ async fn a_chain_reads_the_same_in_a_pool_that_is_elsewhere() {
             assert_eq!(cached(&to).await.sha256, image.sha256);
         }
         assert!(!to.pool.has_layer(*layer).await.unwrap());
-        assert_eq!(take(&to, &of, &bytes, digest(&bytes)).await.unwrap(), Made::Now);
+        take(&to, &of, &bytes, digest(&bytes)).await.unwrap();
         assert!(to.pool.has_layer(*layer).await.unwrap());
     }
     let found = to.pool.look_at_volume(&volume).await.unwrap();
@@ -84,9 +88,14 @@ async fn what_was_never_made_is_not_lent_nor_is_what_a_guest_has() {
     io(&top(&fixture, &volume), "write -P 1 0 64k");
     let changed = lent.is_unchanged().await.unwrap_err();
     assert!(matches!(changed, PoolError::LayerInUse(_)), "{changed}");
-    std::fs::remove_file(top(&fixture, &volume)).unwrap();
+    let path = top(&fixture, &volume);
+    std::fs::rename(&path, path.with_extension("away")).unwrap();
     let lost = fixture.pool.lend_layer(layer).await.unwrap_err();
     assert!(matches!(lost, PoolError::LostLayer(_)), "{lost}");
+    // Removed by order is not never made: it would be made empty at the other host.
+    fixture.pool.remove_layers(&[layer]).await.unwrap();
+    let removed = fixture.pool.lend_layer(layer).await.unwrap_err();
+    assert!(matches!(removed, PoolError::RemovedLayer(_)), "{removed}");
 }
 
 #[tokio::test]
@@ -105,7 +114,7 @@ async fn nothing_is_taken_but_what_was_to_come() {
     assert!(why(other).contains("digest"));
     let mut short = to.pool.new_layer(&of, good.len() as u64, &no_others).await.unwrap();
     short.write(of.id, &good[1..]).await.unwrap();
-    let short = to.pool.publish_layer(short, &of, digest(&good[1..])).await.unwrap_err();
+    let short = to.pool.publish_layer(short, &of, digest(&good[1..]), by(1)).await.unwrap_err();
     assert!(why(short).contains("shorter"));
     let mut long = to.pool.new_layer(&of, 10, &no_others).await.unwrap();
     assert!(why(long.write(of.id, &good).await.unwrap_err()).contains("longer"));
@@ -143,8 +152,15 @@ async fn nothing_is_taken_but_what_was_to_come() {
 
     assert!(!to.pool.has_layer(of.id).await.unwrap());
     assert_eq!(to.path("pool/incoming").read_dir_utf8().map_or(0, Iterator::count), 0);
-    assert_eq!(take(&to, &of, &good, digest(&good)).await.unwrap(), Made::Now);
-    // What has the name stays.
-    assert_eq!(take(&to, &of, &good, digest(&good)).await.unwrap(), Made::Before);
+    assert!(!to.pool.has_come(of.id, by(1)).await.unwrap());
+    take(&to, &of, &good, digest(&good)).await.unwrap();
+    assert!(to.pool.has_come(of.id, by(1)).await.unwrap());
+    // What has the name stays, and is no other move's: it may be older than what the source has.
+    assert!(why(take(&to, &of, &good, digest(&good)).await.unwrap_err()).contains("is there"));
+    assert!(why(to.pool.has_come(of.id, by(2)).await.unwrap_err()).contains("is there"));
+    assert!(
+        why(from.pool.has_come(of.id, by(1)).await.unwrap_err()).contains("is there"),
+        "it was made there"
+    );
     assert!(holds(&top(&to, &volume), 7, "0 1M"));
 }

@@ -105,7 +105,7 @@ impl DiskMoves {
         let mut lacking = Vec::new();
         for layer in layers {
             // It has come before this process began; it is whole.
-            if self.storage.has_layer(layer.id).await.map_err(not_kept)? {
+            if self.storage.has_come(layer.id, of.id).await.map_err(not_kept)? {
                 continue;
             }
             let ask = Ask::Size { migration: of.id, layer: layer.id };
@@ -140,7 +140,7 @@ impl DiskMoves {
             unless(cancelled, self.fetch(image)).await?;
         }
         // From here to the end it is not interrupted: what was put in place can be removed.
-        new.publish(end.sha256).await.map_err(not_kept)
+        new.publish(end.sha256, progress.of.id).await.map_err(not_kept)
     }
 
     async fn receive(

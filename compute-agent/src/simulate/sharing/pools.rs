@@ -11,7 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{
     CopiedLayer, ImageSource, InstanceSpec, MemoryFile, SharedPoolReport, SharedPoolState, VolumeSpec,
 };
-use protocol::{GIB, InstanceId, LayerId, MemoryMib, Name, SizeGib};
+use protocol::{GIB, InstanceId, LayerId, MemoryMib, MigrationId, Name, SizeGib};
 
 use crate::chain;
 use crate::durable::off_thread;
@@ -226,6 +226,10 @@ impl HostStorage for SharingStorage {
 
     async fn has_layer(&self, layer: LayerId) -> Outcome<bool> {
         self.own.has_layer(layer).await
+    }
+
+    async fn has_come(&self, layer: LayerId, by: MigrationId) -> Outcome<bool> {
+        self.own.has_come(layer, by).await
     }
 
     async fn lend_layer(&self, layer: LayerId) -> Outcome<Option<Box<dyn LentDisk>>> {
