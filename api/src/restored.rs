@@ -9,13 +9,18 @@ use anyhow::Context;
 use camino::Utf8PathBuf;
 use serde_json::json;
 use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
 
 use crate::audit::{self, Actor, Deed, Outcome};
 use crate::clock::Clock;
 use crate::database::Database;
+use crate::operations::store::{self as operations, End};
 
 /// What the audit log calls this.
 const RESTORED: &str = "host:DeclareRestored";
+
+/// A host that was heard within that time is in a session.
+const HEARD: time::Duration = time::Duration::seconds(60);
 
 /// Which control plane.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,6 +31,9 @@ pub struct Options {
     /// PostgreSQL of the control plane, if it is not a private one.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    /// Do it although hosts are heard of at this moment: a control plane has been started on the restored database already.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// What there was.
@@ -40,28 +48,45 @@ pub struct Restored {
 /// Makes every host begin anew, and forgets what was known of their being dead, guarded or silent.
 ///
 /// # Errors
-/// When the database cannot be reached.
+/// When the database cannot be reached, or hosts are heard of now.
 pub async fn restored(options: &Options) -> anyhow::Result<Restored> {
     let Database { pools, keeper } =
         Database::join(options.database_url.as_deref(), &options.data_dir).await?;
-    let done = restored_in(&pools.own, &Clock::system()).await;
+    let clock = Clock::system();
+    let done = match refuse_heard(&pools.own, clock.now()).await {
+        Err(error) if !options.force => Err(error),
+        _ => restored_in(&pools.own, &clock).await.context("cannot note that the database was restored"),
+    };
     pools.own.close().await;
     keeper.leave().await.context("cannot stop PostgreSQL again")?;
-    done.context("cannot note that the database was restored")
+    done
+}
+
+/// Of a cloud that nobody restored, all that it knows of its hosts would be thrown away.
+async fn refuse_heard(pool: &PgPool, now: OffsetDateTime) -> anyhow::Result<()> {
+    let heard = sqlx::query_scalar!("SELECT count(*) FROM hosts WHERE last_seen_at > $1", now - HEARD);
+    let heard = heard.fetch_one(pool).await?.unwrap_or_default();
+    anyhow::ensure!(
+        heard == 0,
+        "{heard} hosts are heard of at this moment: stop cumulo-api and try again in a minute, or say --force if the database \
+         was restored before it was started"
+    );
+    Ok(())
 }
 
 pub(crate) async fn restored_in(pool: &PgPool, clock: &Clock) -> Result<Restored, sqlx::Error> {
     let now = clock.now();
     let mut tx = crate::database::begin(pool).await?;
-    // Instances first, as everybody locks them. What was on its way to another host then is left to those two.
+    // Instances first, as everybody locks them. A guest that was on its way to another host then is left to those two.
     let instances = sqlx::query_scalar!(
         r#"SELECT i.id FROM instances i
-           WHERE i.host_id IS NOT NULL AND NOT EXISTS (SELECT FROM migrations m WHERE m.instance_id = i.id)
+           WHERE i.host_id IS NOT NULL AND NOT EXISTS (SELECT FROM migrations m WHERE m.instance_id = i.id AND m.layers IS NULL)
            ORDER BY i.id FOR UPDATE"#
     )
     .fetch_all(&mut *tx)
     .await?;
     sqlx::query!("SELECT FROM hosts ORDER BY id FOR NO KEY UPDATE").execute(&mut *tx).await?;
+    forget_copies(&mut tx, now).await?;
     // An epoch that no host has had since: an agent that was in a session then would not notice.
     let hosts = sqlx::query!(
         "UPDATE hosts SET epoch = epoch + 1000000, declared_dead_at = NULL, desired_revision = desired_revision + 1,
@@ -90,6 +115,22 @@ pub(crate) async fn restored_in(pool: &PgPool, clock: &Clock) -> Result<Restored
     record(&mut tx, clock, done).await?;
     tx.commit().await?;
     Ok(done)
+}
+
+/// Disks that were copied then may have arrived since, and be all that there is; and files that were to be removed then may have
+/// come back since, with what is needed now. INVARIANT: nothing is removed because of what was true when the backup was made.
+async fn forget_copies(conn: &mut PgConnection, now: OffsetDateTime) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM layer_removals WHERE copies IS NOT NULL").execute(&mut *conn).await?;
+    let moves = sqlx::query_scalar!("DELETE FROM migrations WHERE layers IS NOT NULL RETURNING operation_id")
+        .fetch_all(&mut *conn)
+        .await?;
+    let detail = "the database was restored from a backup that was made during this move; where its disks are now, their \
+                  hosts know";
+    for operation in moves {
+        let end = End::Failed { code: "migration_failed", detail: Some(detail.to_owned()) };
+        operations::finish(conn, operation.into(), &end, now).await?;
+    }
+    Ok(())
 }
 
 async fn record(conn: &mut PgConnection, clock: &Clock, done: Restored) -> Result<(), sqlx::Error> {

@@ -277,6 +277,7 @@ fn port_of(fault: &NetworkFault) -> Option<PortId> {
 /// A text from outside, bounded and without what is seen as something else: control characters, and those that turn the
 /// direction of a line.
 pub(crate) fn clean(text: &str, max_chars: usize) -> String {
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().filter(|c| !c.is_control() && !turns(*c)).take(max_chars).collect()
 }

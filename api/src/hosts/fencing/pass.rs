@@ -1,5 +1,7 @@
 //! Looking for hosts that are to be switched off, and doing it.
 
+use std::collections::BTreeSet;
+
 use protocol::{HostId, RequestId};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -32,10 +34,13 @@ pub(crate) async fn fence(app: &App) -> Result<(), sqlx::Error> {
 
 /// The same with this program.
 pub(crate) async fn fence_with(app: &App, fencer: &Fencer) -> Result<(), sqlx::Error> {
-    for candidate in due(app, fencer).await? {
+    let mut seen = BTreeSet::new();
+    // What keeps hosts from being switched off is asked anew for each: a program takes its time.
+    while let Some(candidate) = due(app, fencer).await?.into_iter().find(|one| !seen.contains(&one.id)) {
         if app.shutdown.is_cancelled() {
             break;
         }
+        seen.insert(candidate.id);
         if let Err(error) = switch_off(app, fencer, &candidate).await {
             // One about which nothing can be written does not keep the others waiting.
             tracing::warn!(host = %candidate.name, %error, "it could not be fenced; trying again");

@@ -31,6 +31,11 @@ pub(super) fn held(candidate: &Candidate, fleet: Fleet) -> Option<String> {
             "{silent} of {all} hosts are silent at once, more than a third: none is switched off; look at the network, and \
              declare dead what is"
         ))
+    } else if candidate.writes_leases {
+        Some(
+            "other hosts see that its guard still writes its lease: the machine is alive and its guests run on, so look at its agent"
+                .to_owned(),
+        )
     } else if !candidate.has_room {
         Some("no other host could take any of its instances now, so nothing would be gained".to_owned())
     } else {

@@ -1,6 +1,7 @@
 //! SQL of fencing.
 
 use protocol::HostId;
+use protocol::agent::TAKEOVER_SECONDS;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::{Duration, OffsetDateTime};
@@ -76,6 +77,8 @@ pub(super) struct Candidate {
     pub cordoned: bool,
     /// Whether another host could take one of them now.
     pub has_room: bool,
+    /// Whether another host sees that its guard still writes a lease, so that the machine is alive.
+    pub writes_leases: bool,
 }
 
 impl Candidate {
@@ -116,10 +119,15 @@ pub(super) async fn candidates(
                           WHERE w.host_id = h.id AND NOT EXISTS (
                               SELECT FROM volumes v WHERE v.instance_id = w.id
                                 AND (v.pool_id, t.id) NOT IN (SELECT g.pool_id, g.host_id FROM guarded g)))
-                      AS "has_room!"
+                      AS "has_room!",
+                  EXISTS (SELECT FROM host_leases w JOIN hosts wh ON wh.id = w.host_id
+                          CROSS JOIN LATERAL jsonb_to_recordset(w.seen) AS s (host uuid, unchanged_seconds integer)
+                          WHERE w.host_id <> h.id AND wh.last_seen_at >= $2 AND w.seen_at >= $2
+                            AND s.host = h.id AND s.unchanged_seconds < $3) AS "writes_leases!"
            FROM hosts h WHERE h.id IN (SELECT host_id FROM waiting) ORDER BY h.last_seen_at, h.id"#,
         now - UNREACHABLE_AFTER,
-        now - WITNESS_FRESH
+        now - WITNESS_FRESH,
+        TAKEOVER_SECONDS.cast_signed()
     )
     .fetch_all(conn)
     .await

@@ -7,7 +7,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::restart::{flush, heard, running, work};
+use super::restart::{flush, heard, running, sees, work};
 use super::{WEB, directory, fast, findings, two_with_the_pool};
 use crate::hosts::{FenceOptions, Fencer, fence_with, watch_for_silence};
 use crate::testing::{TestCloud, TestHost};
@@ -78,6 +78,26 @@ async fn silence(cloud: &TestCloud, heard_of: &[&TestHost<'_>], seconds: i64) {
 
 async fn host(cloud: &TestCloud, host: &TestHost<'_>) -> Value {
     cloud.get(&format!("/v1/hosts/{}", host.id)).await.expect(200)
+}
+
+/// An agent that is dead ends no guest, nor does what follows from it.
+#[tokio::test]
+async fn a_host_whose_guard_writes_on_is_not_switched_off() {
+    let cloud = TestCloud::start().await;
+    let hosts = two_with_the_pool(&cloud).await;
+    let (_, home, away) = running(&cloud, &hosts).await;
+    let script = Script::new("cat > input; echo off");
+    let fencer = script.fencer(20);
+    watch_for_silence(&cloud.app).await.unwrap();
+    silence(&cloud, &[away], 130).await;
+    heard(&cloud, away, 101, json!([sees(home, 9000, 5)])).await;
+    fence_with(&cloud.app, &fencer).await.unwrap();
+    assert_eq!(script.calls(), Vec::<String>::new());
+    let held = host(&cloud, home).await["fencing"].clone();
+    assert!(held["detail"].as_str().is_some_and(|why| why.contains("lease")), "{held}");
+    heard(&cloud, away, 102, json!([sees(home, 9000, 61)])).await;
+    fence_with(&cloud.app, &fencer).await.unwrap();
+    assert_eq!(script.calls().len(), 1);
 }
 
 /// Where the instance is, as the operator sees it.
