@@ -296,6 +296,7 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         | "drain_host"
         | "stop_instance"
         | "migrate_instance"
+        | "move_instance"
         | "rebuild_instance"
         | "revert_resize"
         | "unrescue_instance"

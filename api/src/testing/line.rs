@@ -44,7 +44,7 @@ impl Fuse {
 
     async fn wait_if_silent(&self) {
         if self.silent.load(Ordering::SeqCst) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -364,7 +364,8 @@ async fn an_instance_comes_back_although_its_deletion_could_not_be_written_down_
     let agent = cloud.start_agent();
     let spec = cloud.running_instance().await;
     cloud.control_plane.hold_reports(true);
-    cloud.control_plane.want(spec.id, deleted(&spec));
+    // It has only left, so none of its disks is removed.
+    cloud.control_plane.want(spec.id, deleted(&InstanceSpec { disks: Vec::new(), ..spec.clone() }));
     cloud.control_plane.wait_for("the deletion is seen", FakeControlPlane::has_seen_everything).await;
     // As on a full disk: neither is its trail written, nor is the wish removed.
     let outbox = cloud.state_dir().join("outbox");

@@ -208,11 +208,11 @@ async fn whatever_fails_before_the_end_leaves_it_where_it_was() {
             "late" => execute(&cloud, "UPDATE migrations SET due_at = due_at - interval '1 day'").await,
             "dead" => {
                 execute(&cloud, "UPDATE hosts SET declared_dead_at = last_seen_at WHERE name = 'host-2'")
-                    .await
+                    .await;
             }
             "older" => {
                 execute(&cloud, "UPDATE hosts SET inventory = inventory - 'features' WHERE name = 'host-2'")
-                    .await
+                    .await;
             }
             // As if something had changed of the disks in spite of all.
             _ => {
