@@ -70,9 +70,11 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     let silence = repeat(&app, &shutdown, "silence", Duration::from_secs(5), None, |app| {
         Box::pin(async move { hosts::watch_for_silence(&app).await })
     });
-    // Each waits for one program at a time.
+    // Each waits for one program at a time, for no longer than that may take.
+    let (soon, program_ends) =
+        (Duration::from_secs(5), app.fence.as_ref().map_or(Duration::ZERO, hosts::Fencer::limit));
     let fences = futures_util::future::join_all((0..hosts::FENCES_AT_ONCE).map(|_| {
-        repeat(&app, &shutdown, "fences", Duration::from_secs(5), None, |app| {
+        repeat_for(program_ends + PATIENCE, &app, &shutdown, "fences", soon, None, |app| {
             Box::pin(async move { hosts::fence(&app).await })
         })
     }));

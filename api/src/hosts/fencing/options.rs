@@ -70,6 +70,11 @@ pub enum UnfitProgram {
 }
 
 impl Fencer {
+    /// How long the program may take.
+    pub(crate) const fn limit(&self) -> Limit {
+        self.limit
+    }
+
     /// The file that is to be run, which nobody but root and this user can change or replace.
     ///
     /// # Errors

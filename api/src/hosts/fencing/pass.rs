@@ -1,7 +1,5 @@
 //! Looking for hosts that are to be switched off, and doing it.
 
-use std::collections::BTreeSet;
-
 use protocol::{HostId, RequestId};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -32,18 +30,12 @@ pub(crate) async fn fence(app: &App) -> Result<(), sqlx::Error> {
     }
 }
 
-/// The same with this program.
+/// The same with this program, which runs once at most: for the next host it is asked anew what keeps it from being switched
+/// off, since a program takes its time.
 pub(crate) async fn fence_with(app: &App, fencer: &Fencer) -> Result<(), sqlx::Error> {
-    let mut seen = BTreeSet::new();
-    // What keeps hosts from being switched off is asked anew for each: a program takes its time.
-    while let Some(candidate) = due(app, fencer).await?.into_iter().find(|one| !seen.contains(&one.id)) {
-        if app.shutdown.is_cancelled() {
+    for candidate in due(app, fencer).await? {
+        if app.shutdown.is_cancelled() || switch_off(app, fencer, &candidate).await? {
             break;
-        }
-        seen.insert(candidate.id);
-        if let Err(error) = switch_off(app, fencer, &candidate).await {
-            // One about which nothing can be written does not keep the others waiting.
-            tracing::warn!(host = %candidate.name, %error, "it could not be fenced; trying again");
         }
     }
     Ok(())
@@ -73,21 +65,24 @@ async fn due(app: &App, fencer: &Fencer) -> Result<Vec<Candidate>, sqlx::Error> 
     Ok(due)
 }
 
+/// False when it is another's turn, or not yet time.
+///
 /// INVARIANT: no transaction is open while the program runs, and its word counts only if the host is as it was when the
 /// program was begun: not heard, in no new session.
-async fn switch_off(app: &App, fencer: &Fencer, candidate: &Candidate) -> Result<(), sqlx::Error> {
+async fn switch_off(app: &App, fencer: &Fencer, candidate: &Candidate) -> Result<bool, sqlx::Error> {
     let lease = Duration::try_from(fencer.limit).unwrap_or(Duration::HOUR) + GRACE;
     let mut tx = app.begin().await?;
     let begun = store::begin(&mut tx, candidate, lease, app.clock.now()).await?;
     tx.commit().await?;
-    let Some(attempt) = begun else { return Ok(()) };
+    let Some(attempt) = begun else { return Ok(false) };
     let subject = candidate.subject();
     tracing::warn!(host = %candidate.name, attempt, "nothing is heard of it: it is switched off");
     let ended = tokio::select! {
         ended = program::run(fencer, FenceAction::Off, &subject) => ended,
         () = app.shutdown.cancelled() => {
             let mut conn = app.pool.acquire().await?;
-            return store::give_up(&mut conn, candidate.id, attempt, app.clock.now()).await;
+            store::give_up(&mut conn, candidate.id, attempt, app.clock.now()).await?;
+            return Ok(true);
         }
     };
     let mut tx = app.begin().await?;
@@ -100,7 +95,8 @@ async fn switch_off(app: &App, fencer: &Fencer, candidate: &Candidate) -> Result
                 .await?;
         }
     }
-    tx.commit().await
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// What the operator would say of it now.
