@@ -20,5 +20,5 @@ mod session;
 mod tests;
 pub(crate) mod transfers;
 
-pub(crate) use observed::clean;
+pub(crate) use observed::{clean, is_harmless};
 pub(crate) use router::agent_router;

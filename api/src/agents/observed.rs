@@ -274,10 +274,13 @@ fn port_of(fault: &NetworkFault) -> Option<PortId> {
     }
 }
 
-/// A text from outside, bounded and without what is seen as something else: control characters, and those that turn the
-/// direction of a line.
+/// A text from outside, bounded and without what is seen as something else.
 pub(crate) fn clean(text: &str, max_chars: usize) -> String {
-    let turns =
-        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().filter(|c| !c.is_control() && !turns(*c)).take(max_chars).collect()
+    text.chars().filter(|c| is_harmless(*c)).take(max_chars).collect()
+}
+
+/// Neither a control character, nor one that is not seen or turns the direction of a line.
+pub(crate) fn is_harmless(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
 }

@@ -154,13 +154,16 @@ const fn cancelled() -> End {
 }
 
 /// Begins one, in the transaction of the call that has chosen the destination.
-pub(super) async fn begin(conn: &mut PgConnection, new: &migrations::New) -> Result<(), ApiError> {
+pub(super) async fn begin(
+    conn: &mut PgConnection,
+    new: &migrations::New,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
     migrations::insert(conn, new).await.map_err(|error| match violated_constraint(&error) {
         Some(name) if name.starts_with("hosts_") => checks::no_room(),
         _ => error.into(),
     })?;
-    operations::step(conn, new.operation, "placed", new.due_at - DUE, None).await?;
-    Ok(())
+    Ok(operations::step(conn, new.operation, "placed", now, None).await?)
 }
 
 /// Both hosts, before either is told.

@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use uuid::Uuid;
 
 use super::options::Fencer;
+use crate::agents::is_harmless;
 use crate::http::Labels;
 
 /// What of its output is kept: the end, where programs say what went wrong.
@@ -173,11 +174,7 @@ fn chain(error: &super::options::UnfitProgram) -> String {
 
 /// The last of it in one line, with nothing that moves a cursor or turns text round.
 fn shown(text: &str) -> String {
-    let harmless = |c: char| {
-        !c.is_control()
-            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-    };
-    let text: String = text.chars().map(|c| if harmless(c) { c } else { ' ' }).collect();
+    let text: String = text.chars().map(|c| if is_harmless(c) { c } else { ' ' }).collect();
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let surplus = line.chars().count().saturating_sub(SHOWN_CHARS);
     line.chars().skip(surplus).collect()

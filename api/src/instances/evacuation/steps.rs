@@ -60,8 +60,9 @@ impl Locked<'_> {
             destination,
             max_downtime_ms: MigrateInstance::default().max_downtime_ms(),
             due_at: self.now + migration::DUE,
+            disk_gib: None,
         };
-        migration::begin(conn, &new).await
+        migration::begin(conn, &new, self.now).await
     }
 
     /// Sends its disks to that host, on which it is when they are there.

@@ -5,9 +5,10 @@ use protocol::agent::{
 };
 use protocol::{HostId, InstanceId};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::super::model::InstanceState;
-use super::super::store::migrations::{self, HostFacts};
+use super::super::store::migrations::{self, HostFacts, InTheWay};
 use super::super::store::{Row, placement};
 use super::hosts::{Hosts, Read};
 use crate::http::{ApiError, ErrorCode, FieldError, Selector};
@@ -44,6 +45,24 @@ pub(in crate::instances) async fn refuse_now(
     in_the_way(conn, row).await
 }
 
+/// What is in the way of an instance with which nothing is under way that neither kind of migration goes beside.
+///
+/// # Errors
+/// With what is.
+pub(super) async fn settled(conn: &mut PgConnection, id: Uuid) -> Result<InTheWay, ApiError> {
+    if migrations::of_instance(conn, id).await?.is_some() {
+        return not_now(
+            "it is on its way to another host already; wait until that is over, or cancel the operation",
+        );
+    }
+    if let Some(name) = attachments::merging(conn, id).await? {
+        return not_now(format!(
+            "its host is still merging layers of its volume {name}; try again when it is done"
+        ));
+    }
+    Ok(migrations::in_the_way(conn, id).await?)
+}
+
 /// The same for one all of whose volumes are in shared pools; nothing has to be locked.
 async fn in_the_way(conn: &mut PgConnection, row: &Row) -> Result<(HostId, GuestHardware), ApiError> {
     let Some(host) = row.host_id.map(HostId::from) else { return refused("it is on no host") };
@@ -62,17 +81,7 @@ async fn in_the_way(conn: &mut PgConnection, row: &Row) -> Result<(HostId, Guest
              `on_host_failure` to wait for as long as that takes",
         );
     }
-    if migrations::of_instance(conn, row.id).await?.is_some() {
-        return not_now(
-            "it is on its way to another host already; wait until that is over, or cancel the operation",
-        );
-    }
-    if let Some(name) = attachments::merging(conn, row.id).await? {
-        return not_now(format!(
-            "its host is still merging layers of its volume {name}; try again when it is done"
-        ));
-    }
-    let way = migrations::in_the_way(conn, row.id).await?;
+    let way = settled(conn, row.id).await?;
     if way.snapshot {
         return not_now("a snapshot of it is being taken; try again when it is there");
     }

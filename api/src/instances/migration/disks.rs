@@ -16,9 +16,8 @@ use super::checks::{self, not_now, refused};
 use super::hosts::Hosts;
 use super::reports::{counted, failed_because, is_own};
 use super::{DUE, Migration, Why, end, failed};
-use crate::http::{ApiError, ErrorCode, violated_constraint};
+use crate::http::ApiError;
 use crate::operations::store as operations;
-use crate::volumes::store::attachments;
 
 /// A disk that is slower than that ends no migration.
 const OF_A_GIB: Duration = Duration::minutes(1);
@@ -60,17 +59,7 @@ pub(super) const fn why_stuck(one: &Stuck) -> Why {
 /// With the reason.
 pub(in crate::instances) async fn obstacle(conn: &mut PgConnection, row: &Row) -> Result<HostId, ApiError> {
     let Some(host) = row.host_id.map(HostId::from) else { return refused("it is on no host") };
-    if migrations::of_instance(conn, row.id).await?.is_some() {
-        return not_now(
-            "it is on its way to another host already; wait until that is over, or cancel the operation",
-        );
-    }
-    if let Some(name) = attachments::merging(conn, row.id).await? {
-        return not_now(format!(
-            "its host is still merging layers of its volume {name}; try again when it is done"
-        ));
-    }
-    let way = migrations::in_the_way(conn, row.id).await?;
+    let way = checks::settled(conn, row.id).await?;
     if way.host_dead {
         return refused("its host was declared dead, and the data on the disk of that is lost with it");
     }
@@ -144,15 +133,9 @@ pub(in crate::instances) async fn begin(
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
     let gib = disk_moves::gib(conn, row.id).await?;
-    let new = New { due_at: now + DUE + OF_A_GIB * gib, ..new };
-    disk_moves::insert(conn, &new).await.map_err(|error| match violated_constraint(&error) {
-        Some(name) if name.starts_with("hosts_") => ApiError::because(
-            ErrorCode::InsufficientCapacity,
-            "the host has no room for it any more; try again",
-        ),
-        _ => error.into(),
-    })?;
-    operations::step(conn, new.operation, "placed", now, None).await?;
+    let new = New { due_at: now + DUE + OF_A_GIB * gib, disk_gib: Some(gib), ..new };
+    disk_moves::allow_time(conn, &new).await?;
+    super::begin(conn, &new, now).await?;
     if gib == 0 {
         let of = migrations::of_instance(conn, row.id).await?.ok_or_else(ApiError::not_found)?;
         migrations::change_hands(conn, &of, now).await?;

@@ -50,7 +50,8 @@ pub(super) async fn migrate_instance(
         destination,
         max_downtime_ms: body.max_downtime_ms(),
         due_at: now + migration::DUE,
+        disk_gib: None,
     };
-    migration::begin(conn, &new).await?;
+    migration::begin(conn, &new, now).await?;
     accept(&app, change, row.id).await
 }

@@ -60,36 +60,16 @@ pub(in crate::instances) async fn request(
     Ok(Some(request))
 }
 
-/// Stores it, and tells the destination. A trigger takes the capacity there; a CHECK fails when somebody was faster.
-pub(in crate::instances) async fn insert(conn: &mut PgConnection, new: &New) -> Result<(), sqlx::Error> {
-    // The networks of its cards have to be there.
-    let revision = hosts::store::bump_networks(conn, new.destination).await?.unwrap_or_default();
-    sqlx::query!(
-        "INSERT INTO migrations (id, instance_id, operation_id, source_host_id, destination_host_id, vcpus, memory_mib,
-                                 max_downtime_ms, due_at, desired_revision, layers, disk_gib)
-         SELECT $1, id, $3, $4, $5, vcpus_held, memory_mib_held, $6, $7, $8, layers_to_copy(id),
-                (SELECT coalesce(sum(v.size_gib), 0) FROM volumes v
-                 WHERE v.instance_id = instances.id AND v.pool_id IS NULL)
-         FROM instances WHERE id = $2",
-        new.id.as_uuid(),
-        new.instance.as_uuid(),
-        new.operation.as_uuid(),
-        new.source.as_uuid(),
-        new.destination.as_uuid(),
-        new.max_downtime_ms,
-        new.due_at,
-        revision.0
-    )
-    .execute(&mut *conn)
-    .await?;
+/// Gives the operation of a copy as long as that has.
+pub(in crate::instances) async fn allow_time(conn: &mut PgConnection, new: &New) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE operations SET deadline_at = greatest(deadline_at, $2) WHERE id = $1",
         new.operation.as_uuid(),
         new.due_at + LONGER
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    nudge::send(conn, Topic::Host(new.destination)).await
+    Ok(())
 }
 
 /// Notes where the destination waits, and tells the source. False when that was known.

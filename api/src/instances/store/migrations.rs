@@ -24,6 +24,8 @@ pub(in crate::instances) struct New {
     pub destination: HostId,
     pub max_downtime_ms: i32,
     pub due_at: OffsetDateTime,
+    /// What it takes along of the disk of its host, when it is stopped.
+    pub disk_gib: Option<i32>,
 }
 
 impl New {
@@ -36,7 +38,8 @@ impl New {
         due_at: OffsetDateTime,
     ) -> Self {
         // Nothing stands still: nothing runs.
-        Self { id, instance: instance.into(), operation, source, destination, max_downtime_ms: 1, due_at }
+        let (instance, max_downtime_ms, disk_gib) = (instance.into(), 1, Some(0));
+        Self { id, instance, operation, source, destination, max_downtime_ms, due_at, disk_gib }
     }
 }
 
@@ -159,8 +162,10 @@ pub(in crate::instances) async fn insert(conn: &mut PgConnection, new: &New) -> 
     let revision = hosts::store::bump_networks(conn, new.destination).await?.unwrap_or_default();
     sqlx::query!(
         "INSERT INTO migrations (id, instance_id, operation_id, source_host_id, destination_host_id, vcpus, memory_mib,
-                                 max_downtime_ms, due_at, desired_revision)
-         SELECT $1, id, $3, $4, $5, vcpus_held, memory_mib_held, $6, $7, $8 FROM instances WHERE id = $2",
+                                 max_downtime_ms, due_at, desired_revision, layers, disk_gib)
+         SELECT $1, id, $3, $4, $5, vcpus_held, memory_mib_held, $6, $7, $8,
+                CASE WHEN $9::integer IS NOT NULL THEN layers_to_copy(id) END, coalesce($9, 0)
+         FROM instances WHERE id = $2",
         new.id.as_uuid(),
         new.instance.as_uuid(),
         new.operation.as_uuid(),
@@ -168,7 +173,8 @@ pub(in crate::instances) async fn insert(conn: &mut PgConnection, new: &New) -> 
         new.destination.as_uuid(),
         new.max_downtime_ms,
         new.due_at,
-        revision.0
+        revision.0,
+        new.disk_gib
     )
     .execute(&mut *conn)
     .await?;
