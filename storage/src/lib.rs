@@ -31,6 +31,7 @@ mod inventory;
 mod layout;
 mod made;
 mod memory;
+pub mod patience;
 mod pool;
 mod qemu_img;
 pub mod sandbox;

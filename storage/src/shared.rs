@@ -15,7 +15,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{Flock, FlockArg};
@@ -24,16 +23,15 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::durable::{PRIVATE_DIR, REACHABLE_DIR, Unfinished, blocking, exists, make_dir, sync_dir};
+use crate::durable::{PRIVATE_DIR, REACHABLE_DIR, Unfinished, exists, make_dir, sync_dir};
 use crate::layout::Layout;
+use crate::patience::{PATIENCE, Turn, within};
 use crate::pool::{Inner, empty, measure};
 use crate::{Made, Pool, PoolError, Space};
 
 const FILE: &str = "cumulo-pool.json";
 /// Far above what the file holds.
 const MAX_FILE_BYTES: u64 = 16 * 1024;
-/// How long the file system may take to answer. One that is gone may never do.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A shared pool as this host reaches it.
 #[derive(Debug, Clone)]
@@ -91,7 +89,7 @@ pub(crate) struct Shared {
     host: HostId,
     opened: Mutex<Option<Opened>>,
     /// Held by whoever looks at it, so that a file system that never answers costs one thread.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    turn: Turn,
 }
 
 #[derive(Debug)]
@@ -160,21 +158,13 @@ impl Pool {
     /// Looks whether a shared pool can be used now, and opens it the first time. Of a local one there is nothing to say.
     pub async fn usable(&self) -> Result<Option<Usable>, PoolError> {
         let Some(shared) = &self.inner().shared else { return Ok(None) };
-        let look = async {
-            let (turn, inner) = (Arc::clone(&shared.turn).lock_owned().await, self.inner_arc());
-            blocking("look at a shared pool", move || {
-                let _turn = turn;
-                inner.shared.as_ref().map(|shared| shared.look(&inner)).transpose()
-            })
-            .await
-        };
+        let inner = self.inner_arc();
+        let look = move || inner.shared.as_ref().map(|shared| shared.look(&inner)).transpose();
         let unusable = |why| PoolError::Unusable { pool: shared.name.clone(), why };
-        match tokio::time::timeout(PATIENCE, look).await {
-            Ok(Ok(Some(looked))) => looked.map(Some).map_err(unusable),
-            Ok(Ok(None)) => Ok(None),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(unusable(Unusable::Silent)),
-        }
+        let Some(looked) = within(PATIENCE, Arc::clone(&shared.turn), look).await else {
+            return Err(unusable(Unusable::Silent));
+        };
+        looked.map_err(PoolError::io("look at a shared pool"))?.transpose().map_err(unusable)
     }
 }
 

@@ -1,21 +1,17 @@
 //! What the shared pools have of what is wanted on this host.
-//!
-//! A file system that is gone may never answer. Each is given some seconds and costs one thread, however often it is asked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use protocol::Name;
 use protocol::agent::{DriftCode, DriftSubject, SharedPoolReport, SharedPoolState};
+use storage::patience::{PATIENCE, Turn, within};
 use storage::{SharedInventory, Unusable};
 
 use super::{Difference, Host};
 use crate::chain;
 use crate::desired::Wanted;
-
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Of the pools that could be read; nothing is known of what is in another one.
 pub(super) type Found = BTreeMap<Name, SharedInventory>;
@@ -23,8 +19,6 @@ pub(super) type Found = BTreeMap<Name, SharedInventory>;
 /// Held by whoever looks into a pool.
 #[derive(Debug, Default)]
 pub(super) struct Turns(Mutex<BTreeMap<Name, Turn>>);
-
-type Turn = Arc<tokio::sync::Mutex<()>>;
 
 impl Turns {
     fn of(&self, pool: &Name) -> Turn {
@@ -92,51 +86,4 @@ impl Host {
 /// The shared pools in which something of it is.
 pub(super) fn pools_of(wanted: &Wanted) -> impl Iterator<Item = &Name> {
     wanted.disks().iter().filter_map(|disk| disk.volume.pool.as_ref()).chain(wanted.doomed().pools)
-}
-
-/// `None` when it takes too long. It goes on in its thread then, and whoever comes next waits for it.
-async fn within<T: Send + 'static>(
-    patience: Duration,
-    turn: Turn,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let worked = async {
-        let turn = turn.lock_owned().await;
-        let in_turn = move || {
-            let _turn = turn;
-            work()
-        };
-        tokio::task::spawn_blocking(in_turn).await
-    };
-    tokio::time::timeout(patience, worked).await.ok()?.ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::mpsc;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_file_system_that_never_answers_costs_some_patience_and_one_thread() {
-        let (turns, short) = (Turns::default(), Duration::from_millis(20));
-        let [hanging, other] = ["fast", "slow"].map(|name| turns.of(&name.parse().unwrap()));
-        let threads = Arc::new(AtomicU32::new(0));
-        let (answer, answered) = mpsc::channel::<()>();
-        let begun = |threads: &Arc<AtomicU32>| {
-            let threads = Arc::clone(threads);
-            move || threads.fetch_add(1, Ordering::SeqCst)
-        };
-        let count = begun(&threads);
-        let hang = move || (count(), answered.recv().is_ok());
-        assert_eq!(within(short, Arc::clone(&hanging), hang).await, None);
-        for _ in 0..3 {
-            assert_eq!(within(short, Arc::clone(&hanging), begun(&threads)).await, None);
-        }
-        assert_eq!(within(PATIENCE, other, || 7).await, Some(7), "no other pool waits");
-        assert_eq!(threads.load(Ordering::SeqCst), 1);
-        answer.send(()).unwrap();
-        assert_eq!(within(PATIENCE, hanging, begun(&threads)).await, Some(1));
-    }
 }
