@@ -512,10 +512,13 @@ pub(crate) async fn blob_for_host(
     let row = sqlx::query!(
         r#"SELECT b.id, b.size_bytes AS "size_bytes!" FROM blobs b
            WHERE b.sha256 = $2 AND b.state = 'stored' AND EXISTS (
-               SELECT FROM volumes v JOIN images i ON i.id = v.image_id
-               LEFT JOIN instances n ON n.id = v.instance_id AND v.pool_id IS NOT NULL
-               LEFT JOIN migrations g ON g.instance_id = v.instance_id AND g.layers IS NOT NULL
-               WHERE (v.host_id = $1 OR n.host_id = $1 OR g.destination_host_id = $1) AND i.blob_id = b.id
+               SELECT FROM volumes v JOIN images i ON i.id = v.image_id WHERE v.host_id = $1 AND i.blob_id = b.id
+               UNION ALL
+               SELECT FROM instances n JOIN volumes v ON v.instance_id = n.id JOIN images i ON i.id = v.image_id
+               WHERE n.host_id = $1 AND v.pool_id IS NOT NULL AND i.blob_id = b.id
+               UNION ALL
+               SELECT FROM migrations g JOIN volumes v USING (instance_id) JOIN images i ON i.id = v.image_id
+               WHERE g.destination_host_id = $1 AND g.layers IS NOT NULL AND i.blob_id = b.id
                UNION ALL
                SELECT FROM snapshot_volumes s JOIN layers l ON l.id = s.layer_id JOIN images i ON i.id = s.image_id
                LEFT JOIN pool_hosts h ON h.pool_id = l.pool_id

@@ -12,6 +12,7 @@ mod races;
 mod rebuild;
 mod resize;
 mod root_volume;
+mod scale;
 
 use axum::http::Method;
 use serde_json::{Value, json};

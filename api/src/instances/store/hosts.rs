@@ -114,11 +114,13 @@ pub(crate) async fn desired_after(
                    FROM snapshots s JOIN layers l ON l.id = s.memory_id LEFT JOIN pools p ON p.id = l.pool_id
                    WHERE s.id = i.resume_snapshot_id AND i.resume_boot = i.boot
                      AND i.power = 'running') AS "resumes_from: Json<MemoryFile>"
-           FROM instances i JOIN instance_types t ON t.id = i.instance_type_id
-           LEFT JOIN migrations m ON m.instance_id = i.id AND m.layers IS NULL
-           WHERE i.host_id = $1 AND i.desired_revision > $2
-              OR m.destination_host_id = $1 AND m.desired_revision > $2
-                 AND (SELECT knows_migrations(h.inventory) FROM hosts h WHERE h.id = $1)"#,
+           FROM (SELECT id FROM instances WHERE host_id = $1 AND desired_revision > $2
+                 UNION
+                 SELECT instance_id FROM migrations
+                 WHERE destination_host_id = $1 AND desired_revision > $2 AND layers IS NULL
+                   AND (SELECT knows_migrations(h.inventory) FROM hosts h WHERE h.id = $1)) changed
+           JOIN instances i USING (id) JOIN instance_types t ON t.id = i.instance_type_id
+           LEFT JOIN migrations m ON m.instance_id = i.id AND m.layers IS NULL"#,
         host.as_uuid(),
         after.0
     )
@@ -336,11 +338,11 @@ pub(crate) async fn lock_all(
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
     sqlx::query!(
-        "SELECT FROM instances
-         WHERE id = ANY($1) AND host_id = $2
-            OR id IN (SELECT instance_id FROM migrations
-                      WHERE id = ANY($3) AND (source_host_id = $2 OR destination_host_id = $2))
-         ORDER BY id FOR UPDATE",
+        "SELECT FROM instances i,
+              (SELECT ARRAY(SELECT instance_id FROM migrations
+                            WHERE id = ANY($3) AND (source_host_id = $2 OR destination_host_id = $2)) AS ids) moving
+         WHERE i.id = ANY($1 || moving.ids) AND (i.host_id = $2 OR i.id = ANY(moving.ids))
+         ORDER BY i.id FOR UPDATE OF i",
         &ids,
         host.as_uuid(),
         migrations

@@ -1,5 +1,8 @@
 //! SQL of placement. Called by the controller, which works for the cloud and not for a tenant.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use protocol::agent::{Architecture, GuestHardware, Inventory};
 use protocol::{HostId, InstanceId, OperationId, PoolId};
 use sqlx::PgConnection;
@@ -49,10 +52,10 @@ pub(crate) async fn take_pending(
     .await?;
     let ids: Vec<_> = rows.iter().map(|row| InstanceId::from(row.id)).collect();
     volumes::lock_unplaced(conn, &ids).await?;
-    let mut pending = Vec::new();
+    let (mut pending, mut images) = (Vec::new(), ImageHosts::new());
     for row in rows {
         let id = InstanceId::from(row.id);
-        if let Some(request) = request(conn, id).await? {
+        if let Some(request) = request_knowing(conn, id, &mut images).await? {
             pending.push(Pending { id, operation_id: row.operation_id.into(), request });
         }
     }
@@ -61,6 +64,17 @@ pub(crate) async fn take_pending(
 
 /// What an instance needs that is on no host yet, as its rows say.
 pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<Option<Request>, sqlx::Error> {
+    request_knowing(conn, id, &mut ImageHosts::new()).await
+}
+
+/// Hosts that have an image, asked for once in a pass.
+type ImageHosts = BTreeMap<Uuid, Vec<HostId>>;
+
+async fn request_knowing(
+    conn: &mut PgConnection,
+    id: InstanceId,
+    images: &mut ImageHosts,
+) -> Result<Option<Request>, sqlx::Error> {
     let row = sqlx::query!(
         r#"SELECT i.architecture, i.vcpus_held AS "vcpus!", i.memory_mib_held AS "memory_mib!",
                    gib_to_place(i.id) AS "disk_gib!", i.placement_group_id,
@@ -96,7 +110,10 @@ pub(crate) async fn request(conn: &mut PgConnection, id: InstanceId) -> Result<O
     let root_disk_gib = row.root_disk_gib.unwrap_or_default();
     let least_root = row.least_root_gib.unwrap_or(root_disk_gib).min(root_disk_gib);
     let image_on = match row.root_disk_gib {
-        Some(_) => hosts_with_image(conn, row.image_id).await?,
+        Some(_) => match images.entry(row.image_id) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(unknown) => unknown.insert(hosts_with_image(conn, row.image_id).await?).clone(),
+        },
         None => Vec::new(),
     };
     Ok(Some(Request {
@@ -135,11 +152,12 @@ pub(crate) async fn hosts_with_image(
     conn: &mut PgConnection,
     image: Uuid,
 ) -> Result<Vec<HostId>, sqlx::Error> {
+    // By host: hosts are fewer than the volumes of a common image. (OFFSET 0 keeps PostgreSQL from reading these.)
     let hosts = sqlx::query_scalar!(
-        r#"SELECT DISTINCT v.host_id AS "host!" FROM volumes v
-           WHERE v.host_id IS NOT NULL AND v.image_id IN (
-               SELECT same.id FROM images same JOIN images m ON m.blob_id = same.blob_id WHERE m.id = $1)
-           ORDER BY 1"#,
+        "SELECT h.id FROM hosts h WHERE EXISTS (
+             SELECT FROM images m JOIN images same USING (blob_id) JOIN volumes v ON v.image_id = same.id
+             WHERE m.id = $1 AND v.host_id = h.id OFFSET 0)
+         ORDER BY h.id",
         image
     )
     .fetch_all(conn)
