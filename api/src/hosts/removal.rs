@@ -20,8 +20,8 @@ use crate::operations::store::{End, finish};
 use crate::quotas;
 use crate::volumes::store::hosts as volumes;
 
-/// Remove a host on which nothing of anybody is left: neither instances nor volumes, snapshots or files that are to be removed. Its
-/// certificate is worth nothing from then on. Of a host that was declared dead, what its owners have deleted counts as
+/// Remove a host on which nothing of anybody is left: neither instances nor volumes, snapshots or files that are to be removed, nor
+/// guests that the cloud does not know. Its certificate is worth nothing from then on. Of a host that was declared dead, what its owners have deleted counts as
 /// gone. The machine may join again, as a new host.
 #[utoipa::path(delete, path = "/v1/hosts/{host}", tag = "hosts", params(MutationQuery), responses(
     (status = 204),
@@ -178,7 +178,11 @@ async fn leftovers(conn: &mut PgConnection, host: Uuid) -> Result<Vec<Leftover>,
                FROM migrations m JOIN instances i ON i.id = m.instance_id JOIN projects p ON p.id = i.project_id
                WHERE m.destination_host_id = $1
                UNION ALL
-               SELECT 7, 'departures', d.instance_id::text FROM departures d WHERE d.host_id = $1)
+               SELECT 7, 'departures', d.instance_id::text FROM departures d WHERE d.host_id = $1
+               UNION ALL
+               -- On a dead one nothing runs, so the operator.
+               SELECT 8, 'unknown_guests', h.name
+               FROM hosts h CROSS JOIN generate_series(1, h.quarantined) WHERE h.id = $1 AND h.declared_dead_at IS NULL)
            SELECT kind AS "kind!", count(*) AS "count!",
                   (array_agg(name ORDER BY name))[1:3] AS "names!"
            FROM found GROUP BY rank, kind ORDER BY rank"#,
@@ -217,9 +221,19 @@ impl Leftover {
             "images_in_the_making" => format!("{count} images that it makes{}", names()),
             "arrivals" => format!("{count} instances that are on their way to it{}", names()),
             "files_to_be_removed" => format!("{count} orders to remove files that it has not confirmed"),
+            "unknown_guests" => unknown_guests(*count, names.first().map_or("", String::as_str)),
             _ => format!("{count} instances that it has not confirmed to have let go of"),
         }
     }
+}
+
+/// Guests on a host of which the cloud knows nothing, and what to do about them: no call here removes them.
+pub(super) fn unknown_guests(count: i64, host: &str) -> String {
+    let (guests, run, them) = if count == 1 { ("guest", "runs", "it") } else { ("guests", "run", "them") };
+    format!(
+        "{count} {guests} that the cloud does not know {run} there (`cumulo drift list --host {host}` names {them}): copy what \
+         is needed of {them}, and end {them} on the host, as docs/operations.md says of quarantined domains"
+    )
 }
 
 /// Removes the host with what the cloud alone knows of it. What refers to it and is not named here goes with its row, or

@@ -8,8 +8,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::fencing::{self, HostFencing};
-use super::maintenance::HostMaintenance;
+use super::maintenance::{HostMaintenance, MaintenanceState};
 use super::model::{HostState, Offered, Overcommit, UNREACHABLE_AFTER, offered_capacity};
+use super::removal::unknown_guests;
 use super::types::{Capacity, DiskCapacity, Host, HostPool, NewHost, Pool};
 use crate::auth::{Action, Allowed, OfResource, actions};
 use crate::http::{ApiError, ErrorCode, Labels, Version, violated_constraint};
@@ -70,8 +71,18 @@ impl Row {
         })
     }
 
+    fn maintenance(&self) -> HostMaintenance {
+        let mut maintenance = self.maintenance.0.clone();
+        let stays = self.quarantined > 0 && self.declared_dead_at.is_none();
+        if stays && maintenance.state != MaintenanceState::None {
+            maintenance.unknown_guests = Some(unknown_guests(self.quarantined.into(), &self.name));
+        }
+        maintenance
+    }
+
     pub(super) fn into_wire(self, now: OffsetDateTime) -> Host {
         let pool = self.pool();
+        let maintenance = self.maintenance();
         let state = HostState::of(self.last_seen_at, self.hypervisor_degraded.is_some(), now);
         Host {
             id: self.id.into(),
@@ -99,7 +110,7 @@ impl Row {
             guarded_pools: self.guarded_pools,
             declared_dead_at: self.declared_dead_at,
             fencing: self.fencing.filter(|_| state == HostState::Unreachable).map(|fencing| fencing.0),
-            maintenance: self.maintenance.0,
+            maintenance,
             quarantined_domains: self.quarantined,
             network_faults: self.network_faults.0,
             drift: self.drift,

@@ -26,6 +26,7 @@ struct Row {
     pool_total_bytes: Option<i64>,
     pool_free_bytes: Option<i64>,
     pool_low: bool,
+    quarantined: i32,
     /// Instances that stand still because of its disks.
     paused: i64,
 }
@@ -45,6 +46,7 @@ pub(crate) async fn verify(
                   network_revision, network_applied,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>",
                   network_check AS "network_check: Json<NetworkCheck>", pool_total_bytes, pool_free_bytes, pool_low,
+                  quarantined,
                   (SELECT count(*) FROM instances i
                    WHERE i.host_id = hosts.id AND i.observed_paused IN ('pool_full', 'io_error')) AS "paused!"
            FROM hosts WHERE last_seen_at >= $1 ORDER BY name"#,
@@ -88,6 +90,10 @@ impl Row {
                  still: enlarge the file system, or delete volumes there"
             );
             note("host_pool_low", detail);
+        }
+        if self.quarantined > 0 {
+            let detail = format!("{name}: {}", super::removal::unknown_guests(self.quarantined.into(), name));
+            note("host_guests_unknown", detail);
         }
         if self.paused > 0 {
             let detail = format!(

@@ -9,4 +9,4 @@ mod tests;
 mod types;
 
 pub(super) use routes::router;
-pub use types::HostMaintenance;
+pub use types::{HostMaintenance, MaintenanceState};

@@ -3,7 +3,7 @@
 use axum::http::Method;
 use serde_json::json;
 
-use super::{HOST, INSTANCES, cordon, drain, findings, made, obey, stop, two, work};
+use super::{HOST, INSTANCES, cordon, drain, findings, made, maintenance, obey, stop, two, work};
 use crate::testing::TestCloud;
 
 async fn refused(cloud: &TestCloud, what: &[&str]) {
@@ -67,6 +67,41 @@ async fn it_goes_when_nothing_of_anybody_is_on_it() {
     let records = cloud.get("/v1/audit_records?limit=100").await.expect(200);
     assert!(records["items"].as_array().unwrap().iter().any(|one| one["action"] == "host:DeleteHost"));
     assert_eq!(findings(&cloud).await, Vec::<String>::new());
+}
+
+/// One made after the backup that was restored, say.
+#[tokio::test]
+async fn a_guest_that_nobody_knows_stays_and_keeps_its_host() {
+    let cloud = TestCloud::start().await;
+    let [first, _second] = &two(&cloud).await;
+    let beat = async |quarantined: u32| {
+        let body = json!({"epoch": first.epoch, "hypervisor": {"status": "ok"}, "observed_digest": "0".repeat(64),
+            "quarantined": quarantined});
+        first.call(Method::POST, "/agent/v1/heartbeat", Some(body)).await.expect(200);
+        cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+    };
+    beat(1).await;
+    let says = "1 guest that the cloud does not know runs there (`cumulo drift list --host host-1` names it)";
+    let stays = |host: &serde_json::Value| {
+        let stays = &host["maintenance"]["unknown_guests"];
+        assert!(stays.as_str().is_some_and(|stays| stays.starts_with(says)), "{host}");
+    };
+    assert_eq!(maintenance(&cloud).await.get("unknown_guests"), None, "of a host in maintenance");
+    let dry = cloud.post(&format!("{HOST}/drain?dry_run=true"), json!({})).await.expect(200);
+    stays(&dry["host"]);
+    stays(&drain(&cloud, false).await["host"]);
+    let mut conn = cloud.app.pool.acquire().await.unwrap();
+    let report = crate::verify::look(&mut conn, None, cloud.app.clock.now()).await.unwrap();
+    assert!(report.findings.iter().any(|one| one.code == "host_guests_unknown" && one.detail.contains(says)));
+    refused(&cloud, &[says, "docs/operations.md"]).await;
+    beat(2).await;
+    refused(&cloud, &["2 guests that the cloud does not know run there"]).await;
+    // Of a dead one the operator has said that none runs.
+    cloud.pass(30);
+    cloud.post(&format!("{HOST}/declare_dead"), json!({"no_guest_runs": true})).await.expect(200);
+    let dry = cloud.delete(&format!("{HOST}?dry_run=true")).await;
+    assert!(dry.status.is_success(), "{dry:?}");
+    assert_eq!(maintenance(&cloud).await.get("unknown_guests"), None);
 }
 
 #[tokio::test]
