@@ -180,6 +180,13 @@ async fn leftovers(conn: &mut PgConnection, host: Uuid) -> Result<Vec<Leftover>,
                UNION ALL
                SELECT 7, 'departures', d.instance_id::text FROM departures d WHERE d.host_id = $1
                UNION ALL
+               -- Nobody else could remove them. A dead one cannot, either.
+               SELECT 9, 'last_with_pool', p.name
+               FROM pools p JOIN pool_hosts o ON o.pool_id = p.id JOIN hosts h ON h.id = o.host_id
+               WHERE o.host_id = $1 AND h.declared_dead_at IS NULL
+                 AND EXISTS (SELECT FROM layer_removals r WHERE r.pool_id = p.id)
+                 AND NOT EXISTS (SELECT FROM pool_hosts e WHERE e.pool_id = p.id AND e.host_id <> $1)
+               UNION ALL
                -- On a dead one nothing runs, so the operator.
                SELECT 8, 'unknown_guests', h.name
                FROM hosts h CROSS JOIN generate_series(1, h.quarantined) WHERE h.id = $1 AND h.declared_dead_at IS NULL)
@@ -221,6 +228,10 @@ impl Leftover {
             "images_in_the_making" => format!("{count} images that it makes{}", names()),
             "arrivals" => format!("{count} instances that are on their way to it{}", names()),
             "files_to_be_removed" => format!("{count} orders to remove files that it has not confirmed"),
+            "last_with_pool" => {
+                let pools = if one { "a pool" } else { "pools" };
+                format!("files to be removed in {pools} that no other host has{}", names())
+            }
             "unknown_guests" => unknown_guests(*count, names.first().map_or("", String::as_str)),
             _ => format!("{count} instances that it has not confirmed to have let go of"),
         }

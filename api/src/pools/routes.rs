@@ -92,7 +92,7 @@ async fn update_pool(
     change.commit(StatusCode::OK, Some(version), &row.into_wire()).await
 }
 
-/// Withdraw a pool that has no volumes any more. Its directory stays as it is.
+/// Withdraw a pool that has no volumes any more, also none whose files a host still removes. Its directory stays as it is.
 #[utoipa::path(delete, path = "/v1/pools/{pool}", tag = "pools", params(MutationQuery), responses(
     (status = 204),
 ))]

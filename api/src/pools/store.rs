@@ -156,8 +156,13 @@ pub(super) async fn delete(
     let deleted = sqlx::query!("DELETE FROM pools WHERE id = $1", id).execute(conn).await;
     deleted.map(drop).map_err(|error| match violated_constraint(&error) {
         Some("volumes_pool_id_fkey" | "layers_pool_id_fkey") => {
-            ApiError::because(ErrorCode::InUse, "volumes or snapshots are in it; delete them first")
+            ApiError::because(ErrorCode::InUse, "volumes or snapshots are in it; delete them first, and wait until they are gone")
         }
+        // The row of a volume may go before its files.
+        Some("layer_removals_pool_id_fkey") => ApiError::because(
+            ErrorCode::InUse,
+            "hosts still remove files of deleted volumes or snapshots in it; try again when they have done that",
+        ),
         _ => error.into(),
     })
 }

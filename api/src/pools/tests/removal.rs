@@ -54,6 +54,29 @@ async fn an_order_of_a_lost_host_goes_to_another_one() {
 }
 
 #[tokio::test]
+async fn a_pool_and_its_last_host_stay_until_files_are_removed() {
+    let cloud = TestCloud::start().await;
+    let [last, other] = &two_with_the_pool(&cloud).await;
+    data(&cloud).await;
+    other.beat(json!([])).await.expect(200);
+    cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+    cloud.delete(DATA).await.expect(202);
+    let says = async |path: &str, what: &str| {
+        let refused = cloud.delete(path).await.expect_problem(409, "in_use");
+        assert!(refused["detail"].as_str().unwrap().contains(what), "{refused}");
+    };
+    says("/v1/hosts/host-1", "files to be removed in a pool that no other host has (fast)").await;
+    let order = orders(last).await.pop().expect("it is not told");
+    // A volume that is shown no more, of which files are still there.
+    let gone = "DELETE FROM volumes; DELETE FROM layers";
+    super::execute(&cloud, gone).await;
+    says(FAST, "hosts still remove files").await;
+    last.report_removed(json!([order["removal_id"]])).await;
+    cloud.delete(FAST).await.expect(204);
+    cloud.delete("/v1/hosts/host-1").await.expect(204);
+}
+
+#[tokio::test]
 async fn an_order_waits_for_a_host_that_has_the_pool() {
     let cloud = TestCloud::start().await;
     let hosts = two_with_the_pool(&cloud).await;
