@@ -34,7 +34,13 @@ type Why = (&'static str, &'static str);
 const REQUESTED: Why = ("cancelled", "somebody asked for it; the instance runs on where it was");
 const TOO_LATE: Why = (
     "migration_timed_out",
-    "the guest was not sent in time; it runs on where it was. One that changes its memory fast needs more `max_downtime_ms`",
+    "the guest was being transferred, and was not sent in time; it runs on where it was. One that changes its memory fast needs \
+     more `max_downtime_ms`",
+);
+const NOT_READY: Why = (
+    "migration_timed_out",
+    "the host that it was to go to was not ready for the guest in time, so nothing of it was sent; it runs on where it was. The \
+     log of the agent there tells why",
 );
 const NO_DESTINATION: Why =
     ("migration_failed", "the host that it was to go to was declared dead; it runs on where it was");
@@ -88,8 +94,10 @@ pub(crate) async fn look_after_one(
         NO_DESTINATION
     } else if one.destination_unable {
         OLDER_DESTINATION
-    } else {
+    } else if of.is_sent() {
         TOO_LATE
+    } else {
+        NOT_READY
     };
     call_off(conn, &of, why, now).await
 }

@@ -34,6 +34,7 @@ const STARTED_EARLIER: &str = "The guest was started before QEMU or the agent wa
 const HAS_ENDED: &str = "The guest has ended before it was sent.";
 const STANDS_STILL: &str = "The guest stands still.";
 const STILL_HERE: &str = "The other host has a virtual machine of an earlier stay still.";
+pub(super) const NOT_EXPECTED: &str = "The other host could not open a way for the guest.";
 const DID_NOT_WAIT: &str = "The virtual machine that was to take the guest has ended.";
 
 /// What a host has begun to do with a guest that is to go.
@@ -182,7 +183,11 @@ fn incoming(id: MigrationId, seen: &Seen, now: OffsetDateTime) -> Option<Migrati
             let is_over = seen.memory.failing_since.is_some_and(|since| now >= since + PATIENCE);
             seen.memory.failure.filter(|_| is_over).and_then(refused)
         }
-        (Some(_), _) => seen.expected_at.map(|address| MigrationState::Ready { address }),
+        (Some(_), _) => match seen.expected_at {
+            Some(address) => Some(MigrationState::Ready { address }),
+            // What is wrong with its address or its certificate stays wrong: a guest is not held up for that.
+            None => seen.memory.failure.filter(|failure| *failure == NOT_EXPECTED).and_then(refused),
+        },
     }
 }
 

@@ -342,6 +342,10 @@ async fn time_and_dead_hosts_end_it() {
             (&json!("failed"), &json!(code)),
             "{dead:?} {sent}"
         );
+        if dead.is_none() {
+            let stood = if sent { "was being transferred" } else { "was not ready for the guest" };
+            assert!(done["error"]["detail"].as_str().unwrap().contains(stood), "{done}");
+        }
         assert_eq!(reserved(&cloud, away).await, EMPTY);
     }
 }

@@ -6,10 +6,9 @@ use protocol::agent::{InstanceSpec, Migration};
 use super::{Reconciler, StepError};
 use crate::hypervisor::HypervisorError;
 use crate::reconcile::boots::{BootRecord, Phase};
-use crate::reconcile::migrating::{Outgoing, Stage};
+use crate::reconcile::migrating::{NOT_EXPECTED, Outgoing, Stage};
 
 const NOT_WAITING: &str = "The host could not make a virtual machine for the guest.";
-const NOT_EXPECTED: &str = "The host could not open a way for the guest.";
 
 impl Reconciler {
     pub(super) async fn record_incoming(

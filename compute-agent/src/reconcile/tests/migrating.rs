@@ -329,6 +329,27 @@ async fn a_domain_that_cannot_be_made_is_given_up_and_the_guest_stays() {
 }
 
 #[tokio::test]
+async fn a_host_that_cannot_open_a_way_says_so_at_once_and_the_guest_stays() {
+    let mut two = Two::start().await;
+    // Like an address that it does not have: it has nothing to listen with.
+    std::fs::remove_dir_all(two.hosts[AWAY].folder("identity")).unwrap();
+    let away = two.hosts[AWAY].start_agent(NEVER);
+    away.want(two.told[AWAY].clone().unwrap());
+    let said = loop {
+        if matches!(away.reconciler.pass(two.spec.id).await, Outcome::Failed(_)) {
+            break away.outbox.migration(two.spec.id).expect("it says nothing");
+        }
+    };
+    let detail = "The other host could not open a way for the guest.".to_owned();
+    assert_eq!(said.state, MigrationState::Refused { detail });
+    two.hear(AWAY, &said.state);
+    drop(away);
+    two.play([NEVER, NEVER]).await;
+    assert_eq!(two.owner, HOME);
+    two.check("it stays").await;
+}
+
+#[tokio::test]
 async fn a_guest_does_not_stand_still_for_a_host_that_says_nothing() {
     let mut two = Two::start().await;
     two.hosts[AWAY].hypervisor.fail_next(Call::Arrive, u32::MAX);
