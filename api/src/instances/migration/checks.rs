@@ -12,7 +12,7 @@ use super::super::store::migrations::{self, HostFacts, InTheWay};
 use super::super::store::{Row, placement};
 use super::hosts::{Hosts, Read};
 use crate::http::{ApiError, ErrorCode, FieldError, Selector};
-use crate::scheduler::{Fleet, Occupied, Placement, Rejection, Request, place, rejections};
+use crate::scheduler::{Fleet, Occupied, Placement, Rejection, Request, detail, place, rejections};
 use crate::volumes::store::attachments;
 
 /// After so long it is worth trying again what passes by itself.
@@ -158,9 +158,11 @@ pub(super) fn pick(
             ApiError::invalid(vec![FieldError::new("/host", "not_found", "this cloud has no such host")])
         })?;
         let occupied = Occupied::of(fleet, request);
-        let filters = fleet.host(host.id).into_iter().flat_map(|one| rejections(one, request, &occupied));
+        let filters = fleet.host(host.id).into_iter().flat_map(|one| {
+            rejections(one, request, &occupied).map(|reason| rejected(reason, detail(reason, one, request, &occupied)))
+        });
         let misfit = why_not(host).map(|why| FieldError::new("/host", "unfit", why));
-        let errors: Vec<_> = misfit.into_iter().chain(filters.map(rejected)).collect();
+        let errors: Vec<_> = misfit.into_iter().chain(filters).collect();
         ApiError::reject(errors)?;
         return Ok(host.id);
     }
@@ -179,8 +181,8 @@ pub(super) fn pick(
     }
 }
 
-/// A filter of placement that the named host fails.
-fn rejected(reason: Rejection) -> FieldError {
+/// A filter of placement that the named host fails, with the whole reason: who names a host knows hosts.
+fn rejected(reason: Rejection, why: String) -> FieldError {
     let code = match reason {
         Rejection::PoolMissing => "pool_missing",
         Rejection::Leaving => "leaving",
@@ -196,18 +198,7 @@ fn rejected(reason: Rejection) -> FieldError {
         Rejection::PoolLow => "pool_low",
         _ => "placement",
     };
-    let message = match reason {
-        Rejection::PoolMissing => "it does not have a shared pool that volumes of the instance are in",
-        Rejection::Leaving => {
-            "it has not said yet that nothing of an earlier stay of the instance is left there"
-        }
-        Rejection::NotReady => "its agent is silent, degraded or new",
-        Rejection::Cordoned => "it is cordoned",
-        Rejection::PoolLow => "its disks are almost full",
-        Rejection::Vcpus | Rejection::Memory | Rejection::Disk => "it has too little left of that",
-        _ => "placement would not put the instance there",
-    };
-    FieldError::new("/host", code, message)
+    FieldError::new("/host", code, why)
 }
 
 /// Why a host takes part in no migration.

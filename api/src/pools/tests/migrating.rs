@@ -218,6 +218,14 @@ async fn what_stands_in_the_way_is_said_and_changes_nothing() {
     let refused =
         cloud.post(MIGRATE, json!({"host": away_id})).await.expect_problem(422, "validation_failed");
     assert_eq!(refused["errors"][0]["code"], "cordoned", "{refused}");
+    assert_eq!(refused["errors"][0]["message"], "it is cordoned");
+    let kept = |taints: Value| json!({"taints": taints, "cordoned": false});
+    cloud.call(axum::http::Method::PATCH, &host, Some(kept(json!(["onlygpu"])))).await.expect(200);
+    let refused =
+        cloud.post(MIGRATE, json!({"host": away_id})).await.expect_problem(422, "validation_failed");
+    assert_eq!(refused["errors"][0]["message"], "type tiny does not tolerate onlygpu", "{refused}");
+    cloud.call(axum::http::Method::PATCH, &host, Some(kept(json!([])))).await.expect(200);
+    cloud.call(axum::http::Method::PATCH, &host, Some(cordon(true))).await.expect(200);
     let nowhere = cloud.post(MIGRATE, json!({})).await.expect_problem(409, "insufficient_capacity");
     assert_eq!(nowhere["placement"]["rejections"][0]["reason"], "cordoned");
     cloud.call(axum::http::Method::PATCH, &host, Some(cordon(false))).await.expect(200);
