@@ -57,7 +57,7 @@ async fn hosts_are_kept_for_types_and_taken_out_for_maintenance() {
     patch_host(&cloud, "host-1", json!({"labels": {"gpu": "a100"}, "cordoned": true})).await;
     assert_eq!(
         summary(&cloud, "special").await,
-        format!("none of 1 hosts takes it: 1 in maintenance; {nothing_helps}")
+        format!("none of 1 hosts takes it: 1 cordoned; {nothing_helps}")
     );
     patch_host(&cloud, "host-1", json!({"cordoned": false})).await;
     assert_eq!(summary(&cloud, "special").await, Value::Null);

@@ -123,7 +123,7 @@ fn in_words(reason: Rejection, group: Option<&Group>) -> String {
         Rejection::Leaving => "which it has left and which has not confirmed that",
         Rejection::NotReady => "not ready",
         Rejection::NoGuard => "from which it could not start elsewhere when they die",
-        Rejection::Cordoned => "in maintenance",
+        Rejection::Cordoned => "cordoned",
         Rejection::Architecture => "cannot run this architecture",
         Rejection::Features => "cannot give its guest what its type asks for",
         Rejection::HostLabels => "not meant for its type",

@@ -42,7 +42,7 @@ fn what_no_change_of_the_instance_cures() {
     let leaving = Request { leaving: vec![host().id], ..plain.clone() };
     says(host(), &leaving, "which it has left and which has not confirmed that");
     says(candidate(1, false, FREE), &plain, "not ready");
-    says(Candidate { cordoned: true, ..host() }, &plain, "in maintenance");
+    says(Candidate { cordoned: true, ..host() }, &plain, "cordoned");
     let arm = Request { architecture: Architecture::Aarch64, ..plain.clone() };
     says(host(), &arm, "cannot run this architecture");
     says(Candidate { pool_low: true, ..host() }, &plain, "whose disks are almost full");

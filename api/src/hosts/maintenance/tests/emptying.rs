@@ -156,7 +156,7 @@ async fn what_finds_no_room_stays_until_there_is_some() {
     let planned = drain(&cloud, true).await;
     assert_eq!(outline(&planned["evacuations"]), rows([["web", "stays", "-", "no_room"]]));
     let message = planned["evacuations"][0]["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("none of 2 hosts takes it: 2 in maintenance"), "{message}");
+    assert!(message.contains("none of 2 hosts takes it: 2 cordoned"), "{message}");
     work(&cloud, &hosts).await;
     assert_eq!((home(&cloud, "web").await, state(&cloud, "web").await), (json!("host-1"), json!("running")));
     cordon(&cloud, "host-2", false).await;
