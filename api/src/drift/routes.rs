@@ -9,6 +9,7 @@ use super::store;
 use super::types::{Drift, DriftKind, DriftQuery};
 use crate::app::App;
 use crate::auth::actions;
+use crate::hosts;
 use crate::http::{ApiError, Call, ErrorCode, Page, PageQuery};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
@@ -34,6 +35,7 @@ async fn list_drift(State(app): State<App>, call: Call) -> Result<axum::Json<Pag
     let after = query.after()?;
     let mut reading = call.reading::<actions::ListDrift>(&app, ()).await?;
     let (conn, allowed) = reading.parts();
+    hosts::store::known_to_filter(conn, host.as_deref()).await?;
     let filter = store::Filter {
         after,
         host: host.as_deref(),

@@ -198,6 +198,19 @@ pub(super) async fn find<A: Action<On: OfResource>>(
     .await
 }
 
+/// Refuses a filter that names a host which is not there: an empty list would read as if all were well with it.
+pub(crate) async fn known_to_filter(conn: &mut PgConnection, host: Option<&str>) -> Result<(), ApiError> {
+    let Some(host) = host else { return Ok(()) };
+    let query = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM hosts WHERE name = $1 OR id::text = $1) AS "known!""#,
+        host
+    );
+    if query.fetch_one(conn).await? {
+        return Ok(());
+    }
+    Err(ApiError::because(ErrorCode::InvalidQuery, "host: there is no such host"))
+}
+
 /// What is promised of hosts for which nothing else was decided.
 #[derive(Debug, Clone, Copy)]
 struct CloudRatios {

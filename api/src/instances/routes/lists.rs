@@ -8,6 +8,7 @@ use super::super::store;
 use super::super::types::{CloudInstance, CloudInstanceQuery, Instance, InstanceQuery};
 use crate::app::App;
 use crate::auth::actions;
+use crate::hosts;
 use crate::http::{ApiError, Call, ErrorCode, LabelledPageQuery, Page, PageQuery, Path, Selector};
 
 /// List the instances of a project, oldest first.
@@ -55,6 +56,7 @@ pub(super) async fn list_cloud_instances(
         return Err(ApiError::because(ErrorCode::Forbidden, why));
     }
     let (conn, allowed) = reading.parts();
+    hosts::store::known_to_filter(conn, host.as_deref()).await?;
     let filter = store::CloudFilter {
         after,
         name: query.name(),
