@@ -4,6 +4,7 @@ use axum::http::Method;
 use protocol::GIB;
 use serde_json::{Value, json};
 
+use super::watch_for_silence;
 use crate::instances::place_pending;
 use crate::testing::{TestCloud, TestHost};
 use crate::verify;
@@ -197,6 +198,68 @@ async fn an_instance_that_stands_still_says_why() {
     assert_eq!(states().await, before + 1, "it ends");
     let seen = cloud.get(&format!("{INSTANCES}/web")).await.expect(200);
     assert_eq!((&seen["state"], &seen["state_reason"]), (&json!("running"), &json!("as_requested")));
+}
+
+#[tokio::test]
+async fn each_turn_in_the_life_of_a_host_is_one_event() {
+    let cloud = TestCloud::start().await;
+    let (host, other) = (cloud.join_host("host-1").await, cloud.join_host("host-2").await);
+    let news = async || {
+        let mut conn = cloud.app.pool.acquire().await.unwrap();
+        let sql = "SELECT resource_name || ' ' || change FROM pending_events WHERE kind = 'host' AND change <> 'created'";
+        let found = sqlx::query_scalar::<_, String>(sql).fetch_all(&mut *conn).await.unwrap();
+        sqlx::query("DELETE FROM pending_events").execute(&mut *conn).await.unwrap();
+        found
+    };
+    let hear = async |host: &TestHost<'_>| {
+        host.beat(json!([])).await.expect(200);
+        cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+    };
+    // Each second, of two replicas side by side.
+    let watch = async |seconds: i64, heard: &TestHost<'_>| {
+        for _ in 0..seconds / 5 {
+            cloud.pass(5);
+            hear(heard).await;
+            let (one, two) = tokio::join!(watch_for_silence(&cloud.app), watch_for_silence(&cloud.app));
+            one.and(two).unwrap();
+        }
+    };
+    watch(10, &host).await;
+    hear(&other).await;
+    news().await;
+    watch(20, &host).await;
+    assert_eq!(news().await, [""; 0], "it may have been late");
+    watch(60, &host).await;
+    assert_eq!(news().await, ["host-2 state"], "it is unreachable");
+    let path = "/v1/hosts/host-2/declare_dead";
+    cloud.post(path, json!({"no_guest_runs": true})).await.expect(200);
+    assert_eq!(news().await, ["host-2 state"], "it is dead");
+    let session =
+        json!({"protocol_version": 1, "agent_version": "test", "inventory": crate::testing::inventory()});
+    other.call(Method::POST, "/agent/v1/sessions", Some(session)).await;
+    assert_eq!(news().await, ["host-2 state"], "it is back");
+    watch(40, &host).await;
+    assert_eq!(news().await, ["host-2 state"], "it is unreachable again");
+    hear(&host).await;
+    sqlx::query("UPDATE hosts SET last_seen_at = $1 WHERE name = 'host-2'")
+        .bind(cloud.app.clock.now())
+        .execute(&cloud.app.pool)
+        .await
+        .unwrap();
+    assert_eq!(news().await, ["host-2 state"], "it is heard again");
+
+    // While nobody listened, nobody was silent.
+    cloud.pass(3600);
+    watch_for_silence(&cloud.app).await.unwrap();
+    assert_eq!(news().await, [""; 0]);
+
+    for (path, body, change) in [
+        ("drain", json!({}), "updated"),
+        ("end_maintenance", json!({}), "updated"),
+    ] {
+        cloud.post(&format!("{HOST}/{path}"), body).await.expect(if path == "drain" { 202 } else { 200 });
+        assert_eq!(news().await, [format!("host-1 {change}")], "{path}");
+    }
 }
 
 /// Placement holds several hosts, in an order of its own.

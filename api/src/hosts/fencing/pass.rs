@@ -17,9 +17,11 @@ use crate::hosts;
 /// After its time limit a program is gone, and what it said is written down. Later, its replica is.
 const GRACE: Duration = Duration::seconds(15);
 
-/// Notes that agents are listened to.
+/// Notes that agents are listened to, and which hosts have fallen silent. Any number of replicas may run it at once.
 pub(crate) async fn watch(app: &App) -> Result<(), sqlx::Error> {
-    store::listen(&mut *app.pool.acquire().await?, app.clock.now()).await
+    let (mut conn, now) = (app.pool.acquire().await?, app.clock.now());
+    store::listen(&mut conn, now).await?;
+    store::note_silent(&mut conn, now).await
 }
 
 /// Does what is due. Any number of replicas may run it at once, and each of them more than once.

@@ -31,6 +31,22 @@ pub(super) async fn listen(conn: &mut PgConnection, now: OffsetDateTime) -> Resu
     Ok(())
 }
 
+/// Notes each silent host once, which writes an event; a trigger takes it back when it is heard. After a pause of the control plane
+/// that is late by as long as hosts may be silent. A host that is held waits for the next pass.
+pub(super) async fn note_silent(conn: &mut PgConnection, now: OffsetDateTime) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "WITH fallen AS MATERIALIZED (
+             SELECT id FROM hosts
+             WHERE NOT silent AND last_seen_at < $1 AND EXISTS (SELECT FROM fence_watch WHERE since <= $1)
+             ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
+         UPDATE hosts h SET silent = true FROM fallen WHERE h.id = fallen.id",
+        now - UNREACHABLE_AFTER
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Since when somebody has listened without a gap, if somebody does.
 pub(super) async fn listening_since(
     conn: &mut PgConnection,

@@ -1,0 +1,30 @@
+-- When hosts fall silent and are heard again.
+
+ALTER TABLE hosts
+    -- A pass of the control plane has seen that nothing was heard of it for a while; not before it has listened as long itself.
+    ADD COLUMN silent boolean NOT NULL DEFAULT false,
+    -- Since when it is heard without a gap of more than that. NULL: since before this was noted.
+    ADD COLUMN heard_since timestamptz;
+
+CREATE FUNCTION note_heard() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.silent := false;
+    NEW.heard_since := NEW.last_seen_at;
+    RETURN NEW;
+END $$;
+-- 20 s as in `UNREACHABLE_AFTER` (api/src/hosts/model.rs).
+CREATE TRIGGER hosts_heard BEFORE UPDATE OF last_seen_at ON hosts
+    FOR EACH ROW WHEN (NEW.last_seen_at > coalesce(OLD.last_seen_at, '-infinity')
+        AND (OLD.silent OR OLD.last_seen_at IS NULL OR NEW.last_seen_at > OLD.last_seen_at + interval '20 seconds'))
+    EXECUTE FUNCTION note_heard();
+
+-- Beside those of 0024, 0033 and 0048: one statement writes one event.
+CREATE TRIGGER hosts_event_heard AFTER UPDATE ON hosts
+    FOR EACH ROW WHEN (
+        (OLD.silent, OLD.declared_dead_at IS NULL) IS DISTINCT FROM (NEW.silent, NEW.declared_dead_at IS NULL)
+        AND (OLD.name, OLD.pool_low_percent, OLD.disk_overcommit, OLD.hypervisor_degraded, OLD.quarantined, OLD.pool_low,
+             OLD.cordoned, OLD.maintenance)
+            IS NOT DISTINCT FROM
+            (NEW.name, NEW.pool_low_percent, NEW.disk_overcommit, NEW.hypervisor_degraded, NEW.quarantined, NEW.pool_low,
+             NEW.cordoned, NEW.maintenance))
+    EXECUTE FUNCTION record_event('host', 'state', 'cloud', '');
