@@ -264,7 +264,17 @@ async fn verify_names_what_nobody_mends_and_hosts_that_do_not_look() {
     tell(&host, json!([second, first])).await.expect(200);
     beat(&cloud, &host).await;
     assert_eq!(findings(&cloud).await, []);
+    // Nothing was heard for an hour: how should it have looked?
     cloud.pass(3601);
+    beat(&cloud, &host).await;
+    let unknown = async || findings(&cloud).await.into_iter().any(|(code, _)| code == "host_drift_unknown");
+    assert!(!unknown().await);
+    for _ in 0..60 {
+        cloud.pass(15);
+        beat(&cloud, &host).await;
+    }
+    assert!(!unknown().await);
+    cloud.pass(1);
     beat(&cloud, &host).await;
     beat(&cloud, &old).await;
     // Of the operations of the instance nothing is asked here, and an agent that never looked is one of an earlier release.
@@ -282,7 +292,7 @@ async fn verify_names_what_nobody_mends_and_hosts_that_do_not_look() {
         "{found:?}"
     );
     assert!(
-        found[1].1.contains("host-1 is heard of, and its agent has not looked for 60 minutes"),
+        found[1].1.contains("host-1 is heard of, and its agent has not looked for 75 minutes"),
         "{found:?}"
     );
     tell(&host, json!([second])).await.expect(200);

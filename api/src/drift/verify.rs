@@ -8,7 +8,7 @@ use crate::verify::Finding;
 
 /// What mends itself has mended itself by then.
 const OLD: Duration = Duration::hours(1);
-/// An agent looks once a minute.
+/// An agent looks once a minute, while it is heard of.
 const NOT_LOOKED: Duration = Duration::minutes(15);
 
 /// What of hosts that are heard of differs for long, and guests that run on two hosts. Of silent ones nobody knows.
@@ -38,7 +38,7 @@ pub(crate) async fn verify(
                   format('%s is heard of, and its agent has not looked for %s minutes for what differs; its log tells why', h.name,
                          (extract(epoch FROM $4::timestamptz - l.looked_at) / 60)::bigint)
            FROM host_looks l JOIN hosts h ON h.id = l.host_id
-           WHERE l.looked_at < $2 AND h.last_seen_at >= $3 AND h.hypervisor_degraded IS NULL"#,
+           WHERE greatest(l.looked_at, h.heard_since) < $2 AND h.last_seen_at >= $3 AND h.hypervisor_degraded IS NULL"#,
         now - OLD,
         now - NOT_LOOKED,
         now - UNREACHABLE_AFTER,
