@@ -6,7 +6,7 @@ use protocol::agent::{
     InstanceReport, MAX_DETAIL_CHARS, MAX_LAYERS, MAX_NETWORK_FAULTS, MAX_REPORTS, NetworkCheck,
     NetworkFault, NetworkReport, NetworkSubject, ObservedAccepted, ObservedBatch, ObservedState, Power,
 };
-use protocol::{HostId, InstanceId, PortId};
+use protocol::{HostId, InstanceId, OperationId, PortId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -179,9 +179,10 @@ async fn fold(
     if from_the_future || overtaken || of_an_earlier_stay {
         return Ok(Folded::Ignored);
     }
-    for step in report.steps.iter().take(MAX_STEPS).filter(|step| step.operation_id == stored.operation_id) {
-        // A host whose clock is fast does not write into the future.
-        operations::step(conn, step.operation_id, step.step.as_str(), step.at.min(now), None).await?;
+    let moves = OF_MIGRATIONS.contains(&stored.operation_kind.as_str());
+    // That its guest is where it was is no step of one that goes to another host, or did not get there.
+    if !moves || (!stored.is_migrating && operations::lock_running(conn, stored.operation_id).await?) {
+        add_steps(conn, report, stored.operation_id, now).await?;
     }
     let detail = report.detail.as_deref().map(|detail| clean(detail, MAX_DETAIL_CHARS));
     if stored.observed != Some(observed)
@@ -199,7 +200,7 @@ async fn fold(
         // It ends with what is said of its volume.
         return Ok(Folded::Stored);
     }
-    if stored.is_migrating && OF_MIGRATIONS.contains(&stored.operation_kind.as_str()) {
+    if stored.is_migrating && moves {
         // It ends with what becomes of the migration.
         return Ok(Folded::Stored);
     }
@@ -221,6 +222,19 @@ async fn fold(
     operations::finish(conn, stored.operation_id, &end, now).await?;
     // A deletion is done when nothing is left.
     Ok(if stored.intent.deletion_requested { Folded::Gone } else { Folded::Stored })
+}
+
+async fn add_steps(
+    conn: &mut PgConnection,
+    report: &InstanceReport,
+    operation: OperationId,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    for step in report.steps.iter().take(MAX_STEPS).filter(|step| step.operation_id == operation) {
+        // A host whose clock is fast does not write into the future.
+        operations::step(conn, operation, step.step.as_str(), step.at.min(now), None).await?;
+    }
+    Ok(())
 }
 
 /// What makes a host take the stored intent again that has seen newer ones of this instance, which is its own. INVARIANT: what is

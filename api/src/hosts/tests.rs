@@ -253,10 +253,7 @@ async fn each_turn_in_the_life_of_a_host_is_one_event() {
     watch_for_silence(&cloud.app).await.unwrap();
     assert_eq!(news().await, [""; 0]);
 
-    for (path, body, change) in [
-        ("drain", json!({}), "updated"),
-        ("end_maintenance", json!({}), "updated"),
-    ] {
+    for (path, body, change) in [("drain", json!({}), "updated"), ("end_maintenance", json!({}), "updated")] {
         cloud.post(&format!("{HOST}/{path}"), body).await.expect(if path == "drain" { 202 } else { 200 });
         assert_eq!(news().await, [format!("host-1 {change}")], "{path}");
     }

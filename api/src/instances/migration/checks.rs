@@ -159,7 +159,8 @@ pub(super) fn pick(
         })?;
         let occupied = Occupied::of(fleet, request);
         let filters = fleet.host(host.id).into_iter().flat_map(|one| {
-            rejections(one, request, &occupied).map(|reason| rejected(reason, detail(reason, one, request, &occupied)))
+            rejections(one, request, &occupied)
+                .map(|reason| rejected(reason, detail(reason, one, request, &occupied)))
         });
         let misfit = why_not(host).map(|why| FieldError::new("/host", "unfit", why));
         let errors: Vec<_> = misfit.into_iter().chain(filters).collect();

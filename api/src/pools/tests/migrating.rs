@@ -88,6 +88,24 @@ async fn begun(cloud: &TestCloud, away: &TestHost<'_>, id: &Value) -> (Value, Va
 const FULL: (i64, i64) = (1, 256);
 const EMPTY: (i64, i64) = (0, 0);
 
+/// The host says that the guest runs, as a step of this operation.
+async fn tell_running(host: &TestHost<'_>, id: &Value, generation: i64, accepted: &Value) {
+    let step =
+        json!({"operation_id": accepted["operation"]["id"], "step": "running", "at": "2027-01-01T00:00:00Z"});
+    let report = json!({"id": id, "generation": generation, "boot": 1, "state": {"state": "running"}, "steps": [step]});
+    let batch = json!({"epoch": host.epoch, "reports": [report]});
+    host.call(axum::http::Method::POST, "/agent/v1/observed", Some(batch)).await;
+}
+
+fn steps(operation: &Value) -> Vec<String> {
+    operation["trail"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["step"].as_str().unwrap().to_owned())
+        .collect()
+}
+
 #[tokio::test]
 async fn a_guest_goes_and_is_on_one_host_at_each_moment() {
     let cloud = TestCloud::start().await;
@@ -101,6 +119,7 @@ async fn a_guest_goes_and_is_on_one_host_at_each_moment() {
     assert!(accepted.to_string().contains("migrate_instance"));
     assert!(spec(home, &id).await.unwrap().get("migration").is_none(), "the destination is not ready");
     assert_eq!((reserved(&cloud, home).await, reserved(&cloud, away).await), (FULL, FULL));
+    tell_running(home, &id, 2, &accepted).await;
     home.report(&id, 2, 1, json!({"state": "running"})).await;
     assert_eq!(operation(&cloud, &accepted).await["status"], "running");
 
@@ -133,12 +152,16 @@ async fn a_guest_goes_and_is_on_one_host_at_each_moment() {
     assert_eq!((spec(home, &id).await, lets_go(home, &id).await), (None, true));
     assert_eq!((reserved(&cloud, home).await, reserved(&cloud, away).await), (EMPTY, FULL));
     assert_eq!(operation(&cloud, &accepted).await["status"], "running");
+    cloud.pass(1);
+    tell_running(away, &id, 3, &accepted).await;
     away.report(&id, 3, 1, json!({"state": "running"})).await;
     let done = operation(&cloud, &accepted).await;
     assert_eq!(done["status"], "succeeded");
-    let steps: Vec<_> =
-        done["trail"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
-    assert_eq!(steps, ["authorised", "placed", "destination_ready", "transferring", "handed_over"]);
+    let steps = steps(&done);
+    assert_eq!(
+        steps,
+        ["authorised", "placed", "destination_ready", "transferring", "handed_over", "running"]
+    );
     // It does not go back before its old host has let go of it.
     cloud.post(MIGRATE, json!({})).await.expect_problem(409, "insufficient_capacity");
     absent(home, &id, 3).await;
@@ -350,6 +373,15 @@ async fn time_and_dead_hosts_end_it() {
             (&json!("failed"), &json!(code)),
             "{dead:?} {sent}"
         );
+        // It runs where it was, which is no step of its way.
+        tell_running(
+            home,
+            &id,
+            spec(home, &id).await.map_or(2, |spec| spec["generation"].as_i64().unwrap()),
+            &accepted,
+        )
+        .await;
+        assert!(!steps(&operation(&cloud, &accepted).await).contains(&"running".to_owned()));
         if dead.is_none() {
             let stood = if sent { "was being transferred" } else { "was not ready for the guest" };
             assert!(done["error"]["detail"].as_str().unwrap().contains(stood), "{done}");
