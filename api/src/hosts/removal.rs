@@ -232,7 +232,7 @@ impl Leftover {
                 let pools = if one { "a pool" } else { "pools" };
                 format!("files to be removed in {pools} that no other host has{}", names())
             }
-            "unknown_guests" => unknown_guests(*count, names.first().map_or("", String::as_str)),
+            "unknown_guests" => unknown_guests(*count, self.names.first().map_or("", String::as_str)),
             _ => format!("{count} instances that it has not confirmed to have let go of"),
         }
     }

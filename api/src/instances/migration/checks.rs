@@ -157,10 +157,10 @@ pub(super) fn pick(
         let host = hosts.facts.iter().find(is_named).ok_or_else(|| {
             ApiError::invalid(vec![FieldError::new("/host", "not_found", "this cloud has no such host")])
         })?;
-        let occupied = Occupied::of(fleet, request);
+        let occupied = &Occupied::of(fleet, request);
         let filters = fleet.host(host.id).into_iter().flat_map(|one| {
-            rejections(one, request, &occupied)
-                .map(|reason| rejected(reason, detail(reason, one, request, &occupied)))
+            let why = move |reason| rejected(reason, detail(reason, one, request, occupied));
+            rejections(one, request, occupied).map(why)
         });
         let misfit = why_not(host).map(|why| FieldError::new("/host", "unfit", why));
         let errors: Vec<_> = misfit.into_iter().chain(filters).collect();

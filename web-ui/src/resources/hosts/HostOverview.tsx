@@ -13,6 +13,7 @@ export function HostOverview({ host }: { host: Schemas['Host'] }) {
       {host.state_reason && <Alert variant="light" color="orange" title={t.why}>{t.state(host.state_reason)}</Alert>}
       {maintenance.state !== 'none' && (
         <Alert variant="light" color={maintenance.state === 'drained' ? 'teal' : 'orange'} title={t.host.maintenance(maintenance.state, maintenance.left, maintenance.instances)}>
+          {maintenance.unknown_guests && <Text size="sm">{maintenance.unknown_guests}</Text>}
           {maintenance.remaining.map((one) => <Text size="sm" key={one.instance.id}>{one.project}/{one.instance.name}: {one.message ?? t.state(one.phase)}</Text>)}
         </Alert>
       )}
