@@ -249,7 +249,7 @@ async fn each_turn_in_the_life_of_a_host_is_one_event() {
     assert_eq!(news().await, ["host-2 state"], "it is heard again");
 
     // While nobody listened, nobody was silent.
-    cloud.pass(3600);
+    cloud.pass(300);
     watch_for_silence(&cloud.app).await.unwrap();
     assert_eq!(news().await, [""; 0]);
 
