@@ -97,8 +97,9 @@ impl Reader<'_> {
             path.strip_prefix("/v1/projects/{project}/").or(path.strip_prefix("/v1/projects/{project}:"));
         let parameters =
             own.unwrap_or(path).split(['{', '}']).skip(1).step_by(2).map(str::to_owned).collect();
+        // It stands in the URL, so none is a secret, whatever its name.
         let query =
-            is_in("query").filter_map(|one| self.field(one["name"].as_str()?, one, &one["schema"], false));
+            is_in("query").filter_map(|one| self.plain(one["name"].as_str()?, one, &one["schema"], false));
         let schema = &from["requestBody"]["content"]["application/json"]["schema"];
         let answer = &from["responses"]["200"]["content"]["application/json"]["schema"];
         let items = &self.resolve(answer)["properties"];
@@ -126,19 +127,23 @@ impl Reader<'_> {
         properties
             .filter_map(|(name, property)| {
                 let is_required = required.iter().any(|one| one == name);
-                self.field(name, property, property, is_required)
+                self.field(name, property, is_required)
             })
             .collect()
     }
 
-    fn field(&self, name: &str, described: &Value, schema: &Value, required: bool) -> Option<Field> {
+    fn field(&self, name: &str, property: &Value, required: bool) -> Option<Field> {
+        let field = self.plain(name, property, property, required);
+        let is_secret = name.ends_with("password") || matches!(name, "otp" | "code");
+        if is_secret { field.map(|field| Field { kind: Kind::Secret, ..field }) } else { field }
+    }
+
+    fn plain(&self, name: &str, described: &Value, schema: &Value, required: bool) -> Option<Field> {
         let inner = one_of(schema);
         let words =
             [described, inner, self.resolve(schema)].into_iter().find_map(|at| at["description"].as_str());
         let help = paragraph(words.unwrap_or_default());
-        let is_secret = name.ends_with("password") || matches!(name, "otp" | "code");
-        let kind = if is_secret { Kind::Secret } else { self.kind(schema)? };
-        Some(Field { name: name.to_owned(), help, required, kind })
+        Some(Field { name: name.to_owned(), help, required, kind: self.kind(schema)? })
     }
 
     fn kind(&self, schema: &Value) -> Option<Kind> {
@@ -205,4 +210,22 @@ fn paragraph(text: &str) -> String {
         .collect::<Vec<_>>()
         .join(" ")
         .replace('`', "'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_what_a_body_has_and_not_what_a_list_is_asked_for() {
+        let one = |id: &str| operations().iter().find(|one| one.id == id).unwrap();
+        let code = one("list_drift").query.iter().find(|field| field.name == "code").unwrap();
+        let word = "network_device_differs".to_owned();
+        assert_eq!(code.value(&[word.clone()]).unwrap(), Value::String(word));
+        for (id, name) in [("change_user_password", "new_password"), ("redeem_password_code", "code")] {
+            let field = one(id).body.iter().flatten().find(|field| field.name == name).unwrap();
+            let refusal = field.value(&["hunter2".to_owned()]).unwrap_err().to_string();
+            assert!(refusal.contains("others could read it here"), "{id} {name}: {refusal}");
+        }
+    }
 }
