@@ -2,7 +2,7 @@
 //!
 //! Each becomes a command, so what the API can do the command line can do, in the same words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use serde_json::Value;
@@ -30,6 +30,8 @@ pub struct Operation {
     pub is_list: bool,
     /// Whether it makes or changes what a list of such resources shows.
     pub answers_resource: bool,
+    /// Properties of each thing that it answers, those included that are absent at times.
+    pub answers: Vec<String>,
 }
 
 impl Operation {
@@ -115,8 +117,30 @@ impl Reader<'_> {
             parameters,
             query: query.collect(),
             answers_resource: false,
+            answers: self.answers(from),
             body: schema.is_object().then(|| self.fields(schema)),
         }
+    }
+
+    /// The names of the properties of an answer, of a list those of its items.
+    fn answers(&self, operation: &Value) -> Vec<String> {
+        let answers =
+            SUCCESSES.map(|status| &operation["responses"][status]["content"]["application/json"]["schema"]);
+        let Some(answer) = answers.into_iter().find(|schema| schema.is_object()) else { return Vec::new() };
+        let properties = self.properties(answer);
+        let list =
+            LISTS.iter().find_map(|list| properties.get(*list).filter(|list| list["items"].is_object()));
+        let properties = list.map_or(properties.clone(), |list| self.properties(&list["items"]));
+        properties.into_keys().collect()
+    }
+
+    /// Also those of what it is made of.
+    fn properties<'b>(&'b self, schema: &'b Value) -> BTreeMap<String, &'b Value> {
+        let schema = self.resolve(schema);
+        let own = schema["properties"].as_object().into_iter().flatten();
+        let own = own.map(|(name, property)| (name.clone(), property));
+        let parts = ["oneOf", "allOf", "anyOf"].into_iter().filter_map(|kind| schema[kind].as_array());
+        own.chain(parts.flatten().flat_map(|part| self.properties(part))).collect()
     }
 
     /// The properties of an object.
@@ -184,9 +208,13 @@ impl Reader<'_> {
     }
 }
 
+const SUCCESSES: [&str; 3] = ["200", "201", "202"];
+/// What lists are called in answers.
+const LISTS: [&str; 2] = ["items", "evacuations"];
+
 /// The name of the schema that an operation answers with.
 fn answer(operation: &Value) -> Option<&str> {
-    let answers = ["200", "201", "202"].map(|status| {
+    let answers = SUCCESSES.map(|status| {
         operation["responses"][status]["content"]["application/json"]["schema"]["$ref"].as_str()
     });
     answers.into_iter().flatten().next()?.rsplit('/').next()

@@ -47,7 +47,20 @@ const CHOSEN: [(&str, &[&str]); 28] = [
     ("floating-ip", &["name", "address", "fixed_address", "created_at"]),
     ("security-group", &["name", "is_default", "description", "created_at"]),
     ("instance-type", &["name", "vcpus", "memory_mib", "root_disk_gib", "architecture"]),
-    ("host", &["name", "state", "vcpus", "memory_mib", "disk_gib", "last_seen_at"]),
+    (
+        "host",
+        &[
+            "name",
+            "state",
+            "zone",
+            "rack",
+            "vcpus",
+            "memory_mib",
+            "disk_gib",
+            "agent_version",
+            "last_seen_at",
+        ],
+    ),
     ("drift", &["since", "host.name", "code", "about.kind", "about.name", "detail", "repair"]),
     ("host drain", &["project", "instance.name", "phase", "way", "code", "message"]),
     ("evacuation", &["project", "instance.name", "phase", "way", "code", "message"]),
@@ -63,7 +76,7 @@ const CHOSEN: [(&str, &[&str]); 28] = [
 ];
 
 /// Columns that only some are shown, and only of some lists: they are there when a row says something in them.
-const WHEN_SAID: [&str; 2] = ["project.name", "host.name"];
+const WHEN_SAID: [&str; 4] = ["project.name", "host.name", "zone", "rack"];
 /// A table of more is hard to read.
 const MOST: usize = 6;
 /// Rarely what somebody looks for.
@@ -96,13 +109,12 @@ pub fn of(noun: &str, rows: &[Value]) -> Vec<String> {
 }
 
 /// # Errors
-/// When a column begins with what no row has.
-pub fn check(columns: &[String], rows: &[Value]) -> Result<()> {
-    let first = |column: &str| column.split('.').next().unwrap_or_default().to_owned();
-    let unknown = columns.iter().find(|column| rows.iter().all(|row| row.get(first(column)).is_none()));
-    let Some(unknown) = unknown else { return Ok(()) };
+/// When a column begins with what no row has, and none ever can: what may be absent is `known`.
+pub fn check(columns: &[String], known: &[String], rows: &[Value]) -> Result<()> {
     let keys = rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys());
-    let there: BTreeSet<_> = keys.map(String::as_str).collect();
+    let there: BTreeSet<_> = keys.chain(known).map(String::as_str).collect();
+    let is_there = |column: &str| column.split('.').next().is_some_and(|first| there.contains(first));
+    let Some(unknown) = columns.iter().find(|column| !is_there(column)) else { return Ok(()) };
     let there = Vec::from_iter(there).join(", ");
     Err(Invalid::new("--columns", format!("there is no '{unknown}'; there are {there}")).into())
 }
@@ -130,6 +142,29 @@ mod tests {
         let usual = "name state instance_type.name image.name nics.addresses";
         assert_eq!(shown(std::slice::from_ref(&tenant)), format!("{usual} created_at"));
         assert_eq!(shown(&[tenant, operator]), format!("project.name {usual} host.name created_at"));
+    }
+
+    #[test]
+    fn what_no_row_has_just_now_is_a_column_all_the_same() {
+        let operations = crate::document::operations();
+        let one = |id: &str| operations.iter().find(|one| one.id == id).unwrap();
+        let rows = [serde_json::json!({"name": "web", "state": "running"})];
+        let refusal = |id: &str, column: &str| {
+            check(&[column.to_owned()], &one(id).answers, &rows).map_err(|error| error.to_string()).err()
+        };
+        for (id, column) in [
+            ("list_instances", "state_detail"),
+            ("list_instances", "resize.from"),
+            ("create_instance", "state_detail"),
+            ("drain_host", "code"),
+            ("list_host_evacuations", "message"),
+            ("list_drift", "repair"),
+        ] {
+            assert_eq!(refusal(id, column), None, "{id}");
+        }
+        let refusal = refusal("list_instances", "state_details").unwrap();
+        assert!(refusal.starts_with("--columns: there is no 'state_details'; there are "), "{refusal}");
+        assert!(refusal.contains(", state_detail, "), "{refusal}");
     }
 
     #[test]

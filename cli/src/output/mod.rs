@@ -1,6 +1,7 @@
 //! Answers as tables for people, or as JSON or YAML for programs.
 
 mod columns;
+mod hosts;
 mod record;
 mod table;
 
@@ -25,6 +26,8 @@ pub struct Output {
     format: Format,
     columns: Vec<String>,
     noun: String,
+    /// What may be a column, whether it is there or absent.
+    known: Vec<String>,
 }
 
 impl Output {
@@ -32,7 +35,8 @@ impl Output {
         let noun = operation.named.nouns.last().map(String::as_str).unwrap_or_default();
         // What a verb answers may be a table of its own.
         let whole = format!("{noun} {}", operation.named.verb);
-        Self::new(matches, if columns::are_chosen(&whole) { &whole } else { noun })
+        let output = Self::new(matches, if columns::are_chosen(&whole) { &whole } else { noun });
+        Self { known: operation.answers.clone(), ..output }
     }
 
     pub fn new(matches: &ArgMatches, noun: &str) -> Self {
@@ -42,12 +46,15 @@ impl Output {
             _ => Format::Table,
         };
         let columns = matches.get_many::<String>("columns").into_iter().flatten().cloned().collect();
-        Self { format, columns, noun: noun.to_owned() }
+        Self { format, columns, noun: noun.to_owned(), known: Vec::new() }
     }
 
     pub fn list(&self, rows: &[Value]) -> Result<()> {
         match self.format {
             Format::Table if rows.is_empty() => {
+                if !self.known.is_empty() {
+                    columns::check(&self.columns, &self.known, rows)?;
+                }
                 eprintln!("There are none.");
                 Ok(())
             }
@@ -55,10 +62,13 @@ impl Output {
                 let columns = if self.columns.is_empty() {
                     columns::of(&self.noun, rows)
                 } else {
-                    columns::check(&self.columns, rows)?;
+                    columns::check(&self.columns, &self.known, rows)?;
                     self.columns.clone()
                 };
-                print(&table::render(&columns, rows))
+                match self.noun.as_str() {
+                    hosts::NOUN => print(&table::render(&columns, &hosts::shown(rows))),
+                    _ => print(&table::render(&columns, rows)),
+                }
             }
             Format::Json => print_json(rows),
             Format::Yaml => print(&serde_yaml_ng::to_string(rows)?),
@@ -75,9 +85,7 @@ impl Output {
             }
             Format::Table => match answer.as_array().or(answer["items"].as_array()) {
                 Some(rows) => self.list(rows),
-                None if !self.columns.is_empty() => {
-                    print(&table::render(&self.columns, std::slice::from_ref(answer)))
-                }
+                None if !self.columns.is_empty() => self.list(std::slice::from_ref(answer)),
                 None => print(&record::render(answer)?),
             },
         }
@@ -104,7 +112,10 @@ impl Output {
         if self.format == Format::Table {
             print(&record::render_plan(&answer["plan"]))?;
         }
-        self.record(answer)?;
+        // Of what would only be gone there is nothing to show, and nothing is done.
+        if !(self.format == Format::Table && answer.is_null()) {
+            self.record(answer)?;
+        }
         eprintln!("Nothing was changed.");
         Ok(())
     }

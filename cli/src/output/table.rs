@@ -42,11 +42,20 @@ fn title(column: &str) -> String {
 }
 
 fn cell(row: &Value, column: &str) -> String {
-    let texts: Vec<_> = values(row, column).into_iter().map(plain).filter(|text| !text.is_empty()).collect();
+    let texts = values(row, column).into_iter().map(|value| share(value).unwrap_or_else(|| plain(value)));
+    let texts: Vec<_> = texts.filter(|text| !text.is_empty()).collect();
     let text = texts.join(" ");
-    let text = if column.ends_with("_at") || column == "at" { when(&text) } else { text };
+    let is_time =
+        column.ends_with("_at") || matches!(column, "at" | "since" | "from" | "to" | "accepted_until");
+    let text = if is_time { when(&text) } else { text };
     // One line for each row, whatever others have written.
     harmless(&text.replace(['\n', '\t'], " ")).into_owned()
+}
+
+/// What is given away of what there is, as `5/64`.
+fn share(value: &Value) -> Option<String> {
+    let (reserved, total) = (value.get("reserved")?.as_i64()?, value.get("total")?.as_i64()?);
+    Some(format!("{reserved}/{total}"))
 }
 
 /// RFC 3339 to the second; in UTC, as the API says it.
@@ -77,6 +86,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn times_are_shown_to_the_second_whatever_they_are_called() {
+        let rows = [
+            json!({"since": "2026-01-02T03:04:05.678901Z", "at": "2026-01-02T03:04:05.6Z", "from": "image"}),
+        ];
+        let columns = ["since", "at", "from"].map(str::to_owned);
+        insta::assert_snapshot!(render(&columns, &rows), @r"
+        SINCE                 AT                    FROM
+        2026-01-02 03:04:05Z  2026-01-02 03:04:05Z  image
+        ");
+    }
 
     #[test]
     fn a_table_is_aligned_and_one_line_for_each_row() {
