@@ -1,5 +1,7 @@
 //! Why something is as it is: not placed, stuck, failed, denied.
 
+mod silent;
+
 use anyhow::{Context as _, Result};
 use clap::{Arg, ArgMatches, Command};
 use client::{Operation, Request, segment};
@@ -77,11 +79,23 @@ async fn resource(place: &Place, noun: &str, name: &str) -> Result<String> {
     for rejection in found["placement"]["rejections"].as_array().into_iter().flatten() {
         text += &format!("  {:>5} hosts: {}\n", plain(&rejection["hosts"]), words(&rejection["reason"]));
     }
+    let silent = silent::explain(&found, host(place, &found).await.as_ref());
+    text += silent.as_deref().unwrap_or_default();
     if let Some(id) = found["operation"]["id"].as_str() {
-        text += "\n";
-        text += &trail(&place.client.operation(&project, id).await?);
+        let operation = place.client.operation(&project, id).await?;
+        // How it was made once says nothing of what it is now.
+        if silent.is_none() || operation.status != "succeeded" {
+            text += "\n";
+            text += &trail(&operation);
+        }
     }
     Ok(text)
+}
+
+/// Where it is, for those who may read that.
+async fn host(place: &Place, found: &Value) -> Option<Value> {
+    let id = found["host"]["id"].as_str()?;
+    place.client.get(&format!("/v1/hosts/{}", segment(id))).await.ok()
 }
 
 fn trail(operation: &Operation) -> String {
