@@ -76,8 +76,9 @@ async fn drain(place: &Place, answer: Value, waits: bool, output: &Output) -> Re
     if !waits {
         return output.evacuations(&answer);
     }
-    let rows = wait::until_drained(place, &answer["host"]).await?;
-    output.list(&rows)?;
+    let drained = wait::until_drained(place, &answer["host"]).await?;
+    output.evacuations(&drained)?;
+    let rows = drained["evacuations"].as_array().map_or(&[][..], Vec::as_slice);
     let remain = rows.iter().filter(|row| row["phase"] != "left").count();
     if remain > 0 {
         bail!(wait::SomeRemain { remain, all: rows.len() });
@@ -205,6 +206,11 @@ fn body(operation: &Operation, matches: &ArgMatches) -> Result<Value> {
     }
     for name in matches.try_get_many::<String>("unset").ok().flatten().into_iter().flatten() {
         body.insert(name.replace('-', "_"), Value::Null);
+    }
+    if operation.method == Method::PATCH && body.is_empty() {
+        let flags = operation.body.iter().flatten().map(|field| format!("--{}", field.flag()));
+        let flags = flags.collect::<Vec<_>>().join(", ");
+        return Err(Invalid::new("nothing to change", format!("give {flags}, --unset or --from-file")).into());
     }
     Ok(Value::Object(body))
 }

@@ -1,5 +1,6 @@
 //! Waits for an operation and shows its steps.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -29,10 +30,12 @@ pub struct SomeRemain {
 /// Between two looks at a host that is being emptied.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Waits until a host is empty, or until nothing leaves it any more. Gives what has become of each instance.
-pub async fn until_drained(place: &Place, host: &Value) -> Result<Vec<Value>> {
+/// Waits until a host is empty, or until nothing leaves it any more. Gives the host and what has become of each instance, in
+/// the shape of what a drain answers at once.
+pub async fn until_drained(place: &Place, host: &Value) -> Result<Value> {
     let id = plain(&host["id"]);
     let bar = spinner();
+    let mut phases = BTreeMap::new();
     loop {
         let seen = place.client.get(&format!("/v1/hosts/{id}")).await?;
         let maintenance = &seen["maintenance"];
@@ -46,12 +49,43 @@ pub async fn until_drained(place: &Place, host: &Value) -> Result<Vec<Value>> {
         while let Some(more) = pages.next().await? {
             rows.extend(more);
         }
+        for line in news(&mut phases, &rows) {
+            say(&bar, &line);
+        }
         let is_over = |row: &Value| matches!(row["phase"].as_str(), Some("left" | "stays"));
         if maintenance["state"] != "draining" || rows.iter().all(is_over) {
             bar.finish_and_clear();
-            return Ok(rows);
+            return Ok(json!({"host": seen, "evacuations": rows, "more": false}));
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What is new of each instance since the last look.
+fn news(phases: &mut BTreeMap<String, String>, rows: &[Value]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for row in rows {
+        let words = |value: &Value| plain(value).replace('_', " ");
+        // What it waits for is in the table at the end.
+        let way = row["way"].as_str().filter(|_| row["phase"] != "left");
+        let phase = words(&row["phase"])
+            + &way.map(|way| format!(" ({})", way.replace('_', " "))).unwrap_or_default();
+        let name = format!("{}/{}", plain(&row["project"]), plain(&row["instance"]));
+        let known = phases.insert(plain(&row["instance"]["id"]), phase.clone());
+        if known.as_ref() != Some(&phase) {
+            lines.push(format!("  {name}  {phase}"));
+        }
+    }
+    lines
+}
+
+/// Above the bar; a hidden one swallows what it is told.
+fn say(bar: &ProgressBar, line: &str) {
+    let line = harmless(line).into_owned();
+    if bar.is_hidden() {
+        eprintln!("{line}");
+    } else {
+        bar.println(line);
     }
 }
 
@@ -64,13 +98,7 @@ pub async fn until_done(place: &Place, path: &str, answer: Value) -> Result<Valu
         for step in operation.trail.iter().skip(shown) {
             let detail = step.detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default();
             let at = step.at.get(11..19).unwrap_or(&step.at);
-            let line = harmless(&format!("  {at}  {}{detail}", step.step.replace('_', " "))).into_owned();
-            // A hidden bar swallows what it is told.
-            if bar.is_hidden() {
-                eprintln!("{line}");
-            } else {
-                bar.println(line);
-            }
+            say(&bar, &format!("  {at}  {}{detail}", step.step.replace('_', " ")));
         }
         shown = operation.trail.len();
         bar.set_message(message(operation));
@@ -144,6 +172,18 @@ pub fn bytes_bar(total: Option<u64>) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_new_of_each_instance_of_a_drained_host_is_said_once() {
+        let row = |phase: &str, way: Value| json!({"instance": {"id": "1", "name": "web"}, "project": "shop", "phase": phase, "way": way});
+        let mut phases = BTreeMap::new();
+        let mut said = |row: Value| news(&mut phases, &[row]).concat();
+        assert_eq!(said(row("waiting", Value::Null)), "  shop/web  waiting");
+        assert_eq!(said(row("waiting", Value::Null)), "");
+        assert_eq!(said(row("moving", "migrate".into())), "  shop/web  moving (migrate)");
+        assert_eq!(said(row("left", "migrate".into())), "  shop/web  left");
+        assert_eq!(said(row("left", "migrate".into())), "");
+    }
 
     #[test]
     fn a_resource_is_found_from_each_call_about_it() {
