@@ -48,8 +48,9 @@ async fn ensure_address_pool(cloud: &Cloud) -> Result<()> {
     Ok(())
 }
 
-/// The instance `hello`, running and ready; says what was done.
-pub(crate) async fn ensure_instance(project: &Project) -> Result<String> {
+/// The instance `hello`, running and ready; says what was done. `stopped` is what `down` has stopped: if somebody else has
+/// stopped `hello`, it is left alone.
+pub(crate) async fn ensure_instance(project: &Project, stopped: &[String]) -> Result<String> {
     let found = project.cloud.get(&project.path(&format!("/instances/{INSTANCE}"))).await?;
     let (instance, boots) = if found.status == 404 {
         let body = json!({
@@ -61,6 +62,12 @@ pub(crate) async fn ensure_instance(project: &Project) -> Result<String> {
         let instance = project.instance(&found)?;
         if found["state"] == "running" {
             return Ok("runs already".to_owned());
+        }
+        let by_down = stopped.iter().any(|path| *path == format!("{PROJECT}/{INSTANCE}"));
+        if let Some(state @ ("stopping" | "stopped" | "paused" | "deleting")) = found["state"].as_str()
+            && (!by_down || matches!(state, "paused" | "deleting"))
+        {
+            return Ok(format!("is {state}, and is left alone"));
         }
         // The console's log goes on over the start: one more than now is the new boot.
         let boots = if found["state"] == "stopped" {

@@ -49,10 +49,10 @@ pub async fn up() -> Result<()> {
     ));
     let step = progress.step("instances");
     let started = demo::start_again(&cloud, record.stopped()).await?;
-    record.set_stopped(Vec::new())?;
     step.done(format!("{started} started again"));
     let step = progress.step(demo::INSTANCE);
-    step.done(demo::ensure_instance(&project).await?);
+    step.done(demo::ensure_instance(&project, record.stopped()).await?);
+    record.set_stopped(Vec::new())?;
 
     print_welcome(&settings, &credentials, progress.elapsed());
     Ok(())

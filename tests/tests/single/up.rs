@@ -43,8 +43,8 @@ fn environment(machine: &Machine) -> Result<HashMap<String, String>> {
     lines.lines().map(|line| parse(line).with_context(|| format!("not an export: {line}"))).collect()
 }
 
-/// Signs in from the machine and reads the console of `hello`.
-fn console(machine: &Machine) -> Result<String> {
+/// Signs in from the machine and asks about `hello`.
+fn hello(machine: &Machine, what: &str, more: &[&str]) -> Result<String> {
     let env = environment(machine)?;
     let url = &env["CUMULO_URL"];
     let body = serde_json::json!({"username": env["CUMULO_USERNAME"], "password": env["CUMULO_PASSWORD"]});
@@ -52,8 +52,13 @@ fn console(machine: &Machine) -> Result<String> {
         machine.output("curl", &["-sS", "--json", &body.to_string(), &format!("{url}/v1/auth/login")])?;
     let login: serde_json::Value = serde_json::from_str(&login).context("the login answers no JSON")?;
     let token = login["access_token"].as_str().context("no access token")?;
-    let path = format!("{url}/v1/projects/{}/instances/hello/serial", env["CUMULO_PROJECT"]);
-    machine.output("curl", &["-sS", "-H", &format!("authorization: Bearer {token}"), &path])
+    let path = format!("{url}/v1/projects/{}/instances/hello{what}", env["CUMULO_PROJECT"]);
+    let authorization = format!("authorization: Bearer {token}");
+    machine.output("curl", &[&["-sS", "-H", &authorization, &path], more].concat())
+}
+
+fn console(machine: &Machine) -> Result<String> {
+    hello(machine, "/serial", &[])
 }
 
 #[test]
@@ -79,6 +84,13 @@ fn up_is_quick_the_second_time_and_down_keeps_the_data() -> Result<()> {
     lab(&machine, "up")?;
     let console = console(&machine)?;
     ensure!(console.contains("cumulo-test: boot=2"), "hello did not keep its disk:\n{console}");
+
+    // Whoever stops it means it, whether or not it has come to that.
+    hello(&machine, "/stop", &["--json", r#"{"force": true}"#])?;
+    for _ in 0..2 {
+        let said = lab(&machine, "up")?;
+        ensure!(said.contains("is stop") && said.contains("and is left alone"), "{said}");
+    }
     machines.finish()
 }
 
