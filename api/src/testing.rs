@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use protocol::HostId;
-use protocol::agent::{Acceleration, Architecture, Inventory};
+use protocol::agent::{Acceleration, Architecture, Inventory, PROTOCOL_VERSION};
 use protocol::{MemoryMib, SizeGib};
 use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
@@ -343,10 +343,11 @@ impl TestCloud {
         let token = self.post("/v1/host_join_tokens", json!({})).await.expect(201)["token"].clone();
         let key = rcgen::KeyPair::generate().unwrap();
         let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-        let join = json!({"protocol_version": 1, "token": token, "name": name, "csr_pem": csr});
+        let join =
+            json!({"protocol_version": PROTOCOL_VERSION, "token": token, "name": name, "csr_pem": csr});
         let joined = self.agent_call(None, Method::POST, "/agent/v1/join", Some(join)).await.expect(200);
         let id: HostId = joined["host_id"].as_str().unwrap().parse().unwrap();
-        let mut host = TestHost { cloud: self, id, epoch: 0 };
+        let mut host = TestHost::joined(self, id);
         host.open_session().await;
         host
     }
@@ -380,6 +381,13 @@ pub(crate) struct TestHost<'a> {
     pub epoch: i64,
 }
 
+impl<'a> TestHost<'a> {
+    /// One that has joined, and has no session.
+    pub(crate) fn joined(cloud: &'a TestCloud, id: HostId) -> Self {
+        Self { cloud, id, epoch: 0 }
+    }
+}
+
 impl TestHost<'_> {
     pub(crate) async fn open_session(&mut self) {
         self.open_session_with(inventory()).await;
@@ -387,7 +395,8 @@ impl TestHost<'_> {
 
     /// The same of a host that is like this.
     pub(crate) async fn open_session_with(&mut self, inventory: Inventory) {
-        let body = json!({"protocol_version": 1, "agent_version": "test", "inventory": inventory});
+        let body =
+            json!({"protocol_version": PROTOCOL_VERSION, "agent_version": "test", "inventory": inventory});
         let opened = self.call(Method::POST, "/agent/v1/sessions", Some(body)).await.expect(200);
         self.epoch = opened["epoch"].as_i64().unwrap();
     }

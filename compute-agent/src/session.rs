@@ -7,23 +7,29 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct Session {
     current: watch::Sender<Option<Current>>,
+    /// The newest version that the control plane has said to speak since.
+    offered: watch::Sender<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Current {
     pub epoch: Epoch,
     pub heartbeat_seconds: u32,
+    /// What is spoken in it.
+    pub protocol_version: u32,
 }
 
 impl Default for Session {
     fn default() -> Self {
-        Self { current: watch::Sender::new(None) }
+        Self { current: watch::Sender::new(None), offered: watch::Sender::new(0) }
     }
 }
 
 impl Session {
     pub fn opened(&self, opened: &SessionOpened) {
-        let current = Current { epoch: opened.epoch, heartbeat_seconds: opened.heartbeat_seconds };
+        let &SessionOpened { epoch, heartbeat_seconds, protocol_version, .. } = opened;
+        let current = Current { epoch, heartbeat_seconds, protocol_version };
+        self.offered.send_replace(protocol_version);
         self.current.send_replace(Some(current));
     }
 
@@ -48,6 +54,17 @@ impl Session {
             // The sender lives in `self`, so the channel cannot be closed.
             let _ = receiver.changed().await;
         }
+    }
+
+    /// The control plane speaks this version, too.
+    pub fn offered(&self, version: u32) {
+        self.offered.send_if_modified(|known| std::mem::replace(known, version) != version);
+    }
+
+    /// Returns when the control plane has offered a newer version than this one.
+    pub async fn until_offered_more(&self, version: u32) {
+        // The sender lives in `self`, so the channel cannot be closed.
+        let _ = self.offered.subscribe().wait_for(|offered| *offered > version).await;
     }
 
     /// Returns when that epoch is not the session's any more.

@@ -2,7 +2,7 @@
 //!
 //! Ids, names, sizes and digests are parsed once at the edge and carried as types from there on.
 //! [`agent`] holds the messages of the agent protocol, [`image`] the reader of disk image headers that
-//! both sides trust. Nothing here opens a file or a socket.
+//! both sides trust. Nothing here opens a file or a socket, but for tests.
 
 pub mod agent;
 mod digest;
@@ -10,6 +10,8 @@ mod id;
 pub mod image;
 mod mac;
 mod name;
+#[cfg(feature = "recorded")]
+pub mod recorded;
 mod units;
 mod vni;
 

@@ -263,6 +263,7 @@ export const t = {
     endMaintenance: (name: string) => `${name} takes instances again, unless it was cordoned for another reason. What has left it does not come back.`,
     maintenance: (state: string, left: number, all: number) => ({ draining: 'Being emptied', drained: 'Empty, for maintenance', ending: 'Its maintenance ends' })[state] + `: ${left} of ${count(all, 'instance')} have left`,
     fencing: (state: string, attempts: number) => ({ running: 'Silent: it is being switched off', failed: `Silent, and could not be switched off; called ${count(attempts, 'time')}`, held: 'Silent, and not switched off', off: 'Switched off, and declared dead' })[state] ?? state,
+    agentRefused: 'Its agent is not let in', agentOutdated: 'Its agent has to be upgraded', agentOutdatedHint: 'It is of the release before the control plane’s. Everything goes on, but it is asked for nothing that it does not know.',
     drift: (many: number) => `${count(many, 'thing')} not as wanted`,
     add: 'Make a join token', token: 'On the new machine, use this token within its lifetime. It works once and is not shown again.' },
   image: { choose: 'Choose a file', sent: (done: string, all: string) => `${done} of ${all}`, finished: 'Everything has arrived; the file is being checked.', pause: 'Stop', resume: 'Go on', waiting: 'The image has no content yet.',

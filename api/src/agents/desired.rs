@@ -55,7 +55,8 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
         let complete = after.0 == 0;
         if !objects.is_empty() || !requests.is_empty() || complete || left.is_zero() {
             let revision = session.desired_revision;
-            return Ok(Json(DesiredPage { revision, complete, objects, requests }));
+            let page = DesiredPage { revision, complete, objects, requests };
+            return Ok(Json(page.for_version(session.protocol_version)));
         }
         waiter.nudged(left.min(LOOK_AGAIN)).await;
     }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use protocol::Sha256;
 use protocol::agent::{
     Heartbeat, HeartbeatReply, HypervisorHealth, MAX_DETAIL_CHARS, MAX_SEEN_LEASES, MAX_SHARED_POOLS,
-    ObservedBatch,
+    ObservedBatch, PROTOCOL_VERSION,
 };
 use sha2::Digest;
 
@@ -51,5 +51,6 @@ pub(super) async fn beat(
     app.heartbeats.heard(host.0, now, beat.pool, leases);
     let stored = observed(&mut conn, host.0).await?;
     let digest = sha2::Sha256::digest(ObservedBatch::digest_input(&stored));
-    Ok(Json(HeartbeatReply { report_all: Sha256::from_bytes(digest.into()) != beat.observed_digest }))
+    let report_all = Sha256::from_bytes(digest.into()) != beat.observed_digest;
+    Ok(Json(HeartbeatReply { report_all, protocol_version: PROTOCOL_VERSION }))
 }

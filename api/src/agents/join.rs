@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use protocol::HostId;
-use protocol::agent::{JoinRequest, JoinResponse, JoinToken, PROTOCOL_VERSION, RenewRequest, RenewResponse};
+use protocol::agent::{JoinRequest, JoinResponse, JoinToken, RenewRequest, RenewResponse};
 
 use super::peer::Host;
 use crate::app::App;
@@ -55,10 +55,10 @@ fn csr_refused(error: &PkiError) -> ApiError {
     ApiError::invalid(vec![FieldError::new("/csr_pem", "invalid", error.to_string())])
 }
 
+/// Whether such an agent is understood, and understands.
 pub(super) fn check_version(version: u32) -> Result<(), ApiError> {
-    if version == PROTOCOL_VERSION {
-        return Ok(());
+    match hosts::refused_version(version) {
+        None => Ok(()),
+        Some(why) => Err(ApiError::because(ErrorCode::UnsupportedProtocol, why)),
     }
-    let detail = format!("this control plane speaks version {PROTOCOL_VERSION}, the agent {version}");
-    Err(ApiError::because(ErrorCode::UnsupportedProtocol, detail))
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use protocol::agent::{OpenSession, SessionOpened, is_model_name};
+use protocol::agent::{OpenSession, PROTOCOL_VERSION, SessionOpened, is_model_name};
 
 use super::join::check_version;
 use super::peer::Host;
@@ -22,24 +22,39 @@ pub(super) async fn open(
     host: Host,
     JsonBody(request): JsonBody<OpenSession>,
 ) -> Result<Json<SessionOpened>, ApiError> {
-    check_version(request.protocol_version)?;
+    let version = request.protocol_version;
+    if let Err(refusal) = check_version(version) {
+        note_refusal(&app, host, version).await?;
+        return Err(refusal);
+    }
     ApiError::reject(validate(&request))?;
+    // Whoever asks what the host can do hears nothing that could not be told to its agent.
+    let request = request.for_version(version);
     let mut tx = app.begin().await?;
-    let epoch = hosts::store::open_session(
-        &mut tx,
-        host.0,
-        &request.agent_version,
-        &request.inventory,
-        app.clock.now(),
-    )
-    .await?
-    .ok_or_else(super::peer::removed)?;
+    let epoch = hosts::store::open_session(&mut tx, host.0, &request, app.clock.now())
+        .await?
+        .ok_or_else(super::peer::removed)?;
     // The long poll of an older session ends, and what waited for room may have found it.
     nudge::send(&mut tx, Topic::Host(host.0)).await?;
     placement::retry_now(&mut tx, app.clock.now()).await?;
     tx.commit().await?;
     tracing::info!(host = %host.0, epoch = epoch.0, "agent session opened");
-    Ok(Json(SessionOpened { host_id: host.0, epoch, heartbeat_seconds: HEARTBEAT_SECONDS }))
+    Ok(Json(SessionOpened {
+        host_id: host.0,
+        epoch,
+        heartbeat_seconds: HEARTBEAT_SECONDS,
+        protocol_version: version,
+    }))
+}
+
+/// For the operator, who sees a host that is silent and has to know why. An agent of the next release speaks our version as
+/// well, and asks again.
+async fn note_refusal(app: &App, host: Host, version: u32) -> Result<(), ApiError> {
+    if version != PROTOCOL_VERSION + 1 {
+        let mut conn = app.pool.acquire().await?;
+        hosts::store::note_refused(&mut conn, host.0, version, app.clock.now()).await?;
+    }
+    Ok(())
 }
 
 fn validate(request: &OpenSession) -> Vec<FieldError> {

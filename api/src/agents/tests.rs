@@ -2,6 +2,7 @@
 
 mod crowd;
 mod restored;
+mod skew;
 
 use std::time::Duration;
 

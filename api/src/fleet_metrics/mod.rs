@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use self::text::Text;
 use crate::app::App;
-use crate::hosts::HostState;
+use crate::hosts::{HostState, is_outdated};
 
 /// What was read is told again for so long.
 const FRESH: Duration = Duration::seconds(5);
@@ -146,6 +146,11 @@ fn describe_hosts(text: &mut Text, fleet: &store::Fleet, now: OffsetDateTime) {
         "cumulo_host_fence_held",
         "1 if it is silent and something keeps it from being switched off",
         &|host| Some((host.fence_held && unfenced(host)).into()),
+    );
+    each(
+        "cumulo_host_agent_outdated",
+        "1 if its agent is of the release before the control plane's",
+        &|host| host.protocol_version.map(|version| is_outdated(version).into()),
     );
     each("cumulo_host_drift", "In how many things it differs from what is wanted of it", &|host| {
         host.drift.map(Into::into)

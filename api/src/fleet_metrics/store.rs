@@ -34,6 +34,7 @@ pub(super) struct Host {
     /// Calls of the fence command since it fell silent that did not switch it off; `None` while it is not to be.
     pub fence_failures: Option<i32>,
     pub fence_held: bool,
+    pub protocol_version: Option<i32>,
     pub drift: Option<i32>,
     pub drift_looked_at: Option<OffsetDateTime>,
 }
@@ -63,7 +64,7 @@ pub(super) async fn read(conn: &mut PgConnection) -> Result<Fleet, sqlx::Error> 
                   disk_gib_reserved, pool_total_bytes, pool_free_bytes, pool_image_cache_bytes, pool_low,
                   CASE WHEN f.state IN ('failed', 'held') THEN f.attempts WHEN f.state = 'running' THEN f.attempts - 1 END
                       AS fence_failures,
-                  coalesce(f.state = 'held', false) AS "fence_held!",
+                  coalesce(f.state = 'held', false) AS "fence_held!", protocol_version,
                   l.differences AS "drift?", l.looked_at AS "drift_looked_at?"
            FROM hosts h LEFT JOIN host_looks l ON l.host_id = h.id LEFT JOIN host_fences f ON f.host_id = h.id ORDER BY name"#
     )

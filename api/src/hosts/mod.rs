@@ -22,7 +22,7 @@ pub(crate) use fencing::fence_with;
 pub(crate) use fencing::{AT_ONCE as FENCES_AT_ONCE, fence, watch as watch_for_silence};
 pub use fencing::{FenceOptions, Fencer, TryOptions as FenceTryOptions, try_program};
 pub use heartbeats::Heartbeats;
-pub(crate) use model::{HostState, UNREACHABLE_AFTER, WITNESS_FRESH};
+pub(crate) use model::{HostState, UNREACHABLE_AFTER, WITNESS_FRESH, is_outdated, refused_version};
 pub(crate) use routes::{hash_secret, router};
 pub(crate) use silence::Doer;
 pub(crate) use types::{Capacity, MEMORY_OVERCOMMIT, NewHost, VCPU_OVERCOMMIT};

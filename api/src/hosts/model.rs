@@ -1,6 +1,6 @@
 //! What is known of a host, and what it offers.
 
-use protocol::agent::Inventory;
+use protocol::agent::{EARLIEST_PROTOCOL_VERSION, Inventory, PROTOCOL_VERSION};
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
@@ -46,6 +46,26 @@ impl HostState {
             Some(_) => Self::Ready,
         }
     }
+}
+
+/// Why an agent that speaks this version is not let in, and what helps.
+pub(crate) fn refused_version(version: u32) -> Option<String> {
+    let what_helps = if version < EARLIEST_PROTOCOL_VERSION {
+        "upgrade cumulo-agent on the host to the release of the control plane"
+    } else if version > PROTOCOL_VERSION {
+        "upgrade the control plane first, all replicas of it, or install the cumulo-agent of its release on the host"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "the agent speaks version {version} of the agent protocol, and this control plane versions \
+         {EARLIEST_PROTOCOL_VERSION} and {PROTOCOL_VERSION}: {what_helps}"
+    ))
+}
+
+/// Whether an agent that speaks this version is of an earlier release than the control plane.
+pub(crate) fn is_outdated(version: i32) -> bool {
+    u32::try_from(version).is_ok_and(|version| version < PROTOCOL_VERSION)
 }
 
 /// What placement may give away.

@@ -1,6 +1,6 @@
 //! SQL of hosts.
 
-use protocol::agent::{Epoch, Inventory, NetworkCheck, NetworkFault};
+use protocol::agent::{EARLIEST_PROTOCOL_VERSION, Epoch, Inventory, NetworkCheck, NetworkFault, OpenSession};
 use protocol::{HostId, Revision, Sha256};
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::fencing::{self, HostFencing};
 use super::maintenance::{HostMaintenance, MaintenanceState};
-use super::model::{HostState, Offered, Overcommit, UNREACHABLE_AFTER, offered_capacity};
+use super::model::{
+    HostState, Offered, Overcommit, UNREACHABLE_AFTER, is_outdated, offered_capacity, refused_version,
+};
 use super::removal::unknown_guests;
 use super::types::{Capacity, DiskCapacity, Host, HostPool, NewHost, Pool};
 use crate::auth::{Action, Allowed, OfResource, actions};
@@ -23,6 +25,8 @@ pub(super) struct Row {
     pub name: String,
     pub generation: i64,
     pub agent_version: Option<String>,
+    pub protocol_version: Option<i32>,
+    pub refused_protocol_version: Option<i32>,
     pub inventory: Option<Json<Inventory>>,
     pub hypervisor_degraded: Option<String>,
     pub quarantined: i32,
@@ -116,6 +120,11 @@ impl Row {
             drift: self.drift,
             drift_looked_at: self.drift_looked_at,
             agent_version: self.agent_version,
+            protocol_version: self.protocol_version,
+            agent_outdated: self.protocol_version.is_some_and(is_outdated),
+            agent_refused: self
+                .refused_protocol_version
+                .and_then(|version| refused_version(u32::try_from(version).unwrap_or_default())),
             inventory: self.inventory.map(|inventory| inventory.0),
             last_seen_at: self.last_seen_at,
             created_at: self.created_at,
@@ -139,7 +148,8 @@ pub(super) async fn list(
 ) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
-        r#"SELECT id, name, generation, agent_version, inventory AS "inventory: Json<Inventory>",
+        r#"SELECT id, name, generation, agent_version, protocol_version, refused_protocol_version,
+                  inventory AS "inventory: Json<Inventory>",
                   hypervisor_degraded, quarantined,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>", last_seen_at, vcpus_capacity,
                   vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
@@ -177,7 +187,8 @@ pub(super) async fn find<A: Action<On: OfResource>>(
     let selector = allowed.selector();
     sqlx::query_as!(
         Row,
-        r#"SELECT id, name, generation, agent_version, inventory AS "inventory: Json<Inventory>",
+        r#"SELECT id, name, generation, agent_version, protocol_version, refused_protocol_version,
+                  inventory AS "inventory: Json<Inventory>",
                   hypervisor_degraded, quarantined,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>", last_seen_at, vcpus_capacity,
                   vcpus_reserved, memory_mib_capacity, memory_mib_reserved, disk_gib_capacity,
@@ -403,10 +414,10 @@ pub(crate) async fn insert(
 pub(crate) async fn open_session(
     conn: &mut PgConnection,
     host: HostId,
-    agent_version: &str,
-    inventory: &Inventory,
+    request: &OpenSession,
     now: OffsetDateTime,
 ) -> Result<Option<Epoch>, sqlx::Error> {
+    let inventory = &request.inventory;
     let own = sqlx::query!(
         "SELECT disk_overcommit, vcpu_overcommit, memory_overcommit FROM hosts WHERE id = $1 FOR UPDATE",
         host.as_uuid()
@@ -425,20 +436,45 @@ pub(crate) async fn open_session(
                 vcpus_offered = $4, vcpus_capacity = GREATEST($4, vcpus_reserved),
                 memory_mib_offered = $5, memory_mib_capacity = GREATEST($5, memory_mib_reserved),
                 disk_gib_offered = $6, disk_gib_capacity = GREATEST($6, disk_gib_reserved),
-                underlay_address = $8::text::inet, declared_dead_at = NULL
+                underlay_address = $8::text::inet, declared_dead_at = NULL,
+                protocol_version = $9, refused_protocol_version = NULL
          WHERE id = $1 RETURNING epoch",
         host.as_uuid(),
-        agent_version,
+        request.agent_version,
         Json(inventory) as _,
         offered.vcpus,
         offered.memory_mib,
         offered.disk_gib,
         now,
-        inventory.underlay_address.map(|address| address.to_string())
+        inventory.underlay_address.map(|address| address.to_string()),
+        stored_version(request.protocol_version)
     )
     .fetch_optional(conn)
     .await?;
     Ok(epoch.map(Epoch))
+}
+
+/// Notes that the host's agent speaks a version with which no session can be opened; the newest, when it has tried several.
+pub(crate) async fn note_refused(
+    conn: &mut PgConnection,
+    host: HostId,
+    version: u32,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE hosts SET refused_protocol_version = $2, updated_at = $3
+         WHERE id = $1 AND (refused_protocol_version IS NULL OR refused_protocol_version < $2)",
+        host.as_uuid(),
+        stored_version(version),
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+fn stored_version(version: u32) -> i32 {
+    i32::try_from(version).unwrap_or(i32::MAX)
 }
 
 /// Whether nothing runs on the host any more, so the operator, who has not heard of it since. Holds the host's row, so
@@ -548,11 +584,13 @@ pub(crate) struct Session {
     pub network_revision: Revision,
     /// Whether anything is stored of shared pools that it was told of.
     pub has_shared_pools: bool,
+    /// What its agent speaks.
+    pub protocol_version: u32,
 }
 
 pub(crate) async fn session(conn: &mut PgConnection, host: HostId) -> Result<Option<Session>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"SELECT epoch, desired_revision, hypervisor_degraded, quarantined, network_revision,
+        r#"SELECT epoch, desired_revision, hypervisor_degraded, quarantined, network_revision, protocol_version,
                   EXISTS (SELECT FROM host_pools WHERE host_id = h.id) AS "has_shared_pools!"
            FROM hosts h WHERE id = $1"#,
         host.as_uuid()
@@ -566,6 +604,11 @@ pub(crate) async fn session(conn: &mut PgConnection, host: HostId) -> Result<Opt
         quarantined: row.quarantined,
         network_revision: Revision(row.network_revision),
         has_shared_pools: row.has_shared_pools,
+        // A session that a replica of the release before has opened is one of the version before.
+        protocol_version: row
+            .protocol_version
+            .and_then(|version| u32::try_from(version).ok())
+            .unwrap_or(EARLIEST_PROTOCOL_VERSION),
     }))
 }
 

@@ -96,6 +96,18 @@ pub struct Host {
     pub drift_looked_at: Option<OffsetDateTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
+    /// The version of the agent protocol that its agent speaks; absent until it has told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub protocol_version: Option<i32>,
+    /// `true` while its agent speaks the version before the control plane's: everything goes on, but it is asked for nothing
+    /// that it does not know. Upgrade it. Absent otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub agent_outdated: bool,
+    /// Why its agent, which came last, is not let in, and what to do; absent when it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_refused: Option<String>,
     /// What the host can really do, as its agent probed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inventory: Option<Inventory>,

@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::fencing;
-use super::model::{HostState, UNREACHABLE_AFTER};
+use super::model::{HostState, UNREACHABLE_AFTER, is_outdated, refused_version};
 use crate::verify::Finding;
 
 /// An agent compares its host once a minute, while it is heard of.
@@ -28,6 +28,7 @@ struct Row {
     pool_free_bytes: Option<i64>,
     pool_low: bool,
     quarantined: i32,
+    protocol_version: Option<i32>,
     /// Instances that stand still because of its disks.
     paused: i64,
 }
@@ -48,6 +49,7 @@ pub(crate) async fn verify(
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>",
                   network_check AS "network_check: Json<NetworkCheck>", pool_total_bytes, pool_free_bytes, pool_low,
                   quarantined,
+                  protocol_version,
                   (SELECT count(*) FROM instances i
                    WHERE i.host_id = hosts.id AND i.observed_paused IN ('pool_full', 'io_error')) AS "paused!"
            FROM hosts WHERE last_seen_at >= $1 ORDER BY name"#,
@@ -62,6 +64,7 @@ pub(crate) async fn verify(
         };
         Finding::new(code, one.id, format!("{} {how}: {}", one.name, one.detail))
     });
+    let refused = refused(conn).await?;
     let untold = (untold > 0).then(|| Finding {
         code: "network_changes_untold".to_owned(),
         id: None,
@@ -71,7 +74,27 @@ pub(crate) async fn verify(
         ),
     });
     let ready = hosts.iter().filter(|host| host.is_ready(now));
-    Ok(untold.into_iter().chain(ready.flat_map(|host| host.findings(now))).chain(unfenced).collect())
+    Ok(untold
+        .into_iter()
+        .chain(ready.flat_map(|host| host.findings(now)))
+        .chain(unfenced)
+        .chain(refused)
+        .collect())
+}
+
+/// Hosts whose agents are not let in, which are silent for that reason.
+async fn refused(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    let hosts = sqlx::query!(
+        r#"SELECT id, name, refused_protocol_version AS "version!" FROM hosts
+           WHERE refused_protocol_version IS NOT NULL ORDER BY name"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let each = hosts.into_iter().filter_map(|host| {
+        let why = refused_version(u32::try_from(host.version).unwrap_or_default())?;
+        Some(Finding::new("host_agent_refused", host.id, format!("{}: {why}", host.name)))
+    });
+    Ok(each.collect())
 }
 
 impl Row {
@@ -95,6 +118,13 @@ impl Row {
         if self.quarantined > 0 {
             let detail = format!("{name}: {}", super::removal::unknown_guests(self.quarantined.into(), name));
             note("host_guests_unknown", detail);
+        }
+        if self.protocol_version.is_some_and(is_outdated) {
+            let detail = format!(
+                "the agent of {name} is of the release before the control plane's, and is asked for nothing that it does not \
+                 know; upgrade it"
+            );
+            note("host_agent_outdated", detail);
         }
         if self.paused > 0 {
             let detail = format!(

@@ -58,6 +58,7 @@ const CHOSEN: [(&str, &[&str]); 28] = [
             "memory_mib",
             "disk_gib",
             "agent_version",
+            "agent_outdated",
             "last_seen_at",
         ],
     ),
@@ -76,7 +77,7 @@ const CHOSEN: [(&str, &[&str]); 28] = [
 ];
 
 /// Columns that only some are shown, and only of some lists: they are there when a row says something in them.
-const WHEN_SAID: [&str; 4] = ["project.name", "host.name", "zone", "rack"];
+const WHEN_SAID: [&str; 5] = ["project.name", "host.name", "zone", "rack", "agent_outdated"];
 /// A table of more is hard to read.
 const MOST: usize = 6;
 /// Rarely what somebody looks for.

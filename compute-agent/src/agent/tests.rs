@@ -3,6 +3,7 @@
 mod consoles;
 mod images;
 mod pool;
+mod skew;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::agent::{
-    DesiredBody, DesiredObject, DesiredPage, DesiredQuery, DriftAccepted, DriftReport, Epoch, Heartbeat,
-    HeartbeatReply, HostNetwork, HostRequest, ImageStatus, InsightAccepted, InsightBatch, InstanceReport,
-    Inventory, MAX_REPORTS, NetworkReport, ObservedAccepted, ObservedBatch, ObservedState, OpenSession,
-    Refusal, RefusalReason, Sending, SessionOpened, Step, StepReport, VolumeSpec,
+    DesiredBody, DesiredObject, DesiredPage, DesiredQuery, DriftAccepted, DriftReport,
+    EARLIEST_PROTOCOL_VERSION, Epoch, Heartbeat, HeartbeatReply, HostNetwork, HostRequest, ImageStatus,
+    InsightAccepted, InsightBatch, InstanceReport, Inventory, MAX_REPORTS, NetworkReport, ObservedAccepted,
+    ObservedBatch, ObservedState, OpenSession, PROTOCOL_VERSION, Refusal, RefusalReason, Sending,
+    SessionOpened, Step, StepReport, VolumeSpec,
 };
 use protocol::{ConsoleId, HostId, InstanceId, Revision, Sha256, TransferId};
 use tokio::io::DuplexStream;
@@ -49,6 +50,12 @@ struct State {
     seen: Revision,
     unreachable: bool,
     removed: bool,
+    /// It speaks the version before alone.
+    of_release_before: bool,
+    /// What is spoken in the newest session.
+    spoken: u32,
+    /// What a control plane of the release before was told.
+    heard: Vec<(&'static str, serde_json::Value)>,
     /// How often the host was told that it is removed.
     told_removed: u32,
     reports: BTreeMap<InstanceId, InstanceReport>,
@@ -96,6 +103,28 @@ impl FakeControlPlane {
             state.networks = Some(DesiredObject { revision, body });
         });
         revision
+    }
+
+    /// From now on it is of the release before this one, or of this one.
+    pub fn be_of_release_before(&self, before: bool) {
+        self.change(|state| state.of_release_before = before);
+    }
+
+    /// The version of the newest session.
+    pub fn spoken(&self) -> u32 {
+        self.lock().spoken
+    }
+
+    /// What it was told as one of the release before, with the names of the messages.
+    pub fn heard(&self) -> Vec<(&'static str, serde_json::Value)> {
+        self.lock().heard.clone()
+    }
+
+    fn hear(&self, name: &'static str, message: &impl serde::Serialize) {
+        let mut state = self.lock();
+        if state.of_release_before {
+            state.heard.push((name, serde_json::to_value(message).unwrap()));
+        }
     }
 
     pub fn network_report(&self) -> Option<NetworkReport> {
@@ -352,13 +381,20 @@ impl ControlPlane for FakeControlPlane {
     async fn open_session(&self, request: &OpenSession) -> Result<SessionOpened, ControlPlaneError> {
         let epoch = {
             let mut state = self.reached("the session")?;
+            if state.of_release_before && request.protocol_version != EARLIEST_PROTOCOL_VERSION {
+                let detail = "upgrade the control plane first".to_owned();
+                return Err(ControlPlaneError::UnsupportedProtocol { detail });
+            }
+            state.spoken = request.protocol_version;
             state.epoch += 1;
             state.inventory = Some(request.inventory.clone());
             state.epoch
         };
+        self.hear("open_session", request);
         self.changes.send_modify(|count| *count += 1);
         let host_id = HostId::from(Uuid::nil());
-        Ok(SessionOpened { host_id, epoch: Epoch(epoch), heartbeat_seconds: 1 })
+        let protocol_version = request.protocol_version;
+        Ok(SessionOpened { host_id, epoch: Epoch(epoch), heartbeat_seconds: 1, protocol_version })
     }
 
     async fn desired(&self, query: &DesiredQuery) -> Result<DesiredPage, ControlPlaneError> {
@@ -384,6 +420,7 @@ impl ControlPlane for FakeControlPlane {
         assert!(batch.reports.len() <= MAX_REPORTS);
         self.changes.subscribe().wait_for(|_| !self.lock().reports_held).await.unwrap();
         drop(self.in_session("the reports", batch.epoch)?);
+        self.hear("observed_batch", batch);
         self.change(|state| {
             if batch.network.is_some() {
                 state.network_report.clone_from(&batch.network);
@@ -398,6 +435,7 @@ impl ControlPlane for FakeControlPlane {
 
     async fn insight(&self, batch: &InsightBatch) -> Result<InsightAccepted, ControlPlaneError> {
         drop(self.in_session("the measurements", batch.epoch)?);
+        self.hear("insight_batch", batch);
         let InsightBatch { epoch, samples, guests } = batch;
         let batch = InsightBatch { epoch: *epoch, samples: samples.clone(), guests: guests.clone() };
         self.change(|state| state.insight.push(batch));
@@ -416,6 +454,7 @@ impl ControlPlane for FakeControlPlane {
 
     async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HeartbeatReply, ControlPlaneError> {
         drop(self.in_session("the heartbeat", heartbeat.epoch)?);
+        self.hear("heartbeat", heartbeat);
         let mut report_all = false;
         self.change(|state| {
             report_all = std::mem::take(&mut state.ask_for_everything);
@@ -430,7 +469,9 @@ impl ControlPlane for FakeControlPlane {
                 seen_leases: heartbeat.seen_leases.clone(),
             });
         });
-        Ok(HeartbeatReply { report_all })
+        let before = self.lock().of_release_before;
+        let protocol_version = if before { EARLIEST_PROTOCOL_VERSION } else { PROTOCOL_VERSION };
+        Ok(HeartbeatReply { report_all, protocol_version })
     }
 
     async fn blob(&self, sha256: Sha256) -> Result<ByteStream, ControlPlaneError> {

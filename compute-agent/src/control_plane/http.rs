@@ -62,6 +62,8 @@ impl Clients {
 #[derive(Debug, Deserialize)]
 struct Problem {
     code: String,
+    #[serde(default)]
+    detail: Option<String>,
 }
 
 impl HttpControlPlane {
@@ -130,17 +132,20 @@ async fn answer<A: DeserializeOwned>(call: &'static str, response: Response) -> 
 
 async fn refusal(call: &'static str, response: Response) -> ControlPlaneError {
     let status = response.status();
-    let code = problem_code(response).await.unwrap_or_default();
+    let (code, detail) =
+        problem(response).await.map_or_else(Default::default, |problem| (problem.code, problem.detail));
     if status == StatusCode::CONFLICT && code == "stale_epoch" {
         ControlPlaneError::StaleEpoch
     } else if status == StatusCode::UNAUTHORIZED && code == "host_removed" {
         ControlPlaneError::Removed
+    } else if code == "unsupported_protocol" {
+        ControlPlaneError::UnsupportedProtocol { detail: detail.unwrap_or_default() }
     } else {
         ControlPlaneError::Refused { call, status: status.as_u16(), code }
     }
 }
 
-async fn problem_code(response: Response) -> Option<String> {
+async fn problem(response: Response) -> Option<Problem> {
     let mut body = Vec::new();
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
@@ -149,7 +154,7 @@ async fn problem_code(response: Response) -> Option<String> {
             return None;
         }
     }
-    serde_json::from_slice(&body).ok().map(|problem: Problem| problem.code)
+    serde_json::from_slice(&body).ok()
 }
 
 /// The URL is the same for all, and the cause says the rest.

@@ -81,6 +81,9 @@ pub enum ControlPlaneError {
          `identity` of the state directory and use a new join token"
     )]
     Removed,
+    /// It is neither of this release nor of the one before or after.
+    #[error("the control plane speaks another version of the agent protocol: {detail}")]
+    UnsupportedProtocol { detail: String },
     #[error("the control plane refused {call} with status {status}, code {code}")]
     Refused { call: &'static str, status: u16, code: String },
     #[error("the control plane answered {call} with something else than the protocol says")]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::agent::{
-    DesiredBody, DesiredPage, DesiredQuery, Epoch, Inventory, MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS,
-    OpenSession, PROTOCOL_VERSION,
+    DesiredBody, DesiredPage, DesiredQuery, EARLIEST_PROTOCOL_VERSION, Epoch, Inventory,
+    MAX_SERIAL_LOG_BYTES, MAX_WAIT_SECONDS, OpenSession, PROTOCOL_VERSION, SessionOpened,
 };
 use protocol::{InstanceId, Revision, TransferId};
 use thiserror::Error;
@@ -39,6 +39,8 @@ use crate::session::Session;
 const UNREACHABLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Pauses before a session is taken back.
 const CONTESTED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// Pauses before a session in a newer version is asked for of a control plane that was upgraded.
+const UPGRADED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// Pauses before a control plane is asked again that has removed this host.
 const REMOVED: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(3600));
 /// A session that lasted this long was not fought over.
@@ -89,6 +91,8 @@ enum NotInspected {
 /// A session, and what it was opened with.
 struct Opened {
     epoch: Epoch,
+    /// What is spoken in it.
+    version: u32,
     /// What was told of the host, when that was not found but remembered.
     remembered: Option<Inventory>,
 }
@@ -99,6 +103,8 @@ enum Ended {
     Lost,
     /// The host is not what it was said to be.
     Outdated,
+    /// The control plane has been upgraded, and speaks what this agent speaks.
+    Newer,
     /// The host has been removed from the cloud.
     Removed,
 }
@@ -109,6 +115,7 @@ impl Feed {
         let mut unreachable = Backoff::new(UNREACHABLE.0, UNREACHABLE.1);
         let mut contested = Backoff::new(CONTESTED.0, CONTESTED.1);
         let mut removed = Backoff::new(REMOVED.0, REMOVED.1);
+        let mut upgraded = Backoff::new(UPGRADED.0, UPGRADED.1);
         let mut patience = std::pin::pin!(tokio::time::sleep(FIRST_ANSWER));
         let mut patience_is_over = false;
         let mut another_acts = false;
@@ -126,7 +133,7 @@ impl Feed {
                     }
                 }
             };
-            let Opened { epoch, remembered } = match opened {
+            let Opened { epoch, version, remembered } = match opened {
                 Ok(opened) => opened,
                 Err(error) => {
                     let pause = match &error {
@@ -148,8 +155,19 @@ impl Feed {
             unreachable.reset();
             removed.reset();
             let since = Instant::now();
-            match self.follow(epoch, remembered.as_ref(), &transfers, &mut another_acts).await {
+            let outdated = async {
+                tokio::select! {
+                    () = self.until_outdated(remembered.as_ref()) => Ended::Outdated,
+                    () = self.until_newer(version, &mut upgraded) => Ended::Newer,
+                }
+            };
+            match self.follow(epoch, outdated, &transfers, &mut another_acts).await {
                 Ended::Lost => {}
+                Ended::Newer => {
+                    tracing::info!("the control plane has been upgraded: opening another session");
+                    patience_is_over = true;
+                    continue;
+                }
                 Ended::Outdated => {
                     tracing::info!("the host is not what was remembered of it: opening another session");
                     patience_is_over = true;
@@ -187,10 +205,39 @@ impl Feed {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             inventory,
         };
-        let opened = self.control_plane.open_session(&request).await.map_err(OpenError::Session)?;
-        tracing::info!(host = %opened.host_id, epoch = opened.epoch.0, "session opened");
+        let opened = self.agree(request).await.map_err(OpenError::Session)?;
+        let &SessionOpened { host_id, epoch, protocol_version: version, .. } = &opened;
+        tracing::info!(host = %host_id, epoch = epoch.0, version, "session opened");
         self.session.opened(&opened);
-        Ok(Opened { epoch: opened.epoch, remembered })
+        Ok(Opened { epoch, version, remembered })
+    }
+
+    /// A session in our version; in the one before with a control plane that has not been upgraded.
+    async fn agree(&self, request: OpenSession) -> Result<SessionOpened, ControlPlaneError> {
+        let refused = match self.control_plane.open_session(&request).await {
+            Err(refused @ ControlPlaneError::UnsupportedProtocol { .. }) => refused,
+            answer => return answer,
+        };
+        let version = EARLIEST_PROTOCOL_VERSION;
+        match self.control_plane.open_session(&request.for_version(version)).await {
+            Ok(opened) => {
+                tracing::warn!(
+                    version,
+                    "the control plane is of the release before this agent's: its version of the protocol is spoken until it \
+                     is upgraded"
+                );
+                Ok(SessionOpened { protocol_version: version, ..opened })
+            }
+            Err(ControlPlaneError::UnsupportedProtocol { .. }) => Err(refused),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns when the control plane speaks a newer version than that of the session. While some replicas do and others do not,
+    /// sessions are tried ever more slowly.
+    async fn until_newer(&self, version: u32, pauses: &mut Backoff) {
+        self.session.until_offered_more(version).await;
+        tokio::time::sleep(pauses.next()).await;
     }
 
     /// What the host offers; what it last offered, and that this is remembered, while the hypervisor or the pool is away.
@@ -235,11 +282,11 @@ impl Feed {
     async fn follow(
         &self,
         epoch: Epoch,
-        remembered: Option<&Inventory>,
+        outdated: impl Future<Output = Ended>,
         transfers: &Arc<Transfers>,
         another_acts: &mut bool,
     ) -> Ended {
-        let mut outdated = std::pin::pin!(self.until_outdated(remembered));
+        let mut outdated = std::pin::pin!(outdated);
         let mut backoff = Backoff::new(UNREACHABLE.0, UNREACHABLE.1);
         let mut query = DesiredQuery { epoch, after: Revision(0), wait_seconds: MAX_WAIT_SECONDS };
         loop {
@@ -254,7 +301,7 @@ impl Feed {
                     query.after = Revision(0);
                     continue;
                 }
-                () = &mut outdated => return Ended::Outdated,
+                ended = &mut outdated => return ended,
                 () = self.session.until_lost(epoch) => return Ended::Lost,
             };
             match page {
@@ -320,6 +367,12 @@ impl Feed {
                 body @ (DesiredBody::TakeDisks { id, .. } | DesiredBody::GiveDisks { id, .. }) => {
                     disks.insert(*id);
                     self.disks.begin(body);
+                }
+                DesiredBody::Unknown => {
+                    tracing::warn!(
+                        revision = object.revision.0,
+                        "an order of a later release is passed over"
+                    );
                 }
                 DesiredBody::Instance(_) | DesiredBody::DeleteInstance { .. } | DesiredBody::Network(_) => {}
             }

@@ -126,7 +126,8 @@ impl Wanted {
             | DesiredBody::SendImage { .. }
             | DesiredBody::TakeDisks { .. }
             | DesiredBody::GiveDisks { .. }
-            | DesiredBody::RemoveLayers { .. } => None,
+            | DesiredBody::RemoveLayers { .. }
+            | DesiredBody::Unknown => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use camino::Utf8Path;
 use protocol::Name;
-use protocol::agent::{JoinRequest, JoinResponse, JoinToken, PROTOCOL_VERSION};
+use protocol::agent::{EARLIEST_PROTOCOL_VERSION, JoinRequest, JoinResponse, JoinToken, PROTOCOL_VERSION};
 use thiserror::Error;
 
 use super::certificate::{check_is_for, new_key, parse_pem, request};
@@ -80,10 +80,7 @@ pub async fn join(
         name: name.clone(),
         csr_pem: request(&key)?,
     };
-    let client = tls::client(endpoint, tls::pinned(token.ca_sha256)?)?;
-    let answer: JoinResponse = http::post(&client, &endpoint.base_url(), "join", "/agent/v1/join", &body)
-        .await
-        .map_err(|error| refused(name, error))?;
+    let answer = ask(endpoint, token, body).await?.map_err(|error| refused(name, error))?;
     if pin::digest(&parse_pem(&answer.ca_pem)?) != token.ca_sha256 {
         return Err(JoinError::WrongAuthority);
     }
@@ -94,6 +91,23 @@ pub async fn join(
     store(&folder, &membership, &key.serialize_pem(), &answer)
         .map_err(|source| JoinError::Store { folder, source })?;
     Ok(Joined::Now(membership))
+}
+
+/// In our version; in the one before with a control plane that has not been upgraded.
+async fn ask(
+    endpoint: &Endpoint,
+    token: &JoinToken,
+    body: JoinRequest,
+) -> Result<Result<JoinResponse, ControlPlaneError>, IdentityError> {
+    let client = tls::client(endpoint, tls::pinned(token.ca_sha256)?)?;
+    let url = endpoint.base_url();
+    let answer = http::post(&client, &url, "join", "/agent/v1/join", &body).await;
+    let Err(refused @ ControlPlaneError::UnsupportedProtocol { .. }) = answer else { return Ok(answer) };
+    let body = JoinRequest { protocol_version: EARLIEST_PROTOCOL_VERSION, ..body };
+    Ok(match http::post(&client, &url, "join", "/agent/v1/join", &body).await {
+        Err(ControlPlaneError::UnsupportedProtocol { .. }) => Err(refused),
+        answer => answer,
+    })
 }
 
 fn refused(name: &Name, source: ControlPlaneError) -> JoinError {

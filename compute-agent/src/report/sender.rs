@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use protocol::agent::{
-    Epoch, GuardedPool, Heartbeat, HypervisorHealth, MAX_REPORTS, ObservedBatch, PoolUsage,
+    Epoch, GuardedPool, Heartbeat, HypervisorHealth, MAX_REPORTS, ObservedBatch, PROTOCOL_VERSION, PoolUsage,
 };
 use storage::Space;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -66,7 +66,7 @@ impl Sender {
         loop {
             if due {
                 tokio::select! {
-                    () = tokio::time::sleep_until(not_before) => match self.flush(current.epoch).await {
+                    () = tokio::time::sleep_until(not_before) => match self.flush(current).await {
                         Ok(()) => {
                             due = false;
                             backoff.reset();
@@ -76,26 +76,28 @@ impl Sender {
                             not_before = Instant::now() + backoff.next();
                         }
                     },
-                    _ = beat.tick() => self.beat(current.epoch).await,
+                    _ = beat.tick() => self.beat(current).await,
                 }
             } else {
                 tokio::select! {
                     () = self.outbox.dirty() => due = true,
-                    _ = beat.tick() => self.beat(current.epoch).await,
+                    _ = beat.tick() => self.beat(current).await,
                     // The sender of health lives as long as the reconciler.
-                    _ = health.changed() => self.beat(current.epoch).await,
+                    _ = health.changed() => self.beat(current).await,
                 }
             }
         }
     }
 
     /// Sends everything that is due.
-    async fn flush(&self, epoch: Epoch) -> Result<(), ControlPlaneError> {
+    async fn flush(&self, current: Current) -> Result<(), ControlPlaneError> {
+        let epoch = current.epoch;
         while let Some(mut outgoing) = self.outbox.outgoing(MAX_REPORTS) {
             let (reports, network) = (std::mem::take(&mut outgoing.reports), outgoing.network.clone());
             let removed = outgoing.removed.clone();
             let migrations = outgoing.migrations.clone();
             let batch = ObservedBatch { epoch, reports, removed, migrations, network };
+            let batch = batch.for_version(current.protocol_version);
             let accepted = self.control_plane.observed(&batch).await?;
             if !accepted.ignored.is_empty() {
                 tracing::warn!(ignored = ?accepted.ignored, "the control plane ignored reports");
@@ -127,7 +129,8 @@ impl Sender {
         }
     }
 
-    async fn beat(&self, epoch: Epoch) {
+    async fn beat(&self, current: Current) {
+        let epoch = current.epoch;
         self.forget_gone().await;
         let heartbeat = Heartbeat {
             epoch,
@@ -140,8 +143,13 @@ impl Sender {
             seen_leases: self.witness.told(),
         };
         match self.control_plane.heartbeat(&heartbeat).await {
-            Ok(reply) if reply.report_all => self.outbox.resend_all(),
-            Ok(_) => {}
+            Ok(reply) => {
+                if reply.report_all {
+                    self.outbox.resend_all();
+                }
+                // More than this agent speaks is of no use to it.
+                self.session.offered(reply.protocol_version.min(PROTOCOL_VERSION));
+            }
             Err(error) => self.on_error(epoch, &error),
         }
     }

@@ -100,6 +100,9 @@ pub enum DesiredBody {
         address: SocketAddr,
         layers: Vec<LayerId>,
     },
+    /// Of a later release. The agent passes over it.
+    #[serde(other)]
+    Unknown,
 }
 
 /// An instance as its host shall make it. The same generation always means the same specification.

@@ -17,6 +17,10 @@
 //! POST /agent/v1/requests/{id}/refusal?epoch  Refusal     -> 204                (instead of the answer)
 //! ```
 //!
+//! Requests with a property that the control plane does not know are refused, so that a mistyped one is noticed; in its
+//! inventory a host may say more. Agents pass over what they do not know in answers. How the messages change from one release to
+//! the next is said in `version.rs`.
+//!
 //! A request on an epoch that is no longer the host's newest is answered 409 `stale_epoch`; the agent then
 //! stops acting and opens a new session. Every message is validated and scoped to the host that the
 //! certificate names.
@@ -33,6 +37,7 @@ mod migration;
 mod network;
 mod observed;
 mod session;
+mod version;
 mod volume;
 
 pub use console::{
@@ -77,9 +82,7 @@ pub use session::{
     MAX_SHARED_POOLS, NESTED_VIRTUALIZATION, OpenSession, PoolUsage, SessionOpened, SharedPoolReport,
     SharedPoolState,
 };
+pub use version::{EARLIEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 pub use volume::{
     Disk, IoLimits, MAX_LAYERS, MemoryFile, SaveMemory, VolumeReport, VolumeSpec, VolumeState, memory_seconds,
 };
-
-/// The version of the protocol that this build speaks; the control plane also speaks the one before.
-pub const PROTOCOL_VERSION: u32 = 1;

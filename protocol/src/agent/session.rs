@@ -11,7 +11,7 @@ use crate::{HostId, MemoryMib, Name, Sha256, SizeGib};
 pub struct Epoch(pub i64);
 
 /// `POST /agent/v1/sessions`: this agent now speaks for the host of its certificate.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenSession {
     pub protocol_version: u32,
@@ -26,11 +26,14 @@ pub struct SessionOpened {
     pub epoch: Epoch,
     /// Send a [`Heartbeat`] this often.
     pub heartbeat_seconds: u32,
+    /// What both sides speak from now on: that of [`OpenSession`].
+    #[serde(default = "super::version::unsaid")]
+    pub protocol_version: u32,
 }
 
-/// What the host can really do, probed and not guessed.
+/// What the host can really do, probed and not guessed. It is also stored, and read by replicas of another release: what they
+/// do not know they pass over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Inventory {
     /// Logical processors.
@@ -187,4 +190,8 @@ pub enum SharedPoolState {
 pub struct HeartbeatReply {
     /// Send every report again: what the control plane has stored differs.
     pub report_all: bool,
+    /// The newest version that the control plane speaks. An agent that speaks an older one only for its sake opens another
+    /// session.
+    #[serde(default = "super::version::unsaid")]
+    pub protocol_version: u32,
 }

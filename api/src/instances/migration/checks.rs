@@ -205,7 +205,9 @@ fn rejected(reason: Rejection, why: String) -> FieldError {
 /// Why a host takes part in no migration.
 fn unfit(host: &Inventory) -> Option<&'static str> {
     if !host.features.iter().any(|feature| feature == LIVE_MIGRATION) {
-        Some("its agent does not know of migrations, or it has no address for other hosts")
+        Some(
+            "its agent is of an earlier release, which does not know of migrations, and has to be upgraded; or it has no address for other hosts",
+        )
     } else if host.underlay_address.is_none() {
         Some("it has no address for other hosts; start its agent with --underlay-address")
     } else {

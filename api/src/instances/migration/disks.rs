@@ -116,7 +116,7 @@ pub(in crate::instances) async fn choose(
 fn unfit(host: &HostFacts) -> Option<&'static str> {
     let Some(inventory) = &host.inventory else { return Some("it has told nothing of itself yet") };
     if !inventory.features.iter().any(|feature| feature == DISK_MOVES) {
-        Some("its agent is of a release that does not know of that")
+        Some("its agent is of an earlier release, which does not know of that; upgrade it")
     } else if inventory.underlay_address.is_none() {
         Some("it has no address for other hosts; start its agent with --underlay-address")
     } else {

@@ -199,9 +199,14 @@ impl Shared {
             "/agent/v1/heartbeat" if body.windows(10).any(|part| part == b"\"epoch\":0,") => {
                 ("409 Conflict", r#"{"code":"stale_epoch","title":"stale"}"#.to_owned())
             }
-            "/agent/v1/heartbeat" => {
-                ("200 OK", serde_json::to_string(&HeartbeatReply { report_all: true }).unwrap())
-            }
+            "/agent/v1/heartbeat" => (
+                "200 OK",
+                serde_json::to_string(&HeartbeatReply {
+                    report_all: true,
+                    protocol_version: protocol::agent::PROTOCOL_VERSION,
+                })
+                .unwrap(),
+            ),
             _ => ("404 Not Found", r#"{"code":"not_found"}"#.to_owned()),
         }
     }

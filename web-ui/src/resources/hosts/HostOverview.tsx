@@ -11,6 +11,8 @@ export function HostOverview({ host }: { host: Schemas['Host'] }) {
   return (
     <Stack>
       {host.state_reason && <Alert variant="light" color="orange" title={t.why}>{t.state(host.state_reason)}</Alert>}
+      {host.agent_refused && <Alert variant="light" color="red" title={t.host.agentRefused}>{host.agent_refused}</Alert>}
+      {host.agent_outdated && <Alert variant="light" color="orange" title={t.host.agentOutdated}>{t.host.agentOutdatedHint}</Alert>}
       {maintenance.state !== 'none' && (
         <Alert variant="light" color={maintenance.state === 'drained' ? 'teal' : 'orange'} title={t.host.maintenance(maintenance.state, maintenance.left, maintenance.instances)}>
           {maintenance.unknown_guests && <Text size="sm">{maintenance.unknown_guests}</Text>}
