@@ -15,7 +15,7 @@ use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 use crate::durable::{PRIVATE_FILE, Unfinished, blocking, exists};
 use crate::header::{Header, open_itself};
-use crate::volume::is_in_use;
+use crate::volume::{OPTIONS, is_in_use, is_written_to};
 use crate::{Made, Needed, Pool, PoolError, qemu_img};
 
 const LEND: &str = "open a layer for another host";
@@ -32,6 +32,24 @@ pub struct LentLayer {
     path: Utf8PathBuf,
     file: File,
     seen: Seen,
+    users: Users,
+}
+
+/// Who else may have a layer open that is lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    Nobody,
+    /// Guests, as something below what they write to.
+    Readers,
+}
+
+impl Users {
+    fn has_others(self, path: &Utf8Path) -> io::Result<bool> {
+        match self {
+            Self::Nobody => is_in_use(path),
+            Self::Readers => is_written_to(path),
+        }
+    }
 }
 
 /// What changes with each write.
@@ -78,8 +96,9 @@ impl LentLayer {
     /// # Errors
     /// [`PoolError::LayerInUse`] otherwise.
     pub async fn is_unchanged(&self) -> Result<(), PoolError> {
-        let (path, seen) = (self.path.clone(), self.seen);
-        let same = blocking(LEND, move || Ok(Seen::of(&open_itself(&path)?)? == seen && !is_in_use(&path)?));
+        let (path, seen, users) = (self.path.clone(), self.seen, self.users);
+        let same =
+            blocking(LEND, move || Ok(Seen::of(&open_itself(&path)?)? == seen && !users.has_others(&path)?));
         if same.await? { Ok(()) } else { Err(PoolError::LayerInUse(self.layer)) }
     }
 }
@@ -125,7 +144,7 @@ impl Pool {
     /// # Errors
     /// [`PoolError::LostLayer`] when it was made and is not there, [`PoolError::RemovedLayer`] when it was removed by order,
     /// [`PoolError::LayerInUse`] when a guest may write to it.
-    pub async fn lend_layer(&self, layer: LayerId) -> Result<Option<LentLayer>, PoolError> {
+    pub async fn lend_layer(&self, layer: LayerId, users: Users) -> Result<Option<LentLayer>, PoolError> {
         let (path, made) = (self.layer(layer), self.inner().layout.made().clone());
         blocking(LEND, move || {
             if !exists(&path)? {
@@ -138,10 +157,48 @@ impl Pool {
                 });
             }
             let file = open_itself(&path)?;
-            if is_in_use(&path)? {
+            if users.has_others(&path)? {
                 return Ok(Err(PoolError::LayerInUse(layer)));
             }
-            Ok(Ok(Some(LentLayer { seen: Seen::of(&file)?, layer, path, file })))
+            Ok(Ok(Some(LentLayer { seen: Seen::of(&file)?, layer, path, file, users })))
+        })
+        .await?
+    }
+
+    /// Makes an empty layer for what a guest of another host writes to, as one that has come by that move. What it stands on
+    /// is there.
+    ///
+    /// # Errors
+    /// [`PoolError::NotTaken`] when there is a file of that name that has not come by it.
+    pub async fn fresh_layer(&self, of: &CopiedLayer, by: MigrationId) -> Result<(), PoolError> {
+        if self.has_come(of.id, by).await? {
+            return Ok(());
+        }
+        let bases_stay = self.bases_stay().await;
+        let stands_on = match (of.below, &of.image) {
+            (Some(below), _) => Some(self.layer(below)),
+            (None, image) => image.as_ref().map(|image| self.base(image)),
+        };
+        if let Some(path) = stands_on.clone()
+            && !blocking("look for what a layer stands on", move || exists(&path)).await?
+        {
+            return Err(match (of.below, &of.image) {
+                (None, Some(image)) => PoolError::NoBase(image.sha256),
+                _ => PoolError::NotTaken(of.id, "what it stands on is not there"),
+            });
+        }
+        let unfinished = Unfinished::new(self.inner().layout.fresh());
+        qemu_img::create(unfinished.path(), OPTIONS, stands_on.as_deref(), of.size_gib.bytes()).await?;
+        let (layer, target, record) = (of.id, self.layer(of.id), self.inner().layout.made().clone());
+        blocking("put a layer in place", move || {
+            let _bases_stay = bases_stay;
+            std::fs::set_permissions(unfinished.path(), Permissions::from_mode(PRIVATE_FILE))?;
+            // Written down first: what is there without that would be a stranger's.
+            record.add_by(layer, by)?;
+            Ok(match unfinished.publish_new(&target)? {
+                Made::Now => Ok(()),
+                Made::Before => Err(PoolError::NotTaken(layer, IS_THERE)),
+            })
         })
         .await?
     }

@@ -42,7 +42,7 @@ mod volume;
 mod walls;
 
 pub use cache::{Needed, Usage};
-pub use copied::{LentLayer, NewLayer};
+pub use copied::{LentLayer, NewLayer, Users};
 pub use error::{Blame, PoolError};
 pub use export::Export;
 pub use inventory::{InstanceFiles, Inventory, SharedInventory};

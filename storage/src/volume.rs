@@ -18,9 +18,12 @@ use crate::{Made, Pool, PoolError, qemu_img};
 
 /// First writes to clusters of 128 KiB with subclusters are many times faster than to plain ones: a 4 KiB
 /// write copies nothing from the layer below.
-const OPTIONS: &str = "extended_l2=on,cluster_size=131072";
+pub(crate) const OPTIONS: &str = "extended_l2=on,cluster_size=131072";
 /// The bytes of a file that QEMU locks.
 const QEMU_LOCKS: Range<i64> = 100..300;
+/// Those that it locks of a file that it writes to, or changes in another way: see `BLK_PERM_WRITE` in QEMU's
+/// `include/block/block-common.h`.
+const QEMU_WRITES: Range<i64> = 101..104;
 
 /// What there is of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,6 +245,15 @@ impl Pool {
 /// Whether a QEMU has the file open as a disk or as a part of one: it locks bytes of it, which say what it does and
 /// what it lets others do (`block/file-posix.c` of QEMU, `RAW_LOCK_PERM_BASE` and `RAW_LOCK_SHARED_BASE`).
 pub(crate) fn is_in_use(path: &Utf8Path) -> io::Result<bool> {
+    is_locked(path, QEMU_LOCKS)
+}
+
+/// The same as something to write to. Others may read it.
+pub(crate) fn is_written_to(path: &Utf8Path) -> io::Result<bool> {
+    is_locked(path, QEMU_WRITES)
+}
+
+fn is_locked(path: &Utf8Path, bytes: Range<i64>) -> io::Result<bool> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened?,
@@ -250,8 +262,8 @@ pub(crate) fn is_in_use(path: &Utf8Path) -> io::Result<bool> {
         // What would stand in the way of a writer is any lock.
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: QEMU_LOCKS.start,
-        l_len: QEMU_LOCKS.end - QEMU_LOCKS.start,
+        l_start: bytes.start,
+        l_len: bytes.end - bytes.start,
         l_pid: 0,
     };
     fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))?;

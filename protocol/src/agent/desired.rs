@@ -87,18 +87,20 @@ pub enum DesiredBody {
     /// `/agent/v1/images/{transfer_id}`. Nobody writes to any of the layers. Those at the top of which there is no
     /// file were never written to. See [`super::ImageStatus`].
     SendImage { transfer_id: TransferId, source: Box<VolumeSpec> },
-    /// An instance that is stopped is to come here with its disks. Fetch these layers from the agent of that host, for which
+    /// An instance is to come here with its disks. Fetch these layers from the agent of that host, for which
     /// to listen, and say where: [`super::MigrationState::Ready`]. Nothing is made of them before the instance is this
     /// host's; should it not come, [`Self::RemoveLayers`] names them.
     TakeDisks { id: MigrationId, instance_id: InstanceId, source: HostId, layers: Vec<CopiedLayer> },
-    /// An instance that is stopped is to go with its disks. Give these layers to the agent of that host, which asks for
-    /// them, and keep them.
+    /// An instance is to go with its disks. Give these layers to the agent of that host, which asks for them, and keep them.
     GiveDisks {
         id: MigrationId,
         instance_id: InstanceId,
         destination: HostId,
         address: SocketAddr,
         layers: Vec<LayerId>,
+        /// Its guest runs, and reads from these; it writes to none of them.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        runs: bool,
     },
     /// Of a later release. The agent passes over it.
     #[serde(other)]

@@ -18,6 +18,9 @@ pub const LIVE_MIGRATION: &str = "live_migration";
 /// A feature of hosts whose agents copy the disks of instances that are stopped: [`super::DesiredBody::TakeDisks`].
 pub const DISK_MOVES: &str = "disk_moves";
 
+/// A feature of hosts whose agents copy the disks of instances that run: [`CopiedLayer::fresh`].
+pub const LIVE_DISKS: &str = "live_disks";
+
 /// A layer on the disk of one host that another one takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopiedLayer {
@@ -30,6 +33,9 @@ pub struct CopiedLayer {
     pub image: Option<ImageSource>,
     /// No guest sees more of it.
     pub size_gib: SizeGib,
+    /// Its guest runs and writes to it: an empty one is made of it, and what it holds comes with the guest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
 }
 
 /// The most that a guest may be asked to stand still, in milliseconds.
@@ -39,7 +45,8 @@ pub const MAX_DOWNTIME_MS: u32 = 60_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "part", rename_all = "snake_case")]
 pub enum Migration {
-    /// Make a domain that waits for what the source sends, and say where: [`MigrationState::Ready`]. Nothing is started.
+    /// Make a domain that waits for what the source sends, and say where: [`MigrationState::Ready`]. Nothing is started. What
+    /// its guest writes to on the disk of its host is written to by the source until then.
     Incoming { id: MigrationId, source: HostId },
     /// Send the running guest there.
     Outgoing {
@@ -81,6 +88,8 @@ pub enum MigrationState {
         /// For people, in a sentence. Never a path or a host name.
         detail: String,
     },
+    /// The source: that many bytes of what the guest writes to are at the destination.
+    Mirroring { done_bytes: u64, total_bytes: u64 },
     /// The source: that many bytes of the guest's memory are sent or need not be. The destination of disks: so many have come.
     Transferring { done_bytes: u64, total_bytes: u64 },
     /// The source: the destination has all of it, and this host never lets the guest go on, whatever happens.

@@ -14,6 +14,7 @@ fn copied(volume: &VolumeSpec, index: usize) -> CopiedLayer {
         id: volume.layers[index],
         below: index.checked_sub(1).map(|below| volume.layers[below]),
         image: volume.image.clone().filter(|_| index == 0),
+        fresh: false,
         size_gib: volume.size_gib,
     }
 }
@@ -23,7 +24,7 @@ fn digest(bytes: &[u8]) -> Sha256 {
 }
 
 async fn bytes(fixture: &Fixture, layer: LayerId) -> Vec<u8> {
-    let lent = fixture.pool.lend_layer(layer).await.unwrap().unwrap();
+    let lent = fixture.pool.lend_layer(layer, Users::Nobody).await.unwrap().unwrap();
     let mut bytes = Vec::new();
     lent.open().await.unwrap().read_to_end(&mut bytes).unwrap();
     lent.is_unchanged().await.unwrap();
@@ -82,19 +83,19 @@ async fn what_was_never_made_is_not_lent_nor_is_what_a_guest_has() {
     let fixture = Fixture::new();
     let volume = volume(1, None, 1);
     let layer = volume.layers[0];
-    assert!(fixture.pool.lend_layer(layer).await.unwrap().is_none());
+    assert!(fixture.pool.lend_layer(layer, Users::Nobody).await.unwrap().is_none());
     fixture.pool.ensure_volume(&volume).await.unwrap();
-    let lent = fixture.pool.lend_layer(layer).await.unwrap().unwrap();
+    let lent = fixture.pool.lend_layer(layer, Users::Nobody).await.unwrap().unwrap();
     io(&top(&fixture, &volume), "write -P 1 0 64k");
     let changed = lent.is_unchanged().await.unwrap_err();
     assert!(matches!(changed, PoolError::LayerInUse(_)), "{changed}");
     let path = top(&fixture, &volume);
     std::fs::rename(&path, path.with_extension("away")).unwrap();
-    let lost = fixture.pool.lend_layer(layer).await.unwrap_err();
+    let lost = fixture.pool.lend_layer(layer, Users::Nobody).await.unwrap_err();
     assert!(matches!(lost, PoolError::LostLayer(_)), "{lost}");
     // Removed by order is not never made: it would be made empty at the other host.
     fixture.pool.remove_layers(&[layer]).await.unwrap();
-    let removed = fixture.pool.lend_layer(layer).await.unwrap_err();
+    let removed = fixture.pool.lend_layer(layer, Users::Nobody).await.unwrap_err();
     assert!(matches!(removed, PoolError::RemovedLayer(_)), "{removed}");
 }
 
@@ -163,4 +164,45 @@ async fn nothing_is_taken_but_what_was_to_come() {
         "it was made there"
     );
     assert!(holds(&top(&to, &volume), 7, "0 1M"));
+}
+
+#[tokio::test]
+async fn what_a_guest_reads_from_is_lent_and_what_it_writes_to_is_not() {
+    let fixture = Fixture::new();
+    let volume = VolumeSpec { layers: vec![layer(1), layer(2)], ..volume(1, None, 1) };
+    fixture.pool.ensure_volume(&volume).await.unwrap();
+    let mut guest = super::volumes::open(&top(&fixture, &volume));
+    let below = fixture.pool.layer(layer(1));
+    wait_for("the chain to be open", || crate::volume::is_in_use(&below).unwrap()).await;
+    let refused = fixture.pool.lend_layer(layer(1), Users::Nobody).await.unwrap_err();
+    assert!(matches!(refused, PoolError::LayerInUse(_)), "{refused}");
+    let refused = fixture.pool.lend_layer(layer(2), Users::Readers).await.unwrap_err();
+    assert!(matches!(refused, PoolError::LayerInUse(_)), "{refused}");
+    let lent = fixture.pool.lend_layer(layer(1), Users::Readers).await.unwrap().unwrap();
+    lent.is_unchanged().await.unwrap();
+    guest.kill().unwrap();
+    guest.wait().unwrap();
+    lent.is_unchanged().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_guest_writes_to_is_made_empty_where_it_comes_to() {
+    let (from, to) = (Fixture::new(), Fixture::new());
+    let image = cached(&from).await;
+    let mut volume = volume(1, Some(&image), 1);
+    volume.layers.push(layer(9));
+    from.pool.ensure_volume(&volume).await.unwrap();
+    let fresh = CopiedLayer { fresh: true, ..copied(&volume, 1) };
+    let early = to.pool.fresh_layer(&fresh, by(1)).await.unwrap_err();
+    assert!(matches!(early, PoolError::NotTaken(..)), "{early}");
+    cached(&to).await;
+    let below = bytes(&from, volume.layers[0]).await;
+    take(&to, &copied(&volume, 0), &below, digest(&below)).await.unwrap();
+    to.pool.fresh_layer(&fresh, by(1)).await.unwrap();
+    to.pool.fresh_layer(&fresh, by(1)).await.unwrap();
+    // It is the volume that it is to be, and no file of another time.
+    let found = to.pool.look_at_volume(&volume).await.unwrap();
+    assert!(found.made && !found.broken, "{found:?}");
+    let other = to.pool.fresh_layer(&fresh, by(2)).await.unwrap_err();
+    assert!(matches!(other, PoolError::NotTaken(..)), "{other}");
 }
