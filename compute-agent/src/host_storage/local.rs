@@ -10,7 +10,7 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     BoxError, ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, LentDisk,
-    LocalPool, Needed, NewDisk, Places, UnfinishedMemory, Usage,
+    LocalPool, Needed, NewDisk, Places, UnfinishedMemory, Usage, Users,
 };
 use crate::chain;
 
@@ -164,9 +164,17 @@ impl HostStorage for LocalPool {
         Ok(self.pool().await?.has_come(layer, by).await?)
     }
 
-    async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {
-        let lent = self.pool().await?.lend_layer(layer).await?;
+    async fn lend_layer(
+        &self,
+        layer: LayerId,
+        users: Users,
+    ) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {
+        let lent = self.pool().await?.lend_layer(layer, users).await?;
         Ok(lent.map(|lent| Box::new(lent) as _))
+    }
+
+    async fn fresh_layer(&self, of: &CopiedLayer, by: MigrationId) -> Result<(), HostStorageError> {
+        Ok(self.pool().await?.fresh_layer(of, by).await?)
     }
 
     async fn new_layer(

@@ -19,7 +19,7 @@ use thiserror::Error;
 pub use place::{LocalPool, OwnPool};
 pub use pools::Pools;
 pub use simulated::SimulatedStorage;
-pub use storage::{Needed, Usage};
+pub use storage::{Needed, Usage, Users};
 
 /// An image's bytes on their way in, or out.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
@@ -121,8 +121,15 @@ pub trait HostStorage: Send + Sync + 'static {
     /// When a file of that name is there that has not.
     async fn has_come(&self, layer: LayerId, by: MigrationId) -> Result<bool, HostStorageError>;
 
-    /// Opens a layer of the host's own that nobody uses, for another host; nothing when it was never made.
-    async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError>;
+    /// Opens a layer of the host's own that nobody else uses but these, for another host; nothing when it was never made.
+    async fn lend_layer(
+        &self,
+        layer: LayerId,
+        users: Users,
+    ) -> Result<Option<Box<dyn LentDisk>>, HostStorageError>;
+
+    /// Makes an empty layer for what a guest of another host writes to, unless it is there by that move.
+    async fn fresh_layer(&self, of: &CopiedLayer, by: MigrationId) -> Result<(), HostStorageError>;
 
     /// A place for a layer of so many bytes that comes from another host.
     ///

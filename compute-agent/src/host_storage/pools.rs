@@ -14,7 +14,7 @@ use storage::SharedRoot;
 
 use super::{
     Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, LentDisk, LocalPool, Needed,
-    NewDisk, Places, UnfinishedMemory, Usage,
+    NewDisk, Places, UnfinishedMemory, Usage, Users,
 };
 use crate::chain;
 
@@ -190,8 +190,16 @@ impl HostStorage for Pools {
         self.local.has_come(layer, by).await
     }
 
-    async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {
-        self.local.lend_layer(layer).await
+    async fn lend_layer(
+        &self,
+        layer: LayerId,
+        users: Users,
+    ) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {
+        self.local.lend_layer(layer, users).await
+    }
+
+    async fn fresh_layer(&self, of: &CopiedLayer, by: MigrationId) -> Result<(), HostStorageError> {
+        self.local.fresh_layer(of, by).await
     }
 
     async fn new_layer(

@@ -17,7 +17,7 @@ use storage::Space;
 
 use super::{
     ByteStream, Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, LentDisk, Needed,
-    NewDisk, Places, UnfinishedMemory, Usage,
+    NewDisk, Places, UnfinishedMemory, Usage, Users,
 };
 use crate::kept::{Keep, KeptFile, Locked};
 
@@ -469,9 +469,25 @@ impl HostStorage for SimulatedStorage {
         self.has_layer(layer).await
     }
 
-    async fn lend_layer(&self, layer: LayerId) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {
+    async fn lend_layer(
+        &self,
+        layer: LayerId,
+        _: Users,
+    ) -> Result<Option<Box<dyn LentDisk>>, HostStorageError> {
         let is_there = self.lock().layers.contains_key(&layer);
         Ok(is_there.then(|| Box::new(SimulatedLoan { bytes: layer.to_string().into() }) as _))
+    }
+
+    async fn fresh_layer(&self, of: &CopiedLayer, _: MigrationId) -> Result<(), HostStorageError> {
+        let mut state = self.writing()?;
+        if state.is_full {
+            return Err(HostStorageError::Full("simulated: there is no room".into()));
+        }
+        if of.below.is_some_and(|below| !state.layers.contains_key(&below)) {
+            return Err(HostStorageError::Chain("simulated: it stands on nothing".into()));
+        }
+        state.layers.entry(of.id).or_insert(of.size_gib);
+        Ok(())
     }
 
     async fn new_layer(

@@ -8,7 +8,7 @@ mod measured;
 mod probe;
 pub mod simulated;
 
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -104,8 +104,32 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Lets a domain that waits take its guest from there. When that breaks off, the domain ends.
     async fn receive(&self, id: InstanceId, way: UnixStream) -> Result<(), HypervisorError>;
 
+    /// Lets a domain that waits be given what its guest writes to: whoever connects there writes to these volumes.
+    async fn open_disks(
+        &self,
+        id: InstanceId,
+        volumes: &[VolumeId],
+        door: UnixListener,
+    ) -> Result<(), HypervisorError>;
+
+    /// Nobody writes to them any more. Before that the guest does not go on.
+    async fn close_disks(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
+    /// Begins to write what a running guest writes to there, too: all that is in the top layers of these volumes, and from
+    /// then on what changes. Returns without waiting for it; when that breaks off, or the other side cannot write, the guest
+    /// does not notice.
+    async fn mirror(&self, id: InstanceId, ways: Vec<(VolumeId, UnixStream)>) -> Result<(), HypervisorError>;
+
+    /// Ends that, however far it is.
+    async fn end_mirrors(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
+    /// Of a guest that stands still since all but the rest of its memory is sent: ends its mirrors when the other side has all
+    /// of them on its disk, and then sends the rest. INVARIANT: if that fails nothing more is sent.
+    async fn switch_over(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
     /// Begins to send a running guest there. Returns without waiting for it; [`Hypervisor::transfer`] tells how far it is.
-    /// When that breaks off, the guest goes on.
+    /// When that breaks off, the guest goes on. One whose disks are mirrored waits at the end for
+    /// [`Hypervisor::switch_over`].
     async fn send(
         &self,
         id: InstanceId,
@@ -272,8 +296,14 @@ pub enum Transfer {
     Idle,
     /// The domain waits for it.
     Waiting,
+    /// What it writes to is being written there, too: so much of that is there.
+    Mirroring { done_bytes: u64, total_bytes: u64 },
+    /// The other side has all that it writes to, and gets each change.
+    Mirrored,
     /// It is being sent: so much of its memory need not be sent any more.
     Sending { done_bytes: u64, total_bytes: u64 },
+    /// It stands still, and is sent when its mirrors have ended.
+    Switching,
     /// The other side has said that it has all of it.
     Sent,
 }

@@ -10,11 +10,12 @@ mod kept;
 mod lives;
 mod machine;
 mod migrating;
+mod mirrors;
 mod told;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -23,7 +24,7 @@ use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{
     Acceleration, Architecture, CardCounters, ConsoleKind, DISK_MOVES, DiskCounters, GuestInfo, Inventory,
-    IoLimits, LIVE_MIGRATION, MemorySample, Nic, PauseReason,
+    IoLimits, LIVE_DISKS, LIVE_MIGRATION, MemorySample, Nic, PauseReason,
 };
 use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use rand::rngs::StdRng;
@@ -83,6 +84,12 @@ struct State {
     resumes: u32,
     /// Guests that come and go; the state of one that is gone says nothing.
     transfers: HashMap<InstanceId, Transfer>,
+    /// The ways of mirrors.
+    mirrors: HashMap<InstanceId, Vec<UnixStream>>,
+    /// The ways of guests that stand still until their mirrors have ended.
+    switching: HashMap<InstanceId, UnixStream>,
+    /// Disks that somebody else may write to, and how many of them are not whole yet.
+    open_disks: HashMap<InstanceId, usize>,
     failures: HashMap<Call, u32>,
     reachable: bool,
 }
@@ -115,6 +122,9 @@ impl Simulated {
             breaks_when_frozen: false,
             resumes: 0,
             transfers: HashMap::new(),
+            mirrors: HashMap::new(),
+            switching: HashMap::new(),
+            open_disks: HashMap::new(),
             failures: HashMap::new(),
             reachable: true,
         };
@@ -327,7 +337,7 @@ impl Hypervisor for Simulated {
             acceleration: Acceleration::Simulated,
             acceleration_detail: "no guest runs on this host".to_owned(),
             architectures: vec![Architecture::X86_64, Architecture::Aarch64, Architecture::Riscv64],
-            features: vec![LIVE_MIGRATION.to_owned(), DISK_MOVES.to_owned()],
+            features: vec![LIVE_MIGRATION.to_owned(), DISK_MOVES.to_owned(), LIVE_DISKS.to_owned()],
             cpu_models: Vec::new(),
             boot_id: state.machine.boot_id,
             underlay_address: None,
@@ -413,6 +423,9 @@ impl Hypervisor for Simulated {
             // QEMU would let it run as soon as it has come, or beside the one that it was sent to.
             if matches!(state.transfers.get(&id), Some(Transfer::Waiting | Transfer::Sent)) {
                 return Err(refused(Call::Resume, "simulated: it would run twice"));
+            }
+            if state.open_disks.contains_key(&id) {
+                return Err(refused(Call::Resume, "simulated: somebody else writes to its disks"));
             }
             let domain = state.domains.get_mut(&id).ok_or(HypervisorError::NotFound(id))?;
             domain.state = DomainState::Running;
@@ -579,6 +592,36 @@ impl Hypervisor for Simulated {
         self.take(id, way)
     }
 
+    async fn open_disks(
+        &self,
+        id: InstanceId,
+        volumes: &[VolumeId],
+        door: UnixListener,
+    ) -> Result<(), HypervisorError> {
+        self.open(id, volumes.len(), door)
+    }
+
+    async fn close_disks(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.reached()?.open_disks.remove(&id);
+        Ok(())
+    }
+
+    async fn mirror(&self, id: InstanceId, ways: Vec<(VolumeId, UnixStream)>) -> Result<(), HypervisorError> {
+        self.begin_mirrors(id, ways)
+    }
+
+    async fn end_mirrors(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.step().await;
+        let mut state = self.reached()?;
+        state.fail_if_asked(Call::EndMirrors)?;
+        state.end_mirrors(id);
+        Ok(())
+    }
+
+    async fn switch_over(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.finish_mirrors(id).await
+    }
+
     async fn send(&self, id: InstanceId, way: UnixStream, _: u32) -> Result<(), HypervisorError> {
         self.give(id, way)
     }
@@ -592,11 +635,11 @@ impl Hypervisor for Simulated {
     }
 
     async fn transfer(&self, id: InstanceId) -> Result<Transfer, HypervisorError> {
-        let state = self.reached()?;
+        let mut state = self.reached()?;
         if !state.domains.contains_key(&id) {
             return Err(HypervisorError::NotFound(id));
         }
-        Ok(state.transfers.get(&id).copied().unwrap_or(Transfer::Idle))
+        Ok(state.transfer(id))
     }
 
     async fn open_console(

@@ -5,6 +5,7 @@
 //! when the agent ends, so does what is under way, and the guest runs on at its source.
 
 pub mod disks;
+mod live;
 mod tls;
 
 use std::collections::HashMap;
@@ -16,12 +17,14 @@ use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use nix::sys::socket::{setsockopt, sockopt};
-use protocol::{HostId, InstanceId, MigrationId};
+use protocol::{HostId, InstanceId, MigrationId, VolumeId};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
+use tokio_rustls::TlsStream;
 
+use self::live::Way;
 use self::tls::Tls;
 use crate::hypervisor::Hypervisor;
 
@@ -46,12 +49,12 @@ struct Underway {
     migration: MigrationId,
     /// Where the guest is expected.
     address: Option<SocketAddr>,
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -68,17 +71,31 @@ impl Relays {
     /// Where the guest of this migration is expected.
     pub fn expected_at(&self, id: InstanceId, migration: MigrationId) -> Option<SocketAddr> {
         let underway = self.lock();
-        let one = underway.get(&id).filter(|one| one.migration == migration && !one.task.is_finished());
+        let is_underway = |one: &&Underway| one.tasks.iter().any(|task| !task.is_finished());
+        let one = underway.get(&id).filter(|one| one.migration == migration).filter(is_underway);
         one.and_then(|one| one.address)
     }
 
-    /// Expects the guest from that host. Whoever else calls is turned away.
-    pub async fn expect(&self, id: InstanceId, migration: MigrationId, source: HostId) -> io::Result<()> {
+    /// Expects the guest from that host, and before it what it writes to of these volumes. Whoever else calls is turned
+    /// away.
+    pub async fn expect(
+        &self,
+        id: InstanceId,
+        migration: MigrationId,
+        source: HostId,
+        volumes: Vec<VolumeId>,
+    ) -> io::Result<()> {
         let no_address = || io::Error::other("this host has no underlay address");
         let tls = self.tls()?;
         let listener = TcpListener::bind((self.underlay_address.ok_or_else(no_address)?, 0)).await?;
         let address = listener.local_addr()?;
         let hypervisor = Arc::clone(&self.hypervisor);
+        if !volumes.is_empty() {
+            let guest = live::Expected { id, migration, source, volumes };
+            let task = tokio::spawn(live::take(guest, (listener, tls), self.state_dir.clone(), hypervisor));
+            self.put(id, Underway { migration, address: Some(address), tasks: vec![task] });
+            return Ok(());
+        }
         let task = tokio::spawn(async move {
             match timeout(EXPECTED, accept(&listener, &tls, source)).await {
                 Ok(mut stream) => {
@@ -96,7 +113,7 @@ impl Relays {
                 Err(_) => tracing::warn!(instance = %id, "nobody has sent the guest that was expected"),
             }
         });
-        self.put(id, Underway { migration, address: Some(address), task });
+        self.put(id, Underway { migration, address: Some(address), tasks: vec![task] });
         Ok(())
     }
 
@@ -105,18 +122,76 @@ impl Relays {
         &self,
         id: InstanceId,
         migration: MigrationId,
-        (destination, address): (HostId, SocketAddr),
+        to: (HostId, SocketAddr),
     ) -> io::Result<Pair> {
+        self.forget(id);
+        let stream = self.connect(migration, to, None).await?;
+        self.carry_on(id, migration, stream)
+    }
+
+    /// The same for each of these volumes, when the other side is ready for all of them: QEMU does nothing else while it
+    /// waits for that. The guest goes the last way.
+    pub async fn reach_disks(
+        &self,
+        id: InstanceId,
+        migration: MigrationId,
+        to: (HostId, SocketAddr),
+        volumes: &[VolumeId],
+    ) -> io::Result<Vec<(VolumeId, Pair)>> {
+        self.forget(id);
+        let mut streams = Vec::new();
+        for volume in volumes {
+            streams.push((*volume, self.connect(migration, to, Some(Way::Disk { volume: *volume })).await?));
+        }
+        let mut ways = Vec::new();
+        for (volume, mut stream) in streams {
+            live::hear_ready(&mut stream).await?;
+            ways.push((volume, self.carry_on(id, migration, stream)?));
+        }
+        Ok(ways)
+    }
+
+    /// The way of a guest after its disks.
+    pub async fn reach_after_disks(
+        &self,
+        id: InstanceId,
+        migration: MigrationId,
+        to: (HostId, SocketAddr),
+    ) -> io::Result<Pair> {
+        let stream = self.connect(migration, to, Some(Way::Guest)).await?;
+        self.carry_on(id, migration, stream)
+    }
+
+    async fn connect(
+        &self,
+        migration: MigrationId,
+        (destination, address): (HostId, SocketAddr),
+        way: Option<Way>,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let tls = self.tls()?;
         let connect = async {
             let stream = TcpStream::connect(address).await?;
             end_with_the_other_side(&stream)?;
-            tls.connect(stream, destination).await
+            let mut stream = tls.connect(stream, destination).await?;
+            if let Some(way) = way {
+                live::say(&mut stream, migration, way).await?;
+            }
+            io::Result::Ok(stream)
         };
-        let mut stream = timeout(HANDSHAKE, connect).await??;
+        timeout(HANDSHAKE, connect).await?
+    }
+
+    fn carry_on(
+        &self,
+        id: InstanceId,
+        migration: MigrationId,
+        mut stream: TlsStream<TcpStream>,
+    ) -> io::Result<Pair> {
         let (theirs, ours) = pair()?;
         let task = tokio::spawn(async move { carry(id, &mut stream, ours).await });
-        self.put(id, Underway { migration, address: None, task });
+        let mut underway = self.lock();
+        let one = underway.entry(id).or_insert(Underway { migration, address: None, tasks: Vec::new() });
+        one.tasks.push(task);
         Ok(theirs)
     }
 

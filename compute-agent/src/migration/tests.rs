@@ -103,7 +103,7 @@ async fn a_guest_goes_through_to_the_host_that_expects_it_from_there() {
     let (id, migration) = (instance_id(), MigrationId::from(Uuid::now_v7()));
     source.hypervisor.create(&domain(id)).await.unwrap();
     destination.hypervisor.create_waiting(&domain(id)).await.unwrap();
-    destination.relays.expect(id, migration, source.host).await.unwrap();
+    destination.relays.expect(id, migration, source.host, Vec::new()).await.unwrap();
     let address = destination.relays.expected_at(id, migration).unwrap();
     assert_eq!(destination.relays.expected_at(id, MigrationId::from(Uuid::now_v7())), None);
     let way = source.relays.reach(id, migration, (destination.host, address)).await.unwrap();
@@ -121,11 +121,11 @@ async fn nobody_else_gets_in_and_the_guest_goes_nowhere_else() {
     let (source, destination, third) = (side(), side(), side());
     let (id, migration) = (instance_id(), MigrationId::from(Uuid::now_v7()));
     destination.hypervisor.create_waiting(&domain(id)).await.unwrap();
-    destination.relays.expect(id, migration, source.host).await.unwrap();
+    destination.relays.expect(id, migration, source.host, Vec::new()).await.unwrap();
     let address = destination.relays.expected_at(id, migration).unwrap();
     // The source turns away who is not the destination, whatever it listens at.
     let other = side();
-    other.relays.expect(id, migration, source.host).await.unwrap();
+    other.relays.expect(id, migration, source.host, Vec::new()).await.unwrap();
     let elsewhere = other.relays.expected_at(id, migration).unwrap();
     let wrong = source.relays.reach(id, migration, (destination.host, elsewhere)).await.unwrap_err();
     assert_eq!(wrong.kind(), io::ErrorKind::PermissionDenied);
@@ -161,7 +161,7 @@ async fn what_breaks_off_leaves_the_guest_where_it_was() {
     let (id, migration) = (instance_id(), MigrationId::from(Uuid::now_v7()));
     source.hypervisor.create(&domain(id)).await.unwrap();
     destination.hypervisor.create_waiting(&domain(id)).await.unwrap();
-    destination.relays.expect(id, migration, source.host).await.unwrap();
+    destination.relays.expect(id, migration, source.host, Vec::new()).await.unwrap();
     let address = destination.relays.expected_at(id, migration).unwrap();
     let way = source.relays.reach(id, migration, (destination.host, address)).await.unwrap();
     // Its agent dies.

@@ -100,6 +100,8 @@ impl Reconciler {
             Step::RecordArrived => self.record_arrived(instance(wanted)?).await,
             Step::RecordOutgoing { id, stage } => self.record_outgoing(instance(wanted)?, *id, *stage).await,
             Step::Send { .. } => self.send(instance(wanted)?).await,
+            Step::Mirror { id } => self.mirror(instance(wanted)?, *id).await,
+            Step::SwitchOver { id } => self.switch_over(instance(wanted)?, *id).await,
             Step::CallOff { id } => self.call_off(instance(wanted)?, *id).await,
             Step::PressPowerButton => self.press_power_button(id).await,
             Step::DestroyDomain => self.destroy_domain(id).await,

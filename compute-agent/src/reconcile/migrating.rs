@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use protocol::MigrationId;
 use protocol::agent::{InstanceSpec, Migration, MigrationReport, MigrationState, Power};
+use protocol::{MigrationId, VolumeId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -53,6 +53,22 @@ pub enum Stage {
     HandedOver,
     /// It stays, and is not sent any more under this id.
     Kept,
+}
+
+/// What is to be done to send a guest, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    Begin,
+    /// Its disks are mirrored.
+    Send,
+    /// It stands still.
+    SwitchOver,
+}
+
+/// The volumes of an instance on the disk of its host, which go with it.
+pub(super) fn going_along(spec: &InstanceSpec) -> Vec<VolumeId> {
+    let volumes = spec.disks.iter().map(|disk| &disk.volume);
+    volumes.filter(|volume| volume.pool.is_none()).map(|volume| volume.id).collect()
 }
 
 /// Whether the guest's transfer has to be looked at.
@@ -129,7 +145,7 @@ fn plan_outgoing(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Optio
             seen.live()?;
             let has_stood = seen.memory.paused_since.map_or(time::Duration::ZERO, |since| now - since);
             let is_wanted = asked == Some((id, false)) && has_stood < downtime + STOOD_STILL;
-            Some(plan_begun(id, is_wanted, seen, now))
+            Some(plan_begun(id, is_wanted, spec, seen, now))
         }
         known => {
             let (id, cancelled) = asked.filter(|(id, _)| known.is_none_or(|known| known.id != *id))?;
@@ -146,18 +162,35 @@ fn plan_outgoing(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Optio
     }
 }
 
-fn plan_begun(id: MigrationId, is_wanted: bool, seen: &Seen, now: OffsetDateTime) -> Plan {
+fn plan_begun(
+    id: MigrationId,
+    is_wanted: bool,
+    spec: &InstanceSpec,
+    seen: &Seen,
+    now: OffsetDateTime,
+) -> Plan {
+    // Only the process that has written it down sends it: whatever an earlier one had begun has ended with that.
+    let may = seen.memory.may_send.filter(|(one, _)| is_wanted && *one == id).map(|(_, turn)| turn);
     let stands_still = seen.live().is_some_and(|domain| domain.state != DomainState::Running);
     let was_called_off =
         seen.memory.called_off.is_some_and(|(one, at)| one == id && now < at + CALL_OFF_AGAIN);
     match seen.transfer {
         Some(Transfer::Sent) => Plan::Do(Step::RecordOutgoing { id, stage: Stage::HandedOver }),
         Some(Transfer::Sending { .. }) if !is_wanted && !was_called_off => Plan::Do(Step::CallOff { id }),
+        Some(Transfer::Switching) if may == Some(Turn::SwitchOver) => Plan::Do(Step::SwitchOver { id }),
+        Some(Transfer::Switching) if !was_called_off => Plan::Do(Step::CallOff { id }),
+        Some(Transfer::Switching) => Plan::Wait(now + LOOK_SOON),
         Some(Transfer::Sending { .. }) if stands_still => Plan::Wait(now + LOOK_SOON),
         Some(Transfer::Sending { .. }) => Plan::Wait(now + LOOK_AGAIN),
-        // Only the process that has written it down sends it: whatever an earlier one had begun has ended with that.
-        Some(Transfer::Idle) if is_wanted && seen.memory.may_send == Some(id) => Plan::Do(Step::Send { id }),
-        Some(Transfer::Idle) => Plan::Do(Step::RecordOutgoing { id, stage: Stage::Kept }),
+        Some(Transfer::Mirroring { .. }) if may == Some(Turn::Send) => Plan::Wait(now + LOOK_AGAIN),
+        Some(Transfer::Mirrored) if may == Some(Turn::Send) => Plan::Do(Step::Send { id }),
+        Some(Transfer::Idle) if may == Some(Turn::Begin) && going_along(spec).is_empty() => {
+            Plan::Do(Step::Send { id })
+        }
+        Some(Transfer::Idle) if may == Some(Turn::Begin) => Plan::Do(Step::Mirror { id }),
+        Some(Transfer::Idle | Transfer::Mirroring { .. } | Transfer::Mirrored) => {
+            Plan::Do(Step::RecordOutgoing { id, stage: Stage::Kept })
+        }
         Some(Transfer::Waiting) | None => Plan::Wait(now + LOOK_AGAIN),
     }
 }
@@ -202,6 +235,9 @@ fn outgoing(id: MigrationId, seen: &Seen) -> Option<MigrationState> {
         (Some(Stage::Begun), Some(_)) => match seen.transfer {
             Some(Transfer::Sending { done_bytes, total_bytes }) if total_bytes > 0 => {
                 Some(MigrationState::Transferring { done_bytes, total_bytes })
+            }
+            Some(Transfer::Mirroring { done_bytes, total_bytes }) if total_bytes > 0 => {
+                Some(MigrationState::Mirroring { done_bytes, total_bytes })
             }
             _ => None,
         },

@@ -190,7 +190,9 @@ pub(super) fn told_after(step: &Step, seen: &Seen) -> &'static [Told] {
         | Step::Expect { .. }
         | Step::RecordArrived
         | Step::RecordOutgoing { .. }
+        | Step::Mirror { .. }
         | Step::Send { .. }
+        | Step::SwitchOver { .. }
         | Step::CallOff { .. }
         | Step::Guard(_)
         | Step::Unguard

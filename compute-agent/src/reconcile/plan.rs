@@ -18,7 +18,7 @@ use super::boots::{BootRecord, Phase};
 use super::cards::{plan_cards, plan_network};
 use super::disks::{plan_at_rest, plan_disks, plan_files};
 use super::guarded::{plan_guard, plan_guard_of_running, plan_unguard};
-use super::migrating::{Stage, plan_migration};
+use super::migrating::{Stage, Turn, plan_migration};
 use super::pauses::{Resumed, plan_paused};
 use crate::desired::Wanted;
 use crate::guard::{Entry, Guarding};
@@ -91,8 +91,8 @@ pub struct Memory {
     pub resumed: Option<Resumed>,
     /// Why the snapshot of that generation was not taken.
     pub not_taken: Option<(Generation, NotTaken)>,
-    /// The migration for which this process may begin to send the guest.
-    pub may_send: Option<MigrationId>,
+    /// What this process may do next to send the guest, once.
+    pub may_send: Option<(MigrationId, Turn)>,
     /// The one that cannot go before it has been started anew.
     pub started_earlier: Option<MigrationId>,
     /// The one that was called off, and when last.
@@ -199,8 +199,16 @@ pub enum Step {
         id: MigrationId,
         stage: Stage,
     },
+    /// Begin to write what it writes to at the other host, too.
+    Mirror {
+        id: MigrationId,
+    },
     /// Send it.
     Send {
+        id: MigrationId,
+    },
+    /// Let what it writes to be all at the other host, and send what is left of it.
+    SwitchOver {
         id: MigrationId,
     },
     /// Send it no further.

@@ -12,6 +12,7 @@ mod host;
 mod insight;
 mod instants;
 mod memory;
+mod mirrors;
 mod pauses;
 mod reaper;
 mod writer;

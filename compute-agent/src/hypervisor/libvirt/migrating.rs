@@ -2,13 +2,15 @@
 //!
 //! The way is a socket that is handed to QEMU, so that nothing listens and no file is named.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
+use protocol::VolumeId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use virt::domain::Domain as Handle;
 
+use super::mirrors::{self, Mirrors};
 use super::{BoxError, sys, xml};
 use crate::hypervisor::Transfer;
 
@@ -65,7 +67,7 @@ struct Ram {
     remaining: u64,
 }
 
-fn ask(domain: &Handle, command: &str, arguments: Value) -> Result<Value, BoxError> {
+pub(super) fn ask(domain: &Handle, command: &str, arguments: Value) -> Result<Value, BoxError> {
     let text = domain.qemu_monitor_command(&command_text(command, arguments), 0)?;
     returned(command, &text)
 }
@@ -86,9 +88,10 @@ fn returned(command: &str, text: &str) -> Result<Value, BoxError> {
     }
 }
 
-fn give(domain: &Handle, way: &UnixStream) -> Result<(), BoxError> {
-    let command = command_text("getfd", json!({"fdname": WAY}));
-    returned("getfd", &sys::monitor_command_with_file(domain, &command, way.as_fd())?).map(drop)
+/// Hands a file to QEMU under that name.
+pub(super) fn give(domain: &Handle, name: &str, file: BorrowedFd<'_>) -> Result<(), BoxError> {
+    let command = command_text("getfd", json!({"fdname": name}));
+    returned("getfd", &sys::monitor_command_with_file(domain, &command, file)?).map(drop)
 }
 
 fn enable(domain: &Handle, capabilities: &[&str]) -> Result<(), BoxError> {
@@ -98,16 +101,17 @@ fn enable(domain: &Handle, capabilities: &[&str]) -> Result<(), BoxError> {
 
 pub(super) fn receive(domain: &Handle, way: &UnixStream) -> Result<(), BoxError> {
     enable(domain, &BOTH)?;
-    give(domain, way)?;
+    give(domain, WAY, way.as_fd())?;
     ask(domain, "migrate-incoming", json!({"uri": format!("fd:{WAY}")})).map(drop)
 }
 
 /// Whether the other host makes the same machine of its description: a QEMU from before an upgrade has an older one, which
-/// tells only when the guest stands still already. And libvirt leaves its disks alone when it ends here.
-pub(super) fn is_of_today(domain: &Handle) -> Result<bool, BoxError> {
+/// tells only when the guest stands still already. And libvirt leaves its disks alone when it ends here, but for those of
+/// these volumes, which are this host's alone.
+pub(super) fn is_of_today(domain: &Handle, local: &[VolumeId]) -> Result<bool, BoxError> {
     let Version { qemu } = serde_json::from_value(ask(domain, "query-version", Value::Null)?)?;
     let installed = domain.get_connect()?.get_hyp_version()?;
-    Ok(qemu.has_the_machines_of(installed) && xml::leaves_owners(&domain.get_xml_desc(0)?)?)
+    Ok(qemu.has_the_machines_of(installed) && xml::leaves_owners(&domain.get_xml_desc(0)?, local)?)
 }
 
 pub(super) fn send(domain: &Handle, way: &UnixStream, max_downtime_ms: u32) -> Result<(), BoxError> {
@@ -116,7 +120,10 @@ pub(super) fn send(domain: &Handle, way: &UnixStream, max_downtime_ms: u32) -> R
     enable(domain, &["auto-converge"])?;
     let parameters = json!({"downtime-limit": max_downtime_ms, "max-bandwidth": 0});
     ask(domain, "migrate-set-parameters", parameters)?;
-    give(domain, way)?;
+    if mirrors::keep_pace(domain)? {
+        enable(domain, &["pause-before-switchover"])?;
+    }
+    give(domain, WAY, way.as_fd())?;
     ask(domain, "migrate", json!({"uri": format!("fd:{WAY}")})).map(drop)
 }
 
@@ -125,7 +132,15 @@ pub(super) fn cancel(domain: &Handle) -> Result<(), BoxError> {
 }
 
 pub(super) fn look(domain: &Handle) -> Result<Transfer, BoxError> {
-    judge(|command| ask(domain, command, Value::Null))
+    let transfer = judge(|command| ask(domain, command, Value::Null))?;
+    if transfer != Transfer::Idle {
+        return Ok(transfer);
+    }
+    Ok(match mirrors::look(domain)? {
+        Mirrors::None | Mirrors::Broken => Transfer::Idle,
+        Mirrors::Copying { done_bytes, total_bytes } => Transfer::Mirroring { done_bytes, total_bytes },
+        Mirrors::Ready => Transfer::Mirrored,
+    })
 }
 
 /// INVARIANT: a guest counts as sent by the state of its QEMU, which no failed attempt and no arrival leaves behind. That is
@@ -138,6 +153,7 @@ fn judge(mut ask: impl FnMut(&str) -> Result<Value, BoxError>) -> Result<Transfe
     Ok(match status.as_str() {
         "postmigrate" => Transfer::Sent,
         "inmigrate" => Transfer::Waiting,
+        _ if info.status.as_deref() == Some("pre-switchover") => Transfer::Switching,
         status if is_over && status != "finish-migrate" => Transfer::Idle,
         _ => {
             let Ram { total, remaining } = info.ram.unwrap_or(Ram { total: 0, remaining: 0 });
@@ -185,5 +201,7 @@ mod tests {
             assert_eq!(seen([("running", over); 2]), Transfer::Idle);
         }
         assert_eq!(seen([("inmigrate", "none"); 2]), Transfer::Waiting);
+        assert_eq!(seen([("finish-migrate", "pre-switchover"); 2]), Transfer::Switching);
+        assert_eq!(seen([("postmigrate", "pre-switchover"); 2]), Transfer::Sent);
     }
 }

@@ -9,6 +9,7 @@
 //! snapshot.rs   snapshots, of guests at rest if that is wanted
 //! memory.rs     memory that is saved and loaded
 //! migrating.rs  guests that come and go
+//! mirrors.rs    what they write to
 //! owner.rs      whose the files of disks are that several hosts reach
 //! stats.rs      counters of all domains
 //! guest.rs      what a guest's agent says
@@ -23,21 +24,22 @@ mod lifecycle;
 mod link;
 mod memory;
 mod migrating;
+mod mirrors;
 mod owner;
 mod snapshot;
 mod stats;
 mod sys;
 mod xml;
 
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{
-    Acceleration, Architecture, ConsoleKind, DISK_MOVES, GuestInfo, Inventory, IoLimits, LIVE_MIGRATION,
-    NESTED_VIRTUALIZATION, Nic, PauseReason,
+    Acceleration, Architecture, ConsoleKind, DISK_MOVES, GuestInfo, Inventory, IoLimits, LIVE_DISKS,
+    LIVE_MIGRATION, NESTED_VIRTUALIZATION, Nic, PauseReason,
 };
 use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::net::UnixStream;
@@ -203,7 +205,7 @@ impl Hypervisor for Libvirt {
             features: nests
                 .then_some(NESTED_VIRTUALIZATION)
                 .into_iter()
-                .chain([LIVE_MIGRATION, DISK_MOVES])
+                .chain([LIVE_MIGRATION, DISK_MOVES, LIVE_DISKS])
                 .map(str::to_owned)
                 .collect(),
             cpu_models,
@@ -379,6 +381,52 @@ impl Hypervisor for Libvirt {
         self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "take the guest", receive)).await
     }
 
+    async fn open_disks(
+        &self,
+        id: InstanceId,
+        volumes: &[VolumeId],
+        door: UnixListener,
+    ) -> Result<(), HypervisorError> {
+        let volumes = volumes.to_vec();
+        let open = move |domain: &Handle| mirrors::open(domain, &volumes, &door);
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, "open the disks", open)).await
+    }
+
+    async fn close_disks(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        self.link
+            .call(ASK_LIMIT, move |connect| on_domain(connect, id, "close the disks", mirrors::close))
+            .await
+    }
+
+    async fn mirror(
+        &self,
+        id: InstanceId,
+        ways: Vec<(VolumeId, StdUnixStream)>,
+    ) -> Result<(), HypervisorError> {
+        let attempted = "mirror the disks";
+        let mirror = move |domain: &Handle| {
+            let local: Vec<_> = ways.iter().map(|(volume, _)| *volume).collect();
+            let fits = migrating::is_of_today(domain, &local).map_err(|error| refused(attempted, error))?;
+            if !fits {
+                return Err(HypervisorError::StartedEarlier);
+            }
+            mirrors::begin(domain, &ways).map_err(|error| refused(attempted, error))
+        };
+        self.link.call(ASK_LIMIT, move |connect| with_domain(connect, id, attempted, mirror)).await
+    }
+
+    async fn end_mirrors(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let attempted = "end the mirrors of the disks";
+        self.link.call(ASK_LIMIT, move |connect| on_domain(connect, id, attempted, mirrors::end)).await
+    }
+
+    async fn switch_over(&self, id: InstanceId) -> Result<(), HypervisorError> {
+        let attempted = "send the rest of the guest";
+        self.link
+            .call(ASK_LIMIT, move |connect| on_domain(connect, id, attempted, mirrors::switch_over))
+            .await
+    }
+
     async fn send(
         &self,
         id: InstanceId,
@@ -387,11 +435,13 @@ impl Hypervisor for Libvirt {
     ) -> Result<(), HypervisorError> {
         let attempted = "send the guest";
         let send = move |domain: &Handle| {
-            let fits = migrating::is_of_today(domain).map_err(|error| refused(attempted, error))?;
-            if !fits {
+            let broken = |error| refused(attempted, error);
+            // Of one with mirrors that was asked when they began.
+            let is_mirrored = mirrors::look(domain).map_err(broken)? != mirrors::Mirrors::None;
+            if !is_mirrored && !migrating::is_of_today(domain, &[]).map_err(broken)? {
                 return Err(HypervisorError::StartedEarlier);
             }
-            migrating::send(domain, &way, max_downtime_ms).map_err(|error| refused(attempted, error))
+            migrating::send(domain, &way, max_downtime_ms).map_err(broken)
         };
         self.link.call(ASK_LIMIT, move |connect| with_domain(connect, id, attempted, send)).await
     }

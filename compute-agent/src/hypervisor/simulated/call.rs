@@ -16,6 +16,11 @@ pub enum Call {
     Resume,
     CancelSending,
     Arrive,
+    Mirror,
+    WriteDisk,
+    HoldDisk,
+    FinishMirrors,
+    EndMirrors,
 }
 
 impl Call {
@@ -27,6 +32,10 @@ impl Call {
             Self::AttachCard => "plug the network card in",
             Self::AttachDisk => "plug the disk in",
             Self::CancelSending => "send the guest no further",
+            Self::Mirror => "mirror the disks",
+            Self::WriteDisk | Self::HoldDisk => "write to the disk of another host",
+            Self::FinishMirrors => "send the rest of the guest",
+            Self::EndMirrors => "end the mirrors of the disks",
             Self::Arrive => "say that the guest has come",
             Self::TuneDisk => "change the disk",
             Self::Snapshot => "take a snapshot",

@@ -17,7 +17,7 @@ use super::super::{HANDSHAKE, end_with_the_other_side};
 use super::wire::{self, Answer, Ask, End};
 use super::{Broken, DiskMoves, Of, Peer};
 use crate::chain;
-use crate::host_storage::{BoxError, HostStorageError};
+use crate::host_storage::{BoxError, HostStorageError, Users};
 
 /// The destination listens before it says where.
 const CALLS: u32 = 5;
@@ -30,10 +30,13 @@ const NOT_GIVEN: &str =
 const IN_USE: &str = "A disk of the instance is in use.";
 const OTHERS: &str = "The other host has asked for something that is not of this instance.";
 
+/// What is given, and who may read it meanwhile.
+pub(super) type Lent<'a> = (&'a [LayerId], Users);
+
 impl DiskMoves {
-    pub(super) async fn give(&self, of: Of, to: Peer, layers: &[LayerId], cancelled: &CancellationToken) {
+    pub(super) async fn give(&self, of: Of, to: Peer, lent: Lent<'_>, cancelled: &CancellationToken) {
         let given = tokio::select! {
-            given = self.give_all(of, to, layers) => given,
+            given = self.give_all(of, to, lent) => given,
             () = cancelled.cancelled() => Err(Broken::Cancelled),
         };
         match given {
@@ -46,9 +49,9 @@ impl DiskMoves {
         }
     }
 
-    async fn give_all(&self, of: Of, to: Peer, layers: &[LayerId]) -> Result<(), Broken> {
+    async fn give_all(&self, of: Of, to: Peer, lent: Lent<'_>) -> Result<(), Broken> {
         let mut stream = self.call(to).await.map_err(|error| Broken::Because(NOT_REACHED, error))?;
-        self.answer(of, layers, &mut stream).await
+        self.answer(of, lent, &mut stream).await
     }
 
     async fn call(
@@ -76,7 +79,7 @@ impl DiskMoves {
     pub(super) async fn answer(
         &self,
         of: Of,
-        layers: &[LayerId],
+        (layers, users): Lent<'_>,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Result<(), Broken> {
         let broken_off = |error: io::Error| Broken::Because(BROKEN_OFF, error.into());
@@ -91,19 +94,19 @@ impl DiskMoves {
             if migration != of.id || !layers.contains(&layer) {
                 return Err(Broken::Because(OTHERS, format!("layer {layer} of {migration}").into()));
             }
-            self.give_layer(layer, with_bytes, stream).await?;
+            self.give_layer((layer, users), with_bytes, stream).await?;
         }
     }
 
     async fn give_layer(
         &self,
-        layer: LayerId,
+        (layer, users): (LayerId, Users),
         with_bytes: bool,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Result<(), Broken> {
         let broken_off = |error: io::Error| Broken::Because(BROKEN_OFF, error.into());
-        self.refuse_used(layer).await?;
-        let Some(lent) = self.storage.lend_layer(layer).await.map_err(not_given)? else {
+        self.refuse_used(layer, users).await?;
+        let Some(lent) = self.storage.lend_layer(layer, users).await.map_err(not_given)? else {
             return wire::say(stream, &Answer::NeverMade).await.map_err(broken_off);
         };
         let size_bytes = lent.size_bytes();
@@ -122,17 +125,21 @@ impl DiskMoves {
             wire::send(stream, chunk).await.map_err(broken_off)?;
         }
         lent.is_unchanged().await.map_err(not_given)?;
-        self.refuse_used(layer).await?;
+        self.refuse_used(layer, users).await?;
         let sha256 = Sha256::from_bytes(digest.finalize().into());
         wire::say(stream, &End { sha256 }).await.map_err(broken_off)
     }
 
-    /// INVARIANT: nothing is sent that a domain has open, whatever the control plane believes.
-    async fn refuse_used(&self, layer: LayerId) -> Result<(), Broken> {
+    /// INVARIANT: nothing is sent that a domain has open, or writes to if it may read, whatever the control plane believes.
+    async fn refuse_used(&self, layer: LayerId, users: Users) -> Result<(), Broken> {
         let listing =
             self.domains.look().await.map_err(|error| Broken::Because(NOT_GIVEN, Box::new(error)))?;
-        let in_use = listing.values().flat_map(|domain| &domain.volumes).flat_map(|volume| &volume.layers);
-        if in_use.into_iter().any(|used| *used == layer) {
+        let mut volumes = listing.values().flat_map(|domain| &domain.volumes);
+        let is_used = volumes.any(|volume| match users {
+            Users::Nobody => volume.layers.contains(&layer),
+            Users::Readers => volume.layers.last() == Some(&layer),
+        });
+        if is_used {
             return Err(Broken::Because(IN_USE, format!("a domain has layer {layer}").into()));
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Disks of instances that are stopped, on their way between two hosts: see `docs/migration.md`.
+//! Disks of instances, on their way between two hosts: see `docs/migration.md`.
 //!
 //! The host that takes them listens for the other, which connects and then answers what it is asked. Both orders are repeated
 //! by the control plane until it knows how they ended, so nothing of them has to survive this process: what is whole has its
@@ -7,7 +7,7 @@
 mod give;
 mod take;
 mod underway;
-mod wire;
+pub(super) mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +25,7 @@ use self::underway::Order;
 pub use self::underway::Underway;
 use crate::control_plane::ControlPlane;
 use crate::desired::DesiredStore;
-use crate::host_storage::HostStorage;
+use crate::host_storage::{HostStorage, Users};
 use crate::reconcile::view::DomainView;
 use crate::report::Outbox;
 
@@ -74,11 +74,12 @@ impl DiskMoves {
                     |cancelled| async move { this.take(of, source, &all, &cancelled).await },
                 );
             }
-            DesiredBody::GiveDisks { id, instance_id, destination, address, layers } => {
+            DesiredBody::GiveDisks { id, instance_id, destination, address, layers, runs } => {
                 let of = Of { id: *id, instance: *instance_id };
                 let (this, to, all) = (Arc::clone(self), (*destination, *address), layers.clone());
                 let order = Order::Give { destination: to.0, address: to.1 };
-                let give = |cancelled| async move { this.give(of, to, &all, &cancelled).await };
+                let users = if *runs { Users::Readers } else { Users::Nobody };
+                let give = move |cancelled| async move { this.give(of, to, (&all, users), &cancelled).await };
                 self.put(of, order, layers.clone(), give);
             }
             _ => {}

@@ -103,7 +103,7 @@ impl DiskMoves {
     ) -> Result<(), Broken> {
         let mut progress = Progress { of, done_bytes: 0, total_bytes: 0, told_at: None };
         let mut lacking = Vec::new();
-        for layer in layers {
+        for layer in layers.iter().filter(|layer| !layer.fresh) {
             // It has come before this process began; it is whole.
             if self.storage.has_come(layer.id, of.id).await.map_err(not_kept)? {
                 continue;
@@ -116,6 +116,12 @@ impl DiskMoves {
         }
         for layer in lacking {
             self.take_layer(layer, &mut progress, stream, cancelled).await?;
+        }
+        for layer in layers.iter().filter(|layer| layer.fresh) {
+            if let Some(image) = &layer.image {
+                unless(cancelled, self.fetch(image)).await?;
+            }
+            self.storage.fresh_layer(layer, of.id).await.map_err(not_kept)?;
         }
         unless(cancelled, async { wire::say(stream, &Ask::Done).await.map_err(broken_off) }).await
     }

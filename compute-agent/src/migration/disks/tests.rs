@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::wire::{Answer, Ask, End};
 use super::*;
 use crate::control_plane::fake::FakeControlPlane;
-use crate::host_storage::{LocalPool, OwnPool, SimulatedStorage};
+use crate::host_storage::{LocalPool, OwnPool, SimulatedStorage, Users};
 use crate::hypervisor::simulated::{Simulated, SimulatedMachine};
 use crate::migration::tests::identify;
 use crate::samples::{disk, instance_id};
@@ -96,7 +96,14 @@ impl Side {
     fn give(&self, of: Of, destination: HostId, address: SocketAddr, layers: &[LayerId]) {
         let layers = layers.to_vec();
         let (id, instance_id) = (of.id, of.instance);
-        self.moves.begin(&DesiredBody::GiveDisks { id, instance_id, destination, address, layers });
+        self.moves.begin(&DesiredBody::GiveDisks {
+            id,
+            instance_id,
+            destination,
+            address,
+            layers,
+            runs: false,
+        });
     }
 
     fn files(&self) -> Vec<String> {
@@ -120,6 +127,7 @@ async fn volume(at: &Side) -> (VolumeSpec, Vec<CopiedLayer>) {
     volume.layers.push(LayerId::from(Uuid::now_v7()));
     at.moves.storage.ensure_volume(&volume).await.unwrap();
     let copied = |index: usize| CopiedLayer {
+        fresh: false,
         id: volume.layers[index],
         below: index.checked_sub(1).map(|below| volume.layers[below]),
         image: None,
@@ -189,6 +197,23 @@ async fn an_agent_that_begins_anew_takes_what_it_lacks() {
 }
 
 #[tokio::test]
+async fn of_a_guest_that_runs_what_is_below_is_given_and_an_empty_one_is_made_of_the_rest() {
+    let (from, to) = (side(), side());
+    let (of, (volume, mut layers)) = (of(), volume(&from).await);
+    write(&from.moves.storage.layer(None, volume.layers[1]).await.unwrap(), "write -P 8 1M 1M");
+    layers[1].fresh = true;
+    to.take(of, from.host, &layers);
+    let (id, instance_id, destination) = (of.id, of.instance, to.host);
+    let (address, layers) = (to.address(of).await, volume.layers[..1].to_vec());
+    from.moves.begin(&DesiredBody::GiveDisks { id, instance_id, destination, address, layers, runs: true });
+    to.until(of, |said| *said == MigrationState::Received).await;
+    let chain = to.moves.storage.chain(&volume).await.unwrap();
+    let size = |path: &Utf8PathBuf| fs::metadata(path).unwrap().len();
+    assert_eq!(chain.layers.len(), 2);
+    assert!(size(&chain.layers[0]) > 1 << 20 && size(&chain.layers[1]) < 1 << 20, "{chain:?}");
+}
+
+#[tokio::test]
 async fn the_source_gives_nothing_but_what_the_move_is_about() {
     let from = side();
     let (of, (volume, _)) = (of(), volume(&from).await);
@@ -200,7 +225,7 @@ async fn the_source_gives_nothing_but_what_the_move_is_about() {
     for ask in asks {
         let (mut ours, mut theirs) = duplex(1 << 20);
         wire::say(&mut ours, &ask).await.unwrap();
-        let refused = from.moves.answer(of, &volume.layers, &mut theirs).await;
+        let refused = from.moves.answer(of, (&volume.layers, Users::Nobody), &mut theirs).await;
         assert!(detail(refused).contains("not of this instance"));
         drop(theirs);
         assert!(wire::hear::<Answer>(&mut ours).await.unwrap().is_none(), "nothing was said");
@@ -208,10 +233,16 @@ async fn the_source_gives_nothing_but_what_the_move_is_about() {
     // Who says more than there is to say, and who says nothing.
     let (mut ours, mut theirs) = duplex(1 << 20);
     wire::send(&mut ours, &u32::MAX.to_be_bytes()).await.unwrap();
-    assert!(detail(from.moves.answer(of, &volume.layers, &mut theirs).await).contains("broken off"));
+    assert!(
+        detail(from.moves.answer(of, (&volume.layers, Users::Nobody), &mut theirs).await)
+            .contains("broken off")
+    );
     drop(ours);
     let (_, mut theirs) = duplex(1);
-    assert!(detail(from.moves.answer(of, &volume.layers, &mut theirs).await).contains("broken off"));
+    assert!(
+        detail(from.moves.answer(of, (&volume.layers, Users::Nobody), &mut theirs).await)
+            .contains("broken off")
+    );
 }
 
 #[tokio::test]
@@ -222,7 +253,7 @@ async fn what_changes_while_it_is_sent_is_not_given() {
     let (mut ours, mut theirs) = duplex(64 << 10);
     let moves = Arc::clone(&from.moves);
     let layers = volume.layers.clone();
-    let giving = tokio::spawn(async move { moves.answer(of, &layers, &mut theirs).await });
+    let giving = tokio::spawn(async move { moves.answer(of, (&layers, Users::Nobody), &mut theirs).await });
     wire::say(&mut ours, &Ask::Bytes { migration: of.id, layer: volume.layers[0] }).await.unwrap();
     let Some(Answer::Layer { size_bytes }) = wire::hear(&mut ours).await.unwrap() else { panic!("no layer") };
     write(&path, "write -P 9 0 64k");

@@ -47,7 +47,10 @@ pub(super) struct End {
     pub sha256: Sha256,
 }
 
-pub(super) async fn say(to: &mut (impl AsyncWrite + Unpin), word: &impl Serialize) -> io::Result<()> {
+pub(in crate::migration) async fn say(
+    to: &mut (impl AsyncWrite + Unpin),
+    word: &impl Serialize,
+) -> io::Result<()> {
     let text = serde_json::to_vec(word)?;
     let length = u32::try_from(text.len()).map_err(io::Error::other)?;
     send(to, &length.to_be_bytes()).await?;
@@ -56,7 +59,9 @@ pub(super) async fn say(to: &mut (impl AsyncWrite + Unpin), word: &impl Serializ
 }
 
 /// `None` when the other side has ended before it said anything.
-pub(super) async fn hear<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<T>> {
+pub(in crate::migration) async fn hear<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<T>> {
     let mut length = [0; 4];
     match patient(from.read_exact(&mut length)).await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),

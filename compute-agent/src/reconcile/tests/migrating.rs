@@ -1,4 +1,7 @@
-//! Guests between two hosts, with agents that are killed at each step on either side: one runs, never two.
+//! Guests between two hosts, with agents that are killed at each step on either side: one runs, never two. Their disks are
+//! on their host, unless a test says otherwise.
+
+mod disks;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -99,7 +102,9 @@ impl Two {
                 self.expected_at = Some(*address);
                 self.told[HOME] = Some(self.send(self.cancelled));
             }
-            MigrationState::Transferring { .. } if self.cancelled_midway => {
+            MigrationState::Mirroring { .. } | MigrationState::Transferring { .. }
+                if self.cancelled_midway =>
+            {
                 self.cancelled = true;
                 self.told[HOME] = Some(self.send(true));
             }
@@ -259,6 +264,11 @@ async fn a_guest_that_was_handed_over_and_that_nobody_has_never_runs_again() {
     assert!(matches!(life.state(two.spec.id), ObservedState::Stopped { .. }));
 }
 
+/// None that would have to be mirrored.
+fn without_disks() -> InstanceSpec {
+    InstanceSpec { disks: Vec::new(), ..samples::running(samples::instance_id()) }
+}
+
 fn with_a_card() -> InstanceSpec {
     InstanceSpec { nics: vec![samples::nic(1)], ..samples::running(samples::instance_id()) }
 }
@@ -351,7 +361,7 @@ async fn a_host_that_cannot_open_a_way_says_so_at_once_and_the_guest_stays() {
 
 #[tokio::test]
 async fn a_guest_does_not_stand_still_for_a_host_that_says_nothing() {
-    let mut two = Two::start().await;
+    let mut two = Two::start_with(without_disks()).await;
     two.hosts[AWAY].hypervisor.fail_next(Call::Arrive, u32::MAX);
     let begun = two.hosts[HOME].clock.now();
     two.play([NEVER, NEVER]).await;
@@ -363,7 +373,7 @@ async fn a_guest_does_not_stand_still_for_a_host_that_says_nothing() {
 
 #[tokio::test]
 async fn what_could_not_be_called_off_is_called_off_again() {
-    let mut two = Two::start().await;
+    let mut two = Two::start_with(without_disks()).await;
     two.cancelled_midway = true;
     two.hosts[AWAY].hypervisor.fail_next(Call::Arrive, u32::MAX);
     two.hosts[HOME].hypervisor.fail_next(Call::CancelSending, 1);

@@ -17,7 +17,7 @@ use crate::chain;
 use crate::durable::off_thread;
 use crate::host_storage::{
     Chain, Doomed, ExportedDisk, Fetch, Files, HostStorage, HostStorageError, LentDisk, Needed, NewDisk,
-    Places, SimulatedStorage, UnfinishedMemory, Usage,
+    Places, SimulatedStorage, UnfinishedMemory, Usage, Users,
 };
 
 /// How a host reaches the pool.
@@ -232,8 +232,12 @@ impl HostStorage for SharingStorage {
         self.own.has_come(layer, by).await
     }
 
-    async fn lend_layer(&self, layer: LayerId) -> Outcome<Option<Box<dyn LentDisk>>> {
-        self.own.lend_layer(layer).await
+    async fn lend_layer(&self, layer: LayerId, users: Users) -> Outcome<Option<Box<dyn LentDisk>>> {
+        self.own.lend_layer(layer, users).await
+    }
+
+    async fn fresh_layer(&self, of: &CopiedLayer, by: MigrationId) -> Outcome<()> {
+        self.own.fresh_layer(of, by).await
     }
 
     async fn new_layer(

@@ -1,5 +1,6 @@
 //! Whose the files of disks are: whom libvirt would give them to, and what it leaves alone.
 
+use protocol::VolumeId;
 use quick_xml::DeError;
 use quick_xml::de::from_str;
 use serde::Deserialize;
@@ -40,9 +41,9 @@ pub(in super::super) fn qemu_user(capabilities: &str) -> Result<Option<(u32, u32
     }))
 }
 
-/// Whether the volumes of the running domain with this XML stay whose they are when it ends. An earlier release has left that
-/// to libvirt.
-pub(in super::super) fn leaves_owners(domain: &str) -> Result<bool, DeError> {
+/// Whether the volumes of the running domain with this XML, but for those that are its host's alone, stay whose they are when
+/// it ends. An earlier release has left that to libvirt.
+pub(in super::super) fn leaves_owners(domain: &str, but_for: &[VolumeId]) -> Result<bool, DeError> {
     #[derive(Deserialize)]
     struct Domain {
         devices: Option<Devices>,
@@ -53,7 +54,9 @@ pub(in super::super) fn leaves_owners(domain: &str) -> Result<bool, DeError> {
         disk: Vec<Disk>,
     }
     let disks = from_str::<Domain>(domain)?.devices.map(|devices| devices.disk).unwrap_or_default();
-    Ok(disks.iter().all(|disk| !disk.is_volume() || is_untouched(disk.source.as_ref(), &disk.backing_store)))
+    let mut looked_at =
+        disks.iter().filter(|disk| disk.is_volume() && !but_for.iter().any(|one| disk.is_of(*one)));
+    Ok(looked_at.all(|disk| is_untouched(disk.source.as_ref(), &disk.backing_store)))
 }
 
 #[derive(Deserialize)]
@@ -95,6 +98,10 @@ impl Disk {
     /// The seed is none, and this host's alone.
     fn is_volume(&self) -> bool {
         self.alias.as_ref().is_some_and(|alias| alias.name.starts_with(ALIAS))
+    }
+
+    fn is_of(&self, volume: VolumeId) -> bool {
+        self.alias.as_ref().is_some_and(|alias| alias.name == format!("{ALIAS}{volume}"))
     }
 }
 
@@ -141,17 +148,21 @@ mod tests {
                  <disk><source file='/seed'/><alias name='virtio-disk1'/></disk></devices></domain>"
             )
         };
-        assert!(leaves_owners(&domain(label, label)).unwrap());
+        assert!(leaves_owners(&domain(label, label), &[]).unwrap());
         let other = format!("<seclabel model='apparmor' relabel='no'/>{label}");
-        assert!(leaves_owners(&domain(&other, label)).unwrap());
+        assert!(leaves_owners(&domain(&other, label), &[]).unwrap());
         for (top, below) in [
             ("", label),
             (label, ""),
             ("<seclabel model='apparmor' relabel='no'/>", label),
             (label, "<seclabel model='dac' relabel='yes'/>"),
         ] {
-            assert!(!leaves_owners(&domain(top, below)).unwrap(), "{top} {below}");
+            assert!(!leaves_owners(&domain(top, below), &[]).unwrap(), "{top} {below}");
         }
-        leaves_owners("<domain><devices>").unwrap_err();
+        let local = VolumeId::from_uuid(uuid::Uuid::now_v7());
+        let of_its_host = domain("", "").replace("ua-1", &format!("ua-{local}"));
+        assert!(!leaves_owners(&of_its_host, &[]).unwrap());
+        assert!(leaves_owners(&of_its_host, &[local]).unwrap(), "nobody else has its files");
+        leaves_owners("<domain><devices>", &[]).unwrap_err();
     }
 }

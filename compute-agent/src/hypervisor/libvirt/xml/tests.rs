@@ -270,8 +270,8 @@ fn every_file_of_a_chain_in_a_shared_pool_is_left_alone() {
         }
     }
     valid(&rendered(&chain)).unwrap();
-    assert!(leaves_owners(&rendered(&chain)).unwrap());
-    assert!(!leaves_owners(&rendered(&DomainDisk { shared: false, ..chain.clone() })).unwrap());
+    assert!(leaves_owners(&rendered(&chain), &[]).unwrap());
+    assert!(!leaves_owners(&rendered(&DomainDisk { shared: false, ..chain.clone() }), &[]).unwrap());
     let running = found(&rendered(&chain)).unwrap();
     for shared in [true, false] {
         let new = NewLayer { volume: chain.volume, shared, layer: layer(5) };
