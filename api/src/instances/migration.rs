@@ -20,7 +20,7 @@ use crate::operations::store::{self as operations, End};
 
 pub(super) use self::checks::{choose, destination, refuse_now};
 pub(super) use self::disks::{
-    begin as begin_disks, choose as choose_for_disks, destination as destination_of_disks,
+    begin as begin_disks, begin_running, choose as choose_for_disks, destination as destination_of_disks,
     obstacle as obstacle_of_disks,
 };
 pub(super) use self::hosts::Hosts;
@@ -162,11 +162,7 @@ const fn cancelled() -> End {
 }
 
 /// Begins one, in the transaction of the call that has chosen the destination.
-pub(super) async fn begin(
-    conn: &mut PgConnection,
-    new: &migrations::New,
-    now: OffsetDateTime,
-) -> Result<(), ApiError> {
+async fn begin(conn: &mut PgConnection, new: &migrations::New, now: OffsetDateTime) -> Result<(), ApiError> {
     migrations::insert(conn, new).await.map_err(|error| match violated_constraint(&error) {
         Some(name) if name.starts_with("hosts_") => checks::no_room(),
         _ => error.into(),

@@ -6,6 +6,7 @@ mod migration;
 mod moving;
 mod placement;
 mod races;
+mod running;
 
 use axum::http::Method;
 use serde_json::{Value, json};

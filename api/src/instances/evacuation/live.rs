@@ -22,9 +22,21 @@ pub(super) async fn look(
     hosts: &migration::Hosts,
     now: OffsetDateTime,
 ) -> Result<Option<HostId>, ApiError> {
-    if subject.facts.local_volume.is_some() {
+    let as_it_runs = running(conn, subject, hosts, now).await?;
+    // Should it be stopped, it goes with what is on the disk of its host while it does not run.
+    if as_it_runs.is_none() && subject.facts.local_volume.is_some() {
         return disks(conn, subject, hosts, now).await;
     }
+    Ok(as_it_runs)
+}
+
+/// The host that would take a guest as it runs; or what binds it.
+async fn running(
+    conn: &mut PgConnection,
+    subject: &mut Subject,
+    hosts: &migration::Hosts,
+    now: OffsetDateTime,
+) -> Result<Option<HostId>, ApiError> {
     let facts = &mut subject.facts;
     if facts.guest != Guest::Runs || facts.host != Standing::Heard {
         return Ok(None);
@@ -64,8 +76,6 @@ async fn disks(
     if facts.host != Standing::Heard || !may_go {
         return Ok(None);
     }
-    let why = "it has a volume on the disk of its host, which is copied only while no guest runs".to_owned();
-    facts.bound = Some(Bound { why, passes: false });
     let rests = matches!(facts.guest, Guest::AtRest | Guest::GoesDown);
     if rests && (subject.was_sent || subject.due_at.is_some_and(|due| due > now)) {
         let why = "they were copied to another host a moment ago and did not get there".to_owned();

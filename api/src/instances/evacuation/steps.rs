@@ -61,8 +61,9 @@ impl Locked<'_> {
             max_downtime_ms: MigrateInstance::default().max_downtime_ms(),
             due_at: self.now + migration::DUE,
             disk_gib: None,
+            runs: true,
         };
-        migration::begin(conn, &new, self.now).await
+        migration::begin_running(conn, &self.row, new, self.now).await
     }
 
     /// Sends its disks to that host, on which it is when they are there.

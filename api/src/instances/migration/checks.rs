@@ -1,7 +1,8 @@
 //! Whether a guest can go, and where to.
 
 use protocol::agent::{
-    CpuModel, GuestHardware, Inventory, LIVE_MIGRATION, ObservedState, OnHostFailure, Power,
+    CpuModel, DISK_MOVES, GuestHardware, Inventory, LIVE_DISKS, LIVE_MIGRATION, ObservedState, OnHostFailure,
+    Power,
 };
 use protocol::{HostId, InstanceId};
 use sqlx::PgConnection;
@@ -9,7 +10,7 @@ use uuid::Uuid;
 
 use super::super::model::InstanceState;
 use super::super::store::migrations::{self, HostFacts, InTheWay};
-use super::super::store::{Row, placement};
+use super::super::store::{Row, disk_moves, placement};
 use super::hosts::{Hosts, Read};
 use crate::http::{ApiError, ErrorCode, FieldError, Selector};
 use crate::scheduler::{Fleet, Occupied, Placement, Rejection, Request, detail, place, rejections};
@@ -36,12 +37,7 @@ pub(in crate::instances) async fn refuse_now(
     conn: &mut PgConnection,
     row: &Row,
 ) -> Result<(HostId, GuestHardware), ApiError> {
-    if let Some(name) = attachments::lock_all_shared(conn, row.id).await? {
-        return refused(format!(
-            "the data of its volume {name} is on the disk of its host, and only a guest all of whose volumes are in shared \
-             pools goes to another"
-        ));
-    }
+    attachments::lock_all_shared(conn, row.id).await?;
     in_the_way(conn, row).await
 }
 
@@ -63,7 +59,7 @@ pub(super) async fn settled(conn: &mut PgConnection, id: Uuid) -> Result<InTheWa
     Ok(migrations::in_the_way(conn, id).await?)
 }
 
-/// The same for one all of whose volumes are in shared pools; nothing has to be locked.
+/// The same; nothing has to be locked.
 async fn in_the_way(conn: &mut PgConnection, row: &Row) -> Result<(HostId, GuestHardware), ApiError> {
     let Some(host) = row.host_id.map(HostId::from) else { return refused("it is on no host") };
     let state = super::super::verbs::state_of(row);
@@ -96,10 +92,13 @@ async fn in_the_way(conn: &mut PgConnection, row: &Row) -> Result<(HostId, Guest
     if way.host_dead {
         return refused("its host was declared dead; move it instead");
     }
+    if let Some(what) = disk_moves::bound_by(conn, row.id).await? {
+        return refused(format!("its disks do not go to another host because of {what}"));
+    }
     Ok((host, way.hardware.0))
 }
 
-/// The host that would take an instance all of whose volumes are in shared pools, as far as can be told without a lock.
+/// The host that would take a guest as it runs, as far as can be told without a lock.
 pub(in crate::instances) async fn destination(
     conn: &mut PgConnection,
     row: &Row,
@@ -120,17 +119,22 @@ pub(in crate::instances) async fn choose(
     let hosts = hosts.read(conn).await?;
     let from = hosts.facts(source).and_then(|host| host.inventory.as_ref());
     let Some(from) = from else { return refused("its host has told nothing of itself yet") };
-    if let Some(why) = unfit(from) {
+    let with_disks = disk_moves::gib(conn, row.id).await? > 0;
+    if let Some(why) = unfit(from, with_disks) {
         return refused(format!("its own host cannot send it: {why}"));
     }
-    let request = placement::request(conn, InstanceId::from(row.id)).await?;
+    let request = if with_disks {
+        disk_moves::request(conn, row.id.into()).await?
+    } else {
+        placement::request(conn, InstanceId::from(row.id)).await?
+    };
     let request = request.ok_or_else(ApiError::not_found)?;
     let why_not = |host: &HostFacts| {
         if host.id == source {
             return Some("it runs there");
         }
         host.inventory.as_ref().map_or(Some("it has told nothing of itself yet"), |to| {
-            unfit(to).or_else(|| differs(from, to, &hardware.cpu_model))
+            unfit(to, with_disks).or_else(|| differs(from, to, &hardware.cpu_model))
         })
     };
     let none = "no other host runs the same QEMU on a processor of the same kind, with an address for other hosts and an agent \
@@ -203,11 +207,14 @@ fn rejected(reason: Rejection, why: String) -> FieldError {
 }
 
 /// Why a host takes part in no migration.
-fn unfit(host: &Inventory) -> Option<&'static str> {
-    if !host.features.iter().any(|feature| feature == LIVE_MIGRATION) {
+fn unfit(host: &Inventory, with_disks: bool) -> Option<&'static str> {
+    let knows = |wanted: &str| host.features.iter().any(|feature| feature == wanted);
+    if !knows(LIVE_MIGRATION) {
         Some(
             "its agent is of an earlier release, which does not know of migrations, and has to be upgraded; or it has no address for other hosts",
         )
+    } else if with_disks && !(knows(DISK_MOVES) && knows(LIVE_DISKS)) {
+        Some("its agent is of a release that sends and takes no running guests with disks on their host")
     } else if host.underlay_address.is_none() {
         Some("it has no address for other hosts; start its agent with --underlay-address")
     } else {
@@ -266,8 +273,11 @@ mod tests {
         assert!(differs(&host(), &newer, &named).is_some());
         let emulated = Inventory { acceleration: Acceleration::Tcg, ..host() };
         assert!(differs(&host(), &emulated, &named).is_some());
-        assert!(unfit(&Inventory { features: Vec::new(), ..host() }).is_some());
-        assert!(unfit(&Inventory { underlay_address: None, ..host() }).is_some());
-        assert_eq!(unfit(&host()), None);
+        assert!(unfit(&Inventory { features: Vec::new(), ..host() }, false).is_some());
+        assert!(unfit(&Inventory { underlay_address: None, ..host() }, false).is_some());
+        assert_eq!(unfit(&host(), false), None);
+        assert!(unfit(&host(), true).is_some());
+        let features = [LIVE_MIGRATION, DISK_MOVES, LIVE_DISKS].map(str::to_owned).to_vec();
+        assert_eq!(unfit(&Inventory { features, ..host() }, true), None);
     }
 }

@@ -124,6 +124,31 @@ fn unfit(host: &HostFacts) -> Option<&'static str> {
     }
 }
 
+/// Gives a migration the time that its disks take.
+async fn with_disks(
+    conn: &mut PgConnection,
+    new: New,
+    gib: i32,
+    now: OffsetDateTime,
+) -> Result<New, sqlx::Error> {
+    let new = New { due_at: now + DUE + OF_A_GIB * gib, disk_gib: Some(gib), ..new };
+    disk_moves::allow_time(conn, &new).await?;
+    Ok(new)
+}
+
+/// Begins one of a guest that runs, in the transaction of whoever has chosen the destination; both hosts are held, and the
+/// next generation of the instance is stored.
+pub(in crate::instances) async fn begin_running(
+    conn: &mut PgConnection,
+    row: &Row,
+    new: New,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let gib = disk_moves::gib(conn, row.id).await?;
+    let new = if gib == 0 { new } else { with_disks(conn, new, gib, now).await? };
+    super::begin(conn, &new, now).await
+}
+
 /// Begins one, in the transaction of whoever has chosen the destination; both hosts are held, and the next generation of the
 /// instance is stored. What has nothing on the disk of its host is there at once.
 pub(in crate::instances) async fn begin(
@@ -133,8 +158,7 @@ pub(in crate::instances) async fn begin(
     now: OffsetDateTime,
 ) -> Result<(), ApiError> {
     let gib = disk_moves::gib(conn, row.id).await?;
-    let new = New { due_at: now + DUE + OF_A_GIB * gib, disk_gib: Some(gib), ..new };
-    disk_moves::allow_time(conn, &new).await?;
+    let new = with_disks(conn, new, gib, now).await?;
     super::begin(conn, &new, now).await?;
     if gib == 0 {
         let of = migrations::of_instance(conn, row.id).await?.ok_or_else(ApiError::not_found)?;
@@ -161,7 +185,8 @@ pub(super) async fn fold(
         }
         MigrationState::Transferring { done_bytes, total_bytes } if !is_source && of.is_sent() => {
             let (done, total) = (counted(*done_bytes), counted(*total_bytes));
-            operations::step(conn, of.operation(), "transferring", now, None).await?;
+            let step = if of.runs { "copying" } else { "transferring" };
+            operations::step(conn, of.operation(), step, now, None).await?;
             operations::set_progress(conn, of.operation(), done.min(total), Some(total)).await.map(drop)
         }
         MigrationState::Received if !is_source && of.is_sent() => arrive(conn, of, now).await,
@@ -179,6 +204,10 @@ async fn arrive(conn: &mut PgConnection, of: &Migration, now: OffsetDateTime) ->
     if !disk_moves::is_as_it_was(conn, of).await? {
         return end(conn, of, &failed(CHANGED), now).await;
     }
-    migrations::change_hands(conn, of, now).await?;
+    if of.runs {
+        disk_moves::begin_guest(conn, of, now).await?;
+    } else {
+        migrations::change_hands(conn, of, now).await?;
+    }
     operations::step(conn, of.operation(), "received", now, None).await
 }

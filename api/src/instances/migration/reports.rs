@@ -43,10 +43,11 @@ pub(crate) async fn fold(
             end(conn, &of, &failed_because(detail), now).await
         }
         MigrationState::Refused { .. } if !is_source => call_off(conn, &of, REFUSED, now).await,
+        MigrationState::Mirroring { done_bytes, total_bytes } if is_source && of.is_sent() => {
+            tell_progress(conn, &of, "mirroring", (*done_bytes, *total_bytes), now).await
+        }
         MigrationState::Transferring { done_bytes, total_bytes } if is_source && of.is_sent() => {
-            let (done, total) = (counted(*done_bytes), counted(*total_bytes));
-            operations::step(conn, of.operation(), "transferring", now, None).await?;
-            operations::set_progress(conn, of.operation(), done.min(total), Some(total)).await.map(drop)
+            tell_progress(conn, &of, "transferring", (*done_bytes, *total_bytes), now).await
         }
         MigrationState::HandedOver if is_source && of.is_sent() => {
             migrations::change_hands(conn, &of, now).await?;
@@ -57,6 +58,19 @@ pub(crate) async fn fold(
         }
         _ => Ok(()),
     }
+}
+
+/// How far its disks are, or its memory.
+async fn tell_progress(
+    conn: &mut PgConnection,
+    of: &Migration,
+    step: &'static str,
+    (done, total): (u64, u64),
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let (done, total) = (counted(done), counted(total));
+    operations::step(conn, of.operation(), step, now, None).await?;
+    operations::set_progress(conn, of.operation(), done.min(total), Some(total)).await.map(drop)
 }
 
 /// Whether a host may be reached there, as it says.

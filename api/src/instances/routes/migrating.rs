@@ -13,8 +13,8 @@ use crate::app::App;
 use crate::auth::actions;
 use crate::http::{ApiError, Call, MutationQuery, Path};
 
-/// Send a running guest to another host without stopping it: its connections live on. All its volumes have to be in shared
-/// pools that both hosts have. Until the guest is handed over the operation can be cancelled; whatever fails before, it
+/// Send a running guest to another host without stopping it: its connections live on. What is on the disk of its host goes
+/// along; of shared pools, both hosts have to have those that its volumes are in. Until the guest is handed over the operation can be cancelled; whatever fails before, it
 /// runs on where it was. Meanwhile nothing of the instance can be changed but by deleting it or stopping it by force. A dry
 /// run says what stands in the way.
 #[utoipa::path(post, path = "/v1/projects/{project}/instances/{instance}/migrate", tag = "instances",
@@ -51,7 +51,8 @@ pub(super) async fn migrate_instance(
         max_downtime_ms: body.max_downtime_ms(),
         due_at: now + migration::DUE,
         disk_gib: None,
+        runs: true,
     };
-    migration::begin(conn, &new, now).await?;
+    migration::begin_running(conn, &row, new, now).await?;
     accept(&app, change, row.id).await
 }

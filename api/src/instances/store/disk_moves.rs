@@ -1,5 +1,5 @@
-//! SQL of instances that are stopped and go to another host with what is on the disk of theirs: see
-//! `migrations/0052_moving_disks.sql`.
+//! SQL of instances that go to another host with what is on the disk of theirs: see `migrations/0052_moving_disks.sql` and
+//! `migrations/0055_live_disks.sql`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -127,6 +127,27 @@ pub(in crate::instances) async fn is_as_it_was(
     .await
 }
 
+/// The destination has all but what the guest writes to: from now on both hosts are told of the guest. What they have said of
+/// the files, or say late, is not of this: it has another id.
+pub(in crate::instances) async fn begin_guest(
+    conn: &mut PgConnection,
+    of: &Migration,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let revision = hosts::store::bump_networks(conn, of.destination()).await?.unwrap_or_default();
+    sqlx::query!(
+        "UPDATE migrations SET id = gen_random_uuid(), received_at = $2, address = NULL, port = NULL,
+                source_revision = NULL, desired_revision = $3
+         WHERE id = $1",
+        of.id,
+        now,
+        revision.0
+    )
+    .execute(&mut *conn)
+    .await?;
+    nudge::send(conn, Topic::Host(of.destination())).await
+}
+
 /// The volumes are the destination's, and the source has to remove the files that it has of them. Both hosts are held.
 pub(super) async fn change_place(
     conn: &mut PgConnection,
@@ -156,7 +177,7 @@ struct LayerRow {
 
 impl LayerRow {
     /// `None` when its image has no content.
-    fn into_layer(self) -> Option<CopiedLayer> {
+    fn into_layer(self, fresh: bool) -> Option<CopiedLayer> {
         let image = match self.image {
             Some(image) => Some(image.into_source()?),
             None => None,
@@ -166,6 +187,7 @@ impl LayerRow {
             below: self.below,
             image,
             size_gib: protocol::SizeGib(self.size_gib),
+            fresh,
         })
     }
 }
@@ -178,12 +200,12 @@ pub(super) async fn after(
     after: Revision,
 ) -> Result<Vec<DesiredObject>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT m.id, m.instance_id, m.source_host_id, m.destination_host_id, m.layers AS "layers!",
+        r#"SELECT m.id, m.instance_id, m.source_host_id, m.destination_host_id, m.layers AS "layers!", m.tops,
                   CASE WHEN m.source_host_id = $1 THEN m.source_revision ELSE m.desired_revision END AS "revision!",
                   host(m.address) AS address, m.port,
                   copied_layers(m.instance_id) AS "copied!: Json<Vec<LayerRow>>"
            FROM migrations m
-           WHERE cardinality(m.layers) > 0
+           WHERE cardinality(m.layers) > 0 AND NOT m.sends_guest
              AND (m.destination_host_id = $1 AND m.desired_revision > $2
                   OR m.source_host_id = $1 AND m.source_revision > $2)
              AND (SELECT knows_disk_moves(h.inventory) FROM hosts h WHERE h.id = $1)"#,
@@ -194,8 +216,13 @@ pub(super) async fn after(
     .await?;
     let objects = rows.into_iter().filter_map(|row| {
         let (id, instance_id) = (row.id.into(), row.instance_id.into());
+        let (runs, tops) = (row.tops.is_some(), row.tops.unwrap_or_default());
         let body = if row.destination_host_id == host.as_uuid() {
-            let layers = row.copied.0.into_iter().map(LayerRow::into_layer).collect::<Option<_>>()?;
+            let layers = row.copied.0.into_iter().map(|layer| {
+                let fresh = tops.contains(&layer.id.as_uuid());
+                layer.into_layer(fresh)
+            });
+            let layers = layers.collect::<Option<_>>()?;
             DesiredBody::TakeDisks { id, instance_id, source: row.source_host_id.into(), layers }
         } else {
             let address: IpAddr = row.address.as_deref()?.parse().ok()?;
@@ -204,7 +231,8 @@ pub(super) async fn after(
                 instance_id,
                 destination: row.destination_host_id.into(),
                 address: (address, u16::try_from(row.port?).ok()?).into(),
-                layers: row.layers.into_iter().map(LayerId::from).collect(),
+                layers: row.layers.into_iter().filter(|id| !tops.contains(id)).map(LayerId::from).collect(),
+                runs,
             }
         };
         Some(DesiredObject { revision: Revision(row.revision), body })

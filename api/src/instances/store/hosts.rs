@@ -117,10 +117,10 @@ pub(crate) async fn desired_after(
            FROM (SELECT id FROM instances WHERE host_id = $1 AND desired_revision > $2
                  UNION
                  SELECT instance_id FROM migrations
-                 WHERE destination_host_id = $1 AND desired_revision > $2 AND layers IS NULL
+                 WHERE destination_host_id = $1 AND desired_revision > $2 AND sends_guest
                    AND (SELECT knows_migrations(h.inventory) FROM hosts h WHERE h.id = $1)) changed
            JOIN instances i USING (id) JOIN instance_types t ON t.id = i.instance_type_id
-           LEFT JOIN migrations m ON m.instance_id = i.id AND m.layers IS NULL"#,
+           LEFT JOIN migrations m ON m.instance_id = i.id AND m.sends_guest"#,
         host.as_uuid(),
         after.0
     )

@@ -24,8 +24,10 @@ pub(in crate::instances) struct New {
     pub destination: HostId,
     pub max_downtime_ms: i32,
     pub due_at: OffsetDateTime,
-    /// What it takes along of the disk of its host, when it is stopped.
+    /// What it takes along of the disk of its host, if it does.
     pub disk_gib: Option<i32>,
+    /// Its guest runs, and goes on meanwhile.
+    pub runs: bool,
 }
 
 impl New {
@@ -39,7 +41,7 @@ impl New {
     ) -> Self {
         // Nothing stands still: nothing runs.
         let (instance, max_downtime_ms, disk_gib) = (instance.into(), 1, Some(0));
-        Self { id, instance, operation, source, destination, max_downtime_ms, due_at, disk_gib }
+        Self { id, instance, operation, source, destination, max_downtime_ms, due_at, disk_gib, runs: false }
     }
 }
 
@@ -55,8 +57,12 @@ pub(crate) struct Migration {
     pub port: Option<i32>,
     pub cancel_code: Option<String>,
     pub cancel_detail: Option<String>,
-    /// It is stopped, and its disks are copied: see [`super::disk_moves`].
+    /// Files are copied, and nothing is done with a guest: see [`super::disk_moves`].
     pub moves_disks: bool,
+    /// What is on the disk of its host goes along.
+    pub takes_disks: bool,
+    /// Its guest runs.
+    pub runs: bool,
 }
 
 impl Migration {
@@ -162,9 +168,10 @@ pub(in crate::instances) async fn insert(conn: &mut PgConnection, new: &New) -> 
     let revision = hosts::store::bump_networks(conn, new.destination).await?.unwrap_or_default();
     sqlx::query!(
         "INSERT INTO migrations (id, instance_id, operation_id, source_host_id, destination_host_id, vcpus, memory_mib,
-                                 max_downtime_ms, due_at, desired_revision, layers, disk_gib)
+                                 max_downtime_ms, due_at, desired_revision, layers, disk_gib, tops)
          SELECT $1, id, $3, $4, $5, vcpus_held, memory_mib_held, $6, $7, $8,
-                CASE WHEN $9::integer IS NOT NULL THEN layers_to_copy(id) END, coalesce($9, 0)
+                CASE WHEN $9::integer IS NOT NULL THEN layers_to_copy(id) END, coalesce($9, 0),
+                CASE WHEN $9::integer IS NOT NULL AND $10::boolean THEN layers_written_to(id) END
          FROM instances WHERE id = $2",
         new.id.as_uuid(),
         new.instance.as_uuid(),
@@ -174,7 +181,8 @@ pub(in crate::instances) async fn insert(conn: &mut PgConnection, new: &New) -> 
         new.max_downtime_ms,
         new.due_at,
         revision.0,
-        new.disk_gib
+        new.disk_gib,
+        new.runs
     )
     .execute(&mut *conn)
     .await?;
@@ -191,7 +199,8 @@ pub(crate) async fn of_host(
     sqlx::query_as!(
         Migration,
         r#"SELECT id, instance_id, operation_id, source_host_id, destination_host_id, port, cancel_code, cancel_detail,
-                  layers IS NOT NULL AS "moves_disks!"
+                  NOT sends_guest AS "moves_disks!", layers IS NOT NULL AS "takes_disks!",
+                  layers IS NULL OR tops IS NOT NULL AS "runs!"
            FROM migrations
            WHERE id = $1 AND instance_id = $2 AND (source_host_id = $3 OR destination_host_id = $3) FOR UPDATE"#,
         id.as_uuid(),
@@ -210,7 +219,8 @@ pub(crate) async fn of_instance(
     sqlx::query_as!(
         Migration,
         r#"SELECT id, instance_id, operation_id, source_host_id, destination_host_id, port, cancel_code, cancel_detail,
-                  layers IS NOT NULL AS "moves_disks!"
+                  NOT sends_guest AS "moves_disks!", layers IS NOT NULL AS "takes_disks!",
+                  layers IS NULL OR tops IS NOT NULL AS "runs!"
            FROM migrations WHERE instance_id = $1 FOR UPDATE"#,
         instance
     )
@@ -240,12 +250,14 @@ pub(crate) async fn stuck(
         r#"SELECT m.id, m.instance_id, s.declared_dead_at IS NOT NULL AS "source_dead!",
                   d.declared_dead_at IS NOT NULL AS "destination_dead!",
                   NOT CASE WHEN m.layers IS NULL THEN knows_migrations(d.inventory)
-                           ELSE knows_disk_moves(d.inventory) END AS "destination_unable!"
+                           WHEN m.tops IS NULL THEN knows_disk_moves(d.inventory)
+                           ELSE knows_live_disks(d.inventory) END AS "destination_unable!"
            FROM migrations m JOIN hosts s ON s.id = m.source_host_id JOIN hosts d ON d.id = m.destination_host_id
            WHERE (s.declared_dead_at IS NOT NULL
                   OR m.cancelled_at IS NULL AND (d.declared_dead_at IS NOT NULL OR m.due_at <= $1
                                                  OR NOT CASE WHEN m.layers IS NULL THEN knows_migrations(d.inventory)
-                                                             ELSE knows_disk_moves(d.inventory) END))
+                                                             WHEN m.tops IS NULL THEN knows_disk_moves(d.inventory)
+                                                             ELSE knows_live_disks(d.inventory) END))
              AND ($2::uuid IS NULL OR m.id = $2)
            ORDER BY m.instance_id"#,
         now,
@@ -351,7 +363,7 @@ pub(crate) async fn change_hands(
     hold(conn, [source, destination]).await?;
     // Its place there is the instance's from now on.
     sqlx::query!("DELETE FROM migrations WHERE id = $1", of.id).execute(&mut *conn).await?;
-    if of.moves_disks {
+    if of.takes_disks {
         disk_moves::change_place(conn, of, now).await?;
     }
     // Both documents change with it.

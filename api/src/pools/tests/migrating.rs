@@ -267,7 +267,7 @@ async fn what_stands_in_the_way_is_said_and_changes_nothing() {
     }
     let refused = cloud.post("/v1/projects/demo/instances/local/migrate", json!({})).await;
     let refused = refused.expect_problem(409, "wrong_state");
-    assert!(refused["detail"].as_str().unwrap().contains("on the disk of its host"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("disks on their host"), "{refused}");
 
     // Another QEMU on the other side.
     let index = usize::from(hosts[1].id == away_id);

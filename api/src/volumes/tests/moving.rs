@@ -44,27 +44,27 @@ async fn two(cloud: &TestCloud) -> (Value, TestHost<'_>, TestHost<'_>) {
     (web["id"].clone(), home, away)
 }
 
-async fn order(host: &TestHost<'_>, kind: &str) -> Option<Value> {
+pub(super) async fn order(host: &TestHost<'_>, kind: &str) -> Option<Value> {
     let page = host.desired(0).await;
     page["objects"].as_array().unwrap().iter().find(|object| object["kind"] == kind).cloned()
 }
 
-async fn say(host: &TestHost<'_>, order: &Value, state: Value) {
+pub(super) async fn say(host: &TestHost<'_>, order: &Value, state: Value) {
     let report = json!([{"id": order["id"], "instance_id": order["instance_id"], "state": state}]);
     host.report_migrations(report).await.expect(200);
 }
 
-fn ready(number: u8, port: u16) -> Value {
+pub(super) fn ready(number: u8, port: u16) -> Value {
     json!({"kind": "ready", "address": format!("192.0.2.{number}:{port}")})
 }
 
 /// What is reserved on a host, in vCPUs, MiB and GiB.
-async fn reserved(cloud: &TestCloud, host: &TestHost<'_>) -> [i64; 3] {
+pub(super) async fn reserved(cloud: &TestCloud, host: &TestHost<'_>) -> [i64; 3] {
     let host = cloud.get(&format!("/v1/hosts/{}", host.id)).await.expect(200);
     ["vcpus", "memory_mib", "disk_gib"].map(|what| host[what]["reserved"].as_i64().unwrap())
 }
 
-async fn operation(cloud: &TestCloud, accepted: &Value) -> Value {
+pub(super) async fn operation(cloud: &TestCloud, accepted: &Value) -> Value {
     let path = format!("/v1/projects/demo/operations/{}", accepted["operation"]["id"].as_str().unwrap());
     cloud.get(&path).await.expect(200)
 }
@@ -101,7 +101,7 @@ async fn is_at_home(cloud: &TestCloud, id: &Value, home: &TestHost<'_>, away: &T
     assert_eq!(findings(cloud).await, Vec::<String>::new());
 }
 
-fn sorted(ids: &Value) -> Vec<String> {
+pub(super) fn sorted(ids: &Value) -> Vec<String> {
     let mut ids: Vec<_> = ids.as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
     ids.sort();
     ids
