@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lab::{Guest, Lab, LabOptions, eventually, in_lab};
+use lab::{Guest, Instance, Lab, LabOptions, Shell, eventually, in_lab};
 use serde_json::{Value, json};
 
 use crate::migration::shell_on;
@@ -20,19 +20,54 @@ async fn maintenance(lab: &Lab, host: &str) -> Result<Value> {
     Ok(lab.cloud.get(&format!("/v1/hosts/{host}")).await?.success()?["maintenance"].clone())
 }
 
-/// Waits until exactly these remain, each with its code.
-async fn wait_remaining(lab: &Lab, host: &str, wanted: &[(&str, &str)], limit: Duration) -> Result<()> {
-    let wanted: Vec<_> = wanted.iter().map(|(name, code)| (json!(name), json!(code))).collect();
-    eventually("what remains on the host", limit, async || {
+async fn wait_drained(lab: &Lab, host: &str, limit: Duration) -> Result<()> {
+    eventually("the host to be drained", limit, async || {
         let seen = maintenance(lab, host).await?;
-        let remaining = seen["remaining"].as_array().cloned().unwrap_or_default();
-        let mut found: Vec<_> =
-            remaining.iter().map(|one| (one["instance"]["name"].clone(), one["code"].clone())).collect();
-        found.sort_by_key(|(name, _)| name.to_string());
-        ensure!(found == wanted, "{seen}");
+        ensure!(seen["state"] == "drained", "{seen}");
         Ok(())
     })
     .await
+}
+
+/// The first sector of those that a guest writes to all the time.
+const SECTOR: u64 = 950 << 11;
+
+/// From now on the guest writes a number to one sector after the other, each on its disk before the next.
+fn write_on(shell: &mut Shell) -> Result<()> {
+    shell
+        .output(&format!(
+            "(i=0; while usleep 100000; do i=$((i + 1)); \
+             printf %08d $i | dd of=/dev/vda bs=512 seek=$(({SECTOR} + i)) conv=notrunc,fsync; \
+             read up rest < /proc/uptime; echo $i $up >> /run/written; done > /dev/null 2>&1 &)"
+        ))
+        .map(drop)
+}
+
+/// How far it is. Every number has to be where it was written, and the guest must have written all the time.
+fn written(shell: &mut Shell) -> Result<u64> {
+    let last = shell.output("tail -n 1 /run/written | cut -d ' ' -f 1")?.parse()?;
+    shell.output(&format!(
+        "blockdev --flushbufs /dev/vda; dd if=/dev/vda bs=512 skip=$(({SECTOR} + 1)) count={last} 2>/dev/null | \
+         tr -d '\\000' > /run/got; seq 1 {last} | awk '{{ printf \"%08d\", $1 }}' | cmp - /run/got"
+    ))?;
+    let gap = shell.output(
+        "awk 'NR > 1 && $2 - last > most { most = $2 - last } { last = $2 } END { print most }' /run/written",
+    )?;
+    eprintln!("{last} writes, of which none took longer than {gap} s");
+    Ok(last)
+}
+
+/// It runs on that host, and is the guest that it was.
+async fn is_the_same(lab: &Lab, instance: &Instance, on: usize, boot_id: &str) -> Result<Shell> {
+    eventually("one host alone to have it", CHANGE, async || {
+        ensure!(index_of(lab, instance)? == on, "it has not");
+        Ok(())
+    })
+    .await?;
+    let mut shell = shell_on(lab, on, instance)?;
+    let now = shell.output("cat /proc/sys/kernel/random/boot_id")?;
+    ensure!(now == boot_id, "the guest was started anew: {now}, and not {boot_id}");
+    Ok(shell)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,36 +83,39 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
         write(&mut in_runs, "/dev/vda", 1, 900)?;
         write(&mut in_own, "/dev/vda", 2, 900)?;
         let boot_id = in_runs.output("cat /proc/sys/kernel/random/boot_id")?;
-        drop((in_own, in_runs, in_stopped));
+        let own_boot_id = in_own.output("cat /proc/sys/kernel/random/boot_id")?;
+        drop((in_runs, in_stopped));
         stopped.stop().await?;
         stopped.wait_for_state("stopped", LIMIT).await?;
+        // What is written from now on is in a layer of its own.
+        let snapshot = project.snapshot(json!({"name": "before", "instance": own.id})).await?;
+        snapshot.wait_for_state("available", CHANGE).await?;
+        write_on(&mut in_own)?;
+        eventually("some writes", CHANGE, async || {
+            ensure!(written(&mut in_own)? > 5);
+            Ok(())
+        })
+        .await?;
+        drop(in_own);
         cordon(lab, &away, false).await?;
 
         let drain = format!("/v1/hosts/{home}/drain");
         lab.cloud.post(&drain, json!({})).await?.expect(202)?;
-        wait_remaining(lab, &home, &[("own", "running")], LIMIT).await?;
-        ensure!(stopped.get().await?["host"]["name"] == away.as_str(), "it has not moved");
-        eventually("the host that it has left to let go of it", CHANGE, async || {
-            ensure!(index_of(lab, &runs)? == 1, "it has not");
-            Ok(())
-        })
-        .await?;
-        let mut in_runs = shell_on(lab, 1, &runs)?;
-        let now = in_runs.output("cat /proc/sys/kernel/random/boot_id")?;
-        ensure!(now == boot_id, "the guest was started anew: {now}, and not {boot_id}");
-        holds(&mut in_runs, "/dev/vda", 1, 900)?;
-        ensure!(maintenance(lab, &home).await?["state"] == "draining");
         let host = format!("/v1/hosts/{home}");
         lab.cloud.delete(&host).await?.problem(409, "in_use")?;
-
-        // What is on this host's own disk goes along when its guest may be stopped.
-        lab.cloud.post(&drain, json!({"stop_running": true})).await?.expect(202)?;
-        eventually("the host to be drained", LIMIT, async || {
-            let seen = maintenance(lab, &home).await?;
-            ensure!(seen["state"] == "drained", "{seen}");
+        wait_drained(lab, &home, 2 * LIMIT).await?;
+        ensure!(stopped.get().await?["host"]["name"] == away.as_str(), "it has not moved");
+        let mut in_runs = is_the_same(lab, &runs, 1, &boot_id).await?;
+        holds(&mut in_runs, "/dev/vda", 1, 900)?;
+        // What was on this host's own disk went along, and its guest did not notice.
+        let mut in_own = is_the_same(lab, &own, 1, &own_boot_id).await?;
+        let so_far = written(&mut in_own)?;
+        eventually("it to write on", CHANGE, async || {
+            ensure!(written(&mut in_own)? > so_far + 5);
             Ok(())
         })
         .await?;
+        holds(&mut in_own, "/dev/vda", 2, 900)?;
         lab.hosts[0].wait_empty(CHANGE).await?;
         // One whose guard kept its leases fresh after that would be told apart from one that is switched off.
         lab.hosts[0].agent.kill().await?;
@@ -97,9 +135,10 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
         })
         .await?;
         holds(&mut in_runs, "/dev/vda", 1, 900)?;
-        let mut in_own = lab.shell(&own, LIMIT).await?;
         holds(&mut in_own, "/dev/vda", 2, 900)?;
         drop((in_runs, in_own));
+        snapshot.delete().await?.success()?;
+        snapshot.wait_gone(LIMIT).await?;
         for instance in [&own, &runs, &stopped] {
             instance.delete().await?.success()?;
             instance.wait_gone(LIMIT).await?;
