@@ -62,11 +62,7 @@ fn ids(layers: &Value, fresh: bool) -> Value {
 
 /// Begins one up to where the destination has what the guest does not write to: gives the answer, both orders about files,
 /// and the destination's part.
-async fn copied(
-    cloud: &TestCloud,
-    away: &TestHost<'_>,
-    id: &Value,
-) -> (Value, Value, Value) {
+async fn copied(cloud: &TestCloud, away: &TestHost<'_>, id: &Value) -> (Value, Value, Value) {
     let accepted = cloud.post(MIGRATE, json!({})).await.expect(202);
     let take = order(away, "take_disks").await.unwrap();
     say(away, &take, ready(2, 40000)).await;
