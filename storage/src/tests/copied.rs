@@ -8,6 +8,7 @@ use sha2::Digest;
 
 use super::volumes::{cached, holds, io, top};
 use super::*;
+use crate::Users;
 
 fn copied(volume: &VolumeSpec, index: usize) -> CopiedLayer {
     CopiedLayer {
