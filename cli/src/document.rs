@@ -249,7 +249,7 @@ mod tests {
         let one = |id: &str| operations().iter().find(|one| one.id == id).unwrap();
         let code = one("list_drift").query.iter().find(|field| field.name == "code").unwrap();
         let word = "network_device_differs".to_owned();
-        assert_eq!(code.value(&[word.clone()]).unwrap(), Value::String(word));
+        assert_eq!(code.value(std::slice::from_ref(&word)).unwrap(), Value::String(word));
         for (id, name) in [("change_user_password", "new_password"), ("redeem_password_code", "code")] {
             let field = one(id).body.iter().flatten().find(|field| field.name == name).unwrap();
             let refusal = field.value(&["hunter2".to_owned()]).unwrap_err().to_string();

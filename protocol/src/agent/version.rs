@@ -3,14 +3,14 @@
 //! | version | has, beside all of the one before |
 //! |---|---|
 //! | 1 | everything else |
-//! | 2 | disks that go to another host: [`DesiredBody::TakeDisks`], [`DesiredBody::GiveDisks`], [`MigrationState::Received`] and [`DISK_MOVES`]; [`DesiredBody::Unknown`]; the version in [`super::SessionOpened`] and [`super::HeartbeatReply`] |
+//! | 2 | disks that go to another host: [`DesiredBody::TakeDisks`], [`DesiredBody::GiveDisks`], [`MigrationState::Received`] and [`DISK_MOVES`], also under running guests: [`MigrationState::Mirroring`] and [`LIVE_DISKS`]; [`DesiredBody::Unknown`]; the version in [`super::SessionOpened`] and [`super::HeartbeatReply`] |
 //!
 //! A version is raised with the first change of a message after a release, and changes only add. A control plane reads all
 //! that agents of both versions say, and tells an agent nothing that its version does not have; an agent does the same for a
 //! control plane of the version before. `protocol/tests/recorded` holds both to it. Who speaks an older version, or a newer
 //! one, is refused with `unsupported_protocol`.
 
-use super::migration::DISK_MOVES;
+use super::migration::{DISK_MOVES, LIVE_DISKS};
 use super::{DesiredBody, DesiredPage, Inventory, MigrationState, ObservedBatch, OpenSession};
 
 /// The version that this build speaks.
@@ -59,7 +59,7 @@ impl MigrationState {
             | Self::Transferring { .. }
             | Self::HandedOver
             | Self::Ended { .. } => 1,
-            Self::Received => 2,
+            Self::Received | Self::Mirroring { .. } => 2,
         }
     }
 }
@@ -82,7 +82,7 @@ impl OpenSession {
 }
 
 /// Features that tell of orders which a later version than the first one has.
-const FEATURES_SINCE: [(&str, u32); 1] = [(DISK_MOVES, 2)];
+const FEATURES_SINCE: [(&str, u32); 2] = [(DISK_MOVES, 2), (LIVE_DISKS, 2)];
 
 impl Inventory {
     /// Without features that speak of what that version does not have.

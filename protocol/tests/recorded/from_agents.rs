@@ -149,6 +149,7 @@ fn migrations() -> Vec<MigrationReport> {
         MigrationState::Transferring { done_bytes: 1 << 20, total_bytes: 1 << 30 },
         MigrationState::HandedOver,
         MigrationState::Received,
+        MigrationState::Mirroring { done_bytes: 1 << 20, total_bytes: 1 << 30 },
         MigrationState::Ended { detail: detail() },
     ];
     covers!(&states, MigrationState: Ready, Refused, Transferring, HandedOver, Received, Ended);

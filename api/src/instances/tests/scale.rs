@@ -1,7 +1,6 @@
 //! In a cloud with thousands of instances, what is done for one reads the rows of that one. Rows are counted, not seconds.
 
-use protocol::agent::Revision;
-use protocol::Sha256;
+use protocol::{Revision, Sha256};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;

@@ -72,18 +72,18 @@ mod tests {
 
     use super::*;
 
-    fn of(state: &str, on_host_failure: &str, host: Option<Value>) -> String {
+    fn of(state: &str, on_host_failure: &str, host: Option<&Value>) -> String {
         let instance = json!({
             "name": "web", "state": state, "state_reason": "host_unreachable", "on_host_failure": on_host_failure,
-            "host": host.as_ref().map(|_| json!({"id": "1", "name": "host-1"})),
+            "host": host.map(|_| json!({"id": "1", "name": "host-1"})),
         });
-        explain(&instance, host.as_ref()).unwrap()
+        explain(&instance, host).unwrap()
     }
 
     #[test]
     fn an_instance_on_a_silent_host_says_what_is_known_and_what_helps() {
         let silent = json!({"last_seen_at": "2026-01-02T03:04:05Z", "declared_dead_at": null});
-        let text = of("running", "restart", Some(silent.clone()));
+        let text = of("running", "restart", Some(&silent));
         let known = "  running is what was last known of it: nothing was heard of its host host-1 since 2026-01-02T03:04:05Z\n";
         assert!(text.starts_with(known), "{text}");
         assert!(
@@ -92,12 +92,12 @@ mod tests {
         );
         assert!(text.contains("cumulo host declare-dead host-1 --no-guest-runs; "), "{text}");
         assert!(text.ends_with("cumulo instance move web\n"), "{text}");
-        let text = of("running", "wait", Some(silent.clone()));
+        let text = of("running", "wait", Some(&silent));
         assert!(
             text.contains("on_host_failure is wait: it stays there until the host is heard of again"),
             "{text}"
         );
-        let text = of("deleting", "wait", Some(silent));
+        let text = of("deleting", "wait", Some(&silent));
         assert!(
             text.contains("cumulo host declare-dead host-1 --no-guest-runs, then cumulo host delete host-1"),
             "{text}"
@@ -114,9 +114,9 @@ mod tests {
     fn on_a_dead_host_it_is_moved_and_what_is_deleted_goes_with_the_host() {
         let dead =
             json!({"last_seen_at": "2026-01-02T03:04:05Z", "declared_dead_at": "2026-01-02T03:14:05Z"});
-        let text = of("running", "wait", Some(dead.clone()));
+        let text = of("running", "wait", Some(&dead));
         assert!(text.contains("cumulo instance move web") && !text.contains("declare-dead"), "{text}");
-        let text = of("deleting", "wait", Some(dead));
+        let text = of("deleting", "wait", Some(&dead));
         assert!(text.contains("ends the deletion by removing the host: cumulo host delete host-1"), "{text}");
     }
 
