@@ -152,7 +152,7 @@ fn migrations() -> Vec<MigrationReport> {
         MigrationState::Mirroring { done_bytes: 1 << 20, total_bytes: 1 << 30 },
         MigrationState::Ended { detail: detail() },
     ];
-    covers!(&states, MigrationState: Ready, Refused, Transferring, HandedOver, Received, Ended);
+    covers!(&states, MigrationState: Ready, Refused, Transferring, HandedOver, Received, Mirroring, Ended);
     let each = states.into_iter().zip(0..);
     each.map(|(state, number)| MigrationReport { id: id(0x50 + number), instance_id: id(0x10), state })
         .collect()

@@ -84,6 +84,7 @@ fn others() -> Vec<DesiredBody> {
                 below: Some(id(0x21)),
                 image: Some(image(Format::Raw)),
                 size_gib: SizeGib(10),
+                fresh: true,
             }],
         },
         DesiredBody::GiveDisks {
@@ -92,6 +93,7 @@ fn others() -> Vec<DesiredBody> {
             destination: id(2),
             address: "192.0.2.8:49152".parse().unwrap(),
             layers: vec![id(0x20)],
+            runs: true,
         },
     ]
 }
