@@ -3,13 +3,14 @@
 ALTER TABLE hosts
     -- A pass of the control plane has seen that nothing was heard of it for a while; not before it has listened as long itself.
     ADD COLUMN silent boolean NOT NULL DEFAULT false,
-    -- Since when it is heard without a gap of more than that. NULL: since before this was noted.
-    ADD COLUMN heard_since timestamptz;
+    -- Since when it is heard without a gap of more than that. NULL: since before this was noted. (Functions in SQL take a name for a
+    -- column before they take it for a parameter: some have `heard_since`.)
+    ADD COLUMN heard_again_at timestamptz;
 
 CREATE FUNCTION note_heard() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.silent := false;
-    NEW.heard_since := NEW.last_seen_at;
+    NEW.heard_again_at := NEW.last_seen_at;
     RETURN NEW;
 END $$;
 -- 20 s as in `UNREACHABLE_AFTER` (api/src/hosts/model.rs).

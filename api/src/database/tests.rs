@@ -1,6 +1,7 @@
 //! Opening the database, from nothing to a pool.
 
 mod keys;
+mod names;
 mod outage;
 
 use std::time::Duration;

@@ -38,7 +38,7 @@ pub(crate) async fn verify(
                   format('%s is heard of, and its agent has not looked for %s minutes for what differs; its log tells why', h.name,
                          (extract(epoch FROM $4::timestamptz - l.looked_at) / 60)::bigint)
            FROM host_looks l JOIN hosts h ON h.id = l.host_id
-           WHERE greatest(l.looked_at, h.heard_since) < $2 AND h.last_seen_at >= $3 AND h.hypervisor_degraded IS NULL"#,
+           WHERE greatest(l.looked_at, h.heard_again_at) < $2 AND h.last_seen_at >= $3 AND h.hypervisor_degraded IS NULL"#,
         now - OLD,
         now - NOT_LOOKED,
         now - UNREACHABLE_AFTER,

@@ -18,7 +18,7 @@ struct Row {
     id: Uuid,
     name: String,
     last_seen_at: Option<OffsetDateTime>,
-    heard_since: Option<OffsetDateTime>,
+    heard_again_at: Option<OffsetDateTime>,
     hypervisor_degraded: bool,
     network_revision: i64,
     network_applied: Option<i64>,
@@ -44,7 +44,7 @@ pub(crate) async fn verify(
         .await?;
     let hosts = sqlx::query_as!(
         Row,
-        r#"SELECT id, name, last_seen_at, heard_since, hypervisor_degraded IS NOT NULL AS "hypervisor_degraded!",
+        r#"SELECT id, name, last_seen_at, heard_again_at, hypervisor_degraded IS NOT NULL AS "hypervisor_degraded!",
                   network_revision, network_applied,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>",
                   network_check AS "network_check: Json<NetworkCheck>", pool_total_bytes, pool_free_bytes, pool_low,
@@ -167,7 +167,8 @@ impl Row {
             );
             note("host_differs", detail);
         }
-        if now - self.heard_since.map_or(check.checked_at, |since| since.max(check.checked_at)) > OLD_CHECK {
+        if now - self.heard_again_at.map_or(check.checked_at, |since| since.max(check.checked_at)) > OLD_CHECK
+        {
             let detail =
                 format!("{name} has not compared itself with what it was told since {at}; its log tells why");
             note("host_check_old", detail);

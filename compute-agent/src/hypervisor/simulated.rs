@@ -598,7 +598,7 @@ impl Hypervisor for Simulated {
         volumes: &[VolumeId],
         door: UnixListener,
     ) -> Result<(), HypervisorError> {
-        self.open(id, volumes.len(), door)
+        self.open(id, volumes.len(), &door)
     }
 
     async fn close_disks(&self, id: InstanceId) -> Result<(), HypervisorError> {

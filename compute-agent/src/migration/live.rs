@@ -112,7 +112,7 @@ async fn take_all(
         match next(guest, &listener, &tls).await? {
             (stream, Way::Guest) => break stream,
             (_, way) => {
-                tracing::warn!(instance = %guest.id, ?way, "a way was given up that is there already")
+                tracing::warn!(instance = %guest.id, ?way, "a way was given up that is there already");
             }
         }
     };

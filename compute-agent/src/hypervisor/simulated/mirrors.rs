@@ -17,7 +17,7 @@ impl Simulated {
         &self,
         id: InstanceId,
         disks: usize,
-        door: UnixListener,
+        door: &UnixListener,
     ) -> Result<(), HypervisorError> {
         let mut state = self.reached()?;
         if state.transfers.get(&id) != Some(&Transfer::Waiting) {
