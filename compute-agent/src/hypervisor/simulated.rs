@@ -27,8 +27,8 @@ use protocol::agent::{
     IoLimits, LIVE_DISKS, LIVE_MIGRATION, MemorySample, Nic, PauseReason,
 };
 use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -275,39 +275,6 @@ impl Simulated {
             let source = io::Error::new(io::ErrorKind::ConnectionRefused, "simulated: not reachable");
             Err(HypervisorError::Unreachable(Box::new(source)))
         }
-    }
-}
-
-impl State {
-    /// QEMU locks the files that it writes: two domains never have one volume.
-    fn refuse_shared(&self, id: InstanceId, disks: &[DomainDisk]) -> Result<(), HypervisorError> {
-        let is_shared = |disk: &DomainDisk| {
-            self.domains.values().any(|domain| domain.id != id && domain.volume(disk.volume).is_some())
-        };
-        if disks.iter().any(is_shared) {
-            let source = io::Error::other("simulated: another domain has the volume");
-            return Err(HypervisorError::Refused { attempted: "use the disk", source: Box::new(source) });
-        }
-        Ok(())
-    }
-
-    fn fail_if_asked(&mut self, call: Call) -> Result<(), HypervisorError> {
-        match self.failures.get_mut(&call) {
-            Some(left) if *left > 0 => {
-                *left -= 1;
-                Err(refused(call, "simulated: refused on demand"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn fail_by_chance(&mut self) -> Result<(), HypervisorError> {
-        let share = self.machine.failing_creates;
-        if share > 0.0 && self.dice.random_bool(share.min(1.0)) {
-            self.starts.refused += 1;
-            return Err(refused(Call::Create, "simulated: refused by chance"));
-        }
-        Ok(())
     }
 }
 

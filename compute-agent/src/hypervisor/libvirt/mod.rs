@@ -10,6 +10,7 @@
 //! memory.rs     memory that is saved and loaded
 //! migrating.rs  guests that come and go
 //! mirrors.rs    what they write to
+//! node.rs       the machine, and which guests it can run
 //! owner.rs      whose the files of disks are that several hosts reach
 //! stats.rs      counters of all domains
 //! guest.rs      what a guest's agent says
@@ -25,6 +26,7 @@ mod link;
 mod memory;
 mod migrating;
 mod mirrors;
+mod node;
 mod owner;
 mod snapshot;
 mod stats;
@@ -41,7 +43,7 @@ use protocol::agent::{
     Acceleration, Architecture, ConsoleKind, DISK_MOVES, GuestInfo, Inventory, IoLimits, LIVE_DISKS,
     LIVE_MIGRATION, NESTED_VIRTUALIZATION, Nic, PauseReason,
 };
-use protocol::{InstanceId, MIB, MacAddress, MemoryMib, SizeGib, VolumeId};
+use protocol::{InstanceId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::net::UnixStream;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, broadcast};
 use virt::connect::Connect;
@@ -170,7 +172,7 @@ impl Libvirt {
 
     /// Runs the probe guest with the emulator that libvirt uses.
     async fn probe(&self) -> Result<Verdict, HypervisorError> {
-        let (emulator, kvm_refused) = self.link.call(ASK_LIMIT, offered).await?;
+        let (emulator, kvm_refused) = self.link.call(ASK_LIMIT, node::offered).await?;
         let verdict = probe::acceleration(&emulator).await.map_err(|e| refused("run a guest at all", e))?;
         let verdict = match kvm_refused {
             Some(why) if verdict.acceleration == Acceleration::Kvm => {
@@ -187,18 +189,18 @@ impl Libvirt {
 impl Hypervisor for Libvirt {
     async fn inventory(&self) -> Result<Inventory, HypervisorError> {
         let verdict = self.verdict().await?.clone();
-        let node = self.link.call(ASK_LIMIT, node).await?;
-        let emulated = self.link.call(ASK_LIMIT, |connect| Ok(emulated(connect))).await?;
+        let machine = self.link.call(ASK_LIMIT, node::describe).await?;
+        let emulated = self.link.call(ASK_LIMIT, |connect| Ok(node::emulated(connect))).await?;
         let unread = |error| refused("describe the host", error);
         let kind = if verdict.acceleration == Acceleration::Kvm { "kvm" } else { "qemu" };
-        let cpu_models = self.link.call(ASK_LIMIT, move |connect| models(connect, kind)).await?;
+        let cpu_models = self.link.call(ASK_LIMIT, move |connect| node::models(connect, kind)).await?;
         let nests = verdict.acceleration == Acceleration::Kvm && probe::nests();
         Ok(Inventory {
-            cpus: node.cpus,
-            memory_mib: node.memory_mib,
+            cpus: machine.cpus,
+            memory_mib: machine.memory_mib,
             disk_gib: probe::pool_size(&self.pool).map_err(unread)?,
             cpu_model: probe::cpu_model().map_err(unread)?,
-            hypervisor: node.hypervisor,
+            hypervisor: machine.hypervisor,
             acceleration: verdict.acceleration,
             acceleration_detail: verdict.detail,
             architectures: [vec![Architecture::X86_64], emulated].concat(),
@@ -516,65 +518,6 @@ impl Hypervisor for Libvirt {
 fn turn(turns: &Arc<Semaphore>, attempted: &'static str) -> Result<OwnedSemaphorePermit, HypervisorError> {
     let busy = |_| HypervisorError::Unreachable(format!("{attempted}: the call before has not ended").into());
     Arc::clone(turns).try_acquire_owned().map_err(busy)
-}
-
-/// The emulator that libvirt starts, and why it does not offer KVM, if it does not.
-fn offered(connect: &Connect) -> Result<(Utf8PathBuf, Option<String>), HypervisorError> {
-    let attempted = "name its emulator";
-    let arch = Some("x86_64");
-    let emulated = connect.get_domain_capabilities(None, arch, Some("q35"), Some("qemu"), 0);
-    let emulator =
-        xml::emulator(&emulated.map_err(|e| refused(attempted, e))?).map_err(|e| refused(attempted, e))?;
-    let on_hardware = connect.get_domain_capabilities(None, arch, Some("q35"), Some("kvm"), 0);
-    Ok((emulator, on_hardware.err().map(|error| error.message().to_owned())))
-}
-
-/// The architectures other than the host's for which there are an emulator and a UEFI.
-fn emulated(connect: &Connect) -> Vec<Architecture> {
-    let mut emulated = Vec::new();
-    for architecture in [Architecture::Aarch64, Architecture::Riscv64] {
-        let name = architecture.as_str();
-        match connect.get_domain_capabilities(None, Some(name), Some("virt"), Some("qemu"), 0) {
-            Ok(capabilities) if xml::boots_with_uefi(&capabilities).unwrap_or(false) => {
-                emulated.push(architecture);
-            }
-            Ok(_) => tracing::info!(architecture = name, "not offered: no UEFI for its guests is installed"),
-            Err(error) => tracing::info!(architecture = name, why = error.message(), "not offered"),
-        }
-    }
-    emulated
-}
-
-/// The processor models that guests may have by name.
-fn models(connect: &Connect, kind: &str) -> Result<Vec<String>, HypervisorError> {
-    let attempted = "name the processors that guests may have";
-    let capabilities = connect.get_domain_capabilities(None, Some("x86_64"), Some("q35"), Some(kind), 0);
-    let capabilities = capabilities.map_err(|e| refused(attempted, e))?;
-    xml::usable_models(&capabilities).map_err(|e| refused(attempted, e))
-}
-
-struct Node {
-    cpus: u32,
-    memory_mib: MemoryMib,
-    hypervisor: String,
-}
-
-fn node(connect: &Connect) -> Result<Node, HypervisorError> {
-    let failed = |error| refused("describe the host", error);
-    let info = connect.get_node_info().map_err(failed)?;
-    let qemu = version(connect.get_hyp_version().map_err(failed)?);
-    let libvirt = version(connect.get_lib_version().map_err(failed)?);
-    Ok(Node {
-        cpus: info.cpus,
-        // libvirt counts in KiB.
-        memory_mib: MemoryMib(u32::try_from(info.memory * 1024 / MIB).unwrap_or(u32::MAX)),
-        hypervisor: format!("QEMU {qemu}, libvirt {libvirt}"),
-    })
-}
-
-/// libvirt's number form: major * 1,000,000 + minor * 1,000 + release.
-fn version(number: u32) -> String {
-    format!("{}.{}.{}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000)
 }
 
 fn list(connect: &Connect) -> Result<Vec<Domain>, HypervisorError> {
