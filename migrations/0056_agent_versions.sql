@@ -5,7 +5,6 @@ ALTER TABLE hosts
     -- What its agent speaks when that is neither ours nor the version before, so that no session was opened.
     ADD COLUMN refused_protocol_version integer;
 
--- No statement that changes these changes anything that another trigger tells of.
 CREATE TRIGGER hosts_event_agent AFTER UPDATE ON hosts
     FOR EACH ROW WHEN (
         OLD.agent_version <> NEW.agent_version

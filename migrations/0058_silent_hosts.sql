@@ -19,7 +19,7 @@ CREATE TRIGGER hosts_heard BEFORE UPDATE OF last_seen_at ON hosts
         AND (OLD.silent OR OLD.last_seen_at IS NULL OR NEW.last_seen_at > OLD.last_seen_at + interval '20 seconds'))
     EXECUTE FUNCTION note_heard();
 
--- Beside those of 0024, 0033 and 0048: one statement writes one event.
+-- Beside those of 0024, 0033, 0048 and 0056: one statement writes one event.
 CREATE TRIGGER hosts_event_heard AFTER UPDATE ON hosts
     FOR EACH ROW WHEN (
         (OLD.silent, OLD.declared_dead_at IS NULL) IS DISTINCT FROM (NEW.silent, NEW.declared_dead_at IS NULL)
@@ -27,5 +27,9 @@ CREATE TRIGGER hosts_event_heard AFTER UPDATE ON hosts
              OLD.cordoned, OLD.maintenance)
             IS NOT DISTINCT FROM
             (NEW.name, NEW.pool_low_percent, NEW.disk_overcommit, NEW.hypervisor_degraded, NEW.quarantined, NEW.pool_low,
-             NEW.cordoned, NEW.maintenance))
+             NEW.cordoned, NEW.maintenance)
+        -- Of 0056, which may come back with another agent.
+        AND (OLD.agent_version <> NEW.agent_version
+             OR OLD.protocol_version <> NEW.protocol_version
+             OR OLD.refused_protocol_version IS DISTINCT FROM NEW.refused_protocol_version) IS NOT TRUE)
     EXECUTE FUNCTION record_event('host', 'state', 'cloud', '');

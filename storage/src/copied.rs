@@ -12,6 +12,7 @@ use protocol::agent::CopiedLayer;
 use protocol::{LayerId, MIB, MigrationId, Sha256};
 use sha2::Digest;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::durable::{PRIVATE_FILE, Unfinished, blocking, exists};
 use crate::header::{Header, open_itself};
@@ -175,10 +176,7 @@ impl Pool {
             return Ok(());
         }
         let bases_stay = self.bases_stay().await;
-        let stands_on = match (of.below, &of.image) {
-            (Some(below), _) => Some(self.layer(below)),
-            (None, image) => image.as_ref().map(|image| self.base(image)),
-        };
+        let stands_on = self.stands_on(of);
         if let Some(path) = stands_on.clone()
             && !blocking("look for what a layer stands on", move || exists(&path)).await?
         {
@@ -189,18 +187,7 @@ impl Pool {
         }
         let unfinished = Unfinished::new(self.inner().layout.fresh());
         qemu_img::create(unfinished.path(), OPTIONS, stands_on.as_deref(), of.size_gib.bytes()).await?;
-        let (layer, target, record) = (of.id, self.layer(of.id), self.inner().layout.made().clone());
-        blocking("put a layer in place", move || {
-            let _bases_stay = bases_stay;
-            std::fs::set_permissions(unfinished.path(), Permissions::from_mode(PRIVATE_FILE))?;
-            // Written down first: what is there without that would be a stranger's.
-            record.add_by(layer, by)?;
-            Ok(match unfinished.publish_new(&target)? {
-                Made::Now => Ok(()),
-                Made::Before => Err(PoolError::NotTaken(layer, IS_THERE)),
-            })
-        })
-        .await?
+        self.put_in_place(unfinished, of.id, by, bases_stay).await
     }
 
     /// Whether the layer is there, whole.
@@ -271,10 +258,7 @@ impl Pool {
         drop(new.file);
         // No image leaves the cache before the layer that stands on it is there.
         let bases_stay = self.bases_stay().await;
-        let stands_on = match (of.below, &of.image) {
-            (Some(below), _) => Some(self.layer(below)),
-            (None, image) => image.as_ref().map(|image| self.base(image)),
-        };
+        let stands_on = self.stands_on(of);
         let unfinished = new.unfinished;
         let header = look(unfinished.path()).await?.map_err(|why| PoolError::UnsafeLayer(layer, why))?;
         if header.backing.as_deref().map(name) != stands_on.as_deref().map(name) {
@@ -300,6 +284,24 @@ impl Pool {
         if header.backing != stands_on {
             return refused("it stands on something else");
         }
+        self.put_in_place(unfinished, layer, by, bases_stay).await
+    }
+
+    /// What a layer stands on here.
+    fn stands_on(&self, of: &CopiedLayer) -> Option<Utf8PathBuf> {
+        match (of.below, &of.image) {
+            (Some(below), _) => Some(self.layer(below)),
+            (None, image) => image.as_ref().map(|image| self.base(image)),
+        }
+    }
+
+    async fn put_in_place(
+        &self,
+        unfinished: Unfinished,
+        layer: LayerId,
+        by: MigrationId,
+        bases_stay: OwnedRwLockReadGuard<()>,
+    ) -> Result<(), PoolError> {
         let (target, record) = (self.layer(layer), self.inner().layout.made().clone());
         blocking("put a layer of another host in place", move || {
             let _bases_stay = bases_stay;

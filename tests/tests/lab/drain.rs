@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lab::{Guest, Instance, Lab, LabOptions, Shell, eventually, in_lab};
+use lab::{Guest, Lab, LabOptions, Shell, eventually, in_lab};
 use serde_json::{Value, json};
 
-use crate::migration::shell_on;
+use crate::migration::is_the_same;
 use crate::scene::LIMIT;
-use crate::shared::{Shared, in_pool, index_of};
+use crate::shared::{Shared, in_pool};
 use crate::volumes::disk::{CHANGE, from_image, guests, holds, write};
 
 async fn cordon(lab: &Lab, host: &str, cordoned: bool) -> Result<()> {
@@ -55,19 +55,6 @@ fn written(shell: &mut Shell) -> Result<u64> {
     )?;
     eprintln!("{last} writes, of which none took longer than {gap} s");
     Ok(last)
-}
-
-/// It runs on that host, and is the guest that it was.
-async fn is_the_same(lab: &Lab, instance: &Instance, on: usize, boot_id: &str) -> Result<Shell> {
-    eventually("one host alone to have it", CHANGE, async || {
-        ensure!(index_of(lab, instance)? == on, "it has not");
-        Ok(())
-    })
-    .await?;
-    let mut shell = shell_on(lab, on, instance)?;
-    let now = shell.output("cat /proc/sys/kernel/random/boot_id")?;
-    ensure!(now == boot_id, "the guest was started anew: {now}, and not {boot_id}");
-    Ok(shell)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,7 +54,7 @@ async fn counts_on(shell: &mut Shell) -> Result<()> {
 }
 
 /// The instance runs on that host alone, at its first boot, and the guest is the one that it was.
-async fn is_the_same(lab: &Lab, instance: &Instance, on: usize, boot_id: &str) -> Result<Shell> {
+pub(crate) async fn is_the_same(lab: &Lab, instance: &Instance, on: usize, boot_id: &str) -> Result<Shell> {
     instance.wait_for_state("running", CHANGE).await?;
     eventually("one host to have it", CHANGE, async || {
         lab.qemu_processes()?;

@@ -2,7 +2,8 @@
 //!
 //! The destination fetches the layers from the source, and says when it has all of them. Until then the instance is where it
 //! was, and whoever ends the migration ends it here: the destination then removes what it has. With the destination's word
-//! one transaction makes instance, volumes and layers its own, and only after that the source removes its files.
+//! one transaction makes instance, volumes and layers its own, and only after that the source removes its files. Of a guest that
+//! runs, this is the first half: its files are fetched, and then it goes as one without such disks does.
 
 use protocol::HostId;
 use protocol::agent::{DISK_MOVES, MigrationState};
@@ -14,7 +15,7 @@ use super::super::store::disk_moves;
 use super::super::store::migrations::{self, HostFacts, New, Stuck};
 use super::checks::{self, not_now, refused};
 use super::hosts::Hosts;
-use super::reports::{counted, failed_because, is_own};
+use super::reports::{failed_because, is_own, tell_progress};
 use super::{DUE, Migration, Why, end, failed};
 use crate::http::ApiError;
 use crate::operations::store as operations;
@@ -184,10 +185,8 @@ pub(super) async fn fold(
             Ok(())
         }
         MigrationState::Transferring { done_bytes, total_bytes } if !is_source && of.is_sent() => {
-            let (done, total) = (counted(*done_bytes), counted(*total_bytes));
             let step = if of.runs { "copying" } else { "transferring" };
-            operations::step(conn, of.operation(), step, now, None).await?;
-            operations::set_progress(conn, of.operation(), done.min(total), Some(total)).await.map(drop)
+            tell_progress(conn, of, step, (*done_bytes, *total_bytes), now).await
         }
         MigrationState::Received if !is_source && of.is_sent() => arrive(conn, of, now).await,
         MigrationState::Refused { detail } if !is_source => end(conn, of, &failed_because(detail), now).await,

@@ -60,8 +60,8 @@ pub(crate) async fn fold(
     }
 }
 
-/// How far its disks are, or its memory.
-async fn tell_progress(
+/// How far its files are, its disks, or its memory.
+pub(super) async fn tell_progress(
     conn: &mut PgConnection,
     of: &Migration,
     step: &'static str,
@@ -103,6 +103,6 @@ pub(super) fn failed_because(detail: &str) -> End {
     End::Failed { code: "migration_failed", detail: Some(clean(detail, MAX_DETAIL_CHARS)) }
 }
 
-pub(super) fn counted(bytes: u64) -> i64 {
+fn counted(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
