@@ -27,12 +27,12 @@ async fn multiply(cloud: &TestCloud) {
                 EXECUTE format('ALTER TABLE %I DISABLE TRIGGER USER', relation);
                 EXECUTE format(
                     'INSERT INTO %1$I (%2$s) SELECT %2$s FROM (
-                         SELECT (jsonb_populate_record(NULL::%1$I, to_jsonb(r) || (
-                             SELECT jsonb_object_agg(key, md5(value || n)::uuid) FROM jsonb_each_text(to_jsonb(r))
-                             WHERE key IN (''id'', ''layer_id'', ''instance_id'') AND value IS NOT NULL)
+                         SELECT copy.* FROM %1$I r, generate_series(1, {OTHERS}) n, LATERAL (
+                             SELECT jsonb_object_agg(key, md5(value || n)::uuid) AS ids FROM jsonb_each_text(to_jsonb(r))
+                             WHERE key IN (''id'', ''layer_id'', ''instance_id'') AND value IS NOT NULL) own,
+                         LATERAL jsonb_populate_record(NULL::%1$I, to_jsonb(r) || own.ids
                              || CASE WHEN to_jsonb(r) ? ''name'' THEN jsonb_build_object(''name'', ''other-'' || n)
-                                     ELSE ''{{}}'' END)).*
-                         FROM %1$I r, generate_series(1, {OTHERS}) n) copies', relation, columns);
+                                     ELSE ''{{}}'' END) copy) copies', relation, columns);
                 EXECUTE format('ALTER TABLE %I ENABLE TRIGGER USER', relation);
             END LOOP;
         END $$;
