@@ -100,7 +100,7 @@ async fn a_difference_says_what_it_is_about_since_when_and_who_mends_it() {
         assert_eq!(list(&cloud, query).await.len(), found, "{query}");
     }
     assert_eq!(list(&cloud, &format!("?host={}", host.id)).await.len(), 2);
-    let refused = cloud.get("/v1/drift?host=nosuch").await.expect_problem(400, "invalid_query");
+    let refused = cloud.get("/v1/drift?host=nosuch").await.expect_problem(404, "not_found");
     assert_eq!(refused["detail"], "host: there is no such host");
     for wrong in ["?code=nonsense", "?kind=nonsense", "?limit=0", "?host=%00", "?colour=red"] {
         cloud.get(&format!("/v1/drift{wrong}")).await.expect_problem(400, "invalid_query");

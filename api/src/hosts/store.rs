@@ -219,7 +219,7 @@ pub(crate) async fn known_to_filter(conn: &mut PgConnection, host: Option<&str>)
     if query.fetch_one(conn).await? {
         return Ok(());
     }
-    Err(ApiError::because(ErrorCode::InvalidQuery, "host: there is no such host"))
+    Err(ApiError::because(ErrorCode::NotFound, "host: there is no such host"))
 }
 
 /// What is promised of hosts for which nothing else was decided.

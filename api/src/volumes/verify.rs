@@ -29,9 +29,10 @@ async fn shared(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
            SELECT 'volume_position_shared', instance_id, format('%s volumes are its disk %s', count(*), position)
            FROM volumes WHERE instance_id IS NOT NULL GROUP BY instance_id, position HAVING count(*) > 1
            UNION ALL
-           SELECT 'volume_in_two_instances', v.id, format('%s instances have it, as their hosts say', count(*))
-           FROM volumes v JOIN instances i ON i.observed_volumes @> jsonb_build_array(jsonb_build_object('id', v.id))
-           GROUP BY v.id HAVING count(*) > 1"#
+           SELECT 'volume_in_two_instances', v.id, format('%s instances have it, as their hosts say', count(DISTINCT i.id))
+           FROM instances i CROSS JOIN jsonb_array_elements(i.observed_volumes) seen
+           JOIN volumes v ON v.id = (seen ->> 'id')::uuid
+           GROUP BY v.id HAVING count(DISTINCT i.id) > 1"#
     )
     .fetch_all(conn)
     .await
@@ -49,7 +50,8 @@ async fn astray(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
                   OR i.host_id IS NOT NULL AND v.pool_id IS NULL AND i.host_id IS DISTINCT FROM v.host_id)
            UNION ALL
            SELECT 'volume_kept_by_another', v.id, 'an instance that it is not attached to has it, as its host says'
-           FROM volumes v JOIN instances i ON i.observed_volumes @> jsonb_build_array(jsonb_build_object('id', v.id))
+           FROM instances i CROSS JOIN jsonb_array_elements(i.observed_volumes) seen
+           JOIN volumes v ON v.id = (seen ->> 'id')::uuid
            WHERE i.id IS DISTINCT FROM v.instance_id
            UNION ALL
            SELECT 'volume_detaching_on_dead_host', v.id,

@@ -127,8 +127,7 @@ async fn lists_are_asked_for_a_state_page_by_page() {
         assert_eq!(names(&cloud, &format!("{CLOUD}?{filter}")).await, expected, "{filter}");
     }
     for nowhere in ["nosuch", "A%20b", "00000000-0000-0000-0000-000000000000"] {
-        let refused =
-            cloud.get(&format!("{CLOUD}?host={nowhere}")).await.expect_problem(400, "invalid_query");
+        let refused = cloud.get(&format!("{CLOUD}?host={nowhere}")).await.expect_problem(404, "not_found");
         assert_eq!(refused["detail"], "host: there is no such host");
     }
 }
