@@ -309,9 +309,14 @@ mod tests {
         for id in ["create_instance", "stop_instance", "update_volume", "restore_snapshot"] {
             assert!(answers_resource(id), "{id} fills the screen");
         }
-        for id in
-            ["create_key_pair", "create_api_key", "create_host_join_token", "create_console", "get_volume"]
-        {
+        for id in [
+            "create_key_pair",
+            "create_api_key",
+            "create_host_join_token",
+            "readmit_host",
+            "create_console",
+            "get_volume",
+        ] {
             assert!(!answers_resource(id), "{id} hides what is never shown again");
         }
     }

@@ -269,10 +269,13 @@ fn on_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 async fn join_cloud(args: &JoinArgs) -> Result<()> {
     let token = read_token(&args.token_file)?;
     let state_dir = StateDir::take(&args.state_dir)?;
-    match join(&args.control_plane, &token, state_dir.path(), &args.name).await? {
+    match join(&args.control_plane, &token, state_dir.path(), &args.name, &SystemClock).await? {
         Joined::Now(joined) => tracing::info!(host = %joined.host_id, name = %joined.name, "joined"),
         Joined::Already(joined) => {
             tracing::info!(host = %joined.host_id, name = %joined.name, "has joined already: nothing to do");
+        }
+        Joined::Again(joined) => {
+            tracing::info!(host = %joined.host_id, name = %joined.name, "was let in again, with a new certificate");
         }
     }
     Ok(())

@@ -4,12 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use protocol::HostId;
 use protocol::agent::{JoinRequest, JoinResponse, JoinToken, RenewRequest, RenewResponse};
+use sqlx::PgConnection;
 
 use super::peer::Host;
 use crate::app::App;
 use crate::hosts::{self, NewHost};
 use crate::http::{ApiError, ErrorCode, FieldError, JsonBody};
-use crate::pki::PkiError;
+use crate::pki::{self, PkiError};
 
 /// The only call without a certificate: the token stands for the operator.
 pub(super) async fn join(
@@ -20,21 +21,30 @@ pub(super) async fn join(
     let refused = || {
         ApiError::because(
             ErrorCode::InvalidCredentials,
-            "the join token is unknown, used or expired; make a new one",
+            match request.host_id {
+                None => "the join token is unknown, used or expired; make a new one",
+                Some(_) => {
+                    "the token is unknown, used, expired, or not one to let this host in again: `cumulo host readmit`"
+                }
+            },
         )
     };
     let token: JoinToken = request.token.parse().map_err(|_| refused())?;
     let now = app.clock.now();
-    let host_id: HostId = app.clock.new_id();
     let mut tx = app.begin().await?;
-    if !hosts::store::spend_join_token(&mut tx, hosts::hash_secret(&token), now).await? {
+    if !hosts::store::spend_join_token(&mut tx, hosts::hash_secret(&token), request.host_id, now).await? {
         return Err(refused());
     }
-    hosts::store::insert(&mut tx, &NewHost { id: host_id, name: request.name }, now).await?;
-    let certificate_pem =
-        app.ca.issue_host(host_id, &request.csr_pem, now).map_err(|error| csr_refused(&error))?;
+    let host_id: HostId = request.host_id.unwrap_or_else(|| app.clock.new_id());
+    if request.host_id.is_none() {
+        hosts::store::insert(&mut tx, &NewHost { id: host_id, name: request.name }, now).await?;
+    }
+    let certificate_pem = issue(&app, &mut tx, host_id, &request.csr_pem).await?;
     tx.commit().await?;
-    tracing::info!(host = %host_id, "a host has joined");
+    match request.host_id {
+        None => tracing::info!(host = %host_id, "a host has joined"),
+        Some(_) => tracing::info!(host = %host_id, "a host was let in again"),
+    }
     Ok(Json(JoinResponse { host_id, certificate_pem, ca_pem: app.ca.certificate_pem().to_owned() }))
 }
 
@@ -44,15 +54,23 @@ pub(super) async fn renew(
     host: Host,
     JsonBody(request): JsonBody<RenewRequest>,
 ) -> Result<Json<RenewResponse>, ApiError> {
-    let known = hosts::store::session(&mut *app.pool.acquire().await?, host.0).await?;
-    known.ok_or_else(super::peer::removed)?;
-    let certificate_pem =
-        app.ca.issue_host(host.0, &request.csr_pem, app.clock.now()).map_err(|error| csr_refused(&error))?;
+    let mut tx = app.begin().await?;
+    let certificate_pem = issue(&app, &mut tx, host.0, &request.csr_pem).await?;
+    tx.commit().await?;
     Ok(Json(RenewResponse { certificate_pem }))
 }
 
-fn csr_refused(error: &PkiError) -> ApiError {
-    ApiError::invalid(vec![FieldError::new("/csr_pem", "invalid", error.to_string())])
+/// A certificate for a host that is known, PEM.
+async fn issue(app: &App, conn: &mut PgConnection, host: HostId, csr_pem: &str) -> Result<String, ApiError> {
+    let now = app.clock.now();
+    let refused =
+        |error: PkiError| ApiError::invalid(vec![FieldError::new("/csr_pem", "invalid", error.to_string())]);
+    let certificate_pem = app.ca.issue_host(host, csr_pem, now).map_err(refused)?;
+    if hosts::store::note_certificate(conn, host, pki::leaf_ends_at(now)).await? {
+        Ok(certificate_pem)
+    } else {
+        Err(super::peer::removed())
+    }
 }
 
 /// Whether such an agent is understood, and understands.

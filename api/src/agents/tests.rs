@@ -1,6 +1,7 @@
 //! The agent protocol, spoken well and badly.
 
 mod crowd;
+mod readmission;
 mod restored;
 mod skew;
 

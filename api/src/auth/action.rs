@@ -189,6 +189,7 @@ actions! {
         DeleteInstanceType(InstanceType) = "compute:DeleteInstanceType",
         GetHost(Host) = "host:GetHost",
         DeclareHostDead(Host) = "host:DeclareHostDead",
+        ReadmitHost(Host) = "host:ReadmitHost",
         UpdateHost(Host) = "host:UpdateHost",
         DrainHost(Host) = "host:DrainHost",
         EndHostMaintenance(Host) = "host:EndHostMaintenance",

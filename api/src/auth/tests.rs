@@ -293,6 +293,7 @@ fn body_of(operation: &utoipa::openapi::path::Operation) -> &'static str {
         | "append_to_image_upload"
         | "finish_image_upload"
         | "create_host_join_token"
+        | "readmit_host"
         | "drain_host"
         | "stop_instance"
         | "migrate_instance"

@@ -12,14 +12,17 @@ use sha2::Digest;
 use time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::model::HostState;
-use super::types::{CreateHostJoinToken, DeclareHostDead, Host, HostJoinToken, HostQuery, UpdateHost};
+use super::types::{
+    CreateHostJoinToken, DeclareHostDead, Host, HostJoinToken, HostQuery, ReadmitHost, UpdateHost,
+};
 use super::{maintenance, removal, store};
 use crate::app::App;
-use crate::auth::actions;
+use crate::auth::{Action, actions};
 use crate::http::{
-    ApiError, Call, ErrorCode, FieldError, MutationQuery, Page, PageQuery, Path, merge_labels,
+    ApiError, Call, ErrorCode, FieldError, Mutation, MutationQuery, Page, PageQuery, Path, merge_labels,
     validate_labels,
 };
 use crate::instances::store::placement;
@@ -29,6 +32,7 @@ const DEFAULT_TTL_SECONDS: u32 = 600;
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create_host_join_token))
+        .routes(routes!(readmit_host))
         .routes(routes!(list_hosts))
         .routes(routes!(get_host, update_host, removal::delete_host))
         .routes(routes!(declare_host_dead))
@@ -42,22 +46,59 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 ))]
 async fn create_host_join_token(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
     let new: CreateHostJoinToken = call.json()?;
-    let ttl = new.ttl_seconds.unwrap_or(DEFAULT_TTL_SECONDS);
-    if !(60..=3600).contains(&ttl) {
-        return Err(ApiError::invalid(vec![FieldError::new(
-            "/ttl_seconds",
-            "out_of_range",
-            "from 60 to 3600",
-        )]));
+    let ttl = checked_ttl(new.ttl_seconds)?;
+    let change = call.changing::<actions::CreateHostJoinToken>(&app, ()).await?;
+    give_token(&app, change, None, ttl).await
+}
+
+/// Let a host in again that was away until its certificate had run out: a one-time token with which the machine that has its
+/// key, and no other, joins as the same host. It keeps what is on it.
+#[utoipa::path(post, path = "/v1/hosts/{host}/readmit", tag = "hosts", params(MutationQuery),
+    request_body = ReadmitHost, responses(
+        (status = 201, body = HostJoinToken),
+))]
+async fn readmit_host(
+    State(app): State<App>,
+    Path(host): Path<String>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let body: ReadmitHost = call.json()?;
+    let ttl = checked_ttl(body.ttl_seconds)?;
+    let mut change = call.changing::<actions::ReadmitHost>(&app, &host).await?;
+    let now = change.now;
+    let (conn, allowed) = change.parts();
+    let row = store::find(conn, allowed).await?.ok_or_else(ApiError::not_found)?;
+    change.check_if_match(row.version())?;
+    let id = row.id;
+    if matches!(row.into_wire(now).state, HostState::Ready | HostState::Degraded) {
+        let detail = "its agent is heard, so its certificate is valid, and is renewed by the agent";
+        return Err(ApiError::because(ErrorCode::WrongState, detail));
     }
-    let mut change = call.changing::<actions::CreateHostJoinToken>(&app, ()).await?;
+    give_token(&app, change, Some(id), ttl).await
+}
+
+fn checked_ttl(seconds: Option<u32>) -> Result<Duration, ApiError> {
+    let ttl = seconds.unwrap_or(DEFAULT_TTL_SECONDS);
+    if (60..=3600).contains(&ttl) {
+        return Ok(Duration::seconds(ttl.into()));
+    }
+    Err(ApiError::invalid(vec![FieldError::new("/ttl_seconds", "out_of_range", "from 60 to 3600")]))
+}
+
+/// For a new host, or to let that one in again.
+async fn give_token<A: Action>(
+    app: &App,
+    mut change: Mutation<A>,
+    readmitted: Option<Uuid>,
+    ttl: Duration,
+) -> Result<Response, ApiError> {
     let mut secret = [0; 32];
     rand::rng().fill_bytes(&mut secret);
     let token = JoinToken { secret, ca_sha256: app.ca.fingerprint() };
     let (id, now) = (app.clock.new_id(), change.now);
-    let expires_at = now + Duration::seconds(ttl.into());
+    let expires_at = now + ttl;
     let (conn, allowed) = change.parts();
-    store::insert_join_token(conn, allowed, id, hash_secret(&token), now, expires_at).await?;
+    store::insert_join_token(conn, allowed, id, hash_secret(&token), readmitted, (now, expires_at)).await?;
     let answer = HostJoinToken { token: Some(token.expose()), expires_at };
     let recorded = HostJoinToken { token: None, expires_at };
     change.commit_secret(StatusCode::CREATED, &answer, &recorded).await

@@ -24,6 +24,7 @@ pub(super) struct Row {
     pub id: Uuid,
     pub name: String,
     pub generation: i64,
+    pub certificate_expires_at: Option<OffsetDateTime>,
     pub agent_version: Option<String>,
     pub protocol_version: Option<i32>,
     pub refused_protocol_version: Option<i32>,
@@ -119,6 +120,7 @@ impl Row {
             network_faults: self.network_faults.0,
             drift: self.drift,
             drift_looked_at: self.drift_looked_at,
+            certificate_expires_at: self.certificate_expires_at,
             agent_version: self.agent_version,
             protocol_version: self.protocol_version,
             agent_outdated: self.protocol_version.is_some_and(is_outdated),
@@ -148,7 +150,7 @@ pub(super) async fn list(
 ) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as!(
         Row,
-        r#"SELECT id, name, generation, agent_version, protocol_version, refused_protocol_version,
+        r#"SELECT id, name, generation, certificate_expires_at, agent_version, protocol_version, refused_protocol_version,
                   inventory AS "inventory: Json<Inventory>",
                   hypervisor_degraded, quarantined,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>", last_seen_at, vcpus_capacity,
@@ -187,7 +189,7 @@ pub(super) async fn find<A: Action<On: OfResource>>(
     let selector = allowed.selector();
     sqlx::query_as!(
         Row,
-        r#"SELECT id, name, generation, agent_version, protocol_version, refused_protocol_version,
+        r#"SELECT id, name, generation, certificate_expires_at, agent_version, protocol_version, refused_protocol_version,
                   inventory AS "inventory: Json<Inventory>",
                   hypervisor_degraded, quarantined,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>", last_seen_at, vcpus_capacity,
@@ -350,19 +352,21 @@ pub(super) async fn update(
     Ok(())
 }
 
-pub(super) async fn insert_join_token(
+/// A token is for a new host, unless it is for one that is to be let in again.
+pub(super) async fn insert_join_token<A: Action>(
     conn: &mut PgConnection,
-    allowed: &Allowed<actions::CreateHostJoinToken>,
+    allowed: &Allowed<A>,
     id: Uuid,
     secret_hash: Sha256,
-    now: OffsetDateTime,
-    expires_at: OffsetDateTime,
+    readmitted: Option<Uuid>,
+    (now, expires_at): (OffsetDateTime, OffsetDateTime),
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "INSERT INTO host_join_tokens (id, secret_hash, created_by, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO host_join_tokens (id, secret_hash, host_id, created_by, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6)",
         id,
         &secret_hash.as_bytes()[..],
+        readmitted,
         allowed.principal().as_uuid(),
         now,
         expires_at
@@ -372,17 +376,20 @@ pub(super) async fn insert_join_token(
     Ok(())
 }
 
-/// Spends a join token. False when it is unknown, spent or expired: the caller learns no more.
+/// Spends a join token: one for this host, or for a new one. False when it is unknown, spent, expired or for another: the
+/// caller learns no more.
 pub(crate) async fn spend_join_token(
     conn: &mut PgConnection,
     secret_hash: Sha256,
+    readmitted: Option<HostId>,
     now: OffsetDateTime,
 ) -> Result<bool, sqlx::Error> {
     let spent = sqlx::query!(
         "UPDATE host_join_tokens SET used_at = $2
-         WHERE secret_hash = $1 AND used_at IS NULL AND expires_at > $2",
+         WHERE secret_hash = $1 AND used_at IS NULL AND expires_at > $2 AND host_id IS NOT DISTINCT FROM $3",
         &secret_hash.as_bytes()[..],
-        now
+        now,
+        readmitted.map(|host| host.as_uuid())
     )
     .execute(conn)
     .await?;
@@ -408,6 +415,22 @@ pub(crate) async fn insert(
         }
         _ => error.into(),
     })
+}
+
+/// Notes until when the certificate is valid that the host gets. False when the host is not known any more.
+pub(crate) async fn note_certificate(
+    conn: &mut PgConnection,
+    host: HostId,
+    expires_at: OffsetDateTime,
+) -> Result<bool, sqlx::Error> {
+    let noted = sqlx::query!(
+        "UPDATE hosts SET certificate_expires_at = $2 WHERE id = $1",
+        host.as_uuid(),
+        expires_at
+    )
+    .execute(conn)
+    .await?;
+    Ok(noted.rows_affected() == 1)
 }
 
 /// Opens the host's next session. `None` when the host is not known any more.

@@ -94,6 +94,10 @@ pub struct Host {
     /// When that was, to within five minutes. What is old says little about now.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub drift_looked_at: Option<OffsetDateTime>,
+    /// Until when its certificate is valid. Its agent renews it ten days earlier; once it has run out the host has to be
+    /// readmitted. Absent until it is known.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub certificate_expires_at: Option<OffsetDateTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
     /// The version of the agent protocol that its agent speaks; absent until it has told.
@@ -139,6 +143,15 @@ pub struct DeclareHostDead {
     /// `true`: no guest of the host runs any more, and none will until its agent has spoken with the control plane. Its
     /// power is off, or it is cut off from the shared pools. If that is not so, two guests may write to one disk.
     pub no_guest_runs: bool,
+}
+
+/// For a host that was away until its certificate had run out.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReadmitHost {
+    /// How long the token is good. From 60 to 3600; 600 unless given.
+    #[schema(minimum = 60, maximum = 3600)]
+    pub ttl_seconds: Option<u32>,
 }
 
 /// What placement may give away, and what it has given away.
@@ -259,7 +272,7 @@ pub struct CreateHostJoinToken {
 
 #[derive(Serialize, ToSchema)]
 pub struct HostJoinToken {
-    /// Shown this once, also when the request is repeated. Lets one machine join.
+    /// Shown this once, also when the request is repeated. Lets one machine join, or that host in again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
     #[serde(with = "time::serde::rfc3339")]

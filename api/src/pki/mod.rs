@@ -198,10 +198,19 @@ fn leaf_params(
     Ok(params)
 }
 
+/// When a certificate ends that is issued now for a host or for the control plane.
+pub fn leaf_ends_at(now: OffsetDateTime) -> OffsetDateTime {
+    ends_at(now, LEAF_LIFETIME)
+}
+
+fn ends_at(now: OffsetDateTime, lifetime: Duration) -> OffsetDateTime {
+    now - CLOCK_SKEW + lifetime
+}
+
 fn params(common_name: &str, now: OffsetDateTime, lifetime: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.not_before = now - CLOCK_SKEW;
-    params.not_after = params.not_before + lifetime;
+    params.not_after = ends_at(now, lifetime);
     params.serial_number = Some(random_serial());
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);

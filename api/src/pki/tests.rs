@@ -74,6 +74,7 @@ fn a_host_certificate_lives_thirty_days_and_has_its_own_serial() {
     assert_eq!(validity.not_after.timestamp() - validity.not_before.timestamp(), 30 * 86_400);
     assert!(validity.not_before.timestamp() < NOW.unix_timestamp());
     assert!(validity.not_after.timestamp() <= (NOW + LEAF_LIFETIME).unix_timestamp());
+    assert_eq!(validity.not_after.timestamp(), leaf_ends_at(NOW).unix_timestamp());
     assert_ne!(one.raw_serial(), two.raw_serial());
     assert_eq!(one.raw_serial().len(), 16);
 }

@@ -4,12 +4,14 @@ use std::fs;
 use std::io;
 
 use camino::Utf8Path;
-use protocol::Name;
 use protocol::agent::{EARLIEST_PROTOCOL_VERSION, JoinRequest, JoinResponse, JoinToken, PROTOCOL_VERSION};
+use protocol::{HostId, Name};
+use rcgen::KeyPair;
 use thiserror::Error;
 
-use super::certificate::{check_is_for, new_key, parse_pem, request};
+use super::certificate::{check_is_for, new_key, parse_pem, request, unusable};
 use super::{CA, CERTIFICATE, CONTROL_PLANE, Endpoint, Identity, IdentityError, KEY, Membership, pin, tls};
+use crate::clock::Clock;
 use crate::control_plane::ControlPlaneError;
 use crate::control_plane::http;
 use crate::durable::{self, Survive};
@@ -20,6 +22,8 @@ pub enum Joined {
     Now(Membership),
     /// The same name at the same control plane: nothing was asked, the token is still unused.
     Already(Membership),
+    /// Its certificate had run out: it has another one for the same key, and is the host that it was.
+    Again(Membership),
 }
 
 #[derive(Debug, Error)]
@@ -55,6 +59,8 @@ pub enum JoinError {
     },
     #[error("the control plane's certificate authority is not the one that the token names")]
     WrongAuthority,
+    #[error("the control plane has answered for another host, {host}")]
+    AnotherHost { host: HostId },
     #[error("the identity could not be stored in {folder}")]
     Store {
         folder: camino::Utf8PathBuf,
@@ -63,28 +69,24 @@ pub enum JoinError {
     },
 }
 
-/// Joins as `name`, and stores the identity in `state_dir`.
+/// Joins as `name`, and stores the identity in `state_dir`. A host whose certificate has run out is let in again.
 pub async fn join(
     endpoint: &Endpoint,
     token: &JoinToken,
     state_dir: &Utf8Path,
     name: &Name,
+    clock: &dyn Clock,
 ) -> Result<Joined, JoinError> {
-    if let Some(membership) = already(endpoint, token, state_dir, name)? {
-        return Ok(Joined::Already(membership));
+    if let Some(identity) = already(endpoint, token, state_dir, name)? {
+        let has_run_out = identity.validity()?.not_after <= clock.now();
+        return if has_run_out {
+            again(token, identity).await
+        } else {
+            Ok(Joined::Already(identity.membership))
+        };
     }
     let key = new_key()?;
-    let body = JoinRequest {
-        protocol_version: PROTOCOL_VERSION,
-        token: token.expose(),
-        name: name.clone(),
-        csr_pem: request(&key)?,
-    };
-    let answer = ask(endpoint, token, body).await?.map_err(|error| refused(name, error))?;
-    if pin::digest(&parse_pem(&answer.ca_pem)?) != token.ca_sha256 {
-        return Err(JoinError::WrongAuthority);
-    }
-    check_is_for(&answer.certificate_pem, &key)?;
+    let answer = ask(endpoint, token, name, &key, None).await?.map_err(|error| refused(name, error))?;
     let membership =
         Membership { control_plane: endpoint.clone(), host_id: answer.host_id, name: name.clone() };
     let folder = Identity::folder_in(state_dir);
@@ -93,8 +95,48 @@ pub async fn join(
     Ok(Joined::Now(membership))
 }
 
-/// In our version; in the one before with a control plane that has not been upgraded.
+/// For the key that it has, so that nobody who has only the token becomes this host's agent here.
+async fn again(token: &JoinToken, identity: Identity) -> Result<Joined, JoinError> {
+    let Identity { folder, membership, key_pem, .. } = identity;
+    let key = KeyPair::from_pem(&key_pem).map_err(unusable("key"))?;
+    let Membership { control_plane, host_id, name } = &membership;
+    let answer = ask(control_plane, token, name, &key, Some(*host_id)).await?.map_err(JoinError::Refused)?;
+    if answer.host_id != *host_id {
+        return Err(JoinError::AnotherHost { host: answer.host_id });
+    }
+    replace_certificate(&folder, &answer.certificate_pem)
+        .map_err(|source| JoinError::Store { folder, source })?;
+    Ok(Joined::Again(membership))
+}
+
+/// The control plane's answer for this key, if it is from the authority that the token names.
 async fn ask(
+    endpoint: &Endpoint,
+    token: &JoinToken,
+    name: &Name,
+    key: &KeyPair,
+    host_id: Option<HostId>,
+) -> Result<Result<JoinResponse, ControlPlaneError>, JoinError> {
+    let body = JoinRequest {
+        protocol_version: PROTOCOL_VERSION,
+        token: token.expose(),
+        name: name.clone(),
+        csr_pem: request(key)?,
+        host_id,
+    };
+    let answer = match send(endpoint, token, body).await? {
+        Ok(answer) => answer,
+        Err(error) => return Ok(Err(error)),
+    };
+    if pin::digest(&parse_pem(&answer.ca_pem)?) != token.ca_sha256 {
+        return Err(JoinError::WrongAuthority);
+    }
+    check_is_for(&answer.certificate_pem, key)?;
+    Ok(Ok(answer))
+}
+
+/// In our version; in the one before with a control plane that has not been upgraded.
+async fn send(
     endpoint: &Endpoint,
     token: &JoinToken,
     body: JoinRequest,
@@ -128,7 +170,7 @@ fn already(
     token: &JoinToken,
     state_dir: &Utf8Path,
     name: &Name,
-) -> Result<Option<Membership>, JoinError> {
+) -> Result<Option<Identity>, JoinError> {
     let identity = match Identity::load(state_dir) {
         Ok(identity) => identity,
         Err(IdentityError::NotJoined { .. }) => return Ok(None),
@@ -138,7 +180,7 @@ fn already(
         && identity.membership.name == *name
         && pin::digest(&parse_pem(&identity.ca_pem)?) == token.ca_sha256;
     if is_same {
-        Ok(Some(identity.membership))
+        Ok(Some(identity))
     } else {
         let Identity { membership, folder, .. } = identity;
         Err(JoinError::JoinedElsewhere { membership: Box::new(membership), folder })

@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::options::Options;
 use crate::agent::StateDir;
+use crate::clock::SystemClock;
 use crate::control_plane::ControlPlaneError;
 use crate::identity::join::{JoinError, join};
 use crate::identity::{Endpoint, Identity, IdentityError};
@@ -92,7 +93,7 @@ fn has_joined(options: &Options, name: &Name, folder: &Utf8Path) -> Result<bool>
 async fn join_one(endpoint: &Endpoint, tokens: &Tokens, folder: &Utf8Path, name: &Name) -> Result<()> {
     let mut token = tokens.next().await?;
     loop {
-        match join(endpoint, &token, folder, name).await {
+        match join(endpoint, &token, folder, name, &SystemClock).await {
             Err(JoinError::Refused(ControlPlaneError::Refused { status: 401, .. })) => {
                 tracing::info!("a token was used before, or is too old: taking the next");
                 token = tokens.next().await?;

@@ -63,6 +63,9 @@ pub struct JoinRequest {
     pub name: Name,
     /// PKCS#10, PEM. Only its public key is used.
     pub csr_pem: String,
+    /// The host that it is already, when its certificate has run out and the token is to let it in again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_id: Option<HostId>,
 }
 
 /// The host's identity. The certificate's only SAN is `<host id>.host.cumulo.internal`.

@@ -20,6 +20,7 @@ pub fn join_request() -> JoinRequest {
         token: format!("cumulo-join.{}.{}", "07".repeat(32), "09".repeat(32)),
         name: name("host-1"),
         csr_pem: "-----BEGIN CERTIFICATE REQUEST-----\n".to_owned(),
+        host_id: None,
     }
 }
 

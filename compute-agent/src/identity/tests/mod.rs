@@ -37,7 +37,7 @@ impl Host {
 
     async fn join_with(&self, server: &Server, token: &JoinToken, name: &str) -> Result<Joined, JoinError> {
         let name: Name = name.parse().unwrap();
-        join(&server.endpoint(), token, &self.state_dir(), &name).await
+        join(&server.endpoint(), token, &self.state_dir(), &name, &ManualClock::default()).await
     }
 }
 
@@ -126,6 +126,43 @@ async fn joining_twice_is_nothing_new_and_joining_elsewhere_is_refused() {
     let other_cloud = Server::start(Trust::Right).await;
     assert!(matches!(host.join(&other_cloud, "host-1").await, Err(JoinError::JoinedElsewhere { .. })));
     assert_eq!(other_cloud.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_host_whose_certificate_has_run_out_is_let_in_again_with_the_same_key() {
+    let (server, host) = (Server::start(Trust::Right).await, Host::new());
+    host.join(&server, "host-1").await.unwrap();
+    let before = Identity::load(&host.state_dir()).unwrap();
+    let clock = ManualClock::default();
+    let again = async |name: &str| {
+        join(&server.endpoint(), &server.token(), &host.state_dir(), &name.parse().unwrap(), &clock).await
+    };
+    let not_after = before.validity().unwrap().not_after;
+    clock.advance_to(not_after - time::Duration::SECOND);
+    assert!(matches!(again("host-1").await, Ok(Joined::Already(_))));
+    assert_eq!((server.requests(), server.joined_as()), (1, None));
+    clock.advance_to(not_after);
+    assert!(matches!(again("host-2").await, Err(JoinError::JoinedElsewhere { .. })), "it is another");
+    assert_eq!(again("host-1").await.unwrap(), Joined::Again(before.membership.clone()));
+    assert_eq!(server.joined_as(), Some(before.membership.host_id));
+    let after = Identity::load(&host.state_dir()).unwrap();
+    assert_ne!(after.certificate_pem, before.certificate_pem);
+    assert_eq!((&after.key_pem, &after.membership), (&before.key_pem, &before.membership));
+    HttpControlPlane::new(&after).unwrap().heartbeat(&heartbeat(1)).await.unwrap();
+    assert_eq!(server.last_client_certificate(), Some(after.certificate_pem));
+}
+
+#[tokio::test]
+async fn an_answer_for_another_host_changes_nothing() {
+    let (server, host) = (Server::start(Trust::AnswersAnotherHost).await, Host::new());
+    host.join(&server, "host-1").await.unwrap();
+    let before = Identity::load(&host.state_dir()).unwrap();
+    let clock = ManualClock::default();
+    clock.advance_to(before.validity().unwrap().not_after);
+    let name = "host-1".parse().unwrap();
+    let answer = join(&server.endpoint(), &server.token(), &host.state_dir(), &name, &clock).await;
+    assert!(matches!(answer, Err(JoinError::AnotherHost { .. })), "{answer:?}");
+    assert_eq!(Identity::load(&host.state_dir()).unwrap().certificate_pem, before.certificate_pem);
 }
 
 #[tokio::test]

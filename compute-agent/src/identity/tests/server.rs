@@ -35,6 +35,8 @@ pub(super) enum Trust {
     Expired,
     /// The certificate is right; the body names another authority.
     AnswersAnotherAuthority,
+    /// Who asks to be let in again is taken for somebody else.
+    AnswersAnotherHost,
     /// Its answer to the first request does not arrive; the token is spent.
     LosesTheAnswer,
 }
@@ -53,6 +55,7 @@ struct Shared {
     requests: AtomicUsize,
     client_certificate: Mutex<Option<CertificateDer<'static>>>,
     issued: Mutex<Vec<Certificate>>,
+    joined_as: Mutex<Option<HostId>>,
 }
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
@@ -72,6 +75,7 @@ impl Server {
             requests: AtomicUsize::new(0),
             client_certificate: Mutex::default(),
             issued: Mutex::default(),
+            joined_as: Mutex::default(),
         });
         let acceptor = TlsAcceptor::from(Arc::new(shared.tls()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -106,6 +110,11 @@ impl Server {
 
     pub(super) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// The host that the last one who joined said it was.
+    pub(super) fn joined_as(&self) -> Option<HostId> {
+        *self.shared.joined_as.lock().unwrap()
     }
 
     /// As PEM, if it is one of those that were issued.
@@ -183,8 +192,10 @@ impl Shared {
                 assert!(request.token.parse::<JoinToken>().is_ok());
                 let ca =
                     if self.trust == Trust::AnswersAnotherAuthority { &self.other } else { &self.authority };
+                *self.joined_as.lock().unwrap() = request.host_id;
+                let is_other = self.trust == Trust::AnswersAnotherHost && request.host_id.is_some();
                 let answer = JoinResponse {
-                    host_id: self.host_id,
+                    host_id: if is_other { HostId::from(Uuid::nil()) } else { self.host_id },
                     certificate_pem: self.issue(&request.csr_pem),
                     ca_pem: ca.pem(),
                 };
