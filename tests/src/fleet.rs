@@ -1,5 +1,6 @@
 //! Simulated hosts beside the control plane of a lab: one process that is the agents of all of them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::{binaries, wait};
 
 /// As the process sees them.
 const STATE: &str = "/var/lib/cumulo/fleet";
+/// The addresses of simulated hosts, at which their agents listen for guests that come.
+const UNDERLAY: &str = "198.18.0.0/15";
 const TOKENS: &str = "/var/lib/cumulo/fleet-tokens";
 const REPORT: &str = "/var/lib/cumulo/fleet-report.json";
 /// Each agent comes to rest before the process ends.
@@ -55,6 +58,7 @@ impl Fleet {
 
     async fn with(control: &ControlPlane, cloud: &Cloud, hosts: usize, options: &[&str]) -> Result<Self> {
         let machine = control.machine.clone();
+        machine.run("ip", &["route", "replace", "local", UNDERLAY, "dev", "lo"])?;
         let (program, inside) = (binaries::find("cumulo-agent")?, machine.clone());
         let (count, control_plane) = (hosts.to_string(), control.agent_url());
         let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
@@ -113,6 +117,15 @@ impl Fleet {
     pub fn history(&self, group: &str) -> Result<String> {
         let file = self.machine.outside(STATE).join(format!("pools/{group}.history"));
         fs::read_to_string(&file).with_context(|| format!("read {file}"))
+    }
+
+    /// How many ordeals a group has begun.
+    pub fn begun(&self, group: &str) -> Result<usize> {
+        let history = self.history(group)?;
+        // The last line may be half written.
+        let records = history.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let seeds: BTreeSet<_> = records.filter_map(|record| record["seed"].as_u64()).collect();
+        Ok(seeds.len())
     }
 
     /// The files that the hosts have of instances.

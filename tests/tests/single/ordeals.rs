@@ -1,12 +1,15 @@
-//! Groups of simulated hosts that share a pool go through ordeals, and no instance ever runs on two hosts at once.
+//! Groups of simulated hosts that share a pool go through ordeals, with guests that migrate meanwhile, and no instance ever runs on
+//! two hosts at once.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use lab::{Fleet, Lab, LabOptions, Project, eventually, in_lab, roomy_project};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -20,6 +23,9 @@ const RESTARTING: Guests = [("one", "restart"), ("two", "restart"), ("three", "r
 const CLIENTS: usize = 8;
 /// In two of the four ordeals from this seed on, a host is alone for long.
 const TELLING: u64 = 21;
+/// Of an ordeal, in which its guests go to and fro; and the time between two that go, at least and at most, in seconds.
+const WANDERING: Duration = Duration::from_secs(120);
+const APART: Range<u64> = 5..20;
 /// For one change.
 const LIMIT: Duration = Duration::from_secs(300);
 /// For one ordeal, until all run again.
@@ -102,7 +108,9 @@ async fn go_through(lab: &Lab, count: usize, seeds: Range<u64>) -> Result<()> {
         bad.first().map(|line| fleet.history(line["group"].as_str().unwrap_or_default())).transpose()?;
     ensure!(bad.is_empty(), "{bad:#?}\nthe history of the first:\n{}", history.unwrap_or_default());
     ensure!(report["ordeals"]["done"] == ordeals, "{report}");
-    ensure!(report["ordeals"]["moved"].as_u64().is_some_and(|moved| moved > 0), "nobody took over: {report}");
+    for moved in ["moved", "migrated"] {
+        ensure!(report["ordeals"][moved].as_u64().is_some_and(|guests| guests > 0), "{moved}: {report}");
+    }
     Ok(())
 }
 
@@ -117,7 +125,7 @@ impl<'a> Groups<'a> {
         let pools = stream::iter(1..=self.count).map(Ok);
         pools
             .try_for_each_concurrent(CLIENTS, async |group| {
-                let name = format!("shared-{group:03}");
+                let name = pool_name(group);
                 cloud.post("/v1/pools", json!({"name": name, "low_percent": 0})).await?.success()?;
                 eventually(format!("{SHARING} hosts to have {name}"), LIMIT, async || {
                     let pool = cloud.get(&format!("/v1/pools/{name}")).await?.success()?;
@@ -133,18 +141,38 @@ impl<'a> Groups<'a> {
     async fn go_through(&self, group: usize) -> Result<()> {
         for turn in 1.. {
             self.create(group, turn).await?;
-            let is_over = eventually(format!("ordeal {turn} of group {group}"), ORDEAL, async || {
+            let over = eventually(format!("ordeal {turn} of group {group}"), ORDEAL, async || {
                 let done = self.done()?;
                 let all: usize = done.values().sum();
-                let own = done.get(&format!("shared-{group:03}")).copied().unwrap_or_default();
+                let own = done.get(&pool_name(group)).copied().unwrap_or_default();
                 ensure!(own >= turn || all >= self.ordeals, "{own} of {all} are done");
                 Ok(all >= self.ordeals)
-            })
-            .await?;
+            });
+            let is_over = tokio::select! {
+                is_over = over => is_over?,
+                Err(error) = self.wander(group, turn) => return Err(error),
+            };
             self.delete(group, turn).await?;
             if is_over {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Guests go to another host while they run, whatever becomes of them: a fault may be in the way.
+    async fn wander(&self, group: usize, turn: usize) -> Result<()> {
+        let begins = format!("ordeal {turn} of group {group} to begin");
+        eventually(begins, ORDEAL, async || Ok(ensure!(self.fleet.begun(&pool_name(group))? >= turn)))
+            .await?;
+        let (begun, mut dice) = (Instant::now(), StdRng::seed_from_u64((group * 1000 + turn) as u64));
+        while begun.elapsed() < WANDERING {
+            tokio::time::sleep(Duration::from_secs(dice.random_range(APART))).await;
+            let (guest, _) = self.guests[dice.random_range(0..self.guests.len())];
+            let path = format!("/instances/{}/migrate", guest_name(group, turn, guest));
+            let _turn = self.clients.acquire().await?;
+            let answer = self.project.cloud.post(&self.project.path(&path), json!({})).await?;
+            ensure!(answer.status < 500, "{answer:?}");
         }
         Ok(())
     }
@@ -163,7 +191,7 @@ impl<'a> Groups<'a> {
         for (guest, on_host_failure) in self.guests {
             let name = guest_name(group, turn, guest);
             let body = json!({"name": name, "image": "nothing", "instance_type": "small",
-                "root_volume": {"pool": format!("shared-{group:03}")}, "on_host_failure": on_host_failure,
+                "root_volume": {"pool": pool_name(group)}, "on_host_failure": on_host_failure,
                 "networks": [{"network": "fleet"}]});
             eventually(format!("{name} to be accepted"), LIMIT, async || {
                 let _turn = self.clients.acquire().await?;
@@ -191,6 +219,10 @@ impl<'a> Groups<'a> {
         }
         Ok(())
     }
+}
+
+fn pool_name(group: usize) -> String {
+    format!("shared-{group:03}")
 }
 
 fn guest_name(group: usize, turn: usize, guest: &str) -> String {

@@ -1,4 +1,4 @@
-//! The lives of guests as they happen: each beginning and each end, told under the lock under which it came about.
+//! The lives of guests as they happen: each beginning, standstill and end, told under the lock under which it came about.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,11 +6,14 @@ use std::fmt;
 use protocol::InstanceId;
 
 use super::{EndCause, Event, Simulated};
-use crate::hypervisor::Domain;
+use crate::hypervisor::{Domain, DomainState};
 
 /// Who hears of it.
 pub trait Hearer: fmt::Debug + Send {
-    fn began(&mut self, id: InstanceId, boot: i64);
+    /// One that does not run waits for a guest that comes from elsewhere.
+    fn began(&mut self, id: InstanceId, boot: i64, runs: bool);
+    /// It stands still from now on, or `runs`.
+    fn changed(&mut self, id: InstanceId, boot: i64, runs: bool);
     fn ended(&mut self, id: InstanceId, boot: i64);
 }
 
@@ -20,6 +23,7 @@ struct Life {
     boot: i64,
     /// No other guest of this simulation has or had it.
     pid: i32,
+    runs: bool,
 }
 
 #[derive(Debug, Default)]
@@ -41,13 +45,18 @@ impl Lives {
             }
         }
         for domain in domains.values() {
-            if self.now.contains_key(&domain.id) {
+            let runs = !matches!(domain.state, DomainState::Paused(_));
+            if let Some(life) = self.now.get_mut(&domain.id) {
+                if let Some(hearer) = self.hearer.as_mut().filter(|_| life.runs != runs) {
+                    hearer.changed(domain.id, domain.boot, runs);
+                }
+                life.runs = runs;
                 continue;
             }
             self.last_pid += 1;
-            self.now.insert(domain.id, Life { boot: domain.boot, pid: self.last_pid });
+            self.now.insert(domain.id, Life { boot: domain.boot, pid: self.last_pid, runs });
             if let Some(hearer) = &mut self.hearer {
-                hearer.began(domain.id, domain.boot);
+                hearer.began(domain.id, domain.boot, runs);
             }
         }
     }
@@ -85,6 +94,7 @@ impl Simulated {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use protocol::agent::PauseReason;
     use uuid::Uuid;
 
     use super::*;
@@ -96,8 +106,12 @@ mod tests {
     struct Heard(Arc<Mutex<Vec<(&'static str, InstanceId)>>>);
 
     impl Hearer for Heard {
-        fn began(&mut self, id: InstanceId, _: i64) {
-            self.0.lock().unwrap().push(("began", id));
+        fn began(&mut self, id: InstanceId, _: i64, runs: bool) {
+            self.0.lock().unwrap().push((if runs { "began" } else { "waits" }, id));
+        }
+
+        fn changed(&mut self, id: InstanceId, _: i64, runs: bool) {
+            self.0.lock().unwrap().push((if runs { "goes on" } else { "stands still" }, id));
         }
 
         fn ended(&mut self, id: InstanceId, _: i64) {
@@ -123,11 +137,20 @@ mod tests {
         simulated.create(&kept::tests::spec(one)).await.unwrap();
         simulated.kill(one, first);
         assert!(simulated.lives(one, pid(one)), "that process has ended before");
+        simulated.pause(one, PauseReason::Suspended);
+        simulated.pause(one, PauseReason::Suspended);
+        simulated.resume(one).await.unwrap();
+        simulated.destroy(one).await.unwrap();
+        simulated.begin_waiting(&kept::tests::spec(one)).unwrap();
         simulated.reboot_machine(Uuid::nil());
         let heard = heard.0.lock().unwrap();
         let told: Vec<_> = heard.iter().map(|(what, id)| (*what, *id == one)).collect();
         let began_and_ended = [("began", true), ("began", false), ("ended", true), ("began", true)];
         assert_eq!(told[..4], began_and_ended);
-        assert_eq!(told[4..].iter().filter(|(what, _)| *what == "ended").count(), 2);
+        assert_eq!(
+            told[4..8].iter().map(|told| told.0).collect::<Vec<_>>(),
+            ["stands still", "goes on", "ended", "waits"]
+        );
+        assert_eq!(told[8..].iter().filter(|(what, _)| *what == "ended").count(), 2);
     }
 }

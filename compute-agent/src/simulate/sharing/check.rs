@@ -21,14 +21,15 @@ pub(in crate::simulate) enum Finding {
         from: u64,
         microseconds: u64,
     },
-    /// A boot began twice, and not on one host that had lost its power in between.
+    /// A boot began twice, and not on one host that had lost its power in between; or a guest that had gone to another host
+    /// went on where it came from, or came there when a later boot had begun.
     BootTwice {
         instance: InstanceId,
         boot: i64,
         host: Name,
         at: u64,
     },
-    /// A guest went to another host that was not guarded on both.
+    /// A guest was started on another host and not guarded on both, or was guarded and went where it is not.
     MovedUnguarded {
         instance: InstanceId,
         host: Name,
@@ -58,6 +59,8 @@ pub(super) struct Verdict {
     pub(super) findings: Vec<Finding>,
     /// Guests that began on another host than the one before.
     pub(super) moved: usize,
+    /// Guests that went to another host while they ran.
+    pub(super) migrated: usize,
     /// The longest time that a guest went on beside another after its host had stood still, in microseconds.
     pub(super) longest_moment: u64,
 }
@@ -75,9 +78,14 @@ struct Writing {
 #[derive(Debug, Clone, Copy)]
 struct Running {
     boot: i64,
+    is_guarded: bool,
+    /// Not one that waits, or stands still for itself.
+    runs: bool,
     /// Since when it can write; not while the host stands still.
     since: Option<u64>,
     is_woken: bool,
+    /// It has gone on elsewhere.
+    has_left: bool,
 }
 
 #[derive(Default)]
@@ -91,9 +99,9 @@ struct Host {
 struct Checker {
     hosts: BTreeMap<Name, Host>,
     writings: BTreeMap<InstanceId, Vec<Writing>>,
-    /// Where each boot began, and how often that host had lost its power.
+    /// Where each boot has run last, and how often that host had lost its power.
     boots: BTreeMap<(InstanceId, i64), (Name, u32)>,
-    /// Where the newest guest of each began, and whether it was guarded.
+    /// Where the newest guest of each has run last, and whether it was guarded.
     last: BTreeMap<InstanceId, (Name, bool)>,
     verdict: Verdict,
 }
@@ -117,7 +125,20 @@ impl Checker {
     fn take(&mut self, record: &Record) {
         let (at, name) = (record.at, &record.host);
         match record.what {
-            What::Began { instance, boot, guarded } => self.began(name, at, instance, boot, guarded),
+            What::Began { instance, boot, guarded, waits } => {
+                let since = (!waits && !self.host(name).stands_still).then_some(at);
+                let guest = Running {
+                    boot,
+                    is_guarded: guarded,
+                    runs: !waits,
+                    since,
+                    is_woken: false,
+                    has_left: false,
+                };
+                self.began(name, at, instance, guest);
+            }
+            What::GuestStandsStill { instance, boot } => self.guest_stands_still(name, at, instance, boot),
+            What::GuestGoesOn { instance, boot } => self.guest_goes_on(name, at, instance, boot),
             What::Ended { instance, boot } => self.ended(name, at, instance, boot),
             What::StandsStill => {
                 self.host(name).stands_still = true;
@@ -126,7 +147,7 @@ impl Checker {
             What::GoesOn => {
                 let host = self.host(name);
                 host.stands_still = false;
-                for guest in host.guests.values_mut().filter(|guest| guest.since.is_none()) {
+                for guest in host.guests.values_mut().filter(|guest| guest.runs && guest.since.is_none()) {
                     (guest.since, guest.is_woken) = (Some(at), true);
                 }
             }
@@ -143,13 +164,16 @@ impl Checker {
         }
     }
 
-    fn began(&mut self, name: &Name, at: u64, instance: InstanceId, boot: i64, guarded: bool) {
+    fn began(&mut self, name: &Name, at: u64, instance: InstanceId, guest: Running) {
+        let Running { boot, is_guarded: guarded, runs, .. } = guest;
         let host = self.host(name);
-        let (since, powers_lost) = ((!host.stands_still).then_some(at), host.powers_lost);
-        let before = host.guests.insert(instance, Running { boot, since, is_woken: false });
+        let (before, powers_lost) = (host.guests.insert(instance, guest), host.powers_lost);
         if let Some(before) = before {
             self.write(name, instance, before, at);
             self.verdict.findings.push(Finding::Unaccounted { instance, boot, host: name.clone(), at });
+        }
+        if !runs {
+            return;
         }
         let known = self.boots.insert((instance, boot), (name.clone(), powers_lost));
         if known.is_some_and(|(host, lost)| host != *name || lost == powers_lost) {
@@ -174,6 +198,52 @@ impl Checker {
                 self.verdict.findings.push(Finding::Unaccounted { instance, boot, host: name.clone(), at });
             }
         }
+    }
+
+    fn guest_stands_still(&mut self, name: &Name, at: u64, instance: InstanceId, boot: i64) {
+        let Some(guest) = self.guest(name, at, instance, boot) else { return };
+        guest.runs = false;
+        let still = *guest;
+        guest.since = None;
+        self.write(name, instance, still, at);
+    }
+
+    fn guest_goes_on(&mut self, name: &Name, at: u64, instance: InstanceId, boot: i64) {
+        let (stands_still, powers_lost) = (self.host(name).stands_still, self.host(name).powers_lost);
+        let Some(guest) = self.guest(name, at, instance, boot) else { return };
+        (guest.runs, guest.since, guest.is_woken) = (true, (!stands_still).then_some(at), false);
+        let Running { has_left, is_guarded, .. } = *guest;
+        let known = self.boots.insert((instance, boot), (name.clone(), powers_lost));
+        let is_late = self.boots.keys().any(|(other, later)| *other == instance && *later > boot);
+        if has_left || is_late || known.is_none() {
+            self.verdict.findings.push(Finding::BootTwice { instance, boot, host: name.clone(), at });
+        }
+        if known.is_some_and(|(host, _)| host != *name) {
+            self.arrived(name, at, instance, boot, is_guarded);
+        }
+    }
+
+    fn arrived(&mut self, name: &Name, at: u64, instance: InstanceId, boot: i64, guarded: bool) {
+        self.verdict.migrated += 1;
+        for (_, host) in self.hosts.iter_mut().filter(|(host, _)| *host != name) {
+            if let Some(guest) = host.guests.get_mut(&instance).filter(|guest| guest.boot == boot) {
+                guest.has_left = true;
+            }
+        }
+        let last = self.last.insert(instance, (name.clone(), guarded));
+        if last.is_some_and(|(_, was_guarded)| was_guarded && !guarded) {
+            self.verdict.findings.push(Finding::MovedUnguarded { instance, host: name.clone(), at });
+        }
+    }
+
+    /// That guest, which has to be there.
+    fn guest(&mut self, name: &Name, at: u64, instance: InstanceId, boot: i64) -> Option<&mut Running> {
+        let is_there = self.host(name).guests.get(&instance).is_some_and(|guest| guest.boot == boot);
+        if !is_there {
+            self.verdict.findings.push(Finding::Unaccounted { instance, boot, host: name.clone(), at });
+            return None;
+        }
+        self.host(name).guests.get_mut(&instance)
     }
 
     fn stop_writing(&mut self, name: &Name, at: u64) {

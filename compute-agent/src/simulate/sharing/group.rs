@@ -44,6 +44,8 @@ pub(in crate::simulate) struct Ordeals {
     unrecovered: Vec<u64>,
     /// Guests that were started on another host.
     moved: usize,
+    /// Guests that went to another host while they ran.
+    migrated: usize,
     /// See [`Verdict::longest_moment`].
     longest_moment: u64,
     /// What must not be, with the seed.
@@ -84,6 +86,7 @@ impl Seeds {
             let told = &mut self.lock().1;
             told.done += 1;
             told.moved += line.verdict.moved;
+            told.migrated += line.verdict.migrated;
             told.longest_moment = told.longest_moment.max(line.verdict.longest_moment);
             told.findings.extend(line.verdict.findings.iter().map(|finding| (line.seed, finding.clone())));
             if !line.recovered {

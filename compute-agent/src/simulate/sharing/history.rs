@@ -26,11 +26,22 @@ pub(super) struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub(super) enum What {
-    /// A guest begins, `guarded` if its host's guard is told of it.
+    /// A guest begins, `guarded` if its host's guard is told of it. One that `waits` comes from elsewhere, and does not run yet.
     Began {
         instance: InstanceId,
         boot: i64,
         guarded: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        waits: bool,
+    },
+    /// That guest alone, as at the end of its way to another host.
+    GuestStandsStill {
+        instance: InstanceId,
+        boot: i64,
+    },
+    GuestGoesOn {
+        instance: InstanceId,
+        boot: i64,
     },
     Ended {
         instance: InstanceId,
@@ -90,8 +101,11 @@ impl History {
     /// These instances are gone, and what comes has nothing to do with them. The file keeps it.
     pub(super) fn forget(&self, gone: &BTreeSet<InstanceId>) {
         let is_of = |record: &Record| match record.what {
-            What::Began { instance, .. } | What::Ended { instance, .. } => gone.contains(&instance),
-            _ => false,
+            What::Began { instance, .. }
+            | What::GuestStandsStill { instance, .. }
+            | What::GuestGoesOn { instance, .. }
+            | What::Ended { instance, .. } => gone.contains(&instance),
+            What::StandsStill | What::GoesOn | What::PowerLost | What::Fault { .. } => false,
         };
         self.lock().records.retain(|record| !is_of(record));
     }
@@ -118,10 +132,18 @@ pub(super) struct Scribe {
 }
 
 impl Hearer for Scribe {
-    fn began(&mut self, instance: InstanceId, boot: i64) {
+    fn began(&mut self, instance: InstanceId, boot: i64, runs: bool) {
         // The entry is written before the guest is started.
         let guarded = self.folder.join(guard::FOLDER).join(format!("{instance}.json")).exists();
-        self.history.add(&self.host, What::Began { instance, boot, guarded });
+        self.history.add(&self.host, What::Began { instance, boot, guarded, waits: !runs });
+    }
+
+    fn changed(&mut self, instance: InstanceId, boot: i64, runs: bool) {
+        let what = match runs {
+            true => What::GuestGoesOn { instance, boot },
+            false => What::GuestStandsStill { instance, boot },
+        };
+        self.history.add(&self.host, what);
     }
 
     fn ended(&mut self, instance: InstanceId, boot: i64) {

@@ -25,7 +25,20 @@ fn vm() -> InstanceId {
 
 /// Of the one instance, its boots guarded unless they are below zero.
 fn began(boot: i64) -> What {
-    What::Began { instance: vm(), boot: boot.abs(), guarded: boot > 0 }
+    What::Began { instance: vm(), boot: boot.abs(), guarded: boot > 0, waits: false }
+}
+
+/// For a guest that comes from elsewhere.
+fn waits(boot: i64) -> What {
+    What::Began { instance: vm(), boot: boot.abs(), guarded: boot > 0, waits: true }
+}
+
+fn still(boot: i64) -> What {
+    What::GuestStandsStill { instance: vm(), boot }
+}
+
+fn goes_on(boot: i64) -> What {
+    What::GuestGoesOn { instance: vm(), boot }
 }
 
 fn ended(boot: i64) -> What {
@@ -61,7 +74,12 @@ fn a_guest_may_go_from_host_to_host_one_after_the_other() {
     assert_eq!(moved, Verdict { moved: 1, ..Verdict::default() });
     assert_eq!(verdict(&[]), Verdict::default());
     // Others are others.
-    let other = |boot| What::Began { instance: InstanceId::from_uuid(Uuid::nil()), boot, guarded: true };
+    let other = |boot| What::Began {
+        instance: InstanceId::from_uuid(Uuid::nil()),
+        boot,
+        guarded: true,
+        waits: false,
+    };
     assert_eq!(findings(&[(1, "a", began(1)), (2, "b", other(1))]), []);
 }
 
@@ -159,6 +177,59 @@ fn only_guarded_guests_go_elsewhere() {
 }
 
 #[test]
+fn a_guest_takes_its_boot_along_and_goes_on_at_one_host_alone() {
+    let there = [(1, "a", began(1)), (2, "b", waits(1)), (9, "a", still(1)), (10, "b", goes_on(1))];
+    let one_way = verdict(&[&there[..], &[(11, "a", ended(1))]].concat());
+    assert_eq!(one_way, Verdict { migrated: 1, ..Verdict::default() });
+    let back = [(20, "a", waits(1)), (21, "b", still(1)), (22, "a", goes_on(1)), (23, "b", ended(1))];
+    let there_and_back = verdict(&[&there[..], &[(11, "a", ended(1))], &back].concat());
+    assert_eq!(there_and_back, Verdict { migrated: 2, ..Verdict::default() });
+    // It was called off: whoever waited ends.
+    assert_eq!(
+        verdict(&[&there[..3], &[(10, "a", goes_on(1)), (11, "b", ended(1))]].concat()),
+        Verdict::default()
+    );
+
+    let twice = |host: &str, at: u64| Finding::BootTwice {
+        instance: vm(),
+        boot: 1,
+        host: name(host),
+        at: at * SECOND,
+    };
+    let goes_on_behind = [&there[..], &[(12, "a", goes_on(1)), (13, "a", ended(1))]].concat();
+    assert!(findings(&goes_on_behind).contains(&twice("a", 12)), "it has left");
+    let both = [(1, "a", began(1)), (2, "b", waits(1)), (5, "b", goes_on(1)), (8, "a", ended(1))];
+    assert_eq!(findings(&both), two_at_once(5, 3));
+    // Its host was lost, and another boot has begun elsewhere and ended.
+    let lost = [(1, "a", began(1)), (2, "b", waits(1)), (3, "a", ended(1)), (3, "a", What::PowerLost)];
+    let late = [(60, "c", began(2)), (70, "c", ended(2)), (80, "b", goes_on(1))];
+    assert_eq!(findings(&[&lost[..], &late].concat()), [twice("b", 80)]);
+    // Nobody ever came.
+    assert_eq!(findings(&[(2, "b", waits(1)), (3, "b", goes_on(1))]), [twice("b", 3)]);
+    // While its host stands still it does not go on.
+    let host_still = [(8, "b", What::StandsStill), (50, "b", What::GoesOn)];
+    let held =
+        [&there[..2], &host_still[..1], &there[3..], &[(49, "a", ended(1))], &host_still[1..]].concat();
+    assert_eq!(findings(&held), []);
+}
+
+#[test]
+fn a_guest_that_is_guarded_goes_where_it_is_guarded() {
+    let gone = |first: i64, second: i64| {
+        findings(&[
+            (1, "a", began(first)),
+            (2, "b", waits(second)),
+            (9, "a", still(1)),
+            (10, "b", goes_on(1)),
+        ])
+    };
+    for (first, second) in [(1, 1), (-1, -1), (-1, 1)] {
+        assert_eq!(gone(first, second), []);
+    }
+    assert_eq!(gone(1, -1), [Finding::MovedUnguarded { instance: vm(), host: name("b"), at: 10 * SECOND }]);
+}
+
+#[test]
 fn what_is_not_accounted_for_is_found() {
     let unaccounted =
         |boot, at: u64| vec![Finding::Unaccounted { instance: vm(), boot, host: name("a"), at: at * SECOND }];
@@ -166,6 +237,8 @@ fn what_is_not_accounted_for_is_found() {
     assert_eq!(findings(&[(1, "a", began(1)), (2, "a", ended(2))]), unaccounted(2, 2));
     assert_eq!(findings(&[(1, "a", began(1)), (2, "a", ended(1)), (3, "a", ended(1))]), unaccounted(1, 3));
     assert_eq!(findings(&[(1, "a", began(1)), (2, "a", began(2))]), unaccounted(2, 2));
+    assert_eq!(findings(&[(1, "a", still(1))]), unaccounted(1, 1));
+    assert_eq!(findings(&[(1, "a", began(1)), (2, "a", goes_on(2))]), unaccounted(2, 2));
     let outlived = vec![Finding::OutlivedPower { instance: vm(), host: name("a"), at: 2 * SECOND }];
     assert_eq!(findings(&[(1, "a", began(1)), (2, "a", What::PowerLost)]), outlived);
     let back = [(5, "a", began(1)), (4, "a", ended(1))];
