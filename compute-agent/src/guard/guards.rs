@@ -55,6 +55,20 @@ impl Unready {
             }
         }
     }
+
+    /// For the owner of a running guest that was to come here.
+    pub fn of_destination(self) -> &'static str {
+        match self {
+            Self::NoGuard | Self::Ending => {
+                "The guard of the other host does not run, without which it takes no guest that is restarted elsewhere when its \
+                 host fails."
+            }
+            Self::NoLease => "The other host cannot renew its lease in the shared pool of the guest's disks.",
+            Self::Unheard => {
+                "The other host has not heard the control plane since its lease in the shared pool had lapsed."
+            }
+        }
+    }
 }
 
 /// What is known of the guarding of one instance.

@@ -23,8 +23,8 @@ use std::time::Instant;
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{
-    Acceleration, Architecture, CardCounters, ConsoleKind, DISK_MOVES, DiskCounters, GuestInfo, Inventory,
-    IoLimits, LIVE_DISKS, LIVE_MIGRATION, MemorySample, Nic, PauseReason,
+    Acceleration, Architecture, CardCounters, ConsoleKind, DISK_MOVES, DiskCounters, GUARDED_MIGRATION,
+    GuestInfo, Inventory, IoLimits, LIVE_DISKS, LIVE_MIGRATION, MemorySample, Nic, PauseReason,
 };
 use protocol::{InstanceId, LayerId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use rand::SeedableRng;
@@ -304,7 +304,7 @@ impl Hypervisor for Simulated {
             acceleration: Acceleration::Simulated,
             acceleration_detail: "no guest runs on this host".to_owned(),
             architectures: vec![Architecture::X86_64, Architecture::Aarch64, Architecture::Riscv64],
-            features: vec![LIVE_MIGRATION.to_owned(), DISK_MOVES.to_owned(), LIVE_DISKS.to_owned()],
+            features: [LIVE_MIGRATION, DISK_MOVES, LIVE_DISKS, GUARDED_MIGRATION].map(str::to_owned).to_vec(),
             cpu_models: Vec::new(),
             boot_id: state.machine.boot_id,
             underlay_address: None,

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use super::boots::{BootRecord, Phase};
 use super::cards::{plan_bridges, plan_network};
+use super::guarded::{is_unguarded, plan_guard};
 use super::plan::{Plan, Seen, Step, is_cut_off};
 use crate::desired::Wanted;
 use crate::hypervisor::{Domain, DomainState, Transfer};
@@ -24,7 +25,8 @@ const LOOK_SOON: Duration = Duration::from_millis(50);
 const STOOD_STILL: Duration = Duration::from_secs(10);
 /// How soon to call off once more what goes on all the same.
 const CALL_OFF_AGAIN: Duration = Duration::from_secs(5);
-/// How long a domain that is to take a guest may fail to be made before that is said, which ends the migration.
+/// How long a domain that is to take a guest may fail to be made, or wait for the guard, before that is said, which ends the
+/// migration.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How soon to look at a guest that waits.
 const WAITS: Duration = Duration::from_secs(5);
@@ -36,6 +38,7 @@ const STANDS_STILL: &str = "The guest stands still.";
 const STILL_HERE: &str = "The other host has a virtual machine of an earlier stay still.";
 pub(super) const NOT_EXPECTED: &str = "The other host could not open a way for the guest.";
 const DID_NOT_WAIT: &str = "The virtual machine that was to take the guest has ended.";
+const WAS_FENCED: &str = "The other host lost its lease in the shared pool of the guest's disks, and with it what was to take the guest.";
 
 /// What a host has begun to do with a guest that is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,13 +92,16 @@ pub(super) fn plan_migration(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) 
     }
 }
 
-/// Makes a domain that waits, and says where.
+/// Makes a domain that waits, and says where. One that is guarded is so before it is there, as for a start: it may have been
+/// handed over by the time that anybody looks again.
 fn plan_incoming(spec: &InstanceSpec, id: MigrationId, seen: &Seen, now: OffsetDateTime) -> Plan {
     let record = seen.record.as_ref().filter(|record| record.incoming == Some(id));
     match (&seen.domain, record) {
         (Some(Domain { state: DomainState::Running, .. }), _) => Plan::Wait(now + WAITS),
+        (Some(_), Some(_)) if is_unguarded(seen) => plan_guard(seen, now).unwrap_or(Plan::Wait(now + WAITS)),
         (Some(_), Some(_)) if seen.transfer != Some(Transfer::Waiting) => Plan::Wait(now + WAITS),
         (Some(_), Some(_)) if seen.expected_at.is_some() => Plan::Wait(now + WAITS),
+        (Some(_), Some(_)) if seen.guard.unready.is_some() => Plan::Wait(now + WAITS),
         (Some(_), Some(_)) => Plan::Do(Step::Expect { id }),
         // Of an earlier attempt; nothing of it has run.
         (Some(_), None) => Plan::Do(Step::DestroyDomain),
@@ -104,20 +110,24 @@ fn plan_incoming(spec: &InstanceSpec, id: MigrationId, seen: &Seen, now: OffsetD
         (None, _) if !seen.files.seed || seen.memory.seed_made != Some(spec.generation) => {
             Plan::Do(Step::EnsureSeed)
         }
-        (None, known) => plan_bridges(spec, seen, now).unwrap_or(Plan::Do(match known {
-            None => Step::RecordIncoming { id },
-            Some(_) => Step::CreateWaiting { id },
-        })),
+        (None, known) => {
+            let made = || match known {
+                None => Step::RecordIncoming { id },
+                Some(_) => Step::CreateWaiting { id },
+            };
+            let is_unready = plan_bridges(spec, seen, now).or_else(|| plan_guard(seen, now));
+            is_unready.unwrap_or_else(|| Plan::Do(made()))
+        }
     }
 }
 
 /// The instance is this host's now. One that has no domain any more has ended, like one whose QEMU has crashed.
 fn plan_arrived(spec: &InstanceSpec, seen: &Seen, now: OffsetDateTime) -> Option<Plan> {
     seen.record.as_ref()?.incoming?;
-    if seen.live().is_none() {
-        return Some(Plan::Do(Step::RecordArrived));
-    }
-    if seen.transfer == Some(Transfer::Waiting) {
+    let Some(domain) = seen.live() else { return Some(Plan::Do(Step::RecordArrived)) };
+    // INVARIANT: it never goes on here when it has been started anew since, as after the failure of its source.
+    let is_left = seen.guard.is_required && domain.boot < spec.boot;
+    if is_left || seen.transfer == Some(Transfer::Waiting) {
         return Some(Plan::Do(Step::DestroyDomain));
     }
     // Its power is cut whether or not it has a network.
@@ -208,14 +218,16 @@ pub(super) fn told(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Option<
 fn incoming(id: MigrationId, seen: &Seen, now: OffsetDateTime) -> Option<MigrationState> {
     let refused = |detail: &str| Some(MigrationState::Refused { detail: detail.to_owned() });
     let waits = seen.record.as_ref().filter(|record| record.incoming == Some(id));
+    let lasts = |since: Option<OffsetDateTime>| since.is_some_and(|since| now >= since + PATIENCE);
+    let unready = seen.guard.unready.filter(|_| lasts(seen.memory.unguarded_since));
     match (&seen.domain, waits) {
         (Some(Domain { state: DomainState::Running, .. }), _) => refused(STILL_HERE),
-        (None, Some(record)) if record.phase == Phase::Started => refused(DID_NOT_WAIT),
-        // What fails may work the next time.
-        (None, _) => {
-            let is_over = seen.memory.failing_since.is_some_and(|since| now >= since + PATIENCE);
-            seen.memory.failure.filter(|_| is_over).and_then(refused)
+        (None, Some(record)) if record.phase == Phase::Started => {
+            refused(if seen.guard.is_fenced { WAS_FENCED } else { DID_NOT_WAIT })
         }
+        _ if let Some(unready) = unready => refused(unready.of_destination()),
+        // What fails may work the next time.
+        (None, _) => seen.memory.failure.filter(|_| lasts(seen.memory.failing_since)).and_then(refused),
         (Some(_), _) => match seen.expected_at {
             Some(address) => Some(MigrationState::Ready { address }),
             // What is wrong with its address or its certificate stays wrong: a guest is not held up for that.

@@ -276,6 +276,8 @@ impl Reconciler {
                 memory.ended = None;
             }
             memory.missing_since = if is_live { None } else { memory.missing_since.or(Some(now)) };
+            memory.unguarded_since =
+                guard.unready.filter(|_| comes).and(memory.unguarded_since.or(Some(now)));
         });
         let ports = self.parts.networks.readiness(wanted.nics().iter().map(|nic| nic.port_id));
         let awaited = wanted.nics().iter().filter(|_| comes).map(|nic| nic.network_id);
@@ -352,20 +354,21 @@ impl Reconciler {
     ///
     /// Nor while the leases are not held that others go by who would take it over.
     fn unless_confirmed(&self, wanted: &Arc<Wanted>, seen: &Seen, step: &Step) -> Option<Round> {
-        let uses_disks = matches!(
-            step,
+        let uses_disks = match step {
             Step::EnsureVolumes { .. }
-                | Step::RecordStarting
-                | Step::CreateDomain
-                | Step::RecordIncoming { .. }
-                | Step::CreateWaiting { .. }
-                | Step::RecordArrived
-                | Step::Send { .. }
-                | Step::AttachDisk { .. }
-                | Step::Snapshot { .. }
-                | Step::Merge(_)
-                | Step::MergeAtRest { .. }
-        );
+            | Step::RecordStarting
+            | Step::CreateDomain
+            | Step::RecordIncoming { .. }
+            | Step::CreateWaiting { .. }
+            | Step::Send { .. }
+            | Step::AttachDisk { .. }
+            | Step::Snapshot { .. }
+            | Step::Merge(_)
+            | Step::MergeAtRest { .. } => true,
+            // Of one that has ended meanwhile nothing goes on, and whoever waits for it has to hear of that.
+            Step::RecordArrived => seen.live().is_some(),
+            _ => false,
+        };
         if !uses_disks || !wanted.is_shared() {
             return None;
         }

@@ -101,6 +101,8 @@ pub struct Memory {
     pub failure: Option<&'static str>,
     /// Since when no step has worked.
     pub failing_since: Option<OffsetDateTime>,
+    /// Since when the guard does not let a guest of another host come here.
+    pub unguarded_since: Option<OffsetDateTime>,
 }
 
 impl Memory {

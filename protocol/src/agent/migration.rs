@@ -21,6 +21,10 @@ pub const DISK_MOVES: &str = "disk_moves";
 /// A feature of hosts whose agents copy the disks of instances that run: [`CopiedLayer::fresh`].
 pub const LIVE_DISKS: &str = "live_disks";
 
+/// A feature of hosts whose agents take a running guest that others start when its host fails: its guard knows of it before
+/// there is anything that could run here. Others would let it go on without a guard.
+pub const GUARDED_MIGRATION: &str = "guarded_migration";
+
 /// A layer on the disk of one host that another one takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopiedLayer {

@@ -66,8 +66,8 @@ pub use lease::{
     TAKEOVER_SECONDS,
 };
 pub use migration::{
-    CopiedLayer, DISK_MOVES, LIVE_DISKS, LIVE_MIGRATION, MAX_DOWNTIME_MS, Migration, MigrationReport,
-    MigrationState,
+    CopiedLayer, DISK_MOVES, GUARDED_MIGRATION, LIVE_DISKS, LIVE_MIGRATION, MAX_DOWNTIME_MS, Migration,
+    MigrationReport, MigrationState,
 };
 pub use network::{
     AddressPair, Direction, FloatingIp, HostNetwork, MAX_NETWORK_FAULTS, Metadata, Network, NetworkCheck,

@@ -40,8 +40,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::agent::{
-    Acceleration, Architecture, ConsoleKind, DISK_MOVES, GuestInfo, Inventory, IoLimits, LIVE_DISKS,
-    LIVE_MIGRATION, NESTED_VIRTUALIZATION, Nic, PauseReason,
+    Acceleration, Architecture, ConsoleKind, DISK_MOVES, GUARDED_MIGRATION, GuestInfo, Inventory, IoLimits,
+    LIVE_DISKS, LIVE_MIGRATION, NESTED_VIRTUALIZATION, Nic, PauseReason,
 };
 use protocol::{InstanceId, MacAddress, MemoryMib, SizeGib, VolumeId};
 use tokio::net::UnixStream;
@@ -207,7 +207,7 @@ impl Hypervisor for Libvirt {
             features: nests
                 .then_some(NESTED_VIRTUALIZATION)
                 .into_iter()
-                .chain([LIVE_MIGRATION, DISK_MOVES, LIVE_DISKS])
+                .chain([LIVE_MIGRATION, DISK_MOVES, LIVE_DISKS, GUARDED_MIGRATION])
                 .map(str::to_owned)
                 .collect(),
             cpu_models,

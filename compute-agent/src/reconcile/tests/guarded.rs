@@ -14,7 +14,7 @@ struct Guarded {
     life: Life,
 }
 
-fn restarted_elsewhere() -> InstanceSpec {
+pub(super) fn restarted_elsewhere() -> InstanceSpec {
     let mut spec = running(instance_id());
     spec.disks[0].volume.pool = Some("fast".parse().unwrap());
     spec.on_host_failure = OnHostFailure::Restart;

@@ -2,6 +2,7 @@
 //! on their host, unless a test says otherwise.
 
 mod disks;
+mod guarded;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,13 +13,21 @@ use protocol::agent::{
 use protocol::{Generation, HostId, MigrationId};
 
 use super::*;
+use crate::guard::tests::FakeGuard;
 use crate::hypervisor::simulated::Call;
 use crate::migration::tests::identify;
+
+/// For how long the machine is up.
+fn up(host: &Host) -> crate::guard::clock::Moment {
+    crate::guard::clock::BootClock::now(host.clock.as_ref())
+}
 
 /// Two hosts, and the control plane between them.
 struct Two {
     hosts: [Host; 2],
     ids: [HostId; 2],
+    /// Those that are at work.
+    guards: [Option<FakeGuard>; 2],
     spec: InstanceSpec,
     migration: MigrationId,
     /// Whose the instance is.
@@ -40,20 +49,19 @@ impl Two {
     }
 
     async fn start_with(spec: InstanceSpec) -> Self {
+        Self::start_on([Host::new(), Host::new()], [None, None], spec).await
+    }
+
+    async fn start_on(hosts: [Host; 2], guards: [Option<FakeGuard>; 2], spec: InstanceSpec) -> Self {
         let ids = [HostId::from(Uuid::now_v7()), HostId::from(Uuid::now_v7())];
-        let hosts = [Host::new(), Host::new()];
         for (host, id) in hosts.iter().zip(ids) {
             identify(&host.folder("."), id);
         }
-        let mut life = hosts[HOME].start_agent(NEVER);
-        life.want(samples::wish(&spec));
-        life.want_networks(1, &samples::networks(&spec));
-        life.settle(spec.id).await;
         let migration = MigrationId::from(Uuid::now_v7());
-        let spec = samples::next(&spec);
         let mut two = Self {
             hosts,
             ids,
+            guards,
             spec,
             migration,
             owner: HOME,
@@ -63,9 +71,54 @@ impl Two {
             expected_at: None,
             told: [None, None],
         };
+        let life = two.agent(HOME, NEVER);
+        life.want(samples::wish(&two.spec));
+        life.want_networks(1, &samples::networks(&two.spec));
+        two.settle(HOME, &life).await;
+        two.spec = samples::next(&two.spec);
         let incoming = Migration::Incoming { id: migration, source: two.ids[HOME] };
         two.told = [Some(samples::wish(&two.spec)), Some(two.wish(Some(incoming)))];
         two
+    }
+
+    /// An agent that has heard of the control plane.
+    fn agent(&self, index: usize, kill_at: u64) -> Life {
+        let life = self.hosts[index].start_agent(kill_at);
+        life.reconciler.confirmed();
+        life
+    }
+
+    /// The guard of a host does its work, and the agent hears of the control plane.
+    fn guard(&mut self, index: usize, life: &Life) {
+        let now = up(&self.hosts[index]);
+        if let Some(guard) = &mut self.guards[index] {
+            guard.renew(now);
+            guard.look(now);
+            life.reconciler.parts.guards.heard(now);
+        }
+    }
+
+    async fn settle(&mut self, index: usize, life: &Life) {
+        for _ in 0..100 {
+            self.guard(index, life);
+            match life.reconciler.pass(self.spec.id).await {
+                Outcome::Settled => return,
+                Outcome::Wait(until) => life.clock.advance_to(until),
+                _ => {}
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
+    /// Whatever a domain does, the guard goes by what is written down of it as long as it is there.
+    async fn check_guarded(&self) {
+        for (host, guard) in self.hosts.iter().zip(&self.guards) {
+            let Some(guard) = guard else { continue };
+            for domain in host.hypervisor.domains().await.unwrap() {
+                let entry = guard.entry(domain.id);
+                assert!(entry.is_some_and(|entry| entry.boot == domain.boot), "it is not guarded");
+            }
+        }
     }
 
     fn wish(&self, migration: Option<Migration>) -> DesiredBody {
@@ -144,7 +197,7 @@ impl Two {
     /// Lets both agents work, the killed ones anew, until the migration is over and nothing moves any more. True when
     /// somebody was killed.
     async fn play(&mut self, kill_at: [u64; 2]) -> bool {
-        let mut lives = [HOME, AWAY].map(|index| self.hosts[index].start_agent(kill_at[index]));
+        let mut lives = [HOME, AWAY].map(|index| self.agent(index, kill_at[index]));
         let (mut was_killed, mut quiet) = (false, 0);
         for _ in 0..400 {
             let mut settled = 0;
@@ -157,10 +210,11 @@ impl Two {
                         lives[index].reconciler.ended(id, why);
                     }
                 }
+                self.guard(index, &lives[index]);
                 match lives[index].reconciler.pass(self.spec.id).await {
                     Outcome::Interrupted => {
                         was_killed = true;
-                        lives[index] = self.hosts[index].start_agent(NEVER);
+                        lives[index] = self.agent(index, NEVER);
                     }
                     Outcome::Wait(until) => lives[index].clock.advance_to(until),
                     Outcome::Settled => settled += 1,
@@ -170,6 +224,7 @@ impl Two {
                     self.hear(index, &said.state);
                 }
                 assert!(self.running().await.len() < 2, "it runs on both");
+                self.check_guarded().await;
             }
             quiet = if self.is_over && settled == 2 { quiet + 1 } else { 0 };
             if quiet == 3 {
@@ -183,17 +238,22 @@ impl Two {
     /// Lets both agents do one thing, and gives the control plane what those that it hears say.
     async fn turn(&mut self, lives: &[Life; 2], heard: &[usize]) {
         for index in [HOME, AWAY] {
-            lives[index].want(self.told[index].clone().unwrap());
-            if let Outcome::Wait(until) = lives[index].reconciler.pass(self.spec.id).await {
-                lives[index].clock.advance_to(until);
-            }
-            let said = lives[index].outbox.migration(self.spec.id).filter(|_| heard.contains(&index));
-            if let Some(said) = said {
-                self.hear(index, &said.state);
-            }
+            self.act(index, &lives[index], heard.contains(&index)).await;
         }
         // The bytes of the guest take a moment.
         tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+
+    async fn act(&mut self, index: usize, life: &Life, is_heard: bool) {
+        life.want(self.told[index].clone().unwrap());
+        self.guard(index, life);
+        if let Outcome::Wait(until) = life.reconciler.pass(self.spec.id).await {
+            life.clock.advance_to(until);
+        }
+        self.check_guarded().await;
+        if let Some(said) = life.outbox.migration(self.spec.id).filter(|_| is_heard) {
+            self.hear(index, &said.state);
+        }
     }
 
     /// It runs where it belongs, without having been started anew, and nothing of it is elsewhere.
