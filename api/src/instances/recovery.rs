@@ -16,7 +16,7 @@ use self::proof::Proof;
 use super::deeds::{self, Behalf, intend};
 use super::routes::present_intent;
 use super::store::recovery::{self, Known, Struck};
-use super::store::{self, NewIntent, Row, departures};
+use super::store::{self, NewIntent, Row, departures, migrations};
 use crate::app::App;
 use crate::audit::{Actor, Deed};
 use crate::auth::{Action, actions};
@@ -104,6 +104,10 @@ impl Locked<'_> {
             return Ok(false);
         }
         quotas::store::lock_before_going(conn, &[self.row.id], &[], &[]).await?;
+        // One that is on its way: both hosts, in the order of everybody.
+        if let Some(on_its_way) = migrations::of_instance(conn, self.row.id).await? {
+            migrations::hold_hosts(conn, on_its_way.source(), on_its_way.destination()).await?;
+        }
         let declared_dead = hosts::store::is_declared_dead(conn, self.host).await?;
         let proof = match self.proof(conn).await? {
             Some(proof) => Proof::Lease(proof),
@@ -141,6 +145,8 @@ impl Locked<'_> {
         let all_shared = attachments::lock_all_shared(conn, self.row.id).await?.is_none();
         quotas::store::lock_before_going(conn, &[self.row.id], &[], &[]).await?;
         if guards(conn, self.host, self.row.id, self.now).await? {
+            // Should it have been on its way to another host: it ended here, and goes on nowhere.
+            migrations::give_up(conn, self.row.id).await?;
             let next = self.next();
             self.tell(conn, &self.row, "restart_fenced", &next, &Proof::Report).await?;
             self.count(conn).await?;

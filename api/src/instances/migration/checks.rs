@@ -1,8 +1,8 @@
 //! Whether a guest can go, and where to.
 
 use protocol::agent::{
-    CpuModel, DISK_MOVES, GuestHardware, Inventory, LIVE_DISKS, LIVE_MIGRATION, ObservedState, OnHostFailure,
-    Power,
+    CpuModel, DISK_MOVES, GUARDED_MIGRATION, GuestHardware, Inventory, LIVE_DISKS, LIVE_MIGRATION,
+    ObservedState, OnHostFailure, Power,
 };
 use protocol::{HostId, InstanceId};
 use sqlx::PgConnection;
@@ -71,12 +71,6 @@ async fn in_the_way(conn: &mut PgConnection, row: &Row) -> Result<(HostId, Guest
         // It may be coming up.
         return if row.intent().power == Power::Running { not_now(why) } else { refused(why) };
     }
-    if row.on_host_failure == OnHostFailure::Restart.as_str() {
-        return refused(
-            "it starts elsewhere when its host dies, and its guard does not go with a running guest yet; set its \
-             `on_host_failure` to wait for as long as that takes",
-        );
-    }
     let way = settled(conn, row.id).await?;
     if way.snapshot {
         return not_now("a snapshot of it is being taken; try again when it is there");
@@ -123,6 +117,7 @@ pub(in crate::instances) async fn choose(
     if let Some(why) = unfit(from, with_disks) {
         return refused(format!("its own host cannot send it: {why}"));
     }
+    let guarded = row.on_host_failure == OnHostFailure::Restart.as_str();
     let request = if with_disks {
         disk_moves::request(conn, row.id.into()).await?
     } else {
@@ -134,11 +129,18 @@ pub(in crate::instances) async fn choose(
             return Some("it runs there");
         }
         host.inventory.as_ref().map_or(Some("it has told nothing of itself yet"), |to| {
-            unfit(to, with_disks).or_else(|| differs(from, to, &hardware.cpu_model))
+            unfit(to, with_disks)
+                .or_else(|| unguarded(to).filter(|_| guarded))
+                .or_else(|| differs(from, to, &hardware.cpu_model))
         })
     };
-    let none = "no other host runs the same QEMU on a processor of the same kind, with an address for other hosts and an agent \
-                that takes running guests";
+    let none = if guarded {
+        "no other host runs the same QEMU on a processor of the same kind, with an address for other hosts and an agent that takes \
+         running guests that start elsewhere when their host fails"
+    } else {
+        "no other host runs the same QEMU on a processor of the same kind, with an address for other hosts and an agent that takes \
+         running guests"
+    };
     pick(hosts, &request, named, why_not, none)
 }
 
@@ -192,6 +194,7 @@ fn rejected(reason: Rejection, why: String) -> FieldError {
         Rejection::PoolMissing => "pool_missing",
         Rejection::Leaving => "leaving",
         Rejection::NotReady => "not_ready",
+        Rejection::NoGuard => "no_guard",
         Rejection::Cordoned => "cordoned",
         Rejection::Architecture => "architecture",
         Rejection::Features => "features",
@@ -206,14 +209,25 @@ fn rejected(reason: Rejection, why: String) -> FieldError {
     FieldError::new("/host", code, why)
 }
 
+/// Whether a host tells of that.
+fn knows(host: &Inventory, wanted: &str) -> bool {
+    host.features.iter().any(|feature| feature == wanted)
+}
+
+/// Why a host takes no running guest that starts elsewhere when its host fails.
+fn unguarded(host: &Inventory) -> Option<&'static str> {
+    (!knows(host, GUARDED_MIGRATION)).then_some(
+        "its agent is of a release that takes no running guests that start elsewhere when their host fails, and has to be upgraded",
+    )
+}
+
 /// Why a host takes part in no migration.
 fn unfit(host: &Inventory, with_disks: bool) -> Option<&'static str> {
-    let knows = |wanted: &str| host.features.iter().any(|feature| feature == wanted);
-    if !knows(LIVE_MIGRATION) {
+    if !knows(host, LIVE_MIGRATION) {
         Some(
             "its agent is of an earlier release, which does not know of migrations, and has to be upgraded; or it has no address for other hosts",
         )
-    } else if with_disks && !(knows(DISK_MOVES) && knows(LIVE_DISKS)) {
+    } else if with_disks && !(knows(host, DISK_MOVES) && knows(host, LIVE_DISKS)) {
         Some("its agent is of a release that sends and takes no running guests with disks on their host")
     } else if host.underlay_address.is_none() {
         Some("it has no address for other hosts; start its agent with --underlay-address")
@@ -279,5 +293,7 @@ mod tests {
         assert!(unfit(&host(), true).is_some());
         let features = [LIVE_MIGRATION, DISK_MOVES, LIVE_DISKS].map(str::to_owned).to_vec();
         assert_eq!(unfit(&Inventory { features, ..host() }, true), None);
+        assert!(unguarded(&host()).is_some());
+        assert_eq!(unguarded(&Inventory { features: vec![GUARDED_MIGRATION.to_owned()], ..host() }), None);
     }
 }

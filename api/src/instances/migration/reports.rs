@@ -31,7 +31,8 @@ pub(crate) async fn fold(
     let is_source = host == of.source();
     match &report.state {
         MigrationState::Ready { address } if !is_source && of.cancel_code.is_none() => {
-            if !is_own(conn, host, *address).await? {
+            // One that was put back to an earlier release may still have heard of it.
+            if !is_own(conn, host, *address).await? || !migrations::is_taken(conn, &of).await? {
                 return Ok(());
             }
             if migrations::set_ready(conn, &of, *address).await? {

@@ -82,7 +82,8 @@ impl DesiredRow {
 }
 
 /// What of this host's instances changed after the revision, oldest first. INVARIANT: a host whose agent knows of no
-/// migrations hears nothing of a guest that is to come: it would start it.
+/// migrations hears nothing of a guest that is to come: it would start it. Nor does one that would let it go on without a guard
+/// if it is to be guarded.
 pub(crate) async fn desired_after(
     conn: &mut PgConnection,
     host: HostId,
@@ -116,9 +117,9 @@ pub(crate) async fn desired_after(
                      AND i.power = 'running') AS "resumes_from: Json<MemoryFile>"
            FROM (SELECT id FROM instances WHERE host_id = $1 AND desired_revision > $2
                  UNION
-                 SELECT instance_id FROM migrations
-                 WHERE destination_host_id = $1 AND desired_revision > $2 AND sends_guest
-                   AND (SELECT knows_migrations(h.inventory) FROM hosts h WHERE h.id = $1)) changed
+                 SELECT one.instance_id FROM migrations one JOIN hosts h ON h.id = one.destination_host_id
+                 WHERE h.id = $1 AND one.desired_revision > $2 AND one.sends_guest
+                   AND takes_migration(one, h.inventory)) changed
            JOIN instances i USING (id) JOIN instance_types t ON t.id = i.instance_type_id
            LEFT JOIN migrations m ON m.instance_id = i.id AND m.sends_guest"#,
         host.as_uuid(),

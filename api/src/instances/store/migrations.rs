@@ -249,21 +249,28 @@ pub(crate) async fn stuck(
         Stuck,
         r#"SELECT m.id, m.instance_id, s.declared_dead_at IS NOT NULL AS "source_dead!",
                   d.declared_dead_at IS NOT NULL AS "destination_dead!",
-                  NOT CASE WHEN m.layers IS NULL THEN knows_migrations(d.inventory)
-                           WHEN m.tops IS NULL THEN knows_disk_moves(d.inventory)
-                           ELSE knows_live_disks(d.inventory) END AS "destination_unable!"
+                  NOT takes_migration(m, d.inventory) AS "destination_unable!"
            FROM migrations m JOIN hosts s ON s.id = m.source_host_id JOIN hosts d ON d.id = m.destination_host_id
            WHERE (s.declared_dead_at IS NOT NULL
                   OR m.cancelled_at IS NULL AND (d.declared_dead_at IS NOT NULL OR m.due_at <= $1
-                                                 OR NOT CASE WHEN m.layers IS NULL THEN knows_migrations(d.inventory)
-                                                             WHEN m.tops IS NULL THEN knows_disk_moves(d.inventory)
-                                                             ELSE knows_live_disks(d.inventory) END))
+                                                 OR NOT takes_migration(m, d.inventory)))
              AND ($2::uuid IS NULL OR m.id = $2)
            ORDER BY m.instance_id"#,
         now,
         only
     )
     .fetch_all(conn)
+    .await
+}
+
+/// Whether the agent of its destination still takes such guests.
+pub(crate) async fn is_taken(conn: &mut PgConnection, of: &Migration) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT takes_migration(m, d.inventory) AS "takes!"
+           FROM migrations m JOIN hosts d ON d.id = m.destination_host_id WHERE m.id = $1"#,
+        of.id
+    )
+    .fetch_one(conn)
     .await
 }
 
@@ -354,6 +361,9 @@ pub(crate) async fn end(conn: &mut PgConnection, of: &Migration) -> Result<(), s
 /// INVARIANT: the source has said of this migration that it has handed the guest over, so that it never lets it go on; or no
 /// guest runs, and the destination has said that it has all of the disks. From
 /// the commit on the instance is the destination's, and the source has to let go of what it has of it.
+///
+/// Of a guest that runs nothing follows any more from what the source has said: that it is guarded is for the destination to say,
+/// of this generation, and an end would be that of a guest that has gone.
 pub(crate) async fn change_hands(
     conn: &mut PgConnection,
     of: &Migration,
@@ -372,13 +382,17 @@ pub(crate) async fn change_hands(
     attachments::place(conn, id, destination.as_uuid()).await?;
     let generation = sqlx::query_scalar!(
         "UPDATE instances SET host_id = $2, left_host_id = $3, desired_revision = $4, generation = generation + 1,
-                updated_at = $5, guarded_from = NULL
+                updated_at = $5,
+                guarded_from = CASE WHEN $6 AND on_host_failure = 'restart' THEN generation + 1 END,
+                observed_state = CASE WHEN $6 THEN nullif(observed_state, 'stopped') ELSE observed_state END,
+                observed_end_reason = CASE WHEN NOT $6 THEN observed_end_reason END
          WHERE id = $1 RETURNING generation",
         of.instance_id,
         destination.as_uuid(),
         source.as_uuid(),
         there.0,
-        now
+        now,
+        of.runs
     )
     .fetch_one(&mut *conn)
     .await?;

@@ -1,5 +1,6 @@
 //! Running guests that go from one host to another, with hosts that the test plays.
 
+mod guarded;
 mod meanwhile;
 
 use protocol::agent::{Inventory, LIVE_MIGRATION};
