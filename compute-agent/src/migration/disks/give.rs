@@ -84,7 +84,7 @@ impl DiskMoves {
     ) -> Result<(), Broken> {
         let broken_off = |error: io::Error| Broken::Because(BROKEN_OFF, error.into());
         loop {
-            let asked = wire::hear::<Ask>(stream).await.map_err(broken_off)?;
+            let asked = wire::hear_at_last::<Ask>(stream).await.map_err(broken_off)?;
             let (migration, layer, with_bytes) = match asked {
                 None => return Err(broken_off(io::ErrorKind::UnexpectedEof.into())),
                 Some(Ask::Done) => return Ok(()),

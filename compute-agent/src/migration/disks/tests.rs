@@ -246,6 +246,20 @@ async fn the_source_gives_nothing_but_what_the_move_is_about() {
 }
 
 #[tokio::test]
+async fn the_source_waits_for_a_destination_that_fetches_an_image_or_flushes_a_layer() {
+    let from = side();
+    let (of, (volume, _)) = (of(), volume(&from).await);
+    let (mut ours, mut theirs) = duplex(1 << 20);
+    let (moves, layers) = (Arc::clone(&from.moves), volume.layers.clone());
+    let giving = tokio::spawn(async move { moves.answer(of, (&layers, Users::Nobody), &mut theirs).await });
+    wire::say(&mut ours, &Ask::Size { migration: of.id, layer: volume.layers[0] }).await.unwrap();
+    assert!(matches!(wire::hear(&mut ours).await.unwrap(), Some(Answer::Layer { .. })));
+    tokio::time::sleep(wire::PATIENCE + Duration::from_secs(1)).await;
+    wire::say(&mut ours, &Ask::Done).await.unwrap();
+    giving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn what_changes_while_it_is_sent_is_not_given() {
     let from = side();
     let (of, (volume, _)) = (of(), volume(&from).await);

@@ -1,9 +1,11 @@
 //! What two agents say to each other while layers are copied: words of JSON, each with its length before it, and bytes.
 //!
 //! The one that takes them asks for one layer after the other. INVARIANT: nothing that the other side says makes this one
-//! keep more than [`MAX_WORD`] in memory, or wait longer than [`SILENCE`].
+//! keep more than [`MAX_WORD`] in memory, or wait longer than [`PATIENCE`]; but for the next question, which the one that takes
+//! them has when it is done with what it has got.
 
 use std::io;
+use std::time::Duration;
 
 use protocol::{LayerId, MigrationId, Sha256};
 use serde::de::DeserializeOwned;
@@ -13,6 +15,7 @@ use tokio::time::timeout;
 
 use super::super::SILENCE;
 
+pub(super) const PATIENCE: Duration = if cfg!(test) { Duration::from_secs(5) } else { SILENCE };
 /// A word is an id or two and a number.
 const MAX_WORD: usize = 4096;
 /// What is sent and taken at once.
@@ -63,11 +66,28 @@ pub(in crate::migration) async fn hear<T: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<Option<T>> {
     let mut length = [0; 4];
-    match patient(from.read_exact(&mut length)).await {
+    let begun = patient(from.read_exact(&mut length)).await;
+    rest(from, begun.map(|_| length)).await
+}
+
+/// The same of one that may have much to do before: it fetches an image, or flushes a large layer. Whether it is there at all the
+/// connection finds out.
+pub(super) async fn hear_at_last<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    let begun = from.read_exact(&mut length).await;
+    rest(from, begun.map(|_| length)).await
+}
+
+async fn rest<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+    begun: io::Result<[u8; 4]>,
+) -> io::Result<Option<T>> {
+    let length = match begun {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        read => drop(read?),
-    }
-    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        begun => usize::try_from(u32::from_be_bytes(begun?)).unwrap_or(usize::MAX),
+    };
     if length > MAX_WORD {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -92,5 +112,5 @@ pub(super) async fn receive(from: &mut (impl AsyncRead + Unpin), into: &mut [u8]
 }
 
 async fn patient<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(SILENCE, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
