@@ -125,3 +125,29 @@ async fn a_guest_goes_with_its_disks_and_notices_no_attempt_that_fails() {
         assert!(read.contains("read 65536/65536") && !read.contains("failed"), "{disk} at {place}: {read}");
     }
 }
+
+/// An attempt with disks makes QEMU wait at the end, and QEMU keeps that. One without disks would wait there for nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_with_disks_does_not_decide_how_the_next_one_ends() {
+    let home = Lab::start().await;
+    let base = home.host.make_base("base.qcow2", &guest::obedient(HELLO));
+    let mut spec = home.spec(&base);
+    spec.disks.iter_mut().for_each(|disk| disk.shared = true);
+    let id = spec.id;
+    home.create(&spec).await;
+    let ask = |command: &str| home.host.virsh(&["qemu-monitor-command", &format!("cumulo-{id}"), command]);
+    let wait = "pause-before-switchover";
+    ask(&format!(
+        r#"{{"execute": "migrate-set-capabilities",
+             "arguments": {{"capabilities": [{{"capability": "{wait}", "state": true}}]}}}}"#
+    ));
+    let (from, nobody) = UnixStream::pair().unwrap();
+    drop(nobody);
+    home.libvirt.send(id, from, 300).await.unwrap();
+    until(&home, id, |seen| seen == Transfer::Idle).await;
+    runs(&home, id).await;
+    let said: serde_json::Value =
+        serde_json::from_str(&ask(r#"{"execute": "query-migrate-capabilities"}"#)).unwrap();
+    let found = said["return"].as_array().unwrap().iter().find(|one| one["capability"] == wait).unwrap();
+    assert_eq!(found["state"], false);
+}

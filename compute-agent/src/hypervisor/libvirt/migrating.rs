@@ -94,13 +94,13 @@ pub(super) fn give(domain: &Handle, name: &str, file: BorrowedFd<'_>) -> Result<
     returned("getfd", &sys::monitor_command_with_file(domain, &command, file)?).map(drop)
 }
 
-fn enable(domain: &Handle, capabilities: &[&str]) -> Result<(), BoxError> {
-    let on: Vec<_> = capabilities.iter().map(|name| json!({"capability": name, "state": true})).collect();
-    ask(domain, "migrate-set-capabilities", json!({"capabilities": on})).map(drop)
+fn set(domain: &Handle, capabilities: &[&str], state: bool) -> Result<(), BoxError> {
+    let all: Vec<_> = capabilities.iter().map(|name| json!({"capability": name, "state": state})).collect();
+    ask(domain, "migrate-set-capabilities", json!({"capabilities": all})).map(drop)
 }
 
 pub(super) fn receive(domain: &Handle, way: &UnixStream) -> Result<(), BoxError> {
-    enable(domain, &BOTH)?;
+    set(domain, &BOTH, true)?;
     give(domain, WAY, way.as_fd())?;
     ask(domain, "migrate-incoming", json!({"uri": format!("fd:{WAY}")})).map(drop)
 }
@@ -115,14 +115,13 @@ pub(super) fn is_of_today(domain: &Handle, local: &[VolumeId]) -> Result<bool, B
 }
 
 pub(super) fn send(domain: &Handle, way: &UnixStream, max_downtime_ms: u32) -> Result<(), BoxError> {
-    enable(domain, &BOTH)?;
+    set(domain, &BOTH, true)?;
     // A guest that changes its memory faster than it is sent is slowed down.
-    enable(domain, &["auto-converge"])?;
+    set(domain, &["auto-converge"], true)?;
     let parameters = json!({"downtime-limit": max_downtime_ms, "max-bandwidth": 0});
     ask(domain, "migrate-set-parameters", parameters)?;
-    if mirrors::keep_pace(domain)? {
-        enable(domain, &["pause-before-switchover"])?;
-    }
+    // An attempt with other disks may have left it as it wanted it.
+    set(domain, &["pause-before-switchover"], mirrors::keep_pace(domain)?)?;
     give(domain, WAY, way.as_fd())?;
     ask(domain, "migrate", json!({"uri": format!("fd:{WAY}")})).map(drop)
 }
