@@ -8,19 +8,23 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream as Pair};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use protocol::{HostId, InstanceId, MigrationId, VolumeId};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsStream;
+use tokio_util::io::{InspectReader, InspectWriter};
 
 use super::disks::wire;
 use super::tls::Tls;
-use super::{EXPECTED, HANDSHAKE, accept, carry, pair};
+use super::{Callers, HANDSHAKE, accept, carry, pair};
 use crate::hypervisor::Hypervisor;
 
 /// What goes a way.
@@ -46,6 +50,8 @@ pub(super) struct Expected {
     pub migration: MigrationId,
     pub source: HostId,
     pub volumes: Vec<VolumeId>,
+    /// How long the source may not call for one of them.
+    pub begins: Duration,
 }
 
 pub(super) async fn say(
@@ -85,18 +91,8 @@ async fn take_all(
     hypervisor: &dyn Hypervisor,
 ) -> io::Result<()> {
     let failed = |error| io::Error::other(crate::chain(&error));
-    let mut ways = Vec::new();
-    let mut left = guest.volumes.clone();
-    while !left.is_empty() {
-        let (stream, way) = next(guest, &listener, &tls).await?;
-        match way {
-            Way::Disk { volume } if left.contains(&volume) => {
-                left.retain(|one| *one != volume);
-                ways.push(stream);
-            }
-            way => tracing::warn!(instance = %guest.id, ?way, "a way was given up that nothing comes by now"),
-        }
-    }
+    let mut callers = Callers::new();
+    let mut ways = disks(guest, &listener, &tls, &mut callers).await?;
     let (door, ours) = door(folder, guest.id, ways.len())?;
     hypervisor.open_disks(guest.id, &guest.volumes, door).await.map_err(failed)?;
     for stream in &mut ways {
@@ -108,20 +104,58 @@ async fn take_all(
         let id = guest.id;
         carried.spawn(async move { carry(id, &mut stream, ours).await });
     }
-    let mut stream = loop {
-        match next(guest, &listener, &tls).await? {
-            (stream, Way::Guest) => break stream,
-            (_, way) => {
-                tracing::warn!(instance = %guest.id, ?way, "a way was given up that is there already");
-            }
+    // However long the disks take: while they are on their way the source is there.
+    let mut stream = tokio::select! {
+        stream = itself(guest, &listener, &tls, &mut callers) => stream,
+        Some(_) = carried.join_next() => {
+            return Err(io::Error::other("the way of a disk has ended before its guest came"));
         }
     };
     // Nobody else is let in.
-    drop(listener);
+    drop((listener, callers));
     let (theirs, ours) = pair()?;
     hypervisor.receive(guest.id, theirs).await.map_err(failed)?;
     carry(guest.id, &mut stream, ours).await;
     Ok(())
+}
+
+/// A connection for each of the disks.
+async fn disks(
+    guest: &Expected,
+    listener: &TcpListener,
+    tls: &Tls,
+    callers: &mut Callers,
+) -> io::Result<Vec<TlsStream<TcpStream>>> {
+    let (mut ways, mut left) = (Vec::new(), guest.volumes.clone());
+    while !left.is_empty() {
+        match timeout(guest.begins, next(guest, listener, tls, callers)).await? {
+            (stream, Way::Disk { volume }) if left.contains(&volume) => {
+                left.retain(|one| *one != volume);
+                ways.push(stream);
+            }
+            (_, way) => {
+                tracing::warn!(instance = %guest.id, ?way, "a way was given up that nothing comes by now");
+            }
+        }
+    }
+    Ok(ways)
+}
+
+/// The connection that the guest comes by.
+async fn itself(
+    guest: &Expected,
+    listener: &TcpListener,
+    tls: &Tls,
+    callers: &mut Callers,
+) -> TlsStream<TcpStream> {
+    loop {
+        match next(guest, listener, tls, callers).await {
+            (stream, Way::Guest) => return stream,
+            (_, way) => {
+                tracing::warn!(instance = %guest.id, ?way, "a way was given up that is there already");
+            }
+        }
+    }
 }
 
 /// The next connection of the source that belongs to this migration.
@@ -129,15 +163,46 @@ async fn next(
     guest: &Expected,
     listener: &TcpListener,
     tls: &Tls,
-) -> io::Result<(impl AsyncRead + AsyncWrite + Unpin + use<>, Way)> {
+    callers: &mut Callers,
+) -> (TlsStream<TcpStream>, Way) {
     loop {
-        let mut stream = timeout(EXPECTED, accept(listener, tls, guest.source)).await?;
+        let mut stream = accept(listener, tls, guest.source, callers).await;
         match timeout(HANDSHAKE, wire::hear::<Opening>(&mut stream)).await {
-            Ok(Ok(Some(opening))) if opening.migration == guest.migration => {
-                return Ok((stream, opening.way));
-            }
+            Ok(Ok(Some(opening))) if opening.migration == guest.migration => return (stream, opening.way),
             said => tracing::warn!(instance = %guest.id, ?said, "a connection was given up"),
         }
+    }
+}
+
+/// Carries what QEMU asks the other side to do with a disk, and what that answers. INVARIANT: once a guest waits for it, a host
+/// that is alive, and whose disk or QEMU answers nothing any more, holds it up for no longer than one that is gone. Before that
+/// the other side may flush all that was copied, which takes as long as it takes.
+pub(super) async fn carry_answered(
+    id: InstanceId,
+    (stream, qemu): (TlsStream<TcpStream>, UnixStream),
+    mut waits: watch::Receiver<Option<Instant>>,
+    within: Duration,
+) {
+    let asked = Mutex::new(None::<Instant>);
+    let lock = || asked.lock().unwrap_or_else(PoisonError::into_inner);
+    let heard = InspectReader::new(stream, |_: &[u8]| *lock() = None);
+    let mut stream = InspectWriter::new(heard, |_: &[u8]| {
+        lock().get_or_insert_with(Instant::now);
+    });
+    let unanswered = async {
+        let waits_since = waits.wait_for(Option::is_some).await.ok().and_then(|since| *since);
+        loop {
+            let (now, asked) = (Instant::now(), *lock());
+            let until = asked.max(waits_since).filter(|_| asked.is_some()).unwrap_or(now) + within;
+            if until <= now {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    };
+    tokio::select! {
+        () = carry(id, &mut stream, qemu) => {}
+        () = unanswered => tracing::warn!(instance = %id, "the other host does nothing with a disk any more"),
     }
 }
 

@@ -20,8 +20,10 @@ use nix::sys::socket::{setsockopt, sockopt};
 use protocol::{HostId, InstanceId, MigrationId, VolumeId};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsStream;
 
 use self::live::Way;
@@ -34,7 +36,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const CALLERS: usize = 64;
 /// How long the other side may say nothing, even that it is there.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How long a guest is expected. The control plane gives up earlier.
+/// How long the other side may not begin. The control plane gives up earlier.
 const EXPECTED: Duration = Duration::from_secs(15 * 60);
 
 /// See the module.
@@ -43,13 +45,32 @@ pub struct Relays {
     underlay_address: Option<IpAddr>,
     hypervisor: Arc<dyn Hypervisor>,
     underway: Mutex<HashMap<InstanceId, Underway>>,
+    limits: Limits,
 }
+
+/// How long the other side is waited for. Tests do so for less.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    begins: Duration,
+    answers: Duration,
+}
+
+/// Who has called, and is yet to say who it is.
+type Callers = JoinSet<Result<io::Result<TlsStream<TcpStream>>, Elapsed>>;
 
 struct Underway {
     migration: MigrationId,
     /// Where the guest is expected.
     address: Option<SocketAddr>,
     tasks: Vec<JoinHandle<()>>,
+    /// Since when the guest waits for what the other side does with its disks.
+    waits: watch::Sender<Option<Instant>>,
+}
+
+impl Underway {
+    fn new(migration: MigrationId, address: Option<SocketAddr>, tasks: Vec<JoinHandle<()>>) -> Self {
+        Self { migration, address, tasks, waits: watch::Sender::new(None) }
+    }
 }
 
 impl Drop for Underway {
@@ -65,7 +86,8 @@ impl Relays {
         underlay_address: Option<IpAddr>,
         hypervisor: Arc<dyn Hypervisor>,
     ) -> Self {
-        Self { state_dir, underlay_address, hypervisor, underway: Mutex::default() }
+        let limits = Limits { begins: EXPECTED, answers: SILENCE };
+        Self { state_dir, underlay_address, hypervisor, underway: Mutex::default(), limits }
     }
 
     /// Where the guest of this migration is expected.
@@ -91,13 +113,14 @@ impl Relays {
         let address = listener.local_addr()?;
         let hypervisor = Arc::clone(&self.hypervisor);
         if !volumes.is_empty() {
-            let guest = live::Expected { id, migration, source, volumes };
+            let guest = live::Expected { id, migration, source, volumes, begins: self.limits.begins };
             let task = tokio::spawn(live::take(guest, (listener, tls), self.state_dir.clone(), hypervisor));
-            self.put(id, Underway { migration, address: Some(address), tasks: vec![task] });
+            self.put(id, Underway::new(migration, Some(address), vec![task]));
             return Ok(());
         }
         let task = tokio::spawn(async move {
-            match timeout(EXPECTED, accept(&listener, &tls, source)).await {
+            let accepted = timeout(EXPECTED, accept(&listener, &tls, source, &mut Callers::new())).await;
+            match accepted {
                 Ok(mut stream) => {
                     // Nobody else is let in.
                     drop(listener);
@@ -113,7 +136,7 @@ impl Relays {
                 Err(_) => tracing::warn!(instance = %id, "nobody has sent the guest that was expected"),
             }
         });
-        self.put(id, Underway { migration, address: Some(address), tasks: vec![task] });
+        self.put(id, Underway::new(migration, Some(address), vec![task]));
         Ok(())
     }
 
@@ -126,7 +149,7 @@ impl Relays {
     ) -> io::Result<Pair> {
         self.forget(id);
         let stream = self.connect(migration, to, None).await?;
-        self.carry_on(id, migration, stream)
+        self.carry_on(id, migration, |qemu, _| carry_all(id, stream, qemu))
     }
 
     /// The same for each of these volumes, when the other side is ready for all of them: QEMU does nothing else while it
@@ -146,12 +169,14 @@ impl Relays {
         let mut ways = Vec::new();
         for (volume, mut stream) in streams {
             live::hear_ready(&mut stream).await?;
-            ways.push((volume, self.carry_on(id, migration, stream)?));
+            let answers = self.limits.answers;
+            let carried = |qemu, waits| live::carry_answered(id, (stream, qemu), waits, answers);
+            ways.push((volume, self.carry_on(id, migration, carried)?));
         }
         Ok(ways)
     }
 
-    /// The way of a guest after its disks.
+    /// The way of a guest after its disks, for each of which it waits from now on.
     pub async fn reach_after_disks(
         &self,
         id: InstanceId,
@@ -159,7 +184,10 @@ impl Relays {
         to: (HostId, SocketAddr),
     ) -> io::Result<Pair> {
         let stream = self.connect(migration, to, Some(Way::Guest)).await?;
-        self.carry_on(id, migration, stream)
+        if let Some(one) = self.lock().get(&id) {
+            one.waits.send_replace(Some(Instant::now()));
+        }
+        self.carry_on(id, migration, |qemu, _| carry_all(id, stream, qemu))
     }
 
     async fn connect(
@@ -181,17 +209,19 @@ impl Relays {
         timeout(HANDSHAKE, connect).await?
     }
 
-    fn carry_on(
+    fn carry_on<F>(
         &self,
         id: InstanceId,
         migration: MigrationId,
-        mut stream: TlsStream<TcpStream>,
-    ) -> io::Result<Pair> {
+        carried: impl FnOnce(UnixStream, watch::Receiver<Option<Instant>>) -> F,
+    ) -> io::Result<Pair>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let (theirs, ours) = pair()?;
-        let task = tokio::spawn(async move { carry(id, &mut stream, ours).await });
         let mut underway = self.lock();
-        let one = underway.entry(id).or_insert(Underway { migration, address: None, tasks: Vec::new() });
-        one.tasks.push(task);
+        let one = underway.entry(id).or_insert_with(|| Underway::new(migration, None, Vec::new()));
+        one.tasks.push(tokio::spawn(carried(ours, one.waits.subscribe())));
         Ok(theirs)
     }
 
@@ -213,13 +243,14 @@ impl Relays {
     }
 }
 
-/// The first connection of that host. Callers say who they are side by side: one that says nothing holds nobody up.
+/// The next connection of that host. Callers say who they are side by side: one that says nothing holds nobody up. Who is about
+/// to say so is kept for the next time: the source calls again while the destination still looks who it is.
 async fn accept(
     listener: &TcpListener,
     tls: &Tls,
     source: HostId,
-) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
-    let mut callers = JoinSet::new();
+    callers: &mut Callers,
+) -> TlsStream<TcpStream> {
     loop {
         tokio::select! {
             accepted = listener.accept(), if callers.len() < CALLERS => match accepted {
@@ -256,6 +287,10 @@ fn pair() -> io::Result<(Pair, UnixStream)> {
     let (theirs, ours) = Pair::pair()?;
     ours.set_nonblocking(true)?;
     Ok((theirs, UnixStream::from_std(ours)?))
+}
+
+async fn carry_all(id: InstanceId, mut stream: TlsStream<TcpStream>, qemu: UnixStream) {
+    carry(id, &mut stream, qemu).await;
 }
 
 async fn carry(id: InstanceId, stream: &mut (impl AsyncRead + AsyncWrite + Unpin), mut qemu: UnixStream) {

@@ -1,5 +1,7 @@
 //! Relays between two agents that are one process: who gets in, and what goes through.
 
+mod disks;
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::LazyLock;

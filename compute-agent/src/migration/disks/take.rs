@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::super::tls::Tls;
-use super::super::{EXPECTED, accept};
+use super::super::{Callers, EXPECTED, accept};
 use super::wire::{self, Answer, Ask, CHUNK, End};
 use super::{Broken, DiskMoves, Of};
 use crate::chain;
@@ -89,7 +89,7 @@ impl DiskMoves {
         let listener = TcpListener::bind((own, 0)).await.map_err(|error| not_expected(error.into()))?;
         let address = listener.local_addr().map_err(|error| not_expected(error.into()))?;
         self.tell(of, MigrationState::Ready { address });
-        let accepted = timeout(EXPECTED, accept(&listener, &tls, source)).await;
+        let accepted = timeout(EXPECTED, accept(&listener, &tls, source, &mut Callers::new())).await;
         accepted.map_err(|error| Broken::Because(NOBODY, error.into()))
     }
 
