@@ -29,6 +29,7 @@ pub(crate) fn running(id: InstanceId) -> InstanceSpec {
     InstanceSpec {
         id,
         generation: Generation(1),
+        project_id: None,
         hostname: "web-1".parse().unwrap(),
         power: Power::Running,
         boot: 1,
@@ -131,6 +132,7 @@ pub(crate) fn nic(n: u8) -> Nic {
         vni: Vni::try_from(7).unwrap(),
         mac: MacAddress::from_bytes([0x02, 0, 0, 0, 0, n]).unwrap(),
         mtu: 1450,
+        addresses: Vec::new(),
     }
 }
 

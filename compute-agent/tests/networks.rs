@@ -118,6 +118,7 @@ fn spec() -> InstanceSpec {
     InstanceSpec {
         id: Uuid::from_u128(10).into(),
         generation: Generation(1),
+        project_id: None,
         hostname: "web-1".parse().unwrap(),
         power: Power::Running,
         boot: 1,
@@ -137,6 +138,7 @@ fn spec() -> InstanceSpec {
             vni: vni(),
             mac: mac(),
             mtu: 1450,
+            addresses: Vec::new(),
         }],
         seed: Seed::new(None, Vec::new()),
         on_host_failure: Default::default(),

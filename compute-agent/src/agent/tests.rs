@@ -12,7 +12,7 @@ use bytes::Bytes;
 use camino::Utf8PathBuf;
 use protocol::agent::{
     EndReason, GuestAnswer, HypervisorHealth, ImageSource, InstanceSpec, NetworkSubject, ObservedState,
-    Power, Step,
+    Power, Step, UnknownGuest, UnknownSpec,
 };
 use protocol::image::Format;
 use protocol::{HostId, InstanceId, MemoryMib, Sha256, TransferId};
@@ -498,11 +498,28 @@ async fn what_the_control_plane_does_not_know_is_left_alone_and_counted() {
     let two = |beat: &protocol::agent::Heartbeat| beat.quarantined == 2;
     cloud.control_plane.wait_for("two in quarantine", |it| it.heartbeat(two) == Some(true)).await;
     assert_eq!(cloud.hypervisor.domains().await.unwrap().len(), 2);
+    // What was wanted of it once is told, in each session anew: the control plane may have lost it again.
+    let of =
+        |id, spec: Option<&InstanceSpec>| UnknownGuest { id, runs: true, spec: spec.map(UnknownSpec::of) };
+    let mut both = vec![of(spec.id, Some(&spec)), of(stranger.id, None)];
+    both.sort_by_key(|guest| guest.id);
+    let are_told = |it: &FakeControlPlane| it.unknown_guests().as_ref() == Some(&both);
+    cloud.control_plane.wait_for("both are told of", are_told).await;
+    let epoch = cloud.control_plane.epoch();
+    agent.stop().await;
+    let agent = cloud.start_agent();
+    let again = |it: &FakeControlPlane| it.epoch() > epoch && are_told(it);
+    cloud.control_plane.wait_for("both are told of again", again).await;
     // It is known again, and looked after again.
     cloud.want(&stopped(&spec, GRACEFUL));
     cloud.until(spec.id, REQUESTED).await;
     let one = |beat: &protocol::agent::Heartbeat| beat.quarantined == 1;
     cloud.control_plane.wait_for("one in quarantine", |it| it.heartbeat(one) == Some(true)).await;
+    let rest = vec![of(stranger.id, None)];
+    cloud
+        .control_plane
+        .wait_for("the other alone is told of", |it| it.unknown_guests().as_ref() == Some(&rest))
+        .await;
     agent.stop().await;
 }
 

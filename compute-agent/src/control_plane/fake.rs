@@ -12,7 +12,7 @@ use protocol::agent::{
     EARLIEST_PROTOCOL_VERSION, Epoch, Heartbeat, HeartbeatReply, HostNetwork, HostRequest, ImageStatus,
     InsightAccepted, InsightBatch, InstanceReport, Inventory, MAX_REPORTS, NetworkReport, ObservedAccepted,
     ObservedBatch, ObservedState, OpenSession, PROTOCOL_VERSION, Refusal, RefusalReason, Sending,
-    SessionOpened, Step, StepReport, VolumeSpec,
+    SessionOpened, Step, StepReport, UnknownGuest, VolumeSpec,
 };
 use protocol::{ConsoleId, HostId, InstanceId, Revision, Sha256, TransferId};
 use tokio::io::DuplexStream;
@@ -61,6 +61,8 @@ struct State {
     reports: BTreeMap<InstanceId, InstanceReport>,
     steps: Vec<StepReport>,
     last_heartbeat: Option<Heartbeat>,
+    /// What was last told in this session of guests that are left alone.
+    unknown_guests: Option<Vec<UnknownGuest>>,
     insight: Vec<InsightBatch>,
     drift: Vec<DriftReport>,
     drift_unwanted: bool,
@@ -284,6 +286,11 @@ impl FakeControlPlane {
     }
 
     /// What was measured since this was asked last.
+    /// What was told in this session of guests that are left alone.
+    pub fn unknown_guests(&self) -> Option<Vec<UnknownGuest>> {
+        self.lock().unknown_guests.clone()
+    }
+
     /// What was told to differ.
     pub fn take_drift(&self) -> Vec<DriftReport> {
         std::mem::take(&mut self.lock().drift)
@@ -387,6 +394,7 @@ impl ControlPlane for FakeControlPlane {
             }
             state.spoken = request.protocol_version;
             state.epoch += 1;
+            state.unknown_guests = None;
             state.inventory = Some(request.inventory.clone());
             state.epoch
         };
@@ -424,6 +432,9 @@ impl ControlPlane for FakeControlPlane {
         self.change(|state| {
             if batch.network.is_some() {
                 state.network_report.clone_from(&batch.network);
+            }
+            if batch.unknown_guests.is_some() {
+                state.unknown_guests.clone_from(&batch.unknown_guests);
             }
             for report in &batch.reports {
                 state.steps.extend(report.steps.iter().cloned());

@@ -16,7 +16,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use protocol::agent::{DesiredBody, DesiredPage, Disk, InstanceSpec, Migration, Nic, SaveMemory};
+use protocol::agent::{
+    DesiredBody, DesiredPage, Disk, InstanceSpec, Migration, Nic, SaveMemory, UnknownSpec,
+};
 use protocol::{Generation, InstanceId, LayerId, Name, OperationId, Sha256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
@@ -189,9 +191,13 @@ impl DesiredStore {
         self.lock().iter().filter(|(_, entry)| !entry.set_aside).map(|(id, _)| *id).collect()
     }
 
-    /// Those that the control plane does not know any more.
-    pub fn set_aside(&self) -> Vec<InstanceId> {
-        self.lock().iter().filter(|(_, entry)| entry.set_aside).map(|(id, _)| *id).collect()
+    /// What was wanted of one that the control plane does not know any more.
+    pub fn last_spec(&self, id: InstanceId) -> Option<UnknownSpec> {
+        let entries = self.lock();
+        match &*entries.get(&id).filter(|entry| entry.set_aside)?.wanted {
+            Wanted::Instance(spec) => Some(UnknownSpec::of(spec)),
+            Wanted::Deleted { .. } => None,
+        }
     }
 
     /// Takes a page in. When this returns, it is on disk; the instances whose wishes changed are named.

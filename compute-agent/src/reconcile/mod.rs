@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocol::InstanceId;
-use protocol::agent::{InstanceReport, Migration, PauseReason, Step as Told};
+use protocol::agent::{InstanceReport, Migration, PauseReason, Step as Told, UnknownGuest, told_of_unknown};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -411,6 +411,17 @@ impl Reconciler {
 
     /// Domains of ours of which nothing is wanted. They are left alone.
     pub fn quarantined(&self) -> usize {
+        self.unknown().map_or(0, |unknown| unknown.len())
+    }
+
+    /// The same with what was wanted of them once; `None` as long as nobody knows.
+    pub fn unknown_guests(&self) -> Option<Vec<UnknownGuest>> {
+        let desired = &self.parts.desired;
+        let guests = self.unknown()?.into_iter();
+        Some(told_of_unknown(guests.map(|(id, runs)| UnknownGuest { id, runs, spec: desired.last_spec(id) })))
+    }
+
+    fn unknown(&self) -> Option<Vec<(InstanceId, bool)>> {
         let wanted: HashSet<_> = self.parts.desired.ids().into_iter().collect();
         self.view.unknown(&wanted)
     }

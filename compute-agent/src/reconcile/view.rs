@@ -21,7 +21,8 @@ pub struct DomainView {
     asked: AtomicU64,
     /// Held while a listing is made.
     latest: tokio::sync::Mutex<Option<Latest>>,
-    known: Mutex<Listing>,
+    /// `None` until there was a listing.
+    known: Mutex<Option<Listing>>,
     health: watch::Sender<HypervisorHealth>,
 }
 
@@ -60,7 +61,7 @@ impl DomainView {
             Ok(domains) => {
                 let listing: Listing =
                     Arc::new(domains.into_iter().map(|domain| (domain.id, domain)).collect());
-                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&listing);
+                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&listing));
                 let unreadable = listing.values().find(|domain| domain.state == DomainState::Unreadable);
                 self.set_health(unreadable.map_or(HypervisorHealth::Ok, |domain| {
                     let reason =
@@ -76,10 +77,12 @@ impl DomainView {
         }
     }
 
-    /// Domains of ours, when they were last listed, of which nothing is wanted.
-    pub fn unknown(&self, wanted: &HashSet<InstanceId>) -> usize {
-        let known = Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner));
-        known.keys().filter(|id| !wanted.contains(id)).count()
+    /// Domains of ours, when they were last listed, of which nothing is wanted, and whether they run; `None` as long as nobody
+    /// could list them.
+    pub fn unknown(&self, wanted: &HashSet<InstanceId>) -> Option<Vec<(InstanceId, bool)>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let unknown = known.iter().filter(|(id, _)| !wanted.contains(id));
+        Some(unknown.map(|(id, domain)| (*id, domain.state != DomainState::Off)).collect())
     }
 
     /// Tells of changes from now on.

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use camino::Utf8PathBuf;
 use protocol::agent::{
     InstanceReport, MAX_DETAIL_CHARS, MigrationReport, NetworkReport, ObservedBatch, ObservedState, Step,
-    StepReport,
+    StepReport, UnknownGuest,
 };
 use protocol::{Generation, InstanceId, MigrationId, OperationId, RemovalId, Sha256};
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,8 @@ use crate::durable::{self, Survive};
 pub struct Outbox {
     folder: Utf8PathBuf,
     items: Mutex<HashMap<InstanceId, Item>>,
-    network: Mutex<NetworkItem>,
+    network: Mutex<Word<NetworkReport>>,
+    unknown_guests: Mutex<Word<Vec<UnknownGuest>>>,
     /// Removals that are carried out, until the control plane knows.
     removed: Mutex<BTreeSet<RemovalId>>,
     /// The newest word about each migration, and whether it was told. Nothing of it is in the digest: as long as the feed
@@ -52,13 +53,36 @@ struct Item {
     sent_version: u64,
 }
 
-/// The word about the host's networks.
-#[derive(Debug, Default)]
-struct NetworkItem {
-    latest: Option<NetworkReport>,
+/// The word about something that the host has one of.
+#[derive(Debug)]
+struct Word<T> {
+    latest: Option<T>,
     /// Counts the changes of `latest`.
     version: u64,
     sent_version: u64,
+}
+
+impl<T> Default for Word<T> {
+    fn default() -> Self {
+        Self { latest: None, version: 0, sent_version: 0 }
+    }
+}
+
+impl<T: Clone + PartialEq> Word<T> {
+    /// Whether it is another one than before.
+    fn replace(&mut self, word: T) -> bool {
+        let differs = self.latest.as_ref() != Some(&word);
+        if differs {
+            self.latest = Some(word);
+            self.version += 1;
+        }
+        differs
+    }
+
+    /// What has not been told.
+    fn due(&self) -> Option<T> {
+        self.latest.clone().filter(|_| self.version > self.sent_version)
+    }
 }
 
 /// The steps of the operations on one instance.
@@ -77,6 +101,8 @@ pub struct Outgoing {
     versions: Vec<u64>,
     pub network: Option<NetworkReport>,
     network_version: u64,
+    pub unknown_guests: Option<Vec<UnknownGuest>>,
+    unknown_version: u64,
     pub removed: Vec<RemovalId>,
     pub migrations: Vec<MigrationReport>,
 }
@@ -93,6 +119,7 @@ impl Outbox {
             folder,
             items: Mutex::new(items),
             network: Mutex::default(),
+            unknown_guests: Mutex::default(),
             removed: Mutex::default(),
             migrations: Mutex::default(),
             gone: Mutex::default(),
@@ -123,12 +150,22 @@ impl Outbox {
         if let Some(first) = report.check.as_mut().and_then(|check| check.first.as_mut()) {
             *first = first.chars().take(MAX_DETAIL_CHARS).collect();
         }
-        let mut network = self.network();
-        if network.latest.as_ref() != Some(&report) {
-            network.latest = Some(report);
-            network.version += 1;
+        if self.network().replace(report) {
             self.dirty.notify_one();
         }
+    }
+
+    /// Replaces the word about guests of which nothing is wanted.
+    pub fn report_unknown_guests(&self, guests: Vec<UnknownGuest>) {
+        if self.unknown_guests().replace(guests) {
+            self.dirty.notify_one();
+        }
+    }
+
+    /// What was told of them may be lost: the control plane may have been restored from a backup.
+    pub fn tell_unknown_guests_again(&self) {
+        self.unknown_guests().version += 1;
+        self.dirty.notify_one();
     }
 
     /// Replaces the word about the migration of an instance; nothing is said of one that is over.
@@ -200,16 +237,30 @@ impl Outbox {
             .take(limit)
             .unzip();
         let network = self.network();
-        let network_version = network.version;
-        let network = network.latest.clone().filter(|_| network_version > network.sent_version);
+        let (network_version, network) = (network.version, network.due());
+        let unknown = self.unknown_guests();
+        // There may be much of it, and a message has bounds.
+        let (unknown_version, unknown) = (unknown.version, unknown.due().filter(|_| reports.is_empty()));
         let removed: Vec<_> = self.removed().iter().copied().take(limit).collect();
         let (migrations, disks) = (self.migrations(), self.disks());
         let untold = migrations.values().chain(disks.values()).filter(|(_, told)| !told);
         let untold = untold.map(|(report, _)| report.clone());
         let migrations: Vec<_> = untold.take(limit).collect();
-        let is_due =
-            !reports.is_empty() || network.is_some() || !removed.is_empty() || !migrations.is_empty();
-        is_due.then_some(Outgoing { reports, versions, network, network_version, removed, migrations })
+        let is_due = !reports.is_empty()
+            || network.is_some()
+            || unknown.is_some()
+            || !removed.is_empty()
+            || !migrations.is_empty();
+        is_due.then_some(Outgoing {
+            reports,
+            versions,
+            network,
+            network_version,
+            unknown_guests: unknown,
+            unknown_version,
+            removed,
+            migrations,
+        })
     }
 
     /// The control plane has what was sent; what it `ignored` need not be told again, but it is not stored
@@ -221,6 +272,10 @@ impl Outbox {
         if sent.network.is_some() {
             let mut network = self.network();
             network.sent_version = network.sent_version.max(sent.network_version);
+        }
+        if sent.unknown_guests.is_some() {
+            let mut unknown = self.unknown_guests();
+            unknown.sent_version = unknown.sent_version.max(sent.unknown_version);
         }
         self.removed().retain(|removal| !sent.removed.contains(removal));
         for (known, told) in self.migrations().values_mut().chain(self.disks().values_mut()) {
@@ -263,6 +318,7 @@ impl Outbox {
     pub fn resend_all(&self) {
         self.lock().values_mut().for_each(|item| item.version += 1);
         self.network().version += 1;
+        self.unknown_guests().version += 1;
         self.migrations().values_mut().chain(self.disks().values_mut()).for_each(|(_, told)| *told = false);
         self.dirty.notify_one();
     }
@@ -306,7 +362,11 @@ impl Outbox {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn network(&self) -> MutexGuard<'_, NetworkItem> {
+    fn unknown_guests(&self) -> MutexGuard<'_, Word<Vec<UnknownGuest>>> {
+        self.unknown_guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn network(&self) -> MutexGuard<'_, Word<NetworkReport>> {
         self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

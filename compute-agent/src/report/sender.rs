@@ -62,6 +62,7 @@ impl Sender {
         let mut not_before = Instant::now();
         // What has changed while there was no session was announced to nobody.
         let mut due = true;
+        self.outbox.tell_unknown_guests_again();
         let mut health = self.reconciler.view.watch_health();
         loop {
             if due {
@@ -96,7 +97,8 @@ impl Sender {
             let (reports, network) = (std::mem::take(&mut outgoing.reports), outgoing.network.clone());
             let removed = outgoing.removed.clone();
             let migrations = outgoing.migrations.clone();
-            let batch = ObservedBatch { epoch, reports, removed, migrations, network };
+            let unknown_guests = outgoing.unknown_guests.clone();
+            let batch = ObservedBatch { epoch, reports, removed, migrations, network, unknown_guests };
             let batch = batch.for_version(current.protocol_version);
             let accepted = self.control_plane.observed(&batch).await?;
             if !accepted.ignored.is_empty() {
@@ -132,6 +134,9 @@ impl Sender {
     async fn beat(&self, current: Current) {
         let epoch = current.epoch;
         self.forget_gone().await;
+        if let Some(guests) = self.reconciler.unknown_guests() {
+            self.outbox.report_unknown_guests(guests);
+        }
         let heartbeat = Heartbeat {
             epoch,
             hypervisor: self.health().await,

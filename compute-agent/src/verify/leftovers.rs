@@ -20,17 +20,15 @@ pub(super) fn differences(
     pool: &Inventory,
 ) -> Vec<Difference> {
     let wanted: HashSet<_> = host.desired.ids().into_iter().collect();
-    let aside: HashSet<_> = host.desired.set_aside().into_iter().collect();
     let stray = |id: &&InstanceId| !wanted.contains(*id);
     let mut found = Vec::new();
     let mut note = |code, id, detail: &str| {
         found.push(Difference::new(code, DriftSubject::Instance(id), detail.to_owned()));
     };
     for id in domains.keys().filter(stray).collect::<BTreeSet<_>>() {
-        let why = if aside.contains(id) {
-            "the control plane no longer knows it"
-        } else {
-            "nothing is wanted of it"
+        let why = match host.desired.last_spec(*id) {
+            Some(spec) => format!("the control plane no longer knows it ({})", spec.hostname),
+            None => "nothing is wanted of it".to_owned(),
         };
         let (code, what) = match domains.get(id).map(|domain| domain.state) {
             Some(DomainState::Off) => (DriftCode::UnknownDomain, "its domain"),

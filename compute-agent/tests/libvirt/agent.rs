@@ -193,6 +193,7 @@ pub fn instance(image: Option<&ImageSource>, disks: usize, user_data: Option<Str
     InstanceSpec {
         id: Uuid::now_v7().into(),
         generation: Generation(1),
+        project_id: None,
         hostname: "guest".parse().unwrap(),
         power: Power::Running,
         boot: 1,

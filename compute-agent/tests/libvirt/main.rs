@@ -451,5 +451,6 @@ fn nic(n: u8) -> Nic {
         vni: Vni::try_from(7).unwrap(),
         mac: MacAddress::from_bytes([0x02, 0, 0, 0, 0, n]).unwrap(),
         mtu: 1450,
+        addresses: Vec::new(),
     }
 }

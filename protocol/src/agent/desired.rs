@@ -12,8 +12,8 @@ use crate::agent::{
 };
 use crate::image::Format;
 use crate::{
-    Generation, HostId, InstanceId, LayerId, MemoryMib, MigrationId, Name, OperationId, RemovalId, RequestId,
-    Revision, Sha256, TransferId,
+    Generation, HostId, InstanceId, LayerId, MemoryMib, MigrationId, Name, OperationId, ProjectId, RemovalId,
+    RequestId, Revision, Sha256, TransferId,
 };
 
 /// The longest long poll.
@@ -112,6 +112,9 @@ pub enum DesiredBody {
 pub struct InstanceSpec {
     pub id: InstanceId,
     pub generation: Generation,
+    /// Whose it is. Nothing is done with it but to tell it when the control plane has lost it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<ProjectId>,
     /// The guest's host name.
     pub hostname: Name,
     pub power: Power,

@@ -28,6 +28,7 @@
 mod console;
 mod desired;
 mod drift;
+mod guest;
 mod hardware;
 mod image;
 mod insight;
@@ -50,6 +51,10 @@ pub use desired::{
 };
 pub use drift::{
     DriftAccepted, DriftCode, DriftReport, DriftSubject, HostDifference, MAX_DRIFT, MAX_DRIFT_DETAIL_CHARS,
+};
+pub use guest::{
+    MAX_UNKNOWN_GUESTS, MAX_UNKNOWN_PARTS, UnknownCard, UnknownGuest, UnknownSpec, UnknownVolume,
+    told_of_unknown,
 };
 pub use hardware::{
     BootOrder, CpuModel, CpuTopology, DiskBus, GuestHardware, NicModel, NoCpuModel, is_model_name,

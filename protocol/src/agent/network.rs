@@ -239,6 +239,10 @@ pub struct Nic {
     pub vni: Vni,
     pub mac: MacAddress,
     pub mtu: u16,
+    /// Those of its port, which keeps them. Nothing is done with them but to tell them when the control plane has lost the
+    /// instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<PortAddress>,
 }
 
 /// The latest word about a host's networks.

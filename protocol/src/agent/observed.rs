@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::agent::{Epoch, MigrationReport, NetworkReport, VolumeReport};
+use crate::agent::{Epoch, MigrationReport, NetworkReport, UnknownGuest, VolumeReport};
 use crate::{Generation, InstanceId, LayerId, MacAddress, OperationId, RemovalId};
 
 /// The most reports in one batch.
@@ -31,6 +31,10 @@ pub struct ObservedBatch {
     /// Present when it has changed since it was last accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkReport>,
+    /// All guests that are left alone because nothing is wanted of them. Present when it has changed since it was last
+    /// accepted, and once in each session; see [`super::told_of_unknown`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_guests: Option<Vec<UnknownGuest>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

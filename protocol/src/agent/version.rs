@@ -3,7 +3,7 @@
 //! | version | has, beside all of the one before |
 //! |---|---|
 //! | 1 | everything else |
-//! | 2 | disks that go to another host: [`DesiredBody::TakeDisks`], [`DesiredBody::GiveDisks`], [`MigrationState::Received`] and [`DISK_MOVES`], also under running guests: [`MigrationState::Mirroring`] and [`LIVE_DISKS`]; [`DesiredBody::Unknown`]; the version in [`super::SessionOpened`] and [`super::HeartbeatReply`] |
+//! | 2 | disks that go to another host: [`DesiredBody::TakeDisks`], [`DesiredBody::GiveDisks`], [`MigrationState::Received`] and [`DISK_MOVES`], also under running guests: [`MigrationState::Mirroring`] and [`LIVE_DISKS`]; [`DesiredBody::Unknown`]; the version in [`super::SessionOpened`] and [`super::HeartbeatReply`]; [`super::ObservedBatch::unknown_guests`], and for its sake [`super::InstanceSpec::project_id`] and [`super::Nic::addresses`] |
 //!
 //! A version is raised with the first change of a message after a release, and changes only add. A control plane reads all
 //! that agents of both versions say, and tells an agent nothing that its version does not have; an agent does the same for a
@@ -46,6 +46,14 @@ impl DesiredPage {
     #[must_use]
     pub fn for_version(mut self, version: u32) -> Self {
         self.objects.retain(|object| object.body.since() <= version);
+        for object in &mut self.objects {
+            if version < 2
+                && let DesiredBody::Instance(spec) = &mut object.body
+            {
+                spec.project_id = None;
+                spec.nics.iter_mut().for_each(|nic| nic.addresses.clear());
+            }
+        }
         self
     }
 }
@@ -69,6 +77,7 @@ impl ObservedBatch {
     #[must_use]
     pub fn for_version(mut self, version: u32) -> Self {
         self.migrations.retain(|report| report.state.since() <= version);
+        self.unknown_guests = self.unknown_guests.filter(|_| version >= 2);
         self
     }
 }

@@ -7,8 +7,9 @@ use protocol::agent::{
     InsightBatch, InstanceReport, Inventory, JoinRequest, LIVE_MIGRATION, MemorySample, MigrationReport,
     MigrationState, NESTED_VIRTUALIZATION, NetworkCheck, NetworkFault, NetworkReport, NetworkSubject,
     NotTaken, ObservedBatch, ObservedState, OpenSession, PROTOCOL_VERSION, PauseReason, PoolUsage,
-    PortSample, Refusal, RefusalReason, RenewRequest, Sample, SeenLease, Sending, SharedPoolReport,
-    SharedPoolState, Step, StepReport, VolumeReport, VolumeSample, VolumeState,
+    PortAddress, PortSample, Refusal, RefusalReason, RenewRequest, Sample, SeenLease, Sending,
+    SharedPoolReport, SharedPoolState, Step, StepReport, UnknownCard, UnknownGuest, UnknownSpec,
+    UnknownVolume, VolumeReport, VolumeSample, VolumeState,
 };
 use protocol::{Generation, MemoryMib, Revision, SizeGib};
 
@@ -188,7 +189,27 @@ pub fn observed_batch() -> ObservedBatch {
         removed: vec![id(0x70)],
         migrations: migrations(),
         network: Some(network()),
+        unknown_guests: Some(unknown_guests()),
     }
+}
+
+fn unknown_guests() -> Vec<UnknownGuest> {
+    let volume = UnknownVolume { id: id(0x30), size_gib: SizeGib(10), pool: Some(name("fast")) };
+    let card = UnknownCard {
+        network_id: id(0x61),
+        mac: "52:54:00:00:00:01".parse().unwrap(),
+        addresses: vec![PortAddress { subnet_id: id(0x65), address: [10, 0, 0, 5].into() }],
+    };
+    let spec = UnknownSpec {
+        generation: Generation(3),
+        hostname: name("web"),
+        project_id: Some(id(0x42)),
+        vcpus: 2,
+        memory_mib: MemoryMib(1024),
+        volumes: vec![volume],
+        cards: vec![card],
+    };
+    vec![UnknownGuest { id: id(0x11), runs: true, spec: Some(spec) }]
 }
 
 pub fn heartbeats() -> Vec<Heartbeat> {

@@ -160,6 +160,7 @@ fn instances() -> Vec<InstanceSpec> {
     let mut next = |format| InstanceSpec {
         id: id(0x10),
         generation: Generation(3),
+        project_id: Some(id(0x42)),
         hostname: name("web"),
         power: powers.next().unwrap(),
         boot: 2,
@@ -182,6 +183,7 @@ fn instances() -> Vec<InstanceSpec> {
             vni: Vni::try_from(4711).unwrap(),
             mac: mac(),
             mtu: 1450,
+            addresses: vec![PortAddress { subnet_id: id(0x65), address: address(5) }],
         }],
         seed: if format == Format::Raw {
             Seed::new(Some(vec![0xff, 0xfe]), Vec::new())
