@@ -126,6 +126,7 @@ mod tests {
             ("revoke_user_sessions", "user session revoke-all"),
             ("change_user_password", "user change-password"),
             ("declare_host_dead", "host declare-dead"),
+            ("list_host_unknown_guests", "host unknown-guest list"),
             ("get_quotas", "quota get"),
             ("update_quota_defaults", "quota-default update"),
             ("get_me", "me get"),

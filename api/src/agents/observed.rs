@@ -3,8 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use protocol::agent::{
-    InstanceReport, MAX_DETAIL_CHARS, MAX_LAYERS, MAX_NETWORK_FAULTS, MAX_REPORTS, NetworkCheck,
-    NetworkFault, NetworkReport, NetworkSubject, ObservedAccepted, ObservedBatch, ObservedState, Power,
+    InstanceReport, MAX_DETAIL_CHARS, MAX_LAYERS, MAX_NETWORK_FAULTS, MAX_REPORTS, MAX_UNKNOWN_GUESTS,
+    MAX_UNKNOWN_PARTS, NetworkCheck, NetworkFault, NetworkReport, NetworkSubject, ObservedAccepted,
+    ObservedBatch, ObservedState, Power, UnknownGuest, UnknownSpec,
 };
 use protocol::{HostId, InstanceId, OperationId, PortId};
 use sqlx::PgConnection;
@@ -69,6 +70,8 @@ pub(super) async fn report(
         let message = format!("at most {MAX_REPORTS} migrations");
         return Err(ApiError::invalid(vec![FieldError::new("/migrations", "too_many", message)]));
     }
+    let unknown_guests = batch.unknown_guests.take();
+    unknown_guests.as_deref().map_or(Ok(()), check_unknown)?;
     // One order for everybody, so that two batches cannot lock each other out; and all instances before a volume of
     // any.
     batch.reports.sort_by_key(|report| report.id);
@@ -120,7 +123,33 @@ pub(super) async fn report(
         fold_network(&mut tx, host.0, network, now).await?;
     }
     tx.commit().await?;
+    if let Some(guests) = unknown_guests {
+        // By itself: it locks subnets, which everybody does before hosts.
+        let mut tx = app.begin().await?;
+        host.session(&mut tx, batch.epoch).await?;
+        hosts::unknown_guests::fold(&mut tx, host.0, guests, &app.clock).await?;
+        tx.commit().await?;
+    }
     Ok(Json(ObservedAccepted { ignored }))
+}
+
+fn check_unknown(guests: &[UnknownGuest]) -> Result<(), ApiError> {
+    let too_many = |what: &str, most: usize| {
+        let message = format!("at most {most} {what}");
+        Err(ApiError::invalid(vec![FieldError::new("/unknown_guests", "too_many", message)]))
+    };
+    if guests.len() > MAX_UNKNOWN_GUESTS {
+        return too_many("guests", MAX_UNKNOWN_GUESTS);
+    }
+    let specs = || guests.iter().filter_map(|guest| guest.spec.as_ref());
+    let parts = |spec: &UnknownSpec| {
+        let addresses = spec.cards.iter().map(|card| card.addresses.len()).max();
+        spec.volumes.len().max(spec.cards.len()).max(addresses.unwrap_or_default())
+    };
+    if specs().any(|spec| parts(spec) > MAX_UNKNOWN_PARTS) {
+        return too_many("volumes, cards, and addresses of a card", MAX_UNKNOWN_PARTS);
+    }
+    Ok(())
 }
 
 /// What a report says of merged layers.

@@ -67,6 +67,9 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     let recovery = repeat(&app, &shutdown, "recovery", Duration::from_secs(5), None, |app| {
         Box::pin(async move { instances::recover(&app).await })
     });
+    let unknown_guests = repeat(&app, &shutdown, "unknown guests", Duration::from_secs(10), None, |app| {
+        Box::pin(async move { hosts::unknown_guests::look_after(&app).await })
+    });
     let silence = repeat(&app, &shutdown, "silence", Duration::from_secs(5), None, |app| {
         Box::pin(async move { hosts::watch_for_silence(&app).await })
     });
@@ -112,9 +115,28 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         })
     }));
     tokio::join!(
-        placement, networks, lost_cards, lost_hosts, recovery, drains, heartbeats, deadlines, sweep, notary,
-        sequencer, migrations, merges, removals, snapshots, schedules, leases, resizes, imports, silence,
-        fences
+        placement,
+        networks,
+        lost_cards,
+        lost_hosts,
+        recovery,
+        drains,
+        heartbeats,
+        deadlines,
+        sweep,
+        notary,
+        sequencer,
+        migrations,
+        merges,
+        removals,
+        snapshots,
+        schedules,
+        leases,
+        resizes,
+        imports,
+        silence,
+        fences,
+        unknown_guests
     );
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 mod types;
+pub(crate) mod unknown_guests;
 mod verify;
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ async fn leftovers(conn: &mut PgConnection, host: Uuid) -> Result<Vec<Leftover>,
                UNION ALL
                -- On a dead one nothing runs, so the operator.
                SELECT 8, 'unknown_guests', h.name
-               FROM hosts h CROSS JOIN generate_series(1, h.quarantined) WHERE h.id = $1 AND h.declared_dead_at IS NULL)
+               FROM hosts h CROSS JOIN generate_series(1, unknown_guests_on(h.id)) WHERE h.id = $1 AND h.declared_dead_at IS NULL)
            SELECT kind AS "kind!", count(*) AS "count!",
                   (array_agg(name ORDER BY name))[1:3] AS "names!"
            FROM found GROUP BY rank, kind ORDER BY rank"#,
@@ -242,7 +242,7 @@ impl Leftover {
 pub(super) fn unknown_guests(count: i64, host: &str) -> String {
     let (guests, run, them) = if count == 1 { ("guest", "runs", "it") } else { ("guests", "run", "them") };
     format!(
-        "{count} {guests} that the cloud does not know {run} there (`cumulo drift list --host {host}` names {them}): copy what \
+        "{count} {guests} that the cloud does not know {run} there (`cumulo host unknown-guest list {host}` names {them}): copy what \
          is needed of {them}, and end {them} on the host, as docs/operations.md says of quarantined domains"
     )
 }

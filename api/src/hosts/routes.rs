@@ -18,7 +18,7 @@ use super::model::HostState;
 use super::types::{
     CreateHostJoinToken, DeclareHostDead, Host, HostJoinToken, HostQuery, ReadmitHost, UpdateHost,
 };
-use super::{maintenance, removal, store};
+use super::{maintenance, removal, store, unknown_guests};
 use crate::app::App;
 use crate::auth::{Action, actions};
 use crate::http::{
@@ -37,6 +37,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get_host, update_host, removal::delete_host))
         .routes(routes!(declare_host_dead))
         .merge(maintenance::router())
+        .merge(unknown_guests::router())
 }
 
 /// Make a one-time token with which one machine joins the cloud.

@@ -48,7 +48,7 @@ pub(crate) async fn verify(
                   network_revision, network_applied,
                   network_faults AS "network_faults: Json<Vec<NetworkFault>>",
                   network_check AS "network_check: Json<NetworkCheck>", pool_total_bytes, pool_free_bytes, pool_low,
-                  quarantined,
+                  unknown_guests_on(id) AS "quarantined!",
                   protocol_version,
                   (SELECT count(*) FROM instances i
                    WHERE i.host_id = hosts.id AND i.observed_paused IN ('pool_full', 'io_error')) AS "paused!"

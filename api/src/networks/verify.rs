@@ -34,6 +34,13 @@ async fn shared(conn: &mut PgConnection) -> Result<Vec<Broken>, sqlx::Error> {
            SELECT 'address_shared', subnet_id, format('%s has %s owners', host(address), count(*))
            FROM subnet_addresses GROUP BY subnet_id, address HAVING count(*) > 1
            UNION ALL
+           SELECT 'address_shared', a.subnet_id,
+                  format('the port %s has %s, and so has a guest on %s that the cloud does not know (%s): end one of them',
+                         p.name, host(a.address), h.name, w.instance_id)
+           FROM unknown_guest_addresses w JOIN subnet_addresses a USING (subnet_id, address)
+           JOIN ports p ON p.id = a.port_id JOIN hosts h ON h.id = w.host_id
+           WHERE p.instance_id IS DISTINCT FROM w.instance_id
+           UNION ALL
            SELECT 'address_shared', min(id::text)::uuid,
                   format('%s is %s floating IPs', host(address), count(*))
            FROM floating_ips GROUP BY address HAVING count(*) > 1
@@ -72,7 +79,7 @@ async fn astray(conn: &mut PgConnection) -> Result<Vec<Broken>, sqlx::Error> {
            WHERE (a.address << s.cidr) IS NOT TRUE
               OR a.port_id IS NOT NULL AND p.network_id IS DISTINCT FROM s.network_id
               OR a.router_interface_id IS NOT NULL AND r.subnet_id IS DISTINCT FROM s.id
-              OR a.port_id IS NULL AND a.router_interface_id IS NULL AND NOT a.reserved
+              OR num_nonnulls(a.port_id, a.router_interface_id, a.unknown_guest_id) = 0 AND NOT a.reserved
            UNION ALL
            SELECT 'floating_ip_astray', f.id, format('%s stands for an address that its port has not', host(f.address))
            FROM floating_ips f

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::model::{Seen, shown};
 use super::types::{AddressPair, Port, PortAddress};
 use crate::auth::{Action, Allowed, InProject, actions};
+use crate::hosts::unknown_guests;
 use crate::http::{ApiError, ErrorCode, LabelSelector, Labels, Selector, Version, violated_constraint};
 use crate::instances::Reference;
 use crate::networks::{dns_domain, no_network, stored};
@@ -139,7 +140,12 @@ pub(super) async fn insert<A: Action<On: InProject>>(
     if try_insert(conn, allowed, new, mac).await? {
         return Ok(());
     }
-    let detail = format!("another port of the network has the MAC address {mac}; choose another one");
+    let who = if unknown_guests::has_mac(conn, new.network, mac).await? {
+        addresses::UNKNOWN_GUEST
+    } else {
+        "another port"
+    };
+    let detail = format!("{who} of the network has the MAC address {mac}; choose another one");
     Err(ApiError::because(ErrorCode::AddressTaken, detail))
 }
 
@@ -176,7 +182,8 @@ async fn try_insert<A: Action<On: InProject>>(
     let inserted = sqlx::query!(
         "INSERT INTO ports (id, project_id, network_id, name, labels, mac, instance_id, position,
                             owned_by_instance, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6::text::macaddr, $7, $8, $7::uuid IS NOT NULL, $9, $9)
+         SELECT $1, $2, $3, $4, $5, $6::text::macaddr, $7, $8, $7::uuid IS NOT NULL, $9, $9
+         WHERE NOT EXISTS (SELECT FROM unknown_guest_cards WHERE network_id = $3 AND mac = $6::text::macaddr)
          ON CONFLICT ON CONSTRAINT ports_mac_unique DO NOTHING",
         new.id.as_uuid(),
         allowed.project().as_uuid(),

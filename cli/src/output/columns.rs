@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::fields::Invalid;
 
 /// What people look for first. A column is a path: `image.name`, `nics.addresses.address`.
-const CHOSEN: [(&str, &[&str]); 28] = [
+const CHOSEN: [(&str, &[&str]); 29] = [
     (
         "instance",
         &[
@@ -65,6 +65,7 @@ const CHOSEN: [(&str, &[&str]); 28] = [
     ("drift", &["since", "host.name", "code", "about.kind", "about.name", "detail", "repair"]),
     ("host drain", &["project", "instance.name", "phase", "way", "code", "message"]),
     ("evacuation", &["project", "instance.name", "phase", "way", "code", "message"]),
+    ("unknown-guest", &["id", "hostname", "project.name", "runs", "vcpus", "memory_mib", "since"]),
     ("operation", &["created_at", "kind", "resource_name", "status", "progress_percent", "id"]),
     ("audit-record", &["at", "principal_name", "action", "resource", "outcome", "request_id"]),
     ("user", &["name", "disabled", "has_second_factor", "created_at"]),

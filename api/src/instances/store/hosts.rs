@@ -25,6 +25,7 @@ use crate::volumes::store::hosts::{self as volumes, DiskRow};
 
 struct DesiredRow {
     id: Uuid,
+    project_id: Uuid,
     generation: i64,
     desired_revision: i64,
     architecture: String,
@@ -91,7 +92,7 @@ pub(crate) async fn desired_after(
 ) -> Result<Vec<DesiredObject>, ApiError> {
     let rows = sqlx::query_as!(
         DesiredRow,
-        r#"SELECT i.id, i.generation, i.architecture, i.firmware,
+        r#"SELECT i.id, i.project_id, i.generation, i.architecture, i.firmware,
                   CASE WHEN i.host_id = $1 THEN i.desired_revision ELSE m.desired_revision END AS "desired_revision!",
                   m.id AS "migration_id?",
                   CASE WHEN m.destination_host_id = $1 THEN m.source_host_id END AS comes_from,
@@ -160,6 +161,7 @@ fn object(row: DesiredRow) -> Result<DesiredObject, ApiError> {
     let spec = InstanceSpec {
         id,
         generation,
+        project_id: Some(row.project_id.into()),
         hostname: row.hostname.parse().map_err(|_| broken())?,
         power: stored::parse_power(&row.power),
         boot: row.boot,

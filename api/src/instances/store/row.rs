@@ -1,6 +1,6 @@
 //! The row of an instance, with the names of what it refers to, and how it is shown.
 
-use protocol::agent::{Nic, OnHostFailure, PauseReason};
+use protocol::agent::{Nic, OnHostFailure, PauseReason, PortAddress};
 use protocol::{MacAddress, Vni};
 use serde::Deserialize;
 use sqlx::types::Json;
@@ -112,7 +112,14 @@ pub(crate) struct NicRow {
 
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct NicAddress {
+    pub subnet_id: Uuid,
     pub address: std::net::IpAddr,
+}
+
+impl NicAddress {
+    fn into_told(self) -> PortAddress {
+        PortAddress { subnet_id: self.subnet_id.into(), address: self.address }
+    }
 }
 
 impl NicRow {
@@ -134,6 +141,7 @@ impl NicRow {
             vni: self.vni,
             mac: self.mac,
             mtu: self.mtu,
+            addresses: self.addresses.into_iter().map(NicAddress::into_told).collect(),
         })
     }
 }

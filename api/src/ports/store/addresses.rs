@@ -9,9 +9,13 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::super::types::WantedAddress;
-use crate::http::{ApiError, ErrorCode, FieldError, Selector, violated_constraint};
+use crate::http::{ApiError, ErrorCode, FieldError, Selector};
 use crate::networks::stored;
 use crate::subnets::is_usable;
+
+/// To users: one of theirs, or one of those before them.
+pub(super) const UNKNOWN_GUEST: &str =
+    "a running guest that the cloud does not know any more, which its operator has to look after,";
 
 /// A subnet of a network, locked.
 pub(in super::super) struct SubnetRef {
@@ -145,20 +149,31 @@ async fn take(
     address: IpAddr,
 ) -> Result<(), ApiError> {
     let taken = sqlx::query!(
-        "INSERT INTO subnet_addresses (subnet_id, address, port_id) VALUES ($1, $2::text::inet, $3)",
+        "INSERT INTO subnet_addresses (subnet_id, address, port_id) VALUES ($1, $2::text::inet, $3)
+         ON CONFLICT ON CONSTRAINT subnet_addresses_unique DO NOTHING",
         subnet.id,
         address.to_string(),
         port.as_uuid()
     )
-    .execute(conn)
-    .await;
-    taken.map(drop).map_err(|error| match violated_constraint(&error) {
-        Some("subnet_addresses_unique") => {
-            let detail = format!("{address} of {} is taken or reserved; choose another one", subnet.name);
-            ApiError::because(ErrorCode::AddressTaken, detail)
-        }
-        _ => error.into(),
-    })
+    .execute(&mut *conn)
+    .await?;
+    if taken.rows_affected() == 1 {
+        return Ok(());
+    }
+    let has_guest = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM subnet_addresses
+                          WHERE subnet_id = $1 AND address = $2::text::inet AND unknown_guest_id IS NOT NULL) AS "has!""#,
+        subnet.id,
+        address.to_string()
+    )
+    .fetch_one(conn)
+    .await?;
+    let detail = if has_guest {
+        format!("{UNKNOWN_GUEST} has {address} of {}; choose another one", subnet.name)
+    } else {
+        format!("{address} of {} is taken or reserved; choose another one", subnet.name)
+    };
+    Err(ApiError::because(ErrorCode::AddressTaken, detail))
 }
 
 fn exhausted(names: &str) -> ApiError {
