@@ -78,12 +78,7 @@ async fn drain(place: &Place, answer: Value, waits: bool, output: &Output) -> Re
     }
     let drained = wait::until_drained(place, &answer["host"]).await?;
     output.evacuations(&drained)?;
-    let rows = drained["evacuations"].as_array().map_or(&[][..], Vec::as_slice);
-    let remain = rows.iter().filter(|row| row["phase"] != "left").count();
-    if remain > 0 {
-        bail!(wait::SomeRemain { remain, all: rows.len() });
-    }
-    Ok(())
+    Ok(wait::is_empty(&drained)?)
 }
 
 /// # Errors

@@ -21,10 +21,27 @@ pub struct SomeFailed {
 
 /// A host could not be emptied altogether; why is in the table.
 #[derive(Debug, thiserror::Error)]
-#[error("{remain} of {all} instances are still there")]
-pub struct SomeRemain {
-    pub remain: usize,
-    pub all: usize,
+pub enum NotEmpty {
+    #[error("{remain} of {all} instances are still there")]
+    Instances { remain: usize, all: usize },
+    #[error("it is not drained: {0}")]
+    UnknownGuests(String),
+}
+
+/// Whether a host that is emptied, in the shape of what a drain answers, is empty.
+///
+/// # Errors
+/// When something is there.
+pub fn is_empty(drained: &Value) -> Result<(), NotEmpty> {
+    let rows = drained["evacuations"].as_array().map_or(&[][..], Vec::as_slice);
+    let remain = rows.iter().filter(|row| row["phase"] != "left").count();
+    if remain > 0 {
+        return Err(NotEmpty::Instances { remain, all: rows.len() });
+    }
+    match drained["host"]["maintenance"]["unknown_guests"].as_str() {
+        Some(guests) => Err(NotEmpty::UnknownGuests(guests.to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// Between two looks at a host that is being emptied.
@@ -183,6 +200,22 @@ mod tests {
         assert_eq!(said(row("moving", "migrate".into())), "  shop/web  moving (migrate)");
         assert_eq!(said(row("left", "migrate".into())), "  shop/web  left");
         assert_eq!(said(row("left", "migrate".into())), "");
+    }
+
+    #[test]
+    fn a_host_is_empty_when_neither_instances_nor_unknown_guests_are_there() {
+        let said = |phase: &str, guests: Value| {
+            let host = json!({"maintenance": {"unknown_guests": guests}});
+            is_empty(&json!({"host": host, "evacuations": [{"phase": "left"}, {"phase": phase}]}))
+                .map_err(|e| e.to_string())
+        };
+        let guests = || json!("1 guest that the cloud does not know runs there");
+        assert_eq!(said("left", Value::Null), Ok(()));
+        assert_eq!(said("stays", guests()).unwrap_err(), "1 of 2 instances are still there");
+        assert_eq!(
+            said("left", guests()).unwrap_err(),
+            "it is not drained: 1 guest that the cloud does not know runs there"
+        );
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub enum MaintenanceState {
     None,
     /// It is being emptied, as far as that is possible.
     Draining,
-    /// No instance is on it. What `unknown_guests` says may be.
+    /// No instance is on it, and no guest that the cloud does not know.
     Drained,
     /// What was shut down to be moved is being started again where it is.
     Ending,
@@ -67,8 +67,8 @@ pub struct HostMaintenance {
     pub instances: i64,
     /// How many of them are gone.
     pub left: i64,
-    /// What stays there although it is nobody's instance: guests that the cloud does not know, with what to do. Of a host in
-    /// maintenance.
+    /// What keeps the host from being drained although it is nobody's instance: guests that the cloud does not know, with what to
+    /// do. Of a host in maintenance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_guests: Option<String>,
     /// The first 20 of those that are not; all of them are listed by `/v1/hosts/{host}/evacuations`.

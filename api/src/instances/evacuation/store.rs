@@ -295,6 +295,7 @@ pub(super) async fn settle(
              SELECT CASE WHEN EXISTS (SELECT FROM instances WHERE host_id = $1)
                            OR EXISTS (SELECT FROM migrations WHERE destination_host_id = $1)
                            OR EXISTS (SELECT FROM evacuations WHERE host_id = $1 AND phase <> 'left')
+                           OR EXISTS (SELECT FROM hosts h WHERE h.id = $1 AND h.declared_dead_at IS NULL AND unknown_guests_on(h.id) > 0)
                          THEN 'draining' ELSE 'drained' END AS state),
          changed AS (
              UPDATE hosts SET maintenance = found.state, updated_at = $2 FROM found

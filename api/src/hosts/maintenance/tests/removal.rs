@@ -81,7 +81,8 @@ async fn a_guest_that_nobody_knows_stays_and_keeps_its_host() {
         cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
     };
     beat(1).await;
-    let says = "1 guest that the cloud does not know runs there (`cumulo drift list --host host-1` names it)";
+    let says =
+        "1 guest that the cloud does not know runs there (`cumulo host unknown-guest list host-1` names it)";
     let stays = |host: &serde_json::Value| {
         let stays = &host["maintenance"]["unknown_guests"];
         assert!(stays.as_str().is_some_and(|stays| stays.starts_with(says)), "{host}");
@@ -96,6 +97,26 @@ async fn a_guest_that_nobody_knows_stays_and_keeps_its_host() {
     refused(&cloud, &[says, "docs/operations.md"]).await;
     beat(2).await;
     refused(&cloud, &["2 guests that the cloud does not know run there"]).await;
+    // As long as one is there, in whichever way that is known, it is not drained.
+    let state = async || {
+        crate::instances::evacuate(&cloud.app).await.unwrap();
+        maintenance(&cloud).await["state"].clone()
+    };
+    assert_eq!(state().await, "draining");
+    let tell = async |guests: serde_json::Value| {
+        let body = json!({"epoch": first.epoch, "reports": [], "unknown_guests": guests});
+        first.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200);
+    };
+    tell(json!([{"id": uuid::Uuid::from_u128(1), "runs": true}])).await;
+    // An agent that has just started has not listed its domains yet.
+    beat(0).await;
+    assert_eq!(state().await, "draining");
+    stays(&cloud.get(HOST).await.expect(200));
+    tell(json!([])).await;
+    assert_eq!(state().await, "drained");
+    assert_eq!(maintenance(&cloud).await.get("unknown_guests"), None);
+    beat(1).await;
+    assert_eq!(state().await, "draining", "it is not any more");
     // Of a dead one the operator has said that none runs.
     cloud.pass(30);
     cloud.post(&format!("{HOST}/declare_dead"), json!({"no_guest_runs": true})).await.expect(200);
@@ -171,6 +192,7 @@ async fn nothing_that_names_hosts_is_forgotten() {
         ("migrations.destination_host_id", "a"),
         ("migrations.source_host_id", "a"),
         ("transfers.host_id", "a"),
+        ("unknown_guests.host_id", "c"),
         ("volumes.host_id", "a"),
     ];
     let named: Vec<_> = named.iter().map(|(column, kind)| (column.as_str(), kind.as_str())).collect();
