@@ -41,6 +41,12 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
     let deadlines = repeat(&app, &shutdown, "deadlines", Duration::from_secs(5), None, |app| {
         Box::pin(async move { operations::expire(&app).await })
     });
+    let old_operations = repeat(&app, &shutdown, "old operations", Duration::from_secs(600), None, |app| {
+        Box::pin(async move {
+            let mut conn = app.pool.acquire().await?;
+            operations::forget_old(&mut conn, app.clock.now()).await
+        })
+    });
     let (half_a_minute, sweep_now) = (Duration::from_secs(30), Some(Topic::Sweep));
     let sweep = repeat_for(PATIENCE_WITH_FILES, &app, &shutdown, "sweep", half_a_minute, sweep_now, |app| {
         Box::pin(async move { sweep(&app).await })
@@ -136,7 +142,8 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
         imports,
         silence,
         fences,
-        unknown_guests
+        unknown_guests,
+        old_operations
     );
 }
 

@@ -6,10 +6,12 @@
 mod reconcile;
 mod routes;
 pub(crate) mod store;
+#[cfg(test)]
+mod tests;
 mod types;
 mod verify;
 
-pub(crate) use reconcile::expire;
+pub(crate) use reconcile::{expire, forget_old};
 pub(crate) use routes::{check_wait, router, wait_for_end};
 pub use types::{Operation, OperationError, OperationStatus, TrailStep};
 pub(crate) use verify::verify;

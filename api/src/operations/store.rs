@@ -323,3 +323,30 @@ pub(super) async fn overdue(
     .await?;
     Ok(ids.into_iter().map(OperationId::from).collect())
 }
+
+/// Removes operations that had ended by then, oldest first, with their trails; how many. Those stay that somebody looks back at:
+/// the newest one of each instance, volume and snapshot, and what owners have asked for while a host in maintenance owes a start.
+pub(super) async fn remove_old(
+    conn: &mut PgConnection,
+    ended_before: OffsetDateTime,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
+    let removed = sqlx::query!(
+        "DELETE FROM operations WHERE id IN (
+             SELECT id FROM operations o
+             WHERE o.finished_at < $1
+               AND NOT EXISTS (SELECT FROM instances i WHERE i.operation_id = o.id)
+               AND NOT EXISTS (SELECT FROM volumes v WHERE v.operation_id = o.id)
+               AND NOT EXISTS (SELECT FROM snapshots s WHERE s.operation_id = o.id)
+               AND NOT EXISTS (SELECT FROM migrations m WHERE m.operation_id = o.id)
+               AND NOT EXISTS (SELECT FROM image_imports g WHERE g.operation_id = o.id)
+               AND NOT EXISTS (SELECT FROM images g WHERE g.import_operation_id = o.id)
+               AND NOT EXISTS (SELECT FROM evacuations e WHERE e.instance_id = o.resource_id AND e.stopped_by IS NOT NULL)
+             ORDER BY o.finished_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+        ended_before,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(removed.rows_affected())
+}
