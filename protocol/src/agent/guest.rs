@@ -83,6 +83,12 @@ impl UnknownSpec {
             cards: cards.collect(),
         }
     }
+
+    /// More bytes than it takes in a message.
+    fn most_bytes(&self) -> usize {
+        let addresses: usize = self.cards.iter().map(|card| card.addresses.len()).sum();
+        400 + 200 * self.volumes.len() + 150 * self.cards.len() + 130 * addresses
+    }
 }
 
 /// As many of them as are told, each with its specification as long as there is room.
@@ -93,8 +99,8 @@ pub fn told_of_unknown(guests: impl IntoIterator<Item = UnknownGuest>) -> Vec<Un
     guests.truncate(MAX_UNKNOWN_GUESTS);
     let mut room = MAX_SPECS_BYTES;
     for guest in &mut guests {
-        let size = serde_json::to_vec(&guest.spec).map_or(usize::MAX, |spec| spec.len());
-        match room.checked_sub(size) {
+        let Some(spec) = &guest.spec else { continue };
+        match room.checked_sub(spec.most_bytes()) {
             Some(left) => room = left,
             None => guest.spec = None,
         }
