@@ -151,6 +151,11 @@ impl Host {
         Ok(found.iter().map(line).collect())
     }
 
+    /// Whether its guard has to watch over a guest of that instance.
+    pub fn guards(&self, instance: &str) -> bool {
+        self.agent_state().join("guard").join(format!("{instance}.json")).exists()
+    }
+
     /// Waits until nothing of any instance is left here; the error names what is.
     pub async fn wait_empty(&self, limit: Duration) -> Result<()> {
         wait::eventually(format!("{} to be empty", self.name()), limit, async || {

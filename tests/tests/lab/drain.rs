@@ -7,6 +7,7 @@ use lab::{Guest, Lab, LabOptions, Shell, eventually, in_lab};
 use serde_json::{Value, json};
 
 use crate::migration::is_the_same;
+use crate::restart::{guards_hold, restarting};
 use crate::scene::LIMIT;
 use crate::shared::{Shared, in_pool};
 use crate::volumes::disk::{CHANGE, from_image, guests, holds, write};
@@ -61,10 +62,11 @@ fn written(shell: &mut Shell) -> Result<u64> {
 async fn a_host_is_emptied_and_removed() -> Result<()> {
     in_lab(LabOptions { hosts: 2 }, async |lab| {
         let shared = Shared::start(lab).await?;
+        guards_hold(lab).await?;
         let project = lab.project_with(Guest::Fast).await?;
         let (home, away) = (lab.hosts[0].name().to_owned(), lab.hosts[1].name().to_owned());
         cordon(lab, &away, true).await?;
-        let wanted = [("own", from_image()), ("runs", in_pool()), ("stopped", in_pool())];
+        let wanted = [("own", from_image()), ("runs", restarting()), ("stopped", in_pool())];
         let [(own, mut in_own), (runs, mut in_runs), (stopped, in_stopped)] =
             guests(lab, &project, wanted).await?;
         write(&mut in_runs, "/dev/vda", 1, 900)?;
@@ -86,6 +88,8 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
         drop(in_own);
         cordon(lab, &away, false).await?;
 
+        let guards = |lab: &Lab| [0, 1].map(|index: usize| lab.hosts[index].guards(&runs.id));
+        ensure!(guards(lab) == [true, false], "{:?}", guards(lab));
         let drain = format!("/v1/hosts/{home}/drain");
         lab.cloud.post(&drain, json!({})).await?.expect(202)?;
         let host = format!("/v1/hosts/{home}");
@@ -104,6 +108,7 @@ async fn a_host_is_emptied_and_removed() -> Result<()> {
         .await?;
         holds(&mut in_own, "/dev/vda", 2, 900)?;
         lab.hosts[0].wait_empty(CHANGE).await?;
+        ensure!(guards(lab) == [false, true], "{:?}", guards(lab));
         // One whose guard kept its leases fresh after that would be told apart from one that is switched off.
         lab.hosts[0].agent.kill().await?;
         lab.hosts[0].guard.kill().await?;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Guest, Instance, Lab, LabOptions, Shell, eventually, in_lab};
 use serde_json::{Value, json};
 
+use crate::restart::{guards_hold, restarting};
 use crate::scene::{EFFECT, LIMIT, egress, group, ingress};
 use crate::shared::{Shared, in_pool, index_of};
 use crate::volumes::disk::{CHANGE, curtain, device, guests, holds, write};
@@ -72,12 +73,13 @@ pub(crate) async fn is_the_same(lab: &Lab, instance: &Instance, on: usize, boot_
 async fn a_guest_goes_to_the_other_host_and_back_with_its_connection() -> Result<()> {
     in_lab(LabOptions { hosts: 2 }, async |lab| {
         let shared = Shared::start(lab).await?;
+        guards_hold(lab).await?;
         let project = lab.project_with(Guest::Fast).await?;
         let everything = [egress().to_vec(), vec![ingress(json!({"remote_cidr": "0.0.0.0/0"}))]].concat();
         group(&project, "open", everything).await?;
         let card = json!([{"network": "default", "security_groups": ["open"]}]);
         let volume = project.volume(json!({"name": "data", "size_gib": 1, "pool": "fast"})).await?;
-        let mut mover = in_pool();
+        let mut mover = restarting();
         mover["volumes"] = json!([{"volume": "data"}]);
         let mut bodies = Vec::new();
         for (name, mut body) in [("mover", mover), ("other", in_pool())] {
@@ -122,6 +124,8 @@ async fn a_guest_goes_to_the_other_host_and_back_with_its_connection() -> Result
                 instance.project.cloud.post(&dry, json!({})).await?.success()
             })
             .await?;
+            let guards = [to, 1 - to].map(|index| lab.hosts[index].guards(&instance.id));
+            ensure!(guards == [true, false], "{guards:?}");
             // Where the end of the domain there has changed nothing for the one here.
             ensure!(shared.owners()? == owners, "{:?}, and not {owners:?}", shared.owners()?);
         }

@@ -16,14 +16,14 @@ const PROMISED: Duration = Duration::from_secs(150);
 /// Longer than it takes until somebody takes over.
 const LONG: Duration = Duration::from_secs(100);
 
-fn restarting() -> Value {
+pub(crate) fn restarting() -> Value {
     let mut wanted = in_pool();
     wanted["on_host_failure"] = json!("restart");
     wanted
 }
 
 /// Waits until the guard of each host has its lease in the pool.
-async fn guards_hold(lab: &Lab) -> Result<()> {
+pub(crate) async fn guards_hold(lab: &Lab) -> Result<()> {
     eventually("all hosts to be guarded", CHANGE, async || {
         for host in &lab.hosts {
             let seen = lab.cloud.get(&format!("/v1/hosts/{}", host.name())).await?.success()?;
