@@ -71,7 +71,8 @@ async fn new_identity(control: &Control, cloud: &Cloud, number: usize) -> Result
     let folder = control.folder.path().join(format!("host-{number}"));
     let folder = Utf8PathBuf::try_from(folder)?;
     std::fs::create_dir(&folder)?;
-    join(&control.agent_url.parse()?, &token, &folder, &format!("host-{number}").parse()?).await?;
+    let name = format!("host-{number}").parse()?;
+    join(&control.agent_url.parse()?, &token, &folder, &name, &SystemClock).await?;
     let identity = Identity::load(&folder)?;
     Ok((folder, identity))
 }

@@ -24,7 +24,7 @@ pub(super) async fn join(
             match request.host_id {
                 None => "the join token is unknown, used or expired; make a new one",
                 Some(_) => {
-                    "the token is unknown, used, expired, or not one to let this host in again: `cumulo host readmit`"
+                    "the token is unknown, used, expired, or not one to let this host in again with this key: `cumulo host readmit`"
                 }
             },
         )
@@ -39,7 +39,9 @@ pub(super) async fn join(
     if request.host_id.is_none() {
         hosts::store::insert(&mut tx, &NewHost { id: host_id, name: request.name }, now).await?;
     }
-    let certificate_pem = issue(&app, &mut tx, host_id, &request.csr_pem).await?;
+    let has_key = request.host_id.is_some();
+    let certificate_pem =
+        issue(&app, &mut tx, host_id, &request.csr_pem, has_key).await?.ok_or_else(refused)?;
     tx.commit().await?;
     match request.host_id {
         None => tracing::info!(host = %host_id, "a host has joined"),
@@ -55,22 +57,27 @@ pub(super) async fn renew(
     JsonBody(request): JsonBody<RenewRequest>,
 ) -> Result<Json<RenewResponse>, ApiError> {
     let mut tx = app.begin().await?;
-    let certificate_pem = issue(&app, &mut tx, host.0, &request.csr_pem).await?;
+    let certificate_pem = issue(&app, &mut tx, host.0, &request.csr_pem, false).await?;
+    let certificate_pem = certificate_pem.ok_or_else(super::peer::removed)?;
     tx.commit().await?;
     Ok(Json(RenewResponse { certificate_pem }))
 }
 
-/// A certificate for a host that is known, PEM.
-async fn issue(app: &App, conn: &mut PgConnection, host: HostId, csr_pem: &str) -> Result<String, ApiError> {
+/// A certificate, PEM, for a host that is known, and whose key this is if it `has_key` already.
+async fn issue(
+    app: &App,
+    conn: &mut PgConnection,
+    host: HostId,
+    csr_pem: &str,
+    has_key: bool,
+) -> Result<Option<String>, ApiError> {
     let now = app.clock.now();
     let refused =
         |error: PkiError| ApiError::invalid(vec![FieldError::new("/csr_pem", "invalid", error.to_string())]);
     let certificate_pem = app.ca.issue_host(host, csr_pem, now).map_err(refused)?;
-    if hosts::store::note_certificate(conn, host, pki::leaf_ends_at(now)).await? {
-        Ok(certificate_pem)
-    } else {
-        Err(super::peer::removed())
-    }
+    let key = pki::key_digest(csr_pem).map_err(refused)?;
+    let noted = hosts::store::note_certificate(conn, host, key, has_key, pki::leaf_ends_at(now)).await?;
+    Ok(noted.then_some(certificate_pem))
 }
 
 /// Whether such an agent is understood, and understands.

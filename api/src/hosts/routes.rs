@@ -53,7 +53,8 @@ async fn create_host_join_token(State(app): State<App>, call: Call) -> Result<Re
 }
 
 /// Let a host in again that was away until its certificate had run out: a one-time token with which the machine that has its
-/// key, and no other, joins as the same host. It keeps what is on it.
+/// key, and no other, joins as the same host. It keeps what is on it. The key of a host that got its certificate from an earlier
+/// release is not known: there the token is enough.
 #[utoipa::path(post, path = "/v1/hosts/{host}/readmit", tag = "hosts", params(MutationQuery),
     request_body = ReadmitHost, responses(
         (status = 201, body = HostJoinToken),

@@ -417,15 +417,21 @@ pub(crate) async fn insert(
     })
 }
 
-/// Notes until when the certificate is valid that the host gets. False when the host is not known any more.
+/// Notes which certificate the host gets. False when the host is not known any more, or if it `has_key` and this is another;
+/// which one it has is unknown if it got its certificate from an earlier release.
 pub(crate) async fn note_certificate(
     conn: &mut PgConnection,
     host: HostId,
+    key: Sha256,
+    has_key: bool,
     expires_at: OffsetDateTime,
 ) -> Result<bool, sqlx::Error> {
     let noted = sqlx::query!(
-        "UPDATE hosts SET certificate_expires_at = $2 WHERE id = $1",
+        "UPDATE hosts SET certificate_expires_at = $4, certificate_key_sha256 = $2
+         WHERE id = $1 AND (NOT $3 OR coalesce(certificate_key_sha256, $2) = $2)",
         host.as_uuid(),
+        &key.as_bytes()[..],
+        has_key,
         expires_at
     )
     .execute(conn)

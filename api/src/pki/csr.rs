@@ -1,13 +1,20 @@
 //! Reads certificate requests (PKCS#10), which come from strangers with a join token.
 
+use protocol::Sha256;
 use rcgen::{
     CertificateSigningRequestParams, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKey, PublicKeyData as _,
 };
+use sha2::Digest as _;
 
 use super::PkiError;
 
 /// A request with a P-256 key takes about 500 bytes.
 const MAX_PEM_BYTES: usize = 8 * 1024;
+
+/// Tells the key of a request from others.
+pub fn key_digest(csr_pem: &str) -> Result<Sha256, PkiError> {
+    Ok(Sha256::from_bytes(sha2::Sha256::digest(public_key(csr_pem)?.der_bytes()).into()))
+}
 
 /// The public key of a request whose signature proves that the sender holds the private key.
 pub(super) fn public_key(csr_pem: &str) -> Result<PublicKey, PkiError> {

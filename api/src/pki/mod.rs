@@ -35,6 +35,7 @@ use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
+pub use csr::key_digest;
 pub use server_certificates::ServerCertificates;
 
 /// The name in the control plane's certificate; agents verify it whatever address they dial.

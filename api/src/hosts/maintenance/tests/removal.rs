@@ -182,6 +182,7 @@ async fn nothing_that_names_hosts_is_forgotten() {
         ("departures.host_id", "a"),
         ("host_drains.host_id", "c"),
         ("host_fences.host_id", "c"),
+        ("host_join_tokens.host_id", "c"),
         ("host_leases.host_id", "c"),
         ("host_looks.host_id", "c"),
         ("host_pools.host_id", "c"),
