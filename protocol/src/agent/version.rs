@@ -3,14 +3,14 @@
 //! | version | has, beside all of the one before |
 //! |---|---|
 //! | 1 | everything else |
-//! | 2 | disks that go to another host: [`DesiredBody::TakeDisks`], [`DesiredBody::GiveDisks`], [`MigrationState::Received`] and [`DISK_MOVES`], also under running guests: [`MigrationState::Mirroring`] and [`LIVE_DISKS`]; [`DesiredBody::Unknown`]; the version in [`super::SessionOpened`] and [`super::HeartbeatReply`]; [`super::ObservedBatch::unknown_guests`], and for its sake [`super::InstanceSpec::project_id`] and [`super::Nic::addresses`] |
+//! | 2 | disks that go to another host: [`DesiredBody::TakeDisks`], [`DesiredBody::GiveDisks`], [`MigrationState::Received`] and [`DISK_MOVES`], also under running guests: [`MigrationState::Mirroring`] and [`LIVE_DISKS`], and of guests that are guarded: [`GUARDED_MIGRATION`]; [`super::JoinRequest::host_id`]; [`DesiredBody::Unknown`]; the version in [`super::SessionOpened`] and [`super::HeartbeatReply`]; [`super::ObservedBatch::unknown_guests`], and for its sake [`super::InstanceSpec::project_id`] and [`super::Nic::addresses`] |
 //!
 //! A version is raised with the first change of a message after a release, and changes only add. A control plane reads all
 //! that agents of both versions say, and tells an agent nothing that its version does not have; an agent does the same for a
 //! control plane of the version before. `protocol/tests/recorded` holds both to it. Who speaks an older version, or a newer
 //! one, is refused with `unsupported_protocol`.
 
-use super::migration::{DISK_MOVES, LIVE_DISKS};
+use super::migration::{DISK_MOVES, GUARDED_MIGRATION, LIVE_DISKS};
 use super::{DesiredBody, DesiredPage, Inventory, MigrationState, ObservedBatch, OpenSession};
 
 /// The version that this build speaks.
@@ -91,7 +91,7 @@ impl OpenSession {
 }
 
 /// Features that tell of orders which a later version than the first one has.
-const FEATURES_SINCE: [(&str, u32); 2] = [(DISK_MOVES, 2), (LIVE_DISKS, 2)];
+const FEATURES_SINCE: [(&str, u32); 3] = [(DISK_MOVES, 2), (LIVE_DISKS, 2), (GUARDED_MIGRATION, 2)];
 
 impl Inventory {
     /// Without features that speak of what that version does not have.

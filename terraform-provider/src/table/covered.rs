@@ -16,6 +16,7 @@ const WITHOUT: &[(&str, &[&str])] = &[
             "create_host_join_token",
             "update_host",
             "declare_host_dead",
+            "readmit_host",
             "drain_host",
             "end_host_maintenance",
             "delete_host",
