@@ -1,7 +1,11 @@
 //! SQL of hosts.
 
+mod joining;
+
+pub(super) use joining::insert_join_token;
+pub(crate) use joining::{insert, note_certificate, spend_join_token};
 use protocol::agent::{EARLIEST_PROTOCOL_VERSION, Epoch, Inventory, NetworkCheck, NetworkFault, OpenSession};
-use protocol::{HostId, Revision, Sha256};
+use protocol::{HostId, Revision};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -13,7 +17,7 @@ use super::model::{
     HostState, Offered, Overcommit, UNREACHABLE_AFTER, is_outdated, offered_capacity, refused_version,
 };
 use super::removal::unknown_guests;
-use super::types::{Capacity, DiskCapacity, Host, HostPool, NewHost, Pool};
+use super::types::{Capacity, DiskCapacity, Host, HostPool, Pool};
 use crate::auth::{Action, Allowed, OfResource, actions};
 use crate::http::{ApiError, ErrorCode, Labels, Version, violated_constraint};
 use crate::nudge::{self, Topic};
@@ -350,93 +354,6 @@ pub(super) async fn update(
     (row.generation, row.pool_low) = (stored.generation, stored.pool_low);
     (row.disk_gib_capacity, row.disk_gib_reserved) = (stored.disk_gib_capacity, stored.disk_gib_reserved);
     Ok(())
-}
-
-/// A token is for a new host, unless it is for one that is to be let in again.
-pub(super) async fn insert_join_token<A: Action>(
-    conn: &mut PgConnection,
-    allowed: &Allowed<A>,
-    id: Uuid,
-    secret_hash: Sha256,
-    readmitted: Option<Uuid>,
-    (now, expires_at): (OffsetDateTime, OffsetDateTime),
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "INSERT INTO host_join_tokens (id, secret_hash, host_id, created_by, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-        id,
-        &secret_hash.as_bytes()[..],
-        readmitted,
-        allowed.principal().as_uuid(),
-        now,
-        expires_at
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Spends a join token: one for this host, or for a new one. False when it is unknown, spent, expired or for another: the
-/// caller learns no more.
-pub(crate) async fn spend_join_token(
-    conn: &mut PgConnection,
-    secret_hash: Sha256,
-    readmitted: Option<HostId>,
-    now: OffsetDateTime,
-) -> Result<bool, sqlx::Error> {
-    let spent = sqlx::query!(
-        "UPDATE host_join_tokens SET used_at = $2
-         WHERE secret_hash = $1 AND used_at IS NULL AND expires_at > $2 AND host_id IS NOT DISTINCT FROM $3",
-        &secret_hash.as_bytes()[..],
-        now,
-        readmitted.map(|host| host.as_uuid())
-    )
-    .execute(conn)
-    .await?;
-    Ok(spent.rows_affected() == 1)
-}
-
-pub(crate) async fn insert(
-    conn: &mut PgConnection,
-    new: &NewHost,
-    now: OffsetDateTime,
-) -> Result<(), ApiError> {
-    let inserted = sqlx::query!(
-        "INSERT INTO hosts (id, name, generation, created_at, updated_at) VALUES ($1, $2, 1, $3, $3)",
-        new.id.as_uuid(),
-        new.name.as_str(),
-        now
-    )
-    .execute(conn)
-    .await;
-    inserted.map(drop).map_err(|error| match violated_constraint(&error) {
-        Some("hosts_name_unique") => {
-            ApiError::because(ErrorCode::NameTaken, "there is a host of this name already")
-        }
-        _ => error.into(),
-    })
-}
-
-/// Notes which certificate the host gets. False when the host is not known any more, or if it `has_key` and this is another;
-/// which one it has is unknown if it got its certificate from an earlier release.
-pub(crate) async fn note_certificate(
-    conn: &mut PgConnection,
-    host: HostId,
-    key: Sha256,
-    has_key: bool,
-    expires_at: OffsetDateTime,
-) -> Result<bool, sqlx::Error> {
-    let noted = sqlx::query!(
-        "UPDATE hosts SET certificate_expires_at = $4, certificate_key_sha256 = $2
-         WHERE id = $1 AND (NOT $3 OR coalesce(certificate_key_sha256, $2) = $2)",
-        host.as_uuid(),
-        &key.as_bytes()[..],
-        has_key,
-        expires_at
-    )
-    .execute(conn)
-    .await?;
-    Ok(noted.rows_affected() == 1)
 }
 
 /// Opens the host's next session. `None` when the host is not known any more.

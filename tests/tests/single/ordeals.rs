@@ -163,8 +163,11 @@ impl<'a> Groups<'a> {
     /// Guests go to another host while they run, whatever becomes of them: a fault may be in the way.
     async fn wander(&self, group: usize, turn: usize) -> Result<()> {
         let begins = format!("ordeal {turn} of group {group} to begin");
-        eventually(begins, ORDEAL, async || Ok(ensure!(self.fleet.begun(&pool_name(group))? >= turn)))
-            .await?;
+        eventually(begins, ORDEAL, async || {
+            ensure!(self.fleet.begun(&pool_name(group))? >= turn, "it has not");
+            Ok(())
+        })
+        .await?;
         let (begun, mut dice) = (Instant::now(), StdRng::seed_from_u64((group * 1000 + turn) as u64));
         while begun.elapsed() < WANDERING {
             tokio::time::sleep(Duration::from_secs(dice.random_range(APART))).await;
