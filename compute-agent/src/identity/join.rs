@@ -78,8 +78,7 @@ pub async fn join(
     clock: &dyn Clock,
 ) -> Result<Joined, JoinError> {
     if let Some(identity) = already(endpoint, token, state_dir, name)? {
-        let has_run_out = identity.validity()?.not_after <= clock.now();
-        return if has_run_out {
+        return if identity.has_run_out(clock.now())? {
             again(token, identity).await
         } else {
             Ok(Joined::Already(identity.membership))

@@ -22,6 +22,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use protocol::{HostId, Name};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use time::OffsetDateTime;
 
 pub use certificate::Validity;
 pub(crate) use certificate::host_named;
@@ -107,5 +108,10 @@ impl Identity {
     /// When the certificate is valid.
     pub fn validity(&self) -> Result<Validity, IdentityError> {
         certificate::validity(&self.certificate_pem)
+    }
+
+    /// Whether only the operator can let this host in again.
+    fn has_run_out(&self, now: OffsetDateTime) -> Result<bool, IdentityError> {
+        Ok(self.validity()?.not_after <= now)
     }
 }

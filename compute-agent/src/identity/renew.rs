@@ -51,7 +51,12 @@ pub async fn keep_valid(mut identity: Identity, control_plane: Arc<HttpControlPl
                 tokio::time::sleep(PAUSE).await;
             }
             Err(error) => {
-                tracing::error!(error = %crate::chain(&error), "certificate not renewed");
+                let error = crate::chain(&error);
+                if identity.has_run_out(clock.now()).unwrap_or_default() {
+                    tracing::error!(%error, "this host's certificate has run out; let it in again: `cumulo host readmit`");
+                } else {
+                    tracing::error!(%error, "certificate not renewed");
+                }
                 tokio::time::sleep(backoff.next()).await;
             }
         }
