@@ -351,6 +351,27 @@ async fn disks_are_plugged_in_and_changed() {
     assert_eq!(ownership(&spec.disks[1].layers[1]), "0:0 600", "it is ours again after the run");
 }
 
+/// An agent that is killed leaves libvirt at work on what the next one asks for again. Both callers find the disk as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_asked_for_twice_is_taken_once() {
+    let lab = Lab::start().await;
+    let spec = lab.spec(&lab.host.make_base("base.qcow2", &guest::obedient(HELLO)));
+    lab.create(&spec).await;
+    let (disk, mut layers) = (&spec.disks[0], spec.disks[0].layers.clone());
+    let memory = |name: &str| Beside::Memory { file: lab.host.root().join(name), size: spec.memory_mib };
+    for (one, other) in [(memory("one"), memory("other")), (Beside::Nothing, Beside::Nothing)] {
+        let layer = lab.host.make_overlay(layers.last().unwrap(), Uuid::now_v7());
+        layers.push(layer.clone());
+        let new = [NewLayer { volume: disk.volume, shared: disk.shared, layer }];
+        let take = |beside| lab.libvirt.snapshot(spec.id, &new, beside);
+        let taken: [_; 2] = tokio::join!(take(&one), take(&other)).into();
+        assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 1, "{taken:?}");
+        let domain = lab.libvirt.domains().await.unwrap().remove(0);
+        assert_eq!(domain.volumes[0], seen(&DomainDisk { layers: layers.clone(), ..disk.clone() }));
+        assert_eq!(domain.state, DomainState::Running);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshots_keep_what_was_and_what_is_between_merges() {
     let mut lab = Lab::start().await;

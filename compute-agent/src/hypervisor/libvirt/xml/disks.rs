@@ -268,6 +268,10 @@ pub(in super::super) fn disk_at(target: &str) -> Result<String, quick_xml::SeErr
 
 /// The snapshot that gives these volumes their new layers and leaves all other disks as they are. The guest's memory goes
 /// to a file, if one is named.
+///
+/// INVARIANT: a disk that gets a layer is named by the file that it writes to, which libvirt looks for when its turn has come. Of
+/// two callers who want the same, as an agent that was killed and the next one, the second is refused: by its place, the disk
+/// would get the layer over itself, and the guest could never go on.
 pub(in super::super) fn snapshot(
     running: &[Found],
     layers: &[NewLayer],
@@ -305,8 +309,9 @@ pub(in super::super) fn snapshot(
     let mut disk = Vec::with_capacity(running.len());
     for found in running {
         let new = layers.iter().find(|new| Some(new.volume) == found.volume_id());
+        let written = found.file.as_deref().filter(|_| new.is_some()).map(path).transpose()?;
         disk.push(OfDisk {
-            name: &found.target,
+            name: written.unwrap_or(&found.target),
             snapshot: if new.is_some() { "external" } else { "no" },
             driver: new.map(|_| Format { kind: "qcow2" }),
             source: new.map(|new| Source::of_layer(&new.layer, new.shared)).transpose()?,
@@ -321,6 +326,8 @@ pub(in super::super) fn snapshot(
 pub(in super::super) struct Found {
     /// Its place.
     pub(in super::super) target: String,
+    /// What it writes to.
+    pub(in super::super) file: Option<Utf8PathBuf>,
     /// What it has of a volume; the seed is none.
     pub(in super::super) volume: Option<SeenVolume>,
 }
@@ -400,6 +407,7 @@ mod read {
             let volume = by_alias.or_else(|| former_root_disk(top.as_deref()?).map(VolumeId::from_uuid));
             Found {
                 target: self.target.map(|target| target.dev).unwrap_or_default(),
+                file: top,
                 volume: volume.map(|id| SeenVolume { id, layers }),
             }
         }

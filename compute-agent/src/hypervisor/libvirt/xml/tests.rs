@@ -1,6 +1,6 @@
 use std::process::Command;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use proptest::prelude::*;
 use protocol::agent::{
     Acceleration, Architecture, BootOrder, CpuModel, CpuTopology, DiskBus, GuestHardware, IoLimits, Nic,
@@ -240,13 +240,14 @@ fn renders_a_domain_with_volumes_and_reads_them_back() {
     let xml = domain(&DomainSpec { disks: disks.clone(), ..spec() }, Acceleration::Kvm).unwrap();
     insta::assert_snapshot!(indented(&xml));
     valid(&xml).unwrap();
-    let place = |target: &str, volume| Found { target: target.to_owned(), volume };
-    let expected = [
-        place("vda", seen(&disks[0])),
-        place("vdb", None),
-        place("vdc", seen(&disks[1])),
-        place("vdd", seen(&disks[2])),
-    ];
+    let place = |target: &str, file: &Utf8Path, volume| Found {
+        target: target.to_owned(),
+        file: Some(file.to_owned()),
+        volume,
+    };
+    let of = |target, disk: &DomainDisk| place(target, disk.layers.last().unwrap(), seen(disk));
+    let expected =
+        [of("vda", &disks[0]), place("vdb", &spec().seed, None), of("vdc", &disks[1]), of("vdd", &disks[2])];
     assert_eq!(found(&xml).unwrap(), expected);
     // Plugged in as it would be started, at the first free place.
     let others = [expected[0].clone(), expected[1].clone(), expected[2].clone()];
@@ -292,10 +293,17 @@ fn reads_the_root_disk_of_a_domain_from_before_volumes() {
          <disk><source file='/pool/instances/{id}/seed.img'/><target dev='vdb'/></disk></devices></domain>",
         Uuid::from_u128(6)
     );
-    let place = |target: &str, volume| Found { target: target.to_owned(), volume };
+    let place = |target: &str, file: &str, volume| Found {
+        target: target.to_owned(),
+        file: Some(format!("/pool/instances/{id}/{file}").into()),
+        volume,
+    };
     let (volume, layer) = (VolumeId::from_uuid(id), LayerId::from_uuid(id));
     let root = SeenVolume { id: volume, layers: vec![LayerId::from_uuid(Uuid::from_u128(6)), layer] };
-    assert_eq!(found(&xml).unwrap(), [place("vda", Some(root)), place("vdb", None)]);
+    assert_eq!(
+        found(&xml).unwrap(),
+        [place("vda", "root.qcow2", Some(root)), place("vdb", "seed.img", None)]
+    );
 }
 
 #[test]
