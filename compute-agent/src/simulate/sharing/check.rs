@@ -21,8 +21,8 @@ pub(in crate::simulate) enum Finding {
         from: u64,
         microseconds: u64,
     },
-    /// A boot began twice, and not on one host that had lost its power in between; or a guest that had gone to another host
-    /// went on where it came from, or came there when a later boot had begun.
+    /// A boot began twice, and not on one host that had lost its power in between, with the guest or with what waited for it; or
+    /// a guest that had gone to another host went on where it came from, or came there when a later boot had begun.
     BootTwice {
         instance: InstanceId,
         boot: i64,
@@ -101,6 +101,8 @@ struct Checker {
     writings: BTreeMap<InstanceId, Vec<Writing>>,
     /// Where each boot has run last, and how often that host had lost its power.
     boots: BTreeMap<(InstanceId, i64), (Name, u32)>,
+    /// Where each boot was waited for last, and how often that host had lost its power by then.
+    waited: BTreeMap<(InstanceId, i64), (Name, u32)>,
     /// Where the newest guest of each has run last, and whether it was guarded.
     last: BTreeMap<InstanceId, (Name, bool)>,
     verdict: Verdict,
@@ -173,9 +175,15 @@ impl Checker {
             self.verdict.findings.push(Finding::Unaccounted { instance, boot, host: name.clone(), at });
         }
         if !runs {
+            self.waited.insert((instance, boot), (name.clone(), powers_lost));
             return;
         }
         let known = self.boots.insert((instance, boot), (name.clone(), powers_lost));
+        let waited = self.waited.remove(&(instance, boot));
+        if waited.is_some_and(|(host, lost)| host == *name && lost < powers_lost) {
+            // It was handed over to a host that lost its power before it went on there, and begins anew with that host.
+            return self.arrived(name, at, instance, boot, guarded);
+        }
         if known.is_some_and(|(host, lost)| host != *name || lost == powers_lost) {
             self.verdict.findings.push(Finding::BootTwice { instance, boot, host: name.clone(), at });
         }

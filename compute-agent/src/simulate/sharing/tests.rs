@@ -105,6 +105,42 @@ fn two_at_once_are_found_however_short_and_whichever_ends_first() {
 }
 
 #[test]
+fn a_guest_that_was_handed_over_begins_anew_with_the_host_that_lost_its_power() {
+    let lost = |at, more: &[(u64, &'static str, What)]| {
+        let begins = [
+            (1, "a", began(-1)),
+            (5, "b", waits(-1)),
+            (6, "a", still(1)),
+            (7, "b", ended(1)),
+            (8, "b", What::PowerLost),
+        ];
+        verdict(&[&begins[..], &[(at, "b", began(-1))], more].concat())
+    };
+    assert_eq!(lost(40, &[]), Verdict { migrated: 1, ..Verdict::default() });
+    // It never goes on where it came from.
+    let twice = |host, at| Finding::BootTwice { instance: vm(), boot: 1, host: name(host), at: at * SECOND };
+    assert_eq!(lost(40, &[(41, "b", ended(1)), (42, "a", goes_on(1))]).findings, [twice("a", 42)]);
+    // Once, and with power that was lost since.
+    let again = [(41, "b", ended(1)), (42, "b", began(-1))];
+    assert_eq!(lost(40, &again).findings, [twice("b", 42)]);
+    let ended_alone =
+        [(1, "a", began(1)), (5, "b", waits(1)), (6, "a", still(1)), (7, "b", ended(1)), (40, "b", began(1))];
+    assert_eq!(findings(&ended_alone), [twice("b", 40)]);
+    // Another host than the last that waited for it.
+    let elsewhere = [
+        (1, "a", began(1)),
+        (2, "c", waits(1)),
+        (3, "c", ended(1)),
+        (4, "c", What::PowerLost),
+        (5, "b", waits(1)),
+        (6, "a", still(1)),
+        (7, "a", ended(1)),
+        (8, "c", began(1)),
+    ];
+    assert_eq!(findings(&elsewhere), [twice("c", 8)]);
+}
+
+#[test]
 fn who_stands_still_does_not_write_and_has_a_moment_afterwards_and_no_more() {
     let until = |killed: u64| {
         vec![
