@@ -19,8 +19,8 @@ const CLIENTS: usize = 8;
 /// How large the cloud is.
 #[derive(Clone, Copy, clap::Args)]
 pub(crate) struct Size {
-    /// Hosts of B2, B8, B15 (one of them real; a divisor of the number of ports), B16 and the fleet; 100, 200, 100, 1000
-    /// and 1000 unless given.
+    /// Hosts of B2, B8, B9 (at most), B15 (one of them real; a divisor of the number of ports), B16 and the fleet; 100, 200,
+    /// 10,000, 100, 1000 and 1000 unless given.
     #[arg(long)]
     pub hosts: Option<usize>,
     /// Ports in the group of B15.

@@ -31,6 +31,7 @@ mod site;
 mod snapshot;
 mod spread;
 mod traffic;
+mod upkeep;
 mod world;
 
 use anyhow::Result;
@@ -63,6 +64,8 @@ enum Name {
     B7,
     /// Heartbeats of 200 agents over mutual TLS, beside an echo of as many bytes.
     B8,
+    /// What 1,000, 3,000 and 10,000 hosts with an instance each take, at rest and while 1 % of the instances are replaced.
+    B9,
     /// Memory of the agent, beside libvirtd.
     B10,
     /// A snapshot of a running instance, beside the transaction in QEMU alone; disks of 1, 10 and 100 GiB.
@@ -100,6 +103,7 @@ async fn main() -> Result<()> {
         Name::B6 => login::run(&site().await?, rounds).await,
         Name::B7 => placement::run(),
         Name::B8 => heartbeats::run(rounds, arguments.size).await,
+        Name::B9 => upkeep::hosts(arguments.size).await,
         Name::B10 => memory::agent(),
         Name::B11 => snapshot::run(&site().await?, rounds).await,
         Name::B12 => disk::run(rounds).await,
@@ -110,6 +114,6 @@ async fn main() -> Result<()> {
         Name::B17 => faults::run(rounds).await,
         Name::B18 => memory::control_plane(),
         Name::B19 => completion::run(&site().await?, rounds).await,
-        Name::Fleet => restart::fleet(arguments.size).await,
+        Name::Fleet => upkeep::fleet(arguments.size).await,
     }
 }
