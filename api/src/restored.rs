@@ -78,13 +78,15 @@ pub(crate) async fn restored_in(pool: &PgPool, clock: &Clock) -> Result<Restored
     let now = clock.now();
     let mut tx = crate::database::begin(pool).await?;
     // Instances first, as everybody locks them. A guest that was on its way to another host then is left to those two.
-    let instances = sqlx::query_scalar!(
-        r#"SELECT i.id FROM instances i
-           WHERE i.host_id IS NOT NULL AND NOT EXISTS (SELECT FROM migrations m WHERE m.instance_id = i.id AND m.layers IS NULL)
-           ORDER BY i.id FOR UPDATE"#
+    let on_hosts = sqlx::query!(
+        r#"SELECT i.id, EXISTS (SELECT FROM migrations m WHERE m.instance_id = i.id AND m.layers IS NULL) AS "on_its_way!"
+           FROM instances i WHERE i.host_id IS NOT NULL ORDER BY i.id FOR UPDATE"#
     )
     .fetch_all(&mut *tx)
     .await?;
+    let (on_their_way, instances): (Vec<_>, Vec<_>) = on_hosts.into_iter().partition(|one| one.on_its_way);
+    let [on_their_way, instances] =
+        [on_their_way, instances].map(|rows| rows.into_iter().map(|one| one.id).collect::<Vec<_>>());
     sqlx::query!("SELECT FROM hosts ORDER BY id FOR NO KEY UPDATE").execute(&mut *tx).await?;
     forget_copies(&mut tx, now).await?;
     // An epoch that no host has had since: an agent that was in a session then would not notice.
@@ -102,6 +104,16 @@ pub(crate) async fn restored_in(pool: &PgPool, clock: &Clock) -> Result<Restored
                 guarded_from = CASE WHEN i.on_host_failure = 'restart' THEN i.generation + 1 ELSE i.guarded_from END
          FROM hosts h WHERE h.id = i.host_id AND i.id = ANY($1)",
         &instances,
+        now
+    )
+    .execute(&mut *tx)
+    .await?;
+    // Their generation stays what both hosts were told.
+    sqlx::query!(
+        "UPDATE instances SET guarded_from = generation, observed_generation = NULL, observed_state = NULL,
+                observed_end_reason = NULL, updated_at = $2
+         WHERE id = ANY($1) AND on_host_failure = 'restart'",
+        &on_their_way,
         now
     )
     .execute(&mut *tx)

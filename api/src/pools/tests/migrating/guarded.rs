@@ -9,6 +9,7 @@ use super::super::{WEB, directory, fast, findings, made, two_with_the_pool};
 use super::{MIGRATE, able, absent, address, begun, lets_go, operation, say, spec};
 use crate::instances::evacuate;
 use crate::instances::migration::look_after;
+use crate::restored::restored_in;
 use crate::testing::{TestCloud, TestHost};
 
 fn guarding(number: u8) -> Inventory {
@@ -292,4 +293,30 @@ async fn a_host_is_emptied_of_it_as_it_runs() {
     evacuate(&cloud.app).await.unwrap();
     assert_eq!(cloud.get(&maintenance).await.expect(200)["maintenance"]["state"], "drained");
     assert_eq!(told(away, &id).await, Some((1, false)), "it was not started anew");
+}
+
+#[tokio::test]
+async fn after_a_restored_backup_no_lease_speaks_of_a_guest_that_was_on_its_way() {
+    let cloud = TestCloud::start().await;
+    let mut hosts = two(&cloud).await;
+    let (id, home, away) = running(&cloud, &hosts).await;
+    let home_index = usize::from(hosts[1].id == home.id);
+    sent(&cloud, &hosts, away, &id).await;
+    home.report(&id, 2, 1, up()).await;
+    // By now it may have gone, and run at the other host for long.
+    restored_in(&cloud.app.pool, &cloud.app.clock).await.unwrap();
+    for (host, number) in hosts.iter_mut().zip(1..) {
+        host.open_session_with(guarding(number)).await;
+    }
+    let (home, away) = (&hosts[home_index], &hosts[1 - home_index]);
+    heard(&cloud, home, 300, json!([])).await;
+    dies(&cloud, home, away).await;
+    assert_eq!(told(home, &id).await, Some((1, false)), "its host has not said that the guest is there");
+
+    heard(&cloud, home, 300, json!([])).await;
+    home.report(&id, 2, 1, up()).await;
+    assert_eq!(cloud.get(WEB).await.expect(200)["state"], "running");
+    dies(&cloud, home, away).await;
+    assert_eq!(told(home, &id).await, None);
+    assert_eq!(cloud.get(WEB).await.expect(200)["operation"]["kind"], "restart_elsewhere");
 }
