@@ -187,10 +187,10 @@ async fn leftovers(conn: &mut PgConnection, host: Uuid) -> Result<Vec<Leftover>,
                  AND EXISTS (SELECT FROM layer_removals r WHERE r.pool_id = p.id)
                  AND NOT EXISTS (SELECT FROM pool_hosts e WHERE e.pool_id = p.id AND e.host_id <> $1)
                UNION ALL
-               -- On a dead one nothing runs, so the operator.
+               -- On a dead one nothing runs, so the operator. However many there are, as the host says: one row.
                SELECT 8, 'unknown_guests', h.name
-               FROM hosts h CROSS JOIN generate_series(1, unknown_guests_on(h.id)) WHERE h.id = $1 AND h.declared_dead_at IS NULL)
-           SELECT kind AS "kind!", count(*) AS "count!",
+               FROM hosts h WHERE h.id = $1 AND h.declared_dead_at IS NULL AND unknown_guests_on(h.id) > 0)
+           SELECT kind AS "kind!", CASE kind WHEN 'unknown_guests' THEN unknown_guests_on($1) ELSE count(*) END AS "count!",
                   (array_agg(name ORDER BY name))[1:3] AS "names!"
            FROM found GROUP BY rank, kind ORDER BY rank"#,
         host

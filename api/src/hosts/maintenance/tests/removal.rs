@@ -97,6 +97,10 @@ async fn a_guest_that_nobody_knows_stays_and_keeps_its_host() {
     refused(&cloud, &[says, "docs/operations.md"]).await;
     beat(2).await;
     refused(&cloud, &["2 guests that the cloud does not know run there"]).await;
+    // However many it says there are, nothing is counted out.
+    beat(u32::MAX).await;
+    refused(&cloud, &["2147483647 guests that the cloud does not know run there"]).await;
+    beat(2).await;
     // As long as one is there, in whichever way that is known, it is not drained.
     let state = async || {
         crate::instances::evacuate(&cloud.app).await.unwrap();
