@@ -48,6 +48,10 @@ const OLDER_DESTINATION: Why = (
     "migration_failed",
     "the host that it was to go to has an agent now that takes no running guests; it runs on where it was",
 );
+const UNHEARD: Why = (
+    "migration_failed",
+    "nothing is heard of the host that it was to go to, so that it would stand still there; it runs on where it was",
+);
 const NO_SOURCE: Why = (
     "migration_failed",
     "the host that it runs on was declared dead before it was handed over; move it to start it elsewhere",
@@ -94,6 +98,8 @@ pub(crate) async fn look_after_one(
         NO_DESTINATION
     } else if one.destination_unable {
         OLDER_DESTINATION
+    } else if one.destination_silent {
+        UNHEARD
     } else if of.is_sent() {
         TOO_LATE
     } else {

@@ -236,10 +236,12 @@ pub(crate) struct Stuck {
     pub destination_dead: bool,
     /// Its agent has been replaced by one that knows of no such migrations.
     pub destination_unable: bool,
+    /// Nothing is heard of it, and something of the host that sends a guest there.
+    pub destination_silent: bool,
 }
 
-/// Those of dead hosts, and those that are not cancelled yet although their time is over or their destination takes none any
-/// more; or one of them.
+/// Those of dead hosts, and those that are not cancelled yet although their time is over, or their destination takes none any
+/// more or is silent; or one of them. A silent source would not hear that it is to stop.
 pub(crate) async fn stuck(
     conn: &mut PgConnection,
     only: Option<Uuid>,
@@ -249,10 +251,12 @@ pub(crate) async fn stuck(
         Stuck,
         r#"SELECT m.id, m.instance_id, s.declared_dead_at IS NOT NULL AS "source_dead!",
                   d.declared_dead_at IS NOT NULL AS "destination_dead!",
-                  NOT takes_migration(m, d.inventory) AS "destination_unable!"
+                  NOT takes_migration(m, d.inventory) AS "destination_unable!",
+                  cut_off.yes AS "destination_silent!"
            FROM migrations m JOIN hosts s ON s.id = m.source_host_id JOIN hosts d ON d.id = m.destination_host_id
+           CROSS JOIN LATERAL (SELECT m.sends_guest AND m.port IS NOT NULL AND d.silent AND NOT s.silent AS yes) cut_off
            WHERE (s.declared_dead_at IS NOT NULL
-                  OR m.cancelled_at IS NULL AND (d.declared_dead_at IS NOT NULL OR m.due_at <= $1
+                  OR m.cancelled_at IS NULL AND (d.declared_dead_at IS NOT NULL OR m.due_at <= $1 OR cut_off.yes
                                                  OR NOT takes_migration(m, d.inventory)))
              AND ($2::uuid IS NULL OR m.id = $2)
            ORDER BY m.instance_id"#,

@@ -9,6 +9,7 @@ use super::{
     EMPTY, MIGRATE, able, absent, address, begun, fast, findings, lets_go, operation, reserved, running, say,
     spec, two,
 };
+use crate::hosts::watch_for_silence;
 use crate::instances::migration::{look_after, look_after_one};
 use crate::instances::store::migrations::{Stuck, stuck};
 use crate::instances::{end_leases, evacuate};
@@ -239,5 +240,39 @@ async fn an_agent_before_migrations_is_sent_no_guest() {
         assert!(told["error"]["detail"].as_str().unwrap().contains("agent"), "{told}");
         assert_eq!((spec(away, &id).await, lets_go(away, &id).await), (None, true));
         assert_eq!(reserved(&cloud, away).await, EMPTY);
+    }
+}
+
+/// Whoever is cut off from the control plane hears of no guest that it is its own, and lets none go on.
+#[tokio::test]
+async fn a_guest_is_not_sent_to_a_host_of_which_nothing_is_heard() {
+    for (is_sent, source_heard) in [(false, true), (true, false), (true, true)] {
+        let cloud = TestCloud::start().await;
+        let hosts = two(&cloud).await;
+        let (id, home, away) = running(&cloud, &hosts).await;
+        let (accepted, migration) = begun(&cloud, away, &id).await;
+        if is_sent {
+            say(away, &migration, &id, json!({"kind": "ready", "address": address(&hosts, away, 40000)}))
+                .await;
+        }
+        for _ in 0..10 {
+            watch_for_silence(&cloud.app).await.unwrap();
+            cloud.pass(5);
+            if source_heard {
+                home.beat(json!([fast(super::directory(1), 20)])).await.expect(200);
+                cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+            }
+            look_after(&cloud.app).await.unwrap();
+        }
+        let cancelled = spec(home, &id).await.unwrap()["migration"].get("cancelled").is_some();
+        assert_eq!(cancelled, is_sent && source_heard, "{is_sent} {source_heard}");
+        assert_eq!(operation(&cloud, &accepted).await["status"], "running");
+        if cancelled {
+            say(home, &migration, &id, json!({"kind": "ended", "detail": "It was called off."})).await;
+            let error = operation(&cloud, &accepted).await["error"].clone();
+            assert_eq!(error["code"], "migration_failed");
+            assert!(error["detail"].as_str().unwrap().contains("nothing is heard of the host"), "{error}");
+            assert!(lets_go(away, &id).await);
+        }
     }
 }
