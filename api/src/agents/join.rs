@@ -24,7 +24,7 @@ pub(super) async fn join(
             match request.host_id {
                 None => "the join token is unknown, used or expired; make a new one",
                 Some(_) => {
-                    "the token is unknown, used, expired, or not one to let this host in again with this key: `cumulo host readmit`"
+                    "the token is unknown, used, expired, or not one to let this host in again with this key, or the host is heard: `cumulo host readmit`"
                 }
             },
         )

@@ -76,7 +76,13 @@ async fn of_a_host_of_an_earlier_release_the_key_is_not_known_and_the_token_is_e
     cloud.pass(60);
     let token = cloud.post("/v1/hosts/host-1/readmit", json!({})).await.expect(201)["token"].clone();
     let body = body(&token, Some(host.id), &rcgen::KeyPair::generate().unwrap());
-    cloud.agent_call(None, Method::POST, "/agent/v1/join", Some(body)).await.expect(200);
+    let join = async || cloud.agent_call(None, Method::POST, "/agent/v1/join", Some(body.clone())).await;
+    // It is back by itself: whoever finds the token does not take its place.
+    host.beat(json!([])).await.expect(200);
+    cloud.app.heartbeats.flush(&cloud.app.pool).await.unwrap();
+    join().await.expect_problem(401, "invalid_credentials");
+    cloud.pass(60);
+    join().await.expect(200);
 }
 
 #[tokio::test]

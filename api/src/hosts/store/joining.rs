@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::auth::{Action, Allowed};
-use crate::hosts::NewHost;
+use crate::hosts::{NewHost, UNREACHABLE_AFTER};
 use crate::http::{ApiError, ErrorCode, violated_constraint};
 
 /// A token is for a new host, unless it is for one that is to be let in again.
@@ -33,8 +33,8 @@ pub(in crate::hosts) async fn insert_join_token<A: Action>(
     Ok(())
 }
 
-/// Spends a join token: one for this host, or for a new one. False when it is unknown, spent, expired or for another: the
-/// caller learns no more.
+/// Spends a join token: one for this host, or for a new one. False when it is unknown, spent, expired or for another, or while
+/// the host is heard, which then needs none: the caller learns no more.
 pub(crate) async fn spend_join_token(
     conn: &mut PgConnection,
     secret_hash: Sha256,
@@ -43,10 +43,12 @@ pub(crate) async fn spend_join_token(
 ) -> Result<bool, sqlx::Error> {
     let spent = sqlx::query!(
         "UPDATE host_join_tokens SET used_at = $2
-         WHERE secret_hash = $1 AND used_at IS NULL AND expires_at > $2 AND host_id IS NOT DISTINCT FROM $3",
+         WHERE secret_hash = $1 AND used_at IS NULL AND expires_at > $2 AND host_id IS NOT DISTINCT FROM $3
+           AND NOT EXISTS (SELECT FROM hosts h WHERE h.id = $3 AND h.last_seen_at >= $4)",
         &secret_hash.as_bytes()[..],
         now,
-        readmitted.map(|host| host.as_uuid())
+        readmitted.map(|host| host.as_uuid()),
+        now - UNREACHABLE_AFTER
     )
     .execute(conn)
     .await?;
