@@ -40,7 +40,7 @@ use crate::clock::SharedClock;
 use crate::control_plane::ControlPlane;
 use crate::desired::{DesiredStore, Wanted};
 use crate::durable::off_thread;
-use crate::guard::Guards;
+use crate::guard::{Guards, Unready};
 use crate::host_storage::HostStorage;
 use crate::hypervisor::{Domain, DomainState, EndCause, Hypervisor, HypervisorError, Transfer};
 use crate::migration::Relays;
@@ -352,7 +352,8 @@ impl Reconciler {
     /// INVARIANT: no guest gets a disk that other hosts reach by what an earlier process had heard. This machine may
     /// have been dead in between, and the disk be another host's.
     ///
-    /// Nor while the leases are not held that others go by who would take it over.
+    /// Nor while the leases are not held that others go by who would take it over. But a guest leaves: a guard that was told to
+    /// end waits for that, and holds them until then.
     fn unless_confirmed(&self, wanted: &Arc<Wanted>, seen: &Seen, step: &Step) -> Option<Round> {
         let uses_disks = match step {
             Step::EnsureVolumes { .. }
@@ -376,7 +377,8 @@ impl Reconciler {
             tracing::info!(instance = %wanted.id(), ?step, "waits for the control plane: its disks are shared");
             return Some(Round::End(Outcome::Wait(self.parts.clock.now() + ASK_AGAIN)));
         }
-        if let Some(unready) = seen.guard.unready {
+        let may_leave = seen.guard.unready == Some(Unready::Ending) && matches!(step, Step::Send { .. });
+        if let Some(unready) = seen.guard.unready.filter(|_| !may_leave) {
             tracing::info!(instance = %wanted.id(), ?step, ?unready, "waits for the guard");
             return Some(Round::End(Outcome::Wait(self.parts.clock.now() + ASK_AGAIN)));
         }

@@ -56,6 +56,11 @@ impl FakeGuard {
         lease.completed(self.counter, now, now, Times::default().lease);
     }
 
+    /// Was told to end, and waits until no guest is guarded any more.
+    pub(crate) fn end(&mut self) {
+        self.status.ending = true;
+    }
+
     /// Says that the pool is elsewhere; gives where it was.
     pub(crate) fn move_pool(&mut self, root: &str) -> String {
         let before = self.status.pools.insert(pool(), root.into()).unwrap();

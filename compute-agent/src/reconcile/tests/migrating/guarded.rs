@@ -75,6 +75,16 @@ async fn a_guarded_guest_goes_and_is_guarded_on_either_side_as_long_as_it_is_the
 }
 
 #[tokio::test]
+async fn a_guard_that_was_told_to_end_lets_its_guests_leave() {
+    let mut two = start().await;
+    two.guards[HOME].as_mut().unwrap().end();
+    two.play([NEVER, NEVER]).await;
+    assert_eq!(two.owner, AWAY);
+    two.check("it waits for that").await;
+    assert_eq!(entries(&two), [None, Some(1)]);
+}
+
+#[tokio::test]
 async fn whoever_is_killed_wherever_one_guest_runs_and_is_guarded() {
     for side in [HOME, AWAY] {
         let mut went = 0;
