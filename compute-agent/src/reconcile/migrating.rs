@@ -210,7 +210,7 @@ pub(super) fn told(wanted: &Wanted, seen: &Seen, now: OffsetDateTime) -> Option<
     let Wanted::Instance(spec) = wanted else { return None };
     let state = match spec.migration? {
         Migration::Incoming { id, .. } => incoming(id, seen, now)?,
-        Migration::Outgoing { id, .. } => outgoing(id, seen)?,
+        Migration::Outgoing { id, cancelled, .. } => outgoing(id, cancelled, seen)?,
     };
     Some(MigrationReport { id: spec.migration?.id(), instance_id: spec.id, state })
 }
@@ -236,7 +236,7 @@ fn incoming(id: MigrationId, seen: &Seen, now: OffsetDateTime) -> Option<Migrati
     }
 }
 
-fn outgoing(id: MigrationId, seen: &Seen) -> Option<MigrationState> {
+fn outgoing(id: MigrationId, cancelled: bool, seen: &Seen) -> Option<MigrationState> {
     let ended = |detail: &str| Some(MigrationState::Ended { detail: detail.to_owned() });
     let stage = seen.record.as_ref().and_then(|record| record.outgoing).filter(|one| one.id == id);
     match (stage.map(|one| one.stage), seen.live()) {
@@ -255,8 +255,9 @@ fn outgoing(id: MigrationId, seen: &Seen) -> Option<MigrationState> {
         },
         (None, Some(_)) => None,
         (_, None) => {
+            // Its machine may have lost its power, and nothing be started there yet: what is called off is not sent then, either.
             let is_over = seen.record.as_ref().is_some_and(|record| matches!(record.phase, Phase::Ended(_)));
-            if is_over { ended(HAS_ENDED) } else { None }
+            if is_over || cancelled { ended(HAS_ENDED) } else { None }
         }
     }
 }

@@ -5,6 +5,7 @@ use protocol::agent::EndReason;
 
 use super::super::guarded::restarted_elsewhere;
 use super::*;
+use crate::reconcile::migrating::{Outgoing, Stage};
 
 /// The guards have been at work for long, and the guest runs on one of the hosts.
 async fn start() -> Two {
@@ -208,6 +209,29 @@ async fn one_that_was_fenced_before_it_went_on_is_said_to_be_though_nothing_may_
     // Without a lease.
     lives[AWAY].settle(two.spec.id).await;
     assert_eq!(lives[AWAY].state(two.spec.id), ObservedState::Stopped { reason: EndReason::Fenced });
+    assert_eq!(two.running().await, [0_usize; 0]);
+}
+
+/// Its machine has lost its power with the guest, and without a guard none starts there.
+#[tokio::test]
+async fn a_source_that_has_no_guest_any_more_gives_up_what_is_called_off() {
+    let mut two = start().await;
+    let lives = [HOME, AWAY].map(|index| two.agent(index, NEVER));
+    let ready = until_told(&mut two, &lives, is_ready).await;
+    two.hear(AWAY, &ready);
+    two.act(HOME, &lives[HOME], false).await;
+    let begun = lives[HOME].boots.get(two.spec.id).unwrap().outgoing.unwrap();
+    assert_eq!(begun, Outgoing { id: two.migration, stage: Stage::Begun });
+    drop(lives);
+    two.hosts[HOME].reboot_machine();
+    let home = two.agent(HOME, NEVER);
+    for (cancelled, is_over) in [(false, false), (true, true)] {
+        home.want(two.send(cancelled));
+        home.reconciler.pass(two.spec.id).await;
+        let said = home.outbox.migration(two.spec.id).map(|said| said.state);
+        assert_eq!(said.is_some(), is_over);
+        assert!(said.is_none_or(|said| matches!(said, MigrationState::Ended { .. })));
+    }
     assert_eq!(two.running().await, [0_usize; 0]);
 }
 
