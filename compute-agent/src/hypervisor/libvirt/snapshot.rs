@@ -41,6 +41,10 @@ pub(super) fn take(
     if !layers.iter().all(is_there) {
         return Err(HypervisorError::NotFound(id));
     }
+    // Another call came before this one.
+    if layers.iter().any(|new| running.iter().any(|disk| disk.file.as_ref() == Some(&new.layer))) {
+        return Err(refused(attempted, "a disk has its new layer already"));
+    }
     let memory = match beside {
         Beside::Memory { file, .. } => Some(file.as_path()),
         Beside::Nothing | Beside::Rest => None,

@@ -270,8 +270,8 @@ pub(in super::super) fn disk_at(target: &str) -> Result<String, quick_xml::SeErr
 /// to a file, if one is named.
 ///
 /// INVARIANT: a disk that gets a layer is named by the file that it writes to, which libvirt looks for when its turn has come. Of
-/// two callers who want the same, as an agent that was killed and the next one, the second is refused: by its place, the disk
-/// would get the layer over itself, and the guest could never go on.
+/// two callers who have seen the same, as an agent that was killed and the next one, the second is refused: by its place, the
+/// disk would get the layer over itself, and the guest could never go on.
 pub(in super::super) fn snapshot(
     running: &[Found],
     layers: &[NewLayer],
