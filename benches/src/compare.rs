@@ -49,7 +49,7 @@ pub(crate) fn report_all(name: &str, unit: &str, all: &[&Series]) -> Result<()> 
 
 /// Prints the table; gives the load average.
 fn table(name: &str, unit: &str, all: &[&Series]) -> Result<String> {
-    let load = std::fs::read_to_string("/proc/loadavg").context("read the load average")?;
+    let load = load_average()?;
     let load = load.split(' ').next().unwrap_or_default();
     let rounds = all.iter().map(|series| series.values.len()).max().unwrap_or_default();
     println!("\n{name}, {unit}, {rounds} rounds each, load average {load}\n");
@@ -60,6 +60,11 @@ fn table(name: &str, unit: &str, all: &[&Series]) -> Result<String> {
         println!("{:<52} {:>10.1} {min:>10.1} {max:>10.1}", series.name, series.median());
     }
     Ok(load.to_owned())
+}
+
+/// As the kernel says it (proc(5), `loadavg`).
+pub(crate) fn load_average() -> Result<String> {
+    Ok(std::fs::read_to_string("/proc/loadavg").context("read the load average")?.trim_end().to_owned())
 }
 
 pub(crate) fn write(name: &str, document: &Value) -> Result<()> {

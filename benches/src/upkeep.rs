@@ -9,7 +9,7 @@ use lab::{Cloud, Project};
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
-use crate::compare::write;
+use crate::compare::{load_average, write};
 use crate::control::Control;
 use crate::estate::{self, Size};
 use crate::postgres::Postgres;
@@ -164,8 +164,4 @@ pub(crate) async fn hosts(size: Size) -> Result<()> {
         );
     }
     write("b9", &json!({"bench": "b9", "load_average": load, "rows": rows}))
-}
-
-fn load_average() -> Result<String> {
-    Ok(std::fs::read_to_string("/proc/loadavg").context("read the load average")?.trim_end().to_owned())
 }
