@@ -371,7 +371,8 @@ async fn an_instance_comes_back_although_its_deletion_could_not_be_written_down_
     // As on a full disk: neither is its trail written, nor is the wish removed.
     let outbox = cloud.state_dir().join("outbox");
     let wish = cloud.state_dir().join(format!("desired/{}.json", spec.id));
-    std::fs::remove_dir_all(&outbox).unwrap();
+    // The agent may write there right now, so the folder goes in one step.
+    std::fs::rename(&outbox, cloud.state_dir().join("outbox-away")).unwrap();
     std::fs::write(&outbox, "").unwrap();
     std::fs::remove_file(&wish).unwrap();
     std::fs::create_dir(&wish).unwrap();
