@@ -1,7 +1,7 @@
 //! `cumulo-api restored`: the operator says that the database was restored from a backup, so that nothing is concluded
 //! from what was true when that was made.
 //!
-//! What hosts have seen since is found out by itself: see `lift` in `agents/observed.rs`.
+//! What hosts have seen since is found out when they tell of their instances: see `lift` in `agents/observed.rs`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -100,7 +100,7 @@ pub(crate) async fn restored_in(pool: &PgPool, clock: &Clock) -> Result<Restored
     .rows_affected();
     // INVARIANT: a lease proves nothing of a guest before its host has told, of this generation, that it has it.
     sqlx::query!(
-        "UPDATE instances i SET generation = i.generation + 1, desired_revision = h.desired_revision, updated_at = $2,
+        "UPDATE instances i SET generation = i.generation + 1, restored = true, desired_revision = h.desired_revision, updated_at = $2,
                 guarded_from = CASE WHEN i.on_host_failure = 'restart' THEN i.generation + 1 ELSE i.guarded_from END
          FROM hosts h WHERE h.id = i.host_id AND i.id = ANY($1)",
         &instances,

@@ -101,6 +101,21 @@ impl Fleet {
         serde_json::from_slice(&text).with_context(|| format!("understand {report}"))
     }
 
+    /// Ends guests as their hosts' operator would, who does not ask the agents. Those do not run meanwhile.
+    pub fn destroy_guests(&self, ids: &BTreeSet<String>) -> Result<()> {
+        for host in self.machine.outside(STATE).read_dir_utf8()? {
+            let file = host?.path().join("domains.json");
+            if !file.is_file() {
+                continue;
+            }
+            let mut kept: Value = serde_json::from_slice(&fs::read(&file)?)?;
+            let domains = kept["domains"].as_array_mut().with_context(|| format!("no domains in {file}"))?;
+            domains.retain(|domain| domain["id"].as_str().is_none_or(|id| !ids.contains(id)));
+            fs::write(&file, serde_json::to_vec(&kept)?)?;
+        }
+        Ok(())
+    }
+
     /// What has come of each ordeal that is over.
     pub fn ordeals(&self) -> Result<Vec<Value>> {
         let file = self.machine.outside(STATE).join("ordeals.jsonl");

@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use protocol::agent::{
-    InstanceReport, MAX_DETAIL_CHARS, MAX_LAYERS, MAX_NETWORK_FAULTS, MAX_REPORTS, MAX_UNKNOWN_GUESTS,
-    MAX_UNKNOWN_PARTS, NetworkCheck, NetworkFault, NetworkReport, NetworkSubject, ObservedAccepted,
-    ObservedBatch, ObservedState, Power, UnknownGuest, UnknownSpec,
+    EndReason, InstanceReport, MAX_DETAIL_CHARS, MAX_LAYERS, MAX_NETWORK_FAULTS, MAX_REPORTS,
+    MAX_UNKNOWN_GUESTS, MAX_UNKNOWN_PARTS, NetworkCheck, NetworkFault, NetworkReport, NetworkSubject,
+    ObservedAccepted, ObservedBatch, ObservedState, Power, UnknownGuest, UnknownSpec,
 };
 use protocol::{HostId, InstanceId, OperationId, PortId};
 use sqlx::PgConnection;
@@ -202,7 +202,10 @@ async fn fold(
     });
     // It came back to this host, which tells late of what it let go of: nothing is left only of what was to be deleted.
     let of_an_earlier_stay = observed.state == ObservedState::Absent && !stored.intent.deletion_requested;
-    if from_the_future && !of_an_earlier_stay {
+    // What it has seen as this generation may be another.
+    let is_doubtful =
+        stored.is_restored && observed.generation == stored.intent.generation && !stored.is_migrating;
+    if (from_the_future || is_doubtful) && !of_an_earlier_stay {
         return Ok(lift(report.id, &stored, &observed).map_or(Folded::Ignored, Folded::Ahead));
     }
     if from_the_future || overtaken || of_an_earlier_stay {
@@ -277,9 +280,11 @@ fn lift(id: InstanceId, stored: &Reported, observed: &Observed) -> Option<Lift> 
     {
         return None;
     }
-    // Its guest goes on in the boot that it is in. One that has ended is never started again.
-    let has_ended = observed.boot >= intent.boot && matches!(observed.state, ObservedState::Stopped { .. });
-    let next = i64::from(has_ended && intent.power == Power::Running);
+    // Its guest goes on in the boot that it is in. One that has ended is never started again, so what somebody has stopped since is
+    // started as the next.
+    let was_stopped = observed.boot >= intent.boot
+        && observed.state == ObservedState::Stopped { reason: EndReason::Requested };
+    let next = i64::from(was_stopped && intent.power == Power::Running);
     Some(Lift {
         id,
         generation: observed.generation.max(intent.generation) + 1,

@@ -1,5 +1,6 @@
 //! What needs one machine: the lab's own promises, and `make up` with all that a user does after it.
 
+mod backup;
 mod cli;
 mod console;
 mod debian;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{WEB, create};
+use crate::restored::restored_in;
 use crate::testing::{TestCloud, TestHost};
 
 /// What is wanted of the instance: its generation and its boot.
@@ -58,6 +59,39 @@ async fn the_stored_intent_holds_again_past_what_the_host_has_seen_since() {
     );
     host.report(id, 21, 0, json!({"state": "absent"})).await;
     cloud.get(WEB).await.expect_problem(404, "not_found");
+}
+
+/// Since the backup there was one change, so what the host has seen has the very generation that `restored` gives.
+#[tokio::test]
+async fn a_single_change_since_is_not_taken_for_what_is_stored() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let mut host = cloud.join_host("host-1").await;
+    let created = create(&cloud).await;
+    let id = &created["id"];
+    let stopped = json!({"state": "stopped", "reason": "requested"});
+    host.report(id, 1, 1, json!({"state": "running"})).await;
+    restored_in(&cloud.app.pool, &cloud.app.clock).await.unwrap();
+    host.open_session().await;
+    assert_eq!(wanted(&host, id).await, (2, 1));
+    // What it had to say before, it may say again.
+    host.report(id, 1, 1, json!({"state": "running"})).await;
+    assert_eq!(wanted(&host, id).await, (2, 1));
+    // It was stopped.
+    let ignored = host.report(id, 2, 1, stopped.clone()).await;
+    assert_eq!(ignored["ignored"], json!([id]));
+    assert_eq!(wanted(&host, id).await, (3, 2));
+    host.report(id, 3, 2, json!({"state": "running"})).await;
+    assert_eq!(shown(&cloud).await, pair("running", "as_requested"));
+    assert_eq!(wanted(&host, id).await, (3, 2), "once");
+    // A guest that has powered itself off since stays so.
+    restored_in(&cloud.app.pool, &cloud.app.clock).await.unwrap();
+    host.open_session().await;
+    let powered_off = json!({"state": "stopped", "reason": "guest_shutdown"});
+    host.report(id, 4, 2, powered_off.clone()).await;
+    assert_eq!(wanted(&host, id).await, (5, 2));
+    host.report(id, 5, 2, powered_off).await;
+    assert_eq!(shown(&cloud).await, pair("stopped", "guest_shutdown"));
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ async fn no_guest_starts_elsewhere_before_its_host_has_told_of_it_anew() {
     // It is heard again, and tells.
     heard(&cloud, &hosts[home], 9002, json!([])).await;
     hosts[home].report(&web["id"], 2, 1, json!({"state": "running"})).await;
+    hosts[home].report(&web["id"], 3, 1, json!({"state": "running"})).await;
     assert_eq!(cloud.get(WEB).await.expect(200)["state"], "running");
     cloud.pass(30);
     heard(&cloud, &hosts[away], 103, json!([sees(&hosts[home], 9002, 70)])).await;
