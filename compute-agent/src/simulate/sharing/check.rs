@@ -88,6 +88,15 @@ struct Running {
     has_left: bool,
 }
 
+/// For a guest that comes from elsewhere.
+struct Wait {
+    host: Name,
+    /// How often the host had lost its power when it began to wait.
+    powers_lost: u32,
+    /// The guest has stood still since, as one does that is handed over.
+    is_handed_over: bool,
+}
+
 #[derive(Default)]
 struct Host {
     stands_still: bool,
@@ -101,8 +110,8 @@ struct Checker {
     writings: BTreeMap<InstanceId, Vec<Writing>>,
     /// Where each boot has run last, and how often that host had lost its power.
     boots: BTreeMap<(InstanceId, i64), (Name, u32)>,
-    /// Where each boot was waited for last, and how often that host had lost its power by then.
-    waited: BTreeMap<(InstanceId, i64), (Name, u32)>,
+    /// The hosts that have waited for each boot since it went on anywhere, the last one at the end.
+    waits: BTreeMap<(InstanceId, i64), Vec<Wait>>,
     /// Where the newest guest of each has run last, and whether it was guarded.
     last: BTreeMap<InstanceId, (Name, bool)>,
     verdict: Verdict,
@@ -175,12 +184,17 @@ impl Checker {
             self.verdict.findings.push(Finding::Unaccounted { instance, boot, host: name.clone(), at });
         }
         if !runs {
-            self.waited.insert((instance, boot), (name.clone(), powers_lost));
+            let waits = self.waits.entry((instance, boot)).or_default();
+            waits.push(Wait { host: name.clone(), powers_lost, is_handed_over: false });
             return;
         }
         let known = self.boots.insert((instance, boot), (name.clone(), powers_lost));
-        let waited = self.waited.remove(&(instance, boot));
-        if waited.is_some_and(|(host, lost)| host == *name && lost < powers_lost) {
+        let was_handed_over = self.waits.get_mut(&(instance, boot)).is_some_and(|waits| {
+            let is_this = |it: &Wait| it.is_handed_over && it.host == *name && it.powers_lost < powers_lost;
+            let found = waits.iter().position(is_this);
+            found.map(|at| waits.remove(at)).is_some()
+        });
+        if was_handed_over {
             // It was handed over to a host that lost its power before it went on there, and begins anew with that host.
             return self.arrived(name, at, instance, boot, guarded);
         }
@@ -213,6 +227,10 @@ impl Checker {
         guest.runs = false;
         let still = *guest;
         guest.since = None;
+        let waits = self.waits.get_mut(&(instance, boot));
+        if let Some(wait) = waits.and_then(|waits| waits.last_mut()).filter(|wait| wait.host != *name) {
+            wait.is_handed_over = true;
+        }
         self.write(name, instance, still, at);
     }
 
@@ -221,6 +239,7 @@ impl Checker {
         let Some(guest) = self.guest(name, at, instance, boot) else { return };
         (guest.runs, guest.since, guest.is_woken) = (true, (!stands_still).then_some(at), false);
         let Running { has_left, is_guarded, .. } = *guest;
+        self.waits.remove(&(instance, boot));
         let known = self.boots.insert((instance, boot), (name.clone(), powers_lost));
         let is_late = self.boots.keys().any(|(other, later)| *other == instance && *later > boot);
         if has_left || is_late || known.is_none() {

@@ -126,6 +126,37 @@ fn a_guest_that_was_handed_over_begins_anew_with_the_host_that_lost_its_power() 
     let ended_alone =
         [(1, "a", began(1)), (5, "b", waits(1)), (6, "a", still(1)), (7, "b", ended(1)), (40, "b", began(1))];
     assert_eq!(findings(&ended_alone), [twice("b", 40)]);
+    // Meanwhile it was to go on from there, and another host waits in vain.
+    let onwards = [
+        (1, "a", began(-1)),
+        (5, "b", waits(-1)),
+        (6, "a", still(1)),
+        (7, "b", ended(1)),
+        (7, "b", What::PowerLost),
+        (8, "a", ended(1)),
+        (9, "c", waits(-1)),
+        (40, "b", began(-1)),
+        (41, "c", ended(1)),
+    ];
+    assert_eq!(verdict(&onwards), Verdict { migrated: 1, ..Verdict::default() });
+    let wrong = [(42, "b", ended(1)), (43, "c", What::PowerLost), (44, "c", began(-1))];
+    let moved = Finding::MovedUnguarded { instance: vm(), host: name("c"), at: 44 * SECOND };
+    assert_eq!(findings(&[&onwards[..], &wrong].concat()), [twice("c", 44), moved]);
+    // It was called off: the guest went on where it was, or had never stood still.
+    let called_off = |more: &[(u64, &'static str, What)]| {
+        let begins = [(1, "a", began(1)), (5, "b", waits(1))];
+        let ends = [
+            (8, "b", ended(1)),
+            (9, "a", ended(1)),
+            (9, "a", What::PowerLost),
+            (9, "b", What::PowerLost),
+            (40, "b", began(1)),
+        ];
+        findings(&[&begins[..], more, &ends].concat())
+    };
+    assert_eq!(called_off(&[(6, "a", still(1)), (7, "a", goes_on(1))]), [twice("b", 40)]);
+    assert_eq!(called_off(&[]), [twice("b", 40)]);
+    assert_eq!(called_off(&[(6, "a", still(1))]), []);
     // Another host than the last that waited for it.
     let elsewhere = [
         (1, "a", began(1)),
