@@ -40,13 +40,13 @@ async fn wrong_credentials_all_look_the_same() {
 }
 
 #[tokio::test]
-async fn passwords_are_stored_as_argon2id_with_the_parameters_of_the_house() {
+async fn passwords_are_stored_as_argon2id() {
     let cloud = TestCloud::start().await;
     let hash: String = sqlx::query_scalar("SELECT password_hash FROM user_passwords")
         .fetch_one(&cloud.app.pool)
         .await
         .unwrap();
-    assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+    assert!(hash.starts_with("$argon2id$v=19$"), "{hash}");
     assert!(!hash.contains(cloud.credentials()["password"].as_str().unwrap()));
 }
 
