@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream as Pair};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ use super::disks::wire;
 use super::tls::Tls;
 use super::{Callers, HANDSHAKE, accept, carry, pair};
 use crate::hypervisor::Hypervisor;
+
+/// How much later a guest may come than its disks' ways end.
+const LATE: Duration = Duration::from_secs(3);
 
 /// What goes a way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,10 +109,14 @@ async fn take_all(
         carried.spawn(async move { carry(id, &mut stream, ours).await });
     }
     // However long the disks take: while they are on their way the source is there.
-    let mut stream = tokio::select! {
-        stream = itself(guest, &listener, &tls, &mut callers) => stream,
-        Some(_) = carried.join_next() => {
-            return Err(io::Error::other("the way of a disk has ended before its guest came"));
+    let mut stream = {
+        let mut comes = pin!(itself(guest, &listener, &tls, &mut callers));
+        tokio::select! {
+            stream = &mut comes => stream,
+            // As those of a guest do that is almost there.
+            Some(_) = carried.join_next() => timeout(LATE, comes)
+                .await
+                .map_err(|_| io::Error::other("the way of a disk has ended before its guest came"))?,
         }
     };
     // Nobody else is let in.
