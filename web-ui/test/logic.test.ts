@@ -114,6 +114,7 @@ describe('words', () => {
     const now = new Date('2026-01-02T00:00:00Z')
     const before = (seconds: number) => ago(new Date(now.getTime() - seconds * 1000), now)
     expect([before(1), before(59), before(60), before(7200), before(200_000)]).toEqual(['now', '59 s ago', '1 min ago', '2 h ago', '2 d ago'])
+    expect([before(-1), before(-90), before(-7200), before(-2_592_000)]).toEqual(['now', 'in 1 min', 'in 2 h', 'in 30 d'])
     expect(shellQuote("a'b")).toBe(`'a'\\''b'`)
   })
 

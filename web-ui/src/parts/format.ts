@@ -22,14 +22,14 @@ export function amount(resource: string, value: number): string {
   return value.toLocaleString('en')
 }
 
-/** How long ago, in few words; the exact time belongs beside it. */
+/** How long ago, or from now on, in few words; the exact time belongs beside it. */
 export function ago(then: Date, now: Date): string {
-  const seconds = Math.round((now.getTime() - then.getTime()) / 1000)
+  const passed = Math.round((now.getTime() - then.getTime()) / 1000)
+  const seconds = Math.abs(passed)
   if (seconds < 5) return 'now'
-  for (const [size, unit] of [[86_400, 'd'], [3600, 'h'], [60, 'min']] as const) {
-    if (seconds >= size) return `${Math.floor(seconds / size)} ${unit} ago`
-  }
-  return `${seconds} s ago`
+  const [size, unit] = ([[86_400, 'd'], [3600, 'h'], [60, 'min']] as const).find(([size]) => seconds >= size) ?? [1, 's']
+  const time = `${Math.floor(seconds / size)} ${unit}`
+  return passed < 0 ? `in ${time}` : `${time} ago`
 }
 
 /** A time in the reader's zone, which is named. */
