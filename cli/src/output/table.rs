@@ -73,7 +73,10 @@ fn values<'a>(row: &'a Value, column: &str) -> Vec<&'a Value> {
             Value::Array(items) => items.iter().collect(),
             other => vec![other],
         });
-        items.filter_map(|value| value.get(name)).collect()
+        // What has no name goes by its id.
+        let named = |value: &'a Value| value.get(name).filter(|it| !it.is_null() || name != "name");
+        let by_id = |value: &'a Value| value.get("id").filter(|_| name == "name");
+        items.filter_map(|value| named(value).or_else(|| by_id(value))).collect()
     })
 }
 
@@ -96,6 +99,21 @@ mod tests {
         insta::assert_snapshot!(render(&columns, &rows), @r"
         SINCE                 AT                    FROM
         2026-01-02 03:04:05Z  2026-01-02 03:04:05Z  image
+        ");
+    }
+
+    #[test]
+    fn what_has_no_name_goes_by_its_id() {
+        let rows = [
+            json!({"about": {"kind": "instance", "name": "web-1", "id": "01a2"}}),
+            json!({"about": {"kind": "instance", "name": null, "id": "01a3"}}),
+            json!({"about": {"kind": "instance", "id": "01a4"}}),
+        ];
+        insta::assert_snapshot!(render(&["about.name".to_owned()], &rows), @r"
+        ABOUT
+        web-1
+        01a3
+        01a4
         ");
     }
 
