@@ -29,7 +29,7 @@ pub(in crate::hosts) fn router() -> OpenApiRouter<App> {
 }
 
 /// Take a host into maintenance: no new instance goes there, and those that are there leave it, a few at a time. A stopped
-/// one whose volumes are all in shared pools goes to another host as it is, a running one while it runs. One that cannot is
+/// one goes to another host as it is, with those of its disks that are in no shared pool, a running one while it runs. One that cannot is
 /// shut down, goes and starts there, if `stop_running` says so. What cannot leave stays, with a reason, and is tried again.
 /// With `dry_run` the answer says what would become of each.
 #[utoipa::path(post, path = "/v1/hosts/{host}/drain", tag = "hosts", params(MutationQuery),

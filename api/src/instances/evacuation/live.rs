@@ -42,7 +42,7 @@ async fn running(
         return Ok(None);
     }
     if subject.was_sent || subject.due_at.is_some_and(|due| due > now) {
-        let why = "it was sent to another host a moment ago and did not get there".to_owned();
+        let why = "it was sent to another host and did not get there, as its operation says; it is sent again within ten minutes".to_owned();
         facts.bound = Some(Bound { why, passes: false });
         return Ok(None);
     }
@@ -78,7 +78,7 @@ async fn disks(
     }
     let rests = matches!(facts.guest, Guest::AtRest | Guest::GoesDown);
     if rests && (subject.was_sent || subject.due_at.is_some_and(|due| due > now)) {
-        let why = "they were copied to another host a moment ago and did not get there".to_owned();
+        let why = "they were copied to another host and did not get there; they are copied again within ten minutes".to_owned();
         facts.disks_bound = Some(Bound { why, passes: false });
         return Ok(None);
     }
