@@ -194,6 +194,6 @@ impl Lab {
 }
 
 /// The items of a list answer.
-pub(crate) fn items(answer: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
+pub fn items(answer: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
     answer["items"].as_array().into_iter().flatten()
 }

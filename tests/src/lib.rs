@@ -47,7 +47,7 @@ pub use daemon::Daemon;
 pub use fleet::{Fleet, roomy_project};
 pub use guest::{Guest, cached};
 pub use host::Host;
-pub use lab::{Lab, LabOptions, in_lab};
+pub use lab::{Lab, LabOptions, in_lab, items};
 pub use machine::Machine;
 pub use machines::Machines;
 pub use postgres::Postgres;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{TryStreamExt as _, stream};
-use lab::{Fleet, Instance, Lab, LabOptions, Project, binaries, eventually, in_lab, roomy_project};
-use serde_json::{Value, json};
+use lab::{Fleet, Instance, Lab, LabOptions, Project, binaries, eventually, in_lab, items, roomy_project};
+use serde_json::json;
 
 const HOSTS: usize = 6;
 const OLD: usize = 12;
@@ -35,8 +35,8 @@ async fn a_restored_backup_harms_no_guest_and_tells_of_those_that_are_younger() 
         lab.control.machine.run("sh", &["-ec", BACK_UP])?;
 
         let young = create(&project, "young", YOUNG).await?;
-        let addresses: BTreeSet<String> = addresses(&young).await?;
-        ensure!(addresses.len() == YOUNG, "{addresses:?}");
+        let taken = addresses(&young).await?;
+        ensure!(taken.len() == YOUNG, "{taken:?}");
         deleted.delete().await?.success()?;
         deleted.wait_gone(LIMIT).await?;
         for instance in [stopped, restarted] {
@@ -64,8 +64,8 @@ async fn a_restored_backup_harms_no_guest_and_tells_of_those_that_are_younger() 
         })
         .await?;
         let later = create(&project, "later", 2 * YOUNG).await?;
-        let given = self::addresses(&later).await?;
-        ensure!(given.is_disjoint(&addresses), "{given:?} were given, {addresses:?} are taken");
+        let given = addresses(&later).await?;
+        ensure!(given.is_disjoint(&taken), "{given:?} were given, {taken:?} are taken");
         eventually("the control plane to find the young guests alone", LIMIT, async || {
             let findings = lab.control.findings()?;
             let others: Vec<_> =
@@ -148,8 +148,4 @@ async fn unknown(lab: &Lab) -> Result<BTreeSet<String>> {
         found.extend(guests.into_iter().map(str::to_owned));
     }
     Ok(found)
-}
-
-fn items(answer: &Value) -> impl Iterator<Item = &Value> {
-    answer["items"].as_array().into_iter().flatten()
 }
