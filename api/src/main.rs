@@ -90,11 +90,19 @@ async fn verify(options: &api::verify::Options) -> anyhow::Result<()> {
         if let Some(head) = &report.audit_head {
             println!("audit head {head}");
         }
+        match report.silent_hosts {
+            0 => {}
+            1 => println!("1 host is silent: of what is there nothing is known"),
+            many => println!("{many} hosts are silent: of what is there nothing is known"),
+        }
         for finding in &report.findings {
             let id = finding.id.map(|id| format!(" {id}")).unwrap_or_default();
             println!("{}{id}: {}", finding.code, finding.detail);
         }
-        println!("{} findings", report.findings.len());
+        match report.findings.len() {
+            1 => println!("1 finding"),
+            many => println!("{many} findings"),
+        }
     }
     if report.findings.is_empty() { Ok(()) } else { std::process::exit(1) }
 }

@@ -71,6 +71,8 @@ pub struct Report {
     /// The newest link of the audit log: keep it elsewhere, and give it to a later run as `--audit-head`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_head: Option<String>,
+    /// Hosts of which nothing is heard: of what is there nothing is known.
+    pub silent_hosts: i64,
     pub findings: Vec<Finding>,
 }
 
@@ -117,7 +119,8 @@ pub async fn look(
     findings.extend(operations::verify(conn, now).await?);
     let deleted_before = now - SWEPT_WITHIN;
     findings.extend(images::verify_rows(conn, deleted_before).await?.into_iter().map(of_images));
-    Ok(Report { audit_records: audit.links, audit_head: audit.head, findings })
+    let silent_hosts = hosts::silent(conn, now).await?;
+    Ok(Report { audit_records: audit.links, audit_head: audit.head, silent_hosts, findings })
 }
 
 fn of_audit(finding: &audit::Finding) -> Finding {

@@ -38,6 +38,23 @@ async fn findings(cloud: &TestCloud) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_look_at_all_says_of_how_many_hosts_nothing_is_known() {
+    let cloud = TestCloud::start().await;
+    for name in ["host-1", "host-2"] {
+        beat(&cloud, &cloud.join_host(name).await, 30).await;
+    }
+    let silent = async || {
+        let mut conn = cloud.app.pool.acquire().await.unwrap();
+        verify::look(&mut conn, None, cloud.app.clock.now()).await.unwrap().silent_hosts
+    };
+    assert_eq!(silent().await, 0);
+    cloud.pass(300);
+    assert_eq!(silent().await, 2);
+    cloud.post(&format!("{HOST}/declare_dead"), json!({"no_guest_runs": true})).await.expect(200);
+    assert_eq!(silent().await, 1);
+}
+
+#[tokio::test]
 async fn a_host_says_what_its_pool_takes() {
     let cloud = TestCloud::start().await;
     let host = cloud.join_host("host-1").await;

@@ -82,6 +82,17 @@ pub(crate) async fn verify(
         .collect())
 }
 
+/// So many hosts nothing is heard of, those left out that were declared dead.
+pub(crate) async fn silent(conn: &mut PgConnection, now: OffsetDateTime) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM hosts
+           WHERE coalesce(last_seen_at < $1, true) AND declared_dead_at IS NULL"#,
+        now - UNREACHABLE_AFTER
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// Hosts whose agents are not let in, which are silent for that reason.
 async fn refused(conn: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
     let hosts = sqlx::query!(

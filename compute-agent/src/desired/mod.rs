@@ -200,6 +200,12 @@ impl DesiredStore {
         }
     }
 
+    /// What was wanted of those that the control plane does not know any more.
+    pub fn set_aside(&self) -> Vec<Arc<Wanted>> {
+        let entries = self.lock();
+        entries.values().filter(|entry| entry.set_aside).map(|entry| Arc::clone(&entry.wanted)).collect()
+    }
+
     /// Takes a page in. When this returns, it is on disk; the instances whose wishes changed are named.
     pub fn take(&self, page: &DesiredPage) -> io::Result<Vec<InstanceId>> {
         let changes = {

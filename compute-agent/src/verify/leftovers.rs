@@ -1,9 +1,10 @@
 //! What is left of instances of which nothing is wanted.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use camino::Utf8Path;
 use protocol::InstanceId;
@@ -11,6 +12,7 @@ use protocol::agent::{DriftCode, DriftSubject};
 use storage::Inventory;
 
 use super::{Difference, Host};
+use crate::desired::Wanted;
 use crate::hypervisor::{Domain, DomainState};
 
 /// Domains, files, records and open files that nothing accounts for.
@@ -36,8 +38,11 @@ pub(super) fn differences(
         };
         note(code, *id, &format!("decide about {what}: {why}, so it is left alone"));
     }
-    for id in pool.instances.keys().filter(stray) {
-        note(DriftCode::UnknownFiles, *id, "decide about its seed and logs: nothing is wanted of it");
+    let set_aside = host.desired.set_aside().into_iter().map(|wanted| (wanted.id(), wanted));
+    let set_aside: BTreeMap<_, _> = set_aside.filter(|(id, _)| !domains.contains_key(id)).collect();
+    for id in pool.instances.keys().filter(stray).chain(set_aside.keys()).collect::<BTreeSet<_>>() {
+        let files = files_of(*id, set_aside.get(id).map(Arc::as_ref), pool);
+        note(DriftCode::UnknownFiles, *id, &format!("decide about {files}: nothing is wanted of it"));
     }
     for id in host.boots.ids().iter().filter(stray) {
         note(DriftCode::UnknownRecord, *id, "decide about the record of its boots: nothing is wanted of it");
@@ -58,6 +63,22 @@ pub(super) fn differences(
         found.push(Difference::passing("leftovers", DriftSubject::Host, detail));
     }
     found
+}
+
+/// What is there of it, in words: in the pool, and below the state folder if there was something wanted of it once. Layers
+/// in shared pools are not named, since another host may have the instance by now.
+fn files_of(id: InstanceId, once: Option<&Wanted>, pool: &Inventory) -> String {
+    let mut files = Vec::new();
+    if pool.instances.contains_key(&id) {
+        files.push("its seed and logs".to_owned());
+    }
+    if let Some(once) = once {
+        files.push(format!("desired/{id}.json with its user data"));
+        let own = once.disks().iter().map(|disk| &disk.volume).filter(|volume| volume.pool.is_none());
+        let layers = own.flat_map(|volume| &volume.layers).filter(|layer| pool.layers.contains(layer));
+        files.extend(layers.map(|layer| format!("pool/layers/{layer}.qcow2")));
+    }
+    files.join(", ")
 }
 
 /// Processes, in words, with the instances of which they have files open.

@@ -153,3 +153,33 @@ async fn a_pool_that_the_host_was_never_told_of_is_named() {
     let why = "make the shared pool fast usable: this host was told of none of that name".to_owned();
     assert_eq!(scene.found(None).await, [(DriftCode::PoolUnusable, why)]);
 }
+
+/// After a restored backup, say.
+#[tokio::test]
+async fn files_of_a_guest_that_nobody_knows_and_that_has_ended_are_named() {
+    let scene = Scene::new();
+    let mut spec = samples::running("0190163d-8694-739b-aea5-966c26f8ad91".parse().unwrap());
+    spec.disks[0].volume.pool = None;
+    let layer = spec.disks[0].volume.layers[0];
+    fs::write(scene.state_dir().join(format!("pool/layers/{layer}.qcow2")), "").unwrap();
+    scene.want(samples::wish(&spec));
+    let unknown = |detail: String| {
+        [(DriftCode::UnknownFiles, format!("decide about {detail}: nothing is wanted of it"))]
+    };
+    // The other one is the only one that is wanted now.
+    scene.want(samples::wish(&scene.spec));
+    let record = format!("desired/{}.json with its user data", spec.id);
+    assert_eq!(scene.found(None).await, unknown(format!("{record}, pool/layers/{layer}.qcow2")));
+    let seed = scene.state_dir().join(format!("pool/instances/{}/seed.img", spec.id));
+    fs::create_dir_all(seed.parent().unwrap()).unwrap();
+    fs::write(seed, "").unwrap();
+    assert_eq!(
+        scene.found(None).await,
+        unknown(format!("its seed and logs, {record}, pool/layers/{layer}.qcow2"))
+    );
+
+    for gone in [format!("desired/{}.json", spec.id), format!("pool/layers/{layer}.qcow2")] {
+        fs::remove_file(scene.state_dir().join(gone)).unwrap();
+    }
+    assert_eq!(scene.found(None).await, unknown("its seed and logs".to_owned()));
+}
