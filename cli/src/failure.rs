@@ -3,7 +3,7 @@
 use client::{Error, Failed, Problem};
 
 use crate::output::harmless;
-use crate::wait::SomeFailed;
+use crate::wait::{NotEmpty, SomeFailed};
 
 /// Says why, and what to do next: `list` is the command that shows what there is. The exit code is documented in the
 /// program's help.
@@ -21,7 +21,7 @@ pub fn report(error: &anyhow::Error, list: Option<&str>) -> u8 {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<Failed>() || error.is::<SomeFailed>() {
+    if error.is::<Failed>() || error.is::<SomeFailed>() || error.is::<NotEmpty>() {
         return 7;
     }
     if error.is::<crate::fields::Invalid>() {
@@ -106,5 +106,6 @@ mod tests {
           forbidden (403), request 01a2
         ");
         assert_eq!(code(&client::Error::Refused(Box::new(problem)).into()), 4);
+        assert_eq!(code(&NotEmpty::Instances { remain: 1, all: 2 }.into()), 7);
     }
 }
