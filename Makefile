@@ -52,9 +52,9 @@ lab: nextest ## Run the tests that need several hosts: make lab HOSTS=3
 	@deploy/packages host foreign build guests
 	@CUMULO_LAB_HOSTS=$(or $(HOSTS),3) cargo nextest run --package tests --test lab
 
-chaos: nextest ## Run every fault that a cloud has to survive, for some hours
+chaos: nextest ## Run every journey and every fault that a cloud has to survive, for some hours
 	@deploy/packages host foreign build guests console
-	@cargo nextest run --package tests --run-ignored all
+	@cargo nextest run --run-ignored all -E 'package(tests) + (package(compute-agent) & binary(libvirt))'
 
 bench: $(if $(filter b5,$(NAME)),cargo,programs) ## Measure one thing beside its peer: make bench NAME=b1
 	@deploy/packages bench

@@ -34,6 +34,7 @@ fn root(site: &Site, layer: &Utf8Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "one of many journeys: make chaos"]
 async fn a_debian_is_at_rest_in_its_snapshot_and_writes_on() {
     let mut site = Site::start();
     let image = site.image(&cached_guest("debian"));

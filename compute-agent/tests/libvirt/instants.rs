@@ -210,6 +210,7 @@ fn assert_writes(site: &Site, spec: &InstanceSpec) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "one of many journeys: make chaos"]
 async fn a_frozen_guest_is_thawed_whoever_dies_or_keeps_silent() {
     let ways = "WAYS='good refuses slow good slow slow silent good'\n";
     let (mut site, mut agent, mut spec) = guest(&[WRITER, ways, GUEST_AGENT].concat()).await;

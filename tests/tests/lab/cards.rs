@@ -33,6 +33,7 @@ fn instance(user_data: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many journeys: make chaos"]
 async fn a_guest_asks_who_it_is_with_a_token() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;

@@ -28,6 +28,7 @@ async fn drift(lab: &Lab, count: usize) -> Result<Vec<Value>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many journeys: make chaos"]
 async fn verify_names_each_damage_and_the_next_agent_repairs_it() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;

@@ -141,6 +141,7 @@ async fn public_addresses(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many journeys: make chaos"]
 async fn guests_meet_in_both_families_through_a_router_and_by_public_addresses() -> Result<()> {
     in_lab(LabOptions { hosts: 2 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;

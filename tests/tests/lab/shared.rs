@@ -93,6 +93,7 @@ pub fn index_of(lab: &Lab, instance: &Instance) -> Result<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many journeys: make chaos"]
 async fn a_stopped_guest_starts_on_the_other_host_with_its_data() -> Result<()> {
     in_lab(LabOptions { hosts: 2 }, async |lab| {
         let shared = Shared::start(lab).await?;

@@ -77,6 +77,7 @@ async fn a_system_goes_back_to_what_it_was() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many journeys: make chaos"]
 async fn clones_have_what_was_written_before_and_go_their_own_ways() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;
@@ -177,6 +178,7 @@ async fn merged_live(lab: &mut Lab, crash: impl AsyncFn(&mut Lab) -> Result<()>)
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many journeys: make chaos"]
 async fn deleted_snapshots_are_merged_while_the_guest_runs() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| merged_live(lab, async |_| Ok(())).await).await
 }
@@ -208,6 +210,7 @@ async fn an_api_that_is_killed_while_layers_change_ends_the_same() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many journeys: make chaos"]
 async fn a_snapshot_of_two_disks_never_has_the_second_write_without_the_first() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;

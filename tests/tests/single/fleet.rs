@@ -10,8 +10,8 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-const HOSTS: usize = 50;
-const INSTANCES: usize = 500;
+const HOSTS: usize = 24;
+const INSTANCES: usize = 240;
 const CLIENTS: usize = 16;
 const FEW_HOSTS: usize = 8;
 const FEW_INSTANCES: usize = 60;

@@ -88,6 +88,7 @@ async fn a_guest_that_powers_itself_off_shows_as_stopped_and_starts_again() -> R
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many journeys: make chaos"]
 async fn a_power_off_is_heard_of_and_not_found_later() -> Result<()> {
     in_lab(LabOptions { hosts: 1 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;

@@ -43,7 +43,7 @@ struct Groups<'a> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_instance_runs_on_two_hosts_at_once() -> Result<()> {
-    in_lab(LabOptions { hosts: 0 }, async |lab| go_through(lab, 24, 1..25).await).await
+    in_lab(LabOptions { hosts: 0 }, async |lab| go_through(lab, 8, 1..9).await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

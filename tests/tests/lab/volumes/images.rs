@@ -43,6 +43,7 @@ fn scratch(lab: &Lab) -> Result<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "one of many journeys: make chaos"]
 async fn a_disk_becomes_an_image_that_boots_on_another_host() -> Result<()> {
     in_lab(LabOptions { hosts: 2 }, async |lab| {
         let project = lab.project_with(Guest::Fast).await?;
