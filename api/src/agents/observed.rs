@@ -165,7 +165,7 @@ fn merged_of(report: &InstanceReport) -> impl Iterator<Item = Merged> {
 enum Folded {
     /// It is about something that is not this host's, or overtaken.
     Ignored,
-    /// The host has seen more of it than the database knows, which was restored from a backup.
+    /// It is, or may be, of a generation that the database, which was restored from a backup, does not know.
     Ahead(Lift),
     /// Nothing is left here of an instance that has gone to another host.
     Left,
@@ -202,13 +202,16 @@ async fn fold(
     });
     // It came back to this host, which tells late of what it let go of: nothing is left only of what was to be deleted.
     let of_an_earlier_stay = observed.state == ObservedState::Absent && !stored.intent.deletion_requested;
-    // What it has seen as this generation may be another.
-    let is_doubtful =
-        stored.is_restored && observed.generation == stored.intent.generation && !stored.is_migrating;
+    // What it had not said when the backup was made may be of another history, whichever number it has.
+    let is_news = stored.observed.is_none_or(|before| observed.generation > before.generation);
+    let is_doubtful = stored.is_restored && is_news && !stored.is_migrating;
     if (from_the_future || is_doubtful) && !of_an_earlier_stay {
+        // Nobody says them again, and the operation is one of this database.
+        add_steps(conn, report, stored.operation_id, now).await?;
         return Ok(lift(report.id, &stored, &observed).map_or(Folded::Ignored, Folded::Ahead));
     }
-    if from_the_future || overtaken || of_an_earlier_stay {
+    let of_another_history = stored.believed_from.is_some_and(|from| observed.generation < from);
+    if from_the_future || overtaken || of_an_earlier_stay || of_another_history {
         return Ok(Folded::Ignored);
     }
     let moves = OF_MIGRATIONS.contains(&stored.operation_kind.as_str());

@@ -1,5 +1,6 @@
 //! A database that is older than what hosts have seen: it was restored from a backup.
 
+use axum::http::Method;
 use serde_json::{Value, json};
 
 use super::{WEB, create};
@@ -36,7 +37,8 @@ async fn the_stored_intent_holds_again_past_what_the_host_has_seen_since() {
     let ignored = host.report(id, 6, 3, json!({"state": "running"})).await;
     assert_eq!(ignored["ignored"], json!([id]));
     assert_eq!(wanted(&host, id).await, (7, 3));
-    host.report(id, 6, 3, json!({"state": "running"})).await;
+    let ignored = host.report(id, 6, 3, json!({"state": "running"})).await;
+    assert_eq!(ignored["ignored"], json!([id]), "it is no answer, however often it is said");
     assert_eq!(wanted(&host, id).await, (7, 3), "the same word lifts once");
     host.report(id, 7, 3, json!({"state": "running"})).await;
     assert_eq!(shown(&cloud).await, pair("running", "as_requested"));
@@ -92,6 +94,36 @@ async fn a_single_change_since_is_not_taken_for_what_is_stored() {
     assert_eq!(wanted(&host, id).await, (5, 2));
     host.report(id, 5, 2, powered_off).await;
     assert_eq!(shown(&cloud).await, pair("stopped", "guest_shutdown"));
+}
+
+/// Users need not wait until the host has told: what it says of a generation between is not of theirs.
+#[tokio::test]
+async fn what_users_change_first_is_not_taken_for_what_the_host_has_seen() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    let mut host = cloud.join_host("host-1").await;
+    let created = create(&cloud).await;
+    let id = &created["id"];
+    host.report(id, 1, 1, json!({"state": "running"})).await;
+    restored_in(&cloud.app.pool, &cloud.app.clock).await.unwrap();
+    let stopped = cloud.post(&format!("{WEB}/stop"), json!({})).await.expect(202);
+    host.open_session().await;
+    assert_eq!(wanted(&host, id).await, (3, 1));
+    let steps = json!([{"operation_id": stopped["operation"]["id"], "step": "power_button_pressed", "at": "2020-01-01T00:00:00Z"}]);
+    let report = json!({"id": id, "generation": 2, "boot": 1, "state": {"state": "running"}, "steps": steps});
+    for _ in 0..2 {
+        let body = json!({"epoch": host.epoch, "reports": [report]});
+        let ignored = host.call(Method::POST, "/agent/v1/observed", Some(body)).await.expect(200);
+        assert_eq!(ignored["ignored"], json!([id]));
+        assert_eq!(wanted(&host, id).await, (4, 1));
+    }
+    assert_eq!(shown(&cloud).await.0, "stopping");
+    host.report(id, 4, 1, json!({"state": "stopped", "reason": "requested"})).await;
+    assert_eq!(shown(&cloud).await, pair("stopped", "as_requested"));
+    let path = format!("/v1/projects/demo/operations/{}", stopped["operation"]["id"].as_str().unwrap());
+    let trail = cloud.get(&path).await.expect(200)["trail"].clone();
+    let pressed = trail.as_array().unwrap().iter().any(|one| one["step"] == "power_button_pressed");
+    assert!(pressed, "nobody says it again: {trail}");
 }
 
 #[tokio::test]

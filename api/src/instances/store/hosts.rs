@@ -225,8 +225,10 @@ pub(crate) struct Reported {
     pub operation_kind: String,
     /// It is on its way to another host.
     pub is_migrating: bool,
-    /// It comes from a backup, and its host has told nothing of it since that might be of the stored generation.
+    /// It comes from a backup, and its host has told nothing of it since that it had not told before.
     pub is_restored: bool,
+    /// What its host says of earlier generations is of another history.
+    pub believed_from: Option<i64>,
 }
 
 /// Locks an instance of this host. `None` when it is not there or not this host's.
@@ -236,7 +238,7 @@ pub(crate) async fn lock_reported(
     id: InstanceId,
 ) -> Result<Option<Reported>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"SELECT generation, power, boot, deletion_requested_at, operation_id, restored, observed_generation, observed_boot,
+        r#"SELECT generation, power, boot, deletion_requested_at, operation_id, restored, believed_from, observed_generation, observed_boot,
                   observed_state, observed_end_reason, observed_paused, observed_detail,
                   observed_volumes AS "observed_volumes: Json<Vec<VolumeReport>>",
                   observed_leaving_cards AS "observed_leaving_cards: Json<Vec<MacAddress>>",
@@ -270,6 +272,7 @@ pub(crate) async fn lock_reported(
         operation_kind: row.operation_kind,
         is_migrating: row.is_migrating,
         is_restored: row.restored,
+        believed_from: row.believed_from,
     }))
 }
 
@@ -281,7 +284,8 @@ pub(crate) struct Lift {
     pub boot: i64,
 }
 
-/// Asks the host for what is stored again, as something newer. The instance is locked, and this host's. Holds the host's row.
+/// Asks the host for what is stored again, as something newer. INVARIANT: what it has said of earlier generations, and may say
+/// again, is not taken for an answer. The instance is locked, and this host's. Holds the host's row.
 pub(crate) async fn lift(
     conn: &mut PgConnection,
     host: HostId,
@@ -289,10 +293,11 @@ pub(crate) async fn lift(
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     let Lift { id, generation, boot } = *lift;
-    tracing::warn!(instance = %id, %host, generation, boot, "asked for anew past what its host has seen: the database was restored");
+    tracing::info!(instance = %id, %host, generation, boot, "asked for anew past what its host has seen: the database was restored");
     let revision = crate::hosts::store::bump_revision(conn, host).await?;
     sqlx::query!(
-        "UPDATE instances SET generation = $3, boot = $4, restored = false, desired_revision = $5, updated_at = $6
+        "UPDATE instances SET generation = $3, believed_from = $3, boot = $4, restored = false, desired_revision = $5,
+                updated_at = $6
          WHERE id = $1 AND host_id = $2",
         id.as_uuid(),
         host.as_uuid(),
