@@ -24,7 +24,7 @@ pub struct AuditRecord {
     pub principal_id: Option<Uuid>,
     /// As it was then.
     pub principal_name: String,
-    /// `session`, `api_key`, `password` for signing in and out, or `none`.
+    /// `session`, `api_key`, `password` for signing in and out, `join_token` for a host that is let in, or `none`.
     #[schema(example = "session")]
     pub credential_kind: String,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 mod joining;
 
 pub(super) use joining::insert_join_token;
-pub(crate) use joining::{insert, note_certificate, spend_join_token};
+pub(crate) use joining::{SpentToken, insert, note_certificate, spend_join_token};
 use protocol::agent::{EARLIEST_PROTOCOL_VERSION, Epoch, Inventory, NetworkCheck, NetworkFault, OpenSession};
 use protocol::{HostId, Revision};
 use sqlx::PgConnection;

@@ -53,6 +53,17 @@ async fn a_host_that_was_away_for_long_is_let_in_again_as_itself_and_nobody_else
     let joined = join(body(&token, Some(host.id), &key)).await.expect(200);
     assert_eq!(joined["host_id"], json!(host.id));
     assert_ne!(expires().await, first);
+    for (action, count) in [("host:RejoinHost", 1), ("host:JoinHost", 2)] {
+        let records = cloud.get(&format!("/v1/audit_records?action={action}")).await.expect(200);
+        let records = records["items"].as_array().unwrap().clone();
+        assert_eq!(records.len(), count, "{records:?}");
+        let of_it: Vec<_> = records.iter().filter(|one| one["resource_id"] == json!(host.id)).collect();
+        let [record] = of_it[..] else { panic!("{records:?}") };
+        assert_eq!(record["resource"], "crn:cumulo:host::host/host-1");
+        assert_eq!((&record["principal_name"], &record["outcome"]), (&json!("admin"), &json!("allowed")));
+        assert_eq!(record["credential_kind"], "join_token");
+        assert!(record["credential_id"].is_string(), "{record}");
+    }
     refused(body(&token, Some(host.id), &key)).await;
     assert_eq!(cloud.get("/v1/hosts").await.expect(200)["items"].as_array().unwrap().len(), 2);
 
