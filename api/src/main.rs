@@ -68,7 +68,7 @@ async fn recover(options: &api::auth::recovery::Options) -> anyhow::Result<()> {
 async fn restored(options: &api::restored::Options) -> anyhow::Result<()> {
     log_to_stderr("warn");
     let done = api::restored::restored(options).await?;
-    println!("{} hosts begin anew, and {} instances are asked for anew", done.hosts, done.instances);
+    println!("hosts that begin anew: {}; instances that are asked for anew: {}", done.hosts, done.instances);
     Ok(())
 }
 
@@ -86,23 +86,7 @@ async fn verify(options: &api::verify::Options) -> anyhow::Result<()> {
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        println!("{} audit records checked", report.audit_records);
-        if let Some(head) = &report.audit_head {
-            println!("audit head {head}");
-        }
-        match report.silent_hosts {
-            0 => {}
-            1 => println!("1 host is silent: of what is there nothing is known"),
-            many => println!("{many} hosts are silent: of what is there nothing is known"),
-        }
-        for finding in &report.findings {
-            let id = finding.id.map(|id| format!(" {id}")).unwrap_or_default();
-            println!("{}{id}: {}", finding.code, finding.detail);
-        }
-        match report.findings.len() {
-            1 => println!("1 finding"),
-            many => println!("{many} findings"),
-        }
+        println!("{report}");
     }
     if report.findings.is_empty() { Ok(()) } else { std::process::exit(1) }
 }

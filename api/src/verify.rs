@@ -2,6 +2,8 @@
 //!
 //! Each check has a stable code. New invariants of the database get their check here.
 
+use std::fmt;
+
 use anyhow::Context;
 use camino::Utf8PathBuf;
 use serde::Serialize;
@@ -121,6 +123,24 @@ pub async fn look(
     findings.extend(images::verify_rows(conn, deleted_before).await?.into_iter().map(of_images));
     let silent_hosts = hosts::silent(conn, now).await?;
     Ok(Report { audit_records: audit.links, audit_head: audit.head, silent_hosts, findings })
+}
+
+/// For people: what was looked at, a line for each finding, and their number.
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "audit records checked: {}", self.audit_records)?;
+        if let Some(head) = &self.audit_head {
+            writeln!(out, "audit head {head}")?;
+        }
+        if self.silent_hosts > 0 {
+            writeln!(out, "silent hosts, of which nothing is known: {}", self.silent_hosts)?;
+        }
+        for finding in &self.findings {
+            let id = finding.id.map(|id| format!(" {id}")).unwrap_or_default();
+            writeln!(out, "{}{id}: {}", finding.code, finding.detail)?;
+        }
+        write!(out, "findings: {}", self.findings.len())
+    }
 }
 
 fn of_audit(finding: &audit::Finding) -> Finding {
