@@ -46,7 +46,8 @@ pub(super) const fn repair(code: DriftCode) -> &'static str {
             "an operator has to: undefine the domain with `virsh undefine` if nobody needs it; no agent touches it"
         }
         DriftCode::UnknownFiles => {
-            "an operator has to: move the folder of the instance out of the pool if nobody needs it; no agent touches it"
+            "an operator has to: keep what is needed of these files, stop the agent, move the others away, and start it again; no \
+             agent touches them"
         }
         DriftCode::UnknownRecord => {
             "an operator has to: see that no guest of it runs on the host, then stop the agent and move the record out of its \

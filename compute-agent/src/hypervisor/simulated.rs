@@ -302,7 +302,7 @@ impl Hypervisor for Simulated {
             cpu_model: "simulated".to_owned(),
             hypervisor: "simulated".to_owned(),
             acceleration: Acceleration::Simulated,
-            acceleration_detail: "no guest runs on this host".to_owned(),
+            acceleration_detail: "this host is simulated: its guests are only said to run".to_owned(),
             architectures: vec![Architecture::X86_64, Architecture::Aarch64, Architecture::Riscv64],
             features: [LIVE_MIGRATION, DISK_MOVES, LIVE_DISKS, GUARDED_MIGRATION].map(str::to_owned).to_vec(),
             cpu_models: Vec::new(),

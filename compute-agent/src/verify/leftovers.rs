@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use camino::Utf8Path;
-use protocol::InstanceId;
 use protocol::agent::{DriftCode, DriftSubject};
+use protocol::{InstanceId, LayerId};
 use storage::Inventory;
 
 use super::{Difference, Host};
@@ -38,10 +38,12 @@ pub(super) fn differences(
         };
         note(code, *id, &format!("decide about {what}: {why}, so it is left alone"));
     }
+    let needed = host.desired.ids().into_iter().filter_map(|id| host.desired.get(id));
+    let needed: HashSet<LayerId> = needed.flat_map(|wanted| layers_of(&wanted).collect::<Vec<_>>()).collect();
     let set_aside = host.desired.set_aside().into_iter().map(|wanted| (wanted.id(), wanted));
     let set_aside: BTreeMap<_, _> = set_aside.filter(|(id, _)| !domains.contains_key(id)).collect();
     for id in pool.instances.keys().filter(stray).chain(set_aside.keys()).collect::<BTreeSet<_>>() {
-        let files = files_of(*id, set_aside.get(id).map(Arc::as_ref), pool);
+        let files = files_of(*id, set_aside.get(id).map(Arc::as_ref), pool, &needed);
         note(DriftCode::UnknownFiles, *id, &format!("decide about {files}: nothing is wanted of it"));
     }
     for id in host.boots.ids().iter().filter(stray) {
@@ -65,20 +67,26 @@ pub(super) fn differences(
     found
 }
 
-/// What is there of it, in words: in the pool, and below the state folder if there was something wanted of it once. Layers
-/// in shared pools are not named, since another host may have the instance by now.
-fn files_of(id: InstanceId, once: Option<&Wanted>, pool: &Inventory) -> String {
+/// What is there of it, in words: in the pool, and below the state folder if there was something wanted of it once. Of its
+/// layers those that no other instance here has: clones lie on the same. Those in shared pools are not named, since another
+/// host may have the instance by now.
+fn files_of(id: InstanceId, once: Option<&Wanted>, pool: &Inventory, needed: &HashSet<LayerId>) -> String {
     let mut files = Vec::new();
     if pool.instances.contains_key(&id) {
         files.push("its seed and logs".to_owned());
     }
     if let Some(once) = once {
         files.push(format!("desired/{id}.json with its user data"));
-        let own = once.disks().iter().map(|disk| &disk.volume).filter(|volume| volume.pool.is_none());
-        let layers = own.flat_map(|volume| &volume.layers).filter(|layer| pool.layers.contains(layer));
+        let layers = layers_of(once).filter(|layer| pool.layers.contains(layer) && !needed.contains(layer));
         files.extend(layers.map(|layer| format!("pool/layers/{layer}.qcow2")));
     }
     files.join(", ")
+}
+
+/// All layers of its disks in the host's own pool.
+fn layers_of(wanted: &Wanted) -> impl Iterator<Item = LayerId> {
+    let volumes = wanted.disks().iter().map(|disk| &disk.volume).filter(|volume| volume.pool.is_none());
+    volumes.flat_map(|volume| volume.layers.iter().copied())
 }
 
 /// Processes, in words, with the instances of which they have files open.

@@ -161,25 +161,34 @@ async fn files_of_a_guest_that_nobody_knows_and_that_has_ended_are_named() {
     let mut spec = samples::running("0190163d-8694-739b-aea5-966c26f8ad91".parse().unwrap());
     spec.disks[0].volume.pool = None;
     let layer = spec.disks[0].volume.layers[0];
+    // It was cloned from one that is still wanted.
+    let below = LayerId::from(Uuid::now_v7());
+    spec.disks[0].volume.layers.insert(0, below);
+    let mut other = scene.spec.clone();
+    other.disks.push(spec.disks[0].clone());
+    other.disks[1].volume.layers = vec![below];
+    fs::write(scene.state_dir().join(format!("pool/layers/{below}.qcow2")), "").unwrap();
     fs::write(scene.state_dir().join(format!("pool/layers/{layer}.qcow2")), "").unwrap();
     scene.want(samples::wish(&spec));
+    // A new disk of the other one is another difference.
+    let named = async || {
+        let found = scene.found(None).await.into_iter();
+        found.filter(|(code, _)| *code == DriftCode::UnknownFiles).collect::<Vec<_>>()
+    };
     let unknown = |detail: String| {
         [(DriftCode::UnknownFiles, format!("decide about {detail}: nothing is wanted of it"))]
     };
     // The other one is the only one that is wanted now.
-    scene.want(samples::wish(&scene.spec));
+    scene.want(samples::wish(&other));
     let record = format!("desired/{}.json with its user data", spec.id);
-    assert_eq!(scene.found(None).await, unknown(format!("{record}, pool/layers/{layer}.qcow2")));
+    assert_eq!(named().await, unknown(format!("{record}, pool/layers/{layer}.qcow2")));
     let seed = scene.state_dir().join(format!("pool/instances/{}/seed.img", spec.id));
     fs::create_dir_all(seed.parent().unwrap()).unwrap();
     fs::write(seed, "").unwrap();
-    assert_eq!(
-        scene.found(None).await,
-        unknown(format!("its seed and logs, {record}, pool/layers/{layer}.qcow2"))
-    );
+    assert_eq!(named().await, unknown(format!("its seed and logs, {record}, pool/layers/{layer}.qcow2")));
 
     for gone in [format!("desired/{}.json", spec.id), format!("pool/layers/{layer}.qcow2")] {
         fs::remove_file(scene.state_dir().join(gone)).unwrap();
     }
-    assert_eq!(scene.found(None).await, unknown("its seed and logs".to_owned()));
+    assert_eq!(named().await, unknown("its seed and logs".to_owned()));
 }

@@ -93,7 +93,7 @@ pub enum DriftCode {
     UnknownGuest,
     /// A domain of which nothing is wanted is defined here, and does not run.
     UnknownDomain,
-    /// A seed or logs of an instance of which nothing is wanted.
+    /// A seed, logs, disks or last wishes of an instance of which nothing is wanted.
     UnknownFiles,
     /// A record of the agent's about an instance of which nothing is wanted.
     UnknownRecord,
