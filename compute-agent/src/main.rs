@@ -73,8 +73,8 @@ enum Command {
     Join(JoinArgs),
     /// Be the agent of this host.
     Run(RunArgs),
-    /// Take the virtual networks off this machine, while no agent runs; the next agent makes them again. Packet rules
-    /// stay and let nothing pass: instances that still run are cut off.
+    /// Take the virtual networks off this machine, while no agent runs; the next agent makes them again. Instances that
+    /// still run are cut off: as long as there is one, packet rules stay and let nothing pass.
     RemoveNetworks(RemoveNetworksArgs),
     /// Make a directory that several hosts share a pool, once and on one of them. They all have to have it at the same
     /// path, as itself or as a file system that is mounted there.
@@ -426,12 +426,22 @@ async fn remove_networks(args: &RemoveNetworksArgs) -> Result<()> {
     let state_dir = StateDir::take(&args.state_dir)?;
     let nothing = HostNetwork::default();
     let mut faults = Services::new(state_dir.path().join(networks::FOLDER)).converge(&nothing).await.faults;
-    Packets::new(packets::Surroundings::default()).guard(&nothing).await?;
-    faults.extend(Links::new(links::Surroundings::default()).converge(&nothing).await?.faults);
-    match faults.first() {
-        None => Ok(()),
-        Some(fault) => bail!("{} things are still there; the first: {}", faults.len(), fault.detail),
+    let packets = Packets::new(packets::Surroundings::default());
+    packets.guard(&nothing).await?;
+    let links = Links::new(links::Surroundings::default());
+    faults.extend(links.converge(&nothing).await?.faults);
+    if let Some(fault) = faults.first() {
+        bail!("{} things are still there; the first: {}", faults.len(), fault.detail);
     }
+    let cards = links.look(&nothing).await?;
+    match cards.first() {
+        None => packets.remove().await?,
+        Some(first) => println!(
+            "packet rules stay, and let nothing pass, as long as cards of guests are left: {}",
+            first.detail
+        ),
+    }
+    Ok(())
 }
 
 /// Cancels `stop` at SIGTERM or SIGINT; the future itself never ends, so that the agent can come to rest.

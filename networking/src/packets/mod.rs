@@ -127,6 +127,17 @@ impl Packets {
         Ok(outcome)
     }
 
+    /// Takes the host's own tables away. Only when no device of ours is left: what they guard, nothing guards then.
+    pub async fn remove(&self) -> Result<(), PacketsError> {
+        let mut commands = Vec::new();
+        for family in [Family::Bridge, Family::Inet] {
+            if nft::list(Place::Host, family).await?.is_some() {
+                commands.push(plan::delete(family));
+            }
+        }
+        if commands.is_empty() { Ok(()) } else { nft::apply(Place::Host, commands).await }
+    }
+
     /// What was dropped on the host and in its routers, by kind. A kind that never occurred counts 0.
     pub async fn drops(&self) -> Result<Vec<Drops>, PacketsError> {
         let routers = router_namespaces()?;

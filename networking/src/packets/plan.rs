@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::ruleset::{Chain, Set, TABLE, Table, digest, element_json, key_json};
+use super::ruleset::{Chain, Family, Set, TABLE, Table, digest, element_json, key_json};
 use super::seen::{Seen, SeenChain};
 
 /// No commands if nothing is to be done. Elements come and go one by one; a chain that differs is written anew; a
@@ -11,13 +11,14 @@ pub(super) fn plan(want: &Table, seen: Option<&Seen>) -> Vec<Value> {
     let commands = Commands { family: want.family.as_str(), list: Vec::new() };
     match seen {
         None => commands.create(want),
-        Some(seen) if !fits(want, seen) => {
-            let mut commands = commands;
-            commands.push("delete", "table", json!({"name": TABLE}));
-            commands.create(want)
-        }
+        Some(seen) if !fits(want, seen) => [vec![delete(want.family)], commands.create(want)].concat(),
         Some(seen) => commands.change(want, seen),
     }
+}
+
+/// The command that takes our table away, which is there.
+pub(super) fn delete(family: Family) -> Value {
+    json!({"delete": {"table": {"family": family.as_str(), "name": TABLE}}})
 }
 
 fn fits(want: &Table, seen: &Seen) -> bool {

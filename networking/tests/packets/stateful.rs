@@ -201,6 +201,16 @@ fn what_somebody_takes_away_is_made_again() {
 }
 
 #[test]
+fn removal_takes_our_tables_and_no_others() {
+    let (world, _) = pair(out(), vec![ingress(document::tcp(80, 80), "0.0.0.0/0")]);
+    nft(&["add", "table", "inet", "theirs"]);
+    for _ in 0..2 {
+        world.remove();
+        assert_eq!(nft(&["list", "tables"]), "table inet theirs\n");
+    }
+}
+
+#[test]
 fn a_group_that_cannot_be_made_closes_its_ports_alone() {
     let (world, mut want) = pair(out(), vec![ingress(document::tcp(80, 80), "0.0.0.0/0")]);
     want.networks[0].ports.push(port(3, &["10.0.0.13"], &[3]));

@@ -47,6 +47,10 @@ impl World {
         self.runtime.block_on(self.packets.converge(want)).unwrap()
     }
 
+    pub fn remove(&self) {
+        self.runtime.block_on(self.packets.remove()).unwrap();
+    }
+
     /// What a look that changes nothing finds.
     pub fn look(&self, want: &HostNetwork) -> Vec<String> {
         let differences = self.runtime.block_on(self.packets.look(want)).unwrap();
@@ -101,9 +105,11 @@ pub fn ip(words: &str) {
     assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-pub fn nft(words: &[&str]) {
+/// What `nft` says, which does as it is told.
+pub fn nft(words: &[&str]) -> String {
     let output = Command::new("nft").args(words).output().unwrap();
     assert!(output.status.success(), "nft {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 pub fn sysctl(name: &str, value: &str) {

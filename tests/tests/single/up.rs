@@ -61,6 +61,23 @@ fn console(machine: &Machine) -> Result<String> {
     hello(machine, "/serial", &[])
 }
 
+/// After the end of the networks: a guest whose card is left might still run, and passes nothing.
+fn rules_stay_as_long_as_cards(machine: &Machine) -> Result<()> {
+    let agent = env!("CARGO_BIN_EXE_lab").replace("/lab", "/cumulo-agent");
+    let state = format!("{STATE}/agent");
+    let remove = || machine.output(&agent, &["remove-networks", "--state-dir", &state]);
+    let tables = || machine.output("nft", &["list", "tables"]);
+    ensure!(!tables()?.contains("cumulo"), "packet rules are left: {}", tables()?);
+    machine.run("nft", &["add", "table", "bridge", "cumulo"])?;
+    machine.run("ip", &["link", "add", "ct0123456789ab", "type", "veth", "peer", "name", "other"])?;
+    let said = remove()?;
+    ensure!(said.contains("ct0123456789ab") && tables()?.contains("bridge cumulo"), "{said}{}", tables()?);
+    machine.run("ip", &["link", "del", "ct0123456789ab"])?;
+    let said = remove()?;
+    ensure!(said.is_empty() && !tables()?.contains("cumulo"), "{said}{}", tables()?);
+    Ok(())
+}
+
 #[test]
 fn up_is_quick_the_second_time_and_down_keeps_the_data() -> Result<()> {
     let machines = Machines::start(1)?;
@@ -80,6 +97,7 @@ fn up_is_quick_the_second_time_and_down_keeps_the_data() -> Result<()> {
     lab(&machine, "down")?;
     ensure!(machine.members().is_empty(), "still running: {:?}", machine.members());
     ensure!(lab(&machine, "env").is_err(), "env knows a cloud that does not run");
+    rules_stay_as_long_as_cards(&machine)?;
 
     lab(&machine, "up")?;
     let console = console(&machine)?;
