@@ -28,9 +28,6 @@ use super::tls::Tls;
 use super::{Callers, HANDSHAKE, accept, carry, pair};
 use crate::hypervisor::Hypervisor;
 
-/// How much later a guest may come than its disks' ways end.
-const LATE: Duration = Duration::from_secs(3);
-
 /// What goes a way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -56,6 +53,8 @@ pub(super) struct Expected {
     pub volumes: Vec<VolumeId>,
     /// How long the source may not call for one of them.
     pub begins: Duration,
+    /// How much later it may come than the ways of its disks end.
+    pub late: Duration,
 }
 
 pub(super) async fn say(
@@ -114,7 +113,7 @@ async fn take_all(
         tokio::select! {
             stream = &mut comes => stream,
             // As those of a guest do that is almost there.
-            Some(_) = carried.join_next() => timeout(LATE, comes)
+            Some(_) = carried.join_next() => timeout(guest.late, comes)
                 .await
                 .map_err(|_| io::Error::other("the way of a disk has ended before its guest came"))?,
         }

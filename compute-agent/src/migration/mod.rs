@@ -38,6 +38,8 @@ const CALLERS: usize = 64;
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long the other side may not begin. The control plane gives up earlier.
 const EXPECTED: Duration = Duration::from_secs(15 * 60);
+/// For a guest, the ways of whose disks have ended.
+const LATE: Duration = Duration::from_secs(3);
 
 /// See the module.
 pub struct Relays {
@@ -53,6 +55,7 @@ pub struct Relays {
 struct Limits {
     begins: Duration,
     answers: Duration,
+    late: Duration,
 }
 
 /// Who has called, and is yet to say who it is.
@@ -86,7 +89,7 @@ impl Relays {
         underlay_address: Option<IpAddr>,
         hypervisor: Arc<dyn Hypervisor>,
     ) -> Self {
-        let limits = Limits { begins: EXPECTED, answers: SILENCE };
+        let limits = Limits { begins: EXPECTED, answers: SILENCE, late: LATE };
         Self { state_dir, underlay_address, hypervisor, underway: Mutex::default(), limits }
     }
 
@@ -113,7 +116,8 @@ impl Relays {
         let address = listener.local_addr()?;
         let hypervisor = Arc::clone(&self.hypervisor);
         if !volumes.is_empty() {
-            let guest = live::Expected { id, migration, source, volumes, begins: self.limits.begins };
+            let Limits { begins, late, .. } = self.limits;
+            let guest = live::Expected { id, migration, source, volumes, begins, late };
             let task = tokio::spawn(live::take(guest, (listener, tls), self.state_dir.clone(), hypervisor));
             self.put(id, Underway::new(migration, Some(address), vec![task]));
             return Ok(());

@@ -81,9 +81,34 @@ async fn a_guest_is_expected_for_as_long_as_its_disks_take() {
     until(&destination.hypervisor, guest.id, Transfer::Idle).await;
 }
 
+/// Their ways end with what is sent of them, which may be a moment before its own is there.
+#[tokio::test]
+async fn a_guest_that_comes_just_after_its_disks_is_taken_in() {
+    let (source, mut destination) = (side(), side());
+    destination.relays.limits.late = HANDSHAKE;
+    let guest = Guest::expected(&source, &destination).await;
+    let ways = source.relays.reach_disks(guest.id, guest.migration, guest.to, &guest.volumes).await.unwrap();
+    // All that there is of the disks, and their last writes.
+    let written = tokio::task::spawn_blocking(move || {
+        for (_, mut way) in ways {
+            for _ in 0..2 {
+                way.write_all(&[7]).unwrap();
+                way.read_exact(&mut [0]).unwrap();
+            }
+        }
+    });
+    written.await.unwrap();
+    tokio::time::sleep(SOON).await;
+    let way = source.relays.reach_after_disks(guest.id, guest.migration, guest.to).await.unwrap();
+    source.hypervisor.send(guest.id, way, 300).await.unwrap();
+    until(&source.hypervisor, guest.id, Transfer::Sent).await;
+    until(&destination.hypervisor, guest.id, Transfer::Idle).await;
+}
+
 #[tokio::test]
 async fn a_guest_is_expected_no_longer_when_its_disks_do_not_come_any_more() {
-    let (source, destination) = (side(), side());
+    let (source, mut destination) = (side(), side());
+    destination.relays.limits.late = SOON;
     let guest = Guest::expected(&source, &destination).await;
     guest.mirror(&source).await;
     until(&source.hypervisor, guest.id, Transfer::Mirrored).await;

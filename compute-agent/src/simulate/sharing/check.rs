@@ -212,7 +212,13 @@ impl Checker {
 
     fn ended(&mut self, name: &Name, at: u64, instance: InstanceId, boot: i64) {
         match self.host(name).guests.remove(&instance) {
-            Some(guest) if guest.boot == boot => self.write(name, instance, guest, at),
+            Some(guest) if guest.boot == boot => {
+                self.write(name, instance, guest, at);
+                // Who does not wait any more is handed nothing over.
+                if let Some(waits) = self.waits.get_mut(&(instance, boot)).filter(|_| !guest.runs) {
+                    waits.retain(|wait| wait.is_handed_over || wait.host != *name);
+                }
+            }
             found => {
                 if let Some(guest) = found {
                     self.write(name, instance, guest, at);

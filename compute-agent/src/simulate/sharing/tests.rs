@@ -157,6 +157,17 @@ fn a_guest_that_was_handed_over_begins_anew_with_the_host_that_lost_its_power() 
     assert_eq!(called_off(&[(6, "a", still(1)), (7, "a", goes_on(1))]), [twice("b", 40)]);
     assert_eq!(called_off(&[]), [twice("b", 40)]);
     assert_eq!(called_off(&[(6, "a", still(1))]), []);
+    // It stood still when that host had given it up.
+    let given_up = [
+        (1, "a", began(1)),
+        (5, "b", waits(1)),
+        (6, "b", ended(1)),
+        (7, "a", still(1)),
+        (8, "a", ended(1)),
+        (9, "b", What::PowerLost),
+        (40, "b", began(1)),
+    ];
+    assert_eq!(findings(&given_up), [twice("b", 40)]);
     // Another host than the last that waited for it.
     let elsewhere = [
         (1, "a", began(1)),
