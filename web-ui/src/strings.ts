@@ -65,7 +65,7 @@ const actions: Record<string, string> = {
 }
 
 const tabs: Record<string, string> = {
-  overview: 'Overview', activity: 'Activity', load: 'Load', serial: 'Serial log', console: 'Console', placement: 'Placement', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
+  overview: 'Overview', instances: 'Instances', activity: 'Activity', load: 'Load', serial: 'Serial log', console: 'Console', placement: 'Placement', json: 'JSON', rules: 'Rules', simulate: 'Simulate',
   content: 'Content', inside: 'Subnets and ports', document: 'Document', attached: 'Attachments', members: 'Members', keys: 'API keys', who_can: 'Who can',
 }
 
@@ -258,7 +258,7 @@ export const t = {
     title: 'Quotas', used: (used: string, limit: string) => `${used} of ${limit}`, own: 'limit of this project', standard: 'default limit',
     change: 'Change limits', hint: 'Leave a field as it is to keep its limit.',
   },
-  host: { capacity: 'Promised', of: 'of', pool: 'Disk', emulated: 'emulated', faults: 'Network faults', addTitle: 'Add a host',
+  host: { noInstances: 'No instance is on this host.', capacity: 'Promised', of: 'of', pool: 'Disk', emulated: 'emulated', faults: 'Network faults', addTitle: 'Add a host',
     drainHint: 'No new instance goes there, and those that are there leave it, a few at a time. What cannot leave stays, with a reason.',
     endMaintenance: (name: string) => `${name} takes instances again, unless it was cordoned for another reason. What has left it does not come back.`,
     maintenance: (state: string, left: number, all: number) => ({ draining: 'Being emptied', drained: 'Empty, for maintenance', ending: 'Its maintenance ends' })[state] + `: ${left} of ${count(all, 'instance')} have left`,

@@ -170,6 +170,18 @@ async function pictures(page) {
   say('the drawing leads to the instance by keyboard; the map says what fits')
 }
 
+async function itsHost(page) {
+  const { host } = await cloud.get(`/v1/projects/${project}/instances/web`)
+  await visit(page, '/cloud/hosts', page.getByRole('link', { name: host.name, exact: true }))
+  await page.getByRole('link', { name: host.name, exact: true }).click()
+  await page.getByRole('tab', { name: 'Instances' }).click()
+  await page.getByRole('link', { name: 'web', exact: true }).waitFor()
+  await accessible(page, 'the instances of a host')
+  await page.getByRole('link', { name: 'web', exact: true }).click()
+  await page.getByRole('heading', { name: 'web', exact: true }).waitFor()
+  say('a host names its instances, and leads to them')
+}
+
 async function keys(page) {
   await visit(page, `/projects/${project}/key_pairs`, page.getByText('No key pairs yet'))
   await page.getByRole('button', { name: 'Create key pair' }).first().click()
@@ -346,6 +358,7 @@ try {
   await snapshotAndBack(page)
   await keys(page)
   await pictures(page)
+  await itsHost(page)
   await hostileText(page)
   if (process.env.CUMULO_HANDS) await lostConnection(page)
   await expiredSession(page)

@@ -4,6 +4,7 @@ import { amount } from '../../parts/format'
 import { t } from '../../strings'
 import { nameOf, state, text, time } from '../columns'
 import type { Column, Resource } from '../resource'
+import { HostInstances } from './HostInstances'
 import { HostOverview } from './HostOverview'
 
 type Host = Schemas['Host']
@@ -26,7 +27,7 @@ export const hosts: Resource<Host> = {
   scope: 'cloud',
   path: '/v1/hosts',
   sort: 'name',
-  columns: [nameOf('hosts'), state((row) => row.state), capacity('vcpus'), capacity('memory_mib'), capacity('disk_gib'), text('hypervisor', (row) => row.inventory?.hypervisor), time('last_seen_at', (row) => row.last_seen_at)],
+  columns: [nameOf('hosts'), state((row) => row.state), capacity('vcpus'), capacity('memory_mib'), capacity('disk_gib'), text('drift', (row) => row.drift), text('hypervisor', (row) => row.inventory?.hypervisor), time('last_seen_at', (row) => row.last_seen_at)],
   create: { schema: 'CreateHostJoinToken', fields: ['ttl_seconds'], path: '/v1/host_join_tokens', label: t.host.addTitle },
   update: { schema: 'UpdateHost', fields: ['cordoned', 'rack', 'zone', 'labels', 'taints', 'vcpu_overcommit', 'memory_overcommit', 'disk_overcommit', 'pool_low_percent'] },
   deletable: true,
@@ -35,5 +36,8 @@ export const hosts: Resource<Host> = {
     { name: 'end_maintenance', menu: true, shown: (row) => row.maintenance.state !== 'none', confirm: (row) => t.host.endMaintenance(row.name) },
     { name: 'declare_dead', menu: true, form: { schema: 'DeclareHostDead', fields: ['no_guest_runs'] } },
   ],
-  tabs: [{ name: 'overview', render: (row) => <HostOverview host={row} /> }],
+  tabs: [
+    { name: 'overview', render: (row) => <HostOverview host={row} /> },
+    { name: 'instances', render: (row) => <HostInstances key={row.id} host={row} /> },
+  ],
 }
