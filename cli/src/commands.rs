@@ -42,7 +42,7 @@ Exit codes:
   4  not signed in, or denied
   5  in conflict with what is there, or beyond a quota
   6  no answer from the cloud, or it is busy
-  7  accepted, and then failed or cancelled
+  7  accepted, and then failed or cancelled; of a drain that is waited for: something is still there
 
 `name` and id are the same to every command. `@FILE` stands for what a file holds, `@-` for the standard input.";
 

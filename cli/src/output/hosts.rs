@@ -21,6 +21,11 @@ fn one(host: &Value) -> Value {
         (!host["declared_dead_at"].is_null()).then(|| "declared dead".to_owned()),
         // Each host in maintenance is cordoned.
         maintenance.clone().or_else(|| (host["cordoned"] == true).then(|| "cordoned".to_owned())),
+        match host["drift"].as_u64() {
+            None | Some(0) => None,
+            Some(1) => Some("differs in 1 thing".to_owned()),
+            Some(many) => Some(format!("differs in {many} things")),
+        },
     ];
     let state = std::iter::once(plain(&host["state"])).chain(said.into_iter().flatten());
     let state = state.collect::<Vec<_>>().join(", ");
@@ -71,8 +76,8 @@ mod tests {
         let draining =
             json!({"state": "draining", "instances": 5, "left": 3, "remaining": [{"phase": "waiting"}]});
         let rows = [
-            host("host-10", "ready", json!({"zone": "a", "rack": "a3"})),
-            host("host-2", "ready", json!({"cordoned": true})),
+            host("host-10", "ready", json!({"zone": "a", "rack": "a3", "drift": 2})),
+            host("host-2", "ready", json!({"cordoned": true, "drift": 0})),
             host("host-3", "ready", json!({"cordoned": true, "maintenance": draining})),
             host("host-4", "ready", json!({"cordoned": true, "maintenance": {"state": "drained"}})),
             host("host-5", "unreachable", json!({"declared_dead_at": "2026-01-02T03:04:05Z"})),
@@ -84,7 +89,7 @@ mod tests {
         host-3   ready, draining 3 of 5                  5/64   5120/65536  40/1000   0.1.0          2026-01-02 03:04:05Z
         host-4   ready, drained                          5/64   5120/65536  40/1000   0.1.0          2026-01-02 03:04:05Z
         host-5   unreachable, declared dead              5/64   5120/65536  40/1000   0.1.0          2026-01-02 03:04:05Z
-        host-10  ready                       a     a3    5/64   5120/65536  40/1000   0.1.0          2026-01-02 03:04:05Z
+        host-10  ready, differs in 2 things  a     a3    5/64   5120/65536  40/1000   0.1.0          2026-01-02 03:04:05Z
         ");
         insta::assert_snapshot!(table(&["name".to_owned(), "maintenance".to_owned()]), @r"
         NAME     MAINTENANCE
