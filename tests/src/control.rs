@@ -128,6 +128,13 @@ impl ControlPlane {
         Ok(found.iter().map(|one| format!("{}: {}", one["code"], one["detail"])).collect())
     }
 
+    /// Asks its private database, past the API.
+    pub fn sql(&self, statement: &str) -> Result<String> {
+        let socket = format!("{DATA}/postgresql/run");
+        let options = ["-XqAt", "-v", "ON_ERROR_STOP=1", "-h", &socket, "-U", "cumulo", "-d", "cumulo"];
+        self.machine.output("psql", &[&options[..], &["-c", statement]].concat())
+    }
+
     /// The postmaster and all its children.
     pub fn postgres_processes(&self) -> Vec<ProcessId> {
         let is_postgres = |id: &ProcessId| {

@@ -104,14 +104,6 @@ async fn members(project: &Project, client: &mut Actor, server: &mut Actor) -> R
     client.shell.fails(&get(&server.v4, 80))
 }
 
-/// Asks the control plane's database, past the API.
-fn sql(lab: &Lab, statement: &str) -> Result<String> {
-    let socket = "/var/lib/cumulo/api/postgresql/run";
-    let options =
-        ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", socket, "-U", "cumulo", "-d", "cumulo"];
-    lab.control.machine.output("psql", &[&options[..], &["-c", statement]].concat())
-}
-
 /// The kinds of things that a host could not make, with the host's words.
 async fn faults(lab: &Lab, host: &str) -> Result<Vec<(String, String)>> {
     let hosts = lab.cloud.get("/v1/hosts").await?.success()?;
@@ -131,9 +123,8 @@ async fn broken_group(lab: &Lab, project: &Project, broken: &mut Actor, well: [&
     let talk = Talk::begin(neighbour, other, "beside")?;
     talk.goes_on(neighbour).await?;
 
-    sql(lab, "ALTER TABLE security_group_rules DROP CONSTRAINT security_group_rules_icmp_code")?;
-    sql(
-        lab,
+    lab.control.sql("ALTER TABLE security_group_rules DROP CONSTRAINT security_group_rules_icmp_code")?;
+    lab.control.sql(
         "INSERT INTO security_group_rules
              (id, security_group_id, direction, protocol, icmp_code, remote_cidr, created_at)
          SELECT gen_random_uuid(), id, 'ingress', 'icmp', 3, '10.0.0.0/24', now()

@@ -96,6 +96,9 @@ async fn a_password_by_somebody_else_is_changed_at_a_terminal() -> Result<()> {
         let ended = tokio::time::timeout(LIMIT, login.wait_with_output()).await??;
         let said = String::from_utf8(ended.stdout)?;
         ensure!(ended.status.success(), "{said}");
+        // Here alone is a password hashed by the program that users run.
+        let costs = lab.control.sql("SELECT DISTINCT left(password_hash, 31) FROM user_passwords")?;
+        ensure!(costs.trim() == "$argon2id$v=19$m=19456,t=2,p=1$", "{costs}");
         let mut rest = said.as_str();
         for part in [
             "Somebody else knows",
