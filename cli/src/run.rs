@@ -79,9 +79,12 @@ async fn drain(place: &Place, answer: Value, waits: bool, output: &Output) -> Re
     let drained = wait::until_drained(place, &answer["host"]).await?;
     output.evacuations(&drained)?;
     wait::is_empty(&drained)?;
-    // Names of hosts are names of resources: nothing else than letters, digits and dashes.
-    let host = output::plain(&drained["host"]["name"]);
-    eprintln!("{host} is empty. When its maintenance is over: cumulo host end-maintenance {host}");
+    // Somebody may have ended the maintenance meanwhile.
+    if drained["host"]["maintenance"]["state"] == "drained" {
+        // Names of hosts are names of resources: nothing else than letters, digits and dashes.
+        let host = output::plain(&drained["host"]["name"]);
+        eprintln!("{host} is empty. When its maintenance is over: cumulo host end-maintenance {host}");
+    }
     Ok(())
 }
 

@@ -433,12 +433,11 @@ async fn remove_networks(args: &RemoveNetworksArgs) -> Result<()> {
     if let Some(fault) = faults.first() {
         bail!("{} things are still there; the first: {}", faults.len(), fault.detail);
     }
-    let cards = links.look(&nothing).await?;
-    match cards.first() {
-        None => packets.remove().await?,
-        Some(first) => println!(
-            "packet rules stay, and let nothing pass, as long as cards of guests are left: {}",
-            first.detail
+    // What may be left of ours are cards of guests.
+    match links.look(&nothing).await?.len() {
+        0 => packets.remove().await?,
+        cards => println!(
+            "Cards of guests are left ({cards}). As long as there is one, packet rules stay and let nothing pass."
         ),
     }
     Ok(())

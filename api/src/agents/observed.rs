@@ -202,22 +202,21 @@ async fn fold(
     });
     // It came back to this host, which tells late of what it let go of: nothing is left only of what was to be deleted.
     let of_an_earlier_stay = observed.state == ObservedState::Absent && !stored.intent.deletion_requested;
+    let moves = OF_MIGRATIONS.contains(&stored.operation_kind.as_str());
+    // Also of what is ignored, since nobody says them again. That its guest is where it was is no step of one that goes to another
+    // host, or did not get there.
+    if !moves || (!stored.is_migrating && operations::lock_running(conn, stored.operation_id).await?) {
+        add_steps(conn, report, stored.operation_id, now).await?;
+    }
     // What it had not said when the backup was made may be of another history, whichever number it has.
     let is_news = stored.observed.is_none_or(|before| observed.generation > before.generation);
     let is_doubtful = stored.is_restored && is_news && !stored.is_migrating;
     if (from_the_future || is_doubtful) && !of_an_earlier_stay {
-        // Nobody says them again, and the operation is one of this database.
-        add_steps(conn, report, stored.operation_id, now).await?;
         return Ok(lift(report.id, &stored, &observed).map_or(Folded::Ignored, Folded::Ahead));
     }
     let of_another_history = stored.believed_from.is_some_and(|from| observed.generation < from);
     if from_the_future || overtaken || of_an_earlier_stay || of_another_history {
         return Ok(Folded::Ignored);
-    }
-    let moves = OF_MIGRATIONS.contains(&stored.operation_kind.as_str());
-    // That its guest is where it was is no step of one that goes to another host, or did not get there.
-    if !moves || (!stored.is_migrating && operations::lock_running(conn, stored.operation_id).await?) {
-        add_steps(conn, report, stored.operation_id, now).await?;
     }
     let detail = report.detail.as_deref().map(|detail| clean(detail, MAX_DETAIL_CHARS));
     if stored.observed != Some(observed)

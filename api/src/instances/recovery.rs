@@ -139,7 +139,10 @@ impl Locked<'_> {
     /// The next boot of a guest that the guard has ended: on its host, if that guards it, otherwise on another one.
     /// INVARIANT: its host has said of the newest boot that it has ended, and never starts that one again.
     async fn start_again(&self, conn: &mut PgConnection) -> Result<bool, ApiError> {
-        if !self.is_fenced() || self.known.fenced_due_at.is_some_and(|due| due > self.now) {
+        if self.known.restored
+            || !self.is_fenced()
+            || self.known.fenced_due_at.is_some_and(|due| due > self.now)
+        {
             return Ok(false);
         }
         let all_shared = attachments::lock_all_shared(conn, self.row.id).await?.is_none();

@@ -1,10 +1,9 @@
 //! What is left of instances of which nothing is wanted.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use camino::Utf8Path;
 use protocol::agent::{DriftCode, DriftSubject};
@@ -38,13 +37,27 @@ pub(super) fn differences(
         };
         note(code, *id, &format!("decide about {what}: {why}, so it is left alone"));
     }
-    let needed = host.desired.ids().into_iter().filter_map(|id| host.desired.get(id));
-    let needed: HashSet<LayerId> = needed.flat_map(|wanted| layers_of(&wanted).collect::<Vec<_>>()).collect();
-    let set_aside = host.desired.set_aside().into_iter().map(|wanted| (wanted.id(), wanted));
-    let set_aside: BTreeMap<_, _> = set_aside.filter(|(id, _)| !domains.contains_key(id)).collect();
-    for id in pool.instances.keys().filter(stray).chain(set_aside.keys()).collect::<BTreeSet<_>>() {
-        let files = files_of(*id, set_aside.get(id).map(Arc::as_ref), pool, &needed);
-        note(DriftCode::UnknownFiles, *id, &format!("decide about {files}: nothing is wanted of it"));
+    let (ended, others): (Vec<_>, Vec<_>) =
+        host.desired.set_aside().into_iter().partition(|wanted| !domains.contains_key(&wanted.id()));
+    // Clones lie on the same layers.
+    let others = host.desired.ids().into_iter().filter_map(|id| host.desired.get(id)).chain(others);
+    let needed: HashSet<LayerId> = others.flat_map(|wanted| layers_of(&wanted)).collect();
+    for id in pool.instances.keys().filter(stray) {
+        note(DriftCode::UnknownFiles, *id, "decide about its seed and logs: nothing is wanted of it");
+    }
+    for wanted in ended {
+        let id = wanted.id();
+        note(
+            DriftCode::UnknownFiles,
+            id,
+            &format!("decide about desired/{id}.json, with its user data: nothing is wanted of it"),
+        );
+        // One by one: what is told of a difference is not long.
+        for layer in layers_of(&wanted).intersection(&pool.layers).filter(|layer| !needed.contains(layer)) {
+            let detail =
+                format!("decide about pool/layers/{layer}.qcow2, of its disks: no instance here has it");
+            note(DriftCode::UnknownFiles, id, &detail);
+        }
     }
     for id in host.boots.ids().iter().filter(stray) {
         note(DriftCode::UnknownRecord, *id, "decide about the record of its boots: nothing is wanted of it");
@@ -67,26 +80,10 @@ pub(super) fn differences(
     found
 }
 
-/// What is there of it, in words: in the pool, and below the state folder if there was something wanted of it once. Of its
-/// layers those that no other instance here has: clones lie on the same. Those in shared pools are not named, since another
-/// host may have the instance by now.
-fn files_of(id: InstanceId, once: Option<&Wanted>, pool: &Inventory, needed: &HashSet<LayerId>) -> String {
-    let mut files = Vec::new();
-    if pool.instances.contains_key(&id) {
-        files.push("its seed and logs".to_owned());
-    }
-    if let Some(once) = once {
-        files.push(format!("desired/{id}.json with its user data"));
-        let layers = layers_of(once).filter(|layer| pool.layers.contains(layer) && !needed.contains(layer));
-        files.extend(layers.map(|layer| format!("pool/layers/{layer}.qcow2")));
-    }
-    files.join(", ")
-}
-
-/// All layers of its disks in the host's own pool.
-fn layers_of(wanted: &Wanted) -> impl Iterator<Item = LayerId> {
+/// All layers of its disks in the host's own pool. Those in shared pools are not looked at: another host may have the instance.
+fn layers_of(wanted: &Wanted) -> BTreeSet<LayerId> {
     let volumes = wanted.disks().iter().map(|disk| &disk.volume).filter(|volume| volume.pool.is_none());
-    volumes.flat_map(|volume| volume.layers.iter().copied())
+    volumes.flat_map(|volume| volume.layers.iter().copied()).collect()
 }
 
 /// Processes, in words, with the instances of which they have files open.

@@ -175,20 +175,20 @@ async fn files_of_a_guest_that_nobody_knows_and_that_has_ended_are_named() {
         let found = scene.found(None).await.into_iter();
         found.filter(|(code, _)| *code == DriftCode::UnknownFiles).collect::<Vec<_>>()
     };
-    let unknown = |detail: String| {
-        [(DriftCode::UnknownFiles, format!("decide about {detail}: nothing is wanted of it"))]
-    };
+    let unknown = |detail: &str| (DriftCode::UnknownFiles, format!("decide about {detail}"));
     // The other one is the only one that is wanted now.
     scene.want(samples::wish(&other));
-    let record = format!("desired/{}.json with its user data", spec.id);
-    assert_eq!(named().await, unknown(format!("{record}, pool/layers/{layer}.qcow2")));
+    let record = unknown(&format!("desired/{}.json, with its user data: nothing is wanted of it", spec.id));
+    let disk = unknown(&format!("pool/layers/{layer}.qcow2, of its disks: no instance here has it"));
+    assert_eq!(named().await, [record.clone(), disk.clone()]);
     let seed = scene.state_dir().join(format!("pool/instances/{}/seed.img", spec.id));
     fs::create_dir_all(seed.parent().unwrap()).unwrap();
     fs::write(seed, "").unwrap();
-    assert_eq!(named().await, unknown(format!("its seed and logs, {record}, pool/layers/{layer}.qcow2")));
+    let seed = unknown("its seed and logs: nothing is wanted of it");
+    assert_eq!(named().await, [seed.clone(), record, disk]);
 
     for gone in [format!("desired/{}.json", spec.id), format!("pool/layers/{layer}.qcow2")] {
         fs::remove_file(scene.state_dir().join(gone)).unwrap();
     }
-    assert_eq!(named().await, unknown("its seed and logs".to_owned()));
+    assert_eq!(named().await, [seed]);
 }

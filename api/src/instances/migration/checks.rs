@@ -56,7 +56,13 @@ pub(super) async fn settled(conn: &mut PgConnection, id: Uuid) -> Result<InTheWa
             "its host is still merging layers of its volume {name}; try again when it is done"
         ));
     }
-    Ok(migrations::in_the_way(conn, id).await?)
+    let way = migrations::in_the_way(conn, id).await?;
+    if way.restored {
+        return not_now(
+            "its host has told nothing of it since the cloud's database was restored; try again when it has",
+        );
+    }
+    Ok(way)
 }
 
 /// The same; nothing has to be locked.

@@ -297,7 +297,7 @@ pub(crate) async fn lift(
     let revision = crate::hosts::store::bump_revision(conn, host).await?;
     sqlx::query!(
         "UPDATE instances SET generation = $3, believed_from = $3, boot = $4, restored = false, desired_revision = $5,
-                updated_at = $6
+                guarded_from = CASE WHEN on_host_failure = 'restart' THEN $3 ELSE guarded_from END, updated_at = $6
          WHERE id = $1 AND host_id = $2",
         id.as_uuid(),
         host.as_uuid(),

@@ -116,6 +116,8 @@ pub(in crate::instances) struct InTheWay {
     pub hard_group: bool,
     /// Its host was declared dead.
     pub host_dead: bool,
+    /// Its host may have seen more of it than there is.
+    pub restored: bool,
     pub hardware: Json<GuestHardware>,
 }
 
@@ -136,7 +138,7 @@ pub(in crate::instances) async fn in_the_way(
                           WHERE g.id = i.placement_group_id AND g.strength = 'hard') AS "hard_group!",
                   EXISTS (SELECT FROM hosts h
                           WHERE h.id = i.host_id AND h.declared_dead_at IS NOT NULL) AS "host_dead!",
-                  t.hardware AS "hardware: Json<GuestHardware>"
+                  i.restored, t.hardware AS "hardware: Json<GuestHardware>"
            FROM instances i JOIN instance_types t ON t.id = i.instance_type_id WHERE i.id = $1"#,
         id
     )

@@ -29,7 +29,8 @@ pub(in crate::instances) async fn of_hosts(
     .await
 }
 
-/// Instances that were to run when their host's guard ended their guest, and that are due.
+/// Instances that were to run when their host's guard ended their guest, and that are due. What a backup has of that may be over
+/// since.
 pub(in crate::instances) async fn fenced(
     conn: &mut PgConnection,
     now: OffsetDateTime,
@@ -38,7 +39,7 @@ pub(in crate::instances) async fn fenced(
         Struck,
         "SELECT id, project_id FROM instances
          WHERE observed_end_reason = 'fenced' AND power = 'running' AND observed_boot = boot AND host_id IS NOT NULL
-           AND deletion_requested_at IS NULL AND (fenced_due_at IS NULL OR fenced_due_at <= $1)
+           AND NOT restored AND deletion_requested_at IS NULL AND (fenced_due_at IS NULL OR fenced_due_at <= $1)
          ORDER BY id LIMIT 100",
         now
     )
@@ -60,6 +61,8 @@ pub(in crate::instances) struct Known {
     /// INVARIANT: the guard of its host watches its guest over all of its disks, wherever the host is with what it was
     /// told: it has reported that, or has never heard of it in another way.
     pub guarded: bool,
+    /// It comes from a backup, and its host has told nothing new of it since.
+    pub restored: bool,
     /// When its host last told of a change of it.
     pub observed_at: Option<OffsetDateTime>,
     pub fenced_starts: i32,
@@ -71,7 +74,7 @@ pub(in crate::instances) async fn known(conn: &mut PgConnection, id: Uuid) -> Re
         Known,
         r#"SELECT o.principal_id AS principal,
                   (i.guarded_from IS NULL OR coalesce(i.observed_generation >= i.guarded_from, false)) AS "guarded!",
-                  i.observed_at, i.fenced_starts, i.fenced_due_at
+                  i.restored, i.observed_at, i.fenced_starts, i.fenced_due_at
            FROM instances i JOIN operations o ON o.id = i.operation_id WHERE i.id = $1"#,
         id
     )

@@ -62,3 +62,34 @@ async fn no_guest_starts_elsewhere_before_its_host_has_told_of_it_anew() {
     let records = cloud.get("/v1/audit_records?action=host:DeclareRestored").await.expect(200);
     assert_eq!(records["items"][0]["principal_name"], "cumulo-api restored");
 }
+
+/// Since the backup the host may have started the next boot of a guest that its guard had ended, or refuse what would be told of a
+/// migration.
+#[tokio::test]
+async fn of_what_its_host_has_not_told_anew_nothing_starts_or_goes_elsewhere() {
+    let cloud = TestCloud::start().await;
+    let mut hosts = two_with_the_pool(&cloud).await;
+    let (web, home, _) = running(&cloud, &hosts).await;
+    let (home, away) = if home.id == hosts[0].id { (0, 1) } else { (1, 0) };
+    let fenced = json!({"state": "stopped", "reason": "fenced"});
+    hosts[home].report(&web["id"], 1, 1, fenced).await;
+    restored_in(&cloud.app.pool, &cloud.app.clock).await.unwrap();
+    cloud.pass(60);
+    hosts[away].open_session().await;
+    heard(&cloud, &hosts[away], 100, json!([])).await;
+    work(&cloud).await;
+    assert!(is_on(&hosts[home], &web["id"]).await, "it has left its host");
+
+    hosts[home].open_session().await;
+    hosts[home].report(&web["id"], 2, 2, json!({"state": "running"})).await;
+    hosts[home].report(&web["id"], 3, 2, json!({"state": "running"})).await;
+    assert_eq!(cloud.get(WEB).await.expect(200)["state"], "running");
+    // And another time, with a guest that runs.
+    restored_in(&cloud.app.pool, &cloud.app.clock).await.unwrap();
+    for host in &mut hosts {
+        host.open_session().await;
+        heard(&cloud, host, 200, json!([])).await;
+    }
+    let refused = cloud.post(&format!("{WEB}/migrate"), json!({})).await.expect_problem(409, "wrong_state");
+    assert!(refused["detail"].as_str().unwrap().contains("database was restored"), "{refused}");
+}

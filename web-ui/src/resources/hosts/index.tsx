@@ -27,7 +27,7 @@ export const hosts: Resource<Host> = {
   scope: 'cloud',
   path: '/v1/hosts',
   sort: 'name',
-  columns: [nameOf('hosts'), state((row) => row.state), capacity('vcpus'), capacity('memory_mib'), capacity('disk_gib'), text('drift', (row) => row.drift), text('hypervisor', (row) => row.inventory?.hypervisor), time('last_seen_at', (row) => row.last_seen_at)],
+  columns: [nameOf('hosts'), state((row) => row.state), capacity('vcpus'), capacity('memory_mib'), capacity('disk_gib'), text('drift', (row) => row.drift?.toString()), text('hypervisor', (row) => row.inventory?.hypervisor), time('last_seen_at', (row) => row.last_seen_at)],
   create: { schema: 'CreateHostJoinToken', fields: ['ttl_seconds'], path: '/v1/host_join_tokens', label: t.host.addTitle },
   update: { schema: 'UpdateHost', fields: ['cordoned', 'rack', 'zone', 'labels', 'taints', 'vcpu_overcommit', 'memory_overcommit', 'disk_overcommit', 'pool_low_percent'] },
   deletable: true,
