@@ -77,10 +77,10 @@ async fn of_what_its_host_has_not_told_anew_nothing_starts_or_goes_elsewhere() {
     cloud.pass(60);
     hosts[away].open_session().await;
     heard(&cloud, &hosts[away], 100, json!([])).await;
+    hosts[home].open_session().await;
     work(&cloud).await;
     assert!(is_on(&hosts[home], &web["id"]).await, "it has left its host");
 
-    hosts[home].open_session().await;
     hosts[home].report(&web["id"], 2, 2, json!({"state": "running"})).await;
     hosts[home].report(&web["id"], 3, 2, json!({"state": "running"})).await;
     assert_eq!(cloud.get(WEB).await.expect(200)["state"], "running");
