@@ -28,9 +28,15 @@ enum Command {
     /// Try the fence command before it is needed: call it with `status` for a host, as `serve` would with `off`, and print
     /// what it says. Switches nothing off.
     Fence(api::hosts::FenceTryOptions),
-    /// Say that the database was restored from a backup, before the control plane is started on it: every host begins
-    /// anew, and nothing is concluded from what was known of hosts when the backup was made.
-    Restored(api::restored::Options),
+    /// Write a backup of the database, which is all that the control plane knows. Works while it runs. Images and what is
+    /// outside the data directory are not in it.
+    Backup(api::backup::BackupOptions),
+    /// Put a backup in the place of the database, while no control plane runs. What was there is kept beside it, and untouched
+    /// if the backup is not whole.
+    Restore(api::backup::RestoreOptions),
+    /// Say that the database was restored from a backup in another way than by `restore`, before the control plane is started
+    /// on it: every host begins anew, and nothing is concluded from what was known of hosts when the backup was made.
+    Restored(api::backup::RestoredOptions),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -41,6 +47,8 @@ fn main() -> anyhow::Result<()> {
         Command::Recover(options) => recover(&options),
         Command::Verify(options) => verify(&options),
         Command::Fence(options) => fence(&options),
+        Command::Backup(options) => backup(&options),
+        Command::Restore(options) => restore(&options),
         Command::Restored(options) => restored(&options),
         Command::Openapi => {
             println!("{}", api::http::openapi_document().to_pretty_json()?);
@@ -65,9 +73,30 @@ async fn recover(options: &api::auth::recovery::Options) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn restored(options: &api::restored::Options) -> anyhow::Result<()> {
+async fn backup(options: &api::backup::BackupOptions) -> anyhow::Result<()> {
     log_to_stderr("warn");
-    let done = api::restored::restored(options).await?;
+    if let Some(size) = api::backup::back_up(options).await? {
+        println!("{}: {:.1} MiB", options.file, size as f64 / f64::from(1 << 20));
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn restore(options: &api::backup::RestoreOptions) -> anyhow::Result<()> {
+    log_to_stderr("warn");
+    let done = api::backup::restore(options).await?;
+    println!(
+        "hosts that begin anew: {}; instances that are asked for anew: {}\n\
+         What was there before is kept as the database {}, until the next restore. Start cumulo-api now.",
+        done.restored.hosts, done.restored.instances, done.kept
+    );
+    Ok(())
+}
+
+#[tokio::main]
+async fn restored(options: &api::backup::RestoredOptions) -> anyhow::Result<()> {
+    log_to_stderr("warn");
+    let done = api::backup::restored(options).await?;
     println!("hosts that begin anew: {}; instances that are asked for anew: {}", done.hosts, done.instances);
     Ok(())
 }

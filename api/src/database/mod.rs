@@ -5,6 +5,7 @@
 //! that fail fast: when PostgreSQL is away a request learns so within a second.
 
 mod connect;
+mod maintenance;
 mod pools;
 pub mod private_cluster;
 mod servers;
@@ -20,6 +21,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 pub use self::connect::is_unavailable;
+pub(crate) use self::maintenance::Maintenance;
 pub use self::pools::Pools;
 use self::private_cluster::{ClusterError, PrivateCluster, Settings};
 use self::servers::Servers;

@@ -13,17 +13,8 @@ const OLD: usize = 12;
 const YOUNG: usize = 4;
 const LIMIT: Duration = Duration::from_secs(120);
 
-// As in docs/operations.md.
-const BACK_UP: &str = "umask 077
-pg_dump -h /var/lib/cumulo/api/postgresql/run -U cumulo -Fc --exclude-table-data='instance_samples*' cumulo \
-  > /var/lib/cumulo/cumulo.dump";
-const RESTORE: &str = "cd /var/lib/cumulo
-C=/var/lib/cumulo/api/postgresql
-AS='runuser -u postgres --'
-BIN=/usr/lib/postgresql/$(cat $C/data/PG_VERSION)/bin
-$AS $BIN/pg_ctl -D $C/data -o \"-c config_file=$C/conf/postgresql.conf\" -w start >> $C/postgres.log 2>&1
-$AS $BIN/pg_restore -h $C/run -U postgres --clean --if-exists --create --exit-on-error -d postgres < cumulo.dump
-$AS $BIN/pg_ctl -D $C/data -m fast -w stop";
+const DATA: &str = "/var/lib/cumulo/api";
+const FILE: &str = "/var/lib/cumulo/cumulo.dump";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_backup_harms_no_guest_and_tells_of_those_that_are_younger() -> Result<()> {
@@ -32,7 +23,8 @@ async fn a_restored_backup_harms_no_guest_and_tells_of_those_that_are_younger() 
         let project = roomy_project(&lab.cloud, "shop").await?;
         let old = create(&project, "old", OLD).await?;
         let [deleted, stopped, restarted, ..] = &old[..] else { anyhow::bail!("too few") };
-        lab.control.machine.run("sh", &["-ec", BACK_UP])?;
+        let program = binaries::find("cumulo-api")?;
+        lab.control.machine.run(program.as_str(), &["backup", FILE, "--data-dir", DATA])?;
 
         let young = create(&project, "young", YOUNG).await?;
         let taken = addresses(&young).await?;
@@ -97,14 +89,8 @@ async fn a_restored_backup_harms_no_guest_and_tells_of_those_that_are_younger() 
 async fn restore(lab: &mut Lab) -> Result<()> {
     let control = &mut lab.control;
     control.api.stop(LIMIT).await?;
-    control.machine.run("sh", &["-ec", RESTORE])?;
-    // Until no host was heard a moment ago, as the backup has it.
     let program = binaries::find("cumulo-api")?;
-    eventually("the backup to be old enough", LIMIT, async || {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        control.machine.run(program.as_str(), &["restored", "--data-dir", "/var/lib/cumulo/api"])
-    })
-    .await?;
+    control.machine.run(program.as_str(), &["restore", FILE, "--data-dir", DATA])?;
     control.api.start().await?;
     control.wait_ready(LIMIT).await
 }

@@ -4,7 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use super::{WEB, create};
-use crate::restored::restored_in;
+use crate::backup::restored_in;
 use crate::testing::{TestCloud, TestHost};
 
 /// What is wanted of the instance: its generation and its boot.

@@ -13,7 +13,7 @@ const DISTRIBUTION: &str = "/usr/lib/postgresql";
 /// The programs of one major version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Binaries {
-    directory: Utf8PathBuf,
+    pub(super) directory: Utf8PathBuf,
     pub(super) major: u32,
 }
 
@@ -23,7 +23,7 @@ impl Binaries {
     pub(super) fn find(chosen: Option<&Utf8Path>, data: &Utf8Path) -> Result<Self, ClusterError> {
         let installed = match chosen {
             Some(directory) => vec![Self::in_directory(directory)?],
-            None => Self::installed(Utf8Path::new(DISTRIBUTION)),
+            None => Self::installed(&["postgres", "initdb"]),
         };
         let made_by = version_of(data)?;
         Self::choose(installed, made_by.as_deref(), data)
@@ -49,14 +49,20 @@ impl Binaries {
         })
     }
 
-    fn installed(root: &Utf8Path) -> Vec<Self> {
-        let Ok(versions) = root.read_dir_utf8() else { return Vec::new() };
+    /// The newest version that has all of these programs; a machine without a server may have those of clients.
+    pub(super) fn newest_with(programs: &[&str]) -> Result<Self, ClusterError> {
+        let newest = Self::installed(programs).into_iter().max_by_key(|found| found.major);
+        newest.ok_or_else(|| ClusterError::NoPrograms { searched: DISTRIBUTION.into() })
+    }
+
+    fn installed(programs: &[&str]) -> Vec<Self> {
+        let Ok(versions) = Utf8Path::new(DISTRIBUTION).read_dir_utf8() else { return Vec::new() };
         versions
             .flatten()
             .filter_map(|version| {
                 let directory = version.path().join("bin");
                 let major = version.file_name().parse().ok()?;
-                let complete = ["postgres", "initdb"].iter().all(|name| directory.join(name).is_file());
+                let complete = programs.iter().all(|name| directory.join(name).is_file());
                 complete.then_some(Self { directory, major })
             })
             .collect()

@@ -13,6 +13,8 @@ pub enum ClusterError {
         "no PostgreSQL server below {searched}: install the package postgresql, or point to a managed database"
     )]
     NoBinaries { searched: Utf8PathBuf },
+    #[error("no pg_dump and pg_restore below {searched}: install the package postgresql-client")]
+    NoPrograms { searched: Utf8PathBuf },
     #[error("the programs postgres and initdb do not run from {directory}")]
     UnusableBinaries { directory: Utf8PathBuf },
     #[error(

@@ -108,6 +108,21 @@ impl PrivateCluster {
         provision::options(&self.layout, SUPERUSER, database)
     }
 
+    /// The folder of PostgreSQL's programs of the version that serves.
+    pub(super) fn programs(&self) -> Utf8PathBuf {
+        self.binaries.directory.clone()
+    }
+
+    /// The same for the cluster in `directory`, which another process keeps.
+    pub(super) fn programs_of(directory: &Utf8Path) -> Result<Utf8PathBuf, ClusterError> {
+        Ok(Binaries::find(None, &Layout { root: directory.to_owned() }.data())?.directory)
+    }
+
+    /// The folder of the newest `pg_dump` and `pg_restore`, for a server elsewhere.
+    pub(super) fn newest_programs() -> Result<Utf8PathBuf, ClusterError> {
+        Binaries::newest_with(&["pg_dump", "pg_restore"]).map(|found| found.directory)
+    }
+
     /// The server's process.
     pub fn pid(&self) -> i32 {
         self.postmaster.pid()

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::restart::{heard, running, sees, work};
 use super::{WEB, directory, fast, findings, two_with_the_pool};
-use crate::restored::restored_in;
+use crate::backup::restored_in;
 use crate::testing::{TestCloud, TestHost};
 
 async fn is_on(host: &TestHost<'_>, id: &Value) -> bool {

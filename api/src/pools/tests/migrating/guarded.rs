@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::super::restart::{flush, heard, restarting, sees, work};
 use super::super::{WEB, directory, fast, findings, made, two_with_the_pool};
 use super::{MIGRATE, able, absent, address, begun, lets_go, operation, say, spec};
+use crate::backup::restored_in;
 use crate::instances::evacuate;
 use crate::instances::migration::look_after;
-use crate::restored::restored_in;
 use crate::testing::{TestCloud, TestHost};
 
 fn guarding(number: u8) -> Inventory {

@@ -1,5 +1,5 @@
 //! `cumulo-api restored`: the operator says that the database was restored from a backup, so that nothing is concluded
-//! from what was true when that was made.
+//! from what was true when that was made. `cumulo-api restore` says it by itself.
 //!
 //! What hosts have seen since is found out when they tell of their instances: see `lift` in `agents/observed.rs`.
 
@@ -24,7 +24,7 @@ const HEARD: time::Duration = time::Duration::seconds(60);
 
 /// Which control plane.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Options {
+pub struct RestoredOptions {
     /// Data directory of the control plane, with its private PostgreSQL.
     #[arg(long, env = "CUMULO_DATA_DIR", default_value = "/var/lib/cumulo/api")]
     pub data_dir: Utf8PathBuf,
@@ -49,7 +49,7 @@ pub struct Restored {
 ///
 /// # Errors
 /// When the database cannot be reached, or hosts are heard of now.
-pub async fn restored(options: &Options) -> anyhow::Result<Restored> {
+pub async fn restored(options: &RestoredOptions) -> anyhow::Result<Restored> {
     let Database { pools, keeper } =
         Database::join(options.database_url.as_deref(), &options.data_dir).await?;
     let clock = Clock::system();

@@ -1,0 +1,73 @@
+//! `cumulo-api backup`.
+
+use std::io::IsTerminal as _;
+use std::process::Stdio;
+
+use anyhow::{Context as _, ensure};
+use camino::{Utf8Path, Utf8PathBuf};
+use tempfile::NamedTempFile;
+
+use super::{LEFT_OUT, run};
+use crate::database::Maintenance;
+
+/// Of which control plane, and where to.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BackupOptions {
+    /// The file to write, which only its owner may read: it holds the keys of the cloud. One that is there is replaced once the new
+    /// one is whole. `-` is the standard output.
+    pub file: Utf8PathBuf,
+    /// Data directory of the control plane, with its private PostgreSQL.
+    #[arg(long, env = "CUMULO_DATA_DIR", default_value = "/var/lib/cumulo/api")]
+    pub data_dir: Utf8PathBuf,
+    /// PostgreSQL of the control plane, if it is not a private one.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+}
+
+/// Writes a backup, of one moment. Its size in bytes, if it is in a file.
+///
+/// # Errors
+/// When PostgreSQL cannot be reached, or the file cannot be written; there is none then, or the one that was there.
+pub async fn back_up(options: &BackupOptions) -> anyhow::Result<Option<u64>> {
+    let to_stdout = options.file == "-";
+    ensure!(
+        !to_stdout || !std::io::stdout().is_terminal(),
+        "a backup is nothing to read: name a file, or use > FILE"
+    );
+    // Before anything is started: the file is what is wrong most often.
+    let file = if to_stdout { None } else { Some(beside(&options.file)?) };
+    let postgres = Maintenance::beside(options.database_url.as_deref(), &options.data_dir).await?;
+    let written = write(&postgres, file.as_ref()).await;
+    postgres.leave().await.context("cannot stop PostgreSQL again")?;
+    written.context("no backup was written")?;
+    file.map(|file| keep(file, &options.file)).transpose()
+}
+
+fn folder_of(file: &Utf8Path) -> &Utf8Path {
+    file.parent().filter(|folder| !folder.as_str().is_empty()).unwrap_or(Utf8Path::new("."))
+}
+
+/// A file that takes the other's place once it is whole. Nobody else may read it.
+fn beside(file: &Utf8Path) -> anyhow::Result<NamedTempFile> {
+    ensure!(!file.is_dir(), "{file} is a folder: name a file in it");
+    let folder = folder_of(file);
+    NamedTempFile::with_prefix_in(".cumulo-backup-", folder)
+        .with_context(|| format!("cannot write to {folder}"))
+}
+
+async fn write(postgres: &Maintenance, file: Option<&NamedTempFile>) -> anyhow::Result<()> {
+    let mut program = postgres.program("pg_dump", &postgres.control_plane);
+    program.args(["--format=custom", LEFT_OUT]).stdin(Stdio::null());
+    if let Some(file) = file {
+        program.stdout(file.as_file().try_clone()?);
+    }
+    run(program).await
+}
+
+fn keep(file: NamedTempFile, path: &Utf8Path) -> anyhow::Result<u64> {
+    let written = || format!("cannot write {path}");
+    file.as_file().sync_all().with_context(written)?;
+    let file = file.persist(path).with_context(written)?;
+    std::fs::File::open(folder_of(path)).and_then(|folder| folder.sync_all()).with_context(written)?;
+    Ok(file.metadata()?.len())
+}

@@ -1,0 +1,172 @@
+//! Backups of a real private PostgreSQL: whole ones, and all that is none.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use camino::Utf8PathBuf;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+
+use super::{BackupOptions, Done, RestoreOptions, back_up, restore};
+use crate::database::testing::ClusterFolder;
+use crate::database::{MIGRATOR, Maintenance};
+
+/// A control plane's data directory, with a database that says what it is.
+struct Place {
+    folder: ClusterFolder,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let place = Self { folder: ClusterFolder::new() };
+        let postgres = place.alone().await;
+        let mut connection = postgres.control_plane.connect().await.unwrap();
+        MIGRATOR.run(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        postgres.leave().await.unwrap();
+        place.execute("CREATE TABLE mark AS SELECT 'first' AS it").await;
+        place
+    }
+
+    /// As a control plane that runs.
+    async fn alone(&self) -> Maintenance {
+        Maintenance::alone(None, &self.folder.root).await.unwrap()
+    }
+
+    async fn execute(&self, statement: &str) {
+        let postgres = self.alone().await;
+        let mut connection = postgres.control_plane.connect().await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        postgres.leave().await.unwrap();
+    }
+
+    /// What is in the database of that name.
+    async fn ask(&self, database: &str, question: &str) -> Vec<String> {
+        let postgres = self.alone().await;
+        let mut connection = postgres.administrator.clone().database(database).connect().await.unwrap();
+        let answer = sqlx::query_scalar(AssertSqlSafe(question)).fetch_all(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        postgres.leave().await.unwrap();
+        answer
+    }
+
+    async fn mark(&self, database: &str) -> String {
+        self.ask(database, "SELECT it FROM mark").await.remove(0)
+    }
+
+    fn file(&self, name: &str) -> Utf8PathBuf {
+        self.folder.root.join(name)
+    }
+
+    async fn back_up(&self, name: &str) -> anyhow::Result<Option<u64>> {
+        let (file, data_dir) = (self.file(name), self.folder.root.clone());
+        back_up(&BackupOptions { file, data_dir, database_url: None }).await
+    }
+
+    async fn restore(&self, name: &str) -> Result<Done, String> {
+        let (file, data_dir) = (self.file(name), self.folder.root.clone());
+        let restored = restore(&RestoreOptions { file, data_dir, database_url: None }).await;
+        restored.map_err(|error| format!("{error:#}"))
+    }
+}
+
+#[tokio::test]
+async fn a_backup_takes_the_place_of_what_came_after_it_which_is_kept() {
+    let place = Place::new().await;
+    let running = place.alone().await;
+    let size = place.back_up("cumulo.dump").await.unwrap().unwrap();
+    let error = place.restore("cumulo.dump").await.unwrap_err();
+    assert!(error.contains("no cumulo-api runs: stop it first"), "{error}");
+    running.leave().await.unwrap();
+    let metadata = place.file("cumulo.dump").metadata().unwrap();
+    assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (size, 0o600));
+
+    for kept in ["second", "third"] {
+        place.execute(&format!("UPDATE mark SET it = '{kept}'")).await;
+        let done = place.restore("cumulo.dump").await.unwrap();
+        assert_eq!(place.mark("cumulo").await, "first");
+        assert_eq!(place.mark(&done.kept).await, kept);
+    }
+    // Its hosts begin anew, and it belongs to whom it belonged to.
+    let declared = "SELECT action FROM audit_records WHERE principal_name = 'cumulo-api restored'";
+    assert_eq!(place.ask("cumulo", declared).await, ["host:DeclareRestored"]);
+    let owners = "SELECT DISTINCT tableowner::text FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!(place.ask("cumulo", owners).await, ["cumulo"]);
+
+    // A new machine has no database yet.
+    let new = Place { folder: ClusterFolder::new() };
+    fs::copy(place.file("cumulo.dump"), new.file("cumulo.dump")).unwrap();
+    new.restore("cumulo.dump").await.unwrap();
+    assert_eq!(new.mark("cumulo").await, "first");
+}
+
+#[tokio::test]
+async fn what_is_no_whole_backup_of_a_control_plane_changes_nothing() {
+    let place = Place::new().await;
+    place.back_up("whole").await.unwrap();
+    let whole = fs::read(place.file("whole")).unwrap();
+    fs::write(place.file("cut"), &whole[..whole.len() * 3 / 4]).unwrap();
+    let mut damaged = whole;
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 64].fill(0xff);
+    fs::write(place.file("damaged"), damaged).unwrap();
+    fs::write(place.file("text"), "no backup").unwrap();
+    fs::write(place.file("empty"), "").unwrap();
+    place.execute("INSERT INTO _sqlx_migrations VALUES (9999, 'of tomorrow', now(), true, '', 0)").await;
+    place.back_up("newer").await.unwrap();
+    place
+        .execute("DELETE FROM _sqlx_migrations WHERE version = 9999; ALTER TABLE hosts RENAME TO others")
+        .await;
+    place.back_up("other").await.unwrap();
+    place.execute("ALTER TABLE others RENAME TO hosts; UPDATE mark SET it = 'second'").await;
+
+    for (file, reason) in [
+        ("cut", "the backup cannot be read"),
+        ("damaged", "the backup cannot be read"),
+        ("text", "the backup cannot be read"),
+        ("empty", "the backup cannot be read"),
+        ("newer", "by a newer cumulo-api"),
+        ("other", "no backup of a control plane"),
+        ("missing", "cannot read"),
+    ] {
+        let error = place.restore(file).await.unwrap_err();
+        assert!(error.contains(reason), "{file}: {error}");
+        assert_eq!(place.mark("cumulo").await, "second", "{file}");
+        let databases = "SELECT datname::text FROM pg_database WHERE datname LIKE 'cumulo%'";
+        assert_eq!(place.ask("postgres", databases).await, ["cumulo"], "{file}");
+    }
+    let error = format!("{:#}", place.back_up("missing/file").await.unwrap_err());
+    assert!(error.contains("cannot write to"), "{error}");
+}
+
+/// Of a server that others run, as its role that is no superuser.
+#[tokio::test]
+async fn a_database_elsewhere_is_replaced_while_nobody_uses_it() {
+    let place = Place::new().await;
+    let server = place.alone().await;
+    let url = format!(
+        "postgres://cumulo@localhost/cumulo?host={}/postgresql/run&sslmode=disable",
+        place.folder.root
+    );
+    let (file, data_dir, database_url) = (place.file("cumulo.dump"), "/nonexistent".into(), Some(url));
+    let options = BackupOptions { file: file.clone(), data_dir, database_url };
+    back_up(&options).await.unwrap();
+    let options = RestoreOptions { file, data_dir: options.data_dir, database_url: options.database_url };
+    let restored = async || restore(&options).await.map_err(|error| format!("{error:#}"));
+
+    let error = restored().await.unwrap_err();
+    assert!(
+        error.contains("the role has to be allowed to") && error.contains("permission denied"),
+        "{error}"
+    );
+    let mut administrator = server.administrator.connect().await.unwrap();
+    sqlx::raw_sql("ALTER ROLE cumulo CREATEDB").execute(&mut administrator).await.unwrap();
+    administrator.close().await.unwrap();
+    let user = server.control_plane.connect().await.unwrap();
+    let error = restored().await.unwrap_err();
+    assert!(error.contains("stop every cumulo-api"), "{error}");
+    user.close().await.unwrap();
+    let done = restored().await.unwrap();
+    server.leave().await.unwrap();
+    assert_eq!((&*place.mark("cumulo").await, &*place.mark(&done.kept).await), ("first", "first"));
+}

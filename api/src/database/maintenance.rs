@@ -1,0 +1,144 @@
+//! PostgreSQL's own programs beside a database of ours: `pg_dump` and `pg_restore`.
+
+use camino::{Utf8Path, Utf8PathBuf};
+use percent_encoding::percent_decode_str;
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::PgConnectOptions;
+use tokio::process::Command;
+
+use super::private_cluster::{ClusterError, PrivateCluster, Settings};
+use super::servers::Servers;
+use super::{OpenError, connect};
+
+/// The PostgreSQL of a control plane as it is: reaching it changes no schema.
+pub(crate) struct Maintenance {
+    /// How the control plane connects.
+    pub(crate) control_plane: PgConnectOptions,
+    /// How to connect as whoever makes and renames databases.
+    pub(crate) administrator: PgConnectOptions,
+    programs: Utf8PathBuf,
+    /// The one that was started for this, or that is kept from others meanwhile.
+    cluster: Option<PrivateCluster>,
+}
+
+impl Maintenance {
+    /// The one at `url`, or the private one in `data_directory`, whether a control plane runs on it or not.
+    ///
+    /// # Errors
+    /// [`OpenError::NoCluster`] when there is none.
+    pub(crate) async fn beside(url: Option<&str>, data_directory: &Utf8Path) -> Result<Self, OpenError> {
+        if let Some(url) = url {
+            return Self::server(url).await;
+        }
+        let directory = data_directory.join("postgresql");
+        if !PrivateCluster::exists(&directory) {
+            return Err(OpenError::NoCluster { directory });
+        }
+        match Self::alone(None, data_directory).await {
+            Err(OpenError::Cluster(ClusterError::InUse { directory })) => {
+                let control_plane = PrivateCluster::options_of(&directory);
+                let programs = PrivateCluster::programs_of(&directory)?;
+                Ok(Self { administrator: control_plane.clone(), control_plane, programs, cluster: None })
+            }
+            reached => reached,
+        }
+    }
+
+    /// The same, but a private one is kept from every control plane meanwhile, and made if there is none.
+    ///
+    /// # Errors
+    /// [`ClusterError::InUse`] when a control plane runs on a private one.
+    pub(crate) async fn alone(url: Option<&str>, data_directory: &Utf8Path) -> Result<Self, OpenError> {
+        if let Some(url) = url {
+            return Self::server(url).await;
+        }
+        let cluster = PrivateCluster::start(&data_directory.join("postgresql"), &Settings::default()).await?;
+        Ok(Self {
+            control_plane: cluster.connect_options(),
+            administrator: cluster.superuser_options("postgres"),
+            programs: cluster.programs(),
+            cluster: Some(cluster),
+        })
+    }
+
+    async fn server(url: &str) -> Result<Self, OpenError> {
+        let servers = Servers::parse(url)?;
+        let (options, _) = connect::patiently(&servers).await.map_err(OpenError::Connect)?;
+        let administrator = options.clone().database("postgres");
+        Ok(Self {
+            control_plane: options,
+            administrator,
+            programs: PrivateCluster::newest_programs()?,
+            cluster: None,
+        })
+    }
+
+    /// A program that connects to `options`. What it needs for that is in its environment, which others cannot read, as they can
+    /// read its arguments.
+    pub(crate) fn program(&self, name: &str, options: &PgConnectOptions) -> Command {
+        let mut command = Command::new(self.programs.join(name));
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").kill_on_drop(true);
+        command.envs(environment(options));
+        command
+    }
+
+    /// Leaves PostgreSQL as it was found: stops it if it was started for this.
+    pub(crate) async fn leave(self) -> Result<(), OpenError> {
+        match self.cluster {
+            Some(cluster) if !cluster.is_adopted() => Ok(cluster.stop().await?),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// (PostgreSQL, 34.15 "Environment Variables")
+fn environment(options: &PgConnectOptions) -> Vec<(&'static str, String)> {
+    let url = options.to_url_lossy();
+    let host = options.get_socket().map_or(options.get_host().to_owned(), |path| path.display().to_string());
+    let mut variables = vec![
+        ("PGHOST", host),
+        ("PGPORT", options.get_port().to_string()),
+        ("PGUSER", options.get_username().to_owned()),
+        ("PGDATABASE", options.get_database().unwrap_or(options.get_username()).to_owned()),
+    ];
+    if let Some(password) = url.password() {
+        variables.push(("PGPASSWORD", percent_decode_str(password).decode_utf8_lossy().into_owned()));
+    }
+    for (key, value) in url.query_pairs() {
+        let variable = match &*key {
+            "sslmode" => "PGSSLMODE",
+            "sslrootcert" => "PGSSLROOTCERT",
+            "sslcert" => "PGSSLCERT",
+            "sslkey" => "PGSSLKEY",
+            _ => continue,
+        };
+        // As sqlx shows a certificate that is in a file.
+        variables.push((variable, value.strip_prefix("file: ").unwrap_or(&value).to_owned()));
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_where_to_connect_in_their_environment() {
+        let told = |url: &str| environment(&url.parse().unwrap());
+        let all = told(
+            "postgres://cumulo:a%40%2Fb@db.example.net:6000/cloud?sslmode=verify-full&sslrootcert=/etc/ca.pem",
+        );
+        let expected = [
+            ("PGHOST", "db.example.net"),
+            ("PGPORT", "6000"),
+            ("PGUSER", "cumulo"),
+            ("PGDATABASE", "cloud"),
+            ("PGPASSWORD", "a@/b"),
+            ("PGSSLMODE", "verify-full"),
+            ("PGSSLROOTCERT", "/etc/ca.pem"),
+        ];
+        assert_eq!(all, expected.map(|(name, value)| (name, value.to_owned())));
+        let socket = told("postgres://cumulo@localhost/cloud?host=/run/here");
+        assert!(socket.contains(&("PGHOST", "/run/here".to_owned())), "{socket:?}");
+    }
+}
