@@ -5,7 +5,6 @@
 use std::fmt;
 
 use anyhow::Context;
-use camino::Utf8PathBuf;
 use serde::Serialize;
 use sqlx::{Executor as _, PgConnection, PgPool};
 use time::{Duration, OffsetDateTime};
@@ -13,7 +12,7 @@ use uuid::Uuid;
 
 use crate::audit::{self, ExpectedHead};
 use crate::clock::Clock;
-use crate::database::Database;
+use crate::database::{Database, Location};
 use crate::drift;
 use crate::hosts;
 use crate::images::{self, ImageStoreOptions};
@@ -31,12 +30,8 @@ const SWEPT_WITHIN: Duration = Duration::hours(1);
 /// What to look at, and how to say it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Where the private PostgreSQL lives.
-    #[arg(long, env = "CUMULO_DATA_DIR", default_value = "/var/lib/cumulo/api")]
-    pub data_dir: Utf8PathBuf,
-    /// PostgreSQL to look at; without it, the private one in the data directory.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
+    #[command(flatten)]
+    pub database: Location,
     #[command(flatten)]
     pub image_store: ImageStoreOptions,
     /// A link of the audit log that an earlier run printed: it must still be there.
@@ -83,8 +78,7 @@ pub struct Report {
 /// # Errors
 /// When its database cannot be reached; what is wrong in it is a finding.
 pub async fn run(options: &Options) -> anyhow::Result<Report> {
-    let Database { pools, keeper } =
-        Database::join(options.database_url.as_deref(), &options.data_dir).await?;
+    let Database { pools, keeper } = Database::join(&options.database).await?;
     let looked = look_at_all(&pools.own, options).await;
     pools.own.close().await;
     keeper.leave().await.context("cannot stop PostgreSQL again")?;
@@ -92,7 +86,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
 }
 
 async fn look_at_all(pool: &PgPool, options: &Options) -> anyhow::Result<Report> {
-    let store = options.image_store.open(&options.data_dir)?;
+    let store = options.image_store.open(&options.database.data_dir)?;
     let mut conn = pool.acquire().await?;
     // It reads all that there is, and nobody waits for it; the connection ends with it.
     conn.execute("SET statement_timeout = 0").await?;

@@ -4,7 +4,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Context;
-use camino::Utf8PathBuf;
 use protocol::{Name, PrincipalId};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
@@ -12,7 +11,7 @@ use sqlx::{PgConnection, PgPool};
 use super::{second_factor, store};
 use crate::audit::{self, Actor, Deed, Outcome};
 use crate::clock::Clock;
-use crate::database::Database;
+use crate::database::{Database, Location};
 use crate::http::{ApiError, ErrorCode};
 use crate::policies;
 
@@ -22,12 +21,8 @@ const RECOVER: &str = "iam:RecoverUser";
 /// Whom to let in, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Data directory of the control plane, with its private PostgreSQL; the control plane may be running.
-    #[arg(long, env = "CUMULO_DATA_DIR", default_value = "/var/lib/cumulo/api")]
-    pub data_dir: Utf8PathBuf,
-    /// PostgreSQL of the control plane, if it is not a private one.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
+    #[command(flatten)]
+    pub database: Location,
     /// The user to let in. Made if there is none of this name.
     #[arg(long, default_value = "admin")]
     pub user: Name,
@@ -48,8 +43,7 @@ pub struct Recovered {
 /// Makes or enables the user as an administrator without password, second factor and sessions, and gives the
 /// one-time code with which they set a password.
 pub async fn recover(options: &Options) -> anyhow::Result<Recovered> {
-    let Database { pools, keeper } =
-        Database::join(options.database_url.as_deref(), &options.data_dir).await?;
+    let Database { pools, keeper } = Database::join(&options.database).await?;
     let recovered = recover_in(&pools.own, &Clock::system(), &options.user, &options.detach).await;
     pools.own.close().await;
     keeper.leave().await.context("cannot stop PostgreSQL again")?;

@@ -8,7 +8,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::NamedTempFile;
 
 use super::{LEFT_OUT, run};
-use crate::database::Maintenance;
+use crate::database::{Location, Maintenance};
 
 /// Of which control plane, and where to.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,12 +16,8 @@ pub struct BackupOptions {
     /// The file to write, which only its owner may read: it holds the keys of the cloud. One that is there is replaced once the new
     /// one is whole. `-` is the standard output.
     pub file: Utf8PathBuf,
-    /// Data directory of the control plane, with its private PostgreSQL.
-    #[arg(long, env = "CUMULO_DATA_DIR", default_value = "/var/lib/cumulo/api")]
-    pub data_dir: Utf8PathBuf,
-    /// PostgreSQL of the control plane, if it is not a private one.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
+    #[command(flatten)]
+    pub database: Location,
 }
 
 /// Writes a backup, of one moment. Its size in bytes, if it is in a file.
@@ -36,7 +32,8 @@ pub async fn back_up(options: &BackupOptions) -> anyhow::Result<Option<u64>> {
     );
     // Before anything is started: the file is what is wrong most often.
     let file = if to_stdout { None } else { Some(beside(&options.file)?) };
-    let postgres = Maintenance::beside(options.database_url.as_deref(), &options.data_dir).await?;
+    let postgres = Maintenance::beside(&options.database).await?;
+    eprintln!("backing up the database {}", postgres.name());
     let written = write(&postgres, file.as_ref()).await;
     postgres.leave().await.context("cannot stop PostgreSQL again")?;
     written.context("no backup was written")?;
@@ -49,7 +46,7 @@ fn folder_of(file: &Utf8Path) -> &Utf8Path {
 
 /// A file that takes the other's place once it is whole. Nobody else may read it.
 fn beside(file: &Utf8Path) -> anyhow::Result<NamedTempFile> {
-    ensure!(!file.is_dir(), "{file} is a folder: name a file in it");
+    ensure!(!file.exists() || file.is_file(), "{file} is no file: name one to write");
     let folder = folder_of(file);
     NamedTempFile::with_prefix_in(".cumulo-backup-", folder)
         .with_context(|| format!("cannot write to {folder}"))

@@ -6,14 +6,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Context;
-use camino::Utf8PathBuf;
 use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 
 use crate::audit::{self, Actor, Deed, Outcome};
 use crate::clock::Clock;
-use crate::database::Database;
+use crate::database::{Database, Location};
 use crate::operations::store::{self as operations, End};
 
 /// What the audit log calls this.
@@ -25,12 +24,8 @@ const HEARD: time::Duration = time::Duration::seconds(60);
 /// Which control plane.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RestoredOptions {
-    /// Data directory of the control plane, with its private PostgreSQL.
-    #[arg(long, env = "CUMULO_DATA_DIR", default_value = "/var/lib/cumulo/api")]
-    pub data_dir: Utf8PathBuf,
-    /// PostgreSQL of the control plane, if it is not a private one.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
+    #[command(flatten)]
+    pub database: Location,
     /// Do it although hosts are heard of at this moment: a control plane has been started on the restored database already.
     #[arg(long)]
     pub force: bool,
@@ -50,8 +45,7 @@ pub struct Restored {
 /// # Errors
 /// When the database cannot be reached, or hosts are heard of now.
 pub async fn restored(options: &RestoredOptions) -> anyhow::Result<Restored> {
-    let Database { pools, keeper } =
-        Database::join(options.database_url.as_deref(), &options.data_dir).await?;
+    let Database { pools, keeper } = Database::join(&options.database).await?;
     let clock = Clock::system();
     let done = match refuse_heard(&pools.own, clock.now()).await {
         Err(error) if !options.force => Err(error),

@@ -8,7 +8,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use super::{BackupOptions, Done, RestoreOptions, back_up, restore};
 use crate::database::testing::ClusterFolder;
-use crate::database::{MIGRATOR, Maintenance};
+use crate::database::{Location, MIGRATOR, Maintenance};
+
+const OWNERS: &str = "SELECT DISTINCT tableowner::text FROM pg_tables WHERE schemaname = 'public'";
 
 /// A control plane's data directory, with a database that says what it is.
 struct Place {
@@ -17,19 +19,34 @@ struct Place {
 
 impl Place {
     async fn new() -> Self {
-        let place = Self { folder: ClusterFolder::new() };
+        let place = Self::empty().await;
         let postgres = place.alone().await;
         let mut connection = postgres.control_plane.connect().await.unwrap();
         MIGRATOR.run(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         postgres.leave().await.unwrap();
         place.execute("CREATE TABLE mark AS SELECT 'first' AS it").await;
+        // Most of a backup is rows.
         place
+            .execute("CREATE TABLE bulk AS SELECT gen_random_uuid() AS it FROM generate_series(1, 100000)")
+            .await;
+        place
+    }
+
+    /// As the first start of a control plane leaves it.
+    async fn empty() -> Self {
+        let folder = ClusterFolder::new();
+        folder.start().await.unwrap().stop().await.unwrap();
+        Self { folder }
+    }
+
+    fn location(&self) -> Location {
+        Location { data_dir: self.folder.root.clone(), database_url: None }
     }
 
     /// As a control plane that runs.
     async fn alone(&self) -> Maintenance {
-        Maintenance::alone(None, &self.folder.root).await.unwrap()
+        Maintenance::alone(&self.location()).await.unwrap()
     }
 
     async fn execute(&self, statement: &str) {
@@ -59,13 +76,11 @@ impl Place {
     }
 
     async fn back_up(&self, name: &str) -> anyhow::Result<Option<u64>> {
-        let (file, data_dir) = (self.file(name), self.folder.root.clone());
-        back_up(&BackupOptions { file, data_dir, database_url: None }).await
+        back_up(&BackupOptions { file: self.file(name), database: self.location() }).await
     }
 
     async fn restore(&self, name: &str) -> Result<Done, String> {
-        let (file, data_dir) = (self.file(name), self.folder.root.clone());
-        let restored = restore(&RestoreOptions { file, data_dir, database_url: None }).await;
+        let restored = restore(&RestoreOptions { file: self.file(name), database: self.location() }).await;
         restored.map_err(|error| format!("{error:#}"))
     }
 }
@@ -90,11 +105,10 @@ async fn a_backup_takes_the_place_of_what_came_after_it_which_is_kept() {
     // Its hosts begin anew, and it belongs to whom it belonged to.
     let declared = "SELECT action FROM audit_records WHERE principal_name = 'cumulo-api restored'";
     assert_eq!(place.ask("cumulo", declared).await, ["host:DeclareRestored"]);
-    let owners = "SELECT DISTINCT tableowner::text FROM pg_tables WHERE schemaname = 'public'";
-    assert_eq!(place.ask("cumulo", owners).await, ["cumulo"]);
+    assert_eq!(place.ask("cumulo", OWNERS).await, ["cumulo"]);
 
-    // A new machine has no database yet.
-    let new = Place { folder: ClusterFolder::new() };
+    // On a new machine.
+    let new = Place::empty().await;
     fs::copy(place.file("cumulo.dump"), new.file("cumulo.dump")).unwrap();
     new.restore("cumulo.dump").await.unwrap();
     assert_eq!(new.mark("cumulo").await, "first");
@@ -137,6 +151,14 @@ async fn what_is_no_whole_backup_of_a_control_plane_changes_nothing() {
     }
     let error = format!("{:#}", place.back_up("missing/file").await.unwrap_err());
     assert!(error.contains("cannot write to"), "{error}");
+    let error = format!("{:#}", place.back_up("").await.unwrap_err());
+    assert!(error.contains("is no file"), "{error}");
+    // Where nothing is, nothing is made.
+    let database = Location { data_dir: place.file("elsewhere"), database_url: None };
+    let options = RestoreOptions { file: place.file("whole"), database };
+    let error = format!("{:#}", restore(&options).await.unwrap_err());
+    assert!(error.contains("there is no database in"), "{error}");
+    assert!(!place.file("elsewhere").exists());
 }
 
 /// Of a server that others run, as its role that is no superuser.
@@ -148,10 +170,10 @@ async fn a_database_elsewhere_is_replaced_while_nobody_uses_it() {
         "postgres://cumulo@localhost/cumulo?host={}/postgresql/run&sslmode=disable",
         place.folder.root
     );
-    let (file, data_dir, database_url) = (place.file("cumulo.dump"), "/nonexistent".into(), Some(url));
-    let options = BackupOptions { file: file.clone(), data_dir, database_url };
-    back_up(&options).await.unwrap();
-    let options = RestoreOptions { file, data_dir: options.data_dir, database_url: options.database_url };
+    let database = Location { data_dir: "/nonexistent".into(), database_url: Some(url) };
+    let file = place.file("cumulo.dump");
+    back_up(&BackupOptions { file: file.clone(), database: database.clone() }).await.unwrap();
+    let options = RestoreOptions { file, database };
     let restored = async || restore(&options).await.map_err(|error| format!("{error:#}"));
 
     let error = restored().await.unwrap_err();
@@ -160,7 +182,9 @@ async fn a_database_elsewhere_is_replaced_while_nobody_uses_it() {
         "{error}"
     );
     let mut administrator = server.administrator.connect().await.unwrap();
-    sqlx::raw_sql("ALTER ROLE cumulo CREATEDB").execute(&mut administrator).await.unwrap();
+    // The tables are its, also where the database is another's.
+    let owners = "ALTER ROLE cumulo CREATEDB; CREATE ROLE other; GRANT other TO cumulo; ALTER DATABASE cumulo OWNER TO other";
+    sqlx::raw_sql(owners).execute(&mut administrator).await.unwrap();
     administrator.close().await.unwrap();
     let user = server.control_plane.connect().await.unwrap();
     let error = restored().await.unwrap_err();
@@ -168,5 +192,6 @@ async fn a_database_elsewhere_is_replaced_while_nobody_uses_it() {
     user.close().await.unwrap();
     let done = restored().await.unwrap();
     server.leave().await.unwrap();
+    assert_eq!(place.ask("cumulo", OWNERS).await, ["cumulo"]);
     assert_eq!((&*place.mark("cumulo").await, &*place.mark(&done.kept).await), ("first", "first"));
 }

@@ -1,14 +1,17 @@
 //! PostgreSQL's own programs beside a database of ours: `pg_dump` and `pg_restore`.
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use percent_encoding::percent_decode_str;
-use sqlx::ConnectOptions as _;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::process::Command;
 
 use super::private_cluster::{ClusterError, PrivateCluster, Settings};
 use super::servers::Servers;
-use super::{OpenError, connect};
+use super::{Location, OpenError, connect};
+
+/// Of Debian's package ca-certificates.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The PostgreSQL of a control plane as it is: reaching it changes no schema.
 pub(crate) struct Maintenance {
@@ -22,19 +25,12 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    /// The one at `url`, or the private one in `data_directory`, whether a control plane runs on it or not.
+    /// Whether a control plane runs on it or not.
     ///
     /// # Errors
     /// [`OpenError::NoCluster`] when there is none.
-    pub(crate) async fn beside(url: Option<&str>, data_directory: &Utf8Path) -> Result<Self, OpenError> {
-        if let Some(url) = url {
-            return Self::server(url).await;
-        }
-        let directory = data_directory.join("postgresql");
-        if !PrivateCluster::exists(&directory) {
-            return Err(OpenError::NoCluster { directory });
-        }
-        match Self::alone(None, data_directory).await {
+    pub(crate) async fn beside(location: &Location) -> Result<Self, OpenError> {
+        match Self::alone(location).await {
             Err(OpenError::Cluster(ClusterError::InUse { directory })) => {
                 let control_plane = PrivateCluster::options_of(&directory);
                 let programs = PrivateCluster::programs_of(&directory)?;
@@ -44,15 +40,15 @@ impl Maintenance {
         }
     }
 
-    /// The same, but a private one is kept from every control plane meanwhile, and made if there is none.
+    /// The same, but a private one is kept from every control plane meanwhile.
     ///
     /// # Errors
-    /// [`ClusterError::InUse`] when a control plane runs on a private one.
-    pub(crate) async fn alone(url: Option<&str>, data_directory: &Utf8Path) -> Result<Self, OpenError> {
-        if let Some(url) = url {
+    /// [`ClusterError::InUse`] when a control plane runs on a private one; as [`Self::beside`].
+    pub(crate) async fn alone(location: &Location) -> Result<Self, OpenError> {
+        if let Some(url) = &location.database_url {
             return Self::server(url).await;
         }
-        let cluster = PrivateCluster::start(&data_directory.join("postgresql"), &Settings::default()).await?;
+        let cluster = PrivateCluster::start(&location.private()?, &Settings::default()).await?;
         Ok(Self {
             control_plane: cluster.connect_options(),
             administrator: cluster.superuser_options("postgres"),
@@ -63,14 +59,24 @@ impl Maintenance {
 
     async fn server(url: &str) -> Result<Self, OpenError> {
         let servers = Servers::parse(url)?;
-        let (options, _) = connect::patiently(&servers).await.map_err(OpenError::Connect)?;
+        let (options, mut connection) = connect::patiently(&servers).await.map_err(OpenError::Connect)?;
+        let version = sqlx::query_scalar("SELECT current_setting('server_version_num')::int / 10000");
+        let major: i32 = version.fetch_one(&mut connection).await.map_err(OpenError::Connect)?;
+        connection.close().await.map_err(OpenError::Connect)?;
+        let programs = PrivateCluster::programs_for(major.unsigned_abs())?;
         let administrator = options.clone().database("postgres");
-        Ok(Self {
-            control_plane: options,
-            administrator,
-            programs: PrivateCluster::newest_programs()?,
-            cluster: None,
-        })
+        Ok(Self { control_plane: options, administrator, programs, cluster: None })
+    }
+
+    /// What people call it.
+    pub(crate) fn name(&self) -> String {
+        let options = &self.control_plane;
+        format!(
+            "{} at {}:{}",
+            options.get_database().unwrap_or(options.get_username()),
+            host(options),
+            options.get_port()
+        )
     }
 
     /// A program that connects to `options`. What it needs for that is in its environment, which others cannot read, as they can
@@ -91,12 +97,16 @@ impl Maintenance {
     }
 }
 
+fn host(options: &PgConnectOptions) -> String {
+    options.get_socket().map_or(options.get_host().to_owned(), |path| path.display().to_string())
+}
+
 /// (PostgreSQL, 34.15 "Environment Variables")
 fn environment(options: &PgConnectOptions) -> Vec<(&'static str, String)> {
-    let url = options.to_url_lossy();
-    let host = options.get_socket().map_or(options.get_host().to_owned(), |path| path.display().to_string());
+    // Only its password and what follows the `?` are asked of the URL, which has no place for each host and name.
+    let url = options.clone().host("localhost").username("nobody").to_url_lossy();
     let mut variables = vec![
-        ("PGHOST", host),
+        ("PGHOST", host(options)),
         ("PGPORT", options.get_port().to_string()),
         ("PGUSER", options.get_username().to_owned()),
         ("PGDATABASE", options.get_database().unwrap_or(options.get_username()).to_owned()),
@@ -114,6 +124,11 @@ fn environment(options: &PgConnectOptions) -> Vec<(&'static str, String)> {
         };
         // As sqlx shows a certificate that is in a file.
         variables.push((variable, value.strip_prefix("file: ").unwrap_or(&value).to_owned()));
+    }
+    // As sqlx, which trusts whom the system trusts; libpq asks for a file.
+    let verifies = matches!(options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+    if verifies && !variables.iter().any(|(name, _)| *name == "PGSSLROOTCERT") {
+        variables.push(("PGSSLROOTCERT", SYSTEM_ROOTS.to_owned()));
     }
     variables
 }
@@ -140,5 +155,11 @@ mod tests {
         assert_eq!(all, expected.map(|(name, value)| (name, value.to_owned())));
         let socket = told("postgres://cumulo@localhost/cloud?host=/run/here");
         assert!(socket.contains(&("PGHOST", "/run/here".to_owned())), "{socket:?}");
+        let options: PgConnectOptions = "postgres://u:p@localhost/cloud?sslmode=verify-ca".parse().unwrap();
+        let told = environment(&options.host("2001:db8::2"));
+        for (name, value) in [("PGHOST", "2001:db8::2"), ("PGPASSWORD", "p"), ("PGSSLROOTCERT", SYSTEM_ROOTS)]
+        {
+            assert!(told.contains(&(name, value.to_owned())), "{told:?}");
+        }
     }
 }

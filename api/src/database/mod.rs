@@ -77,6 +77,29 @@ pub enum OpenError {
     Migrate(#[from] MigrateError),
 }
 
+/// Where the database of a control plane is, for the commands of its operator.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Location {
+    /// Data directory of the control plane, with its private PostgreSQL.
+    #[arg(long, env = "CUMULO_DATA_DIR", default_value = "/var/lib/cumulo/api")]
+    pub data_dir: Utf8PathBuf,
+    /// PostgreSQL of the control plane, if it is not a private one.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+}
+
+impl Location {
+    /// The folder of the private cluster. One that is not there is not made.
+    fn private(&self) -> Result<Utf8PathBuf, OpenError> {
+        let directory = self.data_dir.join("postgresql");
+        if PrivateCluster::exists(&directory) {
+            Ok(directory)
+        } else {
+            Err(OpenError::NoCluster { directory })
+        }
+    }
+}
+
 /// An open database with the current schema.
 pub struct Database {
     pub pools: Pools,
@@ -113,15 +136,12 @@ impl Database {
 
     /// Opens the database for a moment, beside the control plane that may be running on it. A private one that
     /// is not there is not made.
-    pub async fn join(url: Option<&str>, data_directory: &Utf8Path) -> Result<Self, OpenError> {
-        if url.is_some() {
-            return Self::open(url, data_directory).await;
+    pub async fn join(location: &Location) -> Result<Self, OpenError> {
+        if let Some(url) = &location.database_url {
+            return Self::open(Some(url), &location.data_dir).await;
         }
-        let directory = data_directory.join("postgresql");
-        if !PrivateCluster::exists(&directory) {
-            return Err(OpenError::NoCluster { directory });
-        }
-        match Self::open_private(data_directory).await {
+        location.private()?;
+        match Self::open_private(&location.data_dir).await {
             Err(OpenError::Cluster(ClusterError::InUse { directory })) => {
                 Self::open_servers(PrivateCluster::options_of(&directory).into()).await
             }

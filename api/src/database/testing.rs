@@ -95,7 +95,7 @@ impl ClusterFolder {
         self.root.join("postgresql")
     }
 
-    pub(super) async fn start(&self) -> Result<PrivateCluster, ClusterError> {
+    pub(crate) async fn start(&self) -> Result<PrivateCluster, ClusterError> {
         PrivateCluster::start(&self.cluster(), &DISPOSABLE).await
     }
 }

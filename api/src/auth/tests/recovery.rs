@@ -8,8 +8,8 @@ use super::{post, with_token};
 use crate::auth::bootstrap::FirstRunOptions;
 use crate::auth::recovery::{Options, recover, recover_in};
 use crate::clock::Clock;
-use crate::database::Database;
 use crate::database::testing::ClusterFolder;
+use crate::database::{Database, Location};
 use crate::testing::TestCloud;
 
 const NEW: &str = "battery staple";
@@ -91,8 +91,7 @@ async fn a_policy_that_denies_everyone_everything_can_be_detached() {
 async fn it_works_beside_a_control_plane_that_runs_and_without_one() {
     let folder = ClusterFolder::new();
     let options = |data_dir: &camino::Utf8Path| Options {
-        data_dir: data_dir.to_owned(),
-        database_url: None,
+        database: Location { data_dir: data_dir.to_owned(), database_url: None },
         user: "ada".parse().unwrap(),
         detach: Vec::new(),
     };

@@ -65,6 +65,21 @@ impl Account {
             .map_err(ClusterError::io("change the owner of", path))
     }
 
+    /// Folders are given to the account before anything is read: what another one's PostgreSQL has must not be touched.
+    pub(super) fn refuse_data_of_others(&self, cluster: &Utf8Path) -> Result<(), ClusterError> {
+        let data = cluster.join("data");
+        let owner = match data.metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            metadata => Uid::from_raw(metadata.map_err(ClusterError::io("look at", &data))?.uid()),
+        };
+        // Nobody's PostgreSQL is root's.
+        if owner == self.uid || owner.is_root() {
+            return Ok(());
+        }
+        let name = User::from_uid(owner).ok().flatten().map_or(owner.to_string(), |user| user.name);
+        Err(ClusterError::OfOthers { directory: cluster.to_owned(), owner: name, account: self.name.clone() })
+    }
+
     /// Every folder on the way to the cluster must let this account through. PostgreSQL itself would only
     /// say that something was denied, not where.
     pub(super) fn check_can_reach(&self, cluster: &Utf8Path) -> Result<(), ClusterError> {

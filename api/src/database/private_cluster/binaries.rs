@@ -49,10 +49,11 @@ impl Binaries {
         })
     }
 
-    /// The newest version that has all of these programs; a machine without a server may have those of clients.
-    pub(super) fn newest_with(programs: &[&str]) -> Result<Self, ClusterError> {
-        let newest = Self::installed(programs).into_iter().max_by_key(|found| found.major);
-        newest.ok_or_else(|| ClusterError::NoPrograms { searched: DISTRIBUTION.into() })
+    /// `pg_dump` and `pg_restore` of this very version: older ones refuse the server, and newer ones write what it refuses.
+    pub(super) fn of_clients(major: u32) -> Result<Self, ClusterError> {
+        let found =
+            Self::installed(&["pg_dump", "pg_restore"]).into_iter().find(|found| found.major == major);
+        found.ok_or(ClusterError::NoPrograms { major })
     }
 
     fn installed(programs: &[&str]) -> Vec<Self> {

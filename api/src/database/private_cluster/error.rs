@@ -13,8 +13,16 @@ pub enum ClusterError {
         "no PostgreSQL server below {searched}: install the package postgresql, or point to a managed database"
     )]
     NoBinaries { searched: Utf8PathBuf },
-    #[error("no pg_dump and pg_restore below {searched}: install the package postgresql-client")]
-    NoPrograms { searched: Utf8PathBuf },
+    #[error(
+        "the server is PostgreSQL {major}, and its pg_dump and pg_restore are not here: install the package \
+         postgresql-client-{major}"
+    )]
+    NoPrograms { major: u32 },
+    #[error(
+        "the database in {directory} belongs to {owner}, and {account} would make it useless to them: run this as {owner} \
+         (runuser -u {owner} -- …)"
+    )]
+    OfOthers { directory: Utf8PathBuf, owner: String, account: String },
     #[error("the programs postgres and initdb do not run from {directory}")]
     UnusableBinaries { directory: Utf8PathBuf },
     #[error(

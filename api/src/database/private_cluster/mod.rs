@@ -73,6 +73,7 @@ impl PrivateCluster {
     /// Makes, starts or adopts the cluster in `directory` and returns when it serves.
     pub async fn start(directory: &Utf8Path, settings: &Settings) -> Result<Self, ClusterError> {
         let account = Account::choose()?;
+        account.refuse_data_of_others(directory)?;
         let layout = Layout::prepare(directory, &account)?;
         let lock = layout.lock()?;
         let binaries = Binaries::find(settings.binaries.as_deref(), &layout.data())?;
@@ -118,9 +119,9 @@ impl PrivateCluster {
         Ok(Binaries::find(None, &Layout { root: directory.to_owned() }.data())?.directory)
     }
 
-    /// The folder of the newest `pg_dump` and `pg_restore`, for a server elsewhere.
-    pub(super) fn newest_programs() -> Result<Utf8PathBuf, ClusterError> {
-        Binaries::newest_with(&["pg_dump", "pg_restore"]).map(|found| found.directory)
+    /// The folder of `pg_dump` and `pg_restore` for a server elsewhere.
+    pub(super) fn programs_for(major: u32) -> Result<Utf8PathBuf, ClusterError> {
+        Binaries::of_clients(major).map(|found| found.directory)
     }
 
     /// The server's process.

@@ -80,6 +80,24 @@ async fn only_root_and_the_account_may_come_near_the_socket() {
     cluster.stop().await.unwrap();
 }
 
+/// Whoever starts it as somebody else would take the socket away from the PostgreSQL that runs.
+#[tokio::test]
+async fn what_belongs_to_another_account_is_not_touched() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let folder = Folder::new();
+    folder.start().await.unwrap().stop().await.unwrap();
+    for path in ["data", "run"] {
+        chown(folder.cluster().join(path), Some(1), Some(1)).unwrap();
+    }
+    let error = folder.start().await.unwrap_err();
+    assert!(matches!(&error, ClusterError::OfOthers { .. }), "{error}");
+    assert!(error.to_string().contains("runuser -u daemon"), "{error}");
+    assert_eq!(folder.cluster().join("run").metadata().unwrap().uid(), 1);
+}
+
 #[tokio::test]
 async fn a_server_that_outlived_us_is_adopted_and_can_be_stopped() {
     let folder = Folder::new();

@@ -1,22 +1,17 @@
 //! `cumulo-api fence`: calling the program before it is needed.
 
 use anyhow::Context;
-use camino::Utf8PathBuf;
 
 use super::options::FenceOptions;
 use super::program::{self, Ended, FenceAction};
 use super::store;
-use crate::database::Database;
+use crate::database::{Database, Location};
 
 /// Which host to ask about, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TryOptions {
-    /// Data directory of the control plane, with its private PostgreSQL; the control plane may be running.
-    #[arg(long, env = "CUMULO_DATA_DIR", default_value = "/var/lib/cumulo/api")]
-    pub data_dir: Utf8PathBuf,
-    /// PostgreSQL of the control plane, if it is not a private one.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
+    #[command(flatten)]
+    pub database: Location,
     #[command(flatten)]
     pub fence: FenceOptions,
     /// Name or id of the host.
@@ -31,8 +26,7 @@ pub struct TryOptions {
 pub async fn try_program(options: &TryOptions) -> anyhow::Result<String> {
     let fencer =
         options.fence.open()?.context("no --fence-command is given, so no host is ever switched off")?;
-    let Database { pools, keeper } =
-        Database::join(options.database_url.as_deref(), &options.data_dir).await?;
+    let Database { pools, keeper } = Database::join(&options.database).await?;
     let found = async { store::subject(&mut *pools.own.acquire().await?, &options.host).await }.await;
     pools.own.close().await;
     keeper.leave().await.context("cannot stop PostgreSQL again")?;
