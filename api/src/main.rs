@@ -75,7 +75,7 @@ async fn recover(options: &api::auth::recovery::Options) -> anyhow::Result<()> {
 #[tokio::main]
 async fn backup(options: &api::backup::BackupOptions) -> anyhow::Result<()> {
     log_to_stderr("warn");
-    if let Some(size) = api::backup::back_up(options).await? {
+    if let Some(size) = api::backup::back_up(options, &interruptible()?).await? {
         println!("{}: {:.1} MiB", options.file, size as f64 / f64::from(1 << 20));
     }
     Ok(())
@@ -84,10 +84,15 @@ async fn backup(options: &api::backup::BackupOptions) -> anyhow::Result<()> {
 #[tokio::main]
 async fn restore(options: &api::backup::RestoreOptions) -> anyhow::Result<()> {
     log_to_stderr("warn");
-    let done = api::backup::restore(options).await?;
+    let done = api::backup::restore(options, &interruptible()?).await?;
+    if done.lost_rules {
+        println!(
+            "What was there had rights, limits or settings of its own (GRANT, ALTER DATABASE): give them anew."
+        );
+    }
     println!(
         "hosts that begin anew: {}; instances that are asked for anew: {}\n\
-         What was there before is kept as the database {}, until the next restore. Start cumulo-api now.",
+         What was there before is kept as the database {}: restore --undo puts it back. Start cumulo-api now.",
         done.restored.hosts, done.restored.instances, done.kept
     );
     Ok(())
@@ -132,9 +137,14 @@ fn log_to_stderr(level: &str) {
 #[tokio::main]
 async fn serve(options: api::serve::Options) -> anyhow::Result<()> {
     log_to_stderr("info");
+    api::serve::serve(options, interruptible()?).await
+}
+
+/// A token that a signal cancels.
+fn interruptible() -> anyhow::Result<CancellationToken> {
     let shutdown = CancellationToken::new();
     tokio::spawn(on_signal(shutdown.clone())?);
-    api::serve::serve(options, shutdown).await
+    Ok(shutdown)
 }
 
 /// Cancels the token on SIGTERM or SIGINT. Ready when this returns.

@@ -6,8 +6,9 @@ use std::process::Stdio;
 use anyhow::{Context as _, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::NamedTempFile;
+use tokio_util::sync::CancellationToken;
 
-use super::{LEFT_OUT, run};
+use super::{SELECTION, run};
 use crate::database::{Location, Maintenance};
 
 /// Of which control plane, and where to.
@@ -20,24 +21,26 @@ pub struct BackupOptions {
     pub database: Location,
 }
 
-/// Writes a backup, of one moment. Its size in bytes, if it is in a file.
+/// Writes a backup, of one moment, unless `shutdown` comes first. Its size in bytes, if it is in a file.
 ///
 /// # Errors
 /// When PostgreSQL cannot be reached, or the file cannot be written; there is none then, or the one that was there.
-pub async fn back_up(options: &BackupOptions) -> anyhow::Result<Option<u64>> {
+pub async fn back_up(options: &BackupOptions, shutdown: &CancellationToken) -> anyhow::Result<Option<u64>> {
     let to_stdout = options.file == "-";
     ensure!(
         !to_stdout || !std::io::stdout().is_terminal(),
         "a backup is nothing to read: name a file, or use > FILE"
     );
     // Before anything is started: the file is what is wrong most often.
-    let file = if to_stdout { None } else { Some(beside(&options.file)?) };
+    let path = options.file.canonicalize_utf8().unwrap_or(options.file.clone());
+    let file = if to_stdout { None } else { Some(beside(&path)?) };
     let postgres = Maintenance::beside(&options.database).await?;
-    eprintln!("backing up the database {}", postgres.name());
-    let written = write(&postgres, file.as_ref()).await;
-    postgres.leave().await.context("cannot stop PostgreSQL again")?;
+    let idle = if postgres.is_started() { ", on which no cumulo-api runs" } else { "" };
+    eprintln!("backing up the database {}{idle}", postgres.name());
+    let written = write(&postgres, file.as_ref(), shutdown).await;
+    postgres.leave().await;
     written.context("no backup was written")?;
-    file.map(|file| keep(file, &options.file)).transpose()
+    file.map(|file| keep(file, &path)).transpose()
 }
 
 fn folder_of(file: &Utf8Path) -> &Utf8Path {
@@ -52,13 +55,17 @@ fn beside(file: &Utf8Path) -> anyhow::Result<NamedTempFile> {
         .with_context(|| format!("cannot write to {folder}"))
 }
 
-async fn write(postgres: &Maintenance, file: Option<&NamedTempFile>) -> anyhow::Result<()> {
+async fn write(
+    postgres: &Maintenance,
+    file: Option<&NamedTempFile>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
     let mut program = postgres.program("pg_dump", &postgres.control_plane);
-    program.args(["--format=custom", LEFT_OUT]).stdin(Stdio::null());
+    program.arg("--format=custom").args(SELECTION).stdin(Stdio::null());
     if let Some(file) = file {
         program.stdout(file.as_file().try_clone()?);
     }
-    run(program).await
+    run(program, shutdown).await
 }
 
 fn keep(file: NamedTempFile, path: &Utf8Path) -> anyhow::Result<u64> {

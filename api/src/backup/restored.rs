@@ -127,6 +127,8 @@ pub(crate) async fn restored_in(pool: &PgPool, clock: &Clock) -> Result<Restored
 /// come back since, with what is needed now. INVARIANT: nothing is removed because of what was true when the backup was made.
 async fn forget_copies(conn: &mut PgConnection, now: OffsetDateTime) -> Result<(), sqlx::Error> {
     sqlx::query!("DELETE FROM layer_removals WHERE copies IS NOT NULL").execute(&mut *conn).await?;
+    // Files of images that were on their way then may be whole since.
+    sqlx::query!("DELETE FROM blobs WHERE state = 'receiving'").execute(&mut *conn).await?;
     let moves = sqlx::query_scalar!("DELETE FROM migrations WHERE layers IS NOT NULL RETURNING operation_id")
         .fetch_all(&mut *conn)
         .await?;

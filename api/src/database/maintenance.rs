@@ -31,12 +31,16 @@ impl Maintenance {
     /// [`OpenError::NoCluster`] when there is none.
     pub(crate) async fn beside(location: &Location) -> Result<Self, OpenError> {
         match Self::alone(location).await {
+            Ok(mut reached) => {
+                reached.cluster.iter_mut().for_each(PrivateCluster::share);
+                Ok(reached)
+            }
             Err(OpenError::Cluster(ClusterError::InUse { directory })) => {
                 let control_plane = PrivateCluster::options_of(&directory);
                 let programs = PrivateCluster::programs_of(&directory)?;
                 Ok(Self { administrator: control_plane.clone(), control_plane, programs, cluster: None })
             }
-            reached => reached,
+            failed => failed,
         }
     }
 
@@ -68,6 +72,11 @@ impl Maintenance {
         Ok(Self { control_plane: options, administrator, programs, cluster: None })
     }
 
+    /// Whether no control plane ran on it.
+    pub(crate) fn is_started(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     /// What people call it.
     pub(crate) fn name(&self) -> String {
         let options = &self.control_plane;
@@ -88,11 +97,13 @@ impl Maintenance {
         command
     }
 
-    /// Leaves PostgreSQL as it was found: stops it if it was started for this.
-    pub(crate) async fn leave(self) -> Result<(), OpenError> {
-        match self.cluster {
-            Some(cluster) if !cluster.is_adopted() => Ok(cluster.stop().await?),
-            _ => Ok(()),
+    /// Leaves PostgreSQL as it was found: stops it if it was started for this. That it does not stop undoes nothing of what was done.
+    pub(crate) async fn leave(self) {
+        let started = self.cluster.filter(|cluster| !cluster.is_adopted());
+        if let Some(cluster) = started
+            && let Err(error) = cluster.stop().await
+        {
+            tracing::warn!(%error, "PostgreSQL, which was started for this, is left");
         }
     }
 }

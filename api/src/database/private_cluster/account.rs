@@ -77,7 +77,14 @@ impl Account {
             return Ok(());
         }
         let name = User::from_uid(owner).ok().flatten().map_or(owner.to_string(), |user| user.name);
-        Err(ClusterError::OfOthers { directory: cluster.to_owned(), owner: name, account: self.name.clone() })
+        // Root's is run by that account.
+        let how = if name == POSTGRES {
+            "as root".to_owned()
+        } else {
+            format!("as {name} (runuser -u {name} -- …)")
+        };
+        let (directory, account) = (cluster.to_owned(), self.name.clone());
+        Err(ClusterError::OfOthers { directory, owner: name, account, how })
     }
 
     /// Every folder on the way to the cluster must let this account through. PostgreSQL itself would only

@@ -19,10 +19,9 @@ pub enum ClusterError {
     )]
     NoPrograms { major: u32 },
     #[error(
-        "the database in {directory} belongs to {owner}, and {account} would make it useless to them: run this as {owner} \
-         (runuser -u {owner} -- …)"
+        "the database in {directory} belongs to {owner}, and {account} would make it useless to them: run this {how}"
     )]
-    OfOthers { directory: Utf8PathBuf, owner: String, account: String },
+    OfOthers { directory: Utf8PathBuf, owner: String, account: String, how: String },
     #[error("the programs postgres and initdb do not run from {directory}")]
     UnusableBinaries { directory: Utf8PathBuf },
     #[error(

@@ -66,7 +66,8 @@ pub struct PrivateCluster {
     account: Account,
     binaries: Binaries,
     postmaster: Postmaster,
-    _lock: File,
+    /// None while it is shared.
+    lock: Option<File>,
 }
 
 impl PrivateCluster {
@@ -80,7 +81,7 @@ impl PrivateCluster {
         configuration::write(&layout, &account, settings.durability)?;
         initdb::ensure(&layout, &account, &binaries, settings.durability).await?;
         let postmaster = launch(&layout, &account, &binaries).await?;
-        let cluster = Self { layout, account, binaries, postmaster, _lock: lock };
+        let cluster = Self { layout, account, binaries, postmaster, lock: Some(lock) };
         if let Err(error) = provision::ensure(&cluster.layout).await {
             // What cannot be used must not be left behind.
             return Err(cluster.stop().await.err().unwrap_or(error));
@@ -134,8 +135,18 @@ impl PrivateCluster {
         self.postmaster.is_adopted()
     }
 
-    /// Stops PostgreSQL; every connection ends.
+    /// Lets a control plane that starts meanwhile adopt it.
+    pub(super) fn share(&mut self) {
+        self.lock = None;
+    }
+
+    /// Stops PostgreSQL; every connection ends. One that is shared stays if somebody has adopted it.
     pub async fn stop(mut self) -> Result<(), ClusterError> {
+        let lock = self.lock.take().map_or_else(|| self.layout.lock(), Ok);
+        if matches!(lock, Err(ClusterError::InUse { .. })) {
+            return Ok(());
+        }
+        let _lock = lock?;
         self.postmaster.stop().await
     }
 }

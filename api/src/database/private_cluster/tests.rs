@@ -178,11 +178,28 @@ async fn a_killed_server_is_back_within_seconds_and_requests_fail_fast_meanwhile
 }
 
 #[tokio::test]
+async fn a_shared_server_is_left_to_whoever_adopts_it() {
+    let folder = Folder::new();
+    let mut first = folder.start().await.unwrap();
+    first.share();
+    let second = folder.start().await.unwrap();
+    assert_eq!((second.is_adopted(), second.pid()), (true, first.pid()));
+    first.stop().await.unwrap();
+    second.connect_options().connect().await.unwrap().close().await.unwrap();
+    second.stop().await.unwrap();
+    let mut alone = folder.start().await.unwrap();
+    assert!(!alone.is_adopted());
+    alone.share();
+    alone.stop().await.unwrap();
+    assert!(Postmaster::find(&Layout { root: folder.cluster() }).is_none());
+}
+
+#[tokio::test]
 async fn an_adopted_server_is_supervised_too() {
     let folder = Folder::new();
     let first = folder.start().await.unwrap();
     // The test is its parent, so it has to collect it in the place of init.
-    let PrivateCluster { postmaster, _lock: lock, .. } = first;
+    let PrivateCluster { postmaster, lock, .. } = first;
     drop(lock);
     let pid = postmaster.pid();
     let mut child = postmaster.into_child().unwrap();

@@ -4,6 +4,7 @@ use axum::http::{Method, Request};
 use serde_json::{Value, json};
 
 use super::{IMAGES, announce, cloud, content, swept};
+use crate::backup::restored_in;
 use crate::testing::Answer;
 use crate::testing::TestCloud;
 
@@ -51,9 +52,8 @@ async fn an_outdated_or_endless_upload_is_refused_before_its_first_byte() {
     assert_eq!(done.headers["etag"], cloud.get(&format!("{IMAGES}/image")).await.headers["etag"]);
 }
 
-#[tokio::test]
-async fn what_a_killed_receiver_left_on_the_disk_is_swept() {
-    let cloud = cloud().await;
+/// What a killed receiver leaves: a row and a file.
+async fn leave_half(cloud: &TestCloud) {
     let id: uuid::Uuid = cloud.app.clock.new_id();
     sqlx::query("INSERT INTO blobs (id, state, created_at, lease_until) VALUES ($1, 'receiving', $2, $2)")
         .bind(id)
@@ -65,7 +65,23 @@ async fn what_a_killed_receiver_left_on_the_disk_is_swept() {
     std::fs::create_dir_all(&blobs).unwrap();
     // As the store names what is not finished yet.
     std::fs::write(blobs.join(format!("{id}#1")), "half of it").unwrap();
+}
+
+#[tokio::test]
+async fn what_a_killed_receiver_left_on_the_disk_is_swept() {
+    let cloud = cloud().await;
+    leave_half(&cloud).await;
     assert_eq!(swept(&cloud).await, (1, 1));
     cloud.pass(1);
     assert_eq!(swept(&cloud).await, (0, 0));
+}
+
+/// It may be whole since.
+#[tokio::test]
+async fn what_was_on_its_way_when_a_backup_was_made_stays() {
+    let cloud = cloud().await;
+    leave_half(&cloud).await;
+    restored_in(&cloud.app.pool, &cloud.app.clock).await.unwrap();
+    cloud.pass(1);
+    assert_eq!(swept(&cloud).await, (0, 1));
 }
