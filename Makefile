@@ -33,7 +33,7 @@ programs: cargo
 	@deploy/packages host build guests
 	@deploy/console
 	@[ -e $(RELEASE)/cumulo-api ] || echo 'Building Cumulo, which takes about 10 minutes the first time.'
-	@cargo build --quiet --release --package api --package compute-agent --package cli --package tests --bins
+	@cargo build $$([ -t 2 ] || echo --quiet) --release --package api --package compute-agent --package cli --package tests --bins
 
 cargo:
 	@command -v cargo >/dev/null || { \

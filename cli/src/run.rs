@@ -74,7 +74,11 @@ pub async fn run(place: &Place, operations: &[&Operation], matches: &ArgMatches)
 /// A host that is emptied: what becomes of each instance there, as it is planned or has come.
 async fn drain(place: &Place, answer: Value, waits: bool, output: &Output) -> Result<()> {
     if !waits {
-        return output.evacuations(&answer);
+        output.evacuations(&answer)?;
+        if let Some(guests) = answer["host"]["maintenance"]["unknown_guests"].as_str() {
+            eprintln!("It does not become drained: {}", output::harmless(guests));
+        }
+        return Ok(());
     }
     let drained = wait::until_drained(place, &answer["host"]).await?;
     output.evacuations(&drained)?;

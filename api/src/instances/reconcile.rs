@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use protocol::{InstanceId, OperationId};
 use sqlx::{Acquire, PgConnection};
 use time::{Duration, OffsetDateTime};
+use tokio::time::Instant;
 
 use super::store::placement::{self, Pending};
 use crate::app::App;
@@ -20,10 +21,11 @@ const BATCH: i64 = 64;
 /// When to look again for an instance that fits nowhere; freed capacity nudges sooner.
 const RETRY: Duration = Duration::seconds(10);
 
-/// Places what waits. Idempotent; any number of replicas may run it at once.
+/// Places what waits. Idempotent; any number of replicas may run it at once. To look at all hosts takes its time in a large cloud, so it
+/// rests for as long as that took, and what comes meanwhile is decided about together.
 pub(crate) async fn place_pending(app: &App) -> Result<(), sqlx::Error> {
     loop {
-        let now = app.clock.now();
+        let (now, started) = (app.clock.now(), Instant::now());
         let mut tx = app.begin().await?;
         placement::take_turn(&mut tx).await?;
         let mut pending = placement::take_pending(&mut tx, now, BATCH).await?;
@@ -64,6 +66,7 @@ pub(crate) async fn place_pending(app: &App) -> Result<(), sqlx::Error> {
             nudge::send(&mut tx, Topic::Host(host)).await?;
         }
         tx.commit().await?;
+        tokio::time::sleep(started.elapsed()).await;
     }
 }
 

@@ -298,6 +298,29 @@ async fn verify_finds_hosts_that_are_not_what_they_were_told() {
     assert_eq!(codes().await[0], "host_check_old", "a fast clock does not help");
 }
 
+/// Of what has no card no document tells.
+#[tokio::test]
+async fn an_instance_without_cards_concerns_its_host_alone() {
+    let cloud = TestCloud::start().await;
+    cloud.furnish().await;
+    cloud.join_host("host-1").await;
+    instance(&cloud, "web", "default").await;
+    spread(&cloud.app).await.unwrap();
+    let told = async || number(&cloud, "SELECT network_revision FROM hosts WHERE name = 'host-1'").await;
+    let before = told().await;
+    execute(&cloud, "UPDATE hosts SET cordoned = true").await;
+    cloud.join_host("host-2").await;
+    let bare = json!({"name": "bare", "image": "image", "instance_type": "tiny", "networks": []});
+    cloud.post(INSTANCES, bare).await.expect(202);
+    place_pending(&cloud.app).await.unwrap();
+    spread(&cloud.app).await.unwrap();
+    assert_eq!(told().await, before, "another host has it");
+    cloud.post("/v1/projects/demo/ports", json!({"name": "late", "network": "default"})).await.expect(201);
+    cloud.post(&format!("{INSTANCES}/bare/attach_port"), json!({"port": "late"})).await.expect(202);
+    spread(&cloud.app).await.unwrap();
+    assert!(told().await > before, "it has a card now");
+}
+
 #[tokio::test]
 async fn verify_finds_what_is_left_of_instances() {
     let cloud = TestCloud::start().await;
