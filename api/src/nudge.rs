@@ -128,13 +128,19 @@ impl Nudges {
         Waiter { receiver, topic, nudges: self.clone() }
     }
 
+    /// The hosts whose desired state somebody in this process waits for.
+    pub(crate) fn waiting_hosts(&self) -> Vec<HostId> {
+        let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        topics.keys().filter_map(|topic| if let Topic::Host(id) = topic { Some(*id) } else { None }).collect()
+    }
+
     /// How many wait for it in this process.
     #[cfg(test)]
     pub(crate) fn waiting_for(&self, topic: Topic) -> usize {
         self.0.lock().unwrap().get(&topic).map_or(0, watch::Sender::receiver_count)
     }
 
-    fn wake(&self, topic: Topic) {
+    pub(crate) fn wake(&self, topic: Topic) {
         if let Some(sender) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&topic) {
             sender.send_replace(());
         }

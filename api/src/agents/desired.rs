@@ -19,10 +19,7 @@ use crate::images;
 use crate::instances::store::hosts::desired_after;
 use crate::nudge::Topic;
 
-/// Looking again without a nudge, in case one was lost.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
-/// What is newer than `after`; waits for it if nothing is.
+/// What is newer than `after`; waits for it if nothing is. A nudge that was lost is said again by [`super::lost_nudges`].
 pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<Json<DesiredPage>, ApiError> {
     let query: DesiredQuery = parse_query(&uri)?;
     let until = Instant::now() + Duration::from_secs(query.wait_seconds.min(MAX_WAIT_SECONDS).into());
@@ -58,7 +55,7 @@ pub(super) async fn get(State(app): State<App>, host: Host, uri: Uri) -> Result<
             let page = DesiredPage { revision, complete, objects, requests };
             return Ok(Json(page.for_version(session.protocol_version)));
         }
-        waiter.nudged(left.min(LOOK_AGAIN)).await;
+        waiter.nudged(left).await;
     }
 }
 

@@ -12,6 +12,7 @@ mod heartbeat;
 mod images;
 mod insight;
 mod join;
+pub(crate) mod lost_nudges;
 mod observed;
 mod peer;
 mod router;

@@ -120,7 +120,9 @@ pub(crate) async fn run(app: App, shutdown: CancellationToken) {
             Box::pin(async move { images::run_imports(&app).await })
         })
     }));
+    let lost_nudges = agents::lost_nudges::find(&app, &shutdown);
     tokio::join!(
+        lost_nudges,
         placement,
         networks,
         lost_cards,
