@@ -95,8 +95,10 @@ fn open(file: &Utf8Path) -> anyhow::Result<Stdio> {
         ensure!(!std::io::stdin().is_terminal(), "a backup is nothing to type: name a file, or use < FILE");
         return Ok(Stdio::inherit());
     }
-    let opened =
-        File::open(file).with_context(|| format!("cannot read {file}; whoever may can give it: - < {file}"));
+    let opened = File::open(file).with_context(|| match file.exists() {
+        true => format!("cannot read {file}; whoever may can give it: - < {file}"),
+        false => format!("cannot read {file}"),
+    });
     Ok(opened?.into())
 }
 
@@ -217,7 +219,10 @@ async fn make(
         &target.new,
     ]);
     program.stdin(input).stdout(Stdio::null());
-    run(program, shutdown).await.context("the backup cannot be read")?;
+    run(program, shutdown).await.map_err(|error| match shutdown.is_cancelled() {
+        true => error,
+        false => error.context("the backup cannot be read"),
+    })?;
     serviceable(postgres, target, &target.new, administrator).await
 }
 

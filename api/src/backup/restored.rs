@@ -83,11 +83,14 @@ pub(crate) async fn restored_in(pool: &PgPool, clock: &Clock) -> Result<Restored
         [on_their_way, instances].map(|rows| rows.into_iter().map(|one| one.id).collect::<Vec<_>>());
     sqlx::query!("SELECT FROM hosts ORDER BY id FOR NO KEY UPDATE").execute(&mut *tx).await?;
     forget_copies(&mut tx, now).await?;
-    // An epoch that no host has had since: an agent that was in a session then would not notice.
+    // An epoch that no host has had since, in whichever history: an agent that was in a session then would not notice. There is less
+    // than one session a millisecond.
+    let milliseconds = i64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
     let hosts = sqlx::query!(
-        "UPDATE hosts SET epoch = epoch + 1000000, declared_dead_at = NULL, desired_revision = desired_revision + 1,
+        "UPDATE hosts SET epoch = GREATEST(epoch, $2) + 1, declared_dead_at = NULL, desired_revision = desired_revision + 1,
                 generation = generation + 1, updated_at = $1",
-        now
+        now,
+        milliseconds
     )
     .execute(&mut *tx)
     .await?

@@ -22,6 +22,8 @@ pub(super) fn differences(
 ) -> Vec<Difference> {
     let wanted: HashSet<_> = host.desired.ids().into_iter().collect();
     let stray = |id: &&InstanceId| !wanted.contains(*id);
+    // While it has a domain, that is what there is to decide about: the rest is in use.
+    let left = |id: &&InstanceId| stray(id) && !domains.contains_key(*id);
     let mut found = Vec::new();
     let mut note = |code, id, detail: &str| {
         found.push(Difference::new(code, DriftSubject::Instance(id), detail.to_owned()));
@@ -42,7 +44,7 @@ pub(super) fn differences(
     // Clones lie on the same layers.
     let others = host.desired.ids().into_iter().filter_map(|id| host.desired.get(id)).chain(others);
     let needed: HashSet<LayerId> = others.flat_map(|wanted| layers_of(&wanted)).collect();
-    for id in pool.instances.keys().filter(stray) {
+    for id in pool.instances.keys().filter(left) {
         note(DriftCode::UnknownFiles, *id, "decide about its seed and logs: nothing is wanted of it");
     }
     for wanted in ended {
@@ -59,13 +61,13 @@ pub(super) fn differences(
             note(DriftCode::UnknownFiles, id, &detail);
         }
     }
-    for id in host.boots.ids().iter().filter(stray) {
+    for id in host.boots.ids().iter().filter(left) {
         note(DriftCode::UnknownRecord, *id, "decide about the record of its boots: nothing is wanted of it");
     }
     for id in host.guards.ids().iter().filter(stray) {
         note(DriftCode::UnknownRecord, *id, "decide about it: nothing is wanted of it, and it is guarded");
     }
-    for (process, id) in open_files(&pool.root).into_iter().filter(|(_, id)| stray(&id)) {
+    for (process, id) in open_files(&pool.root).into_iter().filter(|(_, id)| left(&id)) {
         note(DriftCode::UnknownProcess, id, &format!("look at {process}: it has a file of it open"));
     }
     for name in &pool.foreign {

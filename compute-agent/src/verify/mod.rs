@@ -12,14 +12,14 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
-use networking::links::Links;
+use networking::links::{Links, stray_card};
 use networking::packets::Packets;
 use networking::services::Services;
 use protocol::agent::{DriftCode, DriftSubject, HostDifference, HostNetwork};
@@ -145,7 +145,8 @@ async fn look(state_dir: &Utf8Path, machine_boot: Uuid) -> Result<Report> {
     let uri = uri.context("the hypervisor of this agent is simulated: there is nothing to look at")?;
     let domains = domains(Options { uri, pool: host.pool() }).await?;
     let stored = host.networks.get();
-    let mut differences = host.networks(stored.as_ref().map(|stored| &stored.networks)).await?;
+    let networks = host.networks(stored.as_ref().map(|stored| &stored.networks)).await?;
+    let mut differences: Vec<_> = host.without_strangers(networks, &domains).collect();
     // The agent that keeps the states of shared pools is another process, if there is one.
     let (shared, unusable) = host.shared_pools(&[]).await;
     differences.extend(unusable);
@@ -195,6 +196,19 @@ impl Host {
         differences.extend(instances::differences(self, domains, &pools, machine_boot, now));
         differences.extend(leftovers::differences(self, domains, &pools.local));
         Ok(differences)
+    }
+
+    /// The same without the cards of guests of which nothing is wanted: they go with their guest, which is named.
+    fn without_strangers(
+        &self,
+        networks: impl IntoIterator<Item = Difference>,
+        domains: &HashMap<InstanceId, Domain>,
+    ) -> impl Iterator<Item = Difference> {
+        let wanted: HashSet<_> = self.desired.ids().into_iter().collect();
+        let strangers = domains.values().filter(|domain| !wanted.contains(&domain.id));
+        let taps = strangers.flat_map(|domain| &domain.cards).filter_map(|card| card.tap.as_deref());
+        let theirs: HashSet<_> = taps.map(stray_card).collect();
+        networks.into_iter().filter(move |one| !theirs.contains(&one.detail))
     }
 
     /// What keeps the guard from its work.

@@ -71,12 +71,13 @@ impl Look for RunningHost {
         self.reconciler.underway.watch();
         let domains = self.reconciler.view.look().await.map_err(|error| anyhow!(error))?;
         let networks = self.keeper.differences().context("the networks were not compared lately")?;
-        let beside = self.beside_networks(domains).await?;
+        let beside = self.beside_networks(Arc::clone(&domains)).await?;
         let mut busy = self.reconciler.underway.touched();
         // A guest that comes or goes is on its way for minutes, without a step.
         let ids = self.host.desired.ids().into_iter();
         busy.extend(ids.filter(|id| self.host.desired.get(*id).is_some_and(|one| one.migration().is_some())));
-        let differences = networks.into_iter().map(of_networks).chain(beside);
+        let networks = networks.into_iter().map(of_networks);
+        let differences = self.host.without_strangers(networks, &domains).chain(beside);
         let found: Vec<HostDifference> = differences.filter_map(Difference::told).collect();
         Ok(Looked { found, busy })
     }

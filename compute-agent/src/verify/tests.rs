@@ -9,7 +9,7 @@ use time::macros::datetime;
 
 use super::*;
 use crate::desired::Wanted;
-use crate::hypervisor::DomainState;
+use crate::hypervisor::{Card, DomainState};
 use crate::samples;
 
 #[test]
@@ -94,17 +94,21 @@ impl Scene {
             .map(|name| self.root.join(name))
     }
 
-    /// What is found, when the storage of the agent says that of the pool.
-    async fn found(&self, state: Option<SharedPoolState>) -> Vec<(DriftCode, String)> {
-        let host = Host::read(&self.state_dir(), Uuid::nil()).unwrap();
-        let domain = Domain {
-            id: self.spec.id,
-            generation: self.spec.generation,
+    fn domain_of(spec: &InstanceSpec) -> Domain {
+        Domain {
+            id: spec.id,
+            generation: spec.generation,
             boot: 1,
             state: DomainState::Running,
             cards: Vec::new(),
-            volumes: samples::volumes(&Wanted::Instance(Box::new(self.spec.clone()))),
-        };
+            volumes: samples::volumes(&Wanted::Instance(Box::new(spec.clone()))),
+        }
+    }
+
+    /// What is found, when the storage of the agent says that of the pool.
+    async fn found(&self, state: Option<SharedPoolState>) -> Vec<(DriftCode, String)> {
+        let host = Host::read(&self.state_dir(), Uuid::nil()).unwrap();
+        let domain = Self::domain_of(&self.spec);
         let states: Vec<_> =
             state.into_iter().map(|state| SharedPoolReport { name: self.pool.clone(), state }).collect();
         let (shared, mut found) = host.shared_pools(&states).await;
@@ -191,4 +195,42 @@ async fn files_of_a_guest_that_nobody_knows_and_that_has_ended_are_named() {
         fs::remove_file(scene.state_dir().join(gone)).unwrap();
     }
     assert_eq!(named().await, [seed]);
+}
+
+#[test]
+fn of_a_guest_that_nobody_knows_and_that_runs_the_guest_alone_is_named() {
+    let scene = Scene::new();
+    let mut spec = samples::running("0190163d-8694-739b-aea5-966c26f8ad91".parse().unwrap());
+    spec.disks[0].volume.pool = None;
+    scene.want(samples::wish(&spec));
+    scene.want(samples::wish(&scene.spec));
+    let boots = Boots::open(scene.state_dir().join("boots")).unwrap();
+    let started = serde_json::json!({"boot": 1, "machine_boot": Uuid::nil(), "phase": "started"});
+    boots.put(spec.id, serde_json::from_value(started).unwrap()).unwrap();
+    let log = scene.state_dir().join(format!("pool/instances/{}/serial.log", spec.id));
+    fs::create_dir_all(log.parent().unwrap()).unwrap();
+    // As its QEMU has it.
+    let _open = fs::File::create(&log).unwrap();
+
+    let host = Host::read(&scene.state_dir(), Uuid::nil()).unwrap();
+    let mut domain = Scene::domain_of(&spec);
+    let card = |tap: &str| Card { mac: "52:54:00:00:00:01".parse().unwrap(), tap: Some(tap.to_owned()) };
+    domain.cards.push(card("ct0123456789ab"));
+    let codes = |domains: &HashMap<_, _>| {
+        let pools = Pools::of(&host.pool(), Found::default()).unwrap();
+        let found = leftovers::differences(&host, domains, &pools.local);
+        found.into_iter().filter_map(|one| one.code).collect::<Vec<_>>()
+    };
+    let running = HashMap::from([(spec.id, domain)]);
+    assert_eq!(codes(&running), [DriftCode::UnknownGuest]);
+    let ended = codes(&HashMap::new());
+    for code in [DriftCode::UnknownFiles, DriftCode::UnknownRecord, DriftCode::UnknownProcess] {
+        assert!(ended.contains(&code), "{ended:?}");
+    }
+
+    let stray = |tap| Difference::new(DriftCode::NetworkDeviceDiffers, DriftSubject::Host, stray_card(tap));
+    let strays = || [stray("ct0123456789ab"), stray("ct000000000000")];
+    let told = |domains| host.without_strangers(strays(), domains).collect::<Vec<_>>();
+    assert_eq!(told(&running), [stray("ct000000000000")]);
+    assert_eq!(told(&HashMap::new()), strays());
 }

@@ -155,7 +155,12 @@ impl Faults {
 fn stray_taps(root: &Space, desired: &Desired) -> Vec<String> {
     let wanted: BTreeSet<_> = desired.units.iter().flat_map(|unit| &unit.devices).map(|d| &d.name).collect();
     let strays = root.seen.links.keys().filter(|name| names::is_tap(name) && !wanted.contains(name));
-    strays.map(|name| format!("remove device {name}: no port has this card")).collect()
+    strays.map(|name| stray_card(name)).collect()
+}
+
+/// What is said of a card that no port has.
+pub fn stray_card(name: &str) -> String {
+    format!("remove device {name}: no port has this card")
 }
 
 /// Removes what bears our names and is not wanted. Devices go first: those of a namespace vanish only some time

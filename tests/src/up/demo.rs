@@ -63,6 +63,10 @@ pub(crate) async fn ensure_instance(project: &Project, stopped: &[String]) -> Re
         if found["state"] == "running" {
             return Ok("runs already".to_owned());
         }
+        if found["state"] == "error" {
+            let why = found["state_detail"].as_str().unwrap_or("nothing is known of why");
+            return Ok(format!("is in error: {why} `make up` makes another one when it is deleted"));
+        }
         let by_down = stopped.iter().any(|path| *path == format!("{PROJECT}/{INSTANCE}"));
         if let Some(state @ ("stopping" | "stopped" | "paused" | "deleting")) = found["state"].as_str()
             && (!by_down || matches!(state, "paused" | "deleting"))

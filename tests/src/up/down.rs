@@ -39,6 +39,11 @@ pub async fn down() -> Result<()> {
         let step = progress.step(name);
         step.done(if service::end(name, &mut record)? { "stopped" } else { "did not run" });
     }
+    let guests = running_guests();
+    if stopped.is_some() && !guests.is_empty() {
+        say!("  these guests are unknown to the cloud and run on: {}", guests.join(" "));
+        say!("  while libvirtd runs, as after `make up`, `virsh destroy` ends one");
+    }
     record.set_url(None)?;
     if stopped.is_some() && record.joined() {
         let step = progress.step("networks");
@@ -62,6 +67,12 @@ fn remove_networks(settings: &Settings) -> Result<()> {
         .args(["remove-networks", "--state-dir", settings.agent_state().as_str()])
         .output();
     said_or_failed(removed, || "cumulo-agent remove-networks".to_owned()).map(drop)
+}
+
+/// Those of the cloud's that run; none where libvirt does not answer.
+fn running_guests() -> Vec<String> {
+    let names = libvirt::virsh().run(&["list", "--name"]).unwrap_or_default();
+    names.lines().map(str::trim).filter(|name| name.starts_with("cumulo-")).map(str::to_owned).collect()
 }
 
 /// How many there were; `None` when there is no API to ask.
