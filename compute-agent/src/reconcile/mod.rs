@@ -394,7 +394,7 @@ impl Reconciler {
 
     /// Allows or forbids steps.
     pub fn set_acting(&self, acting: bool) {
-        self.acting.send_replace(acting);
+        self.acting.send_if_modified(|before| std::mem::replace(before, acting) != acting);
     }
 
     /// Follows whether steps are allowed.

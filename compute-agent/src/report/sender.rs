@@ -64,6 +64,7 @@ impl Sender {
         let mut due = true;
         self.outbox.tell_unknown_guests_again();
         let mut health = self.reconciler.view.watch_health();
+        let mut acting = self.reconciler.acting();
         loop {
             if due {
                 tokio::select! {
@@ -85,6 +86,9 @@ impl Sender {
                     _ = beat.tick() => self.beat(current).await,
                     // The sender of health lives as long as the reconciler.
                     _ = health.changed() => self.beat(current).await,
+                    // As does that of acting: a control plane that was restored must not give away the addresses of guests that it does not
+                    // know.
+                    _ = acting.changed() => self.beat(current).await,
                 }
             }
         }
@@ -134,7 +138,9 @@ impl Sender {
     async fn beat(&self, current: Current) {
         let epoch = current.epoch;
         self.forget_gone().await;
-        if let Some(guests) = self.reconciler.unknown_guests() {
+        // Before the newest wishes are here, nobody knows what is unknown.
+        let acting = *self.reconciler.acting().borrow();
+        if acting && let Some(guests) = self.reconciler.unknown_guests() {
             self.outbox.report_unknown_guests(guests);
         }
         let heartbeat = Heartbeat {
