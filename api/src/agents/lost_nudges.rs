@@ -4,17 +4,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use protocol::HostId;
-use sqlx::PgPool;
+use protocol::agent::Epoch;
+use protocol::{HostId, Revision};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::hosts::store;
 use crate::nudge::Topic;
 
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What a desired feed waits for: its host's newest epoch, and its newest revision.
-type Heads = BTreeMap<HostId, (i64, i64)>;
+/// What was seen of each host at the last look. Without it, some are woken for nothing.
+type Heads = BTreeMap<HostId, (Epoch, Revision)>;
 
 /// Looks until the shutdown.
 pub(crate) async fn find(app: &App, shutdown: &CancellationToken) {
@@ -29,17 +30,10 @@ pub(crate) async fn find(app: &App, shutdown: &CancellationToken) {
 
 /// Wakes those whose host is not as it was, or was not there.
 async fn look(app: &App, before: &Heads) -> Result<Heads, sqlx::Error> {
-    let now = heads(&app.pool, &app.nudges.waiting_hosts()).await?;
+    let now = store::heads(&mut *app.pool.acquire().await?, &app.nudges.waiting_hosts()).await?;
     let changed = now.iter().filter(|(host, head)| before.get(host) != Some(head));
     changed.for_each(|(host, _)| app.nudges.wake(Topic::Host(*host)));
     Ok(now)
-}
-
-async fn heads(pool: &PgPool, hosts: &[HostId]) -> Result<Heads, sqlx::Error> {
-    let hosts: Vec<_> = hosts.iter().map(|host| host.as_uuid()).collect();
-    let rows = sqlx::query!("SELECT id, epoch, desired_revision FROM hosts WHERE id = ANY($1)", &hosts);
-    let rows = rows.fetch_all(pool).await?;
-    Ok(rows.into_iter().map(|row| (row.id.into(), (row.epoch, row.desired_revision))).collect())
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Level-triggered work: each function looks at the tables, does what is due, and may run on any replica at
-//! any time. A failure is logged and tried again; nothing is remembered in between.
+//! any time. A failure is logged and tried again; nothing is remembered in between that would be missed.
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 
 mod joining;
 
+use std::collections::BTreeMap;
+
 pub(super) use joining::insert_join_token;
 pub(crate) use joining::{SpentToken, insert, note_certificate, spend_join_token};
 use protocol::agent::{EARLIEST_PROTOCOL_VERSION, Epoch, Inventory, NetworkCheck, NetworkFault, OpenSession};
@@ -398,6 +400,18 @@ pub(crate) async fn open_session(
     .fetch_optional(conn)
     .await?;
     Ok(epoch.map(Epoch))
+}
+
+/// What the desired feeds of these hosts wait for: the newest epoch and the newest revision of each.
+pub(crate) async fn heads(
+    conn: &mut PgConnection,
+    hosts: &[HostId],
+) -> Result<BTreeMap<HostId, (Epoch, Revision)>, sqlx::Error> {
+    let hosts: Vec<_> = hosts.iter().map(|host| host.as_uuid()).collect();
+    let rows = sqlx::query!("SELECT id, epoch, desired_revision FROM hosts WHERE id = ANY($1)", &hosts);
+    let rows = rows.fetch_all(conn).await?;
+    let head = |epoch, revision| (Epoch(epoch), Revision(revision));
+    Ok(rows.into_iter().map(|row| (row.id.into(), head(row.epoch, row.desired_revision))).collect())
 }
 
 /// Notes that the host's agent speaks a version with which no session can be opened; the newest, when it has tried several.

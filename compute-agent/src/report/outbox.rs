@@ -162,10 +162,9 @@ impl Outbox {
         }
     }
 
-    /// What was told of them may be lost: the control plane may have been restored from a backup.
-    pub fn tell_unknown_guests_again(&self) {
-        self.unknown_guests().version += 1;
-        self.dirty.notify_one();
+    /// What was told of them counts no more: the control plane may have been restored from a backup. The next word is told, whatever it is.
+    pub fn forget_unknown_guests(&self) {
+        self.unknown_guests().latest = None;
     }
 
     /// Replaces the word about the migration of an instance; nothing is said of one that is over.
@@ -458,6 +457,23 @@ mod tests {
 
     fn open(dir: &tempfile::TempDir) -> Outbox {
         Outbox::open(Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_word_of_unknown_guests_is_told_once_and_in_the_next_session_only_when_it_is_said_again() {
+        let outbox = open(&tempfile::tempdir().unwrap());
+        let word = vec![UnknownGuest { id: Uuid::now_v7().into(), runs: true, spec: None }];
+        let due = || outbox.outgoing(1);
+        outbox.report_unknown_guests(word.clone());
+        let sent = due().unwrap();
+        assert_eq!(sent.unknown_guests.as_ref(), Some(&word));
+        outbox.acknowledge(&sent, &[]).unwrap();
+        outbox.report_unknown_guests(word.clone());
+        assert!(due().is_none());
+        outbox.forget_unknown_guests();
+        assert!(due().is_none(), "it may not be so any more");
+        outbox.report_unknown_guests(word.clone());
+        assert_eq!(due().unwrap().unknown_guests, Some(word));
     }
 
     #[test]

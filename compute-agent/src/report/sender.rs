@@ -62,7 +62,7 @@ impl Sender {
         let mut not_before = Instant::now();
         // What has changed while there was no session was announced to nobody.
         let mut due = true;
-        self.outbox.tell_unknown_guests_again();
+        self.outbox.forget_unknown_guests();
         let mut health = self.reconciler.view.watch_health();
         let mut acting = self.reconciler.acting();
         loop {

@@ -22,8 +22,9 @@ pub(super) fn differences(
 ) -> Vec<Difference> {
     let wanted: HashSet<_> = host.desired.ids().into_iter().collect();
     let stray = |id: &&InstanceId| !wanted.contains(*id);
-    // While it has a domain, that is what there is to decide about: the rest is in use.
+    // While it has a domain, that is what there is to decide about first.
     let left = |id: &&InstanceId| stray(id) && !domains.contains_key(*id);
+    let runs = |id: &InstanceId| domains.get(id).is_some_and(|domain| domain.state != DomainState::Off);
     let mut found = Vec::new();
     let mut note = |code, id, detail: &str| {
         found.push(Difference::new(code, DriftSubject::Instance(id), detail.to_owned()));
@@ -67,7 +68,7 @@ pub(super) fn differences(
     for id in host.guards.ids().iter().filter(stray) {
         note(DriftCode::UnknownRecord, *id, "decide about it: nothing is wanted of it, and it is guarded");
     }
-    for (process, id) in open_files(&pool.root).into_iter().filter(|(_, id)| left(&id)) {
+    for (process, id) in open_files(&pool.root).into_iter().filter(|(_, id)| stray(&id) && !runs(id)) {
         note(DriftCode::UnknownProcess, id, &format!("look at {process}: it has a file of it open"));
     }
     for name in &pool.foreign {

@@ -223,6 +223,10 @@ fn of_a_guest_that_nobody_knows_and_that_runs_the_guest_alone_is_named() {
     };
     let running = HashMap::from([(spec.id, domain)]);
     assert_eq!(codes(&running), [DriftCode::UnknownGuest]);
+    // Whose is an open file then?
+    let off =
+        running.clone().into_iter().map(|(id, domain)| (id, Domain { state: DomainState::Off, ..domain }));
+    assert_eq!(codes(&off.collect()), [DriftCode::UnknownDomain, DriftCode::UnknownProcess]);
     let ended = codes(&HashMap::new());
     for code in [DriftCode::UnknownFiles, DriftCode::UnknownRecord, DriftCode::UnknownProcess] {
         assert!(ended.contains(&code), "{ended:?}");

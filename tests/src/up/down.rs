@@ -41,7 +41,7 @@ pub async fn down() -> Result<()> {
     }
     let guests = running_guests();
     if stopped.is_some() && !guests.is_empty() {
-        say!("  these guests are unknown to the cloud and run on: {}", guests.join(" "));
+        say!("  these guests run on, paused or unknown to the cloud: {}", guests.join(" "));
         say!("  while libvirtd runs, as after `make up`, `virsh destroy` ends one");
     }
     record.set_url(None)?;

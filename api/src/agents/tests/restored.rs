@@ -96,6 +96,23 @@ async fn a_single_change_since_is_not_taken_for_what_is_stored() {
     assert_eq!(shown(&cloud).await, pair("stopped", "guest_shutdown"));
 }
 
+/// Two databases take turns, as with `restore --undo`: a session in the one must not count in the other.
+#[tokio::test]
+async fn no_epoch_of_one_history_is_one_of_another() {
+    let cloud = TestCloud::start().await;
+    let mut host = cloud.join_host("host-1").await;
+    let before = host.epoch;
+    restored_in(&cloud.app.pool, &cloud.app.clock).await.unwrap();
+    host.open_session().await;
+    host.beat(json!([])).await.expect(200);
+    // There it has had one session more.
+    let other = sqlx::query("UPDATE hosts SET epoch = $1").bind(before + 1);
+    other.execute(&cloud.app.pool).await.unwrap();
+    cloud.pass(1);
+    restored_in(&cloud.app.pool, &cloud.app.clock).await.unwrap();
+    host.beat(json!([])).await.expect_problem(409, "stale_epoch");
+}
+
 /// Users need not wait until the host has told: what it says of a generation between is not of theirs.
 #[tokio::test]
 async fn what_users_change_first_is_not_taken_for_what_the_host_has_seen() {
